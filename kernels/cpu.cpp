@@ -1,0 +1,108 @@
+#include "cpu.hpp"
+
+#include <nanobind/stl/string.h>
+#include <omp.h>
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "bind.hpp"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace nb = nanobind;
+
+namespace {
+
+enum class Level { portable, avx2, avx512, avx512_bf16, amx };
+
+Level allowed_level() {
+    const char* value = std::getenv("SPECTRUM_FAST_ISA");
+    if (value == nullptr || *value == '\0') return Level::amx;
+    const std::string name(value);
+    if (name == "portable") return Level::portable;
+    if (name == "avx2") return Level::avx2;
+    if (name == "avx512") return Level::avx512;
+    if (name == "avx512_bf16") return Level::avx512_bf16;
+    if (name == "amx") return Level::amx;
+    throw std::invalid_argument("SPECTRUM_FAST_ISA: expected portable, avx2, avx512, avx512_bf16 or amx, found '" +
+                                name + "'");
+}
+
+#if defined(__x86_64__)
+unsigned long long read_xcr0() {
+    unsigned int low = 0, high = 0;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (static_cast<unsigned long long>(high) << 32) | low;
+}
+
+// Linux hands out the 8 KiB AMX tile state on request only.
+bool request_tile_state() {
+#if defined(__linux__)
+    constexpr long arch_req_xcomp_perm = 0x1023;
+    constexpr long xfeature_xtiledata = 18;
+    return syscall(SYS_arch_prctl, arch_req_xcomp_perm, xfeature_xtiledata) == 0;
+#else
+    return false;
+#endif
+}
+#endif
+
+CpuFeatures detect() {
+    CpuFeatures found;
+#if defined(__x86_64__)
+    const Level level = allowed_level();
+    unsigned int a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return found;
+    const bool osxsave = (c >> 27) & 1U, fma = (c >> 12) & 1U, f16c = (c >> 29) & 1U;
+    if (!osxsave) return found;
+    const unsigned long long xcr0 = read_xcr0();
+    const bool os_avx = (xcr0 & 0x6) == 0x6, os_avx512 = (xcr0 & 0xe6) == 0xe6, os_amx = (xcr0 & 0x60000) == 0x60000;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return found;
+    const bool avx2 = (b >> 5) & 1U;
+    const bool avx512 = ((b >> 16) & 1U) && ((b >> 17) & 1U) && ((b >> 30) & 1U) && ((b >> 31) & 1U);
+    const bool amx_tile = (d >> 24) & 1U, amx_bf16 = (d >> 22) & 1U;
+    unsigned int a1 = 0, b1 = 0, c1 = 0, d1 = 0;
+    __get_cpuid_count(7, 1, &a1, &b1, &c1, &d1);
+    const bool avx512_bf16 = (a1 >> 5) & 1U;
+    found.avx2_fma = level >= Level::avx2 && os_avx && avx2 && fma && f16c;
+    found.avx512 = level >= Level::avx512 && found.avx2_fma && os_avx512 && avx512;
+    found.avx512_bf16 = level >= Level::avx512_bf16 && found.avx512 && avx512_bf16;
+    found.amx_bf16 =
+        level >= Level::amx && found.avx512_bf16 && os_amx && amx_tile && amx_bf16 && request_tile_state();
+#else
+    allowed_level();
+#endif
+    return found;
+}
+
+}  // namespace
+
+const CpuFeatures& cpu_features() {
+    static const CpuFeatures features = detect();
+    return features;
+}
+
+void bind_cpu(nb::module_& m) {
+    m.def(
+        "cpu_features",
+        [] {
+            const CpuFeatures& f = cpu_features();
+            nb::dict result;
+            result["avx2_fma"] = f.avx2_fma;
+            result["avx512"] = f.avx512;
+            result["avx512_bf16"] = f.avx512_bf16;
+            result["amx_bf16"] = f.amx_bf16;
+            return result;
+        },
+        "Instruction sets that the kernels may use here (after SPECTRUM_FAST_ISA).");
+    m.def("set_num_threads", [](int n) { omp_set_num_threads(n); }, nb::arg("n"), "Threads of every later kernel call.");
+    m.def("get_num_threads", [] { return omp_get_max_threads(); }, "Threads of the next kernel call.");
+}

@@ -1,0 +1,13 @@
+// What the processor offers, asked once at run time (CPUID, XGETBV, and arch_prctl for the AMX tile state).
+#pragma once
+
+struct CpuFeatures {
+    bool avx2_fma = false;     // AVX2 + FMA + F16C
+    bool avx512 = false;       // F, BW, DQ, VL
+    bool avx512_bf16 = false;  // vdpbf16ps
+    bool amx_bf16 = false;     // tdpbf16ps, and the kernel granted the tile state
+};
+
+// Detected features, less those that the environment variable SPECTRUM_FAST_ISA forbids
+// (portable | avx2 | avx512 | avx512_bf16 | amx: the highest level allowed).
+const CpuFeatures& cpu_features();

@@ -1,0 +1,12 @@
+// The Python module spectrum_fast._native: each operation registers itself.
+#include <nanobind/nanobind.h>
+
+#include "bind.hpp"
+
+NB_MODULE(_native, m) {
+    m.doc() = "Compiled CPU kernels of spectrum_fast; use them through spectrum_fast.ops.";
+    bind_cpu(m);
+    bind_gram(m);
+    bind_band(m);
+    bind_sturm(m);
+}
