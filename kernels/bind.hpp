@@ -31,3 +31,4 @@ void bind_cpu(nanobind::module_& m);
 void bind_gram(nanobind::module_& m);
 void bind_band(nanobind::module_& m);
 void bind_sturm(nanobind::module_& m);
+void bind_extent(nanobind::module_& m);

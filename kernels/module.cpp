@@ -9,4 +9,5 @@ NB_MODULE(_native, m) {
     bind_gram(m);
     bind_band(m);
     bind_sturm(m);
+    bind_extent(m);
 }

@@ -10,6 +10,8 @@ import importlib
 from functools import cache
 from types import ModuleType
 
+import torch
+
 from spectrum_fast.errors import BackendUnavailableError, UsageError
 
 BACKENDS = ("auto", "reference", "native")
@@ -62,3 +64,10 @@ def choose_backend(device_type: str, backend: str = "auto") -> str:
 def backend_module(operation: str, device_type: str, backend: str = "auto") -> ModuleType:
     """Import the module that implements ``operation`` (``gram``, ``band`` or ``sturm``) for this device."""
     return importlib.import_module(f"spectrum_fast.ops.{operation}.{choose_backend(device_type, backend)}")
+
+
+def set_threads(threads: int) -> None:
+    """CPU threads of every later operation, torch's and the compiled kernels' alike."""
+    torch.set_num_threads(threads)
+    if native_problem() is None:
+        importlib.import_module("spectrum_fast._native").set_num_threads(threads)

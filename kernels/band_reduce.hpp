@@ -1,0 +1,186 @@
+// Dense symmetric -> band, blocked and two-sided: for each panel of `half_width` columns below the diagonal block
+//   P = Q [R; 0],  Q = I - V T V^T;   Y = A V T,  S = T^T V^T Y,  Z = Y - V S / 2;   A <- Q^T A Q = A - V Z^T - Z V^T.
+//
+// The update with one panel's vectors is put off until the next panel is factored, and then done tile by tile together
+// with that panel's A V: the matrix is read and written once a panel. Only the next panel's own columns are updated first.
+#pragma once
+
+#include <omp.h>
+
+#include "band_factor.hpp"
+#include "band_kernels.hpp"
+#include "band_sweep.hpp"
+#include "band_tiles.hpp"
+
+namespace {
+
+template <class SweepType, int kVectorBytes>
+class BandReduction {
+    using Number = typename SweepType::Number;
+    using Tiles = typename SweepType::Tiles;
+    using Tall = Panel<kVectorBytes>;
+    static constexpr Index kBlock = Tall::kBlock;
+
+  public:
+    static void run(const BandTask<Number>& task) {
+        BandReduction reduction(task);
+        reduction.reduce();
+    }
+
+  private:
+    explicit BandReduction(const BandTask<Number>& task)
+        : task_(task), size_(task.size), width_(task.half_width), threads_(task.size < 128 ? 1 : omp_get_max_threads()),
+          tiles_(task.size, choose_edge(task.size)), factor_(tiles_.blocks() * tiles_.edge(), clip_width(), threads_),
+          x_(tiles_.blocks() * tiles_.edge(), factor_.cols()), z_(tiles_.blocks() * tiles_.edge(), factor_.cols()),
+          small_(4 * factor_.cols() * factor_.cols()), sweep_(tiles_, factor_.cols(), threads_) {}
+
+    static Index choose_edge(Index size) { return size <= 1024 ? 64 : 128; }
+
+    // A band wider than the matrix has no panels; do not allocate for it.
+    Index clip_width() const { return width_ < size_ ? width_ : size_; }
+
+    void reduce() {
+        const Index blocks = tiles_.blocks();
+        for (Index i = 0; i < size_ * (width_ + 1); ++i) task_.band[i] = 0;
+#pragma omp parallel for schedule(static, 1) num_threads(threads_)
+        for (Index t = 0; t < blocks * (blocks + 1) / 2; ++t) {
+            const auto [row, col] = locate(t);
+            tiles_.load(task_.matrix, row, col);
+        }
+        Index column = 0;
+        while (size_ - column > width_ + 1) {
+            update_columns(column, width_);
+            write_diagonal(column, width_);
+            reduce_panel(column);
+            column += width_;
+        }
+        update_columns(column, size_ - column);
+        write_diagonal(column, size_ - column);
+    }
+
+    struct Place {
+        Index row, col;
+    };
+
+    // Tile number t of a triangle: rows of the triangle have 1, 2, 3, ... tiles.
+    static Place locate(Index t) {
+        Index row = 0;
+        while (t > row) t -= ++row;
+        return {row, t};
+    }
+
+    // Applies the pending update to the tiles that hold `count` columns from `column` on.
+    void update_columns(Index column, Index count) {
+        if (!pending_) return;
+        const Index edge = tiles_.edge(), blocks = tiles_.blocks();
+        const Index first = column / edge, last = (column + count - 1) / edge;
+#pragma omp parallel num_threads(threads_)
+        {
+            const typename SweepType::Session session;
+            for (Index col = first; col <= last; ++col) {
+#pragma omp for schedule(static, 1) nowait
+                for (Index row = col; row < blocks; ++row) sweep_.update(row, col, false);
+            }
+        }
+        updated_ = last + 1;
+    }
+
+    void write_diagonal(Index column, Index count) const {
+        for (Index j = 0; j < count; ++j)
+            for (Index i = j; i < count && i - j <= width_; ++i)
+                task_.band[(column + j) * (width_ + 1) + i - j] = tiles_.at(column + i, column + j);
+    }
+
+    void reduce_panel(Index column) {
+        const Index edge = tiles_.edge(), begin = column + width_, rows = size_ - begin;
+        const Index first = begin / edge, origin = first * edge;  // the first tile row that takes part
+        const Index panel_blocks = (tiles_.blocks() * edge - origin) / kBlock;
+        const bool was_pending = pending_;
+        const Index updated = was_pending ? updated_ : tiles_.blocks();
+
+        pending_ = factor_.factor(panel_blocks, begin - origin, rows, [&](Index n, double* block) {
+            gather(origin + n * kBlock, begin, column, block);
+        });
+        for (Index j = 0; j < width_; ++j)
+            for (Index i = 0; i <= j && i < rows; ++i)
+                task_.band[(column + j) * (width_ + 1) + width_ + i - j] = static_cast<Number>(factor_.r(i, j));
+        if (!pending_ && !was_pending) return;
+        if (!pending_) {  // a zero panel: nothing to multiply by, but the last update must still be finished
+            sweep(first, updated, false);
+            return;
+        }
+        compute_update(first, origin, begin, panel_blocks, updated);
+    }
+
+    // Z of this panel, on the way finishing the last panel's update.
+    void compute_update(Index first, Index origin, Index begin, Index panel_blocks, Index updated) {
+        const Index n = factor_.cols();
+        const double* t = factor_.t();
+        sweep_.exchange();
+        factor_.for_chunks(panel_blocks, [&](Index from, Index to, double*) {
+            for (Index i = from; i < to; ++i) sweep_.set_v(origin + i * kBlock, factor_.v().block(i));
+        });
+        sweep(first, updated, true);
+        factor_.for_chunks(panel_blocks, [&](Index from, Index to, double* partial) {
+            for (Index i = from; i < to; ++i) sweep_.read_sums(origin + i * kBlock, begin, threads_, x_.block(i));
+            Tall::add_inner_products(factor_.v(), x_, from, to, partial);
+        });
+        double *inner = small_.data(), *product = inner + n * n, *s = product + n * n;
+        factor_.reduce(inner, n * n);
+        // s <- -1/2 T^T (V^T A V) T
+        for (Index i = 0; i < n * n; ++i) product[i] = s[i] = 0;
+        for (Index i = 0; i < n; ++i)
+            for (Index k = 0; k < n; ++k)
+                for (Index j = k; j < n; ++j) product[i * n + j] += inner[i * n + k] * t[k * n + j];
+        for (Index k = 0; k < n; ++k)
+            for (Index i = k; i < n; ++i)
+                for (Index j = 0; j < n; ++j) s[i * n + j] -= 0.5 * t[k * n + i] * product[k * n + j];
+        factor_.for_chunks(panel_blocks, [&](Index from, Index to, double*) {
+            for (Index i = from; i < to; ++i) {
+                x_.combine(i, t, factor_.v(), s, z_);
+                sweep_.set_z(origin + i * kBlock, z_.block(i));
+            }
+        });
+    }
+
+    // Over all tiles from block `first` on: the last panel's update where it is still due (columns from block `updated`),
+    // then, if `multiply`, this panel's share of A V.
+    void sweep(Index first, Index updated, bool multiply) {
+        const Index blocks = tiles_.blocks() - first;
+#pragma omp parallel num_threads(threads_)
+        {
+            const typename SweepType::Session session;
+            const int thread = omp_get_thread_num();
+            if (multiply) sweep_.clear(thread, first * tiles_.edge());
+#pragma omp for schedule(static, 1)
+            for (Index t = 0; t < blocks * (blocks + 1) / 2; ++t) {
+                const auto [row, col] = locate(t);
+                if (first + col >= updated) sweep_.update(first + row, first + col, multiply);
+                if (multiply) sweep_.multiply(first + row, first + col, thread);
+            }
+        }
+    }
+
+    // Rows [row, row + kBlock) of the panel at `column`; rows before `begin` are zeros.
+    void gather(Index row, Index begin, Index column, double* block) const {
+        for (Index c = 0; c < factor_.cols(); ++c) {
+            for (Index r = 0; r < kBlock; ++r)
+                block[c * kBlock + r] = c >= width_ || row + r < begin || row + r >= size_
+                                            ? 0.0
+                                            : static_cast<double>(tiles_.at(row + r, column + c));
+        }
+    }
+
+    const BandTask<Number>& task_;
+    Index size_, width_;
+    int threads_;
+    Tiles tiles_;
+    PanelFactor<kVectorBytes> factor_;
+    Tall x_, z_;
+    Scratch<double> small_;
+    SweepType sweep_;
+    bool pending_ = false;  // the last panel's update has not been applied to all tiles
+    Index updated_ = 0;     // but it has been to tile columns before this one
+};
+
+}  // namespace

@@ -1,0 +1,122 @@
+// What the reduction does to the big matrix, tile by tile: A -= V Z^T + Z V^T with the last panel's vectors, and, while
+// the tile is in cache, its share of X = A V with the next panel's.
+//
+// Only the lower half exists, so a tile (I, J) off the diagonal serves twice: X_I += A_IJ V_J and X_J += A_IJ^T V_I.
+// Each thread has an X of its own; tiles are dealt out in a fixed order, so a run can be repeated bit by bit.
+#pragma once
+
+#include "band_panel.hpp"
+#include "band_tiles.hpp"
+#include "gemm_memory.hpp"
+#include "gemm_view.hpp"
+
+namespace {
+
+template <class Kernel, int kVectorBytes>
+class Sweep {
+  public:
+    using Number = typename Kernel::Sum;
+    using Tall = Panel<kVectorBytes>;
+    using Session = typename Kernel::Session;
+    static constexpr Index kStrip = Kernel::kStrip, kRows = Kernel::kRows, kBlock = Tall::kBlock;
+    using Tiles = TriangleTiles<Number, kStrip>;
+
+    Sweep(const Tiles& tiles, Index cols, int threads)
+        : tiles_(tiles), cols_(cols), column_strips_((cols + kStrip - 1) / kStrip), rows_(tiles.blocks() * tiles.edge()),
+          vectors_{Scratch<Number>(rows_ * 2 * cols), Scratch<Number>(rows_ * 2 * cols)},
+          right_(rows_ * column_strips_ * kStrip), sums_(threads * rows_ * column_strips_ * kStrip) {}
+
+    // Keeps the V and Z of the last panel for updates that are still due; what follows is set for the next one.
+    void exchange() { current_ = 1 - current_; }
+
+    // Takes over V (for products and for the later update) from rows [row, row + kBlock), a block of a panel.
+    void set_v(Index row, const double* block) const {
+        set_vectors(row, block, 0);
+        for (Index q = 0; q < column_strips_; ++q) {
+            Number* to = right_.data() + (q * rows_ + row) * kStrip;
+            const Index width = cols_ - q * kStrip < kStrip ? cols_ - q * kStrip : kStrip;
+            for (Index r = 0; r < kBlock; ++r, to += kStrip) {
+                for (Index c = 0; c < width; ++c) to[c] = static_cast<Number>(block[(q * kStrip + c) * kBlock + r]);
+                for (Index c = width; c < kStrip; ++c) to[c] = 0;
+            }
+        }
+    }
+
+    // Takes over Z, for the update.
+    void set_z(Index row, const double* block) const { set_vectors(row, block, 1); }
+
+    // Clears a thread's X from row `begin` on.
+    void clear(int thread, Index begin) const {
+        for (Index q = 0; q < column_strips_; ++q) {
+            Number* sums = thread_sums(thread) + q * rows_ * kStrip;
+            for (Index i = begin * kStrip; i < rows_ * kStrip; ++i) sums[i] = 0;
+        }
+    }
+
+    // Tile -= V_I Z_J^T + Z_I V_J^T, with the vectors of this panel or of the one before the exchange.
+    void update(Index block_row, Index block_col, bool last) const {
+        const Number* vectors = vectors_[last ? 1 - current_ : current_].data();
+        const Index edge = tiles_.edge(), half = cols_ * kStrip;
+        Number* tile = tiles_.tile(block_row, block_col);
+        for (Index c = 0; c < edge; c += kStrip) {
+            const Number* right = vectors + strip_offset(block_col * edge + c) + half;
+            for (Index r = 0; r < edge; r += kRows) {
+                const Number* left = vectors + strip_offset(block_row * edge + r) + r % kStrip;
+                Kernel::template multiply<1, kStrip, true>(2, cols_, left, half, right, -half, tile + c * edge + r * kStrip);
+            }
+        }
+    }
+
+    // X_I += tile V_J, and off the diagonal X_J += tile^T V_I.
+    void multiply(Index block_row, Index block_col, int thread) const {
+        const Index edge = tiles_.edge();
+        const Number* tile = tiles_.tile(block_row, block_col);
+        for (Index q = 0; q < column_strips_; ++q) {
+            const Number* right = right_.data() + q * rows_ * kStrip;
+            Number* sums = thread_sums(thread) + q * rows_ * kStrip;
+            for (Index r = 0; r < edge; r += kRows)
+                Kernel::template multiply<kStrip, 1, false>(edge / kStrip, kStrip, tile + r * kStrip, edge * kStrip,
+                                                            right + block_col * edge * kStrip, kStrip * kStrip,
+                                                            sums + (block_row * edge + r) * kStrip);
+            if (block_row == block_col) continue;
+            for (Index c = 0; c < edge; c += kRows)
+                Kernel::template multiply<1, kStrip, false>(1, edge, tile + c / kStrip * edge * kStrip + c % kStrip, 0,
+                                                            right + block_row * edge * kStrip, 0,
+                                                            sums + (block_col * edge + c) * kStrip);
+        }
+    }
+
+    // Rows [row, row + kBlock) of X, summed over the threads, as a block of a panel; rows before `begin` are zeros.
+    void read_sums(Index row, Index begin, int threads, double* block) const {
+        for (Index c = 0; c < cols_; ++c) {
+            const Index offset = (c / kStrip * rows_ + row) * kStrip + c % kStrip;
+            for (Index r = 0; r < kBlock; ++r) {
+                double sum = 0;
+                for (int t = 0; t < threads; ++t) sum += static_cast<double>(thread_sums(t)[offset + r * kStrip]);
+                block[c * kBlock + r] = row + r < begin ? 0.0 : sum;
+            }
+        }
+    }
+
+  private:
+    // V and Z in strips of kStrip rows: for each strip cols columns of V, then cols of Z.
+    Index strip_offset(Index row) const { return row / kStrip * kStrip * 2 * cols_; }
+
+    void set_vectors(Index row, const double* block, Index which) const {
+        constexpr Index run = kBlock < kStrip ? kBlock : kStrip;
+        for (Index r = 0; r < kBlock; r += run) {
+            Number* to = vectors_[current_].data() + strip_offset(row + r) + which * cols_ * kStrip + (row + r) % kStrip;
+            for (Index c = 0; c < cols_; ++c)
+                for (Index i = 0; i < run; ++i) to[c * kStrip + i] = static_cast<Number>(block[c * kBlock + r + i]);
+        }
+    }
+
+    Number* thread_sums(int thread) const { return sums_.data() + thread * rows_ * column_strips_ * kStrip; }
+
+    const Tiles& tiles_;
+    Index cols_, column_strips_, rows_;
+    Scratch<Number> vectors_[2], right_, sums_;
+    int current_ = 0;
+};
+
+}  // namespace

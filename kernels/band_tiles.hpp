@@ -1,0 +1,57 @@
+// The matrix under reduction: the lower half in square tiles, so that a sweep reads and writes memory in order.
+//
+// Tile (I, J), I >= J, holds rows I * edge.. and columns J * edge.., in strips of kStrip columns: element (r, c) lies at
+// tile[c / kStrip * edge * kStrip + r * kStrip + c % kStrip]. A strip is at once a right operand of the micro-kernel
+// (depth = rows), a left one read along its rows, and a transposed left one read along its columns.
+// Tiles on the diagonal are held whole; rows and columns past the end are zeros.
+#pragma once
+
+#include "gemm_memory.hpp"
+#include "gemm_view.hpp"
+
+namespace {
+
+template <class T, Index kStrip>
+class TriangleTiles {
+  public:
+    TriangleTiles(Index size, Index edge)
+        : size_(size), edge_(edge), blocks_((size + edge - 1) / edge), data_(blocks_ * (blocks_ + 1) / 2 * edge * edge) {}
+
+    Index size() const { return size_; }
+    Index edge() const { return edge_; }
+    Index blocks() const { return blocks_; }
+
+    T* tile(Index block_row, Index block_col) const {
+        return data_.data() + (block_row * (block_row + 1) / 2 + block_col) * edge_ * edge_;
+    }
+
+    // Element (row, col) of the lower half.
+    T at(Index row, Index col) const {
+        const Index r = row % edge_, c = col % edge_;
+        return tile(row / edge_, col / edge_)[c / kStrip * edge_ * kStrip + r * kStrip + c % kStrip];
+    }
+
+    // Copies tile (block_row, block_col) out of a row-major matrix of which only the lower half is read.
+    void load(const T* matrix, Index block_row, Index block_col) const {
+        T* to = tile(block_row, block_col);
+        for (Index c0 = 0; c0 < edge_; c0 += kStrip) {
+            for (Index r = 0; r < edge_; ++r, to += kStrip) {
+                const Index row = block_row * edge_ + r, col = block_col * edge_ + c0;
+                if (row < size_ && col + kStrip - 1 <= row) {
+                    for (Index c = 0; c < kStrip; ++c) to[c] = matrix[row * size_ + col + c];
+                    continue;
+                }
+                for (Index c = 0; c < kStrip; ++c) {
+                    const bool inside = row < size_ && col + c < size_;
+                    to[c] = !inside ? T{} : col + c <= row ? matrix[row * size_ + col + c] : matrix[(col + c) * size_ + row];
+                }
+            }
+        }
+    }
+
+  private:
+    Index size_, edge_, blocks_;
+    Scratch<T> data_;
+};
+
+}  // namespace

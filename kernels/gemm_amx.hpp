@@ -1,0 +1,67 @@
+// The bfloat16 micro-kernel on AMX tiles: a 32 x 32 block of C in 2 x 2 tiles of 16 x 16 float32.
+//
+// Written against a `Tiles` policy with the instructions it needs: the processor's (gemm_amx.cpp) or a software model of
+// them (gemm_amx_model.cpp), so that the kernel, its packing and the driver run under test on any machine.
+// The right operand is packed in pairs (pack_pairs: the layout that tdpbf16ps wants of its second source). The left one
+// is packed in blocks of 16 pairs: element (row r, pair p) of a strip lies at left[p / 16 * 512 + r * 16 + p % 16].
+#pragma once
+
+#include <cstdint>
+
+#include "gemm_pack.hpp"
+#include "gemm_view.hpp"
+
+namespace {
+
+template <class Tiles>
+struct TileKernel {
+    using Packed = std::uint32_t;
+    using Sum = float;
+    using Session = Tiles;  // configures the tiles of a thread, and releases them at the end
+    static constexpr Index kRows = 32;
+    static constexpr Index kStrip = 32;
+    static constexpr Index kDepthStep = 16;
+    static constexpr bool kTwoPackings = true;
+
+    // C (32 x 32, contiguous) += A B over `depth` pairs, a multiple of 16. Tiles 0-3 hold C, 4-5 A, 6-7 B.
+    static inline void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c) {
+        constexpr Index c_bytes = kStrip * sizeof(float), a_bytes = 16 * sizeof(Packed), b_bytes = kStrip * sizeof(Packed);
+        Tiles::template load<0>(c, c_bytes);
+        Tiles::template load<1>(c + 16, c_bytes);
+        Tiles::template load<2>(c + 16 * kStrip, c_bytes);
+        Tiles::template load<3>(c + 16 * kStrip + 16, c_bytes);
+        for (Index k = 0; k < depth; k += kDepthStep) {
+            Tiles::template load<4>(a + k * kStrip, a_bytes);
+            Tiles::template load<6>(b + k * kStrip, b_bytes);
+            Tiles::template load<7>(b + k * kStrip + 16, b_bytes);
+            Tiles::template multiply<0, 4, 6>();
+            Tiles::template multiply<1, 4, 7>();
+            Tiles::template load<5>(a + k * kStrip + 16 * 16, a_bytes);
+            Tiles::template multiply<2, 5, 6>();
+            Tiles::template multiply<3, 5, 7>();
+        }
+        Tiles::template store<0>(c, c_bytes);
+        Tiles::template store<1>(c + 16, c_bytes);
+        Tiles::template store<2>(c + 16 * kStrip, c_bytes);
+        Tiles::template store<3>(c + 16 * kStrip + 16, c_bytes);
+    }
+
+    // The left layout, from the pairs of the right one.
+    static void pack_left(Index depth, const Packed* right, Packed* left) {
+        for (Index p = 0; p < depth; ++p)
+            for (Index r = 0; r < kStrip; ++r) left[p / 16 * 512 + r * 16 + p % 16] = right[p * kStrip + r];
+    }
+};
+
+template <class Tiles>
+struct TilePacker {
+    using Kernel = TileKernel<Tiles>;
+    static constexpr Index kColumns = 2;
+    static Index depth(Index cols) { return (cols + 2 * Kernel::kDepthStep - 1) / (2 * Kernel::kDepthStep) * Kernel::kDepthStep; }
+    static void pack(const MatrixView& view, Index row, Index col, Index depth, std::uint32_t* left, std::uint32_t* right) {
+        pack_pairs<Kernel::kStrip>(view, row, col, depth, right);
+        Kernel::pack_left(depth, right, left);
+    }
+};
+
+}  // namespace

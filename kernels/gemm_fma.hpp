@@ -1,0 +1,65 @@
+// The float32 / float64 micro-kernel: a kRows x kStrip block of C kept in registers while A and B stream by.
+//
+// Written with the vector types of GCC and Clang, so that one text serves AVX-512, AVX2 and plain SSE2 or NEON: the
+// instruction set comes from the flags of the source file that includes it.
+//
+// Every operand is stored in strips: element (r, k) of a strip lies at strip[k * kStrip + r]. One packing therefore
+// serves as left operand (kRows neighbouring r are broadcast) and as right operand (kStrip of them are loaded).
+#pragma once
+
+#include "gemm_view.hpp"
+
+namespace {
+
+template <class T, int kVectorBytes, int kBlockRows>
+struct FmaKernel {
+    using Packed = T;  // what operands are packed to
+    using Sum = T;     // what C is accumulated in
+    static constexpr Index kRows = kBlockRows;
+    static constexpr Index kLanes = kVectorBytes / static_cast<Index>(sizeof(T));
+    static constexpr Index kStrip = 2 * kLanes;
+    static constexpr Index kDepthStep = 1;        // the packed depth is a multiple of this
+    static constexpr bool kTwoPackings = false;  // left and right operands share one packing
+
+    struct Session {  // what a thread sets up before it multiplies: nothing
+        Session() {}
+    };
+
+    typedef T Vector __attribute__((vector_size(kVectorBytes), aligned(sizeof(T)), may_alias));
+
+    // C (kRows x kStrip, contiguous) += or -= sum over o < outer, k < inner of A(., o, k) B(o, k, .)
+    //   A(i, o, k) = a[o * a_outer + i * kRowStep + k * kDepth],   B(o, k, j) = b[o * b_outer + k * kStrip + j].
+    template <Index kRowStep, Index kDepth, bool kSubtract>
+    static inline void multiply(Index outer, Index inner, const T* a, Index a_outer, const T* b, Index b_outer, T* c) {
+        Vector sum[kRows][2] = {};
+        for (Index o = 0; o < outer; ++o) {
+            const T* left = a + o * a_outer;
+            const T* right = b + o * b_outer;
+            for (Index k = 0; k < inner; ++k) {
+                const Vector b0 = *reinterpret_cast<const Vector*>(right);
+                const Vector b1 = *reinterpret_cast<const Vector*>(right + kLanes);
+#pragma GCC unroll 16
+                for (Index i = 0; i < kRows; ++i) {
+                    const Vector x = left[i * kRowStep] - Vector{};
+                    sum[i][0] += x * b0;
+                    sum[i][1] += x * b1;
+                }
+                left += kDepth;
+                right += kStrip;
+            }
+        }
+#pragma GCC unroll 16
+        for (Index i = 0; i < kRows; ++i) {
+            Vector* row = reinterpret_cast<Vector*>(c + i * kStrip);
+            row[0] = kSubtract ? row[0] - sum[i][0] : row[0] + sum[i][0];
+            row[1] = kSubtract ? row[1] - sum[i][1] : row[1] + sum[i][1];
+        }
+    }
+
+    // The form that the symmetric product uses: both operands packed in strips, C += A B.
+    static inline void multiply_strips(Index depth, const T* a, const T* b, T* c) {
+        multiply<1, kStrip, false>(1, depth, a, 0, b, 0, c);
+    }
+};
+
+}  // namespace

@@ -1,0 +1,142 @@
+// Packing: copies rows of a strided matrix of any element type into strips of the micro-kernel's type.
+//
+// A strip holds kStrip rows; its element (r, k) lies at strip[k * kStrip + r]. Rows past the end are zeros.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "gemm_view.hpp"
+
+namespace {
+
+template <class To, class From>
+inline To bit_copy(From from) {
+    static_assert(sizeof(To) == sizeof(From));
+    To to;
+    std::memcpy(&to, &from, sizeof(To));
+    return to;
+}
+
+// How each stored element becomes a number; exact for both 16-bit types.
+struct ReadFloat64 {
+    using Stored = double;
+    static double read(double x) { return x; }
+};
+struct ReadFloat32 {
+    using Stored = float;
+    static float read(float x) { return x; }
+};
+struct ReadBfloat16 {
+    using Stored = std::uint16_t;
+    static float read(std::uint16_t bits) { return bit_copy<float>(static_cast<std::uint32_t>(bits) << 16); }
+};
+struct ReadFloat16 {
+    using Stored = std::uint16_t;
+    // Shift the fields into place, then repair the exponent bias by a multiplication (which also normalises
+    // subnormals); infinity and NaN keep the highest exponent.
+    static float read(std::uint16_t bits) {
+        const std::uint32_t magnitude = static_cast<std::uint32_t>(bits & 0x7fffU) << 13;
+        const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000U) << 16;
+        const float scaled = bit_copy<float>(magnitude) * 0x1p112F;
+        const std::uint32_t special = magnitude >= 0x0f800000U ? 0x7f800000U : 0U;
+        return bit_copy<float>(bit_copy<std::uint32_t>(scaled) | special | sign);
+    }
+};
+// Two neighbours along the depth, kept as bits: the operand of the bf16 dot-product instructions.
+struct ReadPair {
+    using Stored = std::uint16_t;
+};
+
+// Rows [row, row + kStrip) and columns [col, col + depth) of the view, turned into numbers of type To.
+template <class Read, class To, Index kStrip>
+void pack_strip(const MatrixView& view, Index row, Index col, Index depth, To* strip) {
+    using Stored = typename Read::Stored;
+    constexpr Index block = 64;
+    const Index rows = view.rows - row < kStrip ? view.rows - row : kStrip;
+    const Stored* source = static_cast<const Stored*>(view.data) + row * view.row_stride + col * view.col_stride;
+    if (view.col_stride != 1) {
+        for (Index k = 0; k < depth; ++k) {
+            const Stored* from = source + k * view.col_stride;
+            To* to = strip + k * kStrip;
+            if (view.row_stride == 1 && rows == kStrip) {
+                for (Index r = 0; r < kStrip; ++r) to[r] = static_cast<To>(Read::read(from[r]));
+            } else {
+                for (Index r = 0; r < rows; ++r) to[r] = static_cast<To>(Read::read(from[r * view.row_stride]));
+                for (Index r = rows; r < kStrip; ++r) to[r] = To{};
+            }
+        }
+        return;
+    }
+    // Depth is contiguous: transpose through a small buffer, since rows a power of two apart share cache sets.
+    alignas(64) To buffer[kStrip][block + 16 / sizeof(To)] = {};
+    for (Index k0 = 0; k0 < depth; k0 += block) {
+        const Index width = depth - k0 < block ? depth - k0 : block;
+        for (Index r = 0; r < rows; ++r) {
+            const Stored* from = source + r * view.row_stride + k0;
+            for (Index k = 0; k < width; ++k) buffer[r][k] = static_cast<To>(Read::read(from[k]));
+        }
+        for (Index k = 0; k < width; ++k) {
+            To* to = strip + (k0 + k) * kStrip;
+            for (Index r = 0; r < kStrip; ++r) to[r] = buffer[r][k];
+        }
+    }
+}
+
+template <class To, Index kStrip>
+void pack_numbers(const MatrixView& view, Index row, Index col, Index depth, To* strip) {
+    switch (view.element) {
+        case Element::float64: return pack_strip<ReadFloat64, To, kStrip>(view, row, col, depth, strip);
+        case Element::float32: return pack_strip<ReadFloat32, To, kStrip>(view, row, col, depth, strip);
+        case Element::float16: return pack_strip<ReadFloat16, To, kStrip>(view, row, col, depth, strip);
+        case Element::bfloat16: return pack_strip<ReadBfloat16, To, kStrip>(view, row, col, depth, strip);
+    }
+}
+
+// bfloat16 only: strip[p * kStrip + r] = columns (col + 2 p, col + 2 p + 1) of row r, the even one in the low half.
+// `pairs` may reach past the last column: the missing halves are zeros.
+template <Index kStrip>
+void pack_pairs(const MatrixView& view, Index row, Index col, Index pairs, std::uint32_t* strip) {
+    constexpr Index block = 64;
+    const Index rows = view.rows - row < kStrip ? view.rows - row : kStrip;
+    const auto* source = static_cast<const std::uint16_t*>(view.data) + row * view.row_stride + col * view.col_stride;
+    const Index width = view.cols - col < 2 * pairs ? view.cols - col : 2 * pairs;
+    const Index whole = width / 2;
+    alignas(64) std::uint32_t buffer[kStrip][block + 4] = {};
+    for (Index p0 = 0; p0 < pairs; p0 += block) {
+        const Index count = pairs - p0 < block ? pairs - p0 : block;
+        const Index full = whole - p0 < 0 ? 0 : (whole - p0 < count ? whole - p0 : count);
+        if (view.row_stride == 1 && view.col_stride != 1 && rows == kStrip) {
+            for (Index p = 0; p < full; ++p) {
+                const std::uint16_t* low = source + 2 * (p0 + p) * view.col_stride;
+                const std::uint16_t* high = low + view.col_stride;
+                std::uint32_t* to = strip + (p0 + p) * kStrip;
+                for (Index r = 0; r < kStrip; ++r)
+                    to[r] = static_cast<std::uint32_t>(low[r]) | static_cast<std::uint32_t>(high[r]) << 16;
+            }
+        } else {
+            for (Index r = 0; r < rows; ++r) {
+                const std::uint16_t* from = source + r * view.row_stride + 2 * p0 * view.col_stride;
+                if (view.col_stride == 1) {
+                    std::memcpy(buffer[r], from, static_cast<std::size_t>(full) * sizeof(std::uint32_t));
+                } else {
+                    for (Index p = 0; p < full; ++p)
+                        buffer[r][p] = static_cast<std::uint32_t>(from[2 * p * view.col_stride]) |
+                                       static_cast<std::uint32_t>(from[(2 * p + 1) * view.col_stride]) << 16;
+                }
+            }
+            for (Index p = 0; p < full; ++p) {
+                std::uint32_t* to = strip + (p0 + p) * kStrip;
+                for (Index r = 0; r < kStrip; ++r) to[r] = buffer[r][p];
+            }
+        }
+        for (Index p = full; p < count; ++p) {  // at most one half pair, then padding
+            std::uint32_t* to = strip + (p0 + p) * kStrip;
+            const bool half = 2 * (p0 + p) < width;
+            for (Index r = 0; r < kStrip; ++r)
+                to[r] = half && r < rows ? source[r * view.row_stride + 2 * (p0 + p) * view.col_stride] : 0U;
+        }
+    }
+}
+
+}  // namespace

@@ -1,0 +1,206 @@
+#include "sturm.hpp"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cpu.hpp"
+#include "sturm_kernels.hpp"
+
+namespace {
+
+const SturmIsa& best_isa() {
+#if defined(__x86_64__)
+    if (cpu_features().avx512) return sturm_avx512;
+    if (cpu_features().avx2_fma) return sturm_avx2;
+#endif
+    return sturm_portable;
+}
+
+const SturmKernels<float>& kernels_of(const SturmIsa& isa, float) { return isa.f32; }
+const SturmKernels<double>& kernels_of(const SturmIsa& isa, double) { return isa.f64; }
+
+// x = m * 2^exponent with m in [1/2, 1); 0 for x = 0.
+int exponent_of(double x) {
+    int exponent = 0;
+    std::frexp(x, &exponent);
+    return exponent;
+}
+
+// A band copied into the layout of the sweep and scaled by 2^-exponent, so that neither squares of pivots nor their
+// reciprocals leave the range of T whatever the scale of B.
+template <class T>
+struct ScaledBand {
+    std::vector<T> entries, pivot_floor, live;
+    SturmBand<T> view{};
+    int exponent = 0;
+    bool zero = true;
+
+    ScaledBand(const T* band, std::int64_t n, std::int64_t width, const SturmShape& shape) {
+        const int order = static_cast<int>(n), panel = shape.panel;
+        const int b = static_cast<int>(std::min(width, n) - 1);
+        T largest = 0;
+        bool finite = true;
+        for (int j = 0; j < order; ++j) {
+            for (int d = 0; d <= std::min(b, order - 1 - j); ++d) {
+                const T size = std::abs(band[j * width + d]);
+                finite = finite && size <= std::numeric_limits<T>::max();
+                largest = std::max(largest, size);
+            }
+        }
+        if (!finite) throw std::invalid_argument("band: expected finite entries, found NaN or infinity");
+        zero = largest == 0;
+        exponent = exponent_of(largest);
+
+        const int panels = (order + panel - 1) / panel;
+        view.order = panels * panel;
+        view.half_width = b;
+        view.rows = sturm_rows(shape, b);
+        view.ring = sturm_ring(shape, b);
+        entries.assign(static_cast<std::size_t>(view.order) * view.rows, T(0));
+        pivot_floor.assign(view.order, T(0));
+        live.assign(view.order, T(0));
+        // Below eps * (largest entry of its column) a pivot is rounding error; graded bands (a few huge eigenvalues at
+        // the head) need that local scale, and eps^2 * max|B| only keeps 1 / d^2 in range.
+        constexpr T eps = std::numeric_limits<T>::epsilon();
+        for (int j = 0; j < order; ++j) {
+            T* const column = entries.data() + static_cast<std::size_t>(j / panel) * view.rows * panel + j % panel;
+            T scale = eps;
+            for (int d = 0; d <= std::min(b, order - 1 - j); ++d) {
+                const T value = std::ldexp(band[j * width + d], -exponent);
+                column[(j % panel + d) * panel] = value;
+                scale = std::max(scale, std::abs(value));
+            }
+            pivot_floor[j] = zero ? std::numeric_limits<T>::min() : eps * scale;
+            live[j] = 1;
+        }
+        view.entries = entries.data();
+        view.pivot_floor = pivot_floor.data();
+        view.live = live.data();
+    }
+};
+
+// Aligned, zeroed scratch memory of one thread.
+class Workspace {
+  public:
+    explicit Workspace(std::size_t bytes) : memory_(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {
+        if (memory_ == nullptr) throw std::bad_alloc();
+        std::memset(memory_, 0, bytes);
+    }
+    ~Workspace() { std::free(memory_); }
+    Workspace(const Workspace&) = delete;
+    Workspace& operator=(const Workspace&) = delete;
+    void* data() const { return memory_; }
+
+  private:
+    void* memory_;
+};
+
+// Calls body(first, scratch) for every lane group of `count` shifts, in parallel. The scratch memory of all threads is
+// taken before the parallel region: no exception may leave one.
+template <class Body>
+void for_lane_groups(std::int64_t count, const SturmShape& shape, int rows, int ring, int threads, const Body& body) {
+    const std::int64_t groups = (count + shape.lanes - 1) / shape.lanes;
+    threads = static_cast<int>(std::min<std::int64_t>(threads, groups));
+    std::vector<std::unique_ptr<Workspace>> scratch;
+    for (int t = 0; t < threads; ++t) {
+        scratch.push_back(std::make_unique<Workspace>(sturm_workspace_bytes(shape, rows, ring)));
+    }
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        void* const mine = scratch[omp_get_thread_num()]->data();
+#pragma omp for schedule(dynamic)
+        for (std::int64_t group = 0; group < groups; ++group) body(group * shape.lanes, mine);
+    }
+}
+
+constexpr int most_lanes = 16;
+
+}  // namespace
+
+const char* sturm_kernel_name() { return best_isa().name; }
+
+template <class T>
+void count_below(const T* band, std::int64_t n, std::int64_t width, const double* shifts, std::int64_t count,
+                 std::int64_t* below) {
+    for (std::int64_t s = 0; s < count; ++s) {
+        if (std::isnan(shifts[s])) throw std::invalid_argument("shifts: expected numbers, found NaN");
+    }
+    const SturmKernels<T>& kernels = kernels_of(best_isa(), T(0));
+    const SturmShape& shape = kernels.count_shape;
+    const ScaledBand<T> scaled(band, n, width, shape);
+    if (count == 0) return;
+    // Gershgorin: |lambda| <= (2 b + 1) max|B|, so a shift beyond twice that counts like one there.
+    const double limit = 4.0 * scaled.view.half_width + 2.0;
+    for_lane_groups(count, shape, scaled.view.rows, scaled.view.ring, omp_get_max_threads(),
+                    [&](std::int64_t first, void* workspace) {
+                        alignas(64) T lanes[most_lanes];
+                        alignas(64) std::int64_t counts[most_lanes];
+                        const std::int64_t used = std::min<std::int64_t>(shape.lanes, count - first);
+                        for (int lane = 0; lane < shape.lanes; ++lane) {
+                            const double shift = shifts[first + std::min<std::int64_t>(lane, used - 1)];
+                            lanes[lane] =
+                                static_cast<T>(std::clamp(std::ldexp(shift, -scaled.exponent), -limit, limit));
+                        }
+                        kernels.count(scaled.view, lanes, counts, workspace);
+                        std::copy_n(counts, used, below + first);
+                    });
+}
+
+template <class T>
+void log_det(const T* band, std::int64_t n, std::int64_t width, const std::complex<double>* shifts, std::int64_t count,
+             std::complex<double>* values) {
+    for (std::int64_t s = 0; s < count; ++s) {
+        if (!std::isfinite(shifts[s].real()) || !std::isfinite(shifts[s].imag()) || shifts[s].imag() < 0) {
+            throw std::invalid_argument("shifts: expected finite numbers with imaginary part >= 0");
+        }
+    }
+    const SturmKernels<T>& kernels = kernels_of(best_isa(), T(0));
+    const SturmShape& shape = kernels.product_shape;
+    const ScaledBand<T> scaled(band, n, width, shape);
+    if (count == 0) return;
+    constexpr double pi = 3.14159265358979323846, ln2 = 0.69314718055994530942;
+    for_lane_groups(
+        count, shape, scaled.view.rows, scaled.view.ring, omp_get_max_threads(),
+        [&](std::int64_t first, void* workspace) {
+            alignas(64) T re[most_lanes], im[most_lanes], scales[most_lanes];
+            int exponents[most_lanes];
+            SturmProduct products[most_lanes];
+            const std::int64_t used = std::min<std::int64_t>(shape.lanes, count - first);
+            for (int lane = 0; lane < shape.lanes; ++lane) {
+                // A shift far outside the spectrum sets its own scale.
+                const std::complex<double> z = shifts[first + std::min<std::int64_t>(lane, used - 1)];
+                const double size = std::max(std::abs(z.real()), z.imag());
+                int exponent = exponent_of(size);
+                if (!scaled.zero && (size == 0 || exponent < scaled.exponent)) exponent = scaled.exponent;
+                exponents[lane] = exponent;
+                re[lane] = static_cast<T>(std::ldexp(z.real(), -exponent));
+                im[lane] = static_cast<T>(std::ldexp(z.imag(), -exponent));
+                scales[lane] = scaled.zero ? T(1) : static_cast<T>(std::ldexp(1.0, scaled.exponent - exponent));
+            }
+            kernels.product(scaled.view, re, im, scales, products, workspace);
+            for (int lane = 0; lane < used; ++lane) {
+                const SturmProduct& p = products[lane];
+                const double im_part = p.im == 0 ? 0.0 : p.im;
+                const double exponent = static_cast<double>(p.exponent) + static_cast<double>(n) * exponents[lane];
+                values[first + lane] = {std::log(std::hypot(p.re, p.im)) + exponent * ln2,
+                                        std::atan2(im_part, p.re) - 2 * pi * static_cast<double>(p.turns)};
+            }
+        });
+}
+
+template void count_below(const float*, std::int64_t, std::int64_t, const double*, std::int64_t, std::int64_t*);
+template void count_below(const double*, std::int64_t, std::int64_t, const double*, std::int64_t, std::int64_t*);
+template void log_det(const float*, std::int64_t, std::int64_t, const std::complex<double>*, std::int64_t,
+                      std::complex<double>*);
+template void log_det(const double*, std::int64_t, std::int64_t, const std::complex<double>*, std::int64_t,
+                      std::complex<double>*);

@@ -1,0 +1,21 @@
+// Spectrum slicing of a symmetric band matrix: eigenvalue counts at real shifts, log-determinants at complex ones.
+#pragma once
+
+#include <complex>
+#include <cstdint>
+
+// "avx512", "avx2" or "portable": what the two functions below run here.
+const char* sturm_kernel_name();
+
+// below[s] <- number of eigenvalues of B below shifts[s], for count shifts; band is n x width, row-major,
+// band[j * width + d] = B[j + d, j]. Arithmetic in T. Throws std::invalid_argument on NaN or infinity in the band
+// or NaN among the shifts.
+template <class T>
+void count_below(const T* band, std::int64_t n, std::int64_t width, const double* shifts, std::int64_t count,
+                 std::int64_t* below);
+
+// values[s] <- sum_i log(lambda_i - shifts[s]), Im shifts[s] >= 0, imaginary part not reduced. Pivots in T, their
+// product in double. Throws std::invalid_argument on NaN or infinity, and on Im shifts[s] < 0.
+template <class T>
+void log_det(const T* band, std::int64_t n, std::int64_t width, const std::complex<double>* shifts, std::int64_t count,
+             std::complex<double>* values);

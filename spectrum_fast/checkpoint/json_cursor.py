@@ -1,0 +1,209 @@
+"""A reader of the little JSON that headers and indexes need, safe on hostile bytes.
+
+The standard parser builds whatever a file describes: a hundred megabytes of ``[[[[`` or of ``[0,0,0`` cost gigabytes or
+the interpreter's stack before anything can be checked. This cursor walks over the bytes instead, takes only what the
+caller expects next, and stops at the first byte that is something else. Memory is what the caller keeps.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+
+MAX_DEPTH = 64
+"""Nesting allowed in a value that is skipped; safetensors indexes use 2."""
+
+_SPACE = re.compile(rb"[ \t\n\r]*")
+_PLAIN = re.compile(rb'"([^"\\\x00-\x1f]*)"')
+# At most 256 pieces a match, so that the pattern never keeps more than that to backtrack into.
+_PIECES = re.compile(rb'(?:[^"\\\x00-\x1f]+|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4}){0,256}')
+_INTEGER = re.compile(rb"(?:0|[1-9][0-9]{0,19})(?![0-9.eE])")
+_SCALAR = re.compile(rb"true|false|null|-?(?:0|[1-9][0-9]{0,400})(?:\.[0-9]{1,400})?(?:[eE][+-]?[0-9]{1,10})?")
+_DECODE_STEP_BYTES = 1 << 20
+
+
+class JsonError(ValueError):
+    """The bytes are not the JSON that was expected; the message says what and where."""
+
+
+class JsonCursor:
+    """A position in JSON bytes.
+
+    Attributes:
+        data: the whole document.
+        position: index of the next byte to look at.
+    """
+
+    __slots__ = ("data", "position")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.position = 0
+
+    def fail(self, expected: str) -> JsonError:
+        """Make the error that says what was expected here and what was found."""
+        found = self.data[self.position : self.position + 24]
+        shown = repr(found)[1:] if found else "the end"
+        return JsonError(f"expected {expected} at byte {self.position}, found {shown}")
+
+    def skip_space(self) -> None:
+        """Go to the next byte that is not JSON white space."""
+        match = _SPACE.match(self.data, self.position)
+        if match is not None:
+            self.position = match.end()
+
+    def take(self, character: bytes) -> bool:
+        """Skip white space; step over ``character`` if it is next and say whether it was."""
+        self.skip_space()
+        if not self.data.startswith(character, self.position):
+            return False
+        self.position += 1
+        return True
+
+    def expect(self, character: bytes, what: str) -> None:
+        """Step over ``character`` or raise :class:`JsonError` saying that ``what`` was expected."""
+        if not self.take(character):
+            raise self.fail(what)
+
+    def end(self) -> None:
+        """Make sure that only white space is left."""
+        self.skip_space()
+        if self.position != len(self.data):
+            raise self.fail("nothing more")
+
+    def string(self, what: str, limit_bytes: int) -> str:
+        """Read a string of at most ``limit_bytes`` stored bytes.
+
+        Raises:
+            JsonError: no string here, too long, not UTF-8, a lone surrogate, or a bad escape.
+        """
+        value = self.string_or_none(what, limit_bytes)
+        if value is None:
+            raise JsonError(f"{what} before byte {self.position} is longer than {limit_bytes} bytes")
+        return value
+
+    def string_or_none(self, what: str, limit_bytes: int) -> str | None:
+        """Read a string, or step over it and return None if it is longer than ``limit_bytes``."""
+        self.skip_space()
+        data, start = self.data, self.position + 1
+        plain = _PLAIN.match(data, self.position)
+        end = plain.end() - 1 if plain is not None else self._string_end(what)
+        if end - start > limit_bytes:
+            self._check_utf8(start, end)
+            self.position = end + 1
+            return None
+        raw = data[start:end]
+        try:
+            value = raw.decode("utf-8")
+            if plain is None:
+                value = json.loads(f'"{value}"')
+                value.encode("utf-8")  # a lone surrogate, which JSON can spell but no text can hold
+        except UnicodeError as error:
+            raise JsonError(f"{what} at byte {self.position} is not valid UTF-8 ({error})") from error
+        self.position = end + 1
+        return value
+
+    def integer(self, what: str) -> int:
+        """Read a non-negative integer of at most 20 digits.
+
+        Raises:
+            JsonError: something else is here: a sign, a fraction, a boolean, more digits.
+        """
+        self.skip_space()
+        match = _INTEGER.match(self.data, self.position)
+        if match is None:
+            raise self.fail(f"{what} (a non-negative integer of at most 20 digits)")
+        self.position = match.end()
+        return int(match.group())
+
+    def integers(self, what: str, limit: int) -> list[int]:
+        """Read a list of at most ``limit`` non-negative integers."""
+        self.expect(b"[", f"{what} (a list of non-negative integers)")
+        values: list[int] = []
+        if self.take(b"]"):
+            return values
+        while True:
+            if len(values) == limit:
+                raise JsonError(f"{what} has more than {limit} entries at byte {self.position}")
+            values.append(self.integer(what))
+            if self.take(b","):
+                continue
+            self.expect(b"]", f"',' or ']' in {what}")
+            return values
+
+    def keys(self, what: str, limit_bytes: int) -> Iterator[str]:
+        """Walk over an object: yields each key with the cursor at its value, which the caller must consume.
+
+        Duplicate keys are not looked for here; the caller knows which keys it keeps.
+        """
+        self.expect(b"{", f"{what} (an object)")
+        if self.take(b"}"):
+            return
+        while True:
+            key = self.string(f"a key of {what}", limit_bytes)
+            self.expect(b":", f"':' after the key in {what}")
+            yield key
+            if self.take(b","):
+                continue
+            self.expect(b"}", f"',' or '}}' in {what}")
+            return
+
+    def skip_value(self, what: str) -> None:
+        """Step over one value of any kind, checking its syntax, without building it.
+
+        Raises:
+            JsonError: not JSON, or nested deeper than :data:`MAX_DEPTH`.
+        """
+        closers: list[bytes] = []
+        while True:
+            self.skip_space()
+            head = self.data[self.position : self.position + 1]
+            if head in (b"{", b"["):
+                if len(closers) == MAX_DEPTH:
+                    raise JsonError(f"{what} is nested deeper than {MAX_DEPTH} at byte {self.position}")
+                self.position += 1
+                closers.append(b"}" if head == b"{" else b"]")
+                if not self.take(closers[-1]):
+                    self._skip_key(closers, what)
+                    continue
+                closers.pop()
+            elif head == b'"':
+                self.string_or_none(what, 0)
+            else:
+                match = _SCALAR.match(self.data, self.position)
+                if match is None:
+                    raise self.fail(f"a value of {what}")
+                self.position = match.end()
+            while closers and self.take(closers[-1]):
+                closers.pop()
+            if not closers:
+                return
+            self.expect(b",", f"',' or a closing bracket in {what}")
+            self._skip_key(closers, what)
+
+    def _skip_key(self, closers: list[bytes], what: str) -> None:
+        if closers[-1] == b"}":
+            self.string_or_none(f"a key of {what}", 0)
+            self.expect(b":", f"':' after a key of {what}")
+
+    def _string_end(self, what: str) -> int:
+        if not self.data.startswith(b'"', self.position):
+            raise self.fail(f"{what} (a string)")
+        end = self.position + 1
+        while (match := _PIECES.match(self.data, end)) is not None and match.end() > end:
+            end = match.end()
+        if not self.data.startswith(b'"', end):
+            self.position = end
+            raise self.fail(f"the rest of {what} (closing quote, valid escapes, no control characters)")
+        return end
+
+    def _check_utf8(self, start: int, end: int) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            for step in range(start, end, _DECODE_STEP_BYTES):
+                decoder.decode(self.data[step : min(step + _DECODE_STEP_BYTES, end)])
+            decoder.decode(b"", final=True)
+        except UnicodeError as error:
+            raise JsonError(f"the string at byte {start - 1} is not valid UTF-8 ({error})") from error

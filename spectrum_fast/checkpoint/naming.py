@@ -1,0 +1,180 @@
+"""What a parameter's name says: module, type, layer, role. Pure functions on strings.
+
+Types follow the published Spectrum results: everything after the first numeric path component.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+Role = Literal["embedding", "head", "other"]
+"""What a module is for: a lookup table, the output projection, or anything else."""
+
+# Last path component of a lookup table, whatever stands before it.
+_EMBEDDINGS = frozenset(
+    {
+        "embed_tokens",  # Llama, Qwen, Mistral, Gemma, OPT, DeepSeek (also the copy in its multi-token layer)
+        "embed_in",  # GPT-NeoX
+        "wte",  # GPT-2, MPT, Falcon's ancestors
+        "wpe",
+        "tok_embeddings",  # Llama as first published, Mistral's consolidated files
+        "word_embeddings",  # BERT, BLOOM, Falcon, ChatGLM
+        "position_embeddings",
+        "token_type_embeddings",
+        "embed_positions",
+        "token_embedding",
+        "position_embedding",
+        "wtte",
+    }
+)
+_TOP_EMBEDDINGS = frozenset({"shared", "embedding", "embeddings", "embed", "backbone.embeddings", "backbone.embedding"})
+_HEADS = frozenset({"lm_head", "embed_out", "output_layer"})
+_TOP_HEADS = frozenset({"output", "cls.predictions.decoder", "head", "transformer.ff_out"})
+_PREFIXES = ("model.", "transformer.", "language_model.", "decoder.", "encoder.")
+_BUFFERS = frozenset(
+    {
+        "position_ids",
+        "token_type_ids",
+        "inv_freq",
+        "masked_bias",
+        "num_batches_tracked",
+        "relative_position_index",
+        "cos_cached",
+        "sin_cached",
+    }
+)
+_DIGITS = re.compile(r"([0-9]+)")
+
+
+def module_name(parameter: str) -> str:
+    """Strip a final ``.weight``; fused expert parameters have none and stay as they are.
+
+    >>> module_name("model.layers.0.mlp.down_proj.weight")
+    'model.layers.0.mlp.down_proj'
+    >>> module_name("model.layers.0.mlp.experts.gate_up_proj")
+    'model.layers.0.mlp.experts.gate_up_proj'
+    """
+    return parameter.removesuffix(".weight")
+
+
+def module_type(name: str) -> str:
+    """Everything after the first numeric path component, or the full name if there is none (or nothing after it).
+
+    >>> module_type("model.layers.0.mlp.down_proj")
+    'mlp.down_proj'
+    >>> module_type("model.layers.3.mlp.experts.17.down_proj")
+    'mlp.experts.17.down_proj'
+    >>> module_type("lm_head")
+    'lm_head'
+    >>> module_type("classifier.0")
+    'classifier.0'
+    """
+    parts = name.split(".")
+    for position, part in enumerate(parts):
+        if _is_number(part):
+            return ".".join(parts[position + 1 :]) or name
+    return name
+
+
+def merged_experts_type(type_name: str) -> str:
+    """Write ``*`` for the index of an expert, so that all experts of a projection form one type.
+
+    >>> merged_experts_type("mlp.experts.17.down_proj")
+    'mlp.experts.*.down_proj'
+    >>> merged_experts_type("mlp.down_proj")
+    'mlp.down_proj'
+    """
+    parts = type_name.split(".")
+    for position in range(1, len(parts)):
+        if _is_number(parts[position]) and parts[position - 1].endswith("experts"):
+            parts[position] = "*"
+    return ".".join(parts)
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key in which numbers inside a name count as numbers.
+
+    >>> sorted(["layers.10.q", "layers.9.q", "layers.9.k"], key=natural_key)
+    ['layers.9.k', 'layers.9.q', 'layers.10.q']
+    """
+    pieces = tuple(_natural_piece(piece) for piece in _DIGITS.split(name) if piece)
+    return (*pieces, (-1, 0, name))  # "7" and "07" differ in the last place
+
+
+def layer_index(name: str) -> int | None:
+    """The first numeric path component, or None.
+
+    >>> layer_index("model.layers.12.mlp.experts.3.up_proj"), layer_index("lm_head")
+    (12, None)
+    """
+    for part in name.split("."):
+        if _is_number(part):
+            return int(part)
+    return None
+
+
+def role(name: str) -> Role:
+    """Say whether a module or parameter is a lookup table, the output head, or something else.
+
+    Tables of positions and of token types count as embeddings: their rows are picked by an index as well.
+
+    >>> [role(n) for n in ("model.language_model.embed_tokens.weight", "transformer.wte", "gpt_neox.embed_in")]
+    ['embedding', 'embedding', 'embedding']
+    >>> [role(n) for n in ("lm_head.weight", "embed_out", "output.weight", "model.layers.0.mlp.down_proj")]
+    ['head', 'head', 'head', 'other']
+    >>> role("encoder.layer.0.output")
+    'other'
+    """
+    module = module_name(name)
+    last = module.rpartition(".")[2]
+    if last in _EMBEDDINGS:
+        return "embedding"
+    if last in _HEADS or module.endswith("shared_head.head"):
+        return "head"
+    if layer_index(module) is not None:
+        return "other"
+    bare = module
+    for prefix in _PREFIXES:
+        bare = bare.removeprefix(prefix)
+    if module in _TOP_HEADS or bare in _TOP_HEADS:
+        return "head"
+    return "embedding" if module in _TOP_EMBEDDINGS or bare in _TOP_EMBEDDINGS else "other"
+
+
+def is_embedding(name: str) -> bool:
+    """Say whether the module is a lookup table.
+
+    >>> is_embedding("embeddings.word_embeddings.weight")
+    True
+    """
+    return role(name) == "embedding"
+
+
+def is_head(name: str) -> bool:
+    """Say whether the module is the output projection.
+
+    >>> is_head("lm_head.weight")
+    True
+    """
+    return role(name) == "head"
+
+
+def is_buffer(name: str) -> bool:
+    """Say whether the name is one of the constants that models save beside their weights; there is nothing to score.
+
+    >>> is_buffer("embeddings.position_ids"), is_buffer("model.layers.0.self_attn.q_proj.weight")
+    (True, False)
+    """
+    return name.rpartition(".")[2] in _BUFFERS
+
+
+def _natural_piece(piece: str) -> tuple[int, int, str]:
+    if not _DIGITS.fullmatch(piece):
+        return (1, 0, piece)
+    digits = piece.lstrip("0")
+    return (0, len(digits), digits)  # longer is larger: no int() of a hostile name's thousand digits
+
+
+def _is_number(part: str) -> bool:
+    return len(part) <= 9 and part.isascii() and part.isdigit()

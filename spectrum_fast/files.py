@@ -1,0 +1,111 @@
+"""Files written whole or not at all.
+
+A result is written to a temporary file in the folder of its target, flushed to the disk and renamed over the target in
+one step. Whatever goes wrong on the way (no space, no right, a kill), the file that stood there before is untouched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from spectrum_fast.errors import SpectrumFastError
+
+
+def write_text_atomic(path: str | Path, text: str, *, error: type[SpectrumFastError] = SpectrumFastError) -> None:
+    r"""Write ``text`` as UTF-8 with ``\n`` line ends to ``path``, whole or not at all.
+
+    Args:
+        path: target; an existing regular file is replaced (its permissions are kept), a symbolic link is followed, a
+            pipe or a device such as ``/dev/stdout`` is written to directly.
+        text: the content.
+        error: class raised, so that a caller's message has the caller's type.
+
+    Raises:
+        SpectrumFastError: of class ``error``; the text cannot be encoded, or the target cannot be written. A file that
+            was there before is unchanged.
+    """
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as cause:
+        raise error(
+            f"{path}: cannot be written as UTF-8: found {cause.object[cause.start : cause.end]!r} "
+            f"at character {cause.start}; the file is unchanged"
+        ) from cause
+    write_bytes_atomic(path, data, error=error)
+
+
+def write_bytes_atomic(path: str | Path, data: bytes, *, error: type[SpectrumFastError] = SpectrumFastError) -> None:
+    """Write ``data`` to ``path``, whole or not at all; see :func:`write_text_atomic`.
+
+    Raises:
+        SpectrumFastError: of class ``error``; the target cannot be written. A file that was there before is unchanged.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        mode = _existing_mode(target)
+        if mode is not None and stat.S_ISDIR(mode):
+            raise error(f"{path}: expected a file to write, found a folder; name a file inside it")
+        if mode is not None and not stat.S_ISREG(mode):
+            target.write_bytes(data)  # a pipe or a device has no old content to keep
+            return
+        _replace(target, data, mode)
+    except OSError as cause:
+        reason = cause.strerror or str(cause)
+        if not target.parent.is_dir():
+            reason = f"there is no folder {target.parent}"
+        raise error(
+            f"{path}: cannot be written: {reason}; what was there before is unchanged; "
+            "choose another target or make room and rights for this one"
+        ) from cause
+
+
+def _existing_mode(target: Path) -> int | None:
+    """Mode of what stands at ``target``, None if nothing does."""
+    try:
+        return target.stat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _replace(target: Path, data: bytes, mode: int | None) -> None:
+    """Write beside ``target``, flush to the disk, rename over it."""
+    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            if mode is not None:
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    with contextlib.suppress(OSError):  # the data is safe; not every file system can flush a folder
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def read_text(path: str | Path, *, error: type[SpectrumFastError] = SpectrumFastError) -> str:
+    """Read a whole UTF-8 text file (a byte order mark is dropped).
+
+    Raises:
+        SpectrumFastError: of class ``error``; the file is missing, unreadable or not UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as cause:
+        raise error(f"{path}: cannot be read: {cause.strerror or cause}") from cause
+    except UnicodeDecodeError as cause:
+        raise error(
+            f"{path}: expected UTF-8 text, found the byte {cause.object[cause.start]:#04x} at offset {cause.start}"
+        ) from cause

@@ -1,0 +1,54 @@
+"""The symmetric Gram product of a weight matrix: the square of its singular values, at matrix-multiply speed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spectrum_fast.ops.dispatch import backend_module
+
+WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Element types of a weight that a Gram product is formed from."""
+
+GRAM_DTYPES = (torch.float32, torch.float64)
+"""Types that a Gram product is summed and stored in."""
+
+
+def gram(weight: Tensor, *, out_dtype: torch.dtype = torch.float32, backend: str = "auto") -> Tensor:
+    """Form the Gram matrix of the shorter side: ``W Wᵀ`` if m <= n, else ``Wᵀ W``.
+
+    Its eigenvalues are the squares of the singular values of W. Products of two bfloat16 or two float16 numbers are
+    exact in float32, so half-precision weights lose nothing against float32 ones.
+
+    Args:
+        weight: (m, n), m, n >= 1, float64, float32, float16 or bfloat16; any strides. Where the bfloat16 instructions
+            serve (AVX512-BF16, AMX), entries and sums below the float32 normal range (1.2e-38) count as zero: scale
+            weights to max|w| near 1.
+        out_dtype: float32 or float64; a float64 weight needs float64. All products and sums are done in this type.
+        backend: one of :data:`spectrum_fast.ops.dispatch.BACKENDS`.
+
+    Returns:
+        (k, k) in ``out_dtype``, k = min(m, n), on the weight's device, contiguous, exactly symmetric with the native
+        backend.
+
+    Accuracy: ``|G - G_exact| <= c eps |W| |W|ᵀ`` entrywise with eps of ``out_dtype`` and c below about
+    ``256 + K / 256`` in the worst case for sums over K terms (blocks of 256 or 512), a few units in practice.
+
+    Raises:
+        TypeError: a dtype that is not listed above, or a float64 weight with a float32 result.
+        ValueError: not a matrix, or an empty one.
+        UsageError, BackendUnavailableError: see :func:`spectrum_fast.ops.dispatch.choose_backend`.
+    """
+    if weight.dtype not in WEIGHT_DTYPES:
+        raise TypeError(f"weight: expected one of {_names(WEIGHT_DTYPES)}, found {weight.dtype}")
+    if out_dtype not in GRAM_DTYPES:
+        raise TypeError(f"out_dtype: expected one of {_names(GRAM_DTYPES)}, found {out_dtype}")
+    if weight.dtype == torch.float64 and out_dtype != torch.float64:
+        raise TypeError(f"out_dtype: a float64 weight needs torch.float64, found {out_dtype}")
+    if weight.ndim != 2 or weight.numel() == 0:
+        raise ValueError(f"weight: expected a matrix with at least one entry, found shape {tuple(weight.shape)}")
+    return backend_module("gram", weight.device.type, backend).gram(weight, out_dtype=out_dtype)
+
+
+def _names(dtypes: tuple[torch.dtype, ...]) -> str:
+    return ", ".join(str(dtype) for dtype in dtypes)

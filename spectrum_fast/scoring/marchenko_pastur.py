@@ -1,0 +1,55 @@
+"""The Marchenko-Pastur law: where the singular values of pure noise lie.
+
+For an ``n_min x n_max`` matrix of independent entries with standard deviation ``sigma`` and ``beta = n_min / n_max``, the
+squared singular values divided by ``n_max sigma^2`` fill ``[(1 - sqrt(beta))^2, (1 + sqrt(beta))^2]`` with density
+``sqrt((b - x)(x - a)) / (2 pi beta x)``.
+
+Source: Marchenko & Pastur 1967; the median as a noise estimate: Gavish & Donoho, arXiv 1305.5870.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+_NODES = 20001
+
+
+@lru_cache(maxsize=256)
+def median_eigenvalue(beta: float) -> float:
+    """Median of the Marchenko-Pastur law with unit variance and aspect ratio ``beta`` in (0, 1].
+
+    With ``x = 1 + beta + 2 sqrt(beta) cos(theta)`` the density becomes the smooth
+    ``(2 / pi) sin(theta)^2 / x`` in ``theta``; its cumulative sum is inverted by interpolation. Relative accuracy 1e-7.
+
+    >>> round(median_eigenvalue(1.0), 4)
+    0.6528
+    >>> round(median_eigenvalue(1e-6), 4)
+    1.0
+    """
+    theta = np.linspace(0.0, math.pi, _NODES)
+    x = 1 + beta + 2 * math.sqrt(beta) * np.cos(theta)
+    sine = np.sin(theta)
+    # At beta = 1, theta = pi the quotient is 0/0 with limit 2; elsewhere x stays positive.
+    density = np.divide(sine * sine, x, out=np.full_like(x, 2.0), where=x > 1e-12) * (2 / math.pi)
+    step = theta[1]
+    # Simpson's rule on each pair of cells, so that the cumulative values at even nodes are accurate to step^4.
+    cells = (density[:-2:2] + 4 * density[1:-1:2] + density[2::2]) * (step / 3)
+    cumulative = np.concatenate([[0.0], np.cumsum(cells)])
+    middle = float(np.interp(0.5 * cumulative[-1], cumulative, theta[::2]))
+    return 1 + beta + 2 * math.sqrt(beta) * math.cos(middle)
+
+
+def noise_scale(median_singular_value: float, n_min: int, n_max: int) -> float:
+    """Standard deviation ``sigma`` of the noise entries whose median singular value is the one given.
+
+    ``sigma = q50 / sqrt(n_max * median_eigenvalue(n_min / n_max))``.
+    """
+    return median_singular_value / math.sqrt(n_max * median_eigenvalue(n_min / n_max))
+
+
+def upper_edge(sigma: float, n_min: int, n_max: int) -> float:
+    """Largest singular value of noise in the limit: ``sigma (sqrt(n_min) + sqrt(n_max))``."""
+    return sigma * (math.sqrt(n_min) + math.sqrt(n_max))

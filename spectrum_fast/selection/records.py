@@ -1,0 +1,139 @@
+"""What a selection is: the modules to train, and how they were chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spectrum_fast.selection.apply import AppliedSelection, apply_selection
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectedModule:
+    """One module to train.
+
+    Attributes:
+        name: module name, without ``.weight``.
+        type: what follows the first numeric path component.
+        group: the group it competed in; equals ``type`` for grouping ``type``.
+        parameter: full parameter name in the checkpoint; None where only names are known.
+        shape: of the stored tensor; None where not known.
+        snr: its score; None if ``noise_free``, or where only names are known.
+        noise_free: it has no noise at all and ranks above every finite score.
+        rank: place in its group, 1 is best; None where only names are known.
+        group_size: modules that competed in its group; None where only names are known.
+    """
+
+    name: str
+    type: str
+    group: str
+    parameter: str | None = None
+    shape: tuple[int, ...] | None = None
+    snr: float | None = None
+    noise_free: bool = False
+    rank: int | None = None
+    group_size: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionGroup:
+    """One group and its cut.
+
+    Attributes:
+        name: group name.
+        taken: how many modules were taken.
+        size: how many competed; None where only names are known. Modules trained always do not compete.
+        always: modules of this group that are trained whatever their score.
+        last_taken: the module just above the cut, None if none was taken.
+        first_left_out: the module just below, None if all were taken.
+        gap: ``(snr above - snr below) / snr above`` at the cut, in [0, 1]; None without a cut, or where the module
+            above is noise-free and the one below is not.
+        undecided: the two scores at the cut are nearer than the sum of their error bounds (or both noise-free, or
+            equal), so that which of them is taken is decided by name, not by signal.
+    """
+
+    name: str
+    taken: int
+    size: int | None = None
+    always: tuple[str, ...] = ()
+    last_taken: str | None = None
+    first_left_out: str | None = None
+    gap: float | None = None
+    undecided: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Modules to train: ``modules`` by rank, and ``always`` whatever their score.
+
+    Attributes:
+        model: what was scanned; None where only names are known.
+        criterion: the rule behind the scores; None where not known.
+        top_percent: share of each group, in (0, 100]; None where not known.
+        grouping: one of :data:`spectrum_fast.selection.ranking.GROUPINGS`; None where not known.
+        rounding: one of :data:`spectrum_fast.selection.ranking.ROUNDINGS`; None where not known.
+        always_rule: ``default`` (embeddings and lm_head), ``none`` or ``custom``.
+        always: modules trained whatever their score; they do not compete.
+        modules: the chosen modules, groups in scan order, best first within a group.
+        groups: every group in scan order, those with nothing taken too.
+        failed: tensors without a score that the selection leaves out (``allow_incomplete``).
+    """
+
+    modules: tuple[SelectedModule, ...]
+    always: tuple[str, ...] = ()
+    groups: tuple[SelectionGroup, ...] = ()
+    model: str | None = None
+    criterion: str | None = None
+    top_percent: float | None = None
+    grouping: str | None = None
+    rounding: str | None = None
+    always_rule: str = "default"
+    failed: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every module to train: those trained always first, then the chosen ones."""
+        return (*self.always, *(module.name for module in self.modules))
+
+    def apply(self, model: nn.Module, *, strict: bool = True) -> AppliedSelection:
+        """Freeze ``model`` except for this selection; see :func:`spectrum_fast.selection.apply.apply_selection`.
+
+        Raises:
+            SelectionError: an entry matches no parameter; nothing was changed.
+        """
+        return apply_selection(self, model, strict=strict)
+
+    def save(self, path: str | Path, output_format: str = "json") -> None:
+        """Write it in one of :data:`spectrum_fast.selection.formats.SELECTION_FORMATS`, whole or not at all.
+
+        Raises:
+            SelectionError: the target cannot be written.
+        """
+        from spectrum_fast.selection.formats import save_selection  # formats build on these records
+
+        save_selection(self, path, output_format)
+
+    def summary(self) -> str:
+        """A few lines for people: how many modules of how many, the groups, and cuts that the scores do not decide."""
+        share = "a list of names" if self.top_percent is None else f"top {self.top_percent:g} %"
+        head = f"{self.model or 'unknown model'}: {share}, {len(self.modules)} modules"
+        sizes = [group.size for group in self.groups]
+        known = [size for size in sizes if size is not None]
+        if known and len(known) == len(sizes):
+            head += f" of {sum(known)} in {len(sizes)} groups"
+        lines = [head + f", and {len(self.always)} always: {', '.join(self.always)}" if self.always else head]
+        for group in self.groups:
+            if group.size == 0:
+                lines.append(f"  {group.name}: {'trained always' if group.always else 'none competes'}")
+                continue
+            of = "" if group.size is None else f" of {group.size}"
+            gap = "" if group.gap is None else f", gap at the cut {100 * group.gap:.2g} %"
+            tie = ", undecided (the scores at the cut tie within their error)" if group.undecided else ""
+            lines.append(f"  {group.name}: {group.taken}{of}{gap}{tie}")
+        if self.failed:
+            lines.append(f"  left out, because they have no score: {', '.join(self.failed)}")
+        return "\n".join(lines)

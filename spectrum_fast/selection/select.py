@@ -1,0 +1,190 @@
+"""From scores to a selection: the best modules of each group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spectrum_fast.checkpoint.naming import role
+from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.selection.patterns import match_patterns
+from spectrum_fast.selection.ranking import check_percent, count_taken, group_name, rank_modules
+from spectrum_fast.selection.records import SelectedModule, Selection, SelectionGroup
+
+ALWAYS_ROLES = frozenset({"embedding", "head"})
+"""Roles (:func:`spectrum_fast.checkpoint.naming.role`) that ``always="default"`` trains, as the reference does."""
+
+_SHOWN = 8
+
+
+def select_modules(
+    scan: ScanRecord,
+    top_percent: float = 25,
+    *,
+    grouping: str = "type",
+    rounding: str = "reference",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    always: str | Sequence[str] = "default",
+    allow_incomplete: bool = False,
+) -> Selection:
+    """Take the best ``top_percent`` of each group.
+
+    Args:
+        scan: the scores.
+        top_percent: share of each group, in (0, 100]; a larger one takes a superset.
+        grouping: what competes with what, one of :data:`spectrum_fast.selection.ranking.GROUPINGS`.
+        rounding: one of :data:`spectrum_fast.selection.ranking.ROUNDINGS`; the default is the reference's
+            ``int(size * percent / 100)``, which never takes a group of one below 100 %.
+        include: patterns (:mod:`spectrum_fast.selection.patterns`); only matching modules compete. Default: all.
+        exclude: patterns; matching modules neither compete nor are trained always. Exclusion wins over everything.
+        always: modules trained whatever their score, listed apart, not competing: ``default`` for the embeddings and
+            lm_head that the scan holds, ``none`` to let those compete like any other, or a list of patterns.
+        allow_incomplete: select although some tensors have no score. They are left out and named in the result.
+
+    Returns:
+        the selection; groups in scan order, also those that nothing was taken from.
+
+    Raises:
+        SelectionError: the scan is incomplete, holds nothing to select from, or a pattern matches nothing.
+        UsageError: an argument is out of range.
+    """
+    check_percent(top_percent)
+    modules = _candidates(scan, include, exclude)
+    failed = _candidate_failures(scan, include, exclude)
+    if failed and not allow_incomplete:
+        raise SelectionError(_incomplete_message(scan, failed))
+    always_names, always_rule = _always(scan, always, exclude)
+    trained_always = set(always_names)
+
+    groups: dict[str, list[ModuleScore]] = {}
+    for module in scan.modules:
+        members = groups.setdefault(group_name(module.type, grouping), [])
+        if module.name in modules and module.name not in trained_always:
+            members.append(module)
+    if not trained_always and not any(groups.values()):
+        raise SelectionError(f"scan of {scan.model}: there is nothing to select from: no module is left to compete")
+
+    chosen: list[SelectedModule] = []
+    cuts: list[SelectionGroup] = []
+    always_by_group = _always_by_group(scan, trained_always, grouping)
+    for name, members in groups.items():
+        ranked = rank_modules(members)
+        taken = count_taken(len(ranked), top_percent, rounding)
+        chosen += [_selected(module, name, place, len(ranked)) for place, module in enumerate(ranked[:taken], start=1)]
+        cuts.append(_cut(name, ranked, taken, always_by_group.get(name, ())))
+    return Selection(
+        model=scan.model,
+        criterion=scan.criterion,
+        top_percent=top_percent,
+        grouping=grouping,
+        rounding=rounding,
+        always_rule=always_rule,
+        always=always_names,
+        modules=tuple(chosen),
+        groups=tuple(cuts),
+        failed=failed,
+    )
+
+
+def _filter(names: Sequence[str], known: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
+    """``names`` that pass; patterns must match something among ``known``."""
+    included = match_patterns(include, known, "include") if include else set(known)
+    excluded = match_patterns(exclude, known, "exclude")
+    return [name for name in names if name in included and name not in excluded]
+
+
+def _all_names(scan: ScanRecord) -> list[str]:
+    return [entry.name for entry in (*scan.modules, *scan.failures)] + list(scan.ties)
+
+
+def _candidates(scan: ScanRecord, include: Sequence[str], exclude: Sequence[str]) -> set[str]:
+    return set(_filter([module.name for module in scan.modules], _all_names(scan), include, exclude))
+
+
+def _candidate_failures(scan: ScanRecord, include: Sequence[str], exclude: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_filter([failure.name for failure in scan.failures], _all_names(scan), include, exclude))
+
+
+def _always(scan: ScanRecord, always: str | Sequence[str], exclude: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Names trained always in scan order (duplicates of a tie last), and the rule that named them."""
+    names = [module.name for module in scan.modules] + list(scan.ties)
+    if always == "none":
+        return (), "none"
+    if always == "default":
+        wanted, rule = {name for name in names if role(name) in ALWAYS_ROLES}, "default"
+    elif isinstance(always, str):
+        raise UsageError(f"always: expected 'default', 'none' or a list of patterns, found {always!r}")
+    else:
+        wanted, rule = match_patterns(always, names, "always"), "custom" if always else "none"
+    excluded = match_patterns(exclude, _all_names(scan), "exclude")
+    return tuple(name for name in names if name in wanted and name not in excluded), rule
+
+
+def _always_by_group(scan: ScanRecord, always: set[str], grouping: str) -> dict[str, tuple[str, ...]]:
+    groups: dict[str, list[str]] = {}
+    for module in scan.modules:
+        if module.name in always:
+            groups.setdefault(group_name(module.type, grouping), []).append(module.name)
+    return {name: tuple(members) for name, members in groups.items()}
+
+
+def _selected(module: ModuleScore, group: str, rank: int, group_size: int) -> SelectedModule:
+    return SelectedModule(
+        name=module.name,
+        type=module.type,
+        group=group,
+        parameter=module.parameter,
+        shape=module.shape,
+        snr=module.snr,
+        noise_free=module.noise_free,
+        rank=rank,
+        group_size=group_size,
+    )
+
+
+def _cut(name: str, ranked: list[ModuleScore], taken: int, always: tuple[str, ...]) -> SelectionGroup:
+    """Describe the cut between ``ranked[taken - 1]`` and ``ranked[taken]``."""
+    above = ranked[taken - 1] if taken else None
+    below = ranked[taken] if taken < len(ranked) else None
+    gap, undecided = None, False
+    if above is not None and below is not None:
+        gap = _relative_gap(above, below)
+        undecided = gap is not None and _tie(above, below)
+    return SelectionGroup(
+        name=name,
+        taken=taken,
+        size=len(ranked),
+        always=always,
+        last_taken=above.name if above else None,
+        first_left_out=below.name if below else None,
+        gap=gap,
+        undecided=undecided,
+    )
+
+
+def _relative_gap(above: ModuleScore, below: ModuleScore) -> float | None:
+    """``(above - below) / above`` in [0, 1]; 0 for two noise-free ones, None for one above a finite one."""
+    if above.snr is None:
+        return 0.0 if below.snr is None else None
+    if below.snr is None or above.snr == 0:  # the order makes the first impossible; both are zero in the second
+        return 0.0
+    return (above.snr - below.snr) / above.snr
+
+
+def _tie(above: ModuleScore, below: ModuleScore) -> bool:
+    """Whether the scores are nearer than the sum of their error bounds, which are relative; unknown bounds count 0."""
+    if above.snr is None or below.snr is None:
+        return above.snr is None and below.snr is None
+    slack = above.snr * (above.error_bound or 0.0) + below.snr * (below.error_bound or 0.0)
+    return above.snr - below.snr <= slack
+
+
+def _incomplete_message(scan: ScanRecord, failed: tuple[str, ...]) -> str:
+    by_name = {failure.name: failure for failure in scan.failures}
+    shown = "; ".join(f"{name} ({by_name[name].kind}: {by_name[name].message})" for name in failed[:_SHOWN])
+    more = f"; and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
+    return (
+        f"scan of {scan.model} is incomplete: {len(failed)} tensors have no score: {shown}{more}. "
+        "Repair the checkpoint, exclude them, or allow an incomplete selection (allow_incomplete)"
+    )

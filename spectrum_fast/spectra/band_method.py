@@ -1,0 +1,126 @@
+"""The fast method: Gram, band reduction, slicing; exact functionals without a single singular value decomposition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectrum_fast.ops.band import reduce_to_band
+from spectrum_fast.ops.gram import gram
+from spectrum_fast.ops.sturm import count_below, log_det
+from spectrum_fast.spectra.counting import CountTable, FloatArray
+from spectrum_fast.spectra.functionals import Functionals, slice_functionals
+from spectrum_fast.spectra.record import Criterion
+
+_EIGENVALUE_ERROR = 8.0
+_FLOOR_POINTS = 48
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How far rounding may have moved the computed spectrum.
+
+    Attributes:
+        eigenvalue: absolute error of an eigenvalue of the Gram matrix (any place in the spectrum).
+        relative: relative error of every singular value.
+        absolute: absolute error of every singular value (from rotating the weights in working precision).
+    """
+
+    eigenvalue: float
+    relative: float
+    absolute: float = 0.0
+
+    def uncertainty(self, t: float) -> float:
+        """Absolute uncertainty of a computed singular value near ``t``."""
+        squared = t * t
+        if squared > 4 * self.eigenvalue:
+            shift = t - math.sqrt(squared - self.eigenvalue)
+        else:
+            shift = math.sqrt(squared + self.eigenvalue) - t + math.sqrt(self.eigenvalue)
+        return shift + self.relative * t + self.absolute
+
+
+def half_width(size: int) -> int:
+    """Band half-width for a ``size`` x ``size`` Gram matrix.
+
+    Wide bands make the reduction run at matrix-multiply speed, narrow ones make slicing cheap (its cost grows with the
+    square); the steps are the measured crossovers of bench/test_spectrum_speed.py.
+    """
+    return 16 if size <= 512 else 32 if size <= 3072 else 64
+
+
+def gram_rounding(gram_matrix: Tensor, rotated_rank: int = 0, s_max: float = 0.0) -> Rounding:
+    """Rounding of Gram and reduction in the dtype of ``gram_matrix``; see ARCHITECTURE.md, "Accuracy"."""
+    size = gram_matrix.shape[0]
+    eps = torch.finfo(gram_matrix.dtype).eps
+    norm = float(torch.linalg.vector_norm(gram_matrix[rotated_rank:], dtype=torch.float64))
+    eigenvalue = _EIGENVALUE_ERROR * eps * norm / math.sqrt(size)
+    if rotated_rank == 0:
+        return Rounding(eigenvalue, 2 * eps)
+    return Rounding(eigenvalue, 4 * eps, 4 * eps * s_max / math.sqrt(size))
+
+
+def spikiness(gram_matrix: Tensor) -> float:
+    """``n ||G||_F^2 / trace(G)^2``: 1 for a flat spectrum, 2 for a square Gaussian matrix, n when one value is all."""
+    trace = float(gram_matrix.diagonal().to(torch.float64).sum())
+    norm = float(torch.linalg.vector_norm(gram_matrix, dtype=torch.float64))
+    return gram_matrix.shape[0] * (norm / trace) ** 2
+
+
+def band_functionals(
+    gram_matrix: Tensor, criterion: Criterion, n_max: int, rounding: Rounding, tolerance: float, backend: str = "auto"
+) -> Functionals:
+    """Functionals from the Gram matrix of a weight; ``gram_matrix`` (k x k) is destroyed.
+
+    Args:
+        gram_matrix: float32 or float64; its eigenvalues are the squared singular values.
+        criterion: the rule that gives the threshold.
+        n_max: long side of the weight.
+        rounding: what rounding may have done so far and will do in the reduction.
+        tolerance: relative accuracy wanted of the score.
+        backend: see :func:`spectrum_fast.ops.dispatch.choose_backend`.
+    """
+    size = gram_matrix.shape[0]
+    trace = float(gram_matrix.diagonal().to(torch.float64).sum())
+    norm = float(torch.linalg.vector_norm(gram_matrix, dtype=torch.float64))
+    band = reduce_to_band(gram_matrix, min(half_width(size), max(size - 1, 1)), backend=backend)
+    # Counts are taken in float64 whatever the band was computed in: slicing then adds nothing to the error.
+    band = band.to(torch.float64)
+    table = CountTable(_count_function(band, backend), size)
+    table.add(_first_grid(trace, norm, size))
+    return slice_functionals(
+        table, _log_det_function(band, backend), criterion, n_max, rounding.uncertainty, tolerance, trace
+    )
+
+
+def _first_grid(trace: float, norm: float, size: int) -> FloatArray:
+    """Points that cover the bulk evenly and reach above the largest value: ``s_max^2 <= ||G||_F``."""
+    bulk = 3 * math.sqrt(trace / size)
+    top = 1.001 * math.sqrt(norm)
+    linear = np.linspace(0.0, min(bulk, top), _FLOOR_POINTS)
+    return np.concatenate([linear, np.geomspace(bulk, top, 12)[1:]]) if top > bulk else np.append(linear, top)
+
+
+def _count_function(band: Tensor, backend: str) -> Callable[[FloatArray], np.ndarray]:
+    def count(points: FloatArray) -> np.ndarray:
+        shifts = torch.from_numpy(points * points).to(band.device)
+        return count_below(band, shifts, backend=backend).cpu().numpy()
+
+    return count
+
+
+def _log_det_function(band: Tensor, backend: str) -> Callable[[np.ndarray], np.ndarray]:
+    def evaluate(shifts: np.ndarray) -> np.ndarray:
+        return log_det(band, torch.from_numpy(shifts).to(band.device), backend=backend).cpu().numpy()
+
+    return evaluate
+
+
+def weight_gram(weight: Tensor, dtype: torch.dtype, backend: str = "auto") -> Tensor:
+    """The smaller Gram matrix of ``weight`` in ``dtype``."""
+    return gram(weight, out_dtype=dtype, backend=backend)

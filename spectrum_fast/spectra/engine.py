@@ -1,0 +1,214 @@
+"""Which method serves one matrix, and the record of what was used and why."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
+from spectrum_fast.spectra.band_method import (
+    band_functionals,
+    gram_rounding,
+    spikiness,
+    weight_gram,
+)
+from spectrum_fast.spectra.functionals import Functionals
+from spectrum_fast.spectra.measure import Extent, measure_extent
+from spectrum_fast.spectra.record import Criterion, Spectrum
+from spectrum_fast.spectra.rotation import ROTATION_RANK, find_outlier_basis, rotate
+from spectrum_fast.spectra.svd_method import svd_functionals
+
+METHODS = ("auto", "band", "svd")
+PRECISIONS = ("auto", "float32", "float64")
+DEFAULT_TOLERANCE = 1e-4
+"""Relative accuracy of a score: published scans have a median gap of 0.5 to 5 % at the cut, a hundred times this."""
+
+SMALL_SIDE = 192
+"""Short sides up to this go to the float64 SVD under ``auto``: measured faster than Gram, band and slices."""
+_SPIKY = 50.0
+"""Spikiness above which outliers are looked for before the reduction."""
+_FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One method's answer: functionals, the bound on the score's relative error, and how it was got."""
+
+    functionals: Functionals
+    score_error: float
+    method: str
+    reason: str
+
+
+def compute_spectrum(
+    weight: Tensor,
+    criterion: Criterion,
+    *,
+    method: str = "auto",
+    precision: str = "auto",
+    tolerance: float = DEFAULT_TOLERANCE,
+    backend: str = "auto",
+) -> Spectrum:
+    """The singular spectrum of one matrix, as far as a score needs it.
+
+    Args:
+        weight: m x n, float64, float32, float16 or bfloat16, finite; a 1-D tensor counts as 1 x n.
+        criterion: the rule that splits signal from noise, see ``spectrum_fast.scoring.criteria``.
+        method: ``auto`` (fastest method whose error bound meets the tolerance), ``band`` or ``svd``.
+        precision: working precision; ``auto`` is float32 with escalation for ``band`` and float64 for ``svd``.
+        tolerance: relative accuracy wanted of the score against exact arithmetic on the given weights.
+        backend: which implementation of the operations, see :mod:`spectrum_fast.ops.dispatch`.
+
+    Returns:
+        The record; ``error_bound`` states the accuracy reached, ``method`` and ``reason`` what was used and why.
+
+    Raises:
+        TensorError: the tensor is empty, has a shape that is no matrix, or holds NaN or infinity.
+        UnsupportedDtypeError: the dtype is not one of the four above.
+        UsageError: an argument is out of range.
+    """
+    _check_arguments(method, precision, tolerance)
+    matrix = _as_matrix(weight)
+    scaled, extent = measure_extent(matrix, backend)
+    if not extent.finite:
+        count = int((~torch.isfinite(matrix)).sum())
+        raise TensorError(
+            f"holds NaN or infinity in {count} of {matrix.numel()} entries, expected finite weights; "
+            "repair or download the checkpoint again"
+        )
+    rows, columns = matrix.shape
+    if extent.max_abs == 0.0:
+        return _zero_spectrum((rows, columns), criterion)
+    attempt = _best_attempt(scaled, criterion, method, precision, tolerance, backend)
+    return _to_spectrum((rows, columns), criterion, attempt, extent)
+
+
+def _best_attempt(
+    matrix: Tensor, criterion: Criterion, method: str, precision: str, tolerance: float, backend: str
+) -> Attempt:
+    """The first attempt that meets the tolerance, in order of cost; the last one if none does."""
+    n_min, n_max = min(matrix.shape), max(matrix.shape)
+    if method == "svd" or (method == "auto" and n_min <= SMALL_SIDE):
+        dtype = torch.float32 if precision == "float32" else torch.float64
+        reason = "asked for" if method == "svd" else f"short side {n_min} <= {SMALL_SIDE}"
+        return _svd_attempt(matrix, criterion, dtype, reason)
+    trouble = "asked for"
+    attempt = None
+    if precision != "float64" and matrix.dtype != torch.float64:
+        attempt = _band_float32(matrix, criterion, tolerance, backend, forced=precision == "float32")
+        if attempt.score_error <= tolerance or precision == "float32":
+            return attempt
+        trouble = f"float32 bound {attempt.score_error:.1e} over {tolerance:.0e}"
+    elif matrix.dtype == torch.float64 and precision != "float64":
+        trouble = "float64 weights"
+    gram_matrix = weight_gram(matrix, torch.float64, backend)
+    rounding = gram_rounding(gram_matrix)
+    functionals = band_functionals(gram_matrix, criterion, n_max, rounding, tolerance, backend)
+    attempt = Attempt(functionals, functionals.score_error(), "band-float64", trouble)
+    if attempt.score_error <= tolerance or method == "band":
+        return attempt
+    return _svd_attempt(
+        matrix, criterion, torch.float64, f"float64 band bound {attempt.score_error:.1e} over {tolerance:.0e}"
+    )
+
+
+def _band_float32(matrix: Tensor, criterion: Criterion, tolerance: float, backend: str, *, forced: bool) -> Attempt:
+    """Gram and band in float32, with the outlier rotation where the Gram shows that it is needed."""
+    n_max = max(matrix.shape)
+    gram_matrix = weight_gram(matrix.to(torch.float32) if forced else matrix, torch.float32, backend)
+    spiky = spikiness(gram_matrix)
+    if spiky <= _SPIKY:
+        rounding = gram_rounding(gram_matrix)
+        functionals = band_functionals(gram_matrix, criterion, n_max, rounding, tolerance, backend)
+        return Attempt(functionals, functionals.score_error(), "band-float32", f"spikiness {spiky:.0f} <= {_SPIKY:.0f}")
+    basis = find_outlier_basis(gram_matrix)
+    s_max = math.sqrt(max(float(basis.top_values[0]), 0.0))
+    del gram_matrix
+    gram_matrix = weight_gram(rotate(matrix, basis), torch.float32, backend)
+    rounding = gram_rounding(gram_matrix, ROTATION_RANK, s_max)
+    functionals = band_functionals(gram_matrix, criterion, n_max, rounding, tolerance, backend)
+    reason = f"spikiness {spiky:.0f} > {_SPIKY:.0f}"
+    return Attempt(functionals, functionals.score_error(), "band-float32-rotated", reason)
+
+
+def _svd_attempt(matrix: Tensor, criterion: Criterion, dtype: torch.dtype, reason: str) -> Attempt:
+    functionals = svd_functionals(matrix, criterion, dtype)
+    name = "svd-float32" if dtype == torch.float32 else "svd-float64"
+    return Attempt(functionals, functionals.score_error(), name, reason)
+
+
+def _to_spectrum(shape: tuple[int, int], criterion: Criterion, attempt: Attempt, extent: Extent) -> Spectrum:
+    """Undo the scaling (an exact power of two) and score."""
+    f = attempt.functionals
+    scale = math.ldexp(1.0, extent.exponent)
+    noise_free = f.noise_sum == 0.0 and f.n_undecided == 0
+    signal_sum, noise_sum = f.signal_sum * scale, f.noise_sum * scale
+    s_max, threshold = f.statistics.s_max * scale, f.threshold * scale
+    return Spectrum(
+        shape=shape,
+        criterion=criterion.name,
+        snr=None if noise_free else criterion.score(signal_sum, noise_sum, s_max, threshold),
+        noise_free=noise_free,
+        s_max=s_max,
+        s_min=f.statistics.s_min * scale,
+        q25=f.statistics.q25 * scale,
+        q50=f.statistics.q50 * scale,
+        q75=f.statistics.q75 * scale,
+        threshold=threshold,
+        signal_sum=signal_sum,
+        noise_sum=noise_sum,
+        n_signal=f.n_signal,
+        n_noise=f.n_noise,
+        frobenius_residual=abs(f.sum_of_squares / extent.sum_of_squares - 1),
+        error_bound=0.0 if noise_free else attempt.score_error,
+        method=attempt.method,
+        reason=attempt.reason,
+    )
+
+
+def _zero_spectrum(shape: tuple[int, int], criterion: Criterion) -> Spectrum:
+    """An all-zero matrix: every value is noise of size zero, and the score is 0 by convention (no signal)."""
+    return Spectrum(
+        shape=shape,
+        criterion=criterion.name,
+        snr=0.0,
+        noise_free=False,
+        s_max=0.0,
+        s_min=0.0,
+        q25=0.0,
+        q50=0.0,
+        q75=0.0,
+        threshold=0.0,
+        signal_sum=0.0,
+        noise_sum=0.0,
+        n_signal=0,
+        n_noise=min(shape),
+        frobenius_residual=0.0,
+        error_bound=0.0,
+        method="exact",
+        reason="all entries are zero",
+    )
+
+
+def _check_arguments(method: str, precision: str, tolerance: float) -> None:
+    if method not in METHODS:
+        raise UsageError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    if not 0 < tolerance < 1:
+        raise UsageError(f"tolerance must lie in (0, 1), found {tolerance!r}")
+
+
+def _as_matrix(weight: Tensor) -> Tensor:
+    if weight.dtype not in _FLOAT_DTYPES:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _FLOAT_DTYPES)
+        raise UnsupportedDtypeError(f"dtype {str(weight.dtype).removeprefix('torch.')} is not scored: expected {names}")
+    if weight.dim() not in (1, 2):
+        raise TensorError(f"has {weight.dim()} dimensions {tuple(weight.shape)}, expected a matrix (2) or a vector (1)")
+    if weight.numel() == 0:
+        raise TensorError(f"is empty, shape {tuple(weight.shape)}, expected at least one entry")
+    matrix = weight.detach()
+    return matrix.unsqueeze(0) if matrix.dim() == 1 else matrix

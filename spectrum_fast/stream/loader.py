@@ -1,0 +1,182 @@
+"""Read tensors one after the other, with one thread reading ahead of the consumer.
+
+Memory does not grow with the model: at most ``read_ahead + 1`` tensors are alive besides the one that the consumer
+holds. Reads are positional (``preadv``) into memory that was never zero-filled, in chunks, so that a scan can be
+interrupted inside a large tensor. A file that changes between its header and its last byte is an error, never a wrong
+score.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from spectrum_fast.checkpoint.dtypes import torch_dtype
+from spectrum_fast.checkpoint.files import FileStamp, open_regular_file, shorten
+from spectrum_fast.checkpoint.tensor_ref import TensorRef
+from spectrum_fast.errors import CheckpointError, UsageError
+
+CHUNK_BYTES = 64 << 20
+"""Bytes asked for in one read: long enough for full speed, short enough to stop within a fraction of a second."""
+
+
+@dataclass(frozen=True)
+class LoadedTensor:
+    """A tensor in memory.
+
+    Attributes:
+        ref: where it came from.
+        tensor: its values, contiguous, on the CPU, in the stored type and shape.
+        read_seconds: time spent reading it, by the reading thread.
+    """
+
+    ref: TensorRef
+    tensor: torch.Tensor
+    read_seconds: float
+
+
+def load_tensor(ref: TensorRef) -> torch.Tensor:
+    """Read one tensor.
+
+    Args:
+        ref: a tensor of dtype F64, F32, F16 or BF16.
+
+    Returns:
+        A contiguous CPU tensor of ``ref.shape``; it owns its memory.
+
+    Raises:
+        UnsupportedDtypeError: the storage type is not decoded.
+        CheckpointError: the file cannot be read, is shorter than its header said, or has changed since.
+    """
+    reader = _Reader(threading.Event())
+    try:
+        return reader.read(ref).tensor
+    finally:
+        reader.close()
+
+
+def stream_tensors(refs: Iterable[TensorRef], *, read_ahead: int = 1) -> Iterator[LoadedTensor]:
+    """Read tensors in the given order; while the consumer works on one, the next ones are read.
+
+    Close the iterator (or let it go) to stop early: the reading thread ends within a chunk and the file is closed.
+
+    Args:
+        refs: tensors to read; file order is fastest. ``refs`` is only advanced as tensors are needed.
+        read_ahead: tensors read before they are asked for; 0 reads in the caller's thread.
+
+    Yields:
+        The tensors, in order.
+
+    Raises:
+        UsageError: ``read_ahead`` is negative.
+        UnsupportedDtypeError: a tensor's storage type is not decoded; raised in that tensor's turn.
+        CheckpointError: as for :func:`load_tensor`; raised in that tensor's turn.
+    """
+    if read_ahead < 0:
+        raise UsageError(f"read_ahead must be 0 or more, found {read_ahead}")
+    return _stream(iter(refs), read_ahead)
+
+
+def _stream(refs: Iterator[TensorRef], read_ahead: int) -> Iterator[LoadedTensor]:
+    stop = threading.Event()
+    reader = _Reader(stop)
+    if read_ahead == 0:
+        try:
+            for ref in refs:
+                yield reader.read(ref)
+        finally:
+            reader.close()
+        return
+    pending: deque[Future[LoadedTensor]] = deque()
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spectrum-fast-read")
+    try:
+        for ref in refs:
+            pending.append(executor.submit(reader.read, ref))
+            if len(pending) <= read_ahead:
+                continue
+            # Neither name nor future is kept: the consumer's reference must be the last one.
+            yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        stop.set()
+        executor.shutdown(wait=True, cancel_futures=True)
+        reader.close()
+
+
+class _Reader:
+    """Reads tensors in one thread; keeps the current file open."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._path: Path | None = None
+        self._descriptor = -1
+        self._stamp: FileStamp | None = None
+
+    def read(self, ref: TensorRef) -> LoadedTensor:
+        started = time.perf_counter()
+        dtype = torch_dtype(ref)
+        self._open(ref)
+        raw = torch.empty(ref.nbytes, dtype=torch.uint8)
+        self._fill(ref, raw.numpy().data)
+        self._require_unchanged(ref)
+        tensor = raw.view(dtype).reshape(ref.shape)
+        return LoadedTensor(ref, tensor, time.perf_counter() - started)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._path, self._descriptor, self._stamp = None, -1, None
+
+    def _open(self, ref: TensorRef) -> None:
+        if self._path != ref.file:
+            self.close()
+            self._descriptor, self._stamp = open_regular_file(ref.file)
+            self._path = ref.file
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        if ref.stamp is not None and self._stamp != ref.stamp:
+            raise _changed(ref)
+
+    def _fill(self, ref: TensorRef, buffer: memoryview) -> None:
+        done = 0
+        while done < ref.nbytes:
+            if self._stop.is_set():
+                raise CancelledError
+            try:
+                count = os.preadv(self._descriptor, [buffer[done : done + CHUNK_BYTES]], ref.begin + done)
+            except OSError as error:
+                raise CheckpointError(
+                    f"tensor {shorten(ref.name)} in {ref.file}: cannot be read at byte {ref.begin + done}: "
+                    f"{error.strerror or error}; check the disk"
+                ) from error
+            if count == 0:
+                raise CheckpointError(
+                    f"tensor {shorten(ref.name)} in {ref.file}: expected {ref.nbytes} bytes, the file ends after "
+                    f"{done}: truncated or replaced while being read; download it again"
+                )
+            done += count
+
+    def _require_unchanged(self, ref: TensorRef) -> None:
+        """Look at the path again: it must still lead to the file that is open, unchanged."""
+        try:
+            now = FileStamp.of(os.stat(ref.file))
+        except OSError as error:
+            raise _changed(ref) from error
+        if now != self._stamp:
+            raise _changed(ref)
+
+
+def _changed(ref: TensorRef) -> CheckpointError:
+    return CheckpointError(
+        f"tensor {shorten(ref.name)} in {ref.file}: the file was truncated or replaced while being read; scan again "
+        "when nothing writes to it"
+    )

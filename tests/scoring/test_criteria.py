@@ -1,0 +1,80 @@
+"""Thresholds against their definitions, and the calibration of the corrected criterion on pure noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import spectrum_fast as sf
+from spectrum_fast.errors import UsageError
+from spectrum_fast.scoring.criteria import find_criterion
+from spectrum_fast.scoring.marchenko_pastur import median_eigenvalue, upper_edge
+from spectrum_fast.spectra.record import OrderStatistics
+
+STATISTICS = OrderStatistics(s_min=0.1, q25=1.0, q50=2.0, q75=4.0, s_max=10.0)
+
+
+def test_reference_rule_is_the_published_formula() -> None:
+    rule = find_criterion("spectrum")
+    assert rule.threshold(STATISTICS, 100, 400) == pytest.approx(3.0 / 1.349 * 1.5)
+    assert rule.score(12.0, 3.0, 10.0, 5.0) == pytest.approx(0.4)
+
+
+def test_unknown_criterion() -> None:
+    with pytest.raises(UsageError, match="spectrum, mp"):
+        find_criterion("iqr")
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.75, 0.3, 0.05, 0.001])
+def test_median_of_the_law_against_its_density(beta: float) -> None:
+    """Half of the mass lies below: integrate the textbook density itself with scipy."""
+    integrate = pytest.importorskip("scipy.integrate")
+    lower, upper = (1 - beta**0.5) ** 2, (1 + beta**0.5) ** 2
+
+    def density(x: float) -> float:
+        return np.sqrt(max((upper - x) * (x - lower), 0.0)) / (2 * np.pi * beta * x)
+
+    mass, _ = integrate.quad(density, lower, median_eigenvalue(beta), limit=400)
+    assert mass == pytest.approx(0.5, abs=1e-5)
+
+
+def test_median_for_square_matrices_is_the_known_constant() -> None:
+    assert median_eigenvalue(1.0) == pytest.approx(0.652730, abs=1e-6)
+
+
+def test_edge_is_where_noise_ends() -> None:
+    largest = np.linalg.norm(np.random.default_rng(0).standard_normal((400, 900)), 2)
+    assert largest == pytest.approx(upper_edge(1.0, 400, 900), rel=0.02)
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (512, 1024), (512, 2048), (256, 4096), (128, 300), (700, 64)])
+@pytest.mark.parametrize("sigma", [1e-3, 1.0, 50.0])
+def test_on_pure_noise_less_than_one_percent_is_signal(shape: tuple[int, int], sigma: float) -> None:
+    counts = []
+    for seed in range(3):
+        noise = sigma * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+        counts.append(sf.spectrum(noise, criterion="mp").n_signal)
+    assert sum(counts) / 3 < 0.01 * min(shape)
+
+
+def test_the_reference_rule_calls_noise_signal() -> None:
+    """The documented flaw, with the documented figures (23.6 %, 64 %, 100 %), to the sampling error."""
+    shares = []
+    for shape in [(512, 512), (256, 512), (256, 1024)]:
+        noise = torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float32)
+        shares.append(sf.spectrum(noise).n_signal / min(shape))
+    assert shares[0] == pytest.approx(0.236, abs=0.02)
+    assert shares[1] == pytest.approx(0.64, abs=0.03)
+    assert shares[2] == 1.0
+
+
+def test_mp_score_does_not_depend_on_scale_and_the_reference_does() -> None:
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.randn(200, 300, generator=generator, dtype=torch.float64)
+    weight += 30 * torch.outer(torch.randn(200, generator=generator), torch.randn(300, generator=generator)) / 200
+    mp, ten_mp = sf.spectrum(weight, criterion="mp"), sf.spectrum(10 * weight, criterion="mp")
+    plain, ten_plain = sf.spectrum(weight), sf.spectrum(10 * weight)
+    assert mp.n_signal == 1
+    assert ten_mp.snr == pytest.approx(mp.snr, rel=1e-6)
+    assert ten_plain.snr == pytest.approx(plain.snr / 10, rel=1e-6)

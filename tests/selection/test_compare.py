@@ -1,0 +1,77 @@
+"""Two scans side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spectrum_fast.errors import UsageError
+from spectrum_fast.scoring.records import ModuleScore
+from spectrum_fast.selection import Scan, compare_scans, load_scan
+
+PUBLISHED = Path(__file__).parents[2] / ".." / "shared" / "data" / "published_snr"
+
+
+def scan(**scores: float | None) -> Scan:
+    modules = tuple(
+        ModuleScore(name=f"l.{key[1:]}.{key[0]}", type=key[0], snr=snr, noise_free=snr is None)
+        for key, snr in scores.items()
+    )
+    return Scan("m", "spectrum", modules)
+
+
+def test_a_scan_equals_itself():
+    one = scan(a0=1.0, a1=2.0, a2=None, b0=3.0, b1=1.0)
+    result = compare_scans(one, one, 50)
+    assert (result.max_relative, result.median_relative, result.spearman) == (0.0, 0.0, 1.0)
+    assert result.spearman_by_type == {"a": 1.0, "b": 1.0}
+    assert (result.overlap.n_a, result.overlap.n_b, result.overlap.n_both, result.overlap.jaccard) == (2, 2, 2, 1.0)
+    assert result.only_a == result.only_b == result.noise_free_mismatches == ()
+
+
+def test_differences_of_every_kind():
+    one = scan(a0=1.0, a1=2.0, a2=None, a3=4.0, a4=0.0, b0=3.0)
+    other = scan(a0=1.1, a1=1.0, a2=None, a3=None, a4=0.0, c0=9.0)
+    result = compare_scans(one, other, 50)
+    assert [entry.relative for entry in result.differences] == [pytest.approx(0.1 / 1.1), 0.5, 0.0, None, 0.0]
+    assert result.max_relative == 0.5
+    assert result.median_relative == pytest.approx(0.1 / 1.1 / 2)
+    assert result.noise_free_mismatches == ("l.3.a",)
+    assert (result.only_a, result.only_b) == (("l.0.b",), ("l.0.c",))
+    # ranks 2 3 5 4 1 against 3 2 4.5 4.5 1
+    assert result.spearman == pytest.approx(0.8720815992723809)
+    assert result.overlap.n_both == 2
+    swapped = compare_scans(other, one, 50)
+    assert swapped.spearman == pytest.approx(result.spearman)
+    assert swapped.max_relative == result.max_relative
+
+
+def test_overlap_counts():
+    one = scan(a0=4.0, a1=3.0, a2=2.0, a3=1.0)
+    other = scan(a0=4.0, a1=1.0, a2=3.0, a3=2.0)
+    overlap = one.compare(other, 50).overlap
+    assert (overlap.n_a, overlap.n_b, overlap.n_both, overlap.jaccard) == (2, 2, 1, pytest.approx(1 / 3))
+
+
+def test_nothing_in_common_and_constant_scores():
+    result = compare_scans(scan(a0=1.0), scan(b0=1.0))
+    assert (result.max_relative, result.median_relative, result.spearman) == (None, None, None)
+    assert result.overlap.jaccard == 1.0
+    constant = scan(a0=1.0, a1=1.0)
+    assert compare_scans(constant, constant).spearman is None
+    with pytest.raises(UsageError):
+        compare_scans(constant, constant, 0)
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published results are not beside the checkout")
+def test_two_published_models_share_names_and_little_else():
+    llama = load_scan(PUBLISHED / "snr_results_meta-llama-Meta-Llama-3.1-8B.json")
+    mistral = load_scan(PUBLISHED / "snr_results_mistralai-Mistral-7B-v0.1.json")
+    result = compare_scans(llama, mistral)
+    assert len(result.differences) == 224
+    assert len(result.only_a) == 67
+    assert result.only_b == ()
+    assert result.spearman is not None
+    assert -1 < result.spearman < 1
+    assert result.overlap.n_a == result.overlap.n_b == 56
