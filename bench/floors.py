@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from spectrum_fast.ops.gram import gram
 
 
 def gemm_flops_per_second(n: int, dtype: torch.dtype = torch.float32, rounds: int = 3) -> float:
-    """Rate of ``torch.mm`` on n x n matrices, from the median of a few rounds after one that is not counted.
+    """Rate of ``torch.mm`` on n x n matrices, from the best of a few rounds after one that is not counted.
 
     Args:
         n: side of both factors.
@@ -25,24 +24,24 @@ def gemm_flops_per_second(n: int, dtype: torch.dtype = torch.float32, rounds: in
         Floating-point operations per second, a multiply-add counted as two.
     """
     left, right = torch.randn(2, n, n).to(dtype).unbind()
-    return 2.0 * n**3 / median_seconds(lambda: torch.mm(left, right), rounds)
+    return 2.0 * n**3 / best_seconds(lambda: torch.mm(left, right), rounds)
 
 
 def gram_flops_per_second(n: int, dtype: torch.dtype = torch.float32, rounds: int = 3) -> float:
     """Rate of our own symmetric product on an n x n matrix, counting only its half: n² (n + 1) operations."""
     weight = torch.randn(n, n).to(dtype)
-    return float(n) * n * (n + 1) / median_seconds(lambda: gram(weight), rounds)
+    return float(n) * n * (n + 1) / best_seconds(lambda: gram(weight), rounds)
 
 
-def median_seconds(call: Callable[[], object], rounds: int) -> float:
-    """Median seconds of a call, after one round that is not counted."""
+def best_seconds(call: Callable[[], object], rounds: int) -> float:
+    """Fewest seconds of a call (a floor is the best that was seen), after one round that is not counted."""
     seconds = []
     for index in range(rounds + 1):
         start = time.perf_counter()
         call()
         if index:
             seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return min(seconds)
 
 
 def read_seconds(files: Sequence[Path], *, cold: bool, chunk_bytes: int = 1 << 24) -> float:

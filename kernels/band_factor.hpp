@@ -20,8 +20,8 @@ class PanelFactor {
 
     // For panels of up to `rows` rows and exactly `width` columns.
     PanelFactor(Index rows, Index width, int threads)
-        : width_(width), cols_((width + 3) / 4 * 4), threads_(threads), v_(rows, cols_), t_(cols_ * cols_),
-          r_(cols_ * cols_), small_(8 * cols_ * cols_), partial_(threads * cols_ * cols_) {}
+        : width_(width), cols_((width + kRowStep - 1) / kRowStep * kRowStep), threads_(threads), v_(rows, cols_), t_(cols_ * cols_),
+          r_(cols_ * cols_), small_(7 * cols_ * cols_), partial_(threads * cols_ * cols_) {}
 
     const Tall& v() const { return v_; }             // rows above the panel's first are zeros
     const double* t() const { return t_.data(); }    // cols x cols
@@ -122,8 +122,8 @@ class PanelFactor {
         constexpr double dependent = 1e-14;     // a pivot that small against its column is rounding error
         constexpr double nearly_orthonormal = 1e-2;  // then the second pass is orthonormal to working accuracy
         const Index n = cols_, size = n * n;
-        double *r1 = small_.data(), *r2 = r1 + size, *q = r2 + size, *u = q + size, *ur = u + size, *diagonal = ur + size,
-               *signs = diagonal + n;
+        double *r1 = small_.data(), *r2 = r1 + size, *u = r2 + size, *l_transposed = u + size, *ur = l_transposed + size,
+               *diagonal = ur + size, *signs = diagonal + n;
 
         multiply_symmetric(v_, v_, blocks, r1);
         pad_diagonal(r1);
@@ -139,29 +139,22 @@ class PanelFactor {
                 if (!(__builtin_fabs(r2[i * n + j] - (i == j ? 1.0 : 0.0)) <= nearly_orthonormal)) return false;
         if (!factor_cholesky(n, r2, dependent, diagonal)) return false;
 
-        // q <- the top of Q = Q1 R2^-1, then L and U of q - S.
-        for (Index i = 0; i < n; ++i) {
-            for (Index j = 0; j < n; ++j) q[i * n + j] = i < width_ ? v_.at(lead + i, j) : 0.0;
-            solve_row(n, r2, q + i * n);
-        }
-        factor_shifted_lu(n, q, signs);
+        // u <- the top of Q = Q1 R2^-1; then U and L^T of u - S.
         for (Index i = 0; i < n; ++i)
-            for (Index j = 0; j < n; ++j) u[i * n + j] = j >= i ? q[i * n + j] : 0.0;
+            for (Index j = 0; j < n; ++j) u[i * n + j] = i < width_ ? v_.at(lead + i, j) : 0.0;
+        solve_rows(n, r2, u);
+        factor_shifted_lu(n, u, l_transposed, signs);
         multiply_upper(n, u, r2, ur);
         for_chunks(blocks, [&](Index begin, Index end, double*) {
             for (Index i = begin; i < end; ++i) v_.solve(i, ur);  // V = Q1 R2^-1 U^-1
         });
         for (Index i = 0; i < width_; ++i)
-            for (Index j = 0; j < width_; ++j) v_.at(lead + i, j) = j < i ? q[i * n + j] : (i == j ? 1.0 : 0.0);
+            for (Index j = 0; j < width_; ++j) v_.at(lead + i, j) = l_transposed[j * n + i];
 
-        // T L^T = -U S, row by row; then R = S R2 R1.
-        double* l_transposed = ur;
-        for (Index i = 0; i < n; ++i)
-            for (Index j = 0; j < n; ++j) l_transposed[i * n + j] = j > i ? q[j * n + i] : (i == j ? 1.0 : 0.0);
-        for (Index i = 0; i < width_; ++i) {
-            for (Index j = 0; j < width_; ++j) t_[i * n + j] = -u[i * n + j] * signs[j];
-            solve_row(n, l_transposed, t_.data() + i * n);
-        }
+        // T L^T = -U S and R = S R2 R1; padding columns play no part.
+        for (Index i = 0; i < width_; ++i)
+            for (Index j = i; j < width_; ++j) t_[i * n + j] = -u[i * n + j] * signs[j];
+        solve_rows(n, l_transposed, t_.data());
         multiply_upper(n, r2, r1, r_.data());
         for (Index i = 0; i < n; ++i)
             for (Index j = 0; j < n; ++j) r_[i * n + j] *= signs[i];

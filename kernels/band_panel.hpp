@@ -3,7 +3,7 @@
 //
 // A panel is stored in blocks of kBlock rows; element (r, c) lies at
 // data[r / kBlock * cols * kBlock + c * kBlock + r % kBlock], so that every operation runs over vectors of rows.
-// The number of columns is a multiple of 4 (padding columns are zeros). Small matrices are row-major, cols x cols.
+// The number of columns is a multiple of 8 (padding columns are zeros). Small matrices are row-major, cols x cols.
 #pragma once
 
 #include "gemm_memory.hpp"

@@ -88,7 +88,7 @@ class BandReduction {
     void write_diagonal(Index column, Index count) const {
         for (Index j = 0; j < count; ++j)
             for (Index i = j; i < count && i - j <= width_; ++i)
-                task_.band[(column + j) * (width_ + 1) + i - j] = tiles_.at(column + i, column + j);
+                task_.band[(column + j) * (width_ + 1) + i - j] = *tiles_.column(column + i, column + j);
     }
 
     void reduce_panel(Index column) {
@@ -130,11 +130,9 @@ class BandReduction {
         // s <- -1/2 T^T (V^T A V) T
         for (Index i = 0; i < n * n; ++i) product[i] = s[i] = 0;
         for (Index i = 0; i < n; ++i)
-            for (Index k = 0; k < n; ++k)
-                for (Index j = k; j < n; ++j) product[i * n + j] += inner[i * n + k] * t[k * n + j];
+            for (Index k = 0; k < n; ++k) add_row(n, k, inner[i * n + k], t + k * n, product + i * n);
         for (Index k = 0; k < n; ++k)
-            for (Index i = k; i < n; ++i)
-                for (Index j = 0; j < n; ++j) s[i * n + j] -= 0.5 * t[k * n + i] * product[k * n + j];
+            for (Index i = k; i < n; ++i) add_row(n, 0, -0.5 * t[k * n + i], product + k * n, s + i * n);
         factor_.for_chunks(panel_blocks, [&](Index from, Index to, double*) {
             for (Index i = from; i < to; ++i) {
                 x_.combine(i, t, factor_.v(), s, z_);
@@ -161,13 +159,17 @@ class BandReduction {
         }
     }
 
-    // Rows [row, row + kBlock) of the panel at `column`; rows before `begin` are zeros.
+    // Rows [row, row + kBlock) of the panel at `column`, as a block of a panel; rows before `begin` are zeros.
     void gather(Index row, Index begin, Index column, double* block) const {
         for (Index c = 0; c < factor_.cols(); ++c) {
-            for (Index r = 0; r < kBlock; ++r)
-                block[c * kBlock + r] = c >= width_ || row + r < begin || row + r >= size_
-                                            ? 0.0
-                                            : static_cast<double>(tiles_.at(row + r, column + c));
+            double* to = block + c * kBlock;
+            if (c >= width_) {
+                for (Index r = 0; r < kBlock; ++r) to[r] = 0;
+                continue;
+            }
+            const Number* from = tiles_.column(row, column + c);
+            for (Index r = 0; r < kBlock; ++r) to[r] = static_cast<double>(from[r * Tiles::kRowStride]);
+            for (Index r = 0; r < begin - row && r < kBlock; ++r) to[r] = 0;
         }
     }
 

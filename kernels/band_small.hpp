@@ -1,35 +1,47 @@
 // Factorisations of small float64 matrices (at most as wide as the band), row-major with `n` columns, one thread.
+//
+// `n` is a multiple of 8, and triangular matrices hold zeros in their other half: rows are worked on in whole vectors of
+// 8, from the last multiple of 8 before the first column that matters.
 #pragma once
 
 #include "gemm_view.hpp"
 
 namespace {
 
-// Upper triangle of c <- R with R^T R = c (its upper triangle); the lower one is zeroed. False if a pivot lost all but
-// `tolerance` of its diagonal entry: the columns behind c are then numerically dependent.
+constexpr Index kRowStep = 8;
+
+// target[j] += x * row[j] for j >= begin (rounded down).
+inline void add_row(Index n, Index begin, double x, const double* row, double* target) {
+    for (Index j = begin / kRowStep * kRowStep; j < n; j += kRowStep)
+        for (Index lane = 0; lane < kRowStep; ++lane) target[j + lane] += x * row[j + lane];
+}
+
+// c (both halves given) <- R upper triangular with R^T R = c. False if a pivot lost all but `tolerance` of its diagonal
+// entry: the columns behind c are then numerically dependent.
 inline bool factor_cholesky(Index n, double* c, double tolerance, double* diagonal) {
     for (Index k = 0; k < n; ++k) diagonal[k] = c[k * n + k];
     for (Index k = 0; k < n; ++k) {
         double* row = c + k * n;
         if (!(row[k] > tolerance * diagonal[k])) return false;
         const double root = __builtin_sqrt(row[k]), inverse = 1.0 / root;
+        for (Index j = 0; j < k; ++j) row[j] = 0;
         row[k] = root;
         for (Index j = k + 1; j < n; ++j) row[j] *= inverse;
-        for (Index i = k + 1; i < n; ++i) {
-            const double x = row[i];
-            double* target = c + i * n;
-            for (Index j = i; j < n; ++j) target[j] -= x * row[j];
-        }
-        for (Index j = 0; j < k; ++j) row[j] = 0;
+        for (Index i = k + 1; i < n; ++i) add_row(n, i, -row[i], row, c + i * n);
     }
     return true;
 }
 
-// x <- x R^-1 for one row x of length n and R upper triangular.
-inline void solve_row(Index n, const double* upper, double* x) {
-    for (Index i = 0; i < n; ++i) {
-        x[i] /= upper[i * n + i];
-        for (Index j = i + 1; j < n; ++j) x[j] -= x[i] * upper[i * n + j];
+// x (n rows) <- x R^-1, R upper triangular.
+inline void solve_rows(Index n, const double* upper, double* x) {
+    for (Index k = 0; k < n; ++k) {
+        const double* row = upper + k * n;
+        const double inverse = 1.0 / row[k];
+        for (Index i = 0; i < n; ++i) {
+            const double value = x[i * n + k] * inverse;
+            add_row(n, k, -value, row, x + i * n);
+            x[i * n + k] = value;
+        }
     }
 }
 
@@ -38,26 +50,25 @@ inline void multiply_upper(Index n, const double* left, const double* right, dou
     for (Index i = 0; i < n; ++i) {
         double* to = product + i * n;
         for (Index j = 0; j < n; ++j) to[j] = 0;
-        for (Index k = i; k < n; ++k) {
-            const double x = left[i * n + k];
-            for (Index j = k; j < n; ++j) to[j] += x * right[k * n + j];
-        }
+        for (Index k = i; k < n; ++k) add_row(n, k, left[i * n + k], right + k * n, to);
     }
 }
 
 // LU of q - S without pivoting, S = diag(signs) chosen on the way as minus the sign of each pivot, so that no pivot is
-// smaller than 1 in size (Householder reconstruction). L (unit) and U replace q.
-inline void factor_shifted_lu(Index n, double* q, double* signs) {
+// smaller than 1 in size (Householder reconstruction). q <- U, l_transposed <- L^T (unit diagonal).
+inline void factor_shifted_lu(Index n, double* q, double* l_transposed, double* signs) {
     for (Index k = 0; k < n; ++k) {
-        double* row = q + k * n;
+        double *row = q + k * n, *column = l_transposed + k * n;
         signs[k] = row[k] >= 0 ? -1.0 : 1.0;
         row[k] -= signs[k];
         const double inverse = 1.0 / row[k];
+        for (Index i = 0; i < k; ++i) column[i] = 0;
+        column[k] = 1;
         for (Index i = k + 1; i < n; ++i) {
             double* target = q + i * n;
-            const double x = target[k] * inverse;
-            target[k] = x;
-            for (Index j = k + 1; j < n; ++j) target[j] -= x * row[j];
+            column[i] = target[k] * inverse;
+            add_row(n, k, -column[i], row, target);
+            target[k] = 0;
         }
     }
 }

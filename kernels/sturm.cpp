@@ -69,9 +69,11 @@ struct ScaledBand {
         entries.assign(static_cast<std::size_t>(view.order) * view.rows, T(0));
         pivot_floor.assign(view.order, T(0));
         live.assign(view.order, T(0));
-        // Below eps * (largest entry of its column) a pivot is rounding error; graded bands (a few huge eigenvalues at
-        // the head) need that local scale, and eps^2 * max|B| only keeps 1 / d^2 in range.
+        // A pivot d fills a block with entries of size 1 / d, which costs eps / d; moving it to the floor costs the
+        // floor. eps^(3/4) keeps both small; it is relative to the column, because graded bands (a few huge
+        // eigenvalues at the head) need a local scale. See the docstring of spectrum_fast.ops.sturm.count_below.
         constexpr T eps = std::numeric_limits<T>::epsilon();
+        constexpr T guard = sizeof(T) == 8 ? T(0x1p-39) : T(0x1p-17);
         for (int j = 0; j < order; ++j) {
             T* const column = entries.data() + static_cast<std::size_t>(j / panel) * view.rows * panel + j % panel;
             T scale = eps;
@@ -80,7 +82,7 @@ struct ScaledBand {
                 column[(j % panel + d) * panel] = value;
                 scale = std::max(scale, std::abs(value));
             }
-            pivot_floor[j] = zero ? std::numeric_limits<T>::min() : eps * scale;
+            pivot_floor[j] = zero ? std::numeric_limits<T>::min() : guard * scale;
             live[j] = 1;
         }
         view.entries = entries.data();

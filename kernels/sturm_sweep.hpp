@@ -106,7 +106,8 @@ struct ComplexEntry {
     }
 };
 
-// Counts negative pivots; a pivot below the floor (or one lost to overflow) becomes -floor, LAPACK's dstebz convention.
+// Counts negative pivots. A pivot nearer to zero than its floor is moved to the floor on its own side; zero (or one
+// lost to overflow) becomes -floor, as in LAPACK's dstebz.
 template <class T>
 struct CountPivots {
     using Entry = RealEntry<T>;
@@ -117,7 +118,8 @@ struct CountPivots {
     STURM_INLINE Entry diagonal(T a, T live) const { return {(1 - live) + a - shift * live}; }
     STURM_INLINE Entry reciprocal(const Entry& pivot, T floor) {
         const VectorOf<T> limit = broadcast(floor);
-        const VectorOf<T> d = magnitude(pivot.value) >= limit ? pivot.value : -limit;
+        const VectorOf<T> moved = pivot.value > 0 ? limit : -limit;
+        const VectorOf<T> d = magnitude(pivot.value) >= limit ? pivot.value : moved;
         below = below - (d < 0);
         return {1 / d};
     }

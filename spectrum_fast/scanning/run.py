@@ -14,7 +14,7 @@ import torch
 
 from spectrum_fast.checkpoint import Checkpoint, TensorRef, open_checkpoint
 from spectrum_fast.checkpoint.duplicates import find_ties, tied_head_note
-from spectrum_fast.checkpoint.naming import module_name
+from spectrum_fast.checkpoint.naming import module_name, natural_key
 from spectrum_fast.errors import BackendUnavailableError, TensorError, UnsupportedDtypeError, UsageError
 from spectrum_fast.ops.dispatch import choose_backend, set_threads
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
@@ -132,7 +132,7 @@ def scan(
     return Scan(
         model=checkpoint.name,
         criterion=rule.name,
-        modules=tuple(outcome.modules),
+        modules=tuple(sorted(outcome.modules, key=lambda module: natural_key(module.name))),
         failures=tuple(outcome.failures),
         ties=plan.ties,
         skipped=plan.skipped,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,33 +15,9 @@ from spectrum_fast.ops.sturm import count_below, log_det
 from spectrum_fast.spectra.counting import CountTable, FloatArray
 from spectrum_fast.spectra.functionals import Functionals, slice_functionals
 from spectrum_fast.spectra.record import Criterion
+from spectrum_fast.spectra.rounding import Rounding
 
-_EIGENVALUE_ERROR = 8.0
 _FLOOR_POINTS = 48
-
-
-@dataclass(frozen=True)
-class Rounding:
-    """How far rounding may have moved the computed spectrum.
-
-    Attributes:
-        eigenvalue: absolute error of an eigenvalue of the Gram matrix (any place in the spectrum).
-        relative: relative error of every singular value.
-        absolute: absolute error of every singular value (from rotating the weights in working precision).
-    """
-
-    eigenvalue: float
-    relative: float
-    absolute: float = 0.0
-
-    def uncertainty(self, t: float) -> float:
-        """Absolute uncertainty of a computed singular value near ``t``."""
-        squared = t * t
-        if squared > 4 * self.eigenvalue:
-            shift = t - math.sqrt(squared - self.eigenvalue)
-        else:
-            shift = math.sqrt(squared + self.eigenvalue) - t + math.sqrt(self.eigenvalue)
-        return shift + self.relative * t + self.absolute
 
 
 def half_width(size: int) -> int:
@@ -52,17 +27,6 @@ def half_width(size: int) -> int:
     square); the steps are the measured crossovers of bench/test_spectrum_speed.py.
     """
     return 16 if size <= 512 else 32 if size <= 3072 else 64
-
-
-def gram_rounding(gram_matrix: Tensor, rotated_rank: int = 0, s_max: float = 0.0) -> Rounding:
-    """Rounding of Gram and reduction in the dtype of ``gram_matrix``; see ARCHITECTURE.md, "Accuracy"."""
-    size = gram_matrix.shape[0]
-    eps = torch.finfo(gram_matrix.dtype).eps
-    norm = float(torch.linalg.vector_norm(gram_matrix[rotated_rank:], dtype=torch.float64))
-    eigenvalue = _EIGENVALUE_ERROR * eps * norm / math.sqrt(size)
-    if rotated_rank == 0:
-        return Rounding(eigenvalue, 2 * eps)
-    return Rounding(eigenvalue, 4 * eps, 4 * eps * s_max / math.sqrt(size))
 
 
 def spikiness(gram_matrix: Tensor) -> float:
@@ -92,10 +56,9 @@ def band_functionals(
     # Counts are taken in float64 whatever the band was computed in: slicing then adds nothing to the error.
     band = band.to(torch.float64)
     table = CountTable(_count_function(band, backend), size)
-    table.add(_first_grid(trace, norm, size))
-    return slice_functionals(
-        table, _log_det_function(band, backend), criterion, n_max, rounding.uncertainty, tolerance, trace
-    )
+    grid = _first_grid(trace, norm, size)
+    table.add(np.concatenate([grid, _low_grid(grid[1], 4 * rounding.uncertainty(0.0))]))
+    return slice_functionals(table, _log_det_function(band, backend), criterion, n_max, rounding, tolerance, trace)
 
 
 def _first_grid(trace: float, norm: float, size: int) -> FloatArray:
@@ -121,6 +84,18 @@ def _log_det_function(band: Tensor, backend: str) -> Callable[[np.ndarray], np.n
     return evaluate
 
 
-def weight_gram(weight: Tensor, dtype: torch.dtype, backend: str = "auto") -> Tensor:
-    """The smaller Gram matrix of ``weight`` in ``dtype``."""
-    return gram(weight, out_dtype=dtype, backend=backend)
+def weight_gram(weight: Tensor, dtype: torch.dtype, sum_of_squares: float, backend: str = "auto") -> Tensor:
+    """The smaller Gram matrix of ``weight`` in ``dtype``, its diagonal corrected by the known trace.
+
+    Sums of squares round downwards a little in every float32 kernel (one sign throughout, measured 1e-6 relative), which
+    would shift the whole spectrum. The trace is known in float64, so the diagonal is scaled to it.
+    """
+    matrix = gram(weight, out_dtype=dtype, backend=backend)
+    diagonal = matrix.diagonal()
+    diagonal *= sum_of_squares / float(diagonal.to(torch.float64).sum())
+    return matrix
+
+
+def _low_grid(first: float, floor: float) -> FloatArray:
+    """Points below the first even one, down to where rounding hides everything: small values weigh most in a bound."""
+    return np.geomspace(floor, first, 9)[:-1] if 0 < floor < first else np.zeros(0)

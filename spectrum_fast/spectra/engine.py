@@ -11,14 +11,14 @@ from torch import Tensor
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
 from spectrum_fast.spectra.band_method import (
     band_functionals,
-    gram_rounding,
     spikiness,
     weight_gram,
 )
 from spectrum_fast.spectra.functionals import Functionals
 from spectrum_fast.spectra.measure import Extent, measure_extent
 from spectrum_fast.spectra.record import Criterion, Spectrum
-from spectrum_fast.spectra.rotation import ROTATION_RANK, find_outlier_basis, rotate
+from spectrum_fast.spectra.rotation import find_outlier_basis, rotate
+from spectrum_fast.spectra.rounding import estimate_rounding
 from spectrum_fast.spectra.svd_method import svd_functionals
 
 METHODS = ("auto", "band", "svd")
@@ -28,7 +28,7 @@ DEFAULT_TOLERANCE = 1e-4
 
 SMALL_SIDE = 192
 """Short sides up to this go to the float64 SVD under ``auto``: measured faster than Gram, band and slices."""
-_SPIKY = 50.0
+_SPIKY = 30.0
 """Spikiness above which outliers are looked for before the reduction."""
 _FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -82,12 +82,12 @@ def compute_spectrum(
     rows, columns = matrix.shape
     if extent.max_abs == 0.0:
         return _zero_spectrum((rows, columns), criterion)
-    attempt = _best_attempt(scaled, criterion, method, precision, tolerance, backend)
+    attempt = _best_attempt(scaled, extent, criterion, method, precision, tolerance, backend)
     return _to_spectrum((rows, columns), criterion, attempt, extent)
 
 
 def _best_attempt(
-    matrix: Tensor, criterion: Criterion, method: str, precision: str, tolerance: float, backend: str
+    matrix: Tensor, extent: Extent, criterion: Criterion, method: str, precision: str, tolerance: float, backend: str
 ) -> Attempt:
     """The first attempt that meets the tolerance, in order of cost; the last one if none does."""
     n_min, n_max = min(matrix.shape), max(matrix.shape)
@@ -98,14 +98,14 @@ def _best_attempt(
     trouble = "asked for"
     attempt = None
     if precision != "float64" and matrix.dtype != torch.float64:
-        attempt = _band_float32(matrix, criterion, tolerance, backend, forced=precision == "float32")
+        attempt = _band_float32(matrix, extent, criterion, tolerance, backend, forced=precision == "float32")
         if attempt.score_error <= tolerance or precision == "float32":
             return attempt
         trouble = f"float32 bound {attempt.score_error:.1e} over {tolerance:.0e}"
     elif matrix.dtype == torch.float64 and precision != "float64":
         trouble = "float64 weights"
-    gram_matrix = weight_gram(matrix, torch.float64, backend)
-    rounding = gram_rounding(gram_matrix)
+    gram_matrix = weight_gram(matrix, torch.float64, extent.sum_of_squares, backend)
+    rounding = estimate_rounding(gram_matrix)
     functionals = band_functionals(gram_matrix, criterion, n_max, rounding, tolerance, backend)
     attempt = Attempt(functionals, functionals.score_error(), "band-float64", trouble)
     if attempt.score_error <= tolerance or method == "band":
@@ -115,20 +115,24 @@ def _best_attempt(
     )
 
 
-def _band_float32(matrix: Tensor, criterion: Criterion, tolerance: float, backend: str, *, forced: bool) -> Attempt:
+def _band_float32(
+    matrix: Tensor, extent: Extent, criterion: Criterion, tolerance: float, backend: str, *, forced: bool
+) -> Attempt:
     """Gram and band in float32, with the outlier rotation where the Gram shows that it is needed."""
     n_max = max(matrix.shape)
-    gram_matrix = weight_gram(matrix.to(torch.float32) if forced else matrix, torch.float32, backend)
+    gram_matrix = weight_gram(
+        matrix.to(torch.float32) if forced else matrix, torch.float32, extent.sum_of_squares, backend
+    )
     spiky = spikiness(gram_matrix)
     if spiky <= _SPIKY:
-        rounding = gram_rounding(gram_matrix)
+        rounding = estimate_rounding(gram_matrix)
         functionals = band_functionals(gram_matrix, criterion, n_max, rounding, tolerance, backend)
         return Attempt(functionals, functionals.score_error(), "band-float32", f"spikiness {spiky:.0f} <= {_SPIKY:.0f}")
     basis = find_outlier_basis(gram_matrix)
     s_max = math.sqrt(max(float(basis.top_values[0]), 0.0))
     del gram_matrix
-    gram_matrix = weight_gram(rotate(matrix, basis), torch.float32, backend)
-    rounding = gram_rounding(gram_matrix, ROTATION_RANK, s_max)
+    gram_matrix = weight_gram(rotate(matrix, basis), torch.float32, extent.sum_of_squares, backend)
+    rounding = estimate_rounding(gram_matrix, basis.rank, s_max)
     functionals = band_functionals(gram_matrix, criterion, n_max, rounding, tolerance, backend)
     reason = f"spikiness {spiky:.0f} > {_SPIKY:.0f}"
     return Attempt(functionals, functionals.score_error(), "band-float32-rotated", reason)

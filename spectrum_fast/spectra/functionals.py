@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,9 +17,10 @@ from spectrum_fast.spectra.counting import (
     integration_error,
 )
 from spectrum_fast.spectra.record import Criterion, OrderStatistics
+from spectrum_fast.spectra.rounding import Rounding
 
-Uncertainty = Callable[[float], float]
-"""Absolute uncertainty of a computed singular value near ``t``."""
+_FEW = 16
+"""Sums over no more values than this are bounded by the error of each one, not by the mean error."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Functionals:
 
     def score_error(self) -> float:
         """Bound on the relative error of ``signal_sum / noise_sum / s_max``; infinite where nothing can be said."""
+        if self.n_noise == 0 and self.n_undecided == 0:
+            return 0.0  # noise-free for certain: there is no ratio whose error could be stated
         undecided = self.n_undecided * self.threshold
         noise = self.noise_error + undecided
         if noise >= self.noise_sum or self.signal_sum <= 0 or self.statistics.s_max <= self.s_max_error:
@@ -67,7 +69,7 @@ def slice_functionals(
     log_det: LogDetFunction,
     criterion: Criterion,
     n_max: int,
-    uncertainty: Uncertainty,
+    rounding: Rounding,
     tolerance: float,
     sum_of_squares: float,
 ) -> Functionals:
@@ -78,11 +80,12 @@ def slice_functionals(
         log_det: ``L(z) = sum_i log(s_i^2 - z)`` of the same matrix.
         criterion: the rule that gives the threshold.
         n_max: the long side of the matrix (the table's size is the short side).
-        uncertainty: how far a computed singular value near ``t`` may be from the true one.
+        rounding: how far the computed spectrum may be from the true one.
         tolerance: relative accuracy wanted of the score; the quadrature spends a tenth of it.
         sum_of_squares: trace of the band matrix.
     """
     size = table.size
+    uncertainty = rounding.uncertainty
     quantiles = {fraction: interpolation_ranks(size, fraction) for fraction in (0.25, 0.5, 0.75)}
     ranks = sorted({0, size - 1, *(rank for lo, hi, _ in quantiles.values() for rank in (lo, hi))})
 
@@ -122,8 +125,8 @@ def slice_functionals(
     n_undecided = table.below(highest) - table.below(lowest)
 
     top = brackets[size - 1][1]
-    noise_sum, noise_error = _sum_below(table, log_det, brackets[0][0], threshold, uncertainty, tolerance)
-    signal_sum, signal_error = _sum_above(table, log_det, threshold, top, uncertainty, tolerance)
+    noise_sum, noise_error = _sum_below(table, log_det, brackets[0][0], threshold, rounding, tolerance)
+    signal_sum, signal_error = _sum_above(table, log_det, threshold, top, rounding, tolerance)
     return Functionals(
         statistics=statistics,
         threshold=threshold,
@@ -140,7 +143,7 @@ def slice_functionals(
 
 
 def _sum_below(
-    table: CountTable, log_det: LogDetFunction, lowest: float, t: float, uncertainty: Uncertainty, tolerance: float
+    table: CountTable, log_det: LogDetFunction, lowest: float, t: float, rounding: Rounding, tolerance: float
 ) -> tuple[float, float]:
     """Sum of the values below ``t``, and its error bound."""
     count = table.below(t)
@@ -148,7 +151,7 @@ def _sum_below(
         return 0.0, 0.0
     # Values too small to be told from rounding (and computed eigenvalues below zero) lie under `start`; they are
     # counted, valued at the middle of [0, start], and their doubt goes into the bound.
-    start = max(4 * uncertainty(0.0), lowest)
+    start = max(4 * rounding.uncertainty(0.0), lowest)
     if start >= t:
         return 0.5 * count * t, 0.5 * count * t
     interval = table.interval(start, t)
@@ -158,18 +161,18 @@ def _sum_below(
     integral = integrate_counts(log_det, interval, accuracy)
     total = count * t - below_start * start - integral + 0.5 * below_start * start
     error = integration_error(interval, accuracy) + 0.5 * below_start * start
-    return total, error + _rounding_error(table, start, t, uncertainty)
+    return total, error + _rounding_error(table, start, t, rounding)
 
 
 def _sum_above(
-    table: CountTable, log_det: LogDetFunction, t: float, top: float, uncertainty: Uncertainty, tolerance: float
+    table: CountTable, log_det: LogDetFunction, t: float, top: float, rounding: Rounding, tolerance: float
 ) -> tuple[float, float]:
     """Sum of the values at or above ``t``; ``top`` lies at or above all of them."""
     count = table.below(t)
     inside = table.size - count
     if inside == 0 or top <= t:
         return 0.0, 0.0
-    start = max(t, 4 * uncertainty(0.0))
+    start = max(t, 4 * rounding.uncertainty(0.0))
     if start >= top:
         return 0.5 * inside * (t + top), 0.5 * inside * (top - t)
     below_start = table.below(start)
@@ -186,7 +189,7 @@ def _sum_above(
     if below_start > count:  # the threshold itself lies under the rounding floor
         total += 0.5 * (below_start - count) * (t + start)
         error += 0.5 * (below_start - count) * (start - t)
-    return total, error + _rounding_error(table, start, top, uncertainty)
+    return total, error + _rounding_error(table, start, top, rounding)
 
 
 def _quadrature_accuracy(tolerance: float, share: float, interval: Interval) -> float:
@@ -219,7 +222,13 @@ def _histogram_sum(table: CountTable, a: float, b: float) -> float:
     return float((lower * counts).sum())
 
 
-def _rounding_error(table: CountTable, a: float, b: float, uncertainty: Uncertainty) -> float:
+def _rounding_error(table: CountTable, a: float, b: float, rounding: Rounding) -> float:
     """Sum over the values in [a, b] of their uncertainty, largest at the lower edge of each cell."""
     lower, _, counts = _cells(table, a, b)
-    return float(sum(count * uncertainty(edge) for edge, count in zip(lower, counts, strict=True) if count))
+    if counts.sum() <= _FEW:
+        return float(
+            sum(count * rounding.uncertainty(edge) for edge, count in zip(lower, counts, strict=True) if count)
+        )
+    return float(
+        sum(count * rounding.mean_uncertainty(edge) for edge, count in zip(lower, counts, strict=True) if count)
+    )

@@ -61,7 +61,10 @@ def test_every_dtype_has_the_librarys_size(write_raw, dtype):
 
 def test_pretty_printed_other_field_order_and_padding_are_read(write_raw):
     one = json.dumps({"a": entry(), "b": entry(begin=8, end=16)}, indent=4).encode() + b"   "
-    two = b'{"b":{"data_offsets":[8,16],"shape":[2],"dtype":"F32"},"\\u0061":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}\n'
+    two = (
+        b'{"b":{"data_offsets":[8,16],"shape":[2],"dtype":"F32"},'
+        b'"\\u0061":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}\n'
+    )
     for raw in (one, two):
         header = read_header(write_raw(raw, bytes(16)))
         assert [(ref.name, ref.begin, ref.nbytes) for ref in header.tensors] == [

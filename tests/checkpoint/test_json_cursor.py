@@ -60,12 +60,10 @@ def test_long_strings_are_stepped_over_but_checked():
         JsonCursor(b'"' + b"a" * 100 + b'\xc3"').string_or_none("it", 9)
 
 
-@pytest.mark.parametrize("raw", [b"-1", b"1.5", b"1e3", b"01", b"true", b"", b'"1"', b"123456789012345678901"])
+@pytest.mark.parametrize("raw", [b"-1", b"1.5", b"1e3", b"01", b"true", b",", b'"1"', b"123456789012345678901"])
 def test_integers_are_plain(raw):
-    cursor = JsonCursor(raw + b"]")
     with pytest.raises(JsonError):
-        cursor.integer("it")
-        cursor.expect(b"]", "the bracket")
+        JsonCursor(b"[" + raw + b"]]").integers("it", 9)
 
 
 def test_depth_is_bounded():

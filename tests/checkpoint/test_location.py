@@ -146,7 +146,7 @@ def test_a_tensor_stored_twice(sharded):
     "shard",
     [
         "/etc/passwd",
-        "/tmp/x.safetensors",
+        "/srv/x.safetensors",
         "../outside.safetensors",
         "sub/x.safetensors",
         "..\\outside.safetensors",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectrum_fast.checkpoint import containment, config, dtypes, files, hub, naming, tensor_ref
+from spectrum_fast.checkpoint import config, containment, dtypes, files, hub, naming, tensor_ref
 from spectrum_fast.checkpoint.naming import (
     is_buffer,
     is_embedding,
@@ -116,7 +116,7 @@ def test_types_agree_with_published_results():
             continue
         for name, value in content.items():
             if isinstance(value, dict) and isinstance(value.get("type"), str) and "snr" in value:
-                # the reference matches by substring, so its labels for routers are known to be wrong (mlp.gate in mlp.gate_proj)
+                # the reference matches by substring and mislabels some modules (mlp.gate in mlp.gate_proj)
                 expected = module_type(name)
                 if expected != value["type"]:
                     assert expected.startswith(value["type"]) or value["type"] in name, (path.name, name, value["type"])

@@ -68,7 +68,7 @@ def test_layouts(case, backwards):
     assert set(found.companions) == set(companions)
     (name,) = codes
     assert layout in found.packed[name]
-    with pytest.raises(UnsupportedDtypeError, match="m.safetensors") as caught:
+    with pytest.raises(UnsupportedDtypeError, match=r"m\.safetensors") as caught:
         found.require_plain(next(ref for ref in tensors if ref.name == name))
     assert name in str(caught.value)
     found.require_plain(next(ref for ref in tensors if ref.name == "plain.weight"))
@@ -99,5 +99,5 @@ def test_dtypes():
         assert torch_dtype(refs({"w": name})[0]) is expected
     for name in ("F8_E4M3", "U8", "F4", "I64", "C64", "BOOL", ""):
         assert not decodable(name)
-        with pytest.raises(UnsupportedDtypeError, match="tensor 'w' in m.safetensors.*F64, F32, F16, BF16"):
+        with pytest.raises(UnsupportedDtypeError, match=r"tensor 'w' in m.safetensors.*F64, F32, F16, BF16"):
             require_decodable(refs({"w": name})[0])

@@ -39,7 +39,8 @@ def count_below(band: Tensor, shifts: Tensor) -> Tensor:
     below = torch.zeros(shifts.shape, dtype=torch.int64, device=band.device)
 
     def guard(j: int, pivot: Tensor) -> Tensor:
-        d = torch.where(pivot.abs() >= floors[j], pivot, -floors[j])  # NaN compares false and is replaced too
+        moved = torch.where(pivot > 0, floors[j], -floors[j])
+        d = torch.where(pivot.abs() >= floors[j], pivot, moved)  # NaN compares false and is replaced too
         below.add_(d < 0)
         return d
 
@@ -155,11 +156,12 @@ def _times_power_of_two(values: Tensor, exponents: Tensor) -> Tensor:
 
 
 def _pivot_floors(scaled: Tensor) -> Tensor:
-    """(n,): eps * max(largest entry of the column, eps), for a band scaled to max |B| ~ 1; next to 0 for B = 0."""
+    """(n,): eps^(3/4) * max(largest entry of the column, eps), for a band scaled to max |B| ~ 1; about 0 for B = 0."""
     eps = torch.finfo(scaled.dtype).eps
     if not bool(scaled.any()):
         return scaled.new_full(scaled.shape[:1], torch.finfo(scaled.dtype).tiny)
-    return eps * scaled.abs().amax(dim=1).clamp(min=eps)
+    guard = 2.0**-39 if scaled.dtype == torch.float64 else 2.0**-17
+    return guard * scaled.abs().amax(dim=1).clamp(min=eps)
 
 
 def _lower_rows(scaled: Tensor) -> Tensor:
