@@ -15,6 +15,7 @@ from spectrum_fast.selection.formats import load_selection
 from spectrum_fast.selection.records import Selection
 from spectrum_fast.selection.scan_result import Scan, load_scan
 from spectrum_fast.spectra.record import Spectrum
+from spectrum_fast.version import __version__
 
 __all__ = [
     "Scan",
@@ -27,4 +28,3 @@ __all__ = [
     "scan",
     "spectrum",
 ]
-__version__ = "0.1.0"

@@ -11,6 +11,7 @@ import sys
 import torch
 
 from spectrum_fast.ops.dispatch import choose_backend, native_problem
+from spectrum_fast.version import __version__
 
 _PACKAGES = ("torch", "numpy", "safetensors", "huggingface_hub", "triton", "transformers", "peft", "deepspeed")
 
@@ -22,7 +23,7 @@ def examine() -> dict[str, str]:
         Label -> finding, all text; nothing in it names the user, the host or a path.
     """
     found = {
-        "spectrum_fast": importlib.metadata.version("spectrum-fast"),
+        "spectrum_fast": __version__,
         "python": f"{sys.version.split()[0]} on {platform.system()} {platform.machine()}",
         "processor": _processor_name(),
         "cores": f"{os.cpu_count()} ({torch.get_num_threads()} threads in use)",

@@ -6,3 +6,5 @@ from rich.console import Console
 
 err = Console(stderr=True)
 out = Console()
+WIDE_COLUMNS = 120
+"""From this width on, tables show names as well as figures."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spectrum_fast.cli.consoles import err, out
+from spectrum_fast.cli.consoles import WIDE_COLUMNS, err, out
 from spectrum_fast.report.progress import ScanMeter
 from spectrum_fast.report.table import scan_table
 from spectrum_fast.scanning import scan as run_scan
@@ -54,7 +54,7 @@ def scan(
             err.print(f"wrote {out_file}", highlight=False, markup=False, soft_wrap=True)
     if not quiet:
         selection = result.select(top_percent, allow_incomplete=True) if result.modules else None
-        out.print(scan_table(result, selection))
+        out.print(scan_table(result, selection, wide=out.width >= WIDE_COLUMNS))
     for failure in result.failures:
         err.print(f"failed: {failure.message}", style="red", markup=False, highlight=False, soft_wrap=True)
     if result.failures:

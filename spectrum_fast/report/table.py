@@ -13,14 +13,23 @@ from spectrum_fast.scoring.records import ModuleScore, ScanRecord
 from spectrum_fast.selection.ranking import rank_modules
 from spectrum_fast.selection.records import Selection
 
+_TYPE_WIDTH = 26
 
-def scan_table(scan: ScanRecord, selection: Selection | None = None) -> RenderableType:
-    """One line a module type: how many modules, score range, best and worst module, how many the selection takes."""
+
+def scan_table(scan: ScanRecord, selection: Selection | None = None, *, wide: bool = False) -> RenderableType:
+    """One line a module type: how many modules, score range, best and worst module, how many the selection takes.
+
+    Args:
+        scan: what to show.
+        selection: made from it; adds a column.
+        wide: name the best module of each type; needs about 120 columns.
+    """
     table = Table(box=box.SIMPLE_HEAD, title=_title(scan, selection), title_justify="left", pad_edge=False)
-    table.add_column("type", overflow="fold")
+    table.add_column("type", overflow="fold", min_width=_TYPE_WIDTH)
     for heading in ("modules", "shape", "best", "median", "worst"):
         table.add_column(heading, justify="right")
-    table.add_column("best module", overflow="fold")
+    if wide:
+        table.add_column("best module", overflow="fold")
     if selection is not None:
         table.add_column("taken", justify="right")
     taken = dict.fromkeys(scan.by_type(), 0)
@@ -36,8 +45,9 @@ def scan_table(scan: ScanRecord, selection: Selection | None = None) -> Renderab
             format_score(ranked[0]),
             format_score(ranked[len(ranked) // 2]),
             format_score(ranked[-1]),
-            ranked[0].name,
         ]
+        if wide:
+            row.append(ranked[0].name)
         if selection is not None:
             row.append("always" if any(module.name in always for module in modules) else str(taken[name]))
         table.add_row(*row)

@@ -25,6 +25,7 @@ from spectrum_fast.selection.scan_result import Scan
 from spectrum_fast.spectra.engine import DEFAULT_TOLERANCE, compute_spectrum
 from spectrum_fast.spectra.record import Spectrum
 from spectrum_fast.stream import LoadedTensor, stream_tensors
+from spectrum_fast.version import __version__
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -192,8 +193,6 @@ def _provenance(
     tolerance: float,
     device: str,
 ) -> dict[str, object]:
-    from spectrum_fast import __version__
-
     head_note = tied_head_note(checkpoint.tensors, checkpoint.config)
     return {
         "tool": "spectrum_fast",

@@ -40,9 +40,10 @@ class SpectrumCriterion:
 class MarchenkoPasturCriterion:
     """The corrected rule: noise scale from the median, threshold at the true Marchenko-Pastur edge.
 
-    ``sigma = q50 / sqrt(n_max mu)`` with ``mu`` the median of the law, ``threshold = sigma (sqrt(n_min) + sqrt(n_max))``
-    and ``snr = (signal_sum / noise_sum) * (threshold / s_max)``: the published score with ``s_max`` measured in units of
-    the noise edge, hence scale-free. On pure noise almost no value lies above the threshold.
+    ``sigma = q50 / sqrt(n_max mu)`` with ``mu`` the median of the law,
+    ``threshold = sigma (sqrt(n_min) + sqrt(n_max))`` and ``snr = (signal_sum / noise_sum) * (threshold / s_max)``:
+    the published score with ``s_max`` measured in units of the noise edge, hence scale-free. On pure noise almost no
+    value lies above the threshold.
     """
 
     name: str = "mp"

@@ -1,8 +1,8 @@
 """The Marchenko-Pastur law: where the singular values of pure noise lie.
 
-For an ``n_min x n_max`` matrix of independent entries with standard deviation ``sigma`` and ``beta = n_min / n_max``, the
-squared singular values divided by ``n_max sigma^2`` fill ``[(1 - sqrt(beta))^2, (1 + sqrt(beta))^2]`` with density
-``sqrt((b - x)(x - a)) / (2 pi beta x)``.
+For an ``n_min x n_max`` matrix of independent entries with standard deviation ``sigma`` and ``beta = n_min / n_max``,
+the squared singular values divided by ``n_max sigma^2`` fill ``[a, b] = [(1 - sqrt(beta))^2, (1 + sqrt(beta))^2]`` with
+density ``sqrt((b - x)(x - a)) / (2 pi beta x)``.
 
 Source: Marchenko & Pastur 1967; the median as a noise estimate: Gavish & Donoho, arXiv 1305.5870.
 """

@@ -61,7 +61,7 @@ def unintended_matches(entries: Iterable[str], names: Sequence[str]) -> Iterator
     index = _PrefixIndex(names, {entry.partition(".")[0] for entry in wanted})
     named = set(wanted)
     for entry in wanted:
-        reported = set(named)
+        reported = named | {f"{entry}.bias"}  # the bias of a selected module is trained with it by every reader
         for reading, found in (
             ("axolotl", index.starting_with(entry)),
             ("unescaped dots", index.matching_dots(entry)),

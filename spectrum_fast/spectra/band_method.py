@@ -87,8 +87,8 @@ def _log_det_function(band: Tensor, backend: str) -> Callable[[np.ndarray], np.n
 def weight_gram(weight: Tensor, dtype: torch.dtype, sum_of_squares: float, backend: str = "auto") -> Tensor:
     """The smaller Gram matrix of ``weight`` in ``dtype``, its diagonal corrected by the known trace.
 
-    Sums of squares round downwards a little in every float32 kernel (one sign throughout, measured 1e-6 relative), which
-    would shift the whole spectrum. The trace is known in float64, so the diagonal is scaled to it.
+    Sums of squares round downwards a little in every float32 kernel (one sign throughout, measured 1e-6 relative),
+    which would shift the whole spectrum. The trace is known in float64, so the diagonal is scaled to it.
     """
     matrix = gram(weight, out_dtype=dtype, backend=backend)
     diagonal = matrix.diagonal()
