@@ -24,7 +24,23 @@ struct TileKernel {
     static constexpr bool kTwoPackings = true;
 
     // C (32 x 32, contiguous) += A B over `depth` pairs, a multiple of 16. Tiles 0-3 hold C, 4-5 A, 6-7 B.
+    // Where the sum is short it goes on in C itself; a long one is summed apart, so that C gathers sums of blocks.
     static inline void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c) {
+        constexpr Index short_depth = 64;
+        if (depth <= short_depth) return sum_products(depth, a, b, c);
+        alignas(64) float block[kRows * kStrip] = {};
+        sum_products(depth, a, b, block);
+        for (Index i = 0; i < kRows * kStrip; ++i) c[i] += block[i];
+    }
+
+    // The left layout, from the pairs of the right one.
+    static void pack_left(Index depth, const Packed* right, Packed* left) {
+        for (Index p = 0; p < depth; ++p)
+            for (Index r = 0; r < kStrip; ++r) left[p / 16 * 512 + r * 16 + p % 16] = right[p * kStrip + r];
+    }
+
+  private:
+    static inline void sum_products(Index depth, const Packed* a, const Packed* b, float* c) {
         constexpr Index c_bytes = kStrip * sizeof(float), a_bytes = 16 * sizeof(Packed), b_bytes = kStrip * sizeof(Packed);
         Tiles::template load<0>(c, c_bytes);
         Tiles::template load<1>(c + 16, c_bytes);
@@ -44,12 +60,6 @@ struct TileKernel {
         Tiles::template store<1>(c + 16, c_bytes);
         Tiles::template store<2>(c + 16 * kStrip, c_bytes);
         Tiles::template store<3>(c + 16 * kStrip + 16, c_bytes);
-    }
-
-    // The left layout, from the pairs of the right one.
-    static void pack_left(Index depth, const Packed* right, Packed* left) {
-        for (Index p = 0; p < depth; ++p)
-            for (Index r = 0; r < kStrip; ++r) left[p / 16 * 512 + r * 16 + p % 16] = right[p * kStrip + r];
     }
 };
 

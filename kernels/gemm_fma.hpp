@@ -31,8 +31,10 @@ struct FmaKernel {
     //   A(i, o, k) = a[o * a_outer + i * kRowStep + k * kDepth],   B(o, k, j) = b[o * b_outer + k * kStrip + j].
     template <Index kRowStep, Index kDepth, bool kSubtract>
     static inline void multiply(Index outer, Index inner, const T* a, Index a_outer, const T* b, Index b_outer, T* c) {
-        // C is needed when the products are done: fetch it meanwhile, and the block after it, as C is gone through in order.
-        for (Index i = 0; i < 2 * kRows * kStrip; i += 64 / static_cast<Index>(sizeof(T))) __builtin_prefetch(c + i, 1);
+        if constexpr (kSubtract) {
+            // The update of a big matrix finds C in memory: fetch it meanwhile, and the block that follows it.
+            for (Index i = 0; i < 2 * kRows * kStrip; i += 64 / static_cast<Index>(sizeof(T))) __builtin_prefetch(c + i, 1);
+        }
         Vector sum[kRows][2] = {};
         for (Index o = 0; o < outer; ++o) {
             const T* left = a + o * a_outer;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "gemm_transpose.hpp"
 #include "gemm_view.hpp"
 
 namespace {
@@ -48,6 +49,19 @@ struct ReadPair {
     using Stored = std::uint16_t;
 };
 
+// strip[k * kStrip + r] = buffer[r * stride + k] for k < width.
+template <class To, Index kStrip>
+inline void transpose_strip(const To* buffer, Index stride, Index width, To* strip) {
+    constexpr Index lanes = kStrip / 2;
+    Index k = 0;
+    for (; k + lanes <= width; k += lanes) {
+        SquareTranspose<To, lanes>::run(buffer + k, stride, strip + k * kStrip, kStrip);
+        SquareTranspose<To, lanes>::run(buffer + lanes * stride + k, stride, strip + k * kStrip + lanes, kStrip);
+    }
+    for (; k < width; ++k)
+        for (Index r = 0; r < kStrip; ++r) strip[k * kStrip + r] = buffer[r * stride + k];
+}
+
 // Rows [row, row + kStrip) and columns [col, col + depth) of the view, turned into numbers of type To.
 template <class Read, class To, Index kStrip>
 void pack_strip(const MatrixView& view, Index row, Index col, Index depth, To* strip) {
@@ -69,17 +83,15 @@ void pack_strip(const MatrixView& view, Index row, Index col, Index depth, To* s
         return;
     }
     // Depth is contiguous: transpose through a small buffer, since rows a power of two apart share cache sets.
-    alignas(64) To buffer[kStrip][block + 16 / sizeof(To)] = {};
+    constexpr Index stride = block + 64 / static_cast<Index>(sizeof(To));
+    alignas(64) To buffer[kStrip][stride] = {};
     for (Index k0 = 0; k0 < depth; k0 += block) {
         const Index width = depth - k0 < block ? depth - k0 : block;
         for (Index r = 0; r < rows; ++r) {
             const Stored* from = source + r * view.row_stride + k0;
             for (Index k = 0; k < width; ++k) buffer[r][k] = static_cast<To>(Read::read(from[k]));
         }
-        for (Index k = 0; k < width; ++k) {
-            To* to = strip + (k0 + k) * kStrip;
-            for (Index r = 0; r < kStrip; ++r) to[r] = buffer[r][k];
-        }
+        transpose_strip<To, kStrip>(buffer[0], stride, width, strip + k0 * kStrip);
     }
 }
 
@@ -102,7 +114,8 @@ void pack_pairs(const MatrixView& view, Index row, Index col, Index pairs, std::
     const auto* source = static_cast<const std::uint16_t*>(view.data) + row * view.row_stride + col * view.col_stride;
     const Index width = view.cols - col < 2 * pairs ? view.cols - col : 2 * pairs;
     const Index whole = width / 2;
-    alignas(64) std::uint32_t buffer[kStrip][block + 4] = {};
+    constexpr Index stride = block + 16;
+    alignas(64) std::uint32_t buffer[kStrip][stride] = {};
     for (Index p0 = 0; p0 < pairs; p0 += block) {
         const Index count = pairs - p0 < block ? pairs - p0 : block;
         const Index full = whole - p0 < 0 ? 0 : (whole - p0 < count ? whole - p0 : count);
@@ -125,10 +138,7 @@ void pack_pairs(const MatrixView& view, Index row, Index col, Index pairs, std::
                                        static_cast<std::uint32_t>(from[(2 * p + 1) * view.col_stride]) << 16;
                 }
             }
-            for (Index p = 0; p < full; ++p) {
-                std::uint32_t* to = strip + (p0 + p) * kStrip;
-                for (Index r = 0; r < kStrip; ++r) to[r] = buffer[r][p];
-            }
+            transpose_strip<std::uint32_t, kStrip>(buffer[0], stride, full, strip + p0 * kStrip);
         }
         for (Index p = full; p < count; ++p) {  // at most one half pair, then padding
             std::uint32_t* to = strip + (p0 + p) * kStrip;

@@ -26,7 +26,9 @@ class SymmetricProduct {
     using Sum = typename Kernel::Sum;
     static constexpr Index kStrip = Kernel::kStrip, kRows = Kernel::kRows;
     static constexpr Index kDepthBlock = 256;           // packed elements: a right strip of 32 KiB, in L1
-    static constexpr Index kSlabBytes = Index{48} << 20;  // packed slab, streamed from L3 or memory
+    // Packed depth of a slab. A short one costs passes over `out`, a long one memory that the system clears each time.
+    static Index choose_slab(Index rows) { return rows > 2048 ? 8 * kDepthBlock : 4 * kDepthBlock; }
+
 
   public:
     // out (view.rows x view.rows, row-major, `stride` elements a row) <- view view^T, both halves.
@@ -37,8 +39,7 @@ class SymmetricProduct {
         const Index blocks = (rows + edge - 1) / edge, tiles = blocks * (blocks + 1) / 2;
 
         const Index whole = Packer::depth(view.cols);
-        const Index limit = kSlabBytes / (rows * static_cast<Index>(sizeof(Packed)));
-        const Index slabs = 1 + whole / (limit < 2 * kDepthBlock ? 2 * kDepthBlock : limit);
+        const Index slabs = (whole + choose_slab(rows) - 1) / choose_slab(rows);
         const Index slab = round_up((whole + slabs - 1) / slabs, kDepthBlock < whole ? kDepthBlock : Kernel::kDepthStep);
 
         Scratch<Packed> right(rows * slab);

@@ -40,7 +40,7 @@ struct Simd<double> {
     using Bits = long long;
     static constexpr int lanes = STURM_VECTOR_BYTES / 8;
     static constexpr int doubles = 1;  // vectors of doubles that hold one Vector
-    static constexpr double smallest = 1e-150;
+    static constexpr double smallest = 1e-32;
     static STURM_INLINE Doubles widen(const Vector& v, int) { return v; }
 };
 
@@ -51,7 +51,7 @@ struct Simd<float> {
     using Bits = int;
     static constexpr int lanes = STURM_VECTOR_BYTES / 4;
     static constexpr int doubles = 2;
-    static constexpr float smallest = 1e-18f;
+    static constexpr float smallest = 1e-16f;
     static STURM_INLINE Doubles widen(const Vector& v, int half) {
         HalfFloats halves[2];
         __builtin_memcpy(halves, &v, sizeof v);
@@ -140,8 +140,10 @@ struct MultiplyPivots {
     STURM_INLINE Entry diagonal(T a, T live) const {
         return {((1 - live) + a * scale) - shift_re * live, -(shift_im * live)};
     }
-    STURM_INLINE Entry reciprocal(const Entry& pivot, T floor) {
-        VectorOf<T> limit = floor * scale;
+    // Exact pivots have |d| >= |Im d| >= Im z; a smaller one is rounding. No other guard: near an eigenvalue d is small
+    // in truth, and its logarithm is what is asked for.
+    STURM_INLINE Entry reciprocal(const Entry& pivot, T) {
+        VectorOf<T> limit = T(0.5) * shift_im;
         limit = limit > Simd<T>::smallest ? limit : broadcast<T>(Simd<T>::smallest);
         const VectorOf<T> square = pivot.re * pivot.re + pivot.im * pivot.im;
         const typename Simd<T>::Mask sound = square >= limit * limit;

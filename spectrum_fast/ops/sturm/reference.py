@@ -75,15 +75,15 @@ def log_det(band: Tensor, shifts: Tensor) -> Tensor:
     complex_dtype = torch.complex128 if scaled.dtype == torch.float64 else torch.complex64
     z = torch.complex(_times_power_of_two(shifts.real, -exponents), _times_power_of_two(shifts.imag, -exponents))
     scale = scale.to(scaled.dtype)
-    floors = _pivot_floors(scaled)[:, None] * scale
-    floors = floors.clamp(min=1e-150 if scaled.dtype == torch.float64 else 1e-18)
+    # Exact pivots have |d| >= |Im d| >= Im z; a smaller one is rounding.
+    floor = (0.5 * z.imag).to(scaled.dtype).clamp(min=1e-32 if scaled.dtype == torch.float64 else 1e-16)
     values = (math.log(2.0) * len(scaled) * exponents.double()).to(torch.complex128)
 
     rows = (scale[:, None, None] * _lower_rows(scaled)).to(complex_dtype)
     rows[:, :, -1] -= z.to(complex_dtype)[:, None]
     for j, window in _columns(rows):
         pivot = window.pivot()
-        d = torch.where(pivot.abs() >= floors[j], pivot, torch.complex(torch.zeros_like(floors[j]), -floors[j]))
+        d = torch.where(pivot.abs() >= floor, pivot, torch.complex(torch.zeros_like(floor), -floor))
         # Exact pivots have Im d < 0; rounding must not put one on the other side of the cut.
         argument = -torch.atan2((-d.imag.double()).clamp(min=0).abs(), d.real.double())  # abs: +0, never -0
         values += torch.complex(d.to(torch.complex128).abs().log(), argument)

@@ -1,0 +1,41 @@
+// Transposes a small square in registers: the inner step of packing and of gathering panels.
+#pragma once
+
+#include <utility>
+
+#include "gemm_view.hpp"
+
+namespace {
+
+template <class T, Index kLanes>
+class SquareTranspose {
+    typedef T Vector __attribute__((vector_size(kLanes * sizeof(T)), aligned(sizeof(T)), may_alias));
+
+  public:
+    // to(j, i) = from(i, j) for i, j < kLanes, a power of two; strides in elements between rows.
+    static inline __attribute__((always_inline)) void run(const T* from, Index from_stride, T* to, Index to_stride) {
+        Vector rows[kLanes];
+#pragma GCC unroll 16
+        for (Index i = 0; i < kLanes; ++i) rows[i] = *reinterpret_cast<const Vector*>(from + i * from_stride);
+        exchange<1>(rows, std::make_integer_sequence<int, kLanes>());
+#pragma GCC unroll 16
+        for (Index i = 0; i < kLanes; ++i) *reinterpret_cast<Vector*>(to + i * to_stride) = rows[i];
+    }
+
+  private:
+    // Swaps bit kBit of the row number with the same bit of the column number, then the higher bits.
+    template <int kBit, int... kLane>
+    static inline __attribute__((always_inline)) void exchange(Vector (&rows)[kLanes],
+                                                               std::integer_sequence<int, kLane...> lanes) {
+#pragma GCC unroll 16
+        for (Index i = 0; i < kLanes; ++i) {
+            if (i & kBit) continue;
+            const Vector a = rows[i], b = rows[i | kBit];
+            rows[i] = __builtin_shufflevector(a, b, ((kLane & kBit) ? int{kLanes} + (kLane ^ kBit) : kLane)...);
+            rows[i | kBit] = __builtin_shufflevector(a, b, ((kLane & kBit) ? int{kLanes} + kLane : (kLane ^ kBit))...);
+        }
+        if constexpr (2 * kBit < kLanes) exchange<2 * kBit>(rows, lanes);
+    }
+};
+
+}  // namespace
