@@ -7,6 +7,7 @@
 #pragma once
 
 #include "gemm_memory.hpp"
+#include "gemm_transpose.hpp"
 #include "gemm_view.hpp"
 
 namespace {
@@ -25,6 +26,20 @@ class Panel {
     Index cols() const { return cols_; }
     double* block(Index index) const { return data_.data() + index * cols_ * kBlock; }
     double& at(Index row, Index col) const { return block(row / kBlock)[col * kBlock + row % kBlock]; }
+
+    // Between kWidth columns of a block and kBlock rows of kWidth numbers; kWidth is a multiple of kLanes.
+    template <Index kWidth>
+    static void put_rows(const double* rows, double* columns) {
+        for (Index r = 0; r < kBlock; r += kLanes)
+            for (Index c = 0; c < kWidth; c += kLanes)
+                SquareTranspose<double, kLanes>::run(rows + r * kWidth + c, kWidth, columns + c * kBlock + r, kBlock);
+    }
+    template <Index kWidth>
+    static void get_rows(const double* columns, double* rows) {
+        for (Index c = 0; c < kWidth; c += kLanes)
+            for (Index r = 0; r < kBlock; r += kLanes)
+                SquareTranspose<double, kLanes>::run(columns + c * kBlock + r, kBlock, rows + r * kWidth + c, kWidth);
+    }
 
     // sums(i, j) += sum over the rows of blocks [begin, end) of left(., i) right(., j), for i >= j (and a few above).
     static void add_inner_products(const Panel& left, const Panel& right, Index begin, Index end, double* sums) {

@@ -9,9 +9,11 @@
 #include <cstdint>
 
 #include "band_panel.hpp"
+#include "band_sums.hpp"
 #include "band_tiles.hpp"
 #include "gemm_memory.hpp"
 #include "gemm_pack.hpp"
+#include "gemm_transpose.hpp"
 #include "gemm_view.hpp"
 
 namespace {
@@ -33,16 +35,14 @@ struct SquareParts {
     Pair* low;
 };
 
-// 32 x 16 -> 16 x 32.
+// 32 x 16 -> 16 x 32, and back.
 inline void transpose_square(const Pair* from, Pair* to) {
-    for (Index p = 0; p < 16; ++p)
-        for (Index r = 0; r < 32; ++r) to[p * 32 + r] = from[r * 16 + p];
+    SquareTranspose<Pair, 16>::run(from, 16, to, 32);
+    SquareTranspose<Pair, 16>::run(from + 16 * 16, 16, to + 16, 32);
 }
-
-// 16 x 32 -> 32 x 16.
 inline void transpose_back(const Pair* from, Pair* to) {
-    for (Index r = 0; r < 32; ++r)
-        for (Index p = 0; p < 16; ++p) to[r * 16 + p] = from[p * 32 + r];
+    SquareTranspose<Pair, 16>::run(from, 32, to, 16);
+    SquareTranspose<Pair, 16>::run(from + 16, 32, to + 16 * 16, 16);
 }
 
 // A 32 x 32 block of floats (32 to a row) as two left operands: itself (depth along its rows), and transposed.
@@ -95,7 +95,7 @@ class SplitSweep {
         : tiles_(tiles), cols_(cols), strips_((cols + kStrip - 1) / kStrip), rows_(tiles.blocks() * tiles.edge()),
           squares_(tiles.edge() / 32), left_{Scratch<Pair>(vector_pairs()), Scratch<Pair>(vector_pairs())},
           right_{Scratch<Pair>(vector_pairs()), Scratch<Pair>(vector_pairs())}, factor_(vector_pairs() / 2),
-          split_(threads * 4 * squares_ * squares_ * kSquare), sums_(threads * rows_ * strips_ * kStrip) {}
+          split_(threads * 4 * squares_ * squares_ * kSquare), sums_(rows_, cols, threads) {}
 
     void exchange() { current_ = 1 - current_; }
 
@@ -118,13 +118,6 @@ class SplitSweep {
 
     void set_z(Index row, const double* block) const { set_vectors(row, block, 1); }
 
-    void clear(int thread, Index begin) const {
-        for (Index q = 0; q < strips_; ++q) {
-            float* sums = thread_sums(thread) + q * rows_ * kStrip;
-            for (Index i = begin * kStrip; i < rows_ * kStrip; ++i) sums[i] = 0;
-        }
-    }
-
     // Tile -= V_I Z_J^T + Z_I V_J^T: the left operands are negated, and their counterparts lie crosswise.
     void update(Index block_row, Index block_col, bool last) const {
         const int set = last ? 1 - current_ : current_;
@@ -135,10 +128,10 @@ class SplitSweep {
             for (Index r = 0; r < edge; r += kStrip) {
                 const Pair* left = left_[set].data() + (block_row * edge + r) / kStrip * 4 * part;
                 float* to = tile + c * edge + r * kStrip;
-                for (Index which = 0; which < 2; ++which) {
-                    const Pair *a = left + 2 * which * part, *b = right + 2 * (1 - which) * part;
-                    multiply_split(depth, a, a + part, b, b + part, to);
-                }
+                const Pair *v = left, *z = left + 2 * part, *v_right = right, *z_right = right + 2 * part;
+                const Pair* a[] = {v + part, v, z + part, z, v, z};
+                const Pair* const b[] = {z_right, z_right + part, v_right, v_right + part, z_right, v_right};
+                multiply_terms<6>(depth, a, b, to);
             }
         }
     }
@@ -157,27 +150,17 @@ class SplitSweep {
         }
         for (Index q = 0; q < strips_; ++q) {
             const Pair* high = factor_.data() + q * rows_ * kStrip;
-            float* sums = thread_sums(thread) + q * rows_ * kStrip;
+            float* sums = sums_.strip(thread, q);
             add_product(depth, plain, high, block_col, sums, block_row);
             if (block_row != block_col) add_product(depth, transposed, high, block_row, sums, block_col);
         }
     }
 
-    void read_sums(Index row, Index begin, int threads, double* block) const {
-        for (Index c = 0; c < cols_; ++c) {
-            const Index offset = (c / kStrip * rows_ + row) * kStrip + c % kStrip;
-            for (Index r = 0; r < kBlock; ++r) {
-                double sum = 0;
-                for (int t = 0; t < threads; ++t) sum += static_cast<double>(thread_sums(t)[offset + r * kStrip]);
-                block[c * kBlock + r] = row + r < begin ? 0.0 : sum;
-            }
-        }
-    }
+    const ThreadSums<float, kStrip, kVectorBytes>& sums() const { return sums_; }
 
   private:
     // V and Z, high and low, all rows, columns rounded up to whole strips.
     Index vector_pairs() const { return rows_ * 4 * strips_ * 16; }
-    float* thread_sums(int thread) const { return sums_.data() + thread * rows_ * strips_ * kStrip; }
 
     static void put_pair(float even, float odd, Pair* high, Pair* low) {
         const std::uint32_t e = round_to_bfloat16(even), o = round_to_bfloat16(odd);
@@ -185,24 +168,23 @@ class SplitSweep {
         *low = low_part(even, e) | low_part(odd, o) << 16;
     }
 
-    // One strip (32 x 32 of C): the three products.
-    static void multiply_split(Index depth, const Pair* a_high, const Pair* a_low, const Pair* b_high, const Pair* b_low,
-                               float* c) {
+    // One strip (32 x 32 of C) += the sum of the products of these operands, each `depth` pairs deep.
+    template <Index kCount>
+    static void multiply_terms(Index depth, const Pair* (&a)[kCount], const Pair* const (&b)[kCount], float* c) {
         for (Index r = 0; r < kStrip; r += Kernel::kRows) {
-            float* to = c + r * kStrip;
-            Kernel::multiply_strips(depth, a_low + r, b_high, to);
-            Kernel::multiply_strips(depth, a_high + r, b_low, to);
-            Kernel::multiply_strips(depth, a_high + r, b_high, to);
+            Kernel::multiply_terms(kCount, depth, a, b, c + r * kStrip);
+            for (const Pair*& left : a) left += Kernel::kRows;  // one strip of rows is one packing
         }
     }
 
     // X of tile row `to` += split tile times V of tile row `from`.
     void add_product(Index depth, const Pair* split, const Pair* high, Index from, float* sums, Index to) const {
         const Index edge = tiles_.edge(), part = squares_ * squares_ * kSquare;
-        const Pair* b = high + from * edge / 2 * kStrip;
+        const Pair *v = high + from * edge / 2 * kStrip, *v_low = v + rows_ / 2 * kStrip;
         for (Index s = 0; s < squares_; ++s) {
-            const Pair* a = split + s * squares_ * kSquare;
-            multiply_split(depth, a, a + part, b, b + rows_ / 2 * kStrip, sums + (to * edge + s * 32) * kStrip);
+            const Pair* x = split + s * squares_ * kSquare;
+            const Pair *a[] = {x + part, x, x}, *const b[] = {v, v_low, v};
+            multiply_terms<3>(depth, a, b, sums + (to * edge + s * 32) * kStrip);
         }
     }
 
@@ -226,7 +208,7 @@ class SplitSweep {
     const Tiles& tiles_;
     Index cols_, strips_, rows_, squares_;
     Scratch<Pair> left_[2], right_[2], factor_, split_;
-    Scratch<float> sums_;
+    ThreadSums<float, kStrip, kVectorBytes> sums_;
     int current_ = 0;
 };
 

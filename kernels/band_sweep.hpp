@@ -6,6 +6,7 @@
 #pragma once
 
 #include "band_panel.hpp"
+#include "band_sums.hpp"
 #include "band_tiles.hpp"
 #include "gemm_memory.hpp"
 #include "gemm_view.hpp"
@@ -24,7 +25,7 @@ class Sweep {
     Sweep(const Tiles& tiles, Index cols, int threads)
         : tiles_(tiles), cols_(cols), column_strips_((cols + kStrip - 1) / kStrip), rows_(tiles.blocks() * tiles.edge()),
           vectors_{Scratch<Number>(rows_ * 2 * cols), Scratch<Number>(rows_ * 2 * cols)},
-          right_(rows_ * column_strips_ * kStrip), sums_(threads * rows_ * column_strips_ * kStrip) {}
+          right_(rows_ * column_strips_ * kStrip), sums_(rows_, cols, threads) {}
 
     // Keeps the V and Z of the last panel for updates that are still due; what follows is set for the next one.
     void exchange() { current_ = 1 - current_; }
@@ -33,25 +34,17 @@ class Sweep {
     void set_v(Index row, const double* block) const {
         set_vectors(row, block, 0);
         for (Index q = 0; q < column_strips_; ++q) {
-            Number* to = right_.data() + (q * rows_ + row) * kStrip;
+            alignas(64) double columns[kStrip * kBlock] = {}, rows[kBlock * kStrip];
             const Index width = cols_ - q * kStrip < kStrip ? cols_ - q * kStrip : kStrip;
-            for (Index r = 0; r < kBlock; ++r, to += kStrip) {
-                for (Index c = 0; c < width; ++c) to[c] = static_cast<Number>(block[(q * kStrip + c) * kBlock + r]);
-                for (Index c = width; c < kStrip; ++c) to[c] = 0;
-            }
+            for (Index i = 0; i < width * kBlock; ++i) columns[i] = block[q * kStrip * kBlock + i];
+            Tall::template get_rows<kStrip>(columns, rows);
+            Number* to = right_.data() + (q * rows_ + row) * kStrip;
+            for (Index i = 0; i < kBlock * kStrip; ++i) to[i] = static_cast<Number>(rows[i]);
         }
     }
 
     // Takes over Z, for the update.
     void set_z(Index row, const double* block) const { set_vectors(row, block, 1); }
-
-    // Clears a thread's X from row `begin` on.
-    void clear(int thread, Index begin) const {
-        for (Index q = 0; q < column_strips_; ++q) {
-            Number* sums = thread_sums(thread) + q * rows_ * kStrip;
-            for (Index i = begin * kStrip; i < rows_ * kStrip; ++i) sums[i] = 0;
-        }
-    }
 
     // Tile -= V_I Z_J^T + Z_I V_J^T, with the vectors of this panel or of the one before the exchange.
     void update(Index block_row, Index block_col, bool last) const {
@@ -73,7 +66,7 @@ class Sweep {
         const Number* tile = tiles_.tile(block_row, block_col);
         for (Index q = 0; q < column_strips_; ++q) {
             const Number* right = right_.data() + q * rows_ * kStrip;
-            Number* sums = thread_sums(thread) + q * rows_ * kStrip;
+            Number* sums = sums_.strip(thread, q);
             for (Index r = 0; r < edge; r += kRows)
                 Kernel::template multiply<kStrip, 1, false>(edge / kStrip, kStrip, tile + r * kStrip, edge * kStrip,
                                                             right + block_col * edge * kStrip, kStrip * kStrip,
@@ -86,17 +79,7 @@ class Sweep {
         }
     }
 
-    // Rows [row, row + kBlock) of X, summed over the threads, as a block of a panel; rows before `begin` are zeros.
-    void read_sums(Index row, Index begin, int threads, double* block) const {
-        for (Index c = 0; c < cols_; ++c) {
-            const Index offset = (c / kStrip * rows_ + row) * kStrip + c % kStrip;
-            for (Index r = 0; r < kBlock; ++r) {
-                double sum = 0;
-                for (int t = 0; t < threads; ++t) sum += static_cast<double>(thread_sums(t)[offset + r * kStrip]);
-                block[c * kBlock + r] = row + r < begin ? 0.0 : sum;
-            }
-        }
-    }
+    const ThreadSums<Number, kStrip, kVectorBytes>& sums() const { return sums_; }
 
   private:
     // V and Z in strips of kStrip rows: for each strip cols columns of V, then cols of Z.
@@ -111,11 +94,10 @@ class Sweep {
         }
     }
 
-    Number* thread_sums(int thread) const { return sums_.data() + thread * rows_ * column_strips_ * kStrip; }
-
     const Tiles& tiles_;
     Index cols_, column_strips_, rows_;
-    Scratch<Number> vectors_[2], right_, sums_;
+    Scratch<Number> vectors_[2], right_;
+    ThreadSums<Number, kStrip, kVectorBytes> sums_;
     int current_ = 0;
 };
 

@@ -25,12 +25,11 @@ class TriangleTiles {
         return data_.data() + (block_row * (block_row + 1) / 2 + block_col) * edge_ * edge_;
     }
 
-    // Element (row, col) of the lower half; the next rows of its tile follow at a distance of kRowStride.
+    // Element (row, col) of the lower half; the next rows of its tile follow at a distance of kStrip.
     const T* column(Index row, Index col) const {
         const Index c = col % edge_;
         return tile(row / edge_, col / edge_) + c / kStrip * edge_ * kStrip + row % edge_ * kStrip + c % kStrip;
     }
-    static constexpr Index kRowStride = kStrip;
 
     // Copies tile (block_row, block_col) out of a row-major matrix of which only the lower half is read.
     void load(const T* matrix, Index block_row, Index block_col) const {

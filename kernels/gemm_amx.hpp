@@ -23,14 +23,18 @@ struct TileKernel {
     static constexpr Index kDepthStep = 16;
     static constexpr bool kTwoPackings = true;
 
-    // C (32 x 32, contiguous) += A B over `depth` pairs, a multiple of 16. Tiles 0-3 hold C, 4-5 A, 6-7 B.
-    // Where the sum is short it goes on in C itself; a long one is summed apart, so that C gathers sums of blocks.
-    static inline void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c) {
-        constexpr Index short_depth = 64;
-        if (depth <= short_depth) return sum_products(depth, a, b, c);
-        alignas(64) float block[kRows * kStrip] = {};
-        sum_products(depth, a, b, block);
+    // C (32 x 32, contiguous) += sum over t < count of A_t B_t, `depth` pairs each, a multiple of 16.
+    static inline void multiply_terms(Index count, Index depth, const Packed* const* a, const Packed* const* b, float* c) {
+        // Summed apart, so that C gathers sums of blocks rather than single products.
+        alignas(64) float block[kRows * kStrip];
+        zero_sums();
+        for (Index t = 0; t < count; ++t) add_products(depth, a[t], b[t]);
+        store_sums(block);
         for (Index i = 0; i < kRows * kStrip; ++i) c[i] += block[i];
+    }
+
+    static inline void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c) {
+        multiply_terms(1, depth, &a, &b, c);
     }
 
     // The left layout, from the pairs of the right one.
@@ -40,12 +44,16 @@ struct TileKernel {
     }
 
   private:
-    static inline void sum_products(Index depth, const Packed* a, const Packed* b, float* c) {
-        constexpr Index c_bytes = kStrip * sizeof(float), a_bytes = 16 * sizeof(Packed), b_bytes = kStrip * sizeof(Packed);
-        Tiles::template load<0>(c, c_bytes);
-        Tiles::template load<1>(c + 16, c_bytes);
-        Tiles::template load<2>(c + 16 * kStrip, c_bytes);
-        Tiles::template load<3>(c + 16 * kStrip + 16, c_bytes);
+    // Tiles 0-3 hold C, 4-5 A, 6-7 B.
+    static inline void zero_sums() {
+        Tiles::template zero<0>();
+        Tiles::template zero<1>();
+        Tiles::template zero<2>();
+        Tiles::template zero<3>();
+    }
+
+    static inline void add_products(Index depth, const Packed* a, const Packed* b) {
+        constexpr Index a_bytes = 16 * sizeof(Packed), b_bytes = kStrip * sizeof(Packed);
         for (Index k = 0; k < depth; k += kDepthStep) {
             Tiles::template load<4>(a + k * kStrip, a_bytes);
             Tiles::template load<6>(b + k * kStrip, b_bytes);
@@ -56,6 +64,10 @@ struct TileKernel {
             Tiles::template multiply<2, 5, 6>();
             Tiles::template multiply<3, 5, 7>();
         }
+    }
+
+    static inline void store_sums(float* c) {
+        constexpr Index c_bytes = kStrip * sizeof(float);
         Tiles::template store<0>(c, c_bytes);
         Tiles::template store<1>(c + 16, c_bytes);
         Tiles::template store<2>(c + 16 * kStrip, c_bytes);

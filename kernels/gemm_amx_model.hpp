@@ -17,6 +17,11 @@ class ModelTiles {
     ModelTiles(const ModelTiles&) = delete;
     ModelTiles& operator=(const ModelTiles&) = delete;
 
+    template <int kTile>  // tilezero
+    static void zero() {
+        std::memset(&registers()[kTile], 0, sizeof(Tile));
+    }
+
     template <int kTile>  // tileloadd
     static void load(const void* from, Index row_bytes) {
         for (int r = 0; r < 16; ++r)

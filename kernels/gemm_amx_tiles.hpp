@@ -32,12 +32,16 @@ class ProcessorTiles {
 
     // The intrinsics want literal tile numbers, hence the ladders.
     template <int kTile>
+    static inline void zero() {
+        if constexpr (kTile == 0) _tile_zero(0);
+        if constexpr (kTile == 1) _tile_zero(1);
+        if constexpr (kTile == 2) _tile_zero(2);
+        if constexpr (kTile == 3) _tile_zero(3);
+    }
+
+    template <int kTile>
     static inline void load(const void* from, Index row_bytes) {
         asm volatile("" ::: "memory");  // GCC's tileloadd does not say that it reads memory
-        if constexpr (kTile == 0) _tile_loadd(0, from, row_bytes);
-        if constexpr (kTile == 1) _tile_loadd(1, from, row_bytes);
-        if constexpr (kTile == 2) _tile_loadd(2, from, row_bytes);
-        if constexpr (kTile == 3) _tile_loadd(3, from, row_bytes);
         if constexpr (kTile == 4) _tile_loadd(4, from, row_bytes);
         if constexpr (kTile == 5) _tile_loadd(5, from, row_bytes);
         if constexpr (kTile == 6) _tile_loadd(6, from, row_bytes);

@@ -115,14 +115,14 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def draw(name: str, seed: int, largest: int) -> Tensor:
-    """One matrix of a family: random shape with sides in [1, largest], random scale, rounded to a random dtype."""
+def draw(name: str, seed: int, smallest: int, largest: int) -> Tensor:
+    """One matrix of a family: log-uniform sides in [smallest, largest], random scale, rounded to a random dtype."""
     rng = np.random.default_rng([seed, *name.encode()])
-    rows, columns = (int(side) for side in np.exp(rng.uniform(0, np.log(largest + 1), 2)))
+    rows, columns = (int(side) for side in np.exp(rng.uniform(np.log(smallest), np.log(largest + 1), 2)))
     matrix = FAMILIES[name](rng, max(rows, 1), max(columns, 1))
     dtype = [torch.float64, torch.float32, torch.bfloat16, torch.float16][int(rng.integers(4))]
     if dtype != torch.float16:
         matrix = matrix * 10.0 ** rng.uniform(-30, 30)
     else:
-        matrix = matrix / np.abs(matrix).max()
+        matrix = matrix / max(np.abs(matrix).max(), 1e-300)
     return torch.from_numpy(np.ascontiguousarray(matrix)).to(dtype)

@@ -4,43 +4,81 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from spectrum_fast.cli import compare, doctor, scan, select
-from spectrum_fast.cli.consoles import err
+from spectrum_fast.cli.consoles import say
 from spectrum_fast.errors import SpectrumFastError
+from spectrum_fast.version import __version__
 
 EXIT_DONE = 0
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
+HELP = """Find out which weight matrices of a model carry signal, and train only those.
+
+\b
+Example: spectrum-fast scan MODEL --out scan.json
+         spectrum-fast select scan.json --top-percent 25 -o selection.json
+
+\b
+Exit codes: 0 done; 1 some tensors failed (named); 2 bad usage or input."""
+
+
+class _Commands(TyperGroup):
+    """The group of commands; what a command raises on purpose ends here."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Run a command and turn its errors into an exit code."""
+        try:
+            return super().invoke(ctx)  # pyright: ignore[reportArgumentType]
+        except SpectrumFastError as error:
+            say(f"error: {error}", style="bold red")
+            raise typer.Exit(EXIT_USAGE) from error
+        except KeyboardInterrupt as interrupt:
+            say("interrupted: no file is left half-written")
+            raise typer.Exit(EXIT_INTERRUPTED) from interrupt
+        except BrokenPipeError as error:
+            # The reader of our stdout went away (`| head`): nothing to report, and nothing more to flush.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(EXIT_DONE) from error
+
+
 app = typer.Typer(
     name="spectrum-fast",
-    help="Find out which weight matrices of a model carry signal, and train only those.",
+    cls=_Commands,
+    help=HELP,
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(help=scan.HELP)(scan.scan)
 app.command(help=select.HELP)(select.select)
-app.command(help=compare.HELP)(compare.compare)
-app.command(help=doctor.HELP)(doctor.doctor)
+app.command(help=compare.HELP, short_help="Compare two scans.")(compare.compare)
+app.command(help=doctor.HELP, short_help="Show what this machine offers.")(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit(EXIT_DONE)
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    try:
-        app()
-    except SpectrumFastError as error:
-        err.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(EXIT_USAGE)
-    except KeyboardInterrupt:
-        err.print("interrupted; no file was written", markup=False)
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our stdout went away (`| head`): nothing to report, and nothing more to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_DONE)
+    app(prog_name="spectrum-fast")

@@ -7,19 +7,20 @@ from typing import Annotated
 
 import typer
 
-from spectrum_fast.cli.consoles import out
+from spectrum_fast.cli.consoles import show
 from spectrum_fast.report.comparison import comparison_table
 from spectrum_fast.selection.scan_result import load_scan
 
 HELP = """Compare two scans: score differences, rank correlation, selection overlap.
 
+\b
 Example: spectrum-fast compare base.json instruct.json"""
 
 
 def compare(
-    scan_a: Annotated[Path, typer.Argument(help="First scan file.")],
-    scan_b: Annotated[Path, typer.Argument(help="Second scan file.")],
-    top_percent: Annotated[float, typer.Option(help="Share of each type for the overlap.")] = 25.0,
+    scan_a: Annotated[Path, typer.Argument(metavar="SCAN_A", help="First scan file.")],
+    scan_b: Annotated[Path, typer.Argument(metavar="SCAN_B", help="Second scan file.")],
+    top_percent: Annotated[float, typer.Option(metavar="P", help="Share of each type for the overlap.")] = 25.0,
 ) -> None:
     """Compare and print."""
-    out.print(comparison_table(load_scan(scan_a).compare(load_scan(scan_b), top_percent)))
+    show(comparison_table(load_scan(scan_a).compare(load_scan(scan_b), top_percent)))

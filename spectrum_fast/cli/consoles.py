@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+import sys
+
+from rich.console import Console, RenderableType
 
 err = Console(stderr=True)
 out = Console()
 WIDE_COLUMNS = 120
 """From this width on, tables show names as well as figures."""
+
+
+def show(renderable: RenderableType) -> None:
+    """Write a table or text to stdout; in a pipe without the blanks that fill a terminal's lines.
+
+    Raises:
+        BrokenPipeError: nobody reads stdout any more.
+    """
+    with out.capture() as capture:
+        out.print(renderable)
+    text = capture.get()
+    if not out.is_terminal:
+        text = "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def say(text: str, style: str | None = None) -> None:
+    """Write words for a person to stderr, as they are: no markup, no wrapping."""
+    err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Column
 
 _LINE_SECONDS = 10.0
 """Seconds between two lines where stderr is no terminal."""
@@ -56,6 +57,7 @@ class ScanMeter:
         self._quiet = quiet
         self._task = None
         self._last_line = time.monotonic()
+        self._last_step: Step | None = None
 
     def __enter__(self) -> ScanMeter:
         if self._bar is not None:
@@ -68,9 +70,13 @@ class ScanMeter:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        step = self._last_step
+        if not self._quiet and step is not None and step.done == step.total:
+            self._say(f"scanned {step.total} modules, {format_bytes(step.total_bytes)} in {_seconds(step)}")
 
     def __call__(self, step: Step) -> None:
         """Show one step."""
+        self._last_step = step
         if self._bar is not None and self._task is not None:
             self._bar.update(
                 self._task,
@@ -81,29 +87,52 @@ class ScanMeter:
             )
         elif not self._quiet:
             now = time.monotonic()
-            if step.done == step.total or now - self._last_line >= _LINE_SECONDS:
+            if step.done < step.total and now - self._last_line >= _LINE_SECONDS:
                 self._last_line = now
-                self._console.print(format_line(step), highlight=False, soft_wrap=True)
+                self._say(format_line(step))
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def format_line(step: Step) -> str:
     """One line for logs: modules, bytes, rate and time left."""
-    rate = step.done_bytes / step.elapsed_seconds if step.elapsed_seconds > 0 else 0.0
-    left = (step.total_bytes - step.done_bytes) / rate if rate > 0 else 0.0
-    return (
-        f"scanned {step.done}/{step.total} modules, {step.done_bytes / 1e9:.2f}/{step.total_bytes / 1e9:.2f} GB, "
-        f"{rate / 1e9:.2f} GB/s, {step.elapsed_seconds:.0f} s, {left:.0f} s left"
+    line = (
+        f"scanned {step.done}/{step.total} modules, {format_bytes(step.done_bytes)} of "
+        f"{format_bytes(step.total_bytes)} in {_seconds(step)}"
     )
+    if step.done_bytes and step.elapsed_seconds > 0:
+        rate = step.done_bytes / step.elapsed_seconds
+        left_seconds = (step.total_bytes - step.done_bytes) / rate
+        line += f", {format_bytes(rate)}/s, about {left_seconds:.0f} s left"
+    return line
+
+
+def format_bytes(count: float) -> str:
+    """A size in decimal units, as disks and networks state it.
+
+    >>> format_bytes(999), format_bytes(217_088), format_bytes(141_107_412_992)
+    ('999 B', '217 kB', '141 GB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _seconds(step: Step) -> str:
+    return f"{step.elapsed_seconds:.1f} s" if step.elapsed_seconds < 10 else f"{step.elapsed_seconds:.0f} s"
 
 
 def _make_bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[module]}"),
+        TextColumn("{task.fields[module]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
         console=console,
         transient=True,
     )

@@ -1,66 +1,83 @@
-"""A scan as a person reads it in a terminal: one line a group, the best and the worst of each."""
+"""A scan as a person reads it in a terminal: one line a module type, the best and the worst of each."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from spectrum_fast.checkpoint.naming import merged_experts_type
+from spectrum_fast.report.layout import plain_table, shorten_list
 from spectrum_fast.scoring.records import ModuleScore, ScanRecord
 from spectrum_fast.selection.ranking import rank_modules
 from spectrum_fast.selection.records import Selection
 
-_TYPE_WIDTH = 26
+_NOISE_FREE = "inf"
 
 
 def scan_table(scan: ScanRecord, selection: Selection | None = None, *, wide: bool = False) -> RenderableType:
-    """One line a module type: how many modules, score range, best and worst module, how many the selection takes.
+    """One line a module type: how many modules, how many the selection takes, score range; fits 80 columns.
+
+    Experts of one projection share a line (``mlp.experts.*.down_proj``), whatever grouping selects them.
 
     Args:
         scan: what to show.
         selection: made from it; adds a column.
         wide: name the best module of each type; needs about 120 columns.
     """
-    table = Table(box=box.SIMPLE_HEAD, title=_title(scan, selection), title_justify="left", pad_edge=False)
-    table.add_column("type", overflow="fold", min_width=_TYPE_WIDTH)
-    for heading in ("modules", "shape", "best", "median", "worst"):
-        table.add_column(heading, justify="right")
-    if wide:
-        table.add_column("best module", overflow="fold")
-    if selection is not None:
-        table.add_column("taken", justify="right")
-    taken = dict.fromkeys(scan.by_type(), 0)
-    always = set(selection.always) if selection is not None else set()
-    for module in selection.modules if selection is not None else ():
-        taken[module.type] = taken.get(module.type, 0) + 1
-    for name, modules in scan.by_type().items():
-        ranked = rank_modules(modules)
-        row = [
-            name,
-            str(len(modules)),
-            _shapes(modules),
-            format_score(ranked[0]),
-            format_score(ranked[len(ranked) // 2]),
-            format_score(ranked[-1]),
-        ]
-        if wide:
-            row.append(ranked[0].name)
-        if selection is not None:
-            row.append("always" if any(module.name in always for module in modules) else str(taken[name]))
-        table.add_row(*row)
-    return Group(table, *(Text(line) for line in _remarks(scan)))
+    parts: list[RenderableType] = [Text(_title(scan, selection)), Text("")]
+    if scan.modules:
+        parts += [_score_table(scan, selection, wide), Text("")]
+    return Group(*parts, *(Text(line) for line in _remarks(scan, selection)))
 
 
 def format_score(module: ModuleScore) -> str:
-    """Four significant digits, or the word for a module without noise."""
-    return "noise-free" if module.snr is None else f"{module.snr:.4g}"
+    """Four significant digits; ``inf`` for a module without noise."""
+    return _NOISE_FREE if module.snr is None else f"{module.snr:.4g}"
+
+
+def _score_table(scan: ScanRecord, selection: Selection | None, wide: bool) -> Table:
+    table = plain_table()
+    table.add_column("type", overflow="fold")
+    table.add_column("modules", justify="right")
+    if selection is not None:
+        table.add_column("taken", justify="right")
+    for heading in ("shape", "best", "median", "worst"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    if wide:
+        table.add_column("best module", overflow="fold")
+    taken = {module.name for module in selection.modules} if selection is not None else set()
+    always = set(selection.always) if selection is not None else set()
+    for name, modules in _by_shown_type(scan).items():
+        ranked = rank_modules(modules)
+        row = [name, str(len(modules))]
+        if selection is not None:
+            row.append(_taken(modules, taken, always))
+        row += [_shapes(modules), *(format_score(ranked[place]) for place in (0, len(ranked) // 2, -1))]
+        if wide:
+            row.append(ranked[0].name)
+        table.add_row(*row)
+    return table
+
+
+def _by_shown_type(scan: ScanRecord) -> dict[str, list[ModuleScore]]:
+    groups: dict[str, list[ModuleScore]] = {}
+    for module in scan.modules:
+        groups.setdefault(merged_experts_type(module.type), []).append(module)
+    return groups
+
+
+def _taken(modules: Sequence[ModuleScore], taken: set[str], always: set[str]) -> str:
+    if any(module.name in always for module in modules):
+        return "always"
+    return str(sum(module.name in taken for module in modules))
 
 
 def _title(scan: ScanRecord, selection: Selection | None) -> str:
-    title = f"{scan.model}: {len(scan.modules)} modules, criterion {scan.criterion}"
+    title = f"{scan.model}: {len(scan.modules)} modules scored, criterion {scan.criterion}"
     if selection is not None and selection.top_percent is not None:
         title += f", top {selection.top_percent:g} % of each type"
     return title
@@ -73,20 +90,34 @@ def _shapes(modules: Sequence[ModuleScore]) -> str:
     return "x".join(str(extent) for extent in next(iter(shapes)))
 
 
-def _remarks(scan: ScanRecord) -> list[str]:
-    """Whatever a table of scores does not show: failures, ties, what was left out, how exact the scores are."""
-    remarks = [f"{copy} is tied to {original} and was scored once" for copy, original in scan.ties.items()]
+def _remarks(scan: ScanRecord, selection: Selection | None) -> list[str]:
+    """What a table of scores does not show: accuracy, ties, what was left out, what failed."""
+    remarks = []
+    if selection is not None:
+        undecided = [group.name for group in selection.groups if group.undecided]
+        if undecided:
+            remarks.append(f"tied at the cut, taken in the order of names: {shorten_list(undecided)}")
+    noise_free = sum(module.noise_free for module in scan.modules)
+    if noise_free:
+        remarks.append(f"{_NOISE_FREE}: {noise_free} noise-free modules, no singular value below the threshold")
     bounds = [module.error_bound for module in scan.modules if module.error_bound is not None]
     if bounds:
-        methods: dict[str, int] = {}
-        for module in scan.modules:
-            methods[module.method or "unknown"] = methods.get(module.method or "unknown", 0) + 1
+        methods = Counter(module.method or "unknown" for module in scan.modules)
         used = ", ".join(f"{count} by {method}" for method, count in methods.items())
-        remarks.append(f"largest error bound {max(bounds):.1e} of the score; {used}")
+        remarks.append(f"largest relative error bound {max(bounds):.1e}; {used}")
+    if scan.ties:
+        pairs = [f"{copy} = {original}" for copy, original in scan.ties.items()]
+        remarks.append(f"equal tensors, scored once: {shorten_list(pairs)}")
     if scan.skipped:
-        reasons: dict[str, int] = {}
-        for _, reason in scan.skipped:
-            reasons[reason] = reasons.get(reason, 0) + 1
-        remarks.append("not scored: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items()))
-    remarks += [f"FAILED {failure.name}: {failure.message}" for failure in scan.failures]
+        reasons = Counter(reason for _, reason in scan.skipped)
+        remarks.append("not scored: " + shorten_list([f"{count} {reason}" for reason, count in reasons.most_common()]))
+    remarks += [f"note: {note}" for note in _notes(scan)]
+    if scan.failures:
+        names = shorten_list([failure.name for failure in scan.failures])
+        remarks.append(f"FAILED, no score: {len(scan.failures)} tensors: {names}")
     return remarks
+
+
+def _notes(scan: ScanRecord) -> list[str]:
+    notes = scan.provenance.get("notes", ())
+    return [str(note) for note in notes] if isinstance(notes, (list, tuple)) else []

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
+from typing import cast
 
 import torch
 
-from spectrum_fast.checkpoint import Checkpoint, TensorRef, open_checkpoint
-from spectrum_fast.checkpoint.duplicates import find_ties, tied_head_note
+from spectrum_fast.checkpoint import TensorRef, open_checkpoint
 from spectrum_fast.checkpoint.naming import module_name, natural_key
 from spectrum_fast.errors import BackendUnavailableError, TensorError, UnsupportedDtypeError, UsageError
 from spectrum_fast.ops.dispatch import choose_backend, set_threads
@@ -22,7 +23,7 @@ from spectrum_fast.scoring.criteria import find_criterion
 from spectrum_fast.scoring.measure import score_module
 from spectrum_fast.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.selection.scan_result import Scan
-from spectrum_fast.spectra.engine import DEFAULT_TOLERANCE, compute_spectrum
+from spectrum_fast.spectra.engine import DEFAULT_TOLERANCE, METHODS, PRECISIONS, compute_spectrum
 from spectrum_fast.spectra.record import Spectrum
 from spectrum_fast.stream import LoadedTensor, stream_tensors
 from spectrum_fast.version import __version__
@@ -90,7 +91,7 @@ def scan(
         include: shell-style patterns (or ``re:...``) of module names to scan; empty means all.
         exclude: patterns of module names to leave out.
         include_norms: score 1-D tensors too, as one row each, like the reference implementation.
-        threads: CPU threads; None leaves torch's setting.
+        threads: CPU threads of this scan; None leaves torch's setting.
         progress: called after every tensor.
 
     Returns:
@@ -98,47 +99,77 @@ def scan(
 
     Raises:
         CheckpointError: the checkpoint cannot be opened, or changed while being read.
-        UsageError: an option is out of range, or a pattern matches nothing.
+        UsageError: an option is out of range, or nothing is left to score.
+        SelectionError: a pattern matches no tensor.
         BackendUnavailableError: the device was asked for by name and cannot be used.
     """
     rule = find_criterion(criterion)
+    _check_choice("method", method, METHODS)
+    _check_choice("precision", precision, PRECISIONS)
+    if not 0 < tolerance < 1:
+        raise UsageError(f"tolerance: expected a number in (0, 1), found {tolerance!r}")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads: expected at least 1, found {threads}")
     device = _choose_device(device)
-    if threads is not None:
-        if threads < 1:
-            raise UsageError(f"threads must be at least 1, found {threads}")
-        set_threads(threads)
     started = time.perf_counter()
     checkpoint = open_checkpoint(source)
-    ties = find_ties(checkpoint, min_dimensions=1 if include_norms else 2)
-    plan = plan_scan(checkpoint, ties, include=include, exclude=exclude, include_norms=include_norms)
-    outcome = _Outcome(failures=list(plan.refused))
+    plan = plan_scan(checkpoint, include=include, exclude=exclude, include_norms=include_norms)
     compute = partial(compute_spectrum, criterion=rule, method=method, precision=precision, tolerance=tolerance)
-    done_bytes = 0
-    report = progress or (lambda _: None)
-    report(ScanProgress("", 0, len(plan.refs), 0, plan.total_bytes, 0.0))
-    for loaded in stream_tensors(plan.refs):
-        before = time.perf_counter()
-        outcome.read_seconds += loaded.read_seconds
-        _score_into(outcome, loaded, compute)
-        now = time.perf_counter()
-        outcome.compute_seconds += now - before
-        done_bytes += loaded.ref.nbytes
-        done = len(outcome.modules) + len(outcome.failures) - len(plan.refused)
-        report(
-            ScanProgress(
-                module_name(loaded.ref.name), done, len(plan.refs), done_bytes, plan.total_bytes, now - started
-            )
-        )
-    elapsed = time.perf_counter() - started
+    with _thread_count(threads) as threads_used:
+        outcome = _score_all(plan, compute, progress or (lambda _: None), started)
     return Scan(
         model=checkpoint.name,
         criterion=rule.name,
         modules=tuple(sorted(outcome.modules, key=lambda module: natural_key(module.name))),
-        failures=tuple(outcome.failures),
+        failures=tuple(sorted((*plan.refused, *outcome.failures), key=lambda failure: natural_key(failure.name))),
         ties=plan.ties,
         skipped=plan.skipped,
-        provenance=_provenance(checkpoint, plan, outcome, elapsed, method, precision, tolerance, device),
+        provenance={
+            "tool": "spectrum_fast",
+            "version": __version__,
+            "torch": torch.__version__,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "checkpoint": checkpoint.source,
+            "fingerprint": checkpoint.fingerprint,
+            "notes": list(checkpoint.notes),
+            "method": method,
+            "precision": precision,
+            "tolerance": tolerance,
+            "device": device,
+            "backend": choose_backend(device),
+            "threads": threads_used,
+            "bytes_read": plan.total_bytes,
+            "elapsed_seconds": round(time.perf_counter() - started, 3),
+            "read_seconds": round(outcome.read_seconds, 3),
+            "compute_seconds": round(outcome.compute_seconds, 3),
+        },
     )
+
+
+def _score_all(
+    plan: ScanPlan,
+    compute: Callable[[torch.Tensor], Spectrum],
+    report: Callable[[ScanProgress], None],
+    started: float,
+) -> _Outcome:
+    """Read, score and forget every tensor of the plan, in file order."""
+    outcome = _Outcome()
+    total, done, done_bytes = len(plan.refs), 0, 0
+    report(ScanProgress("", 0, total, 0, plan.total_bytes, time.perf_counter() - started))
+    # No enumerate: it would keep the last tensor alive while the next one is read.
+    with closing(cast("Generator[LoadedTensor, None, None]", stream_tensors(plan.refs))) as stream:
+        for loaded in stream:
+            before = time.perf_counter()
+            _score_into(outcome, loaded, compute)
+            now = time.perf_counter()
+            outcome.read_seconds += loaded.read_seconds
+            outcome.compute_seconds += now - before
+            done += 1
+            done_bytes += loaded.ref.nbytes
+            name = module_name(loaded.ref.name)
+            del loaded  # nor must this name
+            report(ScanProgress(name, done, total, done_bytes, plan.total_bytes, now - started))
+    return outcome
 
 
 def _score_into(outcome: _Outcome, loaded: LoadedTensor, compute: Callable[[torch.Tensor], Spectrum]) -> None:
@@ -146,21 +177,23 @@ def _score_into(outcome: _Outcome, loaded: LoadedTensor, compute: Callable[[torc
     ref = loaded.ref
     try:
         found = compute(loaded.tensor)
-    except (TensorError, UnsupportedDtypeError) as error:
-        kind = "unsupported" if isinstance(error, UnsupportedDtypeError) else "values"
-        outcome.failures.append(_failure(ref, kind, str(error)))
-        return
-    if not math.isfinite(found.error_bound):
-        outcome.failures.append(
-            _failure(
-                ref,
-                "accuracy",
-                f"the score cannot be told from rounding ({found.method}: {found.reason}); the matrix is too near to "
-                "rank-deficient for its noise sum to be known",
-            )
-        )
-        return
-    outcome.modules.append(score_module(ref, found))
+        if math.isfinite(found.error_bound):
+            outcome.modules.append(score_module(ref, found))
+        else:
+            outcome.failures.append(_failure(ref, "accuracy", _unknown_score(found)))
+    except UnsupportedDtypeError as error:
+        outcome.failures.append(_failure(ref, "unsupported", str(error)))
+    except TensorError as error:
+        outcome.failures.append(_failure(ref, "values", str(error)))
+    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
+        outcome.failures.append(_failure(ref, "numeric", f"LAPACK gave up: {error}; try another method"))
+
+
+def _unknown_score(found: Spectrum) -> str:
+    return (
+        f"the score cannot be told from rounding ({found.method}: {found.reason}); the matrix is too near to "
+        "rank-deficient for its noise sum to be known"
+    )
 
 
 def _failure(ref: TensorRef, kind: str, message: str) -> ScanFailure:
@@ -173,43 +206,31 @@ def _failure(ref: TensorRef, kind: str, message: str) -> ScanFailure:
     )
 
 
+def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UsageError(f"unknown {option} {value!r}: expected one of {', '.join(choices)}")
+
+
 def _choose_device(device: str) -> str:
-    if device not in DEVICES:
-        raise UsageError(f"unknown device {device!r}: expected one of {', '.join(DEVICES)}")
+    _check_choice("device", device, DEVICES)
     if device == "cuda":
+        found = "a GPU, but this version has" if torch.cuda.is_available() else "no usable GPU, and this version has"
         raise BackendUnavailableError(
-            "device 'cuda': this version has no GPU kernels, only the CPU engine; use --device cpu (or auto)"
+            f"device 'cuda': expected a GPU and kernels for it, found {found} only the CPU engine; "
+            "use --device cpu, or leave the option out"
         )
     return "cpu"
 
 
-def _provenance(
-    checkpoint: Checkpoint,
-    plan: ScanPlan,
-    outcome: _Outcome,
-    elapsed: float,
-    method: str,
-    precision: str,
-    tolerance: float,
-    device: str,
-) -> dict[str, object]:
-    head_note = tied_head_note(checkpoint.tensors, checkpoint.config)
-    return {
-        "tool": "spectrum_fast",
-        "version": __version__,
-        "torch": torch.__version__,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "source": checkpoint.source,
-        "fingerprint": checkpoint.fingerprint,
-        "notes": [*checkpoint.notes, *([head_note] if head_note else [])],
-        "method": method,
-        "precision": precision,
-        "tolerance": tolerance,
-        "device": device,
-        "backend": choose_backend(device),
-        "threads": torch.get_num_threads(),
-        "bytes_read": plan.total_bytes,
-        "elapsed_seconds": round(elapsed, 3),
-        "read_seconds": round(outcome.read_seconds, 3),
-        "compute_seconds": round(outcome.compute_seconds, 3),
-    }
+@contextmanager
+def _thread_count(threads: int | None) -> Iterator[int]:
+    """Compute on this many CPU threads, and on as many as before afterwards; gives the number in use."""
+    if threads is None:
+        yield torch.get_num_threads()
+        return
+    before = torch.get_num_threads()
+    set_threads(threads)
+    try:
+        yield threads
+    finally:
+        set_threads(before)

@@ -154,7 +154,7 @@ def _to_spectrum(shape: tuple[int, int], criterion: Criterion, attempt: Attempt,
     return Spectrum(
         shape=shape,
         criterion=criterion.name,
-        snr=None if noise_free else criterion.score(signal_sum, noise_sum, s_max, threshold),
+        snr=None if noise_sum == 0.0 else criterion.score(signal_sum, noise_sum, s_max, threshold),
         noise_free=noise_free,
         s_max=s_max,
         s_min=f.statistics.s_min * scale,

@@ -43,8 +43,8 @@ class Functionals:
 
     def score_error(self) -> float:
         """Bound on the relative error of ``signal_sum / noise_sum / s_max``; infinite where nothing can be said."""
-        if self.n_noise == 0 and self.n_undecided == 0:
-            return 0.0  # noise-free for certain: there is no ratio whose error could be stated
+        if self.n_undecided == 0 and (self.n_noise == 0 or self.n_signal == 0):
+            return 0.0  # for certain noise-free, or a score of exactly zero
         undecided = self.n_undecided * self.threshold
         noise = self.noise_error + undecided
         if noise >= self.noise_sum or self.signal_sum <= 0 or self.statistics.s_max <= self.s_max_error:

@@ -49,7 +49,8 @@ class Spectrum:
     Attributes:
         shape: rows and columns of the matrix.
         criterion: name of the rule behind ``threshold`` and ``snr``.
-        snr: the score; None when the noise set is empty (``noise_free``): there is nothing to divide by.
+        snr: the score; None when the noise set is empty (``noise_free``), for there is nothing to divide by, or when
+            it cannot be told whether it is empty (``error_bound`` is infinite).
         noise_free: no value (or only exact zeros) lies at or below the threshold, so the ratio has no finite value.
         s_max: largest singular value.
         s_min: smallest singular value.
