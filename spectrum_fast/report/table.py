@@ -19,13 +19,13 @@ _NOISE_FREE = "inf"
 
 
 def scan_table(scan: ScanRecord, selection: Selection | None = None, *, wide: bool = False) -> RenderableType:
-    """One line a module type: how many modules, how many the selection takes, score range; fits 80 columns.
+    """One line a module type: how many modules, how many of them the selection takes, scores; fits 80 columns.
 
     Experts of one projection share a line (``mlp.experts.*.down_proj``), whatever grouping selects them.
 
     Args:
         scan: what to show.
-        selection: made from it; adds a column.
+        selection: made from it; ``taken`` says how many it takes of how many.
         wide: name the best module of each type; needs about 120 columns.
     """
     parts: list[RenderableType] = [Text(_title(scan, selection)), Text("")]
@@ -42,9 +42,7 @@ def format_score(module: ModuleScore) -> str:
 def _score_table(scan: ScanRecord, selection: Selection | None, wide: bool) -> Table:
     table = plain_table()
     table.add_column("type", overflow="fold")
-    table.add_column("modules", justify="right")
-    if selection is not None:
-        table.add_column("taken", justify="right")
+    table.add_column("modules" if selection is None else "taken", justify="right", no_wrap=True)
     for heading in ("shape", "best", "median", "worst"):
         table.add_column(heading, justify="right", no_wrap=True)
     if wide:
@@ -53,10 +51,8 @@ def _score_table(scan: ScanRecord, selection: Selection | None, wide: bool) -> T
     always = set(selection.always) if selection is not None else set()
     for name, modules in _by_shown_type(scan).items():
         ranked = rank_modules(modules)
-        row = [name, str(len(modules))]
-        if selection is not None:
-            row.append(_taken(modules, taken, always))
-        row += [_shapes(modules), *(format_score(ranked[place]) for place in (0, len(ranked) // 2, -1))]
+        row = [name, str(len(modules)) if selection is None else _taken(modules, taken, always), _shapes(modules)]
+        row += [format_score(ranked[place]) for place in (0, len(ranked) // 2, -1)]
         if wide:
             row.append(ranked[0].name)
         table.add_row(*row)
@@ -73,7 +69,7 @@ def _by_shown_type(scan: ScanRecord) -> dict[str, list[ModuleScore]]:
 def _taken(modules: Sequence[ModuleScore], taken: set[str], always: set[str]) -> str:
     if any(module.name in always for module in modules):
         return "always"
-    return str(sum(module.name in taken for module in modules))
+    return f"{sum(module.name in taken for module in modules)}/{len(modules)}"
 
 
 def _title(scan: ScanRecord, selection: Selection | None) -> str:

@@ -32,8 +32,8 @@ def median_eigenvalue(beta: float) -> float:
     theta = np.linspace(0.0, math.pi, _NODES)
     x = 1 + beta + 2 * math.sqrt(beta) * np.cos(theta)
     sine = np.sin(theta)
-    # At beta = 1, theta = pi the quotient is 0/0 with limit 2; elsewhere x stays positive.
-    density = np.divide(sine * sine, x, out=np.full_like(x, 2.0), where=x > 1e-12) * (2 / math.pi)
+    # At beta = 1, theta = pi the quotient is 0/0 with limit 1; elsewhere x stays positive.
+    density = np.divide(sine * sine, x, out=np.ones_like(x), where=x > 1e-12) * (2 / math.pi)
     step = theta[1]
     # Simpson's rule on each pair of cells, so that the cumulative values at even nodes are accurate to step^4.
     cells = (density[:-2:2] + 4 * density[1:-1:2] + density[2::2]) * (step / 3)
