@@ -84,8 +84,9 @@ void bind_band(nb::module_& m) {
           nb::arg("product") = "auto",
           "band (n x (b + 1)) <- lower band storage of a band matrix with the eigenvalues of the symmetric matrix, of "
           "which only the lower half is read. product: auto, float32 or bf16x3 (float32 matrices only).");
-    m.def("band_kernel", [] { return std::string(choose_band_kernel(Product::automatic).name); },
-          "Name of the kernel that reduces float32 matrices here.");
+    m.def(
+        "band_kernel", [] { return std::string(choose_band_kernel(Product::automatic).name); },
+        "Name of the kernel that reduces float32 matrices here.");
     m.def("reduce_to_band_amx_model", &reduce_to_band_amx_model, nb::arg("matrix").noconvert(),
           nb::arg("band").noconvert(), "For tests: the AMX form on a software model of the tiles (slow).");
 }

@@ -20,11 +20,17 @@ class PanelFactor {
 
     // For panels of up to `rows` rows and exactly `width` columns.
     PanelFactor(Index rows, Index width, int threads)
-        : width_(width), cols_((width + kRowStep - 1) / kRowStep * kRowStep), threads_(threads), v_(rows, cols_), t_(cols_ * cols_),
-          r_(cols_ * cols_), small_(7 * cols_ * cols_), partial_(threads * cols_ * cols_) {}
+        : width_(width),
+          cols_((width + kRowStep - 1) / kRowStep * kRowStep),
+          threads_(threads),
+          v_(rows, cols_),
+          t_(cols_ * cols_),
+          r_(cols_ * cols_),
+          small_(7 * cols_ * cols_),
+          partial_(threads * cols_ * cols_) {}
 
-    const Tall& v() const { return v_; }             // rows above the panel's first are zeros
-    const double* t() const { return t_.data(); }    // cols x cols
+    const Tall& v() const { return v_; }           // rows above the panel's first are zeros
+    const double* t() const { return t_.data(); }  // cols x cols
     double r(Index i, Index j) const { return r_[i * cols_ + j]; }
     Index cols() const { return cols_; }
 
@@ -119,11 +125,11 @@ class PanelFactor {
     }
 
     bool factor_fast(Index blocks, Index lead) {
-        constexpr double dependent = 1e-14;     // a pivot that small against its column is rounding error
+        constexpr double dependent = 1e-14;          // a pivot that small against its column is rounding error
         constexpr double nearly_orthonormal = 1e-2;  // then the second pass is orthonormal to working accuracy
         const Index n = cols_, size = n * n;
-        double *r1 = small_.data(), *r2 = r1 + size, *u = r2 + size, *l_transposed = u + size, *ur = l_transposed + size,
-               *diagonal = ur + size, *signs = diagonal + n;
+        double *r1 = small_.data(), *r2 = r1 + size, *u = r2 + size, *l_transposed = u + size,
+               *ur = l_transposed + size, *diagonal = ur + size, *signs = diagonal + n;
 
         multiply_symmetric(v_, v_, blocks, r1);
         pad_diagonal(r1);
@@ -171,7 +177,8 @@ class PanelFactor {
             double tail = 0;
             for (Index i = top + 1; i < end; ++i) tail += v_.at(i, j) * v_.at(i, j);
             if (tail == 0) continue;
-            const double head = v_.at(top, j), root = __builtin_sqrt(head * head + tail), beta = head >= 0 ? -root : root;
+            const double head = v_.at(top, j), root = __builtin_sqrt(head * head + tail),
+                         beta = head >= 0 ? -root : root;
             tau[j] = (beta - head) / beta;
             const double inverse = 1.0 / (head - beta);
             for (Index i = top + 1; i < end; ++i) v_.at(i, j) *= inverse;

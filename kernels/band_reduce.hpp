@@ -2,7 +2,8 @@
 //   P = Q [R; 0],  Q = I - V T V^T;   Y = A V T,  S = T^T V^T Y,  Z = Y - V S / 2;   A <- Q^T A Q = A - V Z^T - Z V^T.
 //
 // The update with one panel's vectors is put off until the next panel is factored, and then done tile by tile together
-// with that panel's A V: the matrix is read and written once a panel. Only the next panel's own columns are updated first.
+// with that panel's A V: the matrix is read and written once a panel. Only the next panel's own columns are updated
+// first.
 #pragma once
 
 #include <omp.h>
@@ -31,10 +32,16 @@ class BandReduction {
 
   private:
     explicit BandReduction(const BandTask<Number>& task)
-        : task_(task), size_(task.size), width_(task.half_width), threads_(task.size < kThreadedSize ? 1 : omp_get_max_threads()),
-          tiles_(task.size, choose_edge(task.size)), factor_(tiles_.blocks() * tiles_.edge(), clip_width(), threads_),
-          x_(tiles_.blocks() * tiles_.edge(), factor_.cols()), z_(tiles_.blocks() * tiles_.edge(), factor_.cols()),
-          small_(4 * factor_.cols() * factor_.cols()), sweep_(tiles_, factor_.cols(), threads_) {}
+        : task_(task),
+          size_(task.size),
+          width_(task.half_width),
+          threads_(task.size < kThreadedSize ? 1 : omp_get_max_threads()),
+          tiles_(task.size, choose_edge(task.size)),
+          factor_(tiles_.blocks() * tiles_.edge(), clip_width(), threads_),
+          x_(tiles_.blocks() * tiles_.edge(), factor_.cols()),
+          z_(tiles_.blocks() * tiles_.edge(), factor_.cols()),
+          small_(4 * factor_.cols() * factor_.cols()),
+          sweep_(tiles_, factor_.cols(), threads_) {}
 
     // Measured (Zen 5, one thread): 64 is best up to 2048 (20 % against 128), 96 at 4096 (10 % against either).
     static Index choose_edge(Index size) { return size <= 2048 ? 64 : 96; }
@@ -101,9 +108,8 @@ class BandReduction {
         const bool was_pending = pending_;
         const Index updated = was_pending ? updated_ : tiles_.blocks();
 
-        pending_ = factor_.factor(panel_blocks, begin - origin, rows, [&](Index n, double* block) {
-            gather(origin + n * kBlock, begin, column, block);
-        });
+        pending_ = factor_.factor(panel_blocks, begin - origin, rows,
+                                  [&](Index n, double* block) { gather(origin + n * kBlock, begin, column, block); });
         for (Index j = 0; j < width_; ++j)
             for (Index i = 0; i <= j && i < rows; ++i)
                 task_.band[(column + j) * (width_ + 1) + width_ + i - j] = static_cast<Number>(factor_.r(i, j));
@@ -144,8 +150,8 @@ class BandReduction {
         });
     }
 
-    // Over all tiles from block `first` on: the last panel's update where it is still due (columns from block `updated`),
-    // then, if `multiply`, this panel's share of A V.
+    // Over all tiles from block `first` on: the last panel's update where it is still due (columns from block
+    // `updated`), then, if `multiply`, this panel's share of A V.
     void sweep(Index first, Index updated, bool multiply) {
         const Index blocks = tiles_.blocks() - first;
 #pragma omp parallel num_threads(threads_)
@@ -166,7 +172,8 @@ class BandReduction {
     void gather(Index row, Index begin, Index column, double* block) const {
         alignas(64) double rows[kBlock * kStrip], columns[kStrip * kBlock];
         for (Index c = 0; c < width_;) {  // whole strips of the matrix, of which the panel may use a part
-            const Index skip = (column + c) % kStrip, rest = width_ - c, width = rest < kStrip - skip ? rest : kStrip - skip;
+            const Index skip = (column + c) % kStrip, rest = width_ - c,
+                        width = rest < kStrip - skip ? rest : kStrip - skip;
             const Number* from = tiles_.column(row, column + c - skip);
             for (Index i = 0; i < kBlock * kStrip; ++i) rows[i] = static_cast<double>(from[i]);
             for (Index i = 0; i < (begin - row) * kStrip && i < kBlock * kStrip; ++i) rows[i] = 0;

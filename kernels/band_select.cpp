@@ -8,7 +8,8 @@
 BandKernel choose_band_kernel(Product product) {
 #if defined(__x86_64__)
     const CpuFeatures& cpu = cpu_features();
-    // Three bfloat16 products beat one of float32 on AMX (about 16 times the multiplications), not on AVX512-BF16 (twice).
+    // Three bfloat16 products beat one of float32 on AMX (about 16 times the multiplications), not on AVX512-BF16
+    // (twice).
     if (product != Product::float32 && amx_is_sound()) return {"amx-bf16x3", reduce_split_amx, reduce_float64_avx512};
     if (product == Product::bf16x3) {
         if (!cpu.avx512_bf16)

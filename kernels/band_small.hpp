@@ -1,7 +1,7 @@
 // Factorisations of small float64 matrices (at most as wide as the band), row-major with `n` columns, one thread.
 //
-// `n` is a multiple of 8, and triangular matrices hold zeros in their other half: rows are worked on in whole vectors of
-// 8, from the last multiple of 8 before the first column that matters.
+// `n` is a multiple of 8, and triangular matrices hold zeros in their other half: rows are worked on in whole vectors
+// of 8, from the last multiple of 8 before the first column that matters.
 #pragma once
 
 #include "gemm_view.hpp"

@@ -27,7 +27,9 @@ inline std::uint32_t round_to_bfloat16(float x) {
     return (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16;
 }
 
-inline std::uint32_t low_part(float x, std::uint32_t high) { return round_to_bfloat16(x - bit_copy<float>(high << 16)); }
+inline std::uint32_t low_part(float x, std::uint32_t high) {
+    return round_to_bfloat16(x - bit_copy<float>(high << 16));
+}
 
 // The two parts of a square.
 struct SquareParts {
@@ -92,10 +94,16 @@ class SplitSweep {
     using Tiles = TriangleTiles<float, kStrip>;
 
     SplitSweep(const Tiles& tiles, Index cols, int threads)
-        : tiles_(tiles), cols_(cols), strips_((cols + kStrip - 1) / kStrip), rows_(tiles.blocks() * tiles.edge()),
-          squares_(tiles.edge() / 32), left_{Scratch<Pair>(vector_pairs()), Scratch<Pair>(vector_pairs())},
-          right_{Scratch<Pair>(vector_pairs()), Scratch<Pair>(vector_pairs())}, factor_(vector_pairs() / 2),
-          split_(threads * 4 * squares_ * squares_ * kSquare), sums_(rows_, cols, threads) {}
+        : tiles_(tiles),
+          cols_(cols),
+          strips_((cols + kStrip - 1) / kStrip),
+          rows_(tiles.blocks() * tiles.edge()),
+          squares_(tiles.edge() / 32),
+          left_{Scratch<Pair>(vector_pairs()), Scratch<Pair>(vector_pairs())},
+          right_{Scratch<Pair>(vector_pairs()), Scratch<Pair>(vector_pairs())},
+          factor_(vector_pairs() / 2),
+          split_(threads * 4 * squares_ * squares_ * kSquare),
+          sums_(rows_, cols, threads) {}
 
     void exchange() { current_ = 1 - current_; }
 

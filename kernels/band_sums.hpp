@@ -15,7 +15,10 @@ class ThreadSums {
 
   public:
     ThreadSums(Index rows, Index cols, int threads)
-        : rows_(rows), cols_(cols), strips_((cols + kStrip - 1) / kStrip), threads_(threads),
+        : rows_(rows),
+          cols_(cols),
+          strips_((cols + kStrip - 1) / kStrip),
+          threads_(threads),
           data_(threads * rows * strips_ * kStrip) {}
 
     Index strips() const { return strips_; }

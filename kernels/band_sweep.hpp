@@ -23,9 +23,13 @@ class Sweep {
     using Tiles = TriangleTiles<Number, kStrip>;
 
     Sweep(const Tiles& tiles, Index cols, int threads)
-        : tiles_(tiles), cols_(cols), column_strips_((cols + kStrip - 1) / kStrip), rows_(tiles.blocks() * tiles.edge()),
+        : tiles_(tiles),
+          cols_(cols),
+          column_strips_((cols + kStrip - 1) / kStrip),
+          rows_(tiles.blocks() * tiles.edge()),
           vectors_{Scratch<Number>(rows_ * 2 * cols), Scratch<Number>(rows_ * 2 * cols)},
-          right_(rows_ * column_strips_ * kStrip), sums_(rows_, cols, threads) {}
+          right_(rows_ * column_strips_ * kStrip),
+          sums_(rows_, cols, threads) {}
 
     // Keeps the V and Z of the last panel for updates that are still due; what follows is set for the next one.
     void exchange() { current_ = 1 - current_; }
@@ -55,7 +59,8 @@ class Sweep {
             const Number* right = vectors + strip_offset(block_col * edge + c) + half;
             for (Index r = 0; r < edge; r += kRows) {
                 const Number* left = vectors + strip_offset(block_row * edge + r) + r % kStrip;
-                Kernel::template multiply<1, kStrip, true>(2, cols_, left, half, right, -half, tile + c * edge + r * kStrip);
+                Kernel::template multiply<1, kStrip, true>(2, cols_, left, half, right, -half,
+                                                           tile + c * edge + r * kStrip);
             }
         }
     }
@@ -88,7 +93,8 @@ class Sweep {
     void set_vectors(Index row, const double* block, Index which) const {
         constexpr Index run = kBlock < kStrip ? kBlock : kStrip;
         for (Index r = 0; r < kBlock; r += run) {
-            Number* to = vectors_[current_].data() + strip_offset(row + r) + which * cols_ * kStrip + (row + r) % kStrip;
+            Number* to =
+                vectors_[current_].data() + strip_offset(row + r) + which * cols_ * kStrip + (row + r) % kStrip;
             for (Index c = 0; c < cols_; ++c)
                 for (Index i = 0; i < run; ++i) to[c * kStrip + i] = static_cast<Number>(block[c * kBlock + r + i]);
         }

@@ -1,7 +1,7 @@
 // The matrix under reduction: the lower half in square tiles, so that a sweep reads and writes memory in order.
 //
-// Tile (I, J), I >= J, holds rows I * edge.. and columns J * edge.., in strips of kStrip columns: element (r, c) lies at
-// tile[c / kStrip * edge * kStrip + r * kStrip + c % kStrip]. A strip is at once a right operand of the micro-kernel
+// Tile (I, J), I >= J, holds rows I * edge.. and columns J * edge.., in strips of kStrip columns: element (r, c) lies
+// at tile[c / kStrip * edge * kStrip + r * kStrip + c % kStrip]. A strip is at once a right operand of the micro-kernel
 // (depth = rows), a left one read along its rows, and a transposed left one read along its columns.
 // Tiles on the diagonal are held whole; rows and columns past the end are zeros.
 #pragma once
@@ -15,7 +15,10 @@ template <class T, Index kStrip>
 class TriangleTiles {
   public:
     TriangleTiles(Index size, Index edge)
-        : size_(size), edge_(edge), blocks_((size + edge - 1) / edge), data_(blocks_ * (blocks_ + 1) / 2 * edge * edge) {}
+        : size_(size),
+          edge_(edge),
+          blocks_((size + edge - 1) / edge),
+          data_(blocks_ * (blocks_ + 1) / 2 * edge * edge) {}
 
     Index size() const { return size_; }
     Index edge() const { return edge_; }
@@ -43,7 +46,9 @@ class TriangleTiles {
                 }
                 for (Index c = 0; c < kStrip; ++c) {
                     const bool inside = row < size_ && col + c < size_;
-                    to[c] = !inside ? T{} : col + c <= row ? matrix[row * size_ + col + c] : matrix[(col + c) * size_ + row];
+                    to[c] = !inside          ? T{}
+                            : col + c <= row ? matrix[row * size_ + col + c]
+                                             : matrix[(col + c) * size_ + row];
                 }
             }
         }

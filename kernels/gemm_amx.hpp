@@ -1,9 +1,9 @@
 // The bfloat16 micro-kernel on AMX tiles: a 32 x 32 block of C in 2 x 2 tiles of 16 x 16 float32.
 //
-// Written against a `Tiles` policy with the instructions it needs: the processor's (gemm_amx.cpp) or a software model of
-// them (gemm_amx_model.cpp), so that the kernel, its packing and the driver run under test on any machine.
-// The right operand is packed in pairs (pack_pairs: the layout that tdpbf16ps wants of its second source). The left one
-// is packed in blocks of 16 pairs: element (row r, pair p) of a strip lies at left[p / 16 * 512 + r * 16 + p % 16].
+// Written against a `Tiles` policy with the instructions it needs: the processor's (gemm_amx.cpp) or a software model
+// of them (gemm_amx_model.cpp), so that the kernel, its packing and the driver run under test on any machine. The right
+// operand is packed in pairs (pack_pairs: the layout that tdpbf16ps wants of its second source). The left one is packed
+// in blocks of 16 pairs: element (row r, pair p) of a strip lies at left[p / 16 * 512 + r * 16 + p % 16].
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,8 @@ struct TileKernel {
     static constexpr bool kTwoPackings = true;
 
     // C (32 x 32, contiguous) += sum over t < count of A_t B_t, `depth` pairs each, a multiple of 16.
-    static inline void multiply_terms(Index count, Index depth, const Packed* const* a, const Packed* const* b, float* c) {
+    static inline void multiply_terms(Index count, Index depth, const Packed* const* a, const Packed* const* b,
+                                      float* c) {
         // Summed apart, so that C gathers sums of blocks rather than single products.
         alignas(64) float block[kRows * kStrip];
         zero_sums();
@@ -79,8 +80,11 @@ template <class Tiles>
 struct TilePacker {
     using Kernel = TileKernel<Tiles>;
     static constexpr Index kColumns = 2;
-    static Index depth(Index cols) { return (cols + 2 * Kernel::kDepthStep - 1) / (2 * Kernel::kDepthStep) * Kernel::kDepthStep; }
-    static void pack(const MatrixView& view, Index row, Index col, Index depth, std::uint32_t* left, std::uint32_t* right) {
+    static Index depth(Index cols) {
+        return (cols + 2 * Kernel::kDepthStep - 1) / (2 * Kernel::kDepthStep) * Kernel::kDepthStep;
+    }
+    static void pack(const MatrixView& view, Index row, Index col, Index depth, std::uint32_t* left,
+                     std::uint32_t* right) {
         pack_pairs<Kernel::kStrip>(view, row, col, depth, right);
         Kernel::pack_left(depth, right, left);
     }

@@ -30,8 +30,7 @@ class ModelTiles {
 
     template <int kTile>  // tilestored
     static void store(void* to, Index row_bytes) {
-        for (int r = 0; r < 16; ++r)
-            std::memcpy(static_cast<char*>(to) + r * row_bytes, registers()[kTile].row[r], 64);
+        for (int r = 0; r < 16; ++r) std::memcpy(static_cast<char*>(to) + r * row_bytes, registers()[kTile].row[r], 64);
     }
 
     // tdpbf16ps: sum[m][n] += left[m][2k] right[k][2n] + left[m][2k + 1] right[k][2n + 1]

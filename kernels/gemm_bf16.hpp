@@ -27,7 +27,8 @@ struct PairKernel {
     };
 
     // C (kRows x kStrip, contiguous) += sum over t < count of A_t B_t, `depth` pairs each.
-    static inline void multiply_terms(Index count, Index depth, const Packed* const* a, const Packed* const* b, float* c) {
+    static inline void multiply_terms(Index count, Index depth, const Packed* const* a, const Packed* const* b,
+                                      float* c) {
         __m512 sum[kRows][2];
 #pragma GCC unroll 16
         for (Index i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();

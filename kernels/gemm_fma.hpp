@@ -18,7 +18,7 @@ struct FmaKernel {
     static constexpr Index kRows = kBlockRows;
     static constexpr Index kLanes = kVectorBytes / static_cast<Index>(sizeof(T));
     static constexpr Index kStrip = 2 * kLanes;
-    static constexpr Index kDepthStep = 1;        // the packed depth is a multiple of this
+    static constexpr Index kDepthStep = 1;       // the packed depth is a multiple of this
     static constexpr bool kTwoPackings = false;  // left and right operands share one packing
 
     struct Session {  // what a thread sets up before it multiplies: nothing
@@ -33,7 +33,8 @@ struct FmaKernel {
     static inline void multiply(Index outer, Index inner, const T* a, Index a_outer, const T* b, Index b_outer, T* c) {
         if constexpr (kSubtract) {
             // The update of a big matrix finds C in memory: fetch it meanwhile, and the block that follows it.
-            for (Index i = 0; i < 2 * kRows * kStrip; i += 64 / static_cast<Index>(sizeof(T))) __builtin_prefetch(c + i, 1);
+            for (Index i = 0; i < 2 * kRows * kStrip; i += 64 / static_cast<Index>(sizeof(T)))
+                __builtin_prefetch(c + i, 1);
         }
         Vector sum[kRows][2] = {};
         for (Index o = 0; o < outer; ++o) {

@@ -98,10 +98,14 @@ void pack_strip(const MatrixView& view, Index row, Index col, Index depth, To* s
 template <class To, Index kStrip>
 void pack_numbers(const MatrixView& view, Index row, Index col, Index depth, To* strip) {
     switch (view.element) {
-        case Element::float64: return pack_strip<ReadFloat64, To, kStrip>(view, row, col, depth, strip);
-        case Element::float32: return pack_strip<ReadFloat32, To, kStrip>(view, row, col, depth, strip);
-        case Element::float16: return pack_strip<ReadFloat16, To, kStrip>(view, row, col, depth, strip);
-        case Element::bfloat16: return pack_strip<ReadBfloat16, To, kStrip>(view, row, col, depth, strip);
+        case Element::float64:
+            return pack_strip<ReadFloat64, To, kStrip>(view, row, col, depth, strip);
+        case Element::float32:
+            return pack_strip<ReadFloat32, To, kStrip>(view, row, col, depth, strip);
+        case Element::float16:
+            return pack_strip<ReadFloat16, To, kStrip>(view, row, col, depth, strip);
+        case Element::bfloat16:
+            return pack_strip<ReadBfloat16, To, kStrip>(view, row, col, depth, strip);
     }
 }
 

@@ -25,10 +25,9 @@ class SymmetricProduct {
     using Packed = typename Kernel::Packed;
     using Sum = typename Kernel::Sum;
     static constexpr Index kStrip = Kernel::kStrip, kRows = Kernel::kRows;
-    static constexpr Index kDepthBlock = 256;           // packed elements: a right strip of 32 KiB, in L1
+    static constexpr Index kDepthBlock = 256;  // packed elements: a right strip of 32 KiB, in L1
     // Packed depth of a slab. A short one costs passes over `out`, a long one memory that the system clears each time.
     static Index choose_slab(Index rows) { return rows > 2048 ? 8 * kDepthBlock : 4 * kDepthBlock; }
-
 
   public:
     // out (view.rows x view.rows, row-major, `stride` elements a row) <- view view^T, both halves.
@@ -40,7 +39,8 @@ class SymmetricProduct {
 
         const Index whole = Packer::depth(view.cols);
         const Index slabs = (whole + choose_slab(rows) - 1) / choose_slab(rows);
-        const Index slab = round_up((whole + slabs - 1) / slabs, kDepthBlock < whole ? kDepthBlock : Kernel::kDepthStep);
+        const Index slab =
+            round_up((whole + slabs - 1) / slabs, kDepthBlock < whole ? kDepthBlock : Kernel::kDepthStep);
 
         Scratch<Packed> right(rows * slab);
         Scratch<Packed> left(Kernel::kTwoPackings ? rows * slab : 0);

@@ -30,7 +30,9 @@ std::string shape_of(std::size_t ndim, const auto& array) {
 
 // The weight as the k x max(m, n) matrix whose rows are multiplied with each other.
 MatrixView orient(const Weight& weight) {
-    if (weight.ndim() != 2) throw nb::value_error(("gram: weight must be a matrix, found shape " + shape_of(weight.ndim(), weight)).c_str());
+    if (weight.ndim() != 2)
+        throw nb::value_error(
+            ("gram: weight must be a matrix, found shape " + shape_of(weight.ndim(), weight)).c_str());
     const Index m = static_cast<Index>(weight.shape(0)), n = static_cast<Index>(weight.shape(1));
     if (m == 0 || n == 0) throw nb::value_error(("gram: weight is empty, shape " + shape_of(2, weight)).c_str());
     // The stride of a dimension of length 1 is meaningless; call it contiguous so that the fast packing serves it.
@@ -42,8 +44,10 @@ MatrixView orient(const Weight& weight) {
 void require_square(const AnyArray& out, Index size) {
     const std::string expected = "(" + std::to_string(size) + ", " + std::to_string(size) + ")";
     if (out.ndim() != 2 || static_cast<Index>(out.shape(0)) != size || static_cast<Index>(out.shape(1)) != size)
-        throw nb::value_error(("gram: out must have shape " + expected + ", found " + shape_of(out.ndim(), out)).c_str());
-    if (size > 1 && (out.stride(1) != 1 || out.stride(0) != size)) throw nb::value_error("gram: out must be contiguous");
+        throw nb::value_error(
+            ("gram: out must have shape " + expected + ", found " + shape_of(out.ndim(), out)).c_str());
+    if (size > 1 && (out.stride(1) != 1 || out.stride(0) != size))
+        throw nb::value_error("gram: out must be contiguous");
 }
 
 void gram(const Weight& weight, const AnyArray& out) {
@@ -54,7 +58,8 @@ void gram(const Weight& weight, const AnyArray& out) {
         const nb::gil_scoped_release release;
         kernel.to_float64(view, static_cast<double*>(out.data()));
     } else if (out.dtype() == nb::dtype<float>()) {
-        if (view.element == Element::float64) throw nb::type_error("gram: a float64 weight needs a float64 out, found float32");
+        if (view.element == Element::float64)
+            throw nb::type_error("gram: a float64 weight needs a float64 out, found float32");
         const nb::gil_scoped_release release;
         kernel.to_float32(view, static_cast<float*>(out.data()));
     } else {
@@ -76,7 +81,8 @@ std::string gram_kernel(const std::string& dtype_name) {
     if (dtype_name == "float32") return choose_gram_kernel(Element::float32).name;
     if (dtype_name == "float16") return choose_gram_kernel(Element::float16).name;
     if (dtype_name == "bfloat16") return choose_gram_kernel(Element::bfloat16).name;
-    throw std::invalid_argument("gram_kernel: expected float64, float32, float16 or bfloat16, found '" + dtype_name + "'");
+    throw std::invalid_argument("gram_kernel: expected float64, float32, float16 or bfloat16, found '" + dtype_name +
+                                "'");
 }
 
 }  // namespace

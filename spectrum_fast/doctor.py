@@ -13,14 +13,24 @@ import torch
 from spectrum_fast.ops.dispatch import choose_backend, native_problem
 from spectrum_fast.version import __version__
 
-_PACKAGES = ("torch", "numpy", "safetensors", "huggingface_hub", "triton", "transformers", "peft", "deepspeed")
+_PACKAGES = {
+    "torch": "",
+    "numpy": "",
+    "safetensors": "",
+    "huggingface_hub": "",
+    "triton": "",
+    "transformers": "extra 'train'",
+    "peft": "extra 'train'",
+    "deepspeed": "extra 'train'",
+}
+"""Package -> the extra of this project that brings it; empty for what a scan needs."""
 
 
 def examine() -> dict[str, str]:
     """Facts about this machine and installation, in the order in which a person wants them.
 
     Returns:
-        Label -> finding, all text; nothing in it names the user, the host or a path.
+        Label -> finding, all text; nothing in it names the user or the host.
     """
     found = {
         "spectrum_fast": __version__,
@@ -41,11 +51,11 @@ def examine() -> dict[str, str]:
         found["Sturm kernel"] = native.sturm_kernel()
     found["backend on cpu"] = choose_backend("cpu")
     found["GPU"] = _gpu()
-    for package in _PACKAGES:
+    for package, extra in _PACKAGES.items():
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
+            found[package] = f"not installed ({extra})" if extra else "not installed"
     return found
 
 

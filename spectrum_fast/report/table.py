@@ -106,7 +106,7 @@ def _remarks(scan: ScanRecord, selection: Selection | None) -> list[str]:
         remarks.append(f"equal tensors, scored once: {shorten_list(pairs)}")
     if scan.skipped:
         reasons = Counter(reason for _, reason in scan.skipped)
-        remarks.append("not scored: " + shorten_list([f"{count} {reason}" for reason, count in reasons.most_common()]))
+        remarks.append("not scored: " + shorten_list([f"{count} x {reason}" for reason, count in reasons.most_common()]))
     remarks += [f"note: {note}" for note in _notes(scan)]
     if scan.failures:
         names = shorten_list([failure.name for failure in scan.failures])

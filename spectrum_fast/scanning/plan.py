@@ -117,12 +117,12 @@ def _skip_reason(ref: TensorRef, quantised: QuantisedTensors, include_norms: boo
     if ref.name in quantised.companions:
         return f"belongs to {quantised.companions[ref.name]}"
     if is_buffer(ref.name):
-        return "a buffer, no weight"
+        return "buffer"
     dimensions = len(ref.shape)
     if ref.element_count == 0:
         return f"empty, shape {ref.shape}"
     if dimensions == 0:
-        return "a scalar"
+        return "scalar"
     if ref.name in quantised.packed:
         return None
     if ref.name.endswith("bias") and dimensions > 1:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.ops.band import reduce_to_band
-from spectrum_fast.ops.gram import gram
 from spectrum_fast.ops.sturm import count_below, log_det
 from spectrum_fast.spectra.counting import CountTable, FloatArray
 from spectrum_fast.spectra.functionals import Functionals, slice_functionals
 from spectrum_fast.spectra.record import Criterion
 from spectrum_fast.spectra.rounding import Rounding
+from spectrum_fast.spectra.squares import Squares
 
 _FLOOR_POINTS = 48
 
@@ -29,35 +29,27 @@ def half_width(size: int) -> int:
     return 16 if size <= 512 else 32 if size <= 3072 else 64
 
 
-def spikiness(gram_matrix: Tensor) -> float:
-    """``n ||G||_F^2 / trace(G)^2``: 1 for a flat spectrum, 2 for a square Gaussian matrix, n when one value is all."""
-    trace = float(gram_matrix.diagonal().to(torch.float64).sum())
-    norm = float(torch.linalg.vector_norm(gram_matrix, dtype=torch.float64))
-    return gram_matrix.shape[0] * (norm / trace) ** 2
-
-
 def band_functionals(
-    gram_matrix: Tensor, criterion: Criterion, n_max: int, rounding: Rounding, tolerance: float, backend: str = "auto"
+    squares: Squares, criterion: Criterion, n_max: int, rounding: Rounding, tolerance: float, backend: str = "auto"
 ) -> Functionals:
-    """Functionals from the Gram matrix of a weight; ``gram_matrix`` (k x k) is destroyed.
+    """Functionals from the Gram matrix of a weight; the matrix is destroyed.
 
     Args:
-        gram_matrix: float32 or float64; its eigenvalues are the squared singular values.
+        squares: the Gram matrix, float32 or float64; its eigenvalues are the squared singular values.
         criterion: the rule that gives the threshold.
         n_max: long side of the weight.
         rounding: what rounding may have done so far and will do in the reduction.
         tolerance: relative accuracy wanted of the score.
         backend: see :func:`spectrum_fast.ops.dispatch.choose_backend`.
     """
-    size = gram_matrix.shape[0]
-    trace = float(gram_matrix.diagonal().to(torch.float64).sum())
-    norm = float(torch.linalg.vector_norm(gram_matrix, dtype=torch.float64))
-    band = reduce_to_band(gram_matrix, min(half_width(size), max(size - 1, 1)), backend=backend)
+    size = squares.matrix.shape[0]
+    band = reduce_to_band(squares.matrix, min(half_width(size), max(size - 1, 1)), backend=backend)
     # Counts are taken in float64 whatever the band was computed in: slicing then adds nothing to the error.
     band = band.to(torch.float64)
     table = CountTable(_count_function(band, backend), size)
-    grid = _first_grid(trace, norm, size)
+    grid = _first_grid(squares.trace, squares.norm, size)
     table.add(np.concatenate([grid, _low_grid(grid[1], 4 * rounding.uncertainty(0.0))]))
+    trace = float(band[:, 0].sum())
     return slice_functionals(table, _log_det_function(band, backend), criterion, n_max, rounding, tolerance, trace)
 
 
@@ -82,18 +74,6 @@ def _log_det_function(band: Tensor, backend: str) -> Callable[[np.ndarray], np.n
         return log_det(band, torch.from_numpy(shifts).to(band.device), backend=backend).cpu().numpy()
 
     return evaluate
-
-
-def weight_gram(weight: Tensor, dtype: torch.dtype, sum_of_squares: float, backend: str = "auto") -> Tensor:
-    """The smaller Gram matrix of ``weight`` in ``dtype``, its diagonal corrected by the known trace.
-
-    Sums of squares round downwards a little in every float32 kernel (one sign throughout, measured 1e-6 relative),
-    which would shift the whole spectrum. The trace is known in float64, so the diagonal is scaled to it.
-    """
-    matrix = gram(weight, out_dtype=dtype, backend=backend)
-    diagonal = matrix.diagonal()
-    diagonal *= sum_of_squares / float(diagonal.to(torch.float64).sum())
-    return matrix
 
 
 def _low_grid(first: float, floor: float) -> FloatArray:

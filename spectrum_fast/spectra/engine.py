@@ -9,16 +9,13 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
-from spectrum_fast.spectra.band_method import (
-    band_functionals,
-    spikiness,
-    weight_gram,
-)
+from spectrum_fast.spectra.band_method import band_functionals
 from spectrum_fast.spectra.functionals import Functionals
 from spectrum_fast.spectra.measure import Extent, measure_extent
 from spectrum_fast.spectra.record import Criterion, Spectrum
 from spectrum_fast.spectra.rotation import find_outlier_basis, rotate
 from spectrum_fast.spectra.rounding import estimate_rounding
+from spectrum_fast.spectra.squares import weight_gram
 from spectrum_fast.spectra.svd_method import svd_functionals
 
 METHODS = ("auto", "band", "svd")
@@ -104,9 +101,8 @@ def _best_attempt(
         trouble = f"float32 bound {attempt.score_error:.1e} over {tolerance:.0e}"
     elif matrix.dtype == torch.float64 and precision != "float64":
         trouble = "float64 weights"
-    gram_matrix = weight_gram(matrix, torch.float64, extent.sum_of_squares, backend)
-    rounding = estimate_rounding(gram_matrix)
-    functionals = band_functionals(gram_matrix, criterion, n_max, rounding, tolerance, backend)
+    squares = weight_gram(matrix, torch.float64, extent.sum_of_squares, backend)
+    functionals = band_functionals(squares, criterion, n_max, estimate_rounding(squares), tolerance, backend)
     attempt = Attempt(functionals, functionals.score_error(), "band-float64", trouble)
     if attempt.score_error <= tolerance or method == "band":
         return attempt
@@ -120,21 +116,18 @@ def _band_float32(
 ) -> Attempt:
     """Gram and band in float32, with the outlier rotation where the Gram shows that it is needed."""
     n_max = max(matrix.shape)
-    gram_matrix = weight_gram(
-        matrix.to(torch.float32) if forced else matrix, torch.float32, extent.sum_of_squares, backend
-    )
-    spiky = spikiness(gram_matrix)
-    if spiky <= _SPIKY:
-        rounding = estimate_rounding(gram_matrix)
-        functionals = band_functionals(gram_matrix, criterion, n_max, rounding, tolerance, backend)
-        return Attempt(functionals, functionals.score_error(), "band-float32", f"spikiness {spiky:.0f} <= {_SPIKY:.0f}")
-    basis = find_outlier_basis(gram_matrix)
-    s_max = math.sqrt(max(float(basis.top_values[0]), 0.0))
-    del gram_matrix
-    gram_matrix = weight_gram(rotate(matrix, basis), torch.float32, extent.sum_of_squares, backend)
-    rounding = estimate_rounding(gram_matrix, basis.rank, s_max)
-    functionals = band_functionals(gram_matrix, criterion, n_max, rounding, tolerance, backend)
-    reason = f"spikiness {spiky:.0f} > {_SPIKY:.0f}"
+    squares = weight_gram(matrix.to(torch.float32) if forced else matrix, torch.float32, extent.sum_of_squares, backend)
+    spikiness = squares.spikiness
+    if spikiness <= _SPIKY:
+        functionals = band_functionals(squares, criterion, n_max, estimate_rounding(squares), tolerance, backend)
+        reason = f"spikiness {spikiness:.0f} <= {_SPIKY:.0f}"
+        return Attempt(functionals, functionals.score_error(), "band-float32", reason)
+    basis = find_outlier_basis(squares.matrix)
+    del squares
+    squares = weight_gram(rotate(matrix, basis), torch.float32, extent.sum_of_squares, backend)
+    rounding = estimate_rounding(squares, basis.rank, math.sqrt(max(basis.largest, 0.0)))
+    functionals = band_functionals(squares, criterion, n_max, rounding, tolerance, backend)
+    reason = f"spikiness {spikiness:.0f} > {_SPIKY:.0f}"
     return Attempt(functionals, functionals.score_error(), "band-float32-rotated", reason)
 
 

@@ -5,7 +5,8 @@ outliers. An orthogonal ``H`` whose first k columns span the outliers' singular 
 of ``H^T W``; the rest of the Gram is then computed at its own scale. A poor ``H`` changes how much is gained, never the
 singular values: ``H`` is orthogonal to rounding whatever it spans.
 
-Source: randomized range finder, Halko, Martinsson & Tropp 2011, algorithm 4.4.
+Source: randomized range finder, Halko, Martinsson & Tropp 2011, algorithm 4.4; compact WY form, Schreiber & Van Loan
+1989.
 """
 
 from __future__ import annotations
@@ -22,33 +23,52 @@ _SEED = 20406
 
 @dataclass(frozen=True)
 class OutlierBasis:
-    """Reflectors (LAPACK ``geqrf`` form) of an orthogonal H whose first columns span the largest directions."""
+    """An orthogonal ``H = I - V T V^T`` whose first ``rank`` columns span the largest directions of a Gram matrix.
 
-    reflectors: Tensor
-    tau: Tensor
-    rank: int
-    top_values: Tensor
-    """Estimates of the largest eigenvalues of the Gram, descending (Ritz values)."""
+    Attributes:
+        v: (k, rank) Householder vectors, unit lower trapezoidal, in the dtype of the Gram matrix.
+        t: (rank, rank) upper triangular, same dtype.
+        largest: estimate of the largest eigenvalue of the Gram matrix (a Ritz value).
+    """
+
+    v: Tensor
+    t: Tensor
+    largest: float
+
+    @property
+    def rank(self) -> int:
+        """Directions gathered."""
+        return self.v.shape[1]
 
 
 def find_outlier_basis(gram: Tensor, rank: int = ROTATION_RANK) -> OutlierBasis:
-    """Range of the ``rank`` largest eigenvalues of ``gram`` (k x k), by two randomized block power iterations."""
+    """Range of the ``rank`` largest eigenvalues of ``gram`` (k x k), by three randomized block power iterations."""
     size = gram.shape[0]
     rank = min(rank, size)
     generator = torch.Generator(device="cpu").manual_seed(_SEED)
-    omega = torch.randn(size, rank, generator=generator, dtype=torch.float32).to(gram.device, gram.dtype)
-    basis = omega
+    basis = torch.randn(size, rank, generator=generator, dtype=torch.float32).to(gram.device, gram.dtype)
     for _ in range(2):
         basis = torch.linalg.qr(gram @ basis).Q
-    image = gram @ basis
-    ritz = torch.linalg.eigvalsh((basis.T @ image).to(torch.float64)).flip(0)
+    image = (gram @ basis).to(torch.float64)
+    ritz = torch.linalg.eigvalsh(basis.T.to(torch.float64) @ image)
     reflectors, tau = torch.geqrf(image)
-    return OutlierBasis(reflectors, tau, rank, ritz)
+    v = reflectors.tril(-1) + torch.eye(size, rank, dtype=torch.float64, device=gram.device)
+    return OutlierBasis(v.to(gram.dtype), _triangular_factor(v, tau).to(gram.dtype), float(ritz[-1]))
+
+
+def _triangular_factor(v: Tensor, tau: Tensor) -> Tensor:
+    """T of the compact WY form, column by column: ``T[:j, j] = -tau_j T[:j, :j] V[:, :j]^T v_j``."""
+    t = torch.diag(tau)
+    products = v.T @ v
+    for j in range(1, len(tau)):
+        t[:j, j] = -tau[j] * (t[:j, :j] @ products[:j, j])
+    return t
 
 
 def rotate(weight: Tensor, basis: OutlierBasis) -> Tensor:
     """``H^T W`` (or ``W H`` when the columns are the short side), in the dtype of the basis; a new tensor."""
-    weight = weight.to(basis.reflectors.dtype)
+    v, t = basis.v, basis.t
+    rotated = weight.to(v.dtype, copy=True)
     if weight.shape[0] <= weight.shape[1]:
-        return torch.ormqr(basis.reflectors, basis.tau, weight, left=True, transpose=True)
-    return torch.ormqr(basis.reflectors, basis.tau, weight, left=False, transpose=False)
+        return rotated.addmm_(v, t.T @ (v.T @ rotated), alpha=-1)
+    return rotated.addmm_(rotated @ v @ t, v.T, alpha=-1)

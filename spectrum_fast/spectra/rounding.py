@@ -13,7 +13,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+
+from spectrum_fast.ops.extent import measure
+from spectrum_fast.spectra.squares import Squares
 
 _POINT = 4.0
 """Error of any one eigenvalue in units of ``eps ||G||_F / sqrt(n)``; measured 0.4 to 2.3, and up to 7 for the smallest
@@ -59,20 +61,19 @@ class Rounding:
         return shift + self.absolute
 
 
-def estimate_rounding(gram_matrix: Tensor, rotated_rank: int = 0, s_max: float = 0.0) -> Rounding:
-    """Rounding of Gram and reduction in the dtype of ``gram_matrix`` (k x k).
+def estimate_rounding(squares: Squares, rotated_rank: int = 0, s_max: float = 0.0) -> Rounding:
+    """Rounding of Gram and reduction in the dtype of the Gram matrix (k x k), to be asked before its reduction.
 
     Args:
-        gram_matrix: the Gram matrix, before its reduction.
+        squares: the Gram matrix and its norms.
         rotated_rank: rows at the top into which outliers were rotated; they do not touch the rest.
         s_max: largest singular value, if rotated.
     """
-    size = gram_matrix.shape[0]
-    eps = torch.finfo(gram_matrix.dtype).eps
-    norm = float(torch.linalg.vector_norm(gram_matrix, dtype=torch.float64))
-    bulk_norm = norm
+    size = squares.matrix.shape[0]
+    eps = torch.finfo(squares.matrix.dtype).eps
+    bulk_norm = squares.norm
     if 0 < rotated_rank < size:
-        bulk_norm = float(torch.linalg.vector_norm(gram_matrix[rotated_rank:], dtype=torch.float64))
+        bulk_norm = math.sqrt(measure(squares.matrix[rotated_rank:])[1])
     unit = eps * bulk_norm / math.sqrt(size)
     absolute = _ROTATION * eps * s_max / math.sqrt(size) if rotated_rank else 0.0
-    return Rounding(_POINT * unit, _MEAN * unit, _OUTLIER * eps / norm, absolute)
+    return Rounding(_POINT * unit, _MEAN * unit, _OUTLIER * eps / squares.norm, absolute)

@@ -272,7 +272,7 @@ def _pick_row(window, row, s):
     """Row s of a (P, P) window whose rows lie in registers: a bitwise or, which folds where the row is known."""
     bits: tl.constexpr = tl.int64 if window.dtype == tl.float64 else tl.int32
     masked = tl.where(row == s, window.to(bits, bitcast=True), 0)
-    if _INTERPRETED:  # the same bits; the interpreter takes a custom reduction number by number
+    if _INTERPRETED:  # noqa: SIM108 - the same bits; the interpreter takes a custom reduction number by number
         picked = tl.sum(masked, axis=0)
     else:
         picked = tl.reduce(masked, 0, _or)
@@ -316,7 +316,7 @@ def _count_kernel(
             d = tl.gather(m, tl.zeros([P], dtype=tl.int32) + s, 0)
             d = tl.where(tl.abs(d) >= floor, d, -floor)  # NaN compares false and is replaced too
             below += ((d < 0) & (j0 + e < n)).to(tl.int32)
-            if WIDTH == P + 1:
+            if WIDTH == P + 1:  # noqa: SIM108 - a compile-time branch
                 edge = tl.load(here + P)
             else:
                 edge = 0.0
@@ -381,7 +381,7 @@ def _log_det_kernel(
             p_re = q_re * rescale
             p_im = q_im * rescale
 
-            if WIDTH == P + 1:
+            if WIDTH == P + 1:  # noqa: SIM108 - a compile-time branch
                 edge = tl.load(here + P) * scale
             else:
                 edge = 0.0

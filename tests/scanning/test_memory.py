@@ -1,0 +1,63 @@
+"""Peak memory of a scan: it does not grow with the model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+_SIDE = 1024
+_BOUND_MB = 600 + 4 * (_SIDE * _SIDE * 4) / 1e6
+"""What a scan may take: 600 MB and four times the largest matrix in float32."""
+
+_SCRIPT = """
+import sys, spectrum_fast as sf
+def resident(key):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith(key)) * 1024
+at_import = resident("VmRSS")
+scan = sf.scan(sys.argv[1], method=sys.argv[2])
+assert len(scan.modules) == int(sys.argv[3]), len(scan.modules)
+print(at_import, resident("VmHWM"))
+"""
+
+
+def write_large(path: Path, files: int, matrices_a_file: int) -> int:
+    """A checkpoint of equal-sized distinct matrices; one random matrix is rolled, so that writing is quick."""
+    path.mkdir()
+    base = torch.randn(_SIDE, _SIDE, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+    for file in range(files):
+        tensors = {
+            f"model.layers.{file * matrices_a_file + i}.mlp.up_proj.weight": base * (1 + file * matrices_a_file + i)
+            for i in range(matrices_a_file)
+        }
+        save_file(tensors, path / f"model-{file + 1:05d}-of-{files:05d}.safetensors")
+    return files * matrices_a_file
+
+
+def peak_bytes(path: Path, method: str, count: int) -> tuple[int, int]:
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, str(path), method, str(count)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
+    )
+    before, peak = done.stdout.split()
+    return int(before), int(peak)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_peak_memory_is_bounded(tmp_path: Path) -> None:
+    count = write_large(tmp_path / "model", files=4, matrices_a_file=20)
+    size_mb = sum(file.stat().st_size for file in (tmp_path / "model").iterdir()) / 1e6
+    before, peak = peak_bytes(tmp_path / "model", "band", count)
+    grown_mb = (peak - before) / 1e6
+    assert size_mb > 160
+    assert peak / 1e6 < _BOUND_MB
+    assert grown_mb < 0.75 * size_mb, "memory grows with the model"
