@@ -55,6 +55,8 @@ void require_shapes(const AnyArray& matrix, const AnyArray& band) {
 
 void reduce_to_band(const AnyArray& matrix, const AnyArray& band, const std::string& product) {
     require_shapes(matrix, band);
+    if (product == "bf16x3" && matrix.dtype() != nb::dtype<float>())
+        throw nb::type_error("reduce_to_band: product 'bf16x3' needs a float32 matrix");
     const BandKernel kernel = choose_band_kernel(product_named(product));
     if (matrix.dtype() == nb::dtype<float>()) {
         const BandTask<float> task = task_of<float>(matrix, band);

@@ -174,21 +174,24 @@ class PanelFactor {
         for (Index j = 0; j < n; ++j) tau[j] = 0;
         for (Index j = 0; j < reflections; ++j) {
             const Index top = lead + j;
-            double tail = 0;
-            for (Index i = top + 1; i < end; ++i) tail += v_.at(i, j) * v_.at(i, j);
-            if (tail == 0) continue;
+            // Dependent columns leave one rounding error of the last after another, down to the smallest numbers there
+            // are: each column is scaled for itself, or its squares would vanish and the reflection not be orthogonal.
+            double largest = 0;
+            for (Index i = top + 1; i < end; ++i) largest = __builtin_fmax(largest, __builtin_fabs(v_.at(i, j)));
+            if (largest == 0) continue;
+            largest = __builtin_fmax(largest, __builtin_fabs(v_.at(top, j)));
+            for (Index i = top; i < end; ++i) v_.at(i, j) /= largest;
+            const double tail = multiply_columns(top + 1, blocks, j, j);
             const double head = v_.at(top, j), root = __builtin_sqrt(head * head + tail),
                          beta = head >= 0 ? -root : root;
             tau[j] = (beta - head) / beta;
             const double inverse = 1.0 / (head - beta);
             for (Index i = top + 1; i < end; ++i) v_.at(i, j) *= inverse;
-            v_.at(top, j) = beta;
+            v_.at(top, j) = beta * largest;
             for (Index k = j + 1; k < width_; ++k) {
-                double sum = v_.at(top, k);
-                for (Index i = top + 1; i < end; ++i) sum += v_.at(i, j) * v_.at(i, k);
-                sum *= tau[j];
+                const double sum = tau[j] * (v_.at(top, k) + multiply_columns(top + 1, blocks, j, k));
                 v_.at(top, k) -= sum;
-                for (Index i = top + 1; i < end; ++i) v_.at(i, k) -= sum * v_.at(i, j);
+                subtract_column(top + 1, blocks, sum, j, k);
             }
         }
         // Split what is stored in place into R and V.
@@ -210,6 +213,30 @@ class PanelFactor {
                 t_[i * n + j] = -tau[j] * sum;
             }
             t_[j * n + j] = tau[j];
+        }
+    }
+
+    // Sum over rows from `begin` on of column j times column k, in 8 sums side by side (rows past the end are zeros).
+    double multiply_columns(Index begin, Index blocks, Index j, Index k) const {
+        double sums[8] = {};
+        for (Index n = begin / kBlock; n < blocks; ++n) {
+            const double *x = v_.block(n) + j * kBlock, *y = v_.block(n) + k * kBlock;
+            if (n * kBlock >= begin) {
+                for (Index r = 0; r < kBlock; r += 8)
+                    for (Index lane = 0; lane < 8; ++lane) sums[lane] += x[r + lane] * y[r + lane];
+            } else {
+                for (Index r = begin % kBlock; r < kBlock; ++r) sums[r % 8] += x[r] * y[r];
+            }
+        }
+        return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    }
+
+    // Column k -= factor times column j, rows from `begin` on.
+    void subtract_column(Index begin, Index blocks, double factor, Index j, Index k) const {
+        for (Index n = begin / kBlock; n < blocks; ++n) {
+            const double* x = v_.block(n) + j * kBlock;
+            double* y = v_.block(n) + k * kBlock;
+            for (Index r = n * kBlock >= begin ? 0 : begin % kBlock; r < kBlock; ++r) y[r] -= factor * x[r];
         }
     }
 

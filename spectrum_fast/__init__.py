@@ -4,18 +4,35 @@
 >>> record = sf.spectrum(torch.eye(3) + 0.1)
 >>> record.n_signal + record.n_noise
 3
+
+The names below are loaded when first used, so that importing the package (and ``spectrum-fast --help``) costs nothing.
 """
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from spectrum_fast.errors import SpectrumFastError
-from spectrum_fast.scanning import scan
-from spectrum_fast.scoring.measure import spectrum
-from spectrum_fast.selection.formats import load_selection
-from spectrum_fast.selection.records import Selection
-from spectrum_fast.selection.scan_result import Scan, load_scan
-from spectrum_fast.spectra.record import Spectrum
 from spectrum_fast.version import __version__
+
+if TYPE_CHECKING:
+    from spectrum_fast.scanning import scan
+    from spectrum_fast.scoring.measure import spectrum
+    from spectrum_fast.selection.formats import load_selection
+    from spectrum_fast.selection.records import Selection
+    from spectrum_fast.selection.scan_result import Scan, load_scan
+    from spectrum_fast.spectra.record import Spectrum
+
+_HOMES = {
+    "Scan": "spectrum_fast.selection.scan_result",
+    "Selection": "spectrum_fast.selection.records",
+    "Spectrum": "spectrum_fast.spectra.record",
+    "load_scan": "spectrum_fast.selection.scan_result",
+    "load_selection": "spectrum_fast.selection.formats",
+    "scan": "spectrum_fast.scanning",
+    "spectrum": "spectrum_fast.scoring.measure",
+}
 
 __all__ = [
     "Scan",
@@ -28,3 +45,15 @@ __all__ = [
     "scan",
     "spectrum",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'spectrum_fast' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

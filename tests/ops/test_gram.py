@@ -197,7 +197,8 @@ for name in ("float64", "float32", "float16", "bfloat16"):
             for out_dtype in (torch.float64,) if name == "float64" else (torch.float32, torch.float64):
                 found = gram(weight, out_dtype=out_dtype, backend="native").double()
                 error = ((found - wide @ wide.T).abs() / (wide.abs() @ wide.abs().T)).max()
-                result["errors"][f"{name} {rows}x{columns} {order} {out_dtype}"] = float(error) / torch.finfo(out_dtype).eps
+                case = f"{name} {rows}x{columns} {order} {out_dtype}"
+                result["errors"][case] = float(error) / torch.finfo(out_dtype).eps
 print(json.dumps(result))
 """
 

@@ -116,11 +116,13 @@ def reflect_columns(panel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     V = panel.new_zeros((m, count))
     tau = panel.new_zeros(count)
     for j in range(count):
-        head, tail = float(work[j, j]), work[j + 1 :, j]
-        squares = float(tail @ tail)
-        if squares == 0.0:
+        if not bool(work[j + 1 :, j].any()):
             continue
-        norm = (head * head + squares) ** 0.5
+        # Each column is scaled for itself: where columns are dependent, what is left of one is a rounding error of a
+        # rounding error, down to numbers whose squares vanish.
+        column = work[j:, j] / work[j:, j].abs().max()
+        head, tail = float(column[0]), column[1:]
+        norm = (head * head + float(tail @ tail)) ** 0.5
         beta = -norm if head >= 0.0 else norm
         tau[j] = (beta - head) / beta
         V[j, j] = 1.0

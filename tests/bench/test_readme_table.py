@@ -1,0 +1,35 @@
+"""The figures in README.md are those of a committed result file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from bench.readme_table import BEGIN, END, format_table, replace_table
+from bench.results_file import read_results
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_readme_table_is_the_committed_result() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition(BEGIN)[2].partition(END)[0]
+    source = re.search(r"`bench/results/([^`/]+)`", table)
+    assert source, "the table names no result file"
+    results = read_results(ROOT / "bench" / "results" / source[1])
+    assert replace_table(readme, format_table(results, source[1])) == readme
+
+
+def test_table_holds_the_measured_figures() -> None:
+    results = {
+        "machine": {
+            "threads": 2,
+            "cpu": {"model": "X", "family": 1, "model_number": 2, "native_features": ["avx512"]},
+            "packages": {"torch": "2"},
+        },
+        "rows": [{"name": "spectrum[2048x2048]", "median_seconds": 0.1, "info": {"ratio_to_peer": 6.5}}],
+    }
+    text = format_table(results, "x.json")
+    assert "| 2048 x 2048 | 650 ms | 100 ms | 6.5x |" in text
+    assert "avx512" in text
+    assert "x.json" in text
