@@ -75,8 +75,7 @@ CpuFeatures detect() {
     found.avx2_fma = level >= Level::avx2 && os_avx && avx2 && fma && f16c;
     found.avx512 = level >= Level::avx512 && found.avx2_fma && os_avx512 && avx512;
     found.avx512_bf16 = level >= Level::avx512_bf16 && found.avx512 && avx512_bf16;
-    found.amx_bf16 =
-        level >= Level::amx && found.avx512_bf16 && os_amx && amx_tile && amx_bf16 && request_tile_state();
+    found.amx_bf16 = level >= Level::amx && found.avx512_bf16 && os_amx && amx_tile && amx_bf16 && request_tile_state();
 #else
     allowed_level();
 #endif
@@ -103,6 +102,7 @@ void bind_cpu(nb::module_& m) {
             return result;
         },
         "Instruction sets that the kernels may use here (after SPECTRUM_FAST_ISA).");
-    m.def("set_num_threads", [](int n) { omp_set_num_threads(n); }, nb::arg("n"), "Threads of every later kernel call.");
+    m.def(
+        "set_num_threads", [](int n) { omp_set_num_threads(n); }, nb::arg("n"), "Threads of every later kernel call.");
     m.def("get_num_threads", [] { return omp_get_max_threads(); }, "Threads of the next kernel call.");
 }

@@ -49,7 +49,7 @@ def examine() -> dict[str, str]:
             found[f"Gram kernel, {dtype}"] = native.gram_kernel(dtype)
         found["band kernel"] = native.band_kernel()
         found["Sturm kernel"] = native.sturm_kernel()
-    found["backend on cpu"] = choose_backend("cpu")
+    found["backend on cpu"] = choose_backend("gram", "cpu")
     found["GPU"] = _gpu()
     for package, extra in _PACKAGES.items():
         try:

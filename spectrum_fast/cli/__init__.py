@@ -12,6 +12,6 @@ import os
 # difference on a quiet one). It is read when the OpenMP library is loaded, hence before torch.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
-from spectrum_fast.cli.app import main  # noqa: E402
+from spectrum_fast.cli.app import main
 
 __all__ = ["main"]

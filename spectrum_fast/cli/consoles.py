@@ -28,5 +28,5 @@ def show(renderable: RenderableType) -> None:
 
 
 def say(text: str, style: str | None = None) -> None:
-    """Write words for a person to stderr, as they are: no markup, no wrapping."""
-    err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    """Write words for a person to stderr, as they are; one line each, but in a terminal lines break between words."""
+    err.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=not err.is_terminal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.table import Table
+from rich.text import Text
 
 from spectrum_fast.cli.consoles import show
 from spectrum_fast.doctor import examine
@@ -19,5 +20,5 @@ def doctor() -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for label, finding in examine().items():
-        table.add_row(label, finding)
+        table.add_row(label, Text(finding))
     show(table)

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from spectrum_fast.report.layout import plain_table, shorten_list
+from spectrum_fast.report.layout import add_row, plain_table, shorten_list
 from spectrum_fast.selection.compare import ModuleDifference, ScanComparison
 
 _LARGEST = 10
@@ -66,7 +66,7 @@ def _type_table(result: ScanComparison) -> Table:
     table.add_column("type", overflow="fold")
     table.add_column("rank correlation", justify="right")
     for name, correlation in result.spearman_by_type.items():
-        table.add_row(name, _number(correlation))
+        add_row(table, name, _number(correlation))
     return table
 
 
@@ -81,5 +81,5 @@ def _difference_table(entries: list[ModuleDifference]) -> Table:
     for heading in ("a", "b", "relative"):
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in entries:
-        table.add_row(entry.name, _score(entry.snr_a), _score(entry.snr_b), _number(entry.relative))
+        add_row(table, entry.name, _score(entry.snr_a), _score(entry.snr_b), _number(entry.relative))
     return table

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 _SHOWN = 4
 """Items of a list that a line of text names; files name all of them."""
@@ -14,6 +15,11 @@ _SHOWN = 4
 def plain_table() -> Table:
     """An empty table without frame, its headings underlined."""
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+
+
+def add_row(table: Table, *cells: str) -> None:
+    """Add a row of plain text: names come from files, and brackets or colons in them are no markup."""
+    table.add_row(*(Text(cell) for cell in cells))
 
 
 def shorten_list(items: Sequence[str], limit: int = _SHOWN) -> str:

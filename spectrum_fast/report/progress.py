@@ -8,10 +8,11 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Column
 
 _LINE_SECONDS = 10.0
 """Seconds between two lines where stderr is no terminal."""
+_BAR_COLUMNS = 64
+"""Width of the bar, the figures and the blanks between them; the rest of the line is for the module's name."""
 
 
 class Step(Protocol):
@@ -83,7 +84,7 @@ class ScanMeter:
                 total=step.total_bytes,
                 completed=step.done_bytes,
                 description=f"{step.done}/{step.total}",
-                module=step.name,
+                module=_end_of(step.name, self._console.width - _BAR_COLUMNS),
             )
         elif not self._quiet:
             now = time.monotonic()
@@ -125,6 +126,13 @@ def _seconds(step: Step) -> str:
     return f"{step.elapsed_seconds:.1f} s" if step.elapsed_seconds < 10 else f"{step.elapsed_seconds:.0f} s"
 
 
+def _end_of(name: str, room: int) -> str:
+    """The end of a name, which tells more than its beginning, in ``room`` columns."""
+    if len(name) <= room:
+        return name
+    return "…" + name[len(name) - room + 1 :] if room > 4 else ""
+
+
 def _make_bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
@@ -132,7 +140,7 @@ def _make_bar(console: Console) -> Progress:
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[module]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+        TextColumn("{task.fields[module]}", markup=False),
         console=console,
         transient=True,
     )

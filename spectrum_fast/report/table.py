@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spectrum_fast.checkpoint.naming import merged_experts_type
-from spectrum_fast.report.layout import plain_table, shorten_list
+from spectrum_fast.report.layout import add_row, plain_table, shorten_list
 from spectrum_fast.scoring.records import ModuleScore, ScanRecord
 from spectrum_fast.selection.ranking import rank_modules
 from spectrum_fast.selection.records import Selection
@@ -55,7 +55,7 @@ def _score_table(scan: ScanRecord, selection: Selection | None, wide: bool) -> T
         row += [format_score(ranked[place]) for place in (0, len(ranked) // 2, -1)]
         if wide:
             row.append(ranked[0].name)
-        table.add_row(*row)
+        add_row(table, *row)
     return table
 
 
@@ -106,7 +106,9 @@ def _remarks(scan: ScanRecord, selection: Selection | None) -> list[str]:
         remarks.append(f"equal tensors, scored once: {shorten_list(pairs)}")
     if scan.skipped:
         reasons = Counter(reason for _, reason in scan.skipped)
-        remarks.append("not scored: " + shorten_list([f"{count} x {reason}" for reason, count in reasons.most_common()]))
+        remarks.append(
+            "not scored: " + shorten_list([f"{count} x {reason}" for reason, count in reasons.most_common()])
+        )
     remarks += [f"note: {note}" for note in _notes(scan)]
     if scan.failures:
         names = shorten_list([failure.name for failure in scan.failures])

@@ -136,7 +136,7 @@ def scan(
             "precision": precision,
             "tolerance": tolerance,
             "device": device,
-            "backend": choose_backend(device),
+            "backend": choose_backend("gram", device),
             "threads": threads_used,
             "bytes_read": plan.total_bytes,
             "elapsed_seconds": round(time.perf_counter() - started, 3),

@@ -1,6 +1,6 @@
 """Compile Triton kernels for a GPU that is not there and read what they need of it.
 
-``python tests/ops/triton_compile.py`` prints the whole table.
+``pytest -s tests/ops/test_triton_compile.py`` prints the whole table.
 """
 
 from __future__ import annotations

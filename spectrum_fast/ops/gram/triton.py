@@ -16,6 +16,11 @@ bytes at least k K itemsize read + 4 k² written; floor at 790 TFLOP/s dense bf1
 against 4.9 ms for a full product. **Not measured on a GPU yet**; ``torch.mm(out_dtype=torch.float32)`` is the peer.
 """
 
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
+# pyright: reportPossiblyUnboundVariable=false
+# (kernel bodies are Triton's language, not Python)
+
 from __future__ import annotations
 
 import torch
@@ -93,13 +98,16 @@ def gram_block_scaled(codes: Tensor, scales: Tensor) -> Tensor:
     return out if codes.ndim == 3 else out[0]
 
 
-def launch_gram(batch: Tensor, out: Tensor, scales: Tensor | None = None, tile: int = 128) -> None:
+def launch_gram(
+    batch: Tensor, out: Tensor, scales: Tensor | None = None, tile: int = 128, **overrides: int | bool
+) -> None:
     """Launch the kernel: batch (count, k, K) any strides, out (count, k, k) float32, scales with uint8 codes only.
 
-    ``tile`` is the side of the tiles and, with scales, a divisor of 128; tests use small ones.
+    ``tile`` is the side of the tiles and, with scales, a divisor of 128; tests use small ones. ``overrides`` replace
+    entries of :func:`gram_options`, for tuning.
     """
     count, k, depth = batch.shape
-    options = gram_options(batch.dtype, tile)
+    options = gram_options(batch.dtype, tile) | overrides
     tiles = triton.cdiv(k, tile)
     # Unit stride as a constant: the tiles load in whole vectors.
     along_depth = batch.stride(2) == 1
@@ -173,6 +181,17 @@ def _decode_e4m3(codes):
 
 
 @triton.jit
+def _round_to_bfloat16(x, WIDEN: tl.constexpr):
+    """Nearest bfloat16, ties to even; in the interpreter, which truncates, by bits and left in float32."""
+    if WIDEN:
+        bits = x.to(tl.uint32, bitcast=True)
+        result = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).to(tl.float32, bitcast=True)
+    else:
+        result = x.to(tl.bfloat16)
+    return result
+
+
+@triton.jit
 def _gram_kernel(
     weight,
     scales,
@@ -222,13 +241,10 @@ def _gram_kernel(
         a = tl.load(left, mask=inside[None, :], other=0)
         b = tl.load(right, mask=inside[:, None], other=0)
         if SPLIT:
-            a_hi = a.to(tl.bfloat16)
-            b_hi = b.to(tl.bfloat16)
-            a_lo = (a - a_hi.to(tl.float32)).to(tl.bfloat16)
-            b_lo = (b - b_hi.to(tl.float32)).to(tl.bfloat16)
-            if WIDEN:
-                a_hi, a_lo = a_hi.to(tl.float32), a_lo.to(tl.float32)
-                b_hi, b_lo = b_hi.to(tl.float32), b_lo.to(tl.float32)
+            a_hi = _round_to_bfloat16(a, WIDEN)
+            b_hi = _round_to_bfloat16(b, WIDEN)
+            a_lo = _round_to_bfloat16(a - a_hi.to(tl.float32), WIDEN)
+            b_lo = _round_to_bfloat16(b - b_hi.to(tl.float32), WIDEN)
             total = tl.dot(a_lo, b_hi, total)
             total = tl.dot(a_hi, b_lo, total)
             total = tl.dot(a_hi, b_hi, total)

@@ -81,7 +81,7 @@ def log_det(band: Tensor, shifts: Tensor) -> Tensor:
 
     rows = (scale[:, None, None] * _lower_rows(scaled)).to(complex_dtype)
     rows[:, :, -1] -= z.to(complex_dtype)[:, None]
-    for j, window in _columns(rows):
+    for _, window in _columns(rows):
         pivot = window.pivot()
         d = torch.where(pivot.abs() >= floor, pivot, torch.complex(torch.zeros_like(floor), -floor))
         # Exact pivots have Im d < 0; rounding must not put one on the other side of the cut.

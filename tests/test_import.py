@@ -1,0 +1,53 @@
+"""What importing the package does and does not do, and that its examples are true."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import spectrum_fast as sf
+
+HEAVY = ("triton", "transformers", "deepspeed", "peft", "matplotlib", "accelerate", "trl", "datasets", "plotly")
+
+
+def module_names() -> list[str]:
+    found = pkgutil.walk_packages(sf.__path__, "spectrum_fast.")
+    return ["spectrum_fast", *(info.name for info in found if not info.name.endswith(("__main__", "_native")))]
+
+
+@pytest.mark.parametrize("module", ["spectrum_fast", "spectrum_fast.cli"])
+def test_importing_loads_no_heavy_package(module: str) -> None:
+    script = f"import sys, {module}; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-W", "error::ImportWarning", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")
+
+
+def test_public_names_exist_and_are_documented() -> None:
+    assert sorted(sf.__all__) == list(sf.__all__)
+    for name in sf.__all__:
+        thing = getattr(sf, name)
+        if name != "__version__":
+            assert inspect.getdoc(thing), name
+            assert thing.__doc__ is not None, name
+    for method in (sf.Scan.select, sf.Scan.save, sf.Scan.compare, sf.Selection.apply, sf.Selection.save):
+        assert inspect.getdoc(method), method
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    for name in module_names():
+        assert inspect.getdoc(importlib.import_module(name)), name
+
+
+def test_examples_in_docstrings_are_true() -> None:
+    attempted = 0
+    for name in module_names():
+        result = doctest.testmod(importlib.import_module(name))
+        assert result.failed == 0, name
+        attempted += result.attempted
+    assert attempted > 20
