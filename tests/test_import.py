@@ -21,11 +21,25 @@ def module_names() -> list[str]:
     return ["spectrum_fast", *(info.name for info in found if not info.name.endswith(("__main__", "_native")))]
 
 
-@pytest.mark.parametrize("module", ["spectrum_fast", "spectrum_fast.cli"])
-def test_importing_loads_no_heavy_package(module: str) -> None:
-    script = f"import sys, {module}; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
+@pytest.mark.parametrize(
+    "use", ["import spectrum_fast.cli", "from spectrum_fast import *", "import spectrum_fast.doctor"]
+)
+def test_importing_loads_no_heavy_package(use: str) -> None:
+    script = f"import sys; {use}; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-W", "error::ImportWarning", "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")
+
+
+@pytest.mark.parametrize(
+    "statement", ["import spectrum_fast", "import spectrum_fast.cli", "import spectrum_fast.errors"]
+)
+def test_torch_is_loaded_only_when_work_begins(statement: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{statement}; import sys; print('torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "False", "")
 
 
 def test_public_names_exist_and_are_documented() -> None:

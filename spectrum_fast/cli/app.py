@@ -1,4 +1,8 @@
-"""The commands, put together, and the one place where an error becomes a line and an exit code."""
+"""The commands, put together, and the one place where an error becomes a line and an exit code.
+
+A command imports what it works with when it runs: help and usage errors come at once, and Ctrl-C is caught from the
+first moment.
+"""
 
 from __future__ import annotations
 

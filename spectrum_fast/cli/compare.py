@@ -8,8 +8,6 @@ from typing import Annotated
 import typer
 
 from spectrum_fast.cli.consoles import show
-from spectrum_fast.report.comparison import comparison_table
-from spectrum_fast.selection.scan_result import load_scan
 
 HELP = """Compare two scans: score differences, rank correlation, selection overlap.
 
@@ -23,4 +21,7 @@ def compare(
     top_percent: Annotated[float, typer.Option(metavar="P", help="Share of each type for the overlap.")] = 25.0,
 ) -> None:
     """Compare and print."""
+    from spectrum_fast.report.comparison import comparison_table
+    from spectrum_fast.selection.scan_result import load_scan
+
     show(comparison_table(load_scan(scan_a).compare(load_scan(scan_b), top_percent)))

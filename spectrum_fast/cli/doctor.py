@@ -6,7 +6,6 @@ from rich.table import Table
 from rich.text import Text
 
 from spectrum_fast.cli.consoles import show
-from spectrum_fast.doctor import examine
 
 HELP = """Show what this machine offers: instruction sets, kernels, GPU, versions.
 
@@ -16,6 +15,8 @@ Example: spectrum-fast doctor"""
 
 def doctor() -> None:
     """Examine and print."""
+    from spectrum_fast.doctor import examine
+
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spectrum_fast.cli.consoles import WIDE_COLUMNS, err, out, say, show
-from spectrum_fast.cli.output import require_writable, save_scan
-from spectrum_fast.report.progress import ScanMeter
-from spectrum_fast.report.table import scan_table
-from spectrum_fast.scanning import scan as run_scan
-from spectrum_fast.selection.ranking import check_percent
-from spectrum_fast.selection.scan_result import Scan
-from spectrum_fast.spectra.engine import DEFAULT_TOLERANCE
+
+if TYPE_CHECKING:
+    from spectrum_fast.selection.scan_result import Scan
 
 HELP = """Score every weight matrix of a checkpoint.
 
 \b
 Example: spectrum-fast scan meta-llama/Llama-3.1-8B --out scan.json"""
 
+DEFAULT_TOLERANCE = 1e-4
+"""The engine's, written out so that ``--help`` need not load the engine; a test holds them equal."""
 _SHOWN = 20
 """Failures named on stderr; the scan file names all of them."""
 
@@ -54,6 +52,12 @@ def scan(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")] = False,
 ) -> None:
     """Run a scan, write its file, show its table."""
+    from spectrum_fast.cli.output import require_writable, save_scan
+    from spectrum_fast.report.progress import ScanMeter
+    from spectrum_fast.report.table import scan_table
+    from spectrum_fast.scanning import scan as run_scan
+    from spectrum_fast.selection.ranking import check_percent
+
     check_percent(top_percent)
     if out_file is not None:
         require_writable(out_file, "--out")

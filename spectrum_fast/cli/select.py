@@ -10,9 +10,6 @@ import typer
 
 from spectrum_fast.cli.consoles import say
 from spectrum_fast.errors import UsageError
-from spectrum_fast.selection.ambiguity import export_warnings
-from spectrum_fast.selection.formats import SCAN_FORMATS, save_selection, write_selection
-from spectrum_fast.selection.scan_result import load_scan
 
 HELP = """Choose the best modules of each group from a scan.
 
@@ -47,6 +44,10 @@ def select(
     ] = False,
 ) -> None:
     """Select and write."""
+    from spectrum_fast.selection.ambiguity import export_warnings
+    from spectrum_fast.selection.formats import SCAN_FORMATS, save_selection, write_selection
+    from spectrum_fast.selection.scan_result import load_scan
+
     if output is not None and output.exists() and scan.exists() and output.samefile(scan):
         raise UsageError(f"--output {output}: expected another file than the scan that is read; choose another name")
     record = load_scan(scan)

@@ -12,6 +12,12 @@ from pathlib import Path
 import pytest
 
 from spectrum_fast import load_scan
+from spectrum_fast.cli.scan import DEFAULT_TOLERANCE
+from spectrum_fast.spectra import engine
+
+
+def test_the_default_tolerance_is_the_engines() -> None:
+    assert DEFAULT_TOLERANCE == engine.DEFAULT_TOLERANCE
 
 
 def single_line(text: str) -> str:
@@ -139,14 +145,15 @@ def test_a_bad_path_is_one_clear_line(inside, tmp_path: Path, name: str, message
 
 def test_a_file_replaced_during_a_scan_leaves_no_output(tiny: Path, tmp_path: Path) -> None:
     script = """
-import os, sys, spectrum_fast.cli.scan as command
+import os, sys
 from spectrum_fast.cli import main
-real = command.ScanMeter.__call__
+from spectrum_fast.report.progress import ScanMeter
+real = ScanMeter.__call__
 def meter(self, step):
     real(self, step)
     if step.done == 3:
         os.utime(sys.argv[2] + "/model.safetensors")
-command.ScanMeter.__call__ = meter
+ScanMeter.__call__ = meter
 main()
 """
     model = tmp_path / "model"
