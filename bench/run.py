@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -62,7 +63,9 @@ def run_suites(size: str, select: str, report_path: Path) -> int:
     command += [f"--benchmark-json={report_path}", "--benchmark-columns=median,rounds", "--benchmark-disable-gc"]
     if select:
         command += ["-k", select]
-    return subprocess.run(command, check=False, cwd=ROOT, stdout=sys.stderr).returncode
+    # torch's and the kernels' OpenMP waiters must not hold the cores against each other; see spectrum_fast/cli.
+    environment = {"GOMP_SPINCOUNT": "3000", **os.environ}
+    return subprocess.run(command, check=False, cwd=ROOT, stdout=sys.stderr, env=environment).returncode
 
 
 def keep(path: Path, results: dict[str, Any]) -> None:

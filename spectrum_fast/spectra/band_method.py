@@ -23,10 +23,10 @@ _FLOOR_POINTS = 48
 def half_width(size: int) -> int:
     """Band half-width for a ``size`` x ``size`` Gram matrix.
 
-    Wide bands make the reduction run at matrix-multiply speed, narrow ones make slicing cheap (its cost grows with the
-    square); the steps are the measured crossovers of bench/test_spectrum_speed.py.
+    Slicing costs ``n b^2`` a shift, and the reduction gains nothing from a wider band: its tiles are read and written
+    once a panel. Where to change is measured by the half_width rows of bench/test_spectrum_speed.py.
     """
-    return 16 if size <= 512 else 32 if size <= 3072 else 64
+    return 16 if size <= 1024 else 32
 
 
 def band_functionals(
