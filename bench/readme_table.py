@@ -46,6 +46,14 @@ def format_table(results: dict[str, Any], file_name: str) -> str:
         "interleaved in one run. Every score was within 1e-4 of float64 truth before it was timed. "
         f"Source: `bench/results/{file_name}`.",
     ]
+    if "scan" in rows:
+        info = rows["scan"]["info"]
+        lines += [
+            "",
+            f"A whole scan of a {info['checkpoint_bytes'] / 1e9:.1f} GB checkpoint ({info['like']} shapes, "
+            f"{info['modules']} matrices) took {_seconds(info['scan_seconds'])} and {info['peak_bytes'] / 1e6:.0f} MB of "
+            "memory at its peak on the same machine.",
+        ]
     return "\n".join(lines)
 
 
