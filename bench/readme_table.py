@@ -51,8 +51,8 @@ def format_table(results: dict[str, Any], file_name: str) -> str:
         lines += [
             "",
             f"A whole scan of a {info['checkpoint_bytes'] / 1e9:.1f} GB checkpoint ({info['like']} shapes, "
-            f"{info['modules']} matrices) took {_seconds(info['scan_seconds'])} and {info['peak_bytes'] / 1e6:.0f} MB of "
-            "memory at its peak on the same machine.",
+            f"{info['modules']} matrices) took {_seconds(info['scan_seconds'])} and "
+            f"{info['peak_bytes'] / 1e6:.0f} MB of memory at its peak on the same machine.",
         ]
     return "\n".join(lines)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ from spectrum_fast.spectra.record import Criterion
 from spectrum_fast.spectra.rounding import Rounding
 from spectrum_fast.spectra.squares import Squares
 
-_FLOOR_POINTS = 48
+_LINEAR_POINTS = 48
+_CONSISTENCY = 1000.0
+"""Change of trace or norm, in eps, beyond which the reduction is called faulty; 20 and less is seen."""
 
 
 def half_width(size: int) -> int:
@@ -43,6 +46,7 @@ def band_functionals(
         backend: see :func:`spectrum_fast.ops.dispatch.choose_backend`.
     """
     size = squares.matrix.shape[0]
+    eps = torch.finfo(squares.matrix.dtype).eps
     band = reduce_to_band(squares.matrix, min(half_width(size), max(size - 1, 1)), backend=backend)
     # Counts are taken in float64 whatever the band was computed in: slicing then adds nothing to the error.
     band = band.to(torch.float64)
@@ -50,14 +54,22 @@ def band_functionals(
     grid = _first_grid(squares.trace, squares.norm, size)
     table.add(np.concatenate([grid, _low_grid(grid[1], 4 * rounding.uncertainty(0.0))]))
     trace = float(band[:, 0].sum())
-    return slice_functionals(table, _log_det_function(band, backend), criterion, n_max, rounding, tolerance, trace)
+    found = slice_functionals(table, _log_det_function(band, backend), criterion, n_max, rounding, tolerance, trace)
+    return replace(found, consistent=_is_consistent(band, trace, squares, eps))
+
+
+def _is_consistent(band: Tensor, trace: float, squares: Squares, eps: float) -> bool:
+    """Whether the reduction kept trace and Frobenius norm, as an orthogonal similarity must."""
+    norm = math.sqrt(float(band[:, 0].square().sum()) + 2 * float(band[:, 1:].square().sum()))
+    allowed = _CONSISTENCY * eps
+    return abs(trace / squares.trace - 1) <= allowed and abs(norm / squares.norm - 1) <= allowed
 
 
 def _first_grid(trace: float, norm: float, size: int) -> FloatArray:
     """Points that cover the bulk evenly and reach above the largest value: ``s_max^2 <= ||G||_F``."""
     bulk = 3 * math.sqrt(trace / size)
     top = 1.001 * math.sqrt(norm)
-    linear = np.linspace(0.0, min(bulk, top), _FLOOR_POINTS)
+    linear = np.linspace(0.0, min(bulk, top), _LINEAR_POINTS)
     return np.concatenate([linear, np.geomspace(bulk, top, 12)[1:]]) if top > bulk else np.append(linear, top)
 
 

@@ -98,17 +98,22 @@ def _best_attempt(
         attempt = _band_float32(matrix, extent, criterion, tolerance, backend, forced=precision == "float32")
         if attempt.score_error <= tolerance or precision == "float32":
             return attempt
-        trouble = f"float32 bound {attempt.score_error:.1e} over {tolerance:.0e}"
+        trouble = _trouble("float32", attempt, tolerance)
     elif matrix.dtype == torch.float64 and precision != "float64":
-        trouble = "float64 weights"
+        trouble = "float64 weights are not rounded to float32" if precision == "float32" else "float64 weights"
     squares = weight_gram(matrix, torch.float64, extent.sum_of_squares, backend)
     functionals = band_functionals(squares, criterion, n_max, estimate_rounding(squares), tolerance, backend)
     attempt = Attempt(functionals, functionals.score_error(), "band-float64", trouble)
     if attempt.score_error <= tolerance or method == "band":
         return attempt
-    return _svd_attempt(
-        matrix, criterion, torch.float64, f"float64 band bound {attempt.score_error:.1e} over {tolerance:.0e}"
-    )
+    return _svd_attempt(matrix, criterion, torch.float64, _trouble("float64 band", attempt, tolerance))
+
+
+def _trouble(what: str, attempt: Attempt, tolerance: float) -> str:
+    """Why an attempt was not good enough."""
+    if not attempt.functionals.consistent:
+        return f"{what}: trace or norm changed in the reduction, a kernel is at fault"
+    return f"{what} bound {attempt.score_error:.1e} over {tolerance:.0e}"
 
 
 def _band_float32(

@@ -40,9 +40,13 @@ class Functionals:
     """Values so near the threshold that their side is not known."""
     sum_of_squares: float
     """Sum of squares that the method's own matrix or values imply."""
+    consistent: bool = True
+    """Trace and norm came through the method unchanged; if not, a kernel is at fault and nothing here is trusted."""
 
     def score_error(self) -> float:
         """Bound on the relative error of ``signal_sum / noise_sum / s_max``; infinite where nothing can be said."""
+        if not self.consistent:
+            return float("inf")
         if self.n_undecided == 0 and (self.n_noise == 0 or self.n_signal == 0):
             return 0.0  # for certain noise-free, or a score of exactly zero
         undecided = self.n_undecided * self.threshold

@@ -214,3 +214,24 @@ def test_precision_and_method_are_recorded() -> None:
     assert sf.spectrum(weight, method="svd").method == "svd-float64"
     assert sf.spectrum(weight, method="band", precision="float64").method == "band-float64"
     assert sf.spectrum(weight, method="band").method.startswith("band-float32")
+
+
+def test_a_faulty_reduction_is_noticed_and_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that returns a wrong band (here: one entry off by a percent of the norm) must not set a score."""
+    from spectrum_fast.spectra import band_method
+
+    honest = band_method.reduce_to_band
+
+    def faulty(matrix: torch.Tensor, half_width: int, *, backend: str = "auto") -> torch.Tensor:
+        size = float(torch.linalg.matrix_norm(matrix))
+        band = honest(matrix, half_width, backend=backend)
+        band[100, 0] += 0.01 * size
+        return band
+
+    monkeypatch.setattr(band_method, "reduce_to_band", faulty)
+    weight = matrices.trained_like(300, 400, seed=14).to(torch.float32)
+    found = sf.spectrum(weight)
+    assert found.method == "svd-float64"
+    assert "a kernel is at fault" in found.reason
+    assert_matches(weight, found)
+    assert math.isinf(sf.spectrum(weight, method="band").error_bound)
