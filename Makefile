@@ -8,11 +8,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(wildcard kernels/*)
 
-.PHONY: help setup scan test bench check format clean
+.PHONY: help setup scan test test-slow bench check format clean
 
 help:
 	@echo "make scan [MODEL=dir|file.safetensors|org/name]  set up, then scan (default: an embedded trained MiniLM)"
 	@echo "make test     set up, then the test suite (no network, no GPU needed)"
+	@echo "make test-slow  the long property tests (five thousand matrices, every kernel variant)"
 	@echo "make check    ruff, pyright, import contracts, clang-format"
 	@echo "make bench    the CPU benchmarks; results under bench/results/"
 	@echo "make setup    only the environment, in .venv"
@@ -43,6 +44,9 @@ scan: $(VENV)/.core
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev
+	@$(BIN)/python -m pytest -m slow
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m bench.run
