@@ -24,7 +24,8 @@ DEFAULT_TOLERANCE = 1e-4
 """Relative accuracy of a score: published scans have a median gap of 0.5 to 5 % at the cut, a hundred times this."""
 
 SMALL_SIDE = 192
-"""Short sides up to this go to the float64 SVD under ``auto``: measured faster than Gram, band and slices."""
+"""Short sides up to this go to the float64 SVD under ``auto``: there it takes 2 to 6 ms, as long as Gram, band and
+slices (3 ms), and states the smaller error."""
 _SPIKY = 30.0
 """Spikiness above which outliers are looked for before the reduction."""
 _FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
