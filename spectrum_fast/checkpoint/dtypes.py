@@ -1,4 +1,4 @@
-"""Storage types of safetensors: their sizes, and which of them are decoded.
+"""Storage types of safetensors: their sizes, which of them are numbers, and which may be codes of a packed weight.
 
 torch is imported only where a torch type is asked for, so that reading headers stays quick.
 """
@@ -48,11 +48,21 @@ file of every type with that library.
 _TORCH_NAMES: dict[str, str] = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 SUPPORTED_DTYPES: tuple[str, ...] = tuple(_TORCH_NAMES)
-"""Storage types that are decoded."""
+"""Storage types whose elements are numbers as they stand."""
+
+_CODE_NAMES: dict[str, str] = {
+    "U8": "uint8",
+    "I8": "int8",
+    "I32": "int32",
+    "I64": "int64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+}
 
 
 def decodable(dtype: str) -> bool:
-    """Say whether a tensor of this storage type can be loaded as numbers.
+    """Say whether a tensor of this storage type holds numbers that need no scale.
 
     >>> decodable("BF16"), decodable("F8_E4M3")
     (True, False)
@@ -80,6 +90,20 @@ def torch_dtype(ref: TensorRef) -> torch.dtype:
 
     require_decodable(ref)
     return getattr(torch, _TORCH_NAMES[ref.dtype])
+
+
+def storage_dtype(ref: TensorRef) -> torch.dtype:
+    """Give the torch type that holds a tensor's bytes, for codes and their companions as well as for plain numbers.
+
+    Raises:
+        UnsupportedDtypeError: no decoder takes this storage type.
+    """
+    import torch
+
+    name = _TORCH_NAMES.get(ref.dtype) or _CODE_NAMES.get(ref.dtype)
+    if name is None:
+        raise _unsupported(ref.dtype, ref.name, ref.file)
+    return getattr(torch, name)
 
 
 def _unsupported(dtype: str, name: str, file: Path) -> UnsupportedDtypeError:

@@ -5,14 +5,18 @@ Headers decide, but for duplicates: those show only in the bytes (:mod:`spectrum
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from spectrum_fast.checkpoint import Checkpoint, TensorRef
-from spectrum_fast.checkpoint.dtypes import decodable, require_decodable
+from spectrum_fast.checkpoint.decoding import plan_packed, plan_plain
+from spectrum_fast.checkpoint.dtypes import decodable
 from spectrum_fast.checkpoint.duplicates import find_ties
+from spectrum_fast.checkpoint.experts import is_fused_experts
 from spectrum_fast.checkpoint.naming import is_buffer, module_name, natural_key
+from spectrum_fast.checkpoint.quantisation_config import QuantisationConfig, read_quantisation_config
 from spectrum_fast.checkpoint.quantised import QuantisedTensors, quantised_companions
+from spectrum_fast.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.errors import CheckpointError, UnsupportedDtypeError, UsageError
 from spectrum_fast.scoring.records import ScanFailure, SkippedTensor
 from spectrum_fast.selection.patterns import match_patterns
@@ -23,18 +27,32 @@ class ScanPlan:
     """Every tensor of a checkpoint, in exactly one place.
 
     Attributes:
-        refs: tensors to read and score, in file order.
+        weights: matrices to read and score, in file order; a tensor that fuses experts gives one for each of them.
         refused: tensors that hold a weight in a form that is not decoded; they become failures of the scan.
         skipped: tensors left out on purpose, with the reason.
         ties: duplicate module -> module that is scored for both.
-        total_bytes: bytes of ``refs``.
+        total_bytes: bytes of ``weights``, scales and other companions included.
     """
 
-    refs: tuple[TensorRef, ...]
+    weights: tuple[WeightPlan, ...]
     refused: tuple[ScanFailure, ...]
     skipped: tuple[SkippedTensor, ...]
     ties: Mapping[str, str]
     total_bytes: int
+
+
+_BY_PATTERN = "left out by the include/exclude patterns"
+
+
+@dataclass(frozen=True)
+class _FoundTensor:
+    """A tensor under its module name: left out, refused, or planned; the first reason that is not empty holds."""
+
+    ref: TensorRef
+    name: str
+    skip_reason: str = ""
+    problem: str = ""
+    plans: tuple[WeightPlan, ...] = ()
 
 
 def plan_scan(
@@ -60,56 +78,86 @@ def plan_scan(
         SelectionError: a pattern matches no tensor.
         CheckpointError: two tensors stand for one module, or a file changed.
     """
-    names = [module_name(ref.name) for ref in checkpoint.tensors]
-    wanted = match_patterns(include, names, "include") if include else set(names)
-    wanted -= match_patterns(exclude, names, "exclude") if exclude else set()
     quantised = quantised_companions(checkpoint.tensors)
-    refs: list[TensorRef] = []
+    config = read_quantisation_config(checkpoint.config)
+    found = [_look_at(ref, quantised, config, include_norms) for ref in checkpoint.tensors]
+    is_wanted = _pattern_test(found, include, exclude)
+    weights: list[WeightPlan] = []
     refused: list[ScanFailure] = []
     skipped: list[SkippedTensor] = []
-    for ref, name in zip(checkpoint.tensors, names, strict=True):
-        reason = (
-            _skip_reason(ref, quantised, include_norms)
-            if name in wanted
-            else "left out by the include/exclude patterns"
-        )
-        if reason is not None:
-            skipped.append(SkippedTensor(name, reason))
-            continue
-        problem = _refusal(ref, quantised)
-        if problem is None:
-            refs.append(ref)
-        else:
+    for entry in found:
+        taken = [plan for plan in entry.plans if is_wanted(entry.name, module_name(plan.parameter), plan.name)]
+        weights += taken
+        if not taken and not is_wanted(entry.name):
+            skipped.append(SkippedTensor(entry.name, _BY_PATTERN))
+        elif entry.skip_reason:
+            skipped.append(SkippedTensor(entry.name, entry.skip_reason))
+        elif entry.problem:
+            ref = entry.ref
             refused.append(
-                ScanFailure(name=name, kind="unsupported", message=problem, shape=ref.shape, dtype=ref.dtype)
+                ScanFailure(
+                    name=entry.name, kind="unsupported", message=entry.problem, shape=ref.shape, dtype=ref.dtype
+                )
             )
-    if not refs and not refused:
+        else:
+            names = {plan.name for plan in taken}
+            skipped += [SkippedTensor(plan.name, _BY_PATTERN) for plan in entry.plans if plan.name not in names]
+    if not weights and not refused:
         raise UsageError(
-            f"{checkpoint.name}: expected a weight matrix to score, found none among {len(names)} tensors"
+            f"{checkpoint.name}: expected a weight matrix to score, found none among {len(checkpoint.tensors)} tensors"
             + (" under the given include/exclude patterns; widen them" if include or exclude else "")
         )
-    _require_one_tensor_a_module(checkpoint, [ref.name for ref in refs] + [failure.name for failure in refused])
-    ties = find_ties(replace(checkpoint, tensors=tuple(refs)))
-    to_read = tuple(ref for ref in refs if ref.name not in ties)
+    _require_one_tensor_a_module(checkpoint, weights, refused)
+    plain = [plan for plan in weights if not plan.decoder and plan.expert is None]
+    ties = find_ties(replace(checkpoint, tensors=tuple(plan.main for plan in plain)))
+    to_read = tuple(plan for plan in weights if plan.main.name not in ties)
     return ScanPlan(
-        refs=to_read,
+        weights=to_read,
         refused=tuple(refused),
         skipped=tuple(skipped),
         ties={module_name(copy): module_name(ties[copy]) for copy in sorted(ties, key=lambda copy: natural_key(copy))},
-        total_bytes=sum(ref.nbytes for ref in to_read),
+        total_bytes=sum(plan.nbytes for plan in to_read),
     )
 
 
-def _require_one_tensor_a_module(checkpoint: Checkpoint, names: Sequence[str]) -> None:
+def _look_at(
+    ref: TensorRef, quantised: QuantisedTensors, config: QuantisationConfig, include_norms: bool
+) -> _FoundTensor:
+    """Decide from the header what a tensor is."""
+    name = module_name(ref.name)
+    reason = _skip_reason(ref, quantised, include_norms)
+    if reason is not None:
+        return _FoundTensor(ref, name, skip_reason=reason)
+    packed = quantised.packed.get(ref.name)
+    try:
+        return _FoundTensor(ref, name, plans=plan_plain(ref) if packed is None else plan_packed(packed, config))
+    except UnsupportedDtypeError as error:
+        return _FoundTensor(ref, name, problem=str(error))
+
+
+def _pattern_test(found: Sequence[_FoundTensor], include: Sequence[str], exclude: Sequence[str]) -> Callable[..., bool]:
+    """A test whether something with these names is wanted: one of them is included, none excluded."""
+    names = [entry.name for entry in found]
+    aliases = [alias for entry in found for plan in entry.plans for alias in (module_name(plan.parameter), plan.name)]
+    known = list(dict.fromkeys(names + aliases))
+    included = match_patterns(include, known, "include") if include else set(known)
+    excluded = match_patterns(exclude, known, "exclude") if exclude else set[str]()
+    return lambda *aliases: not included.isdisjoint(aliases) and excluded.isdisjoint(aliases)
+
+
+def _require_one_tensor_a_module(
+    checkpoint: Checkpoint, weights: Sequence[WeightPlan], refused: Sequence[ScanFailure]
+) -> None:
     """``x`` and ``x.weight`` would be one module: say so before a long scan, not after it."""
-    seen: set[str] = set()
-    for name in map(module_name, names):
-        if name in seen:
+    seen: dict[str, str] = {}
+    stored = [(plan.name, plan.main.name) for plan in weights]
+    for module, tensor in [*stored, *((failure.name, failure.name) for failure in refused)]:
+        if module in seen:
             raise CheckpointError(
-                f"{checkpoint.name}: expected one tensor for module {name!r}, found both {name!r} and "
-                f"{name + '.weight'!r}; exclude the module"
+                f"{checkpoint.name}: expected one tensor for module {module!r}, found both {seen[module]!r} and "
+                f"{tensor!r}; exclude the module"
             )
-        seen.add(name)
+        seen[module] = tensor
 
 
 def _skip_reason(ref: TensorRef, quantised: QuantisedTensors, include_norms: bool) -> str | None:
@@ -131,21 +179,6 @@ def _skip_reason(ref: TensorRef, quantised: QuantisedTensors, include_norms: boo
         if not decodable(ref.dtype):
             return f"1-D {ref.dtype}"
         return None if include_norms and ref.name.endswith("weight") else "1-D (norm or bias)"
-    if dimensions > 2 and "expert" not in ref.name:
+    if dimensions > 2 and not is_fused_experts(ref.name):
         return f"{dimensions}-D (a convolution kernel or the like), no matrix"
-    return None
-
-
-def _refusal(ref: TensorRef, quantised: QuantisedTensors) -> str | None:
-    """Why a weight cannot be scored as it is stored, or None if it can."""
-    try:
-        quantised.require_plain(ref)
-        require_decodable(ref)
-    except UnsupportedDtypeError as error:
-        return str(error)
-    if len(ref.shape) > 2:
-        return (
-            f"tensor {ref.name} in {ref.file.name}: experts fused in {len(ref.shape)}-D, shape {ref.shape}, which this "
-            "version does not split; expected one 2-D weight per expert"
-        )
     return None

@@ -14,18 +14,20 @@ from typing import cast
 
 import torch
 
-from spectrum_fast.checkpoint import TensorRef, open_checkpoint
-from spectrum_fast.checkpoint.naming import module_name, natural_key
+from spectrum_fast.checkpoint import open_checkpoint
+from spectrum_fast.checkpoint.naming import natural_key
+from spectrum_fast.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.errors import BackendUnavailableError, TensorError, UnsupportedDtypeError, UsageError
+from spectrum_fast.ops.decode import decode_weight
 from spectrum_fast.ops.dispatch import choose_backend, set_threads
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
 from spectrum_fast.scoring.criteria import find_criterion
-from spectrum_fast.scoring.measure import score_module
+from spectrum_fast.scoring.measure import score_weight
 from spectrum_fast.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.selection.scan_result import Scan
 from spectrum_fast.spectra.engine import DEFAULT_TOLERANCE, METHODS, PRECISIONS, compute_spectrum
 from spectrum_fast.spectra.record import Spectrum
-from spectrum_fast.stream import LoadedTensor, stream_tensors
+from spectrum_fast.stream import LoadedWeight, stream_weights
 from spectrum_fast.version import __version__
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -154,10 +156,10 @@ def _score_all(
 ) -> _Outcome:
     """Read, score and forget every tensor of the plan, in file order."""
     outcome = _Outcome()
-    total, done, done_bytes = len(plan.refs), 0, 0
+    total, done, done_bytes = len(plan.weights), 0, 0
     report(ScanProgress("", 0, total, 0, plan.total_bytes, time.perf_counter() - started))
     # No enumerate: it would keep the last tensor alive while the next one is read.
-    with closing(cast("Generator[LoadedTensor, None, None]", stream_tensors(plan.refs))) as stream:
+    with closing(cast("Generator[LoadedWeight, None, None]", stream_weights(plan.weights))) as stream:
         for loaded in stream:
             before = time.perf_counter()
             _score_into(outcome, loaded, compute)
@@ -165,28 +167,29 @@ def _score_all(
             outcome.read_seconds += loaded.read_seconds
             outcome.compute_seconds += now - before
             done += 1
-            done_bytes += loaded.ref.nbytes
-            name = module_name(loaded.ref.name)
+            done_bytes += loaded.plan.nbytes
+            name = loaded.plan.name
             del loaded  # nor must this name
             report(ScanProgress(name, done, total, done_bytes, plan.total_bytes, now - started))
     return outcome
 
 
-def _score_into(outcome: _Outcome, loaded: LoadedTensor, compute: Callable[[torch.Tensor], Spectrum]) -> None:
-    """Score one tensor; what cannot be scored becomes a failure record, never a number."""
-    ref = loaded.ref
+def _score_into(outcome: _Outcome, loaded: LoadedWeight, compute: Callable[[torch.Tensor], Spectrum]) -> None:
+    """Decode and score one weight; what cannot be scored becomes a failure record, never a number."""
+    plan = loaded.plan
     try:
-        found = compute(loaded.tensor)
+        weight = decode_weight(plan, loaded.main, loaded.companions)
+        found = compute(weight)
         if math.isfinite(found.error_bound):
-            outcome.modules.append(score_module(ref, found))
+            outcome.modules.append(score_weight(plan, tuple(weight.shape), found))
         else:
-            outcome.failures.append(_failure(ref, "accuracy", _unknown_score(found)))
+            outcome.failures.append(_failure(plan, "accuracy", _unknown_score(found)))
     except UnsupportedDtypeError as error:
-        outcome.failures.append(_failure(ref, "unsupported", str(error)))
+        outcome.failures.append(_failure(plan, "unsupported", str(error)))
     except TensorError as error:
-        outcome.failures.append(_failure(ref, "values", str(error)))
+        outcome.failures.append(_failure(plan, "values", str(error)))
     except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
-        outcome.failures.append(_failure(ref, "numeric", f"LAPACK gave up: {error}; try another method"))
+        outcome.failures.append(_failure(plan, "numeric", f"LAPACK gave up: {error}; try another method"))
 
 
 def _unknown_score(found: Spectrum) -> str:
@@ -196,9 +199,10 @@ def _unknown_score(found: Spectrum) -> str:
     )
 
 
-def _failure(ref: TensorRef, kind: str, message: str) -> ScanFailure:
+def _failure(plan: WeightPlan, kind: str, message: str) -> ScanFailure:
+    ref = plan.main
     return ScanFailure(
-        name=module_name(ref.name),
+        name=plan.name,
         kind=kind,
         message=f"{ref.name} in {ref.file.name}: {message}",
         shape=ref.shape,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from spectrum_fast.checkpoint.naming import module_name, module_type
-from spectrum_fast.checkpoint.tensor_ref import TensorRef
+from spectrum_fast.checkpoint.naming import module_type
+from spectrum_fast.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.scoring.criteria import find_criterion
 from spectrum_fast.scoring.records import ModuleScore
 from spectrum_fast.spectra.engine import DEFAULT_TOLERANCE, compute_spectrum
@@ -46,15 +46,20 @@ def spectrum(
     return compute_spectrum(weight, find_criterion(criterion), method=method, precision=precision, tolerance=tolerance)
 
 
-def score_module(ref: TensorRef, found: Spectrum) -> ModuleScore:
-    """The line of a scan for one tensor."""
-    name = module_name(ref.name)
+def score_weight(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum) -> ModuleScore:
+    """The line of a scan for one weight.
+
+    Args:
+        plan: where the weight came from; names, storage type and note are taken from it.
+        shape: of the weight as it was scored, which for packed codes is not the stored shape.
+        found: its spectrum.
+    """
     return ModuleScore(
-        name=name,
-        type=module_type(name),
-        parameter=ref.name,
-        shape=ref.shape,
-        dtype=ref.dtype,
+        name=plan.name,
+        type=module_type(plan.name),
+        parameter=plan.parameter,
+        shape=shape,
+        dtype=plan.main.dtype,
         snr=found.snr,
         noise_free=found.noise_free,
         s_max=found.s_max,
@@ -70,5 +75,5 @@ def score_module(ref: TensorRef, found: Spectrum) -> ModuleScore:
         error_bound=found.error_bound,
         method=found.method,
         frobenius_residual=found.frobenius_residual,
-        note=found.reason,
+        note="; ".join(part for part in (plan.note, found.reason) if part),
     )

@@ -12,20 +12,24 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
-from spectrum_fast.checkpoint.dtypes import torch_dtype
+from spectrum_fast.checkpoint.dtypes import storage_dtype, torch_dtype
 from spectrum_fast.checkpoint.files import FileStamp, open_regular_file, shorten
 from spectrum_fast.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.errors import CheckpointError, UsageError
 
 CHUNK_BYTES = 64 << 20
 """Bytes asked for in one read: long enough for full speed, short enough to stop within a fraction of a second."""
+
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def load_tensor(ref: TensorRef) -> torch.Tensor:
         UnsupportedDtypeError: the storage type is not decoded.
         CheckpointError: the file cannot be read, is shorter than its header said, or has changed since.
     """
-    reader = _Reader(threading.Event())
+    reader = TensorReader(threading.Event())
     try:
         return reader.read(ref).tensor
     finally:
@@ -80,26 +84,45 @@ def stream_tensors(refs: Iterable[TensorRef], *, read_ahead: int = 1) -> Iterato
         UnsupportedDtypeError: a tensor's storage type is not decoded; raised in that tensor's turn.
         CheckpointError: as for :func:`load_tensor`; raised in that tensor's turn.
     """
+    return stream_items(refs, lambda reader, ref: reader.read(ref), read_ahead=read_ahead)
+
+
+def stream_items(
+    items: Iterable[Item], read: Callable[[TensorReader, Item], Loaded], *, read_ahead: int = 1
+) -> Iterator[Loaded]:
+    """Read anything that lies in files, in the given order and ahead of the consumer; see :func:`stream_tensors`.
+
+    Args:
+        items: what to read, one after the other.
+        read: reads one of them; called in the reading thread, with a reader that is used by no other thread.
+        read_ahead: items read before they are asked for; 0 reads in the caller's thread.
+
+    Yields:
+        What ``read`` returned, in order. No reference to it is kept.
+
+    Raises:
+        UsageError: ``read_ahead`` is negative.
+    """
     if read_ahead < 0:
         raise UsageError(f"read_ahead must be 0 or more, found {read_ahead}")
-    return _stream(iter(refs), read_ahead)
+    return _stream(iter(items), read, read_ahead)
 
 
-def _stream(refs: Iterator[TensorRef], read_ahead: int) -> Iterator[LoadedTensor]:
+def _stream(items: Iterator[Item], read: Callable[[TensorReader, Item], Loaded], read_ahead: int) -> Iterator[Loaded]:
     stop = threading.Event()
-    reader = _Reader(stop)
+    reader = TensorReader(stop)
     if read_ahead == 0:
         try:
-            for ref in refs:
-                yield reader.read(ref)
+            for item in items:
+                yield read(reader, item)
         finally:
             reader.close()
         return
-    pending: deque[Future[LoadedTensor]] = deque()
+    pending: deque[Future[Loaded]] = deque()
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spectrum-fast-read")
     try:
-        for ref in refs:
-            pending.append(executor.submit(reader.read, ref))
+        for item in items:
+            pending.append(executor.submit(read, reader, item))
             if len(pending) <= read_ahead:
                 continue
             # Neither name nor future is kept: the consumer's reference must be the last one.
@@ -112,8 +135,12 @@ def _stream(refs: Iterator[TensorRef], read_ahead: int) -> Iterator[LoadedTensor
         reader.close()
 
 
-class _Reader:
-    """Reads tensors in one thread; keeps the current file open."""
+class TensorReader:
+    """Reads tensors in one thread; keeps the current file open.
+
+    Args:
+        stop: once set, a read in progress ends with ``CancelledError`` at its next chunk.
+    """
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
@@ -122,16 +149,24 @@ class _Reader:
         self._stamp: FileStamp | None = None
 
     def read(self, ref: TensorRef) -> LoadedTensor:
+        """Read a tensor of plain numbers; :func:`load_tensor` says what it raises."""
         started = time.perf_counter()
-        dtype = torch_dtype(ref)
+        tensor = self._read_as(ref, torch_dtype(ref))
+        return LoadedTensor(ref, tensor, time.perf_counter() - started)
+
+    def read_raw(self, ref: TensorRef) -> torch.Tensor:
+        """Read a tensor of any storage type that a decoder takes, codes and all; raises as :func:`load_tensor`."""
+        return self._read_as(ref, storage_dtype(ref))
+
+    def _read_as(self, ref: TensorRef, dtype: torch.dtype) -> torch.Tensor:
         self._open(ref)
         raw = torch.empty(ref.nbytes, dtype=torch.uint8)
         self._fill(ref, raw.numpy().data)
         self._require_unchanged(ref)
-        tensor = raw.view(dtype).reshape(ref.shape)
-        return LoadedTensor(ref, tensor, time.perf_counter() - started)
+        return raw.view(dtype).reshape(ref.shape)
 
     def close(self) -> None:
+        """Close the file that is open, if one is."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._path, self._descriptor, self._stamp = None, -1, None

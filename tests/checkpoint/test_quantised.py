@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from spectrum_fast.checkpoint.dtypes import decodable, require_decodable, torch_dtype
+from spectrum_fast.checkpoint.decoding import plan_packed
+from spectrum_fast.checkpoint.dtypes import decodable, require_decodable, storage_dtype, torch_dtype
+from spectrum_fast.checkpoint.quantisation_config import QuantisationConfig
 from spectrum_fast.checkpoint.quantised import quantised_companions
 from spectrum_fast.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.errors import UnsupportedDtypeError
+from spectrum_fast.ops.decode import DECODERS
 
 
 def refs(types: dict[str, str]) -> list[TensorRef]:
@@ -67,11 +71,64 @@ def test_layouts(case, backwards):
     assert set(found.packed) == set(codes)
     assert set(found.companions) == set(companions)
     (name,) = codes
-    assert layout in found.packed[name]
-    with pytest.raises(UnsupportedDtypeError, match=r"m\.safetensors") as caught:
-        found.require_plain(next(ref for ref in tensors if ref.name == name))
-    assert name in str(caught.value)
-    found.require_plain(next(ref for ref in tensors if ref.name == "plain.weight"))
+    packed = found.packed[name]
+    assert layout in packed.layout
+    assert packed.codes.name == name
+    assert {ref.name for ref in packed.companions.values()} <= set(companions)
+    assert all(role in ref.name for role, ref in packed.companions.items())
+    assert packed.missing == ()
+
+
+def test_every_layout_is_decoded_or_refused_by_name():
+    """Shapes here are 4 x 4 throughout, so those with a shape of their own are refused for that."""
+    for codes, companions, _ in LAYOUTS.values():
+        (packed,) = quantised_companions(refs({**codes, **companions})).packed.values()
+        try:
+            plans = plan_packed(packed, QuantisationConfig())
+        except UnsupportedDtypeError as error:
+            assert packed.codes.name in str(error)  # noqa: PT017
+            assert "m.safetensors" in str(error)  # noqa: PT017
+            assert packed.layout in str(error)  # noqa: PT017
+        else:
+            assert [plan.main.name for plan in plans] == [packed.codes.name]
+            assert all(plan.decoder in DECODERS for plan in plans)
+
+
+@pytest.mark.parametrize(
+    ("present", "reported", "missing"),
+    [
+        ({"q.weight": "F8_E4M3"}, "q.weight", "q.weight_scale_inv or q.weight_scale"),
+        ({"q.weight_scale_inv": "F32"}, "q.weight_scale_inv", "q.weight"),
+        ({"q.weight_scale": "BF16"}, "q.weight_scale", "q.weight"),
+        ({"q.SCB": "F32"}, "q.SCB", "q.weight"),
+        ({"q.weight": "I8", "q.weight_format": "U8"}, "q.weight", "q.SCB"),
+        ({"q.weight.absmax": "F32"}, "q.weight.absmax", "q.weight"),
+        ({"q.weight.quant_state.bitsandbytes__nf4": "U8"}, "q.weight.quant_state.bitsandbytes__nf4", "q.weight"),
+        ({"q.weight": "U8", "q.weight.absmax": "F32", "q.weight.quant_map": "F32"}, "q.weight", "q.weight.quant_state"),
+        (
+            {
+                "q.weight": "U8",
+                "q.weight.absmax": "U8",
+                "q.weight.quant_map": "F32",
+                "q.weight.quant_state.bitsandbytes__nf4": "U8",
+            },
+            "q.weight",
+            "q.weight.nested_absmax",
+        ),
+        ({"q.weight_packed": "I32", "q.weight_scale": "F16"}, "q.weight_packed", "q.weight_shape"),
+        ({"q.weight_shape": "I64"}, "q.weight_shape", "q.weight_packed"),
+        ({"experts.up_blocks": "U8"}, "experts.up_blocks", "experts.up_scales"),
+        ({"experts.up_scales": "U8"}, "experts.up_scales", "experts.up_blocks"),
+    ],
+)
+def test_a_lost_part_is_reported_with_both_names_and_never_scored(present, reported, missing):
+    tensors = [replace(ref, shape=(4, 4, 4)) for ref in refs(present)]
+    found = quantised_companions(tensors)
+    assert set(found.packed) == {reported}
+    with pytest.raises(UnsupportedDtypeError, match="found in no file of the checkpoint") as caught:
+        plan_packed(found.packed[reported], QuantisationConfig())
+    assert reported in str(caught.value)
+    assert missing in str(caught.value)
 
 
 def test_plain_models_are_left_alone():
@@ -101,3 +158,18 @@ def test_dtypes():
         assert not decodable(name)
         with pytest.raises(UnsupportedDtypeError, match=r"tensor 'w' in m.safetensors.*F64, F32, F16, BF16"):
             require_decodable(refs({"w": name})[0])
+
+
+def test_storage_types_of_codes():
+    types = {
+        "U8": torch.uint8,
+        "I8": torch.int8,
+        "I32": torch.int32,
+        "F8_E4M3": torch.float8_e4m3fn,
+        "F32": torch.float32,
+    }
+    for name, expected in types.items():
+        assert storage_dtype(refs({"w": name})[0]) is expected
+    for name in ("F4", "C64", "F8_E4M3FNUZ", ""):
+        with pytest.raises(UnsupportedDtypeError, match=r"tensor 'w' in m.safetensors"):
+            storage_dtype(refs({"w": name})[0])

@@ -170,18 +170,17 @@ def test_values_that_are_no_numbers_are_a_named_failure(tmp_path: Path, bad: flo
 
 
 def test_codes_are_refused_by_name_and_never_scored(tmp_path: Path) -> None:
+    """Codes without their scales, and layouts that are not decoded; those that are: test_scan_quantised.py."""
     codes = torch.randint(-8, 8, (16, 24), dtype=torch.int8)
     tensors = {
         "model.layers.0.mlp.up_proj.weight": weight(0),
         "model.layers.1.mlp.up_proj.weight": weight(1).to(torch.float8_e4m3fn),
-        "model.layers.1.mlp.up_proj.weight_scale_inv": torch.ones(1, 1),
         "model.layers.2.mlp.up_proj.weight": codes,
         "model.layers.3.mlp.up_proj.qweight": codes.to(torch.int32),
         "model.layers.3.mlp.up_proj.scales": torch.ones(2, 24, dtype=torch.float16),
         "model.layers.3.mlp.up_proj.qzeros": codes.to(torch.int32),
         "model.layers.4.mlp.experts.down_proj_blocks": torch.zeros(2, 4, 3, 16, dtype=torch.uint8),
-        "model.layers.4.mlp.experts.down_proj_scales": torch.zeros(2, 4, 3, dtype=torch.uint8),
-        "model.layers.5.mlp.experts.gate_up_proj": torch.randn(2, 8, 8),
+        "model.layers.5.mlp.up_proj.weight_scale_inv": torch.ones(2, 2),
         "model.layers.6.mlp.up_proj.weight": weight(6),
         "model.layers.6.mlp.up_proj.weight_scale": torch.ones(24, 1),
     }
@@ -193,7 +192,7 @@ def test_codes_are_refused_by_name_and_never_scored(tmp_path: Path) -> None:
         "model.layers.2.mlp.up_proj",
         "model.layers.3.mlp.up_proj.qweight",
         "model.layers.4.mlp.experts.down_proj_blocks",
-        "model.layers.5.mlp.experts.gate_up_proj",
+        "model.layers.5.mlp.up_proj.weight_scale_inv",
         "model.layers.6.mlp.up_proj",
     }
     assert {failure.kind for failure in failed.values()} == {"unsupported"}
@@ -201,6 +200,7 @@ def test_codes_are_refused_by_name_and_never_scored(tmp_path: Path) -> None:
         assert name in failure.message
     assert "FP8" in failed["model.layers.1.mlp.up_proj"].message
     assert "MXFP4" in failed["model.layers.4.mlp.experts.down_proj_blocks"].message
+    assert "down_proj_scales" in failed["model.layers.4.mlp.experts.down_proj_blocks"].message
 
 
 def test_nothing_but_failures_is_a_scan_without_modules(tmp_path: Path) -> None:

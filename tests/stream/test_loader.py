@@ -164,14 +164,14 @@ def test_few_tensors_are_alive_at_once(many, read_ahead, monkeypatch):
 
 def test_the_next_tensor_is_read_while_the_consumer_works(many, monkeypatch):
     read_names = []
-    real = loader._Reader.read
+    real = loader.TensorReader.read
 
     def recording(self, ref):
         loaded = real(self, ref)
         read_names.append(ref.name)
         return loaded
 
-    monkeypatch.setattr(loader._Reader, "read", recording)
+    monkeypatch.setattr(loader.TensorReader, "read", recording)
     stream = stream_tensors(many)
     next(stream)
     deadline = time.monotonic() + 5

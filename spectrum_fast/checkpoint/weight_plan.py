@@ -1,0 +1,55 @@
+"""One matrix to score, and the stored tensors that it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from spectrum_fast.checkpoint.tensor_ref import TensorRef
+
+
+@dataclass(frozen=True)
+class WeightPlan:
+    """How to get one weight matrix: what to read, and how to turn it into numbers.
+
+    The references are already cut to what is needed: of a tensor that fuses experts they cover the bytes of one expert,
+    so memory is bounded by one expert.
+
+    Attributes:
+        name: module name, unique in a scan; for an expert of a fused parameter
+            :func:`spectrum_fast.checkpoint.experts.expert_name`.
+        parameter: name of the parameter in the unquantised model; all experts of a fused parameter share it.
+        main: the weight itself, or its codes.
+        companions: role -> tensor that is needed to decode the codes; may lie in other files than ``main``.
+        decoder: key of :data:`spectrum_fast.ops.decode.DECODERS`; empty for a plain weight.
+        layout: name of the format for people; empty for a plain weight.
+        block: rows and columns of a block of codes that share a scale, for decoders that use it.
+        expert: index of the expert in its fused parameter, or None.
+    """
+
+    name: str
+    parameter: str
+    main: TensorRef
+    companions: Mapping[str, TensorRef] = field(default_factory=lambda: MappingProxyType({}))
+    decoder: str = ""
+    layout: str = ""
+    block: tuple[int, int] | None = None
+    expert: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes to read for it, codes and companions together."""
+        return self.main.nbytes + sum(ref.nbytes for ref in self.companions.values())
+
+    @property
+    def note(self) -> str:
+        """What a reader of the score should know about the way from storage to matrix; empty for a plain weight."""
+        return "; ".join(
+            part
+            for part in (
+                f"decoded from {self.layout}" if self.decoder else "",
+                f"expert {self.expert} of {self.parameter}" if self.expert is not None else "",
+            )
+            if part
+        )

@@ -1,0 +1,70 @@
+"""Codes and companions -> the weight matrix that they stand for.
+
+The score is that of the exact product of code and scale, rounded once to float32; formats whose values fit bfloat16
+exactly come out in bfloat16. Libraries often round once more, to the model's compute type: that is rounding of the
+computation and no property of the stored weight, so it is left out here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from torch import Tensor
+
+from spectrum_fast.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.errors import UnsupportedDtypeError, UsageError
+from spectrum_fast.ops.decode.bitsandbytes import decode_4bit, decode_int8
+from spectrum_fast.ops.decode.mxfp4 import decode_mxfp4
+from spectrum_fast.ops.decode.packed_int import decode_awq, decode_pack_quantized
+from spectrum_fast.ops.decode.scaled import decode_scaled
+
+Parts = Mapping[str, Tensor]
+
+DECODERS: Mapping[str, Callable[[WeightPlan, Tensor, Parts], Tensor]] = MappingProxyType(
+    {
+        "": lambda plan, main, parts: main,  # noqa: ARG005
+        "scaled": lambda plan, main, parts: decode_scaled(
+            main, parts["scale"], plan.block or tuple(main.shape), parts.get("zero_point")
+        ),
+        "mxfp4": lambda plan, main, parts: decode_mxfp4(main, parts["scale"]),  # noqa: ARG005
+        "bitsandbytes-4bit": lambda plan, main, parts: decode_4bit(main, **parts),  # noqa: ARG005
+        "bitsandbytes-int8": lambda plan, main, parts: decode_int8(  # noqa: ARG005
+            main, parts["SCB"], parts.get("weight_format")
+        ),
+        "pack-quantized": lambda plan, main, parts: decode_pack_quantized(  # noqa: ARG005
+            main,
+            parts["weight_scale"],
+            parts["weight_shape"],
+            parts.get("weight_zero_point"),
+            parts.get("weight_g_idx"),
+        ),
+        "awq": lambda plan, main, parts: decode_awq(main, parts["scales"], parts["qzeros"]),  # noqa: ARG005
+    }
+)
+"""Decoder of each :attr:`WeightPlan.decoder`; the empty name passes a plain weight through."""
+
+
+def decode_weight(plan: WeightPlan, main: Tensor, companions: Parts) -> Tensor:
+    """Turn what was read into the matrix to score.
+
+    Args:
+        plan: what it is.
+        main: the weight or its codes, as stored.
+        companions: role -> tensor, as in ``plan.companions``.
+
+    Returns:
+        ``main`` itself for a plain weight; else a new contiguous matrix in float32 or bfloat16, where ``main`` lies.
+
+    Raises:
+        UnsupportedDtypeError: companions contradict the codes; the message names the tensor and its file.
+        UsageError: the plan names no known decoder.
+    """
+    if plan.decoder not in DECODERS:
+        raise UsageError(f"unknown decoder {plan.decoder!r}: expected one of {', '.join(filter(None, DECODERS))}")
+    try:
+        return DECODERS[plan.decoder](plan, main, companions)
+    except UnsupportedDtypeError as error:
+        raise UnsupportedDtypeError(
+            f"stored as {plan.layout}: {error}; download or save the checkpoint again"
+        ) from error

@@ -1,0 +1,82 @@
+"""A quantised checkpoint scores as its decoded twin does, end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import spectrum_fast as sf
+
+import matrices
+import truth
+
+E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], dtype=torch.float64)
+
+
+def assert_scores(scan: sf.Scan, decoded: dict[str, torch.Tensor]) -> None:
+    assert scan.failures == ()
+    assert {module.name for module in scan.modules} == set(decoded)
+    for name, weight in decoded.items():
+        module = scan.module(name)
+        expected = truth.exact(weight)
+        assert module.snr == pytest.approx(expected.snr, rel=1e-4), name
+        assert module.n_noise == expected.n_noise
+
+
+def test_fp8_blocks_with_the_scale_in_another_shard(tmp_path: Path) -> None:
+    weight = matrices.trained_like(300, 420, seed=31).to(torch.float32)
+    grid = torch.rand(3, 4, generator=torch.Generator().manual_seed(0)) + 0.5
+    scale = grid.repeat_interleave(128, 0)[:300].repeat_interleave(128, 1)[:, :420]
+    codes = (weight / scale).to(torch.float8_e4m3fn)
+    name = "model.layers.0.mlp.up_proj"
+    save_file({f"{name}.weight": codes}, tmp_path / "model-00001-of-00002.safetensors")
+    save_file({f"{name}.weight_scale_inv": grid}, tmp_path / "model-00002-of-00002.safetensors")
+    index = {f"{name}.weight": "model-00001-of-00002.safetensors"}
+    index[f"{name}.weight_scale_inv"] = "model-00002-of-00002.safetensors"
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    scan = sf.scan(tmp_path)
+    assert_scores(scan, {name: codes.to(torch.float64) * scale})
+    assert scan.module(name).dtype == "F8_E4M3"
+    assert "DeepSeek" in scan.module(name).note
+
+
+def test_mxfp4_experts(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(1)
+    experts, rows, groups = 3, 40, 3
+    blocks = torch.randint(0, 256, (experts, rows, groups, 16), dtype=torch.uint8, generator=generator)
+    scales = torch.randint(120, 125, (experts, rows, groups), dtype=torch.uint8, generator=generator)
+    prefix = "model.layers.0.mlp.experts"
+    save_file(
+        {f"{prefix}.down_proj_blocks": blocks, f"{prefix}.down_proj_scales": scales}, tmp_path / "model.safetensors"
+    )
+    nibbles = torch.stack([blocks & 15, blocks >> 4], dim=-1).reshape(experts, rows, groups, 32).long()
+    decoded = E2M1[nibbles] * (2.0 ** (scales.double() - 127))[..., None]
+    decoded = decoded.reshape(experts, rows, groups * 32)
+    assert_scores(sf.scan(tmp_path), {f"{prefix}.{e}.down_proj": decoded[e] for e in range(experts)})
+
+
+def test_fused_bfloat16_experts_compete_as_one_group_when_merged(tmp_path: Path) -> None:
+    stack = torch.stack([matrices.trained_like(48, 64, seed=40 + e) for e in range(8)]).to(torch.bfloat16)
+    prefix = "model.layers.0.mlp.experts"
+    save_file({f"{prefix}.gate_up_proj": stack}, tmp_path / "model.safetensors")
+    scan = sf.scan(tmp_path)
+    assert_scores(scan, {f"{prefix}.{e}.gate_up_proj": stack[e] for e in range(8)})
+    assert {module.parameter for module in scan.modules} == {f"{prefix}.gate_up_proj"}
+    assert len(scan.select(top_percent=25, grouping="experts-merged").modules) == 2
+
+
+def test_a_missing_scale_is_a_failure_that_names_it(tmp_path: Path) -> None:
+    plain = matrices.gaussian(20, 30).to(torch.float32)
+    save_file(
+        {"model.layers.0.mlp.up_proj.weight": torch.ones(8, 8).to(torch.float8_e4m3fn), "lm_head.weight": plain},
+        tmp_path / "model.safetensors",
+    )
+    scan = sf.scan(tmp_path)
+    assert [failure.name for failure in scan.failures] == ["model.layers.0.mlp.up_proj"]
+    assert scan.failures[0].dtype == "F8_E4M3"
+    assert "model.layers.0.mlp.up_proj.weight_scale beside it, found in no file" in scan.failures[0].message
+    assert [module.name for module in scan.modules] == ["lm_head"]
