@@ -28,9 +28,13 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.machine import machine_header
+from bench.peers import exact_singular_values, score_functional
 from bench.results_file import SCHEMA, format_table, write_results
+from spectrum_fast.ops.band import triton as triton_band
 from spectrum_fast.ops.gram import triton as triton_gram
 from spectrum_fast.ops.sturm import triton as triton_sturm
+from spectrum_fast.scoring.criteria import find_criterion
+from spectrum_fast.spectra.engine import compute_spectrum
 
 ROTATED_BYTES = 256 << 20
 """Operands of a row together: four times the 60 MB L2 of an H200."""
@@ -49,7 +53,7 @@ class Case:
 
     Attributes:
         name: of the row.
-        group: gram, sturm.
+        group: gram, sturm, band, spectrum.
         check: raises WrongResultError; returns the error found.
         calls: the call on each of the rotating operands.
         flops: of one call.
@@ -57,6 +61,8 @@ class Case:
         flops_per_second: rate for the floor.
         peer: calls of the peer on the same operands; empty where there is none.
         peer_name: what the peer is.
+        rounds: at most so many.
+        peer_once: a slow peer is called once, without a warm-up.
     """
 
     name: str
@@ -68,6 +74,8 @@ class Case:
     flops_per_second: float
     peer: Sequence[Callable[[], object]] = field(default_factory=tuple)
     peer_name: str = ""
+    rounds: int = 21
+    peer_once: bool = False
 
 
 def main() -> int:
@@ -85,6 +93,27 @@ def main() -> int:
     rehearse = arguments.rehearse
     rates = measure_rates(64 if rehearse else 8192)
     rows, failures, skipped = [], [], missing_parts()
+
+    def report() -> str:
+        """The table so far, written too: a row that outlasts the caller's patience takes nothing with it."""
+        results = {
+            "schema": SCHEMA,
+            "size": "rehearsal" if rehearse else "full",
+            "machine": machine,
+            "rates": rates,
+            "rows": rows,
+            "failures": failures,
+            "skipped": skipped,
+        }
+        table = format_table(results) if rows else "no rows"
+        text = "\n".join([table, *(f"FAILED  {line}" for line in failures), *(f"skipped {line}" for line in skipped)])
+        if not rehearse:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            write_results(arguments.out / "gpu.json", results)
+            (arguments.out / "gpu.txt").write_text(text + "\n", encoding="utf-8")
+        return text
+
+    machine = machine_header()
     for build in cases(rehearse, rates):
         if arguments.select not in build.name:
             continue
@@ -99,31 +128,16 @@ def main() -> int:
             traceback.print_exc(limit=4)
         if DEVICE == "cuda":
             torch.cuda.empty_cache()
-    results = {
-        "schema": SCHEMA,
-        "size": "rehearsal" if rehearse else "full",
-        "machine": machine_header(),
-        "rates": rates,
-        "rows": rows,
-        "failures": failures,
-        "skipped": skipped,
-    }
-    table = format_table(results) if rows else "no rows"
-    report = "\n".join([table, *(f"FAILED  {line}" for line in failures), *(f"skipped {line}" for line in skipped)])
+        report()
+    print(report())
     if rehearse:
-        print(report, "\nREHEARSAL: the times above mean nothing", sep="\n")
-    else:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        write_results(arguments.out / "gpu.json", results)
-        (arguments.out / "gpu.txt").write_text(report + "\n", encoding="utf-8")
-        print(report)
+        print("\nREHEARSAL: the times above mean nothing")
     return 1 if failures else 0
 
 
 def missing_parts() -> list[str]:
     """Rows that the plan names and the code does not have yet."""
     parts = {
-        "spectrum_fast.ops.band.triton": "band reduction, eigen stage and end-to-end rows",
         "spectrum_fast.ops.rsvd": "batched randomized SVD rows",
     }
     return [f"{what}: {name} does not exist yet" for name, what in parts.items() if find_spec(name) is None]
@@ -139,9 +153,9 @@ def measure_rates(n: int) -> dict[str, float]:
     return {"copy_bytes_per_second": 2.0 * source.nbytes / copy, "bf16_flops_per_second": 2.0 * n**3 / product}
 
 
-def time_calls(calls: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+def time_calls(calls: Sequence[Callable[[], object]], rounds: int, *, warm_up: bool = True) -> list[float]:
     """Seconds of each round, after one of every call that is not counted; calls take turns."""
-    for call in calls:
+    for call in calls if warm_up else ():
         call()
     if DEVICE != "cuda":
         seconds = []
@@ -163,6 +177,7 @@ def time_calls(calls: Sequence[Callable[[], object]], rounds: int) -> list[float
 def measure(case: Case, rates: dict[str, float], rounds: int) -> dict[str, Any]:
     """Check, then time, one row."""
     error = case.check()
+    rounds = min(rounds, case.rounds)
     seconds = time_calls(case.calls, rounds)
     quartiles = statistics.quantiles(seconds, n=4)
     median = statistics.median(seconds)
@@ -176,7 +191,7 @@ def measure(case: Case, rates: dict[str, float], rounds: int) -> dict[str, Any]:
         "ratio_to_floor": median / floor,
     }
     if case.peer:
-        peer = statistics.median(time_calls(case.peer, rounds))
+        peer = statistics.median(time_calls(case.peer, 1 if case.peer_once else rounds, warm_up=not case.peer_once))
         info |= {"peer": case.peer_name, "peer_seconds": peer, "ratio_to_peer": peer / median}
     return {
         "name": case.name,
@@ -217,6 +232,135 @@ def cases(rehearse: bool, rates: dict[str, float]) -> Iterator[Build]:
                     name = f"{kind}[b{b}-{matrices}x{n}-{str(dtype)[6:]}]"
                     size = (max(matrices // 32, 1), 20, 3) if rehearse else (matrices, n, 64)
                     yield Build(name, lambda a=(name, kind, b, dtype, *size): sturm_case(*a))
+
+    yield from eigen_builds(rehearse, bf16)
+
+
+def eigen_builds(rehearse: bool, bf16: float) -> Iterator[Build]:
+    """The band reduction against a full eigensolver, then whole spectra; slow peers are called once."""
+    for count, n in [(1, 1024), (64, 2048), (1, 4096), (1, 8192), (1, 16384)]:
+        for b in (32, 64):
+            for graph in (False, True):
+                if (count, n) == (64, 2048) and graph and b == 64:
+                    continue
+                copies, order = (min(count, 2), 40) if rehearse else (count, n)
+                name = f"band{'-graph' if graph else ''}[b{b}-{f'{count}x' if count > 1 else ''}{n}]"
+                half_width = 8 if rehearse else b
+                slow = b == 32 and not graph
+                yield Build(name, lambda a=(name, copies, order, half_width, graph, slow, bf16): band_case(*a))
+    # Llama-3.1-70B and DeepSeek-V3, by the time that the peer takes.
+    shapes = [(1024, 8192), (2048, 7168), (576, 7168), (1536, 7168), (24576, 1536), (32768, 512)]
+    for m, n in [*shapes, (8192, 8192), (8192, 28672), (7168, 16384), (18432, 7168)]:
+        name, shape = f"spectrum[{m}x{n}]", (12, 20) if rehearse else (m, n)
+        yield Build(name, lambda a=(name, *shape, torch.float32, bf16): spectrum_case(*a))
+    for m, n in [(1024, 8192), (2048, 7168)]:
+        name, shape = f"spectrum-vs-weightwatcher[{m}x{n}]", (12, 20) if rehearse else (m, n)
+        yield Build(name, lambda a=(name, *shape, torch.float64, bf16): spectrum_case(*a))
+
+
+def band_case(name: str, count: int, n: int, b: int, graph: bool, with_peer: bool, bf16_rate: float) -> Case:
+    """Reduction of ``count`` float32 matrices of order n; with ``graph``, replayed from a CUDA graph.
+
+    The call restores its operand first (4 n² bytes read, 4 n² written: 0.12 ms at n = 8192).
+    """
+    source = torch.empty(count, n, n, device=DEVICE)
+    for index in range(count):
+        weight = torch.randn(n, n + n // 4, device=DEVICE) / n**0.5
+        source[index] = weight @ weight.T
+        source[index] = (source[index] + source[index].T) / 2
+    work = torch.empty_like(source)
+
+    def reduce() -> Tensor:
+        work.copy_(source)
+        return triton_band.reduce_to_band(work, b)
+
+    call: Callable[[], Tensor] = reduce
+    if graph and DEVICE == "cuda":
+        reduce()
+        torch.cuda.synchronize()
+        recorded = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(recorded):
+            band = reduce()
+
+        def replay() -> Tensor:
+            recorded.replay()
+            return band
+
+        call = replay
+
+    def check() -> float:
+        found, matrix = call()[-1].double(), source[-1].double()
+        eps, norm = torch.finfo(torch.float32).eps, float(matrix.norm())
+        band_norm = (found[:, 0].square().sum() + 2 * found[:, 1:].square().sum()).sqrt()
+        change = max(abs(float(band_norm) / norm - 1), abs(float(found[:, 0].sum() / matrix.diagonal().sum()) - 1))
+        if not change < 1000 * eps:
+            raise WrongResultError(f"trace or norm changed by {change:.2e}")
+        if n > 8192 or not with_peer:
+            return change
+        truth = torch.linalg.eigvalsh(matrix)
+        x = torch.linspace(0.02, 0.98, 64, dtype=torch.float64, device=DEVICE) * truth[-1]
+        slack = 20 * eps * norm / n**0.5
+        counts = triton_sturm.count_below(found, x)
+        low = (truth[None] < (x - slack)[:, None]).sum(1)
+        high = (truth[None] <= (x + slack)[:, None]).sum(1)
+        wrong = int(((counts < low) | (counts > high)).sum())
+        if wrong:
+            raise WrongResultError(f"{wrong} of 64 counts are outside what 20 eps ||A||_F / sqrt(n) allows")
+        return change
+
+    panels = -(-n // b)
+    return Case(
+        name,
+        "band",
+        check,
+        [call],
+        flops=count * 6.0 * n**3,
+        bytes=count * panels * 8.0 * n * n / 3,
+        flops_per_second=bf16_rate,
+        peer=[lambda: torch.linalg.eigvalsh(source)] if with_peer else (),
+        peer_name="torch.linalg.eigvalsh, float32, once",
+        rounds=7,
+        peer_once=True,
+    )
+
+
+def spectrum_case(name: str, m: int, n: int, peer_dtype: torch.dtype, bf16_rate: float) -> Case:
+    """One bf16 weight to its score through the engine, against all singular values by ``torch.linalg.svdvals``.
+
+    WeightWatcher takes them in float64 (bench/peers.py), the reference scanner in float32.
+    """
+    weight = (torch.randn(m, n, device=DEVICE) * 0.02).to(torch.bfloat16)
+    some = min(m, n, 48)
+    weight += (torch.randn(m, some, device=DEVICE) @ torch.randn(some, n, device=DEVICE) * 0.002).to(torch.bfloat16)
+    criterion = find_criterion("spectrum")
+    short, long = min(m, n), max(m, n)
+
+    def call() -> object:
+        return compute_spectrum(weight, criterion)
+
+    def check() -> float:
+        found = compute_spectrum(weight, criterion)
+        truth = score_functional(exact_singular_values(weight, "gram").cpu(), weight.shape)
+        if found.snr is None:
+            raise WrongResultError("no score for a matrix that has one")
+        error = abs(found.snr / truth["snr"] - 1)
+        if not error < 1e-4:
+            raise WrongResultError(f"score {found.snr:.6g}, expected {truth['snr']:.6g} ({found.method})")
+        return error
+
+    return Case(
+        name,
+        "spectrum",
+        check,
+        [call],
+        flops=float(short) * short * long + 6.0 * short**3,
+        bytes=2.0 * short * long + 8.0 * short * short,
+        flops_per_second=bf16_rate,
+        peer=[lambda: torch.linalg.svdvals(weight.to(peer_dtype))],
+        peer_name=f"torch.linalg.svdvals, {str(peer_dtype)[6:]}, once",
+        rounds=5,
+        peer_once=True,
+    )
 
 
 def gram_case(name: str, kind: str, count: int, m: int, n: int, bf16_rate: float) -> Case:

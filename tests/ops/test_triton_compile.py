@@ -15,6 +15,7 @@ import torch
 
 pytest.importorskip("triton.backends.nvidia")
 
+from spectrum_fast.ops.band import device_kernels, device_panel, device_small, device_sweep
 from spectrum_fast.ops.gram import triton as triton_gram
 from spectrum_fast.ops.sturm import triton as triton_sturm
 
@@ -87,6 +88,91 @@ def test_gram(dtype: torch.dtype, along_depth: bool, capability: int, tmp_path: 
     name = f"gram {'W Wt' if along_depth else 'Wt W'} {dtype}"
     divisible = ("k", "depth", "weight_stride", "weight_batch", "out_batch")
     used = check(name, triton_gram._gram_kernel, signature, options, capability, tmp_path, divisible)
+    assert ("HGMMA" if capability == 90 else "HMMA") in used.sass
+
+
+F64, F16, I32, I64 = "*fp64", "*fp16", "i32", "i64"
+BAND_TALL = {
+    "gather": (
+        device_panel.gather_kernel,
+        {"matrix": None, "band": None, "panel": F64, "basis": F64, "z": F64, "partials": F64}
+        | dict.fromkeys(("n", "index", "chunks", "max_chunks"), I32),
+        ("HALF_WIDTH", "PENDING"),
+    ),
+    "orthonormalise": (
+        device_panel.orthonormalise_kernel,
+        dict.fromkeys(("panel", "basis", "r1", "w", "partials"), F64)
+        | dict.fromkeys(("n", "begin", "max_chunks"), I32),
+        (),
+    ),
+    "form_basis": (
+        device_panel.form_basis_kernel,
+        {"basis": F64, "halves": F16, "m": F64, "top": F64, "n": I32, "begin": I32, "plane": I64},
+        ("HALF_WIDTH", "SPLIT"),
+    ),
+    "form_y": (
+        device_panel.form_y_kernel,
+        {"product": None, "basis": F64, "z": F64, "t": F64, "partials": F64, "n": I32, "begin": I32, "splits": I32}
+        | {"part": I64, "max_chunks": I32},
+        (),
+    ),
+    "form_z": (
+        device_panel.form_z_kernel,
+        {"basis": F64, "z": F64, "halves": F16, "t": F64, "inner": F64, "scale": "*fp32", "n": I32, "begin": I32}
+        | {"plane": I64},
+        ("SPLIT",),
+    ),
+}
+BAND_SMALL = {
+    "factor_gram": (
+        device_small.factor_gram_kernel,
+        {"inner": F64, "r1": F64, "w": F64, "broken": "*i32", "too_wide": I32},
+        (),
+    ),
+    "reconstruct": (
+        device_small.reconstruct_kernel,
+        {"inner": F64, "basis": F64, "band": None, "small": F64, "broken": "*i32", "n": I32, "index": I32}
+        | {"plane": I64},
+        (),
+    ),
+    "reflect": (
+        device_small.reflect_kernel,
+        {"panel": F64, "basis": F64, "band": None, "small": F64, "broken": "*i32", "n": I32, "index": I32}
+        | {"plane": I64},
+        ("ROWS",),
+    ),
+}
+band_widths = pytest.mark.parametrize("half_width", [pytest.param(16, marks=pytest.mark.slow), 32, 64])
+
+
+@on_both_chips
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
+@band_widths
+@pytest.mark.parametrize("name", [*BAND_TALL, *BAND_SMALL])
+def test_band_panel(name: str, half_width: int, dtype: torch.dtype, capability: int, tmp_path: Path) -> None:
+    kernel, signature, extra = (BAND_TALL | BAND_SMALL)[name]
+    signature = {key: value or POINTER[dtype] for key, value in signature.items()}
+    if name in BAND_TALL:
+        options = device_kernels.tall_options(half_width)
+    else:
+        options = device_kernels.small_options(half_width, half_width)
+    known = {"HALF_WIDTH": half_width, "PENDING": True, "SPLIT": dtype == torch.float32, "ROWS": device_kernels.ROWS}
+    options |= {key: known[key] for key in extra}
+    check(
+        f"band {name} b={half_width} {dtype}", kernel, signature, options, capability, tmp_path, ("n", "plane", "part")
+    )
+
+
+@on_both_chips
+@pytest.mark.parametrize("pending", [True, False])
+@band_widths
+def test_band_sweep(half_width: int, pending: bool, capability: int, tmp_path: Path) -> None:
+    signature = {"matrix": "*fp32", "new": F16, "old": F16, "z": F16, "product": "*fp32", "scale": "*fp32"}
+    signature |= {"n": I32, "index": I32, "plane": I64, "part": I64}
+    options = device_kernels.sweep_options(half_width) | {"HALF_WIDTH": half_width, "PENDING": pending}
+    name = f"band sweep b={half_width}{'' if pending else ' first'}"
+    divisible = ("n", "plane", "part")
+    used = check(name, device_sweep.sweep_kernel, signature, options, capability, tmp_path, divisible)
     assert ("HGMMA" if capability == 90 else "HMMA") in used.sass
 
 

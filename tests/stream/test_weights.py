@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from spectrum_fast.checkpoint import Checkpoint, open_checkpoint
 from spectrum_fast.checkpoint.decoding import plan_packed, plan_plain
@@ -55,8 +55,6 @@ def mixed(tmp_path: Path) -> Path:
 def test_parts_are_what_was_stored(mixed, read_ahead):
     stored = {}
     for part in (1, 2):
-        from safetensors.torch import load_file
-
         stored |= load_file(mixed / f"part{part}.safetensors")
     plans = plans_of(open_checkpoint(mixed))
     assert len(plans) == 8
