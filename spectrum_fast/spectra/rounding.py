@@ -61,19 +61,20 @@ class Rounding:
         return shift + self.absolute
 
 
-def estimate_rounding(squares: Squares, rotated_rank: int = 0, s_max: float = 0.0) -> Rounding:
+def estimate_rounding(squares: Squares, rotated_rank: int = 0, s_max: float = 0.0, backend: str = "auto") -> Rounding:
     """Rounding of Gram and reduction in the dtype of the Gram matrix (k x k), to be asked before its reduction.
 
     Args:
         squares: the Gram matrix and its norms.
         rotated_rank: rows at the top into which outliers were rotated; they do not touch the rest.
         s_max: largest singular value, if rotated.
+        backend: see :func:`spectrum_fast.ops.dispatch.choose_backend`.
     """
     size = squares.matrix.shape[0]
     eps = torch.finfo(squares.matrix.dtype).eps
     bulk_norm = squares.norm
     if 0 < rotated_rank < size:
-        bulk_norm = math.sqrt(measure(squares.matrix[rotated_rank:])[1])
+        bulk_norm = math.sqrt(measure(squares.matrix[rotated_rank:], backend=backend)[1])
     unit = eps * bulk_norm / math.sqrt(size)
     absolute = _ROTATION * eps * s_max / math.sqrt(size) if rotated_rank else 0.0
     return Rounding(_POINT * unit, _MEAN * unit, _OUTLIER * eps / squares.norm, absolute)

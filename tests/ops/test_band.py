@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -16,6 +11,9 @@ from spectrum_fast.errors import UsageError
 from spectrum_fast.ops.band import reduce_to_band
 from spectrum_fast.ops.band.reference import factor_panel, reconstruct_householder, reflect_columns
 from spectrum_fast.ops.dispatch import native_problem
+
+from bands import dense_and_clean
+from instruction_sets import run_at_level
 
 SIZES = [1, 2, 5, 31, 32, 33, 64, 65, 100, 257]
 HALF_WIDTHS = [1, 2, 8, 32]
@@ -120,19 +118,6 @@ def symmetric(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     return ((matrix + matrix.T) / 2).to(dtype).contiguous()
 
 
-def dense(band: Tensor) -> Tensor:
-    """The float64 matrix that lower band storage stands for; entries past the end must be zeros."""
-    n, width = band.shape
-    matrix = torch.zeros(n, n, dtype=torch.float64)
-    for d in range(width):
-        inside = max(n - d, 0)
-        assert not band[inside:, d].any()
-        if inside:
-            matrix.diagonal(-d).copy_(band[:inside, d].double())
-            matrix.diagonal(d).copy_(band[:inside, d].double())
-    return matrix
-
-
 def spectrum_error(band: Tensor, matrix: Tensor) -> float:
     """Largest eigenvalue error in units of eps ||A||_F (both sides scaled, so that no norm overflows or vanishes)."""
     assert torch.isfinite(band).all()
@@ -140,7 +125,7 @@ def spectrum_error(band: Tensor, matrix: Tensor) -> float:
     if scale == 0.0:
         return float(band.abs().max())
     original = matrix.double() / scale
-    error = torch.linalg.eigvalsh(dense(band.double() / scale)) - torch.linalg.eigvalsh(original)
+    error = torch.linalg.eigvalsh(dense_and_clean(band.double() / scale)) - torch.linalg.eigvalsh(original)
     return float(error.abs().max() / original.norm()) / torch.finfo(matrix.dtype).eps
 
 
@@ -165,7 +150,7 @@ def test_spectrum(n, dtype, backend):
 @pytest.mark.parametrize(("n", "b"), [(1, 1), (1, 32), (2, 1), (5, 4), (5, 8), (33, 32)])
 def test_a_matrix_that_fits_into_the_band_is_copied(n, b, dtype, backend):
     matrix = symmetric(indefinite(n), dtype)
-    assert torch.equal(dense(reduce_to_band(matrix.clone(), b, backend=backend)), matrix.double())
+    assert torch.equal(dense_and_clean(reduce_to_band(matrix.clone(), b, backend=backend)), matrix.double())
 
 
 @both_backends
@@ -188,7 +173,7 @@ def test_columns_that_vanish_one_after_the_other(backend):
 def test_backends_agree_on_the_spectrum(dtype):
     matrix = symmetric(noise_gram(130), dtype)
     spectra = [
-        torch.linalg.eigvalsh(dense(reduce_to_band(matrix.clone(), 16, backend=backend)))
+        torch.linalg.eigvalsh(dense_and_clean(reduce_to_band(matrix.clone(), 16, backend=backend)))
         for backend in ("reference", "native")
     ]
     limit = 2 * BOUND * torch.finfo(dtype).eps * float(matrix.double().norm())
@@ -310,15 +295,7 @@ print(json.dumps(result))
 @needs_native
 @pytest.mark.parametrize("level", LEVELS)
 def test_instruction_sets(level):
-    from spectrum_fast import _native
-
-    feature = LEVELS[level]
-    if feature is not None and not _native.cpu_features()[feature]:
-        pytest.skip(f"this processor (or SPECTRUM_FAST_ISA) has no {level}")
-    environment = {**os.environ, "SPECTRUM_FAST_ISA": level, "OMP_NUM_THREADS": "1"}
-    child = subprocess.run([sys.executable, "-c", CHILD], env=environment, capture_output=True, text=True, check=False)
-    assert child.returncode == 0, child.stderr
-    result = json.loads(child.stdout)
+    result = run_at_level(level, LEVELS[level], CHILD)
     assert result["name"] == {"avx512_bf16": "avx512", "amx": "amx-bf16x3"}.get(level, level)
     limit = SPLIT_BOUND if level == "amx" else BOUND
     for case, error in result["errors"].items():

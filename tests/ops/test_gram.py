@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from fractions import Fraction
 
 import pytest
@@ -15,6 +11,8 @@ from torch import Tensor
 from spectrum_fast.errors import UsageError
 from spectrum_fast.ops.dispatch import native_problem
 from spectrum_fast.ops.gram import gram
+
+from instruction_sets import run_at_level
 
 SHAPES = [(1, 1), (1, 7), (7, 1), (2, 3), (17, 33), (129, 257), (300, 64), (64, 300)]
 PAIRS = [
@@ -206,15 +204,7 @@ print(json.dumps(result))
 @needs_native
 @pytest.mark.parametrize("level", LEVELS)
 def test_instruction_sets(level):
-    from spectrum_fast import _native
-
-    feature = LEVELS[level]
-    if feature is not None and not _native.cpu_features()[feature]:
-        pytest.skip(f"this processor (or SPECTRUM_FAST_ISA) has no {level}")
-    environment = {**os.environ, "SPECTRUM_FAST_ISA": level, "OMP_NUM_THREADS": "1"}
-    child = subprocess.run([sys.executable, "-c", CHILD], env=environment, capture_output=True, text=True, check=False)
-    assert child.returncode == 0, child.stderr
-    result = json.loads(child.stdout)
+    result = run_at_level(level, LEVELS[level], CHILD)
     general = "avx512" if level in ("avx512_bf16", "amx") else level
     special = {"avx512_bf16": "avx512-bf16", "amx": "amx-bf16"}.get(level, general)
     assert result["names"] == {"float64": general, "float32": general, "float16": general, "bfloat16": special}

@@ -17,6 +17,8 @@ from torch import Tensor
 from spectrum_fast.errors import UsageError
 from spectrum_fast.ops.sturm import count_below, log_det
 
+from bands import eigenvalues, random_band
+
 BACKENDS = ["reference", "native"]
 DTYPES = [torch.float32, torch.float64]
 ORDERS = [1, 2, 3, 7, 33, 100, 257]
@@ -24,25 +26,6 @@ HALF_WIDTHS = [0, 1, 2, 5, 16, 32, 33]
 
 both_backends = pytest.mark.parametrize("backend", BACKENDS)
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
-
-
-def random_band(n: int, b: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    """A normal random band; entries past the end hold NaN, so that a read of one shows."""
-    band = torch.randn(n, b + 1, generator=torch.Generator().manual_seed(1000 * n + b + seed), dtype=torch.float64)
-    for d in range(b + 1):
-        band[max(n - d, 0) :, d] = torch.nan
-    return band.to(dtype)
-
-
-def eigenvalues(band: Tensor) -> Tensor:
-    """Float64 eigenvalues of the dense matrix, ascending."""
-    n, width = band.shape
-    dense = torch.zeros(n, n, dtype=torch.float64)
-    for d in range(min(width, n)):
-        values = band[: n - d, d].double()
-        dense.diagonal(-d).copy_(values)
-        dense.diagonal(d).copy_(values)
-    return torch.linalg.eigvalsh(dense)
 
 
 def backward_error(band: Tensor) -> float:

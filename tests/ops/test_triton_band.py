@@ -6,9 +6,6 @@ The interpreter is chosen when triton is imported, so one test runs the others o
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -18,9 +15,18 @@ from spectrum_fast.errors import UsageError
 from spectrum_fast.ops.band import device_torch
 from spectrum_fast.ops.band.device_workspace import ROWS, Workspace, allocate
 
+from bands import dense_and_clean
+from interpreter import (
+    IN_INTERPRETER_OR_ON_GPU,
+    INTERPRETED,
+    WITH_GPU,
+    on_gpu,
+    outside_the_interpreter,
+    run_interpreted,
+)
+
 triton_band = pytest.importorskip("spectrum_fast.ops.band.triton")
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DTYPES = [torch.float32, torch.float64]
 BOUND = 20.0
 """Largest eigenvalue error in units of eps ||A||_F, as in test_band.py; float16 halves leave 3 and less."""
@@ -28,32 +34,14 @@ COHERENT_BOUND = 0.5
 """Allowed in addition, times n, where all entries are equal (see test_band.py)."""
 
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
-WITH_GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 IN_TORCH = [] if INTERPRETED else ["torch"]
-on_all = pytest.mark.parametrize("device", [*IN_TORCH, "interpreter" if INTERPRETED else WITH_GPU], indirect=True)
-on_gpu = pytest.mark.parametrize("device", [WITH_GPU], indirect=True)
+on_all = pytest.mark.parametrize("device", [*IN_TORCH, IN_INTERPRETER_OR_ON_GPU], indirect=True)
 in_torch = pytest.mark.parametrize("device", [*IN_TORCH, *([] if INTERPRETED else [WITH_GPU])], indirect=True)
 
 
-@pytest.fixture
-def device(request: pytest.FixtureRequest) -> str:
-    if request.param == "cuda" and (INTERPRETED or not torch.cuda.is_available()):
-        pytest.skip("needs a CUDA device (test_in_the_interpreter runs the small ones without)")
-    return "cuda" if request.param == "cuda" else "cpu"
-
-
-@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
+@outside_the_interpreter
 def test_in_the_interpreter() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", "interpreter and not in_the", "--no-header", __file__],
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
-    assert "passed" in run.stdout
-    assert "skipped" not in run.stdout
+    run_interpreted(__file__)
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -114,19 +102,6 @@ def symmetric(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     return ((matrix + matrix.T) / 2).to(dtype).contiguous()
 
 
-def dense(band: Tensor) -> Tensor:
-    """The float64 matrix that lower band storage stands for; entries past the end must be zeros."""
-    n, width = band.shape
-    matrix = torch.zeros(n, n, dtype=torch.float64)
-    for d in range(width):
-        inside = max(n - d, 0)
-        assert not band[inside:, d].any()
-        if inside:
-            matrix.diagonal(-d).copy_(band[:inside, d].double())
-            matrix.diagonal(d).copy_(band[:inside, d].double())
-    return matrix
-
-
 def spectrum_error(band: Tensor, matrix: Tensor) -> float:
     """Largest eigenvalue error in units of eps ||A||_F."""
     band = band.cpu()
@@ -135,7 +110,7 @@ def spectrum_error(band: Tensor, matrix: Tensor) -> float:
     if scale == 0.0:
         return float(band.abs().max())
     original = matrix.double() / scale
-    error = torch.linalg.eigvalsh(dense(band.double() / scale)) - torch.linalg.eigvalsh(original)
+    error = torch.linalg.eigvalsh(dense_and_clean(band.double() / scale)) - torch.linalg.eigvalsh(original)
     return float(error.abs().max() / original.norm()) / torch.finfo(matrix.dtype).eps
 
 
@@ -279,7 +254,7 @@ def test_halves_are_as_good_as_float32() -> None:
     matrix = symmetric(noise_gram(512), torch.float32)
     unit = torch.finfo(torch.float32).eps * float(matrix.double().norm()) / 512**0.5
     truth = torch.linalg.eigvalsh(matrix.double())
-    error = torch.linalg.eigvalsh(dense(triton_band.reduce_to_band(matrix.clone(), 32))) - truth
+    error = torch.linalg.eigvalsh(dense_and_clean(triton_band.reduce_to_band(matrix.clone(), 32))) - truth
     assert float(error.abs().max()) <= 2.0 * unit
     assert abs(float(error.mean())) <= 0.2 * unit
 

@@ -6,49 +6,25 @@ In it, half-precision operands are widened before a product: its own bfloat16 pr
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import Tensor
 
 from spectrum_fast.errors import BackendUnavailableError
 
+from interpreter import on_both, on_gpu, outside_the_interpreter, run_interpreted
+
 triton_gram = pytest.importorskip("spectrum_fast.ops.gram.triton")
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
-WITH_GPU = pytest.param("cuda", marks=pytest.mark.gpu)
-on_both = pytest.mark.parametrize("device", ["interpreter" if INTERPRETED else WITH_GPU], indirect=True)
-on_gpu = pytest.mark.parametrize("device", [WITH_GPU], indirect=True)
 
 
-@pytest.fixture
-def device(request: pytest.FixtureRequest) -> str:
-    if request.param == "interpreter":
-        return "cpu"
-    if INTERPRETED or not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device (test_in_the_interpreter runs the small ones without)")
-    return "cuda"
-
-
-@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
+@outside_the_interpreter
 def test_in_the_interpreter() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", "interpreter and not in_the", "--no-header", __file__],
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
-    assert "passed" in run.stdout
-    assert "skipped" not in run.stdout
+    run_interpreted(__file__)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="the interpreter takes CPU tensors")
+@outside_the_interpreter
 def test_cpu_tensors_are_refused() -> None:
     with pytest.raises(BackendUnavailableError, match="CUDA"):
         triton_gram.gram(torch.zeros(3, 2))

@@ -5,10 +5,6 @@ The interpreter is chosen when triton is imported, so one test runs the others o
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -16,60 +12,23 @@ from torch import Tensor
 
 from spectrum_fast.errors import BackendUnavailableError, UsageError
 
+from bands import eigenvalues, random_band
+from interpreter import on_both, on_gpu, outside_the_interpreter, run_interpreted
+
 triton_sturm = pytest.importorskip("spectrum_fast.ops.sturm.triton")
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-WITH_GPU = pytest.param("cuda", marks=pytest.mark.gpu)
-on_both = pytest.mark.parametrize("device", ["interpreter" if INTERPRETED else WITH_GPU], indirect=True)
-on_gpu = pytest.mark.parametrize("device", [WITH_GPU], indirect=True)
 
 
-@pytest.fixture
-def device(request: pytest.FixtureRequest) -> str:
-    if request.param == "interpreter":
-        return "cpu"
-    if INTERPRETED or not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device (test_in_the_interpreter runs the small ones without)")
-    return "cuda"
-
-
-@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
+@outside_the_interpreter
 def test_in_the_interpreter() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", "interpreter and not in_the", "--no-header", __file__],
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
-    assert "passed" in run.stdout
-    assert "skipped" not in run.stdout
+    run_interpreted(__file__)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="the interpreter takes CPU tensors")
+@outside_the_interpreter
 def test_cpu_tensors_are_refused() -> None:
     with pytest.raises(BackendUnavailableError, match="CUDA"):
         triton_sturm.count_below(torch.zeros(3, 2), torch.zeros(1, dtype=torch.float64))
-
-
-def random_band(n: int, b: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    """A normal random band; entries past the end hold NaN, so that a read of one shows."""
-    band = torch.randn(n, b + 1, generator=torch.Generator().manual_seed(1000 * n + b + seed), dtype=torch.float64)
-    for d in range(b + 1):
-        band[max(n - d, 0) :, d] = torch.nan
-    return band.to(dtype)
-
-
-def eigenvalues(band: Tensor) -> Tensor:
-    n, width = band.shape
-    dense = torch.zeros(n, n, dtype=torch.float64)
-    for d in range(min(width, n)):
-        values = band[: n - d, d].double()
-        dense.diagonal(-d).copy_(values)
-        dense.diagonal(d).copy_(values)
-    return torch.linalg.eigvalsh(dense)
 
 
 def spread(truth: Tensor, count: int) -> Tensor:

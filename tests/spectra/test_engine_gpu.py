@@ -20,33 +20,19 @@ TOLERANCE = 1e-4
 METHODS = ["auto", "band", "svd"]
 
 
-def assert_matches(weight: torch.Tensor, found: sf.Spectrum) -> None:
-    expected = truth.exact(weight.cpu())
-    assert found.snr is not None
-    assert abs(found.snr / expected.snr - 1) <= min(TOLERANCE, found.error_bound)
-    assert found.error_bound <= TOLERANCE
-    assert found.n_noise == expected.n_noise
-    assert found.n_signal + found.n_noise == min(weight.shape)
-    assert found.s_max == pytest.approx(expected.values[-1], rel=1e-5)
-    assert found.threshold == pytest.approx(expected.threshold, rel=1e-4)
-    assert found.noise_sum == pytest.approx(expected.noise_sum, rel=1e-4)
-    assert found.signal_sum == pytest.approx(expected.signal_sum, rel=1e-4)
-    assert found.frobenius_residual < 1e-5
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(300, 300), (257, 513), (1111, 640)])
 def test_trained_like(shape: tuple[int, int], dtype: torch.dtype, method: str) -> None:
     weight = matrices.trained_like(*shape, seed=1).to(dtype).cuda()
-    assert_matches(weight, sf.spectrum(weight, method=method))
+    truth.assert_matches(weight, sf.spectrum(weight, method=method))
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("outliers", [(30.0,), (1000.0,), tuple(np.geomspace(50, 3000, 12))])
 def test_planted_outliers(outliers: tuple[float, ...], method: str) -> None:
     weight = matrices.trained_like(320, 448, outliers=outliers, seed=2).to(torch.bfloat16).cuda()
-    assert_matches(weight, sf.spectrum(weight, method=method))
+    truth.assert_matches(weight, sf.spectrum(weight, method=method))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -55,14 +41,14 @@ def test_few_values_in_the_noise_set(n_noise: int, method: str) -> None:
     weight = matrices.with_singular_values(matrices.few_noise_values(n_noise), 300, 400, seed=4).float().cuda()
     found = sf.spectrum(weight, method=method)
     assert found.n_noise == n_noise
-    assert_matches(weight, found)
+    truth.assert_matches(weight, found)
 
 
 def test_bulk_large_enough_for_the_kernels_own_sizes() -> None:
     weight = matrices.trained_like(1536, 2048, outliers=(20.0,), seed=5).to(torch.bfloat16).cuda()
     found = sf.spectrum(weight)
     assert found.method.startswith("band-float32"), found.reason
-    assert_matches(weight, found)
+    truth.assert_matches(weight, found)
 
 
 def test_rank_one() -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 
-import families
 import numpy as np
 import pytest
 
 import spectrum_fast as sf
 
+import families
 import truth
 
 METHODS = [("auto", "auto"), ("band", "float32"), ("band", "float64")]
