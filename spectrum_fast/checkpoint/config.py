@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-from spectrum_fast.checkpoint.files import read_small_file
+from spectrum_fast.checkpoint.storage import Address, read_small_file
 from spectrum_fast.errors import CheckpointError
 
 MAX_CONFIG_BYTES = 1 << 20
 """Largest config.json that is read; real ones stay under 100 kB."""
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Address) -> dict[str, Any]:
     """Read a model's configuration.
 
     ``Infinity`` is accepted: transformers writes it for some state-space models.

@@ -5,10 +5,10 @@ torch is imported only where a torch type is asked for, so that reading headers 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectrum_fast.checkpoint.files import shorten
+from spectrum_fast.checkpoint.storage import Address
 from spectrum_fast.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.errors import UnsupportedDtypeError
 
@@ -106,7 +106,7 @@ def storage_dtype(ref: TensorRef) -> torch.dtype:
     return getattr(torch, name)
 
 
-def _unsupported(dtype: str, name: str, file: Path) -> UnsupportedDtypeError:
+def _unsupported(dtype: str, name: str, file: Address) -> UnsupportedDtypeError:
     return UnsupportedDtypeError(
         f"tensor {shorten(name)} in {file}: expected one of {', '.join(SUPPORTED_DTYPES)}, found {shorten(dtype)}, "
         "which this version does not decode; exclude the tensor or convert the checkpoint to one of those types"

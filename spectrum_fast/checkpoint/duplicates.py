@@ -8,16 +8,15 @@ tensors that agree there are read in full.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from spectrum_fast.checkpoint.config import ties_embeddings
-from spectrum_fast.checkpoint.files import FileStamp, open_regular_file, read_bytes, shorten
+from spectrum_fast.checkpoint.files import shorten
 from spectrum_fast.checkpoint.naming import is_embedding, is_head, module_name, natural_key
 from spectrum_fast.checkpoint.record import Checkpoint
+from spectrum_fast.checkpoint.storage import Address, Stamp, StoredFile, open_stored_file, read_bytes, read_failure
 from spectrum_fast.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.errors import CheckpointError
 
@@ -85,11 +84,11 @@ def _equal_groups(refs: Sequence[TensorRef], digest: Any) -> list[list[TensorRef
 
 
 class _Files:
-    """The file being read; one descriptor is open at a time."""
+    """The file being read; one is open at a time."""
 
     def __init__(self) -> None:
-        self._path: Path | None = None
-        self._descriptor = -1
+        self._address: Address | None = None
+        self._file: StoredFile | None = None
 
     def __enter__(self) -> _Files:
         return self
@@ -111,14 +110,14 @@ class _Files:
         return self._digest(ref, [(step, min(CHUNK_BYTES, ref.nbytes - step)) for step in steps])
 
     def _digest(self, ref: TensorRef, spans: Iterable[tuple[int, int]]) -> bytes:
-        self._open(ref)
+        file = self._open(ref)
         total = hashlib.sha256()
         for offset, count in spans:
             try:
-                data = read_bytes(self._descriptor, count, ref.begin + offset)
+                data = read_bytes(file, count, ref.begin + offset)
             except OSError as error:
                 raise CheckpointError(
-                    f"{ref.file}: tensor {shorten(ref.name)} cannot be read: {error.strerror or error}"
+                    f"{ref.file}: tensor {shorten(ref.name)} cannot be read: {read_failure(error)}"
                 ) from error
             if len(data) != count:
                 raise CheckpointError(
@@ -127,21 +126,22 @@ class _Files:
             total.update(data)
         return total.digest()
 
-    def _open(self, ref: TensorRef) -> None:
-        if self._path == ref.file:
-            return
+    def _open(self, ref: TensorRef) -> StoredFile:
+        if self._file is not None and self._address == ref.file:
+            return self._file
         self._close()
-        self._descriptor, stamp = open_regular_file(ref.file)
-        self._path = ref.file
-        _require_unchanged(ref, stamp)
+        self._file = open_stored_file(ref.file)
+        self._address = ref.file
+        _require_unchanged(ref, self._file.stamp)
+        return self._file
 
     def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._path, self._descriptor = None, -1
+        if self._file is not None:
+            self._file.close()
+        self._address, self._file = None, None
 
 
-def _require_unchanged(ref: TensorRef, stamp: FileStamp) -> None:
+def _require_unchanged(ref: TensorRef, stamp: Stamp) -> None:
     if ref.stamp is not None and ref.stamp != stamp:
         raise CheckpointError(
             f"{ref.file}: truncated or replaced while being read; scan again when nothing writes to it"

@@ -1,8 +1,6 @@
-"""Opening and reading regular files, and noticing when they change.
+"""Regular files of this machine: opening them (never a pipe or a device), and noticing when they change.
 
-Everything that touches bytes of a checkpoint goes through here: the header parser, the duplicate finder and the reader
-of tensors. Only regular files are opened (never a pipe or a device), reads are positional, and a short read is either
-continued or an error.
+:mod:`spectrum_fast.checkpoint.storage` reads them, and files that lie elsewhere.
 """
 
 from __future__ import annotations
@@ -67,43 +65,6 @@ def open_regular_file(path: Path) -> tuple[int, FileStamp]:
         os.close(descriptor)
         raise CheckpointError(f"{path}: expected a regular file, found {_kind(status.st_mode)}; pass the file itself")
     return descriptor, FileStamp.of(status)
-
-
-def read_bytes(descriptor: int, count: int, offset: int) -> bytes:
-    """Read up to ``count`` bytes at ``offset``; fewer only at the end of the file.
-
-    Raises:
-        OSError: the system reports a failed read.
-    """
-    data = os.pread(descriptor, count, offset)
-    if len(data) in (0, count):
-        return data
-    parts = [data]
-    missing = count - len(data)
-    while missing and (data := os.pread(descriptor, missing, offset + count - missing)):
-        parts.append(data)
-        missing -= len(data)
-    return b"".join(parts)
-
-
-def read_small_file(path: Path, limit_bytes: int) -> bytes:
-    """Read a whole file that must not be larger than ``limit_bytes``.
-
-    Raises:
-        CheckpointError: the file is too large, cannot be read or is not a regular file.
-    """
-    descriptor, stamp = open_regular_file(path)
-    try:
-        if stamp.size_bytes > limit_bytes:
-            raise CheckpointError(
-                f"{path}: expected at most {limit_bytes} bytes, found {stamp.size_bytes}; this is not a checkpoint's "
-                "file"
-            )
-        return read_bytes(descriptor, stamp.size_bytes, 0)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {_reason(error)}") from error
-    finally:
-        os.close(descriptor)
 
 
 def _reason(error: Exception) -> str:

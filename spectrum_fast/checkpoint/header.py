@@ -19,8 +19,17 @@ from operator import le
 from pathlib import Path
 
 from spectrum_fast.checkpoint.dtypes import DTYPE_BITS
-from spectrum_fast.checkpoint.files import FileStamp, open_regular_file, read_bytes, shorten
+from spectrum_fast.checkpoint.files import shorten
 from spectrum_fast.checkpoint.json_cursor import JsonCursor, JsonError
+from spectrum_fast.checkpoint.storage import (
+    Address,
+    RemoteFile,
+    Stamp,
+    StoredFile,
+    open_stored_file,
+    read_bytes,
+    read_failure,
+)
 from spectrum_fast.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.errors import CheckpointError
 
@@ -65,12 +74,12 @@ class Header:
         stamp: state of the file when it was read.
     """
 
-    path: Path
+    path: Address
     tensors: tuple[TensorRef, ...]
     metadata: dict[str, str]
     data_begin: int
     digest: str
-    stamp: FileStamp
+    stamp: Stamp
 
 
 @dataclass(slots=True)
@@ -84,14 +93,14 @@ class _Entries:
     ends: list[int]
 
 
-def read_header(path: str | os.PathLike[str]) -> Header:
+def read_header(path: str | os.PathLike[str] | RemoteFile) -> Header:
     """Read and check the header of one safetensors file.
 
     Time is linear in the header (about 5 s for a million tensors on one core), memory the header's bytes plus the
     records that are returned. Nothing of the tensors' data is read.
 
     Args:
-        path: the file; symbolic links are followed.
+        path: the file, or a remote address; symbolic links are followed.
 
     Returns:
         The header with absolute offsets.
@@ -99,14 +108,15 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     Raises:
         CheckpointError: the file cannot be read or is malformed; the message names file, tensor and what was expected.
     """
-    path = Path(path)
-    descriptor, stamp = open_regular_file(path)
+    path = path if isinstance(path, RemoteFile) else Path(path)
+    file = open_stored_file(path)
+    stamp = file.stamp
     try:
-        length, raw = _read_raw(path, descriptor, stamp.size_bytes)
+        length, raw = _read_raw(path, file)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(f"{path}: cannot be read: {read_failure(error)}") from error
     finally:
-        os.close(descriptor)
+        file.close()
     data_begin = 8 + length
     try:
         entries, metadata = _parse(raw)
@@ -129,13 +139,14 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     return Header(path, tensors, metadata, data_begin, digest, stamp)
 
 
-def _read_raw(path: Path, descriptor: int, size_bytes: int) -> tuple[int, bytes]:
+def _read_raw(path: Address, file: StoredFile) -> tuple[int, bytes]:
+    size_bytes = file.size_bytes
     if size_bytes < 8:
         raise CheckpointError(
             f"{path}: expected a safetensors file (8 bytes of header length, header, data), found only {size_bytes} "
             "bytes; the file is truncated or empty: download or save it again"
         )
-    start = read_bytes(descriptor, 9, 0)
+    start = read_bytes(file, 9, 0)
     length = int.from_bytes(start[:8], "little")
     if length > MAX_HEADER_BYTES:
         raise CheckpointError(
@@ -154,7 +165,7 @@ def _read_raw(path: Path, descriptor: int, size_bytes: int) -> tuple[int, bytes]
             f"{path}: expected a header that begins with "
             f"'{{', found byte {start[8]:#04x}; this is not a safetensors file"
         )
-    raw = read_bytes(descriptor, length, 8)
+    raw = read_bytes(file, length, 8)
     if len(raw) != length:
         raise CheckpointError(f"{path}: ended inside its header: truncated or replaced while being read")
     return length, raw
@@ -314,7 +325,7 @@ def _wrong_size(
     )
 
 
-def _check_cover(path: Path, entries: _Entries, data_bytes: int) -> list[int] | range:
+def _check_cover(path: Address, entries: _Entries, data_bytes: int) -> list[int] | range:
     """Make sure that the tensors tile the data exactly; return their indices by ascending offset."""
     begins, ends = entries.begins, entries.ends
     order: list[int] | range = range(len(begins))

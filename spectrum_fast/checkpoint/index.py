@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from spectrum_fast.checkpoint.files import read_small_file, shorten
+from spectrum_fast.checkpoint.files import shorten
 from spectrum_fast.checkpoint.header import MAX_NAME_BYTES
 from spectrum_fast.checkpoint.json_cursor import JsonCursor, JsonError
+from spectrum_fast.checkpoint.storage import Address, read_small_file
 from spectrum_fast.errors import CheckpointError
 
 MAX_INDEX_BYTES = 100_000_000
 """Largest index accepted; DeepSeek-V3's (91,991 tensors) has 9 MB."""
 
 
-def read_index(path: Path) -> dict[str, str]:
+def read_index(path: Address) -> dict[str, str]:
     """Read and check ``*.safetensors.index.json``.
 
     Args:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from spectrum_fast.checkpoint.header import Header
+from spectrum_fast.checkpoint.storage import Address
 from spectrum_fast.checkpoint.tensor_ref import TensorRef
 
 
@@ -29,7 +29,7 @@ class Checkpoint:
 
     source: str
     name: str
-    files: tuple[Path, ...]
+    files: tuple[Address, ...]
     tensors: tuple[TensorRef, ...]
     config: dict[str, Any] | None
     notes: tuple[str, ...]

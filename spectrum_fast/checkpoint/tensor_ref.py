@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from spectrum_fast.checkpoint.files import FileStamp
+from spectrum_fast.checkpoint.storage import Address, Stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +14,7 @@ class TensorRef:
 
     Attributes:
         name: parameter name as stored, ``model.layers.0.mlp.down_proj.weight``.
-        file: path of the file that holds the bytes.
+        file: path, or remote address, of the file that holds the bytes.
         dtype: storage type as the header names it, ``BF16``.
         shape: extents, row-major; empty for a scalar.
         begin: absolute offset in ``file`` of the first byte.
@@ -24,17 +23,18 @@ class TensorRef:
     """
 
     name: str
-    file: Path
+    file: Address
     dtype: str
     shape: tuple[int, ...]
     begin: int
     nbytes: int
-    stamp: FileStamp | None = field(default=None, repr=False, compare=False)
+    stamp: Stamp | None = field(default=None, repr=False, compare=False)
 
     @property
     def element_count(self) -> int:
         """Number of elements, 1 for a scalar.
 
+        >>> from pathlib import Path
         >>> TensorRef("w", Path("m.safetensors"), "F32", (2, 3), 100, 24).element_count
         6
         """

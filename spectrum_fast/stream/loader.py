@@ -1,7 +1,7 @@
 """Read tensors one after the other, with one thread reading ahead of the consumer.
 
 Memory does not grow with the model: at most ``read_ahead + 1`` tensors are alive besides the one that the consumer
-holds. Reads are positional (``preadv``) into memory that was never zero-filled, in chunks, so that a scan can be
+holds. Reads are positional, into memory that was never zero-filled, in chunks, so that a scan can be
 interrupted inside a large tensor. A file that changes between its header and its last byte is an error, never a wrong
 score.
 """
@@ -15,13 +15,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from spectrum_fast.checkpoint.dtypes import storage_dtype, torch_dtype
-from spectrum_fast.checkpoint.files import FileStamp, open_regular_file, shorten
+from spectrum_fast.checkpoint.files import shorten
+from spectrum_fast.checkpoint.storage import Address, StoredFile, open_stored_file, read_failure
 from spectrum_fast.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.errors import CheckpointError, UsageError
 
@@ -144,9 +144,8 @@ class TensorReader:
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
-        self._path: Path | None = None
-        self._descriptor = -1
-        self._stamp: FileStamp | None = None
+        self._address: Address | None = None
+        self._file: StoredFile | None = None
 
     def read(self, ref: TensorRef) -> LoadedTensor:
         """Read a tensor of plain numbers; :func:`load_tensor` says what it raises."""
@@ -159,39 +158,44 @@ class TensorReader:
         return self._read_as(ref, storage_dtype(ref))
 
     def _read_as(self, ref: TensorRef, dtype: torch.dtype) -> torch.Tensor:
-        self._open(ref)
+        file = self._open(ref)
         raw = torch.empty(ref.nbytes, dtype=torch.uint8)
-        self._fill(ref, raw.numpy().data)
-        self._require_unchanged(ref)
+        self._fill(ref, file, raw.numpy().data)
+        try:
+            file.require_unchanged()
+        except CheckpointError as error:
+            raise CheckpointError(f"tensor {shorten(ref.name)}: {error}") from error
         return raw.view(dtype).reshape(ref.shape)
 
     def close(self) -> None:
         """Close the file that is open, if one is."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._path, self._descriptor, self._stamp = None, -1, None
+        if self._file is not None:
+            self._file.close()
+        self._address, self._file = None, None
 
-    def _open(self, ref: TensorRef) -> None:
-        if self._path != ref.file:
+    def _open(self, ref: TensorRef) -> StoredFile:
+        if self._file is None or self._address != ref.file:
             self.close()
-            self._descriptor, self._stamp = open_regular_file(ref.file)
-            self._path = ref.file
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        if ref.stamp is not None and self._stamp != ref.stamp:
+            self._file = open_stored_file(ref.file)
+            self._address = ref.file
+            descriptor = self._file.descriptor()
+            if descriptor is not None and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        if ref.stamp is not None and self._file.stamp != ref.stamp:
             raise _changed(ref)
+        return self._file
 
-    def _fill(self, ref: TensorRef, buffer: memoryview) -> None:
+    def _fill(self, ref: TensorRef, file: StoredFile, buffer: memoryview) -> None:
         done = 0
         while done < ref.nbytes:
             if self._stop.is_set():
                 raise CancelledError
             try:
-                count = os.preadv(self._descriptor, [buffer[done : done + CHUNK_BYTES]], ref.begin + done)
+                count = file.read_into(buffer[done : done + CHUNK_BYTES], ref.begin + done)
             except OSError as error:
                 raise CheckpointError(
                     f"tensor {shorten(ref.name)} in {ref.file}: cannot be read at byte {ref.begin + done}: "
-                    f"{error.strerror or error}; check the disk"
+                    f"{read_failure(error)}"
                 ) from error
             if count == 0:
                 raise CheckpointError(
@@ -199,15 +203,6 @@ class TensorReader:
                     f"{done}: truncated or replaced while being read; download it again"
                 )
             done += count
-
-    def _require_unchanged(self, ref: TensorRef) -> None:
-        """Look at the path again: it must still lead to the file that is open, unchanged."""
-        try:
-            now = FileStamp.of(os.stat(ref.file))
-        except OSError as error:
-            raise _changed(ref) from error
-        if now != self._stamp:
-            raise _changed(ref)
 
 
 def _changed(ref: TensorRef) -> CheckpointError:
