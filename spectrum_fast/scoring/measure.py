@@ -75,5 +75,6 @@ def score_weight(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum) -> M
         error_bound=found.error_bound,
         method=found.method,
         frobenius_residual=found.frobenius_residual,
+        histogram=found.histogram,
         note="; ".join(part for part in (plan.note, found.reason) if part),
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from spectrum_fast.errors import ScanFileError, TensorError
+from spectrum_fast.spectra.histogram import Histogram
 
 REAL_FIELDS = (
     "s_max",
@@ -61,6 +62,7 @@ class ModuleScore:
         method: how it was computed, e.g. ``band-float32``.
         frobenius_residual: relative difference between the squares' sum implied and the exact ``||W||_F^2``.
         note: why that method, or anything a reader should know.
+        histogram: how many singular values lie where.
 
     Raises:
         TensorError: a number is NaN, infinite, negative or not a number, or ``snr`` contradicts ``noise_free``.
@@ -87,6 +89,7 @@ class ModuleScore:
     method: str | None = None
     frobenius_residual: float | None = None
     note: str = ""
+    histogram: Histogram | None = None
 
     def __post_init__(self) -> None:
         if not self.name:

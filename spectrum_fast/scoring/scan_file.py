@@ -4,7 +4,8 @@ Layout of schema 1, keys in this order, one module a line::
 
     {"schema": 1, "model": ..., "criterion": ..., "modules": [{"name", "type", "parameter", "shape", "dtype", "snr",
      "noise_free", "s_max", "s_min", "q25", "q50", "q75", "threshold", "signal_sum", "noise_sum", "n_signal", "n_noise",
-     "error_bound", "method", "frobenius_residual", "note"}], "failures": [{"name", "shape", "dtype", "kind",
+     "error_bound", "method", "frobenius_residual", "note", "histogram": {"start", "knee", "end", "linear_bins",
+     "counts"}}], "failures": [{"name", "shape", "dtype", "kind",
      "message"}], "ties": {duplicate: original}, "skipped": [{"name", "reason"}], "provenance": {...}}
 
 Never ``NaN`` or ``Infinity``: ``snr`` is null where ``noise_free`` is true, other numbers are null where not known.
@@ -19,7 +20,7 @@ from typing import Any
 
 from spectrum_fast.errors import ScanFileError, TensorError
 from spectrum_fast.files import read_text, write_text_atomic
-from spectrum_fast.scoring.json_fields import COUNT, FLAG, NAME, OBJECT, REAL, SHAPE, TEXT, Check, Place
+from spectrum_fast.scoring.json_fields import COUNT, COUNTS, FLAG, NAME, OBJECT, REAL, SHAPE, TEXT, Check, Place
 from spectrum_fast.scoring.published import record_from_published
 from spectrum_fast.scoring.records import (
     COUNT_FIELDS,
@@ -30,6 +31,7 @@ from spectrum_fast.scoring.records import (
     SkippedTensor,
 )
 from spectrum_fast.scoring.strict_json import parse_json
+from spectrum_fast.spectra.histogram import Histogram
 
 SCHEMA = 1
 """Version of the layout that is written; the only one that is read."""
@@ -56,10 +58,11 @@ MODULE_FIELDS = (
     "method",
     "frobenius_residual",
     "note",
+    "histogram",
 )
 """Keys of one entry of ``modules``, in the order they are written."""
 
-_MAY_BE_ABSENT = frozenset({"parameter", "q50", "frobenius_residual", "note"})
+_MAY_BE_ABSENT = frozenset({"parameter", "q50", "frobenius_residual", "note", "histogram"})
 
 
 def format_scan(record: ScanRecord) -> str:
@@ -69,7 +72,7 @@ def format_scan(record: ScanRecord) -> str:
         ScanFileError: ``provenance`` holds something that strict JSON cannot (NaN, infinity, an object).
     """
     head = {"schema": SCHEMA, "model": record.model, "criterion": record.criterion}
-    modules = [{key: getattr(module, key) for key in MODULE_FIELDS} for module in record.modules]
+    modules = [_module_entry(module) for module in record.modules]
     failures = [
         {key: getattr(failure, key) for key in ("name", "shape", "dtype", "kind", "message")}
         for failure in record.failures
@@ -123,6 +126,26 @@ def parse_scan(text: str, source: str = "scan") -> ScanRecord:
     return record_from_published(document, source)
 
 
+def _module_entry(module: ModuleScore) -> dict[str, Any]:
+    entry = {key: getattr(module, key) for key in MODULE_FIELDS}
+    if module.histogram is not None:
+        entry["histogram"] = {key: getattr(module.histogram, key) for key in _HISTOGRAM_CHECKS}
+    return entry
+
+
+def _read_module(place: Place, values: dict[str, Any]) -> ModuleScore:
+    """One entry of ``modules``."""
+    known = place.read_all(values, _MODULE_CHECKS, _MAY_BE_ABSENT)
+    histogram = known.get("histogram")
+    try:
+        if histogram is not None:
+            inside = Place(place.source, place.error, f"{place.entry}: histogram")
+            known["histogram"] = Histogram(**inside.read_all(histogram, _HISTOGRAM_CHECKS))
+        return ModuleScore(**known)
+    except TensorError as cause:
+        raise ScanFileError(f"{place.source}: {place.entry}: {cause}") from cause
+
+
 def _dump(value: Any, model: str) -> str:
     try:
         return json.dumps(value, allow_nan=False)
@@ -149,9 +172,11 @@ _MODULE_CHECKS: dict[str, Check] = {
     "noise_free": FLAG,
     "method": TEXT.or_null(),
     "note": TEXT,
+    "histogram": OBJECT.or_null(),
     **dict.fromkeys(REAL_FIELDS, REAL.or_null()),
     **dict.fromkeys(COUNT_FIELDS, COUNT.or_null()),
 }
+_HISTOGRAM_CHECKS = {"start": REAL, "knee": REAL, "end": REAL, "linear_bins": COUNT, "counts": COUNTS}
 _FAILURE_CHECKS = {
     "name": NAME,
     "shape": SHAPE.or_null(),
@@ -177,13 +202,7 @@ def _record_from_own(document: dict[str, Any], source: str) -> ScanRecord:
         place.read(ties, name, NAME)
     provenance = place.read(document, "provenance", OBJECT, {})
     place.refuse_non_finite("provenance", provenance)
-    modules = []
-    for entry, values in place.entries(document, "modules"):
-        known = entry.read_all(values, _MODULE_CHECKS, _MAY_BE_ABSENT)
-        try:
-            modules.append(ModuleScore(**known))
-        except TensorError as cause:
-            raise ScanFileError(f"{source}: {entry.entry}: {cause}") from cause
+    modules = [_read_module(entry, values) for entry, values in place.entries(document, "modules")]
     failures = [
         ScanFailure(**entry.read_all(values, _FAILURE_CHECKS)) for entry, values in place.entries(document, "failures")
     ]

@@ -11,6 +11,7 @@ from torch import Tensor
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
 from spectrum_fast.spectra.band_method import band_functionals
 from spectrum_fast.spectra.functionals import Functionals
+from spectrum_fast.spectra.histogram import Histogram
 from spectrum_fast.spectra.measure import Extent, measure_extent
 from spectrum_fast.spectra.record import Criterion, Spectrum
 from spectrum_fast.spectra.rotation import find_outlier_basis, rotate
@@ -169,6 +170,7 @@ def _to_spectrum(shape: tuple[int, int], criterion: Criterion, attempt: Attempt,
         error_bound=0.0 if noise_free else attempt.score_error,
         method=attempt.method,
         reason=attempt.reason,
+        histogram=f.histogram.scaled(scale),
     )
 
 
@@ -193,6 +195,7 @@ def _zero_spectrum(shape: tuple[int, int], criterion: Criterion) -> Spectrum:
         error_bound=0.0,
         method="exact",
         reason="all entries are zero",
+        histogram=Histogram(0.0, 0.0, 0.0, 1, (min(shape),)),
     )
 
 

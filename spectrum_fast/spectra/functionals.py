@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from spectrum_fast.spectra.binning import empty_histogram, fill_histogram
 from spectrum_fast.spectra.counting import (
     CountTable,
     FloatArray,
@@ -16,6 +17,7 @@ from spectrum_fast.spectra.counting import (
     integrate_counts,
     integration_error,
 )
+from spectrum_fast.spectra.histogram import Histogram
 from spectrum_fast.spectra.record import Criterion, OrderStatistics
 from spectrum_fast.spectra.rounding import Rounding
 
@@ -40,6 +42,8 @@ class Functionals:
     """Values so near the threshold that their side is not known."""
     sum_of_squares: float
     """Sum of squares that the method's own matrix or values imply."""
+    histogram: Histogram
+    """Of the values, from counts at its inner edges."""
     consistent: bool = True
     """Trace and norm came through the method unchanged; if not, a kernel is at fault and nothing here is trusted."""
 
@@ -124,7 +128,9 @@ def slice_functionals(
     ]
     lowest = max(min(corners) - uncertainty(threshold), 0.0)
     highest = max(corners) + uncertainty(threshold)
-    table.add(np.array([lowest, threshold, highest]))
+    bins = empty_histogram(statistics)
+    inner = bins.edges[1:-1]
+    table.add(np.concatenate([[lowest, threshold, highest], inner]))
     n_noise = table.below(threshold)
     n_undecided = table.below(highest) - table.below(lowest)
 
@@ -143,6 +149,7 @@ def slice_functionals(
         s_max_error=error[size - 1],
         n_undecided=n_undecided,
         sum_of_squares=sum_of_squares,
+        histogram=fill_histogram(bins, table.counts[np.searchsorted(table.points, inner)], size),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from spectrum_fast.spectra.histogram import Histogram
+
 
 @dataclass(frozen=True)
 class OrderStatistics:
@@ -68,6 +70,7 @@ class Spectrum:
         method: how it was computed, e.g. ``band-float32``, ``band-float32-rotated``, ``band-float64``,
             ``svd-float64``.
         reason: why that method was used, in a few words.
+        histogram: how many singular values lie where.
     """
 
     shape: tuple[int, int]
@@ -88,3 +91,4 @@ class Spectrum:
     error_bound: float
     method: str
     reason: str
+    histogram: Histogram

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectrum_fast.spectra.binning import empty_histogram, fill_histogram
 from spectrum_fast.spectra.functionals import Functionals
 from spectrum_fast.spectra.record import Criterion, OrderStatistics
 
@@ -36,6 +37,7 @@ def svd_functionals(weight: Tensor, criterion: Criterion, dtype: torch.dtype) ->
     undecided = int(np.count_nonzero(np.abs(values - threshold) <= 2 * doubt)) if threshold > 0 else 0
     n_noise = int(is_noise.sum())
     nonzero_noise = int(np.count_nonzero(is_noise & (values > 0)))
+    bins = empty_histogram(statistics)
     return Functionals(
         statistics=statistics,
         threshold=threshold,
@@ -48,4 +50,5 @@ def svd_functionals(weight: Tensor, criterion: Criterion, dtype: torch.dtype) ->
         s_max_error=doubt,
         n_undecided=undecided,
         sum_of_squares=float(np.square(values).sum()),
+        histogram=fill_histogram(bins, np.searchsorted(values, bins.edges[1:-1]), n_min),
     )

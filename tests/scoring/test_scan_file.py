@@ -24,6 +24,7 @@ from spectrum_fast.scoring.records import (
     SkippedTensor,
 )
 from spectrum_fast.scoring.scan_file import format_scan, parse_scan, read_scan, write_scan
+from spectrum_fast.spectra.histogram import Histogram
 
 FULL = ScanRecord(
     model="some/model",
@@ -50,6 +51,7 @@ FULL = ScanRecord(
             method="band-float32",
             frobenius_residual=1e-9,
             note="outliers, rotated",
+            histogram=Histogram(0.0, 1.5, 3.5, 3, (20, 30, 10, 4)),
         ),
         ModuleScore(name="lm_head", type="lm_head", snr=None, noise_free=True, shape=(8, 4), dtype="F32"),
     ),
@@ -91,6 +93,13 @@ text = st.text(min_size=1, max_size=20)
 
 
 @st.composite
+def histograms(draw) -> Histogram:
+    start, knee, end = sorted(draw(st.lists(st.floats(1e-300, 1e300), min_size=3, max_size=3, unique=True)))
+    counts = draw(st.lists(st.integers(0, 2**40), min_size=2, max_size=70))
+    return Histogram(start, knee, end, draw(st.integers(1, len(counts) - 1)), tuple(counts))
+
+
+@st.composite
 def module_scores(draw) -> ModuleScore:
     snr = draw(numbers)
     return ModuleScore(
@@ -103,6 +112,7 @@ def module_scores(draw) -> ModuleScore:
         noise_free=snr is None,
         method=draw(st.none() | text),
         note=draw(st.text(max_size=10)),
+        histogram=draw(st.none() | histograms()),
         **{key: draw(numbers) for key in REAL_FIELDS},
         **{key: draw(counts) for key in COUNT_FIELDS},
     )
@@ -321,3 +331,39 @@ def test_a_write_that_is_killed_keeps_the_old_file(tmp_path):
     target.write_text("old")
     assert _run(KILLED_MIDWAY, target).returncode == -9
     assert target.read_text() == "old"
+
+
+def test_histogram_is_optional_and_checked():
+    doc = document()
+    assert doc["modules"][0]["histogram"] == {
+        "start": 0.0,
+        "knee": 1.5,
+        "end": 3.5,
+        "linear_bins": 3,
+        "counts": [20, 30, 10, 4],
+    }
+    assert doc["modules"][1]["histogram"] is None
+    del doc["modules"][0]["histogram"]
+    assert parse(doc).modules[0].histogram is None
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"counts": [1, -1]}, "field 'counts': expected a list of whole numbers >= 0"),
+        ({"counts": [1.5]}, "field 'counts'"),
+        ({"knee": 9.0}, "expected finite 0 <= start <= knee <= end"),
+        ({"linear_bins": 10**9}, "expected 1 to 4 linear bins, found 1000000000"),
+        ({"linear_bins": 4}, "found 0 for knee 1.5"),
+        ({"knee": 3.5}, "found 1 for knee 3.5"),
+        ({"end": "3"}, "field 'end'"),
+    ],
+)
+def test_a_broken_histogram_is_named(change, found):
+    doc = document()
+    doc["modules"][0]["histogram"].update(change)
+    with pytest.raises(
+        ScanFileError, match=r"some.json: modules\[0\] \(model.layers.0.mlp.up_proj\).*histogram"
+    ) as error:
+        parse(doc)
+    assert found in str(error.value)
