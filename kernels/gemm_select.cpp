@@ -52,7 +52,7 @@ const GramKernel& choose_gram_kernel(Element element) {
     const CpuFeatures& cpu = cpu_features();
     if (element == Element::bfloat16) {
         if (amx_is_sound()) return amx_bf16;
-        if (cpu.avx512_bf16) return avx512_bf16;
+        if (cpu.fast_bf16_dot) return avx512_bf16;
     }
     if (cpu.avx512) return avx512;
     if (cpu.avx2_fma) return avx2;
