@@ -1,0 +1,91 @@
+"""A coverage-guided campaign: ``python tests/fuzz/campaign.py --inputs 1000000`` (needs ``pip install atheris``).
+
+Each target gets its share of the inputs in a process of its own. A find is written to ``tests/fuzz/corpus/TARGET/``,
+where ``tests/fuzz/test_corpus.py`` replays it from then on; the exit code is 1. Exit code 0: no find.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+CORPUS = HERE / "corpus"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--inputs", type=int, default=1_000_000, help="inputs in all, shared among the targets")
+    parser.add_argument("--target", action="append", help="only this target; repeatable")
+    parser.add_argument("--seed", type=int, default=1, help="of the mutations")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options, rest = parser.parse_known_args()
+    if options.worker:
+        return fuzz(options.worker, rest)
+    names = options.target or list(_target_names())
+    total, found = 0, 0
+    for name in names:
+        executed, crashed = run_target(name, options.inputs // len(names), options.seed)
+        total += executed
+        found += crashed
+    print(f"{total} inputs in {len(names)} targets, {found} finds")
+    return 1 if found else 0
+
+
+def run_target(name: str, inputs: int, seed: int) -> tuple[int, int]:
+    """Run one target in a process of its own; returns inputs executed and whether there was a find."""
+    finds = CORPUS / name
+    finds.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fuzz-corpus-") as folder:
+        command = [sys.executable, __file__, "--worker", name, folder, f"-runs={inputs}", f"-seed={seed}"]
+        command += [f"-artifact_prefix={finds}/", "-max_len=4096", "-timeout=20", "-rss_limit_mb=2048"]
+        result = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    counts = re.findall(r"^#(\d+)\s", result.stderr, re.MULTILINE)
+    executed = max(map(int, counts), default=0)
+    coverage = re.findall(r"cov: (\d+)", result.stderr)
+    print(f"{name}: {executed} inputs, {coverage[-1] if coverage else '?'} edges covered, exit {result.returncode}")
+    if result.returncode:
+        print(result.stderr[-4000:], file=sys.stderr)
+    return executed, int(result.returncode != 0)
+
+
+def fuzz(name: str, arguments: list[str]) -> int:
+    """The worker: instrument the readers, seed the corpus, hand over to libFuzzer (which does not return)."""
+    import atheris
+
+    sys.path[:0] = [str(ROOT), str(HERE)]
+    with atheris.instrument_imports(include=["spectrum_fast"]):
+        from targets import TARGETS
+    target, folder = TARGETS[name], Path(arguments[0])
+    for number, seed in enumerate(target.seeds):
+        (folder / f"seed{number}").write_bytes(seed)
+    for known in (CORPUS / name).glob("*"):
+        (folder / known.name).write_bytes(known.read_bytes())
+    words = folder.parent / f"{folder.name}.dict"
+    words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
+    try:
+        atheris.Setup([sys.argv[0], *arguments, f"-dict={words}"], target.run)
+        atheris.Fuzz()
+    finally:
+        words.unlink(missing_ok=True)
+    return 0
+
+
+def _escaped(word: bytes) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in word)
+
+
+def _target_names() -> tuple[str, ...]:
+    sys.path[:0] = [str(ROOT), str(HERE)]
+    from targets import TARGETS
+
+    return tuple(TARGETS)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
