@@ -103,6 +103,8 @@ def _split(plan: WeightPlan) -> tuple[WeightPlan, ...]:
                 for role, ref in plan.companions.items()
             },
             expert=expert,
+            parts=count,
+            whole_shape=plan.whole_shape or main.shape,
         )
         for expert in range(count)
     )
@@ -123,9 +125,9 @@ def _plan_mxfp4(packed: PackedWeight) -> tuple[WeightPlan, ...]:
             f"{scales.dtype} scales {scales.shape}",
         )
     parameter = blocks.name.removesuffix("_blocks")
-    return _split(
-        WeightPlan(parameter, parameter, blocks, {"scale": scales}, "mxfp4", packed.layout, (1, _MXFP4_BLOCK))
-    )
+    experts, rows, groups, _ = blocks.shape
+    plan = WeightPlan(parameter, parameter, blocks, {"scale": scales}, "mxfp4", packed.layout, (1, _MXFP4_BLOCK))
+    return _split(replace(plan, whole_shape=(experts, rows, groups * _MXFP4_BLOCK)))
 
 
 def _plan_scaled(packed: PackedWeight, config: QuantisationConfig) -> tuple[WeightPlan, ...]:

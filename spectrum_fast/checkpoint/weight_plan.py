@@ -26,6 +26,8 @@ class WeightPlan:
         layout: name of the format for people; empty for a plain weight.
         block: rows and columns of a block of codes that share a scale, for decoders that use it.
         expert: index of the expert in its fused parameter, or None.
+        parts: how many matrices its parameter is scored in; None where the parameter is one matrix.
+        whole_shape: shape of the whole parameter, unpacked, if this is a part of it; else None.
     """
 
     name: str
@@ -36,6 +38,8 @@ class WeightPlan:
     layout: str = ""
     block: tuple[int, int] | None = None
     expert: int | None = None
+    parts: int | None = None
+    whole_shape: tuple[int, ...] | None = None
 
     @property
     def nbytes(self) -> int:

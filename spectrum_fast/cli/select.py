@@ -28,6 +28,12 @@ def select(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write; default is stdout.")
     ] = None,
     grouping: Annotated[str, typer.Option(metavar="NAME", help="type, experts-merged or global.")] = "type",
+    fused: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Fused experts compete as one parameter (parameter) or each by itself (parts)."
+        ),
+    ] = "parameter",
     rounding: Annotated[str, typer.Option(metavar="NAME", help="reference, floor or ceil.")] = "reference",
     include: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Only modules like this; repeatable.")
@@ -60,6 +66,7 @@ def select(
         exclude=exclude or (),
         always=rule,
         allow_incomplete=allow_incomplete,
+        fused=fused,
     )
     source = record if output_format in SCAN_FORMATS else selection
     if output is None:

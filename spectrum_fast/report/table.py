@@ -11,6 +11,7 @@ from rich.text import Text
 
 from spectrum_fast.checkpoint.naming import merged_experts_type
 from spectrum_fast.report.layout import add_row, plain_table, shorten_list
+from spectrum_fast.scoring.fused import competing_modules
 from spectrum_fast.scoring.records import ModuleScore, ScanRecord
 from spectrum_fast.selection.ranking import rank_modules
 from spectrum_fast.selection.records import Selection
@@ -21,7 +22,8 @@ _NOISE_FREE = "inf"
 def scan_table(scan: ScanRecord, selection: Selection | None = None, *, wide: bool = False) -> RenderableType:
     """One line a module type: how many modules, how many of them the selection takes, scores; fits 80 columns.
 
-    Experts of one projection share a line (``mlp.experts.*.down_proj``), whatever grouping selects them.
+    Experts of one projection share a line (``mlp.experts.*.down_proj``), whatever grouping selects them; fused ones are
+    shown as the selection takes them, each parameter or each part.
 
     Args:
         scan: what to show.
@@ -49,7 +51,8 @@ def _score_table(scan: ScanRecord, selection: Selection | None, wide: bool) -> T
         table.add_column("best module", overflow="fold")
     taken = {module.name for module in selection.modules} if selection is not None else set()
     always = set(selection.always) if selection is not None else set()
-    for name, modules in _by_shown_type(scan).items():
+    fused = (selection.fused if selection is not None else None) or "parts"
+    for name, modules in _by_shown_type(competing_modules(scan, fused)).items():
         ranked = rank_modules(modules)
         row = [name, str(len(modules)) if selection is None else _taken(modules, taken, always), _shapes(modules)]
         row += [format_score(ranked[place]) for place in (0, len(ranked) // 2, -1)]
@@ -59,9 +62,9 @@ def _score_table(scan: ScanRecord, selection: Selection | None, wide: bool) -> T
     return table
 
 
-def _by_shown_type(scan: ScanRecord) -> dict[str, list[ModuleScore]]:
+def _by_shown_type(modules: Sequence[ModuleScore]) -> dict[str, list[ModuleScore]]:
     groups: dict[str, list[ModuleScore]] = {}
-    for module in scan.modules:
+    for module in modules:
         groups.setdefault(merged_experts_type(module.type), []).append(module)
     return groups
 

@@ -207,6 +207,7 @@ def _failure(plan: WeightPlan, kind: str, message: str) -> ScanFailure:
         message=f"{ref.name} in {ref.file.name}: {message}",
         shape=ref.shape,
         dtype=ref.dtype,
+        parameter=plan.parameter if plan.parts is not None else None,
     )
 
 

@@ -76,5 +76,7 @@ def score_weight(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum) -> M
         method=found.method,
         frobenius_residual=found.frobenius_residual,
         histogram=found.histogram,
+        parts=plan.parts,
+        parameter_shape=plan.whole_shape,
         note="; ".join(part for part in (plan.note, found.reason) if part),
     )

@@ -29,7 +29,7 @@ REAL_FIELDS = (
 )
 """Fields of :class:`ModuleScore` that hold a finite float >= 0, or None where it is not known."""
 
-COUNT_FIELDS = ("n_signal", "n_noise")
+COUNT_FIELDS = ("n_signal", "n_noise", "parts")
 """Fields of :class:`ModuleScore` that hold a whole number >= 0, or None where it is not known."""
 
 
@@ -63,6 +63,9 @@ class ModuleScore:
         frobenius_residual: relative difference between the squares' sum implied and the exact ``||W||_F^2``.
         note: why that method, or anything a reader should know.
         histogram: how many singular values lie where.
+        parts: how many matrices its parameter is scored in (experts of a fused tensor, parts of a fused projection);
+            None where the parameter is one matrix.
+        parameter_shape: shape of the whole parameter, if this is a part of it; else None.
 
     Raises:
         TensorError: a number is NaN, infinite, negative or not a number, or ``snr`` contradicts ``noise_free``.
@@ -90,6 +93,8 @@ class ModuleScore:
     frobenius_residual: float | None = None
     note: str = ""
     histogram: Histogram | None = None
+    parts: int | None = None
+    parameter_shape: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -98,8 +103,9 @@ class ModuleScore:
             object.__setattr__(self, key, _finite(self.name, key, getattr(self, key)))
         for key in COUNT_FIELDS:
             object.__setattr__(self, key, _count(self.name, key, getattr(self, key)))
-        if self.shape is not None:
-            object.__setattr__(self, "shape", tuple(operator.index(extent) for extent in self.shape))
+        for key in ("shape", "parameter_shape"):
+            if (shape := getattr(self, key)) is not None:
+                object.__setattr__(self, key, tuple(operator.index(extent) for extent in shape))
         if self.noise_free and self.snr is not None:
             raise TensorError(f"{self.name}: a noise-free module has no finite snr, found {self.snr!r}")
         if not self.noise_free and self.snr is None:
@@ -109,6 +115,11 @@ class ModuleScore:
     def rank_value(self) -> float:
         """``snr`` for comparisons: ``math.inf`` where the module is noise-free, never NaN."""
         return math.inf if self.snr is None else self.snr
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is a part of a fused parameter: an expert, or one of the projections stored in one matrix."""
+        return self.parts is not None and self.parameter is not None
 
 
 def _finite(name: str, key: str, value: Any) -> float | None:
@@ -147,6 +158,7 @@ class ScanFailure:
         message: one sentence for people.
         shape: of the stored tensor, None where not known.
         dtype: storage type, None where not known.
+        parameter: full name in the checkpoint; None where not known.
     """
 
     name: str
@@ -154,6 +166,7 @@ class ScanFailure:
     message: str
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
+    parameter: str | None = None
 
 
 class SkippedTensor(NamedTuple):

@@ -5,9 +5,13 @@ Layout of schema 1, keys in this order, one module a line::
     {"schema": 1, "model": ..., "criterion": ..., "modules": [{"name", "type", "parameter", "shape", "dtype", "snr",
      "noise_free", "s_max", "s_min", "q25", "q50", "q75", "threshold", "signal_sum", "noise_sum", "n_signal", "n_noise",
      "error_bound", "method", "frobenius_residual", "note", "histogram": {"start", "knee", "end", "linear_bins",
-     "counts"}}], "failures": [{"name", "shape", "dtype", "kind",
-     "message"}], "ties": {duplicate: original}, "skipped": [{"name", "reason"}], "provenance": {...}}
+     "counts"}, "parts", "parameter_shape"}], "fused": [...],
+     "failures": [{"name", "shape", "dtype", "kind", "message", "parameter"}], "ties": {duplicate: original},
+     "skipped": [{"name", "reason"}], "provenance": {...}}
 
+``fused`` holds the scores of parameters that are scored in parts (:mod:`spectrum_fast.scoring.fused`), for other
+programs: it follows from ``modules`` and is not read back. It is absent, as are ``parts``, ``parameter_shape`` and a
+failure's ``parameter``, where there is nothing to say.
 Never ``NaN`` or ``Infinity``: ``snr`` is null where ``noise_free`` is true, other numbers are null where not known.
 Floats are written with ``repr`` and come back as the same bits. Keys that schema 1 does not know are ignored.
 """
@@ -15,11 +19,13 @@ Floats are written with ``repr`` and come back as the same bits. Keys that schem
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from spectrum_fast.errors import ScanFileError, TensorError
 from spectrum_fast.files import read_text, write_text_atomic
+from spectrum_fast.scoring.fused import fused_modules
 from spectrum_fast.scoring.json_fields import COUNT, COUNTS, FLAG, NAME, OBJECT, REAL, SHAPE, TEXT, Check, Place
 from spectrum_fast.scoring.published import record_from_published
 from spectrum_fast.scoring.records import (
@@ -62,7 +68,12 @@ MODULE_FIELDS = (
 )
 """Keys of one entry of ``modules``, in the order they are written."""
 
-_MAY_BE_ABSENT = frozenset({"parameter", "q50", "frobenius_residual", "note", "histogram"})
+_FAILURE_FIELDS = ("name", "shape", "dtype", "kind", "message")
+
+_OPTIONAL_FIELDS = ("parts", "parameter_shape")
+"""Keys that are written only where they are known."""
+
+_MAY_BE_ABSENT = frozenset({"parameter", "q50", "frobenius_residual", "note", "histogram", *_OPTIONAL_FIELDS})
 
 
 def format_scan(record: ScanRecord) -> str:
@@ -72,15 +83,15 @@ def format_scan(record: ScanRecord) -> str:
         ScanFileError: ``provenance`` holds something that strict JSON cannot (NaN, infinity, an object).
     """
     head = {"schema": SCHEMA, "model": record.model, "criterion": record.criterion}
-    modules = [_module_entry(module) for module in record.modules]
-    failures = [
-        {key: getattr(failure, key) for key in ("name", "shape", "dtype", "kind", "message")}
-        for failure in record.failures
-    ]
+    failures = [_entry(failure, _FAILURE_FIELDS, ("parameter",)) for failure in record.failures]
     skipped = [{"name": entry.name, "reason": entry.reason} for entry in record.skipped]
     parts = [f"{json.dumps(key)}: {_dump(value, record.model)}" for key, value in head.items()]
     parts += [
-        f'"modules": {_dump_lines(modules, record.model)}',
+        f'"modules": {_dump_lines(_modules(record.modules), record.model)}',
+    ]
+    if fused := fused_modules(record):
+        parts.append(f'"fused": {_dump_lines(_modules(fused), record.model)}')
+    parts += [
         f'"failures": {_dump_lines(failures, record.model)}',
         f'"ties": {_dump(dict(record.ties), record.model)}',
         f'"skipped": {_dump_lines(skipped, record.model)}',
@@ -126,8 +137,12 @@ def parse_scan(text: str, source: str = "scan") -> ScanRecord:
     return record_from_published(document, source)
 
 
+def _modules(modules: Sequence[ModuleScore]) -> list[dict[str, Any]]:
+    return [_module_entry(module) for module in modules]
+
+
 def _module_entry(module: ModuleScore) -> dict[str, Any]:
-    entry = {key: getattr(module, key) for key in MODULE_FIELDS}
+    entry = _entry(module, MODULE_FIELDS, _OPTIONAL_FIELDS)
     if module.histogram is not None:
         entry["histogram"] = {key: getattr(module.histogram, key) for key in _HISTOGRAM_CHECKS}
     return entry
@@ -144,6 +159,12 @@ def _read_module(place: Place, values: dict[str, Any]) -> ModuleScore:
         return ModuleScore(**known)
     except TensorError as cause:
         raise ScanFileError(f"{place.source}: {place.entry}: {cause}") from cause
+
+
+def _entry(record: ModuleScore | ScanFailure, fields: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of a record; of the optional ones those that are known."""
+    values = {key: getattr(record, key) for key in fields}
+    return values | {key: value for key in optional if (value := getattr(record, key)) is not None}
 
 
 def _dump(value: Any, model: str) -> str:
@@ -173,6 +194,7 @@ _MODULE_CHECKS: dict[str, Check] = {
     "method": TEXT.or_null(),
     "note": TEXT,
     "histogram": OBJECT.or_null(),
+    "parameter_shape": SHAPE.or_null(),
     **dict.fromkeys(REAL_FIELDS, REAL.or_null()),
     **dict.fromkeys(COUNT_FIELDS, COUNT.or_null()),
 }
@@ -183,6 +205,7 @@ _FAILURE_CHECKS = {
     "dtype": TEXT.or_null(),
     "kind": TEXT,
     "message": TEXT,
+    "parameter": NAME.or_null(),
 }
 _SKIPPED_CHECKS = {"name": NAME, "reason": TEXT}
 
@@ -204,7 +227,8 @@ def _record_from_own(document: dict[str, Any], source: str) -> ScanRecord:
     place.refuse_non_finite("provenance", provenance)
     modules = [_read_module(entry, values) for entry, values in place.entries(document, "modules")]
     failures = [
-        ScanFailure(**entry.read_all(values, _FAILURE_CHECKS)) for entry, values in place.entries(document, "failures")
+        ScanFailure(**entry.read_all(values, _FAILURE_CHECKS, frozenset({"parameter"})))
+        for entry, values in place.entries(document, "failures")
     ]
     skipped = [
         SkippedTensor(**entry.read_all(values, _SKIPPED_CHECKS))

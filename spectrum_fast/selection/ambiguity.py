@@ -32,6 +32,7 @@ def export_warnings(selection: Selection, scan: ScanRecord, output_format: str) 
         output_format: one of :data:`spectrum_fast.selection.formats.FORMATS`.
     """
     warnings = []
+    selection = selection.whole_parameters()
     if not selection.modules:
         warnings.append(
             "no module is selected beside those trained always: every group is too small for this percentage"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from spectrum_fast.checkpoint.naming import module_name
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.selection.patterns import near_names_text
 from spectrum_fast.selection.runtime_names import canonical_name
@@ -130,13 +131,15 @@ class _Lookup:
         self.base = f"{base_prefix}." if base_prefix else ""
 
     def find(self, name: str, parameter: str | None) -> tuple[str, ...]:
-        found = self.exact.get(name) or self.exact.get(parameter or "")
+        home = module_name(parameter or "")  # another name where the entry is a part of a fused parameter
+        found = self.exact.get(name) or self.exact.get(home)
         if found:
             return found
-        short = canonical_name(name)
-        candidates = [short]
-        if self.base:
-            candidates.append(short.removeprefix(self.base) if short.startswith(self.base) else self.base + short)
+        candidates = []
+        for short in dict.fromkeys((canonical_name(name), canonical_name(home))):
+            candidates.append(short)
+            if self.base:
+                candidates.append(short.removeprefix(self.base) if short.startswith(self.base) else self.base + short)
         for candidate in candidates:
             found = self.canonical.get(candidate, ())
             distinct = {id(self.parameters[parameter]): parameter for parameter in found}  # one object, two paths

@@ -140,7 +140,7 @@ def _overlap(
     chosen = []
     for scan, side in ((a, 0), (b, 1)):
         common = ScanRecord(model=scan.model, criterion=scan.criterion, modules=tuple(pair[side] for pair in pairs))
-        chosen.append(set(select_modules(common, top_percent, always="none").names))
+        chosen.append(set(select_modules(common, top_percent, always="none", fused="parts").names))
     union = chosen[0] | chosen[1]
     both = chosen[0] & chosen[1]
     return SelectionOverlap(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spectrum_fast.checkpoint.naming import module_name
 from spectrum_fast.selection.apply import AppliedSelection, apply_selection
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class SelectedModule:
         noise_free: it has no noise at all and ranks above every finite score.
         rank: place in its group, 1 is best; None where only names are known.
         group_size: modules that competed in its group; None where only names are known.
+        parameter_shape: shape of the whole parameter, if this is a part of it (an expert, a fused projection).
     """
 
     name: str
@@ -37,6 +39,12 @@ class SelectedModule:
     noise_free: bool = False
     rank: int | None = None
     group_size: int | None = None
+    parameter_shape: tuple[int, ...] | None = None
+
+    @property
+    def home(self) -> str:
+        """Name of the module that a trainer frees for it: of the whole parameter where it is a part of one."""
+        return self.name if self.parameter is None else module_name(self.parameter)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +84,7 @@ class Selection:
         top_percent: share of each group, in (0, 100]; None where not known.
         grouping: one of :data:`spectrum_fast.selection.ranking.GROUPINGS`; None where not known.
         rounding: one of :data:`spectrum_fast.selection.ranking.ROUNDINGS`; None where not known.
+        fused: how fused parameters competed, one of :data:`spectrum_fast.scoring.fused.FUSED`; None where not known.
         always_rule: ``default`` (embeddings and lm_head), ``none`` or ``custom``.
         always: modules trained whatever their score; they do not compete.
         modules: the chosen modules, groups in scan order, best first within a group.
@@ -93,11 +102,26 @@ class Selection:
     rounding: str | None = None
     always_rule: str = "default"
     failed: tuple[str, ...] = ()
+    fused: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every module to train: those trained always first, then the chosen ones."""
         return (*self.always, *(module.name for module in self.modules))
+
+    def whole_parameters(self) -> Selection:
+        """The same with parameters in place of their parts, as readers need that free modules by name.
+
+        Each parameter stands once, where the best of its parts stood.
+        """
+        merged: dict[str, SelectedModule] = {}
+        for module in self.modules:
+            if module.home == module.name:
+                merged.setdefault(module.name, module)
+            else:
+                whole = replace(module, name=module.home, shape=module.parameter_shape, parameter_shape=None)
+                merged.setdefault(module.home, whole)
+        return replace(self, modules=tuple(merged.values()))
 
     def apply(self, model: nn.Module, *, strict: bool = True) -> AppliedSelection:
         """Freeze ``model`` except for this selection; see :func:`spectrum_fast.selection.apply.apply_selection`.

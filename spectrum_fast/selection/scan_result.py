@@ -32,6 +32,7 @@ class Scan(ScanRecord):
         exclude: Sequence[str] = (),
         always: str | Sequence[str] = "default",
         allow_incomplete: bool = False,
+        fused: str = "parameter",
     ) -> Selection:
         """Take the best ``top_percent`` of each group; see :func:`spectrum_fast.selection.select.select_modules`.
 
@@ -48,6 +49,7 @@ class Scan(ScanRecord):
             exclude=exclude,
             always=always,
             allow_incomplete=allow_incomplete,
+            fused=fused,
         )
 
     def compare(self, other: ScanRecord, top_percent: float = 25) -> ScanComparison:

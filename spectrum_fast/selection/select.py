@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spectrum_fast.checkpoint.naming import role
+from spectrum_fast.checkpoint.naming import natural_key, role
 from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.scoring.fused import competing_modules
 from spectrum_fast.scoring.records import ModuleScore, ScanRecord
 from spectrum_fast.selection.patterns import match_patterns
 from spectrum_fast.selection.ranking import check_percent, count_taken, group_name, rank_modules
@@ -27,6 +28,7 @@ def select_modules(
     exclude: Sequence[str] = (),
     always: str | Sequence[str] = "default",
     allow_incomplete: bool = False,
+    fused: str = "parameter",
 ) -> Selection:
     """Take the best ``top_percent`` of each group.
 
@@ -41,6 +43,10 @@ def select_modules(
         always: modules trained whatever their score, listed apart, not competing: ``default`` for the embeddings and
             lm_head that the scan holds, ``none`` to let those compete like any other, or a list of patterns.
         allow_incomplete: select although some tensors have no score. They are left out and named in the result.
+        fused: a parameter that fuses several matrices (experts, projections) competes as one module
+            (``parameter``, :mod:`spectrum_fast.scoring.fused`), or each of them by itself (``parts``). With
+            ``parameter``, a pattern that includes the parameter or all its parts includes it; one that excludes it or
+            any of its parts excludes it.
 
     Returns:
         the selection; groups in scan order, also those that nothing was taken from.
@@ -50,15 +56,17 @@ def select_modules(
         UsageError: an argument is out of range.
     """
     check_percent(top_percent)
-    modules = _candidates(scan, include, exclude)
-    failed = _candidate_failures(scan, include, exclude)
+    competing = competing_modules(scan, fused)
+    names = _Names(scan, competing)
+    modules = names.filter([module.name for module in competing], include, exclude)
+    failed = tuple(names.filter([failure.name for failure in scan.failures], include, exclude))
     if failed and not allow_incomplete:
         raise SelectionError(_incomplete_message(scan, failed))
-    always_names, always_rule = _always(scan, always, exclude)
+    always_names, always_rule = _always(names, always, exclude)
     trained_always = set(always_names)
 
     groups: dict[str, list[ModuleScore]] = {}
-    for module in scan.modules:
+    for module in competing:
         members = groups.setdefault(group_name(module.type, grouping), [])
         if module.name in modules and module.name not in trained_always:
             members.append(module)
@@ -67,7 +75,7 @@ def select_modules(
 
     chosen: list[SelectedModule] = []
     cuts: list[SelectionGroup] = []
-    always_by_group = _always_by_group(scan, trained_always, grouping)
+    always_by_group = _always_by_group(competing, trained_always, grouping)
     for name, members in groups.items():
         ranked = rank_modules(members)
         taken = count_taken(len(ranked), top_percent, rounding)
@@ -84,31 +92,40 @@ def select_modules(
         modules=tuple(chosen),
         groups=tuple(cuts),
         failed=failed,
+        fused=fused,
     )
 
 
-def _filter(names: Sequence[str], known: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
-    """``names`` that pass; patterns must match something among ``known``."""
-    included = match_patterns(include, known, "include") if include else set(known)
-    excluded = match_patterns(exclude, known, "exclude")
-    return [name for name in names if name in included and name not in excluded]
+class _Names:
+    """What patterns may name: modules that compete, parts of those that are fused, failures and ties."""
+
+    def __init__(self, scan: ScanRecord, competing: Sequence[ModuleScore]) -> None:
+        self.trainable = [module.name for module in competing] + list(scan.ties)
+        known = {entry.name for entry in (*competing, *scan.modules, *scan.failures)} | set(scan.ties)
+        self.known = sorted(known, key=natural_key)
+        home = {module.parameter: module.name for module in competing}
+        self.parts: dict[str, list[str]] = {}
+        for part in scan.modules:
+            if part.is_part and home.get(part.parameter, part.name) != part.name:
+                self.parts.setdefault(home[part.parameter], []).append(part.name)
+
+    def filter(self, names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
+        """``names`` that pass; patterns must match something known."""
+        included = match_patterns(include, self.known, "include") if include else set(self.known)
+        excluded = match_patterns(exclude, self.known, "exclude")
+        return [name for name in names if self._all_in(name, included) and not self.any_in(name, excluded)]
+
+    def any_in(self, name: str, matched: set[str]) -> bool:
+        """Whether the name or that of one of its parts was matched."""
+        return name in matched or not matched.isdisjoint(self.parts.get(name, ()))
+
+    def _all_in(self, name: str, matched: set[str]) -> bool:
+        return name in matched or (name in self.parts and matched.issuperset(self.parts[name]))
 
 
-def _all_names(scan: ScanRecord) -> list[str]:
-    return [entry.name for entry in (*scan.modules, *scan.failures)] + list(scan.ties)
-
-
-def _candidates(scan: ScanRecord, include: Sequence[str], exclude: Sequence[str]) -> set[str]:
-    return set(_filter([module.name for module in scan.modules], _all_names(scan), include, exclude))
-
-
-def _candidate_failures(scan: ScanRecord, include: Sequence[str], exclude: Sequence[str]) -> tuple[str, ...]:
-    return tuple(_filter([failure.name for failure in scan.failures], _all_names(scan), include, exclude))
-
-
-def _always(scan: ScanRecord, always: str | Sequence[str], exclude: Sequence[str]) -> tuple[tuple[str, ...], str]:
+def _always(known: _Names, always: str | Sequence[str], exclude: Sequence[str]) -> tuple[tuple[str, ...], str]:
     """Names trained always in scan order (duplicates of a tie last), and the rule that named them."""
-    names = [module.name for module in scan.modules] + list(scan.ties)
+    names = known.trainable
     if always == "none":
         return (), "none"
     if always == "default":
@@ -116,14 +133,16 @@ def _always(scan: ScanRecord, always: str | Sequence[str], exclude: Sequence[str
     elif isinstance(always, str):
         raise UsageError(f"always: expected 'default', 'none' or a list of patterns, found {always!r}")
     else:
-        wanted, rule = match_patterns(always, names, "always"), "custom" if always else "none"
-    excluded = match_patterns(exclude, _all_names(scan), "exclude")
-    return tuple(name for name in names if name in wanted and name not in excluded), rule
+        parts = [part for members in known.parts.values() for part in members]
+        matched = match_patterns(always, [*names, *parts], "always")
+        wanted = {name for name in names if known.any_in(name, matched)}
+        rule = "custom" if always else "none"
+    return tuple(known.filter([name for name in names if name in wanted], (), exclude)), rule
 
 
-def _always_by_group(scan: ScanRecord, always: set[str], grouping: str) -> dict[str, tuple[str, ...]]:
+def _always_by_group(modules: Sequence[ModuleScore], always: set[str], grouping: str) -> dict[str, tuple[str, ...]]:
     groups: dict[str, list[str]] = {}
-    for module in scan.modules:
+    for module in modules:
         if module.name in always:
             groups.setdefault(group_name(module.type, grouping), []).append(module.name)
     return {name: tuple(members) for name, members in groups.items()}
@@ -140,6 +159,7 @@ def _selected(module: ModuleScore, group: str, rank: int, group_size: int) -> Se
         noise_free=module.noise_free,
         rank=rank,
         group_size=group_size,
+        parameter_shape=module.parameter_shape,
     )
 
 

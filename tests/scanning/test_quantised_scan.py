@@ -66,7 +66,7 @@ def test_fused_bfloat16_experts_compete_as_one_group_when_merged(tmp_path: Path)
     scan = sf.scan(tmp_path)
     assert_scores(scan, {f"{prefix}.{e}.gate_up_proj": stack[e] for e in range(8)})
     assert {module.parameter for module in scan.modules} == {f"{prefix}.gate_up_proj"}
-    assert len(scan.select(top_percent=25, grouping="experts-merged").modules) == 2
+    assert len(scan.select(top_percent=25, grouping="experts-merged", fused="parts").modules) == 2
 
 
 def test_a_missing_scale_is_a_failure_that_names_it(tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ FORMATS = ("json", "axolotl", "reference", "reference-sorted", "peft", "names")
 def write_selection(source: Selection | ScanRecord, output_format: str = "json") -> str:
     """The text of ``source`` in a format.
 
+    All formats but ``json`` name whole parameters: their readers cannot free a part of one.
+
     Args:
         source: a selection for :data:`SELECTION_FORMATS`, a scan for :data:`SCAN_FORMATS`.
         output_format: one of :data:`FORMATS`.
@@ -72,7 +74,7 @@ def write_selection(source: Selection | ScanRecord, output_format: str = "json")
     if output_format in SELECTION_FORMATS:
         if not isinstance(source, Selection):
             raise UsageError(f"format {output_format!r} is made from a selection, found a scan: select first")
-        return SELECTION_FORMATS[output_format](source)
+        return SELECTION_FORMATS[output_format](source if output_format == "json" else source.whole_parameters())
     if output_format in SCAN_FORMATS:
         if not isinstance(source, ScanRecord):
             raise UsageError(f"format {output_format!r} holds the scores of a whole scan, found a selection")

@@ -1,9 +1,10 @@
 """The selection file of this package: strict, schema-versioned JSON that holds everything a Selection does.
 
 Layout of schema 1: ``{"schema": 1, "kind": "selection", "model", "criterion", "top_percent", "grouping", "rounding",
-"always_rule", "always": [...], "modules": [...], "groups": [...], "failed": [...]}``; the entries of ``modules`` and
-``groups`` are the fields of :class:`~spectrum_fast.selection.records.SelectedModule` and
-:class:`~spectrum_fast.selection.records.SelectionGroup`. Unknown keys are ignored.
+"fused", "always_rule", "always": [...], "modules": [...], "groups": [...], "failed": [...]}``; the entries of
+``modules`` and ``groups`` are the fields of :class:`~spectrum_fast.selection.records.SelectedModule` and
+:class:`~spectrum_fast.selection.records.SelectionGroup`. Unknown keys are ignored; ``fused`` and ``parameter_shape``
+may be absent.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _HEAD_CHECKS = {
     "top_percent": REAL.or_null(),
     "grouping": TEXT.or_null(),
     "rounding": TEXT.or_null(),
+    "fused": TEXT.or_null(),
     "always_rule": TEXT,
     "always": NAMES,
     "failed": NAMES,
@@ -39,6 +41,7 @@ _MODULE_CHECKS = {
     "noise_free": FLAG,
     "rank": COUNT.or_null(),
     "group_size": COUNT.or_null(),
+    "parameter_shape": SHAPE.or_null(),
 }
 _GROUP_CHECKS = {
     "name": NAME,
@@ -79,9 +82,10 @@ def selection_from_own(document: dict[str, Any], source: str) -> Selection:
             f"found {json.dumps(schema)}"
         )
     place = Place(source, SelectionError)
-    head = place.read_all(document, _HEAD_CHECKS)
+    head = place.read_all(document, _HEAD_CHECKS, frozenset({"fused"}))
     modules = [
-        SelectedModule(**entry.read_all(values, _MODULE_CHECKS)) for entry, values in place.entries(document, "modules")
+        SelectedModule(**entry.read_all(values, _MODULE_CHECKS, frozenset({"parameter_shape"})))
+        for entry, values in place.entries(document, "modules")
     ]
     groups = [
         SelectionGroup(**entry.read_all(values, _GROUP_CHECKS)) for entry, values in place.entries(document, "groups")
