@@ -29,6 +29,7 @@ $(VENV)/.core: $(NATIVE_SOURCES)
 
 $(VENV)/.dev: $(VENV)/.core
 	@$(PIP) -e '.[dev]'
+	@$(PIP) --no-deps axolotl addict llamafactory  # their own code reads our files in tests; it needs nothing else
 	@touch $@
 
 setup: $(VENV)/.dev

@@ -11,16 +11,14 @@ The entries of ``unfrozen_parameters`` are names, but their readers take them in
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
 from spectrum_fast.checkpoint.naming import module_type
 from spectrum_fast.scoring.records import ScanRecord
 from spectrum_fast.selection.formats.name_lists import can_carry_adapter
 from spectrum_fast.selection.formats.reference_yaml import header_modules
+from spectrum_fast.selection.name_index import NameIndex
 from spectrum_fast.selection.records import Selection
-
-_END = "\U0010ffff"
 
 
 def export_warnings(selection: Selection, scan: ScanRecord, output_format: str) -> list[str]:
@@ -59,7 +57,7 @@ def unintended_matches(entries: Iterable[str], names: Sequence[str]) -> Iterator
         under which it happens.
     """
     wanted = list(dict.fromkeys(entries))
-    index = _PrefixIndex(names, {entry.partition(".")[0] for entry in wanted})
+    index = NameIndex(names, {entry.partition(".")[0] for entry in wanted})
     named = set(wanted)
     for entry in wanted:
         reported = named | {f"{entry}.bias"}  # the bias of a selected module is trained with it by every reader
@@ -72,62 +70,6 @@ def unintended_matches(entries: Iterable[str], names: Sequence[str]) -> Iterator
                 if other not in reported:
                     reported.add(other)
                     yield entry, other, reading
-
-
-class _PrefixIndex:
-    """Sorted names, so that a prefix is a range: 47,000 names and 12,000 entries take 2.5 s on one core."""
-
-    def __init__(self, names: Sequence[str], first_components: set[str]) -> None:
-        self.names = sorted(set(names))
-        self.suffixes = sorted((name[start:], name) for name in self.names for start in _starts(name, first_components))
-
-    def starting_with(self, prefix: str) -> list[str]:
-        return self.names[bisect_left(self.names, prefix) : bisect_left(self.names, prefix + _END)]
-
-    def matching_dots(self, entry: str) -> list[str]:
-        """Names that ``re.match(entry, name)`` accepts, each dot of ``entry`` standing for any character."""
-        pieces = entry.split(".")
-        prefixes = [pieces[0]]
-        for piece in pieces[1:]:
-            prefixes = [
-                prefix + character + piece
-                for prefix in prefixes
-                for character in self._next_characters(prefix)
-                if self._holds(prefix + character + piece)
-            ]
-        return [name for prefix in prefixes for name in self.starting_with(prefix)]
-
-    def containing(self, entry: str) -> list[str]:
-        """Names in which ``entry`` begins after the start."""
-        low = bisect_left(self.suffixes, (entry,))
-        high = bisect_left(self.suffixes, (entry + _END,))
-        return [name for _, name in self.suffixes[low:high]]
-
-    def _holds(self, prefix: str) -> bool:
-        position = bisect_left(self.names, prefix)
-        return position < len(self.names) and self.names[position].startswith(prefix)
-
-    def _next_characters(self, prefix: str) -> Iterator[str]:
-        """Distinct characters that follow ``prefix`` in the names."""
-        position = bisect_left(self.names, prefix)
-        while position < len(self.names) and self.names[position].startswith(prefix):
-            if len(self.names[position]) == len(prefix):
-                position += 1
-                continue
-            character = self.names[position][len(prefix)]
-            yield character
-            position = bisect_left(self.names, prefix + character + _END)
-
-
-def _starts(name: str, first_components: set[str]) -> Iterator[int]:
-    """Positions after 0 at which one of ``first_components`` stands in ``name``."""
-    found = set()
-    for component in first_components:
-        position = name.find(component, 1)
-        while position != -1:
-            found.add(position)
-            position = name.find(component, position + 1)
-    yield from found
 
 
 def _header_warnings(selection: Selection, scan: ScanRecord) -> list[str]:
