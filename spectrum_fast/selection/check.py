@@ -39,7 +39,7 @@ class ReaderReport:
 
     Attributes:
         reader: one of :data:`READERS`.
-        parameters: names of the parameters it frees, in the model's order; for ``peft`` the weights that get an adapter.
+        parameters: what it frees, in the order of the model; for ``peft`` the weights that get an adapter.
         values: numbers in them.
         share: of all numbers of the model, in [0, 1].
         entries: entries it sees in the file.

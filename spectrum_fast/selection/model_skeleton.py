@@ -100,7 +100,7 @@ def _build_runtime(config: dict[str, Any] | None) -> tuple[nn.Module | None, str
     """The model of the installed transformers on the meta device; or None and why not."""
     if config is None:
         return None, "there is no config.json"
-    model_type = config.get("model_type")
+    model_type = str(config.get("model_type"))
     try:
         import torch
         import transformers

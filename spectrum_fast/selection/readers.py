@@ -1,15 +1,11 @@
 r"""What the readers of an exported selection would train: each one's rule, on the parameters of a model.
 
-=================  =========================================================================================  ========
-reader             rule                                                                                       reads
-=================  =========================================================================================  ========
-``spectrum-fast``  :func:`spectrum_fast.selection.apply.apply_selection`: exact names, wrappers understood     any file
-``axolotl``        ``freeze_layers_except``: ``re.match``, dots literal unless a ``+`` follows, ``[a:b]`` rows  YAML
-``line-parser``    lines that start with ``"- "``, ``re.match`` with dots as they are (scripts around TRL)      YAML
-``readme``         the same lines, ``entry in name`` (the reference's README)                                 YAML
-``peft``           ``LoraConfig(target_modules=[...])``: equal, or ends with ``"." + entry``; also what         JSON list
-                   LLaMA-Factory's ``lora_target`` takes, joined by commas
-=================  =========================================================================================  ========
+- ``spectrum-fast``: :func:`spectrum_fast.selection.apply.apply_selection`, exact names, wrappers understood;
+- ``axolotl``: ``freeze_layers_except``, ``re.match`` with literal dots (unless a ``+`` follows) and ``[a:b]`` for rows;
+- ``line-parser``: lines that start with ``"- "``, ``re.match`` with dots as they are; scripts around TRL do this;
+- ``readme``: the same lines, ``entry in name``; the snippet in the reference's README;
+- ``peft``: ``LoraConfig(target_modules=[...])``, equal or ending with ``"." + entry``; LLaMA-Factory's ``lora_target``
+  hands its names on to it.
 
 Each rule is held to the tool's own code in ``tests/selection/test_readers_in_tools.py``. The first four free
 parameters; the last hangs adapters on modules.
@@ -52,7 +48,7 @@ def lines_of_yaml(text: str) -> list[str]:
 
 
 def read_as_axolotl(entries: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> Reading:
-    """axolotl's rule; a parameter whose every matching entry has a range of rows is trained in these rows only."""
+    """Axolotl's rule; a parameter whose every matching entry has a range of rows is trained in these rows only."""
     wanted = list(entries)
     index = NameIndex(list(shapes), set())
     found: dict[str, list[str]] = {}

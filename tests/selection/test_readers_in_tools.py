@@ -1,4 +1,4 @@
-"""The rules of ``selection/readers.py`` against the tools' own code: axolotl's freezing and plugin, PEFT, LLaMA-Factory.
+"""The rules of ``selection/readers.py`` against the code of axolotl, its Spectrum plugin, PEFT and LLaMA-Factory.
 
 axolotl and LLaMA-Factory are installed by ``make setup`` without their dependencies; where they are missing these tests
 skip, and the rules stand on their documentation alone. torchtune has no place for a list of names in its
@@ -81,7 +81,7 @@ ENTRIES = [
 @pytest.mark.parametrize("seed", range(12))
 def test_axolotl_freezes_what_our_rule_says(seed: int) -> None:
     freeze = pytest.importorskip("axolotl.utils.freeze").freeze_layers_except
-    entries = random.Random(seed).sample(ENTRIES, 4)
+    entries = random.Random(seed).sample(ENTRIES, 4)  # noqa: S311
     module = mixed_model()
     freeze(module, entries)
     reading = read_as_axolotl(entries, shapes_of(module))
@@ -149,7 +149,7 @@ def test_our_scores_through_axolotls_spectrum_plugin(
 @pytest.mark.parametrize("seed", range(12))
 def test_line_parsers_and_the_readme_snippet(seed: int) -> None:
     """The scripts are a few lines; their rule is written out here once more, without an index."""
-    entries = random.Random(seed).sample([entry for entry in ENTRIES if "[" not in entry], 4)
+    entries = random.Random(seed).sample([entry for entry in ENTRIES if "[" not in entry], 4)  # noqa: S311
     text = "unfrozen_parameters:\n" + "".join(f"- {entry}\n" for entry in entries) + "  - indented.is.not.seen\n"
     shapes = shapes_of(mixed_model())
     assert lines_of_yaml(text) == entries
