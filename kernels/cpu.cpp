@@ -1,13 +1,8 @@
 #include "cpu.hpp"
 
-#include <nanobind/stl/string.h>
-#include <omp.h>
-
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
-
-#include "bind.hpp"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -16,8 +11,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
-
-namespace nb = nanobind;
 
 namespace {
 
@@ -94,22 +87,4 @@ CpuFeatures detect() {
 const CpuFeatures& cpu_features() {
     static const CpuFeatures features = detect();
     return features;
-}
-
-void bind_cpu(nb::module_& m) {
-    m.def(
-        "cpu_features",
-        [] {
-            const CpuFeatures& f = cpu_features();
-            nb::dict result;
-            result["avx2_fma"] = f.avx2_fma;
-            result["avx512"] = f.avx512;
-            result["avx512_bf16"] = f.avx512_bf16;
-            result["amx_bf16"] = f.amx_bf16;
-            return result;
-        },
-        "Instruction sets that the kernels may use here (after SPECTRUM_FAST_ISA).");
-    m.def(
-        "set_num_threads", [](int n) { omp_set_num_threads(n); }, nb::arg("n"), "Threads of every later kernel call.");
-    m.def("get_num_threads", [] { return omp_get_max_threads(); }, "Threads of the next kernel call.");
 }

@@ -3,6 +3,7 @@
 nanobind_add_module(_native NB_STATIC
     kernels/module.cpp
     kernels/cpu.cpp
+    kernels/cpu_bind.cpp
     kernels/extent_bind.cpp
     kernels/gram_bind.cpp
     kernels/band_bind.cpp

@@ -1,0 +1,175 @@
+// Calls every kernel on random operands of awkward shapes, for the sanitizers: no Python, and each result is compared
+// with a plain loop, so that a wrong number is found as well as a wrong access. Usage: drive CASES SEED
+#include <algorithm>
+#include <cmath>
+#include <complex>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <stdexcept>
+#include <vector>
+
+#include "band_kernels.hpp"
+#include "cpu.hpp"
+#include "gemm_kernels.hpp"
+#include "sturm.hpp"
+
+namespace {
+
+using Rng = std::mt19937_64;
+
+Index draw(Rng& rng, Index low, Index high) { return std::uniform_int_distribution<Index>(low, high)(rng); }
+
+void require(bool good, const char* what, Index a, Index b) {
+    if (good) return;
+    std::fprintf(stderr, "drive: %s is wrong at sizes %td, %td\n", what, a, b);
+    std::exit(1);
+}
+
+std::uint16_t to_bfloat16(float value) {
+    std::uint32_t bits;
+    __builtin_memcpy(&bits, &value, sizeof bits);
+    return static_cast<std::uint16_t>(bits >> 16);
+}
+
+float from_bfloat16(std::uint16_t value) {
+    const std::uint32_t bits = static_cast<std::uint32_t>(value) << 16;
+    float out;
+    __builtin_memcpy(&out, &bits, sizeof out);
+    return out;
+}
+
+// Entries of exactly the view's extent: one element past it is past the allocation.
+template <class T>
+void check_gram(Rng& rng, Element element) {
+    const Index rows = draw(rng, 1, 90), cols = draw(rng, rows, 300);
+    const bool by_columns = rng() & 1U;
+    std::vector<T> data(static_cast<std::size_t>(rows * cols));
+    std::vector<double> wide(data.size());
+    std::normal_distribution<float> normal;
+    for (std::size_t i = 0; i < data.size(); ++i) {
+        const float value = normal(rng);
+        if constexpr (sizeof(T) == 2) {
+            data[i] = to_bfloat16(value);
+            wide[i] = static_cast<double>(from_bfloat16(data[i]));
+        } else {
+            data[i] = value;
+            wide[i] = static_cast<double>(value);
+        }
+    }
+    const MatrixView view{data.data(), element, rows, cols, by_columns ? 1 : cols, by_columns ? rows : 1};
+    const GramKernel& kernel = choose_gram_kernel(element);
+    std::vector<double> exact(static_cast<std::size_t>(rows * rows)), out64(exact.size());
+    for (Index i = 0; i < rows; ++i)
+        for (Index j = 0; j < rows; ++j)
+            for (Index k = 0; k < cols; ++k)
+                exact[i * rows + j] +=
+                    wide[i * view.row_stride + k * view.col_stride] * wide[j * view.row_stride + k * view.col_stride];
+    kernel.to_float64(view, out64.data());
+    for (std::size_t i = 0; i < exact.size(); ++i)
+        require(std::fabs(out64[i] - exact[i]) <= 1e-10 * static_cast<double>(cols), "float64 Gram", rows, cols);
+    if (element == Element::float64) return;
+    std::vector<float> out32(exact.size());
+    kernel.to_float32(view, out32.data());
+    for (std::size_t i = 0; i < exact.size(); ++i)
+        require(std::fabs(out32[i] - exact[i]) <= 1e-4 * static_cast<double>(cols), "float32 Gram", rows, cols);
+}
+
+template <class T>
+void check_band(Rng& rng, bool large) {
+    const Index n = large ? draw(rng, 770, 860) : draw(rng, 1, 200),
+                b = draw(rng, 1, std::max<Index>(1, std::min<Index>(70, n)));
+    std::vector<T> matrix(static_cast<std::size_t>(n * n)), band(static_cast<std::size_t>(n * (b + 1)));
+    std::normal_distribution<double> normal;
+    double trace = 0, norm = 0;
+    for (Index i = 0; i < n; ++i)
+        for (Index j = 0; j <= i; ++j) {
+            const T value = static_cast<T>(normal(rng));
+            matrix[i * n + j] = matrix[j * n + i] = value;
+            norm += (i == j ? 1.0 : 2.0) * static_cast<double>(value) * static_cast<double>(value);
+            if (i == j) trace += static_cast<double>(value);
+        }
+    const BandTask<T> task{matrix.data(), n, b, band.data()};
+    const BandKernel kernel = choose_band_kernel(Product::automatic);
+    if constexpr (sizeof(T) == 4) {
+        kernel.float32(task);
+    } else {
+        kernel.float64(task);
+    }
+    double band_trace = 0, band_norm = 0;
+    for (Index j = 0; j < n; ++j)
+        for (Index d = 0; d <= b; ++d) {
+            const double value = static_cast<double>(band[j * (b + 1) + d]);
+            band_norm += (d == 0 ? 1.0 : 2.0) * value * value;
+            if (d == 0) band_trace += value;
+        }
+    const double tolerance = (sizeof(T) == 4 ? 1e-4 : 1e-11) * std::sqrt(norm);
+    require(std::fabs(band_trace - trace) <= tolerance * 10, "trace of the band", n, b);
+    require(std::fabs(std::sqrt(band_norm) - std::sqrt(norm)) <= tolerance, "norm of the band", n, b);
+}
+
+// A diagonal matrix dressed as a band: counts and log-determinants are known exactly.
+template <class T>
+void check_sturm(Rng& rng) {
+    const Index n = draw(rng, 1, 300), width = draw(rng, 1, 70), count = draw(rng, 0, 100);
+    std::vector<T> band(static_cast<std::size_t>(n * width));
+    std::uniform_real_distribution<double> uniform(-1.0, 1.0);
+    std::vector<double> diagonal(static_cast<std::size_t>(n));
+    for (Index j = 0; j < n; ++j) {
+        band[j * width] = static_cast<T>(uniform(rng));
+        diagonal[j] = static_cast<double>(band[j * width]);
+    }
+    std::vector<double> shifts(static_cast<std::size_t>(count));
+    for (double& x : shifts) x = uniform(rng) * 1.5;
+    std::vector<std::int64_t> below(shifts.size());
+    count_below(band.data(), n, width, shifts.data(), count, below.data());
+    for (std::size_t s = 0; s < shifts.size(); ++s) {
+        std::int64_t least = 0, most = 0;
+        for (const double value : diagonal) {
+            least += value < shifts[s] - 1e-5;
+            most += value < shifts[s] + 1e-5;
+        }
+        require(least <= below[s] && below[s] <= most, "count", n, width);
+    }
+    std::vector<std::complex<double>> points(shifts.size()), values(shifts.size());
+    for (std::size_t s = 0; s < points.size(); ++s) points[s] = {shifts[s], 0.1 + std::fabs(uniform(rng))};
+    log_det(band.data(), n, width, points.data(), count, values.data());
+    for (std::size_t s = 0; s < points.size(); ++s) {
+        std::complex<double> exact = 0;
+        for (const double value : diagonal) exact += std::log(std::complex<double>(value) - points[s]);
+        require(std::abs(values[s] - exact) <= 1e-3 * static_cast<double>(n), "log-determinant", n, width);
+    }
+}
+
+// What is refused must be refused before anything is read or written past its end.
+void check_refusals() {
+    const std::vector<double> band{1.0, std::nan("")}, shifts{0.0};
+    std::vector<std::int64_t> below(1);
+    bool refused = false;
+    try {
+        count_below(band.data(), 2, 1, shifts.data(), 1, below.data());
+    } catch (const std::invalid_argument&) {
+        refused = true;
+    }
+    require(refused, "NaN in a band", 2, 1);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const int cases = argc > 1 ? std::atoi(argv[1]) : 100;
+    Rng rng(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
+    check_refusals();
+    for (int i = 0; i < cases; ++i) {
+        check_gram<float>(rng, Element::float32);
+        check_gram<double>(rng, Element::float64);
+        check_gram<std::uint16_t>(rng, Element::bfloat16);
+        check_band<float>(rng, i % 20 == 0);
+        check_band<double>(rng, i % 20 == 10);
+        check_sturm<float>(rng);
+        check_sturm<double>(rng);
+    }
+    std::printf("%d rounds of every kernel, %s and %s\n", cases, choose_gram_kernel(Element::bfloat16).name,
+                sturm_kernel_name());
+}
