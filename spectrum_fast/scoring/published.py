@@ -46,6 +46,8 @@ def record_from_published(document: Any, source: str) -> ScanRecord:
     failures: list[ScanFailure] = []
     seen: set[str] = set()
     for name, type_, score in (_flat_entries if layout == FLAT else _sorted_entries)(document, source):
+        if not type_:
+            raise ScanFileError(f"{source}: module {name!r}: field 'type': expected a name, found an empty one")
         if name in seen:
             raise ScanFileError(f"{source}: expected each module once, found {name!r} under two types")
         seen.add(name)

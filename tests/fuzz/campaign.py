@@ -64,7 +64,7 @@ def fuzz(name: str, arguments: list[str]) -> int:
     target, folder = TARGETS[name], Path(arguments[0])
     for number, seed in enumerate(target.seeds):
         (folder / f"seed{number}").write_bytes(seed)
-    for known in (CORPUS / name).glob("*"):
+    for known in sorted((CORPUS / name).glob("*")):
         (folder / known.name).write_bytes(known.read_bytes())
     words = folder.parent / f"{folder.name}.dict"
     words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
