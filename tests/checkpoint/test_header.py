@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from spectrum_fast.checkpoint.dtypes import DTYPE_BITS
-from spectrum_fast.checkpoint.header import MAX_HEADER_BYTES, read_header
+from spectrum_fast.checkpoint.header import MAX_HEADER_BYTES, MAX_TENSORS, read_header
 from spectrum_fast.errors import CheckpointError
 
 
@@ -284,3 +284,21 @@ def test_a_hundred_thousand_tensors_take_a_moment(write_raw):
     started = time.perf_counter()
     assert len(read_header(path).tensors) == count
     assert time.perf_counter() - started < 10
+
+
+def test_a_million_tensors_are_refused_in_a_moment_and_in_little_memory(write_raw):
+    one = b'"%07d":{"dtype":"U8","shape":[1],"data_offsets":[%d,%d]}'
+    raw = b"{" + b",".join(one % (i, i, i + 1) for i in range(1_000_000)) + b"}"
+    path = write_raw(raw, bytes(1_000_000))
+    started = time.perf_counter()
+    with pytest.raises(CheckpointError, match=f"m.safetensors.*more than {MAX_TENSORS} tensors"):
+        read_header(path)
+    assert time.perf_counter() - started < 1
+    assert traced_peak_bytes(path) < 200e6
+
+
+def test_escapes_do_not_hide_a_million_tensors(write_raw):
+    one = b'"%07d":{"dtype":"U8","shape":[0],"data_offset\\u0073":[0,0]}'
+    path = write_raw(b"{" + b",".join(one % i for i in range(MAX_TENSORS + 1)) + b"}")
+    with pytest.raises(CheckpointError, match="more than"):
+        read_header(path)
