@@ -100,8 +100,8 @@ class _Entries:
 def read_header(path: str | os.PathLike[str] | RemoteFile) -> Header:
     """Read and check the header of one safetensors file.
 
-    Time is linear in the header (about half a second for 100,000 tensors on one core), memory the header's bytes plus the
-    records that are returned. Nothing of the tensors' data is read.
+    Time is linear in the header (about half a second for 100,000 tensors on one core), memory the header's bytes plus
+    the records that are returned. Nothing of the tensors' data is read.
 
     Args:
         path: the file, or a remote address; symbolic links are followed.
