@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from spectrum_fast.cli import check, compare, doctor, scan, select
+from spectrum_fast.cli import check, compare, doctor, scan, scans, select
 from spectrum_fast.cli.consoles import say
 from spectrum_fast.errors import SpectrumFastError
 from spectrum_fast.version import __version__
@@ -66,6 +66,7 @@ app.command(help=scan.HELP)(scan.scan)
 app.command(help=select.HELP)(select.select)
 app.command(help=compare.HELP, short_help="Compare two scans.")(compare.compare)
 app.command(help=check.HELP, short_help="Show what each reader would train.")(check.check)
+app.add_typer(scans.app, name="scans", short_help="A library of scans: list, get, add.")
 app.command(help=doctor.HELP, short_help="Show what this machine offers.")(doctor.doctor)
 
 
