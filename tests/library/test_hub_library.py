@@ -62,7 +62,13 @@ class Hub(BaseHTTPRequestHandler):
                 entry = json.loads(line)
                 if entry["key"] == "file":
                     self.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
-            self.answer({"commitUrl": "http://hub/datasets/org/scans/commit/1", "commitOid": COMMIT, "success": True})
+            self.answer(
+                {
+                    "commitUrl": f"http://{self.headers['Host']}/datasets/org/scans/commit/1",
+                    "commitOid": COMMIT,
+                    "success": True,
+                }
+            )
         else:
             self.answer({"error": "not found"}, status=404)
 
