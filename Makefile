@@ -8,12 +8,14 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(wildcard kernels/*)
 
-.PHONY: help setup scan test test-slow bench check format clean
+.PHONY: help setup scan test test-slow fuzz sanitize audit licences bench check format clean
 
 help:
 	@echo "make scan [MODEL=dir|file.safetensors|org/name]  set up, then scan (default: an embedded trained MiniLM)"
 	@echo "make test     set up, then the test suite (no network, no GPU needed)"
 	@echo "make test-slow  the long property tests (five thousand matrices, every kernel variant)"
+	@echo "make fuzz, make sanitize  a million hostile inputs; the kernels under sanitizers"
+	@echo "make audit, make licences  known vulnerabilities and licences of what is installed"
 	@echo "make check    ruff, pyright, import contracts, clang-format"
 	@echo "make bench    the CPU benchmarks; results under bench/results/"
 	@echo "make setup    only the environment, in .venv"
@@ -49,6 +51,24 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	@$(BIN)/python -m pytest -m slow
 
+# A million inputs for the readers of strangers' files, coverage-guided (ten minutes).
+fuzz: $(VENV)/.dev
+	@$(PIP) atheris
+	@$(BIN)/python tests/fuzz/campaign.py --inputs 1200000 --out bench/results/fuzzing.json
+
+# The kernels under AddressSanitizer, UBSan and ThreadSanitizer (needs clang, libomp and its Archer for the last).
+sanitize:
+	@tests/native/sanitize.sh address
+	@tests/native/sanitize.sh thread 20
+
+audit: $(VENV)/.dev
+	@$(PIP) pip-audit
+	@$(BIN)/pip-audit
+
+licences: $(VENV)/.dev
+	@$(PIP) pip-licenses
+	@$(BIN)/pip-licenses --order=license
+
 bench: $(VENV)/.dev
 	@$(BIN)/python -m bench.run
 
@@ -57,12 +77,12 @@ check: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
-	@$(BIN)/clang-format --dry-run --Werror kernels/*.cpp kernels/*.hpp
+	@$(BIN)/clang-format --dry-run --Werror kernels/*.cpp kernels/*.hpp tests/native/*.cpp
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
-	@$(BIN)/clang-format -i kernels/*.cpp kernels/*.hpp
+	@$(BIN)/clang-format -i kernels/*.cpp kernels/*.hpp tests/native/*.cpp
 
 clean:
 	rm -rf build $(VENV) $(OUT)

@@ -1,17 +1,21 @@
 """A coverage-guided campaign: ``python tests/fuzz/campaign.py --inputs 1000000`` (needs ``pip install atheris``).
 
 Each target gets its share of the inputs in a process of its own. A find is written to ``tests/fuzz/corpus/TARGET/``,
-where ``tests/fuzz/test_corpus.py`` replays it from then on; the exit code is 1. Exit code 0: no find.
+where ``tests/fuzz/test_corpus.py`` replays it from then on; the exit code is 1. Exit code 0: no find, and with
+``--out`` the figures are written there.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -23,22 +27,23 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=1_000_000, help="inputs in all, shared among the targets")
     parser.add_argument("--target", action="append", help="only this target; repeatable")
     parser.add_argument("--seed", type=int, default=1, help="of the mutations")
+    parser.add_argument("--out", type=Path, help="file for the figures (JSON)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options, rest = parser.parse_known_args()
     if options.worker:
         return fuzz(options.worker, rest)
     names = options.target or list(_target_names())
-    total, found = 0, 0
-    for name in names:
-        executed, crashed = run_target(name, options.inputs // len(names), options.seed)
-        total += executed
-        found += crashed
-    print(f"{total} inputs in {len(names)} targets, {found} finds")
+    rows = [run_target(name, options.inputs // len(names), options.seed) for name in names]
+    found = sum(row["finds"] for row in rows)
+    print(f"{sum(row['inputs'] for row in rows)} inputs in {len(names)} targets, {found} finds")
+    if options.out and not found:
+        figures = {"seed": options.seed, "atheris": metadata.version("atheris"), "targets": rows}
+        options.out.write_text(json.dumps(figures, indent=1) + "\n")
     return 1 if found else 0
 
 
-def run_target(name: str, inputs: int, seed: int) -> tuple[int, int]:
-    """Run one target in a process of its own; returns inputs executed and whether there was a find."""
+def run_target(name: str, inputs: int, seed: int) -> dict[str, Any]:
+    """Run one target in a process of its own; returns inputs executed, edges covered and whether there was a find."""
     finds = CORPUS / name
     finds.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fuzz-corpus-") as folder:
@@ -46,12 +51,17 @@ def run_target(name: str, inputs: int, seed: int) -> tuple[int, int]:
         command += [f"-artifact_prefix={finds}/", "-max_len=4096", "-timeout=20", "-rss_limit_mb=2048"]
         result = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
     counts = re.findall(r"^#(\d+)\s", result.stderr, re.MULTILINE)
-    executed = max(map(int, counts), default=0)
     coverage = re.findall(r"cov: (\d+)", result.stderr)
-    print(f"{name}: {executed} inputs, {coverage[-1] if coverage else '?'} edges covered, exit {result.returncode}")
     if result.returncode:
         print(result.stderr[-4000:], file=sys.stderr)
-    return executed, int(result.returncode != 0)
+    row = {
+        "target": name,
+        "inputs": max(map(int, counts), default=0),
+        "edges": int(coverage[-1]) if coverage else 0,
+        "finds": int(result.returncode != 0),
+    }
+    print(row)
+    return row
 
 
 def fuzz(name: str, arguments: list[str]) -> int:
