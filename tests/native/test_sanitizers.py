@@ -1,4 +1,4 @@
-"""The compiled kernels under AddressSanitizer and UBSan, without Python; ``make sanitize`` does more rounds and TSan."""
+"""The compiled kernels under AddressSanitizer and UBSan, without Python; ``make sanitize`` does more."""
 
 from __future__ import annotations
 
