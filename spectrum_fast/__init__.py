@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from spectrum_fast.selection.formats import load_selection
     from spectrum_fast.selection.records import Selection
     from spectrum_fast.selection.scan_result import Scan, load_scan
+    from spectrum_fast.spectra.lowrank import svd_lowrank
     from spectrum_fast.spectra.record import Spectrum
 
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
     "load_selection": "spectrum_fast.selection.formats",
     "scan": "spectrum_fast.scanning",
     "spectrum": "spectrum_fast.scoring.measure",
+    "svd_lowrank": "spectrum_fast.spectra.lowrank",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "load_selection",
     "scan",
     "spectrum",
+    "svd_lowrank",
 ]
 
 
