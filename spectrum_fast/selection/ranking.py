@@ -8,7 +8,8 @@ order is the reference's stable sort. NaN cannot be here: :class:`~spectrum_fast
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+import random
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 
 from spectrum_fast.checkpoint.naming import merged_experts_type, natural_key
@@ -22,6 +23,9 @@ in one group (``mlp.experts.*.down_proj``). ``global``: one group."""
 ROUNDINGS = ("reference", "floor", "ceil")
 """``reference``: ``int(size * percent / 100)`` in floating point. ``floor``, ``ceil``: the exact product, rounded."""
 
+ORDERS = ("top", "bottom", "random")
+"""Which members of a group are taken: the best, the worst, or drawn by chance. The last two are controls."""
+
 GLOBAL_GROUP = "global"
 """Name of the only group of grouping ``global``."""
 
@@ -29,6 +33,31 @@ GLOBAL_GROUP = "global"
 def rank_modules(modules: Iterable[ModuleScore]) -> list[ModuleScore]:
     """Best first; see the module's docstring for the order."""
     return sorted(modules, key=lambda module: (-module.rank_value, natural_key(module.name)))
+
+
+def take(ranked: Sequence[ModuleScore], count: int, order: str, seed: int, group: str) -> list[int]:
+    """Places in ``ranked`` (0 is best) of the modules that a group of this name gives, in the order they are taken.
+
+    Args:
+        ranked: the group, best first.
+        count: how many to take.
+        order: one of :data:`ORDERS`; ``bottom`` starts with the worst, ``random`` draws without replacement.
+        seed: of ``random``; the same seed and group give the same draw on every machine, whatever other groups hold.
+        group: name of the group.
+
+    Raises:
+        UsageError: ``order`` is not one of :data:`ORDERS`.
+
+    >>> take([], 0, "top", 0, "mlp.down_proj")
+    []
+    """
+    if order == "top":
+        return list(range(count))
+    if order == "bottom":
+        return list(range(len(ranked) - 1, len(ranked) - 1 - count, -1))
+    if order == "random":
+        return random.Random(f"{seed}:{group}").sample(range(len(ranked)), count)  # noqa: S311 - a draw, no secret
+    raise UsageError(f"unknown order {order!r}: expected one of {', '.join(ORDERS)}")
 
 
 def group_name(module_type: str, grouping: str) -> str:

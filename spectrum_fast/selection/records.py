@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.checkpoint.naming import module_name
 from spectrum_fast.selection.apply import AppliedSelection, apply_selection
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from torch import nn
 
 
@@ -85,6 +86,8 @@ class Selection:
         grouping: one of :data:`spectrum_fast.selection.ranking.GROUPINGS`; None where not known.
         rounding: one of :data:`spectrum_fast.selection.ranking.ROUNDINGS`; None where not known.
         fused: how fused parameters competed, one of :data:`spectrum_fast.scoring.fused.FUSED`; None where not known.
+        order: ``top``, or ``bottom`` or ``random`` for a control of the same size.
+        seed: of a ``random`` order; None otherwise.
         always_rule: ``default`` (embeddings and lm_head), ``none`` or ``custom``.
         always: modules trained whatever their score; they do not compete.
         modules: the chosen modules, groups in scan order, best first within a group.
@@ -100,6 +103,8 @@ class Selection:
     top_percent: float | None = None
     grouping: str | None = None
     rounding: str | None = None
+    order: str = "top"
+    seed: int | None = None
     always_rule: str = "default"
     failed: tuple[str, ...] = ()
     fused: str | None = None
@@ -123,13 +128,23 @@ class Selection:
                 merged.setdefault(module.home, whole)
         return replace(self, modules=tuple(merged.values()))
 
-    def apply(self, model: nn.Module, *, strict: bool = True) -> AppliedSelection:
+    def apply(self, model: nn.Module, *, strict: bool = True, partial: str = "refuse") -> AppliedSelection:
         """Freeze ``model`` except for this selection; see :func:`spectrum_fast.selection.apply.apply_selection`.
 
         Raises:
-            SelectionError: an entry matches no parameter; nothing was changed.
+            SelectionError: an entry matches no parameter, or only a part of one; nothing was changed.
         """
-        return apply_selection(self, model, strict=strict)
+        return apply_selection(self, model, strict=strict, partial=partial)
+
+    def lora_config(self, model: nn.Module | None = None, **options: Any) -> LoraConfig:
+        """LoRA on the selected modules; see :func:`spectrum_fast.selection.adapters.lora_config`.
+
+        Raises:
+            SelectionError: an entry matches nothing in ``model``, or cannot carry an adapter.
+        """
+        from spectrum_fast.selection.adapters import lora_config  # peft is loaded when it is asked for
+
+        return lora_config(self, model, **options)
 
     def save(self, path: str | Path, output_format: str = "json") -> None:
         """Write it in one of :data:`spectrum_fast.selection.formats.SELECTION_FORMATS`, whole or not at all.
@@ -143,7 +158,7 @@ class Selection:
 
     def summary(self) -> str:
         """A few lines for people: how many modules of how many, the groups, and cuts that the scores do not decide."""
-        share = "a list of names" if self.top_percent is None else f"top {self.top_percent:g} %"
+        share = "a list of names" if self.top_percent is None else f"{self.order} {self.top_percent:g} %"
         head = f"{self.model or 'unknown model'}: {share}, {len(self.modules)} modules"
         sizes = [group.size for group in self.groups]
         known = [size for size in sizes if size is not None]

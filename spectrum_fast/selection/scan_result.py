@@ -33,6 +33,8 @@ class Scan(ScanRecord):
         always: str | Sequence[str] = "default",
         allow_incomplete: bool = False,
         fused: str = "parameter",
+        order: str = "top",
+        seed: int = 0,
     ) -> Selection:
         """Take the best ``top_percent`` of each group; see :func:`spectrum_fast.selection.select.select_modules`.
 
@@ -50,6 +52,8 @@ class Scan(ScanRecord):
             always=always,
             allow_incomplete=allow_incomplete,
             fused=fused,
+            order=order,
+            seed=seed,
         )
 
     def compare(self, other: ScanRecord, top_percent: float = 25) -> ScanComparison:

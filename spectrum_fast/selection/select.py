@@ -9,7 +9,7 @@ from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.scoring.fused import competing_modules
 from spectrum_fast.scoring.records import ModuleScore, ScanRecord
 from spectrum_fast.selection.patterns import match_patterns
-from spectrum_fast.selection.ranking import check_percent, count_taken, group_name, rank_modules
+from spectrum_fast.selection.ranking import check_percent, count_taken, group_name, rank_modules, take
 from spectrum_fast.selection.records import SelectedModule, Selection, SelectionGroup
 
 ALWAYS_ROLES = frozenset({"embedding", "head"})
@@ -29,8 +29,10 @@ def select_modules(
     always: str | Sequence[str] = "default",
     allow_incomplete: bool = False,
     fused: str = "parameter",
+    order: str = "top",
+    seed: int = 0,
 ) -> Selection:
-    """Take the best ``top_percent`` of each group.
+    """Take the best ``top_percent`` of each group, or, as a control, as many others.
 
     Args:
         scan: the scores.
@@ -47,6 +49,9 @@ def select_modules(
             (``parameter``, :mod:`spectrum_fast.scoring.fused`), or each of them by itself (``parts``). With
             ``parameter``, a pattern that includes the parameter or all its parts includes it; one that excludes it or
             any of its parts excludes it.
+        order: one of :data:`spectrum_fast.selection.ranking.ORDERS`. ``bottom`` and ``random`` take exactly as many
+            modules of every group as ``top`` does, the worst or drawn by chance; what is trained always stays.
+        seed: of ``order="random"``.
 
     Returns:
         the selection; groups in scan order, also those that nothing was taken from.
@@ -79,14 +84,17 @@ def select_modules(
     for name, members in groups.items():
         ranked = rank_modules(members)
         taken = count_taken(len(ranked), top_percent, rounding)
-        chosen += [_selected(module, name, place, len(ranked)) for place, module in enumerate(ranked[:taken], start=1)]
-        cuts.append(_cut(name, ranked, taken, always_by_group.get(name, ())))
+        places = take(ranked, taken, order, seed, name)
+        chosen += [_selected(ranked[place], name, place + 1, len(ranked)) for place in places]
+        cuts.append(_cut(name, ranked, taken, always_by_group.get(name, ()), order))
     return Selection(
         model=scan.model,
         criterion=scan.criterion,
         top_percent=top_percent,
         grouping=grouping,
         rounding=rounding,
+        order=order,
+        seed=seed if order == "random" else None,
         always_rule=always_rule,
         always=always_names,
         modules=tuple(chosen),
@@ -163,8 +171,10 @@ def _selected(module: ModuleScore, group: str, rank: int, group_size: int) -> Se
     )
 
 
-def _cut(name: str, ranked: list[ModuleScore], taken: int, always: tuple[str, ...]) -> SelectionGroup:
-    """Describe the cut between ``ranked[taken - 1]`` and ``ranked[taken]``."""
+def _cut(name: str, ranked: list[ModuleScore], taken: int, always: tuple[str, ...], order: str) -> SelectionGroup:
+    """Describe the cut between ``ranked[taken - 1]`` and ``ranked[taken]``; a control has none."""
+    if order != "top":
+        return SelectionGroup(name=name, taken=taken, size=len(ranked), always=always)
     above = ranked[taken - 1] if taken else None
     below = ranked[taken] if taken < len(ranked) else None
     gap, undecided = None, False

@@ -1,10 +1,10 @@
 """The selection file of this package: strict, schema-versioned JSON that holds everything a Selection does.
 
 Layout of schema 1: ``{"schema": 1, "kind": "selection", "model", "criterion", "top_percent", "grouping", "rounding",
-"fused", "always_rule", "always": [...], "modules": [...], "groups": [...], "failed": [...]}``; the entries of
-``modules`` and ``groups`` are the fields of :class:`~spectrum_fast.selection.records.SelectedModule` and
-:class:`~spectrum_fast.selection.records.SelectionGroup`. Unknown keys are ignored; ``fused`` and ``parameter_shape``
-may be absent.
+"fused", "order", "seed", "always_rule", "always": [...], "modules": [...], "groups": [...], "failed": [...]}``; the
+entries of ``modules`` and ``groups`` are the fields of :class:`~spectrum_fast.selection.records.SelectedModule` and
+:class:`~spectrum_fast.selection.records.SelectionGroup`. Unknown keys are ignored; ``fused``, ``order``, ``seed`` and
+``parameter_shape`` may be absent.
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ _HEAD_CHECKS = {
     "grouping": TEXT.or_null(),
     "rounding": TEXT.or_null(),
     "fused": TEXT.or_null(),
+    "order": TEXT,
+    "seed": COUNT.or_null(),
     "always_rule": TEXT,
     "always": NAMES,
     "failed": NAMES,
 }
+_MAY_BE_ABSENT = frozenset({"fused", "order", "seed"})
+"""Fields that files written before them do not have."""
 _MODULE_CHECKS = {
     "name": NAME,
     "type": NAME,
@@ -82,7 +86,7 @@ def selection_from_own(document: dict[str, Any], source: str) -> Selection:
             f"found {json.dumps(schema)}"
         )
     place = Place(source, SelectionError)
-    head = place.read_all(document, _HEAD_CHECKS, frozenset({"fused"}))
+    head = place.read_all(document, _HEAD_CHECKS, _MAY_BE_ABSENT)
     modules = [
         SelectedModule(**entry.read_all(values, _MODULE_CHECKS, frozenset({"parameter_shape"})))
         for entry, values in place.entries(document, "modules")
