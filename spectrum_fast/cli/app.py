@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from spectrum_fast.cli import check, compare, doctor, scan, scans, select
+from spectrum_fast.cli import check, compare, doctor, scan, scans, select, train
 from spectrum_fast.cli.consoles import say
 from spectrum_fast.errors import SpectrumFastError
 from spectrum_fast.version import __version__
@@ -67,6 +67,7 @@ app.command(help=select.HELP)(select.select)
 app.command(help=compare.HELP, short_help="Compare two scans.")(compare.compare)
 app.command(help=check.HELP, short_help="Show what each reader would train.")(check.check)
 app.add_typer(scans.app, name="scans", short_help="A library of scans: list, get, add.")
+app.command(help=train.HELP, short_help="Train the selected modules.")(train.train)
 app.command(help=doctor.HELP, short_help="Show what this machine offers.")(doctor.doctor)
 
 
@@ -81,6 +82,9 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    local_rank: Annotated[  # the deepspeed launcher puts it before the command; the environment says the same
+        int | None, typer.Option("--local_rank", "--local-rank", hidden=True)
+    ] = None,
 ) -> None:
     """Options before the command."""
 
