@@ -2,7 +2,7 @@
 
 ``trainer = SFTTrainer(..., callbacks=[sf.SpectrumCallback(selection)])`` freezes everything else before the optimizer
 is made, proves on the optimizer itself that nothing else is in it, puts tokens a second, peak memory and the trainable
-share into the log, and leaves ``run.json`` in the output folder. The command ``spectrum-fast train`` uses the same class.
+share into the log, and leaves ``run.json`` in the output folder. ``spectrum-fast train`` uses the same class.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class SpectrumCallback(TrainerCallback):
         partial: fused experts that are selected in part, see :func:`spectrum_fast.selection.apply.apply_selection`.
         all_expected: every parameter is meant to be trained.
         facts: more entries for ``run.json``.
+        write: leave ``run.json`` when training ends; without it the record is only kept, as ``record``.
 
     Raises:
         SelectionError: (when the trainer is made) an entry matches nothing, or nothing or everything would be trained;
@@ -52,11 +53,14 @@ class SpectrumCallback(TrainerCallback):
         partial: str = "refuse",
         all_expected: bool = False,
         facts: dict[str, Any] | None = None,
+        write: bool = True,
     ) -> None:
         self.selection = selection
         self.partial = partial
         self.all_expected = all_expected
         self.facts = facts or {}
+        self.write = write
+        self.record: dict[str, Any] | None = None
         self.applied: AppliedSelection | None = None
         self.share: TrainableShare | None = None
         self.meter = TrainingMeter()
@@ -114,9 +118,9 @@ class SpectrumCallback(TrainerCallback):
                 f"{moved[0]}: experts that were not selected have changed; the optimizer {args.optim} mixes the values "
                 "of a parameter, so it cannot train a part of one: use adamw, or spectrum.partial: whole"
             )
-        record = describe_run(self, args, state)
-        if state.is_world_process_zero:
-            write_run(record, Path(str(args.output_dir)) / RUN_NAME)
+        self.record = describe_run(self, args, state)
+        if self.write and state.is_world_process_zero:
+            write_run(self.record, Path(str(args.output_dir)) / RUN_NAME)
 
     @property
     def masks(self) -> dict[str, PartMask]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from spectrum_fast.errors import UsageError
 from spectrum_fast.selection.formats import load_selection
 from spectrum_fast.selection.records import Selection
+from spectrum_fast.selection.runtime_view import as_fused_in
 from spectrum_fast.selection.scan_result import Scan, load_scan
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def choose_modules(
     with main_process_first():
         scan = _find_scan(config, say)
     if section.partial == "aggregate":
-        scan = scan.as_fused_in(model)
+        scan = as_fused_in(scan, model)
     return scan.select(
         DEFAULT_PERCENT if section.top_percent is None else section.top_percent,
         grouping=section.grouping,
@@ -59,6 +60,7 @@ def choose_modules(
         exclude=section.exclude or (),
         always=section.always,
         allow_incomplete=section.allow_incomplete,
+        fused="parameter" if section.partial == "aggregate" else "parts",
         order=order,
         seed=section.seed,
     )

@@ -30,11 +30,11 @@ def load_model(config: TrainConfig, arguments: SFTConfig) -> PreTrainedModel:
     from trl import get_quantization_config
 
     chosen = config.model_config()
-    options: dict[str, Any] = {
+    options: Any = {
         "revision": chosen.model_revision,
         "attn_implementation": chosen.attn_implementation,
         "dtype": chosen.dtype,
-        **(dict(arguments.model_init_kwargs or {})),
+        **(arguments.model_init_kwargs or {}),  # pyright: ignore[reportGeneralTypeIssues] - a mapping by now
         "trust_remote_code": False,
     }
     quantisation = get_quantization_config(chosen)

@@ -4,8 +4,8 @@ Layout of schema 1: ``{"schema": 1, "kind": "run", "created", "method", "model",
 "optimizer_tensors", "processes", "trainable": {"parameters", "total_parameters", "fraction", "tensors", "bytes",
 "total_bytes"}, "selection": {"digest", "modules", "always", "order", "seed", "criterion", "top_percent", "masked"} or
 null, "steps", "resumed_at_step", "epochs", "seconds", "tokens", "tokens_per_second", "loss": {"first", "last"},
-"peak_rss_bytes": [one a process], "peak_cuda_bytes": [one a process] or null, "history": [the log], "versions": {...}}``.
-A script of one's own has no ``method``, ``model``, ``shard`` and ``config``.
+"peak_rss_bytes": [one a process], "peak_cuda_bytes": [one a process] or null, "history": [the log], "versions":
+{...}}``. A script of one's own has no ``method``, ``model``, ``shard`` and ``config``.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from trl import SFTConfig
 
     from spectrum_fast.selection.records import Selection
+    from spectrum_fast.training.callbacks import SpectrumCallback
     from spectrum_fast.training.trainer import SelectiveTrainer
 
 SELECTION_NAME = "selection.json"
@@ -52,28 +54,29 @@ def train(config: TrainConfig, *, overwrite: bool = False, say: Callable[[str], 
     """
     if config.method.low_rank:
         raise UsageError("method laser writes a new checkpoint without training; see `spectrum-fast laser`")
+    from spectrum_fast.training.record import RUN_NAME, write_run
+
     is_first = os.environ.get("RANK", "0") == "0"
     tell = say if is_first else _silent
     resume = _checkpoint_to_resume(config)
     _require_free(config, resume, overwrite)
-    trainer, selection = build_trainer(config, tell)
+    trainer, callback, selection = build_trainer(config, tell)
     if selection is not None:
         _keep_selection(config, selection, resume, is_first=is_first)
     tell(_opening_line(config, trainer, selection))
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_model()
+    target = config.output_folder / RUN_NAME
     if trainer.is_world_process_zero():
         trainer.save_state()
-    from spectrum_fast.training.record import RUN_NAME
-
-    target = config.output_folder / RUN_NAME
+        write_run(callback.record or {}, target)
     tell(f"wrote {config.output_folder}: {'adapter' if config.method.adapters else 'model'}, tokenizer and {RUN_NAME}")
     return target
 
 
 def build_trainer(
     config: TrainConfig, say: Callable[[str], None] = _silent
-) -> tuple[SelectiveTrainer, Selection | None]:
+) -> tuple[SelectiveTrainer, SpectrumCallback, Selection | None]:
     """Everything up to the first step: group of processes, model, selection, data, trainer.
 
     Args:
@@ -84,6 +87,8 @@ def build_trainer(
         SpectrumFastError: as :func:`train`.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when huggingface_hub is first imported
+    if not sys.stderr.isatty():
+        _disable_progress_bars()
     prepare_process_group(config.spectrum.shard)
     arguments = make_arguments(config)
     from spectrum_fast.training.callbacks import SpectrumCallback
@@ -107,13 +112,10 @@ def build_trainer(
         facts["selection"] = None if selection is None else describe_selection(selection)
     callback = SpectrumCallback(
         None if config.method.adapters else selection,
-        partial="whole"
-        if config.spectrum.partial == "whole"
-        else "mask"
-        if config.spectrum.partial == "mask"
-        else "refuse",
+        partial="refuse" if config.spectrum.partial == "aggregate" else config.spectrum.partial,
         all_expected=config.method.order is None and not config.method.adapters,
         facts=facts,
+        write=False,
     )
     trainer = SelectiveTrainer(
         model=model,
@@ -125,7 +127,7 @@ def build_trainer(
         callbacks=[callback],
     )
     _replace_printers(trainer, say)
-    return trainer, selection
+    return trainer, callback, selection
 
 
 def make_arguments(config: TrainConfig) -> SFTConfig:
@@ -247,3 +249,12 @@ def _first_then_others(arguments: SFTConfig) -> Iterator[None]:
     """The first process goes through alone; the others follow when it is through, or stop if it failed."""
     with arguments.main_process_first(local=False, desc="prepared by the first process"):
         yield
+
+
+def _disable_progress_bars() -> None:
+    """Bars are for a terminal; in a file each would be a line a step."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()

@@ -112,7 +112,11 @@ def test_applying_frees_the_whole_parameter(fused, wrapped):
         outer = torch.nn.Module()
         outer.module = model
         model = outer
-    moe().select(25, fused=fused, grouping="experts-merged").apply(model)
+    selection = moe().select(25, fused=fused, grouping="experts-merged")
+    if fused == "parts":
+        with pytest.raises(SelectionError, match=r"up: 1 of its 2 tensors are selected"):
+            selection.apply(model)
+    selection.apply(model, partial="whole")
     free = {name.removeprefix("module.") for name, value in model.named_parameters() if value.requires_grad}
     expected = {"model.layers.3.mlp.experts.up", "model.layers.3.mlp.router.weight", "model.layers.3.mlp.router.bias"}
     assert free == expected | ({"model.layers.0.mlp.experts.up"} if fused == "parts" else set())
