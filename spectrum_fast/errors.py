@@ -38,3 +38,11 @@ class SelectionError(SpectrumFastError):
 
 class UsageError(SpectrumFastError):
     """An argument is out of range or contradicts another."""
+
+
+class JournalError(SpectrumFastError):
+    """A scan's journal belongs to another scan, is in use by one, or cannot be read or written."""
+
+
+class RankError(SpectrumFastError):
+    """The processes that share one scan cannot find each other, do not agree, or one of them stopped the scan."""

@@ -83,7 +83,7 @@ def format_scan(record: ScanRecord) -> str:
         ScanFileError: ``provenance`` holds something that strict JSON cannot (NaN, infinity, an object).
     """
     head = {"schema": SCHEMA, "model": record.model, "criterion": record.criterion}
-    failures = [_entry(failure, _FAILURE_FIELDS, ("parameter",)) for failure in record.failures]
+    failures = [failure_entry(failure) for failure in record.failures]
     skipped = [{"name": entry.name, "reason": entry.reason} for entry in record.skipped]
     parts = [f"{json.dumps(key)}: {_dump(value, record.model)}" for key, value in head.items()]
     parts += [
@@ -138,18 +138,27 @@ def parse_scan(text: str, source: str = "scan") -> ScanRecord:
 
 
 def _modules(modules: Sequence[ModuleScore]) -> list[dict[str, Any]]:
-    return [_module_entry(module) for module in modules]
+    return [module_entry(module) for module in modules]
 
 
-def _module_entry(module: ModuleScore) -> dict[str, Any]:
+def module_entry(module: ModuleScore) -> dict[str, Any]:
+    """The entry of ``modules`` for one score; :func:`read_module` gives the same score back, bit for bit."""
     entry = _entry(module, MODULE_FIELDS, _OPTIONAL_FIELDS)
     if module.histogram is not None:
         entry["histogram"] = {key: getattr(module.histogram, key) for key in _HISTOGRAM_CHECKS}
     return entry
 
 
-def _read_module(place: Place, values: dict[str, Any]) -> ModuleScore:
-    """One entry of ``modules``."""
+def read_module(place: Place, values: dict[str, Any]) -> ModuleScore:
+    """One entry of ``modules``.
+
+    Args:
+        place: where it stands, for messages; its class of errors is raised.
+        values: the entry's fields.
+
+    Raises:
+        SpectrumFastError: of the place's class: a field is missing or not what it should be.
+    """
     known = place.read_all(values, _MODULE_CHECKS, _MAY_BE_ABSENT)
     histogram = known.get("histogram")
     try:
@@ -158,7 +167,17 @@ def _read_module(place: Place, values: dict[str, Any]) -> ModuleScore:
             known["histogram"] = Histogram(**inside.read_all(histogram, _HISTOGRAM_CHECKS))
         return ModuleScore(**known)
     except TensorError as cause:
-        raise ScanFileError(f"{place.source}: {place.entry}: {cause}") from cause
+        raise place.error(f"{place.source}: {place.entry}: {cause}") from cause
+
+
+def failure_entry(failure: ScanFailure) -> dict[str, Any]:
+    """The entry of ``failures`` for one failure; :func:`read_failure` gives it back."""
+    return _entry(failure, _FAILURE_FIELDS, ("parameter",))
+
+
+def read_failure(place: Place, values: dict[str, Any]) -> ScanFailure:
+    """One entry of ``failures``; see :func:`read_module`."""
+    return ScanFailure(**place.read_all(values, _FAILURE_CHECKS, frozenset({"parameter"})))
 
 
 def _entry(record: ModuleScore | ScanFailure, fields: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, Any]:
@@ -225,11 +244,8 @@ def _record_from_own(document: dict[str, Any], source: str) -> ScanRecord:
         place.read(ties, name, NAME)
     provenance = place.read(document, "provenance", OBJECT, {})
     place.refuse_non_finite("provenance", provenance)
-    modules = [_read_module(entry, values) for entry, values in place.entries(document, "modules")]
-    failures = [
-        ScanFailure(**entry.read_all(values, _FAILURE_CHECKS, frozenset({"parameter"})))
-        for entry, values in place.entries(document, "failures")
-    ]
+    modules = [read_module(entry, values) for entry, values in place.entries(document, "modules")]
+    failures = [read_failure(entry, values) for entry, values in place.entries(document, "failures")]
     skipped = [
         SkippedTensor(**entry.read_all(values, _SKIPPED_CHECKS))
         for entry, values in place.entries(document, "skipped", [])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from spectrum_fast.scoring.records import ScanRecord
 from spectrum_fast.scoring.scan_file import read_scan, write_scan
@@ -15,12 +16,19 @@ from spectrum_fast.selection.select import select_modules
 
 @dataclass(frozen=True)
 class Scan(ScanRecord):
-    """A finished or loaded scan; :class:`~spectrum_fast.scoring.records.ScanRecord` describes the fields."""
+    """A finished or loaded scan; :class:`~spectrum_fast.scoring.records.ScanRecord` describes the fields.
+
+    Attributes:
+        run: of a scan that was just made, what passed by in making it: date, times, processes, modules taken over from
+            a journal. It is no part of the scan: it is not in the file and two scans are equal whatever it holds.
+    """
+
+    run: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def from_record(cls, record: ScanRecord) -> Scan:
         """The same data with these methods."""
-        return cls(**{field.name: getattr(record, field.name) for field in fields(ScanRecord)})
+        return cls(**{entry.name: getattr(record, entry.name) for entry in fields(ScanRecord)})
 
     def select(
         self,

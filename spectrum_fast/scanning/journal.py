@@ -1,0 +1,331 @@
+"""The journal of a scan: every finished module on disk, so that an interrupted scan goes on where it was.
+
+A text file that is only ever appended to. Each line is the CRC-32 of its content (8 hexadecimal digits), a blank, and
+one JSON object; the first is the header, which says what is scanned and how::
+
+    4c1d0a7e {"journal": 1, "identity": {"fingerprint": ..., "method": ..., ...}}
+    90be2f11 {"settings": {"threads": 8, ...}}
+    1f0c33a8 {"module": {"name": ..., ...}}        as in the scan file
+    77e1b2c4 {"failure": {"name": ..., ...}}
+
+A line is handed to the system as soon as its module is finished, so that a killed process loses nothing; it is flushed
+to the disk about once a second, so that a power loss takes little more than the last second. A line that was torn, by
+whatever, fails its check and is passed over: its module is scored again. Other programs are kept out by a lock on the
+file (``flock``), which ends with the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import stat
+import time
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from spectrum_fast.errors import JournalError
+from spectrum_fast.scoring.json_fields import OBJECT, Place
+from spectrum_fast.scoring.records import ModuleScore, ScanFailure
+from spectrum_fast.scoring.scan_file import failure_entry, module_entry, read_failure, read_module
+
+SCHEMA = 1
+"""Version of the layout; the only one that is read."""
+
+Settings = Mapping[str, Any]
+"""What may change between two sittings of one scan, and changes no more than the last bits: threads, versions."""
+
+_SYNC_SECONDS = 1.0
+"""Time between two flushes to the disk, at least."""
+_SYNC_SHARE = 20
+"""A flush is made no sooner than this many times the last one's duration: 5 % of the time at most."""
+_TORN_AT_BIRTH = re.compile(rb'\0*|[0-9a-f]{0,8}|[0-9a-f]{8} (\{("(j(o(u(r(n(a(l(".*)?)?)?)?)?)?)?)?)?)?')
+"""What a header can look like whose writing was cut short."""
+
+
+def journal_path(out: str | os.PathLike[str]) -> Path:
+    """Where the journal of a scan file lies: beside the file itself, hidden, whatever link led there.
+
+    >>> journal_path("/tmp/scan.json").name
+    '.scan.json.journal'
+    """
+    target = Path(os.path.realpath(out))
+    return target.with_name(f".{target.name}.journal")
+
+
+class Journal:
+    """One journal, locked while the context is open.
+
+    Args:
+        path: the file; made if it is not there. Its folder must exist.
+        restart: throw away what an earlier scan left in it.
+
+    Attributes:
+        path: as given.
+        modules: name -> score, of all modules finished so far.
+        failures: name -> failure, likewise.
+        settings: under which those were found, each once, in the order of the file.
+
+    Raises:
+        JournalError: on entering: another scan holds it, it is no journal, or it cannot be opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, restart: bool = False) -> None:
+        self.path = Path(path)
+        self.modules: dict[str, ModuleScore] = {}
+        self.failures: dict[str, ScanFailure] = {}
+        self.settings: list[Settings] = []
+        self._restart = restart
+        self._identity: dict[str, Any] | None = None
+        self._descriptor = -1
+        self._length = 0
+        self._current: Settings | None = None
+        self._synced, self._next_sync = True, 0.0
+
+    def __enter__(self) -> Journal:
+        try:
+            self._descriptor = self._open_locked()
+            try:
+                self._read()
+            except BaseException:
+                self._close()
+                raise
+        except OSError as cause:
+            raise self._cannot("opened", cause) from cause
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._descriptor < 0:
+            return
+        if not len(self):
+            with contextlib.suppress(OSError):
+                self.path.unlink()  # nothing in it to go on from
+        else:
+            with contextlib.suppress(OSError):
+                os.fdatasync(self._descriptor)
+        self._close()
+
+    def __len__(self) -> int:
+        """Number of finished modules, scored or failed."""
+        return len(self.modules) + len(self.failures)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether this module is finished."""
+        return name in self.modules or name in self.failures
+
+    def begin(self, identity: Mapping[str, Any]) -> None:
+        """Say what is scanned: an empty journal takes it as its header, another must have the same.
+
+        Args:
+            identity: all that decides the scores and which modules there are; plain JSON values.
+
+        Raises:
+            JournalError: the journal was begun for something else, or cannot be written.
+        """
+        wanted = json.loads(json.dumps(identity))
+        if self._identity is None or (self._identity != wanted and not len(self)):
+            os.ftruncate(self._descriptor, 0)
+            self._length = 0
+            self._append_line({"journal": SCHEMA, "identity": wanted})
+            self._identity = wanted
+            self.sync()
+            return
+        changed = [key for key in {**self._identity, **wanted} if self._identity.get(key) != wanted.get(key)]
+        if changed:
+            raise JournalError(
+                f"{self.path}: this journal of an interrupted scan belongs to another one: "
+                f"{'; '.join(_describe_change(key, self._identity.get(key), wanted.get(key)) for key in changed)}. "
+                f"Go on with what it was begun with, or throw its {len(self)} finished modules away with --restart "
+                "(restart=True)"
+            )
+
+    def append(self, record: ModuleScore | ScanFailure, settings: Settings) -> None:
+        """Keep one finished module; what is finished already stays as it is.
+
+        Args:
+            record: its score, or why it has none.
+            settings: under which it was found.
+
+        Raises:
+            JournalError: the line cannot be written (disk full, quota, device gone); the journal holds all lines before
+                it, whole.
+        """
+        if record.name in self:
+            return
+        if settings != self._current:
+            self._append_line({"settings": dict(settings)})
+            self._current = settings
+        if isinstance(record, ModuleScore):
+            self._append_line({"module": module_entry(record)})
+        else:
+            self._append_line({"failure": failure_entry(record)})
+        self._keep(record, settings)
+        if time.monotonic() >= self._next_sync:
+            self.sync()
+
+    def sync(self) -> None:
+        """Flush to the disk what is not there yet.
+
+        Raises:
+            JournalError: the disk does not take it.
+        """
+        if self._synced:
+            return
+        started = time.monotonic()
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as cause:
+            raise self._cannot("flushed to the disk", cause) from cause
+        now = time.monotonic()
+        self._synced, self._next_sync = True, now + max(_SYNC_SECONDS, _SYNC_SHARE * (now - started))
+
+    def remove(self) -> None:
+        """Delete the file and let go of it: the scan is safe elsewhere.
+
+        Raises:
+            JournalError: it cannot be deleted.
+        """
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as cause:
+            raise self._cannot("deleted", cause) from cause
+        self._close()
+
+    def _open_locked(self) -> int:
+        while True:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+            try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise JournalError(f"{self.path}: expected a regular file for the journal; choose another path")
+                self._lock(descriptor)
+                # Whoever held the lock before may have finished and deleted the file that is open here.
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.stat(self.path), os.fstat(descriptor)):
+                        return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JournalError(
+                f"{self.path}: another scan is at work on this journal and its scan file; wait for it to end, or "
+                "choose another --out"
+            ) from None
+        except OSError as cause:
+            # A file system without locks: two scans at once would then only do work twice.
+            if cause.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+
+    def _read(self) -> None:
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            data = file.read()
+        lines = [_check_line(line) for line in data.split(b"\n")]
+        entries = [entry for entry in lines if entry is not None]
+        if not entries and not _TORN_AT_BIRTH.fullmatch(data):
+            raise JournalError(
+                f"{self.path}: expected the journal of a scan, found something else, which stays as it is; "
+                "move it away, or choose another --out"
+            )
+        if self._restart or not entries:
+            os.ftruncate(self._descriptor, 0)
+            return
+        self._length = len(data)
+        header = entries[0]
+        if lines[0] is None or header.get("journal") != SCHEMA or not isinstance(header.get("identity"), dict):
+            raise JournalError(
+                f"{self.path}: expected a journal of version {SCHEMA}, whose first line says what is scanned, found "
+                f"{'a damaged one' if lines[0] is None else 'another'}; scan anew with --restart (restart=True)"
+            )
+        self._identity = header["identity"]
+        for number, entry in enumerate(lines[1:], start=2):
+            if entry is not None:
+                self._take(Place(str(self.path), JournalError, f"line {number}"), entry)
+        if data[-1:] != b"\n":
+            self._write(b"\n")  # ends a torn line, so that the next one is whole
+        self._current = None  # each sitting says anew under which settings it works
+
+    def _take(self, place: Place, entry: dict[str, Any]) -> None:
+        if "settings" in entry:
+            self._current = place.read(entry, "settings", OBJECT)
+        elif "module" in entry:
+            self._keep(read_module(place, place.read(entry, "module", OBJECT)), self._current or {})
+        elif "failure" in entry:
+            self._keep(read_failure(place, place.read(entry, "failure", OBJECT)), self._current or {})
+
+    def _keep(self, record: ModuleScore | ScanFailure, settings: Settings) -> None:
+        if record.name in self:
+            return
+        if isinstance(record, ModuleScore):
+            self.modules[record.name] = record
+        else:
+            self.failures[record.name] = record
+        if settings not in self.settings:
+            self.settings.append(settings)
+        self._current = settings
+
+    def _append_line(self, entry: dict[str, Any]) -> None:
+        content = json.dumps(entry, allow_nan=False, separators=(",", ":")).encode()
+        self._write(b"%08x %s\n" % (zlib.crc32(content), content))
+
+    def _write(self, data: bytes) -> None:
+        """All of it or, as far as that can be had, nothing."""
+        self._synced = False
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError as cause:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self._length)
+            raise self._cannot("written", cause) from cause
+        self._length += len(data)
+
+    def _cannot(self, done: str, cause: OSError) -> JournalError:
+        kept = f"; {len(self)} finished modules are safe in it" if len(self) else ""
+        return JournalError(
+            f"{self.path}: the journal cannot be {done}: {cause.strerror or cause}{kept}: make room and rights for it "
+            "and run the same command again, or do without one (--no-journal)"
+        )
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+
+def _check_line(line: bytes) -> dict[str, Any] | None:
+    """The object of a line, or None if the line is not whole."""
+    checksum, _, content = line.partition(b" ")
+    if len(checksum) != 8 or checksum != b"%08x" % zlib.crc32(content):
+        return None
+    try:
+        entry = json.loads(content)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _describe_change(key: str, was: Any, now: Any) -> str:
+    if isinstance(was, dict) and isinstance(now, dict):
+        changed = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+        first = changed[0]
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        return f"{key} {first}{more} changed: was {_show(was.get(first))}, is {_show(now.get(first))}"
+    return f"{key} was {_show(was)}, is {_show(now)}"
+
+
+def _show(value: Any) -> str:
+    text = "nothing" if value is None else json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

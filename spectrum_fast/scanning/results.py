@@ -1,0 +1,70 @@
+"""One weight to its line in a scan: a score, or a failure that says why there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from spectrum_fast.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.errors import TensorError, UnsupportedDtypeError
+from spectrum_fast.ops.decode import decode_weight
+from spectrum_fast.scoring.measure import score_weight
+from spectrum_fast.scoring.records import ModuleScore, ScanFailure
+from spectrum_fast.spectra.record import Spectrum
+from spectrum_fast.stream import LoadedWeight
+
+
+@dataclass(frozen=True)
+class ModuleResult:
+    """What one module came to, and the time it took.
+
+    Attributes:
+        record: its score, or its failure.
+        read_seconds: spent reading it, by the reading side.
+        wait_seconds: spent waiting for it, by the scoring side.
+        compute_seconds: spent decoding and scoring it.
+    """
+
+    record: ModuleScore | ScanFailure
+    read_seconds: float
+    wait_seconds: float
+    compute_seconds: float
+
+
+def score_loaded(loaded: LoadedWeight, compute: Callable[[torch.Tensor], Spectrum]) -> ModuleScore | ScanFailure:
+    """Decode and score one weight; what cannot be scored becomes a failure record, never a number."""
+    plan = loaded.plan
+    try:
+        weight = decode_weight(plan, loaded.main, loaded.companions)
+        found = compute(weight)
+        if math.isfinite(found.error_bound):
+            return score_weight(plan, tuple(weight.shape), found)
+        return _failure(plan, "accuracy", _unknown_score(found))
+    except UnsupportedDtypeError as error:
+        return _failure(plan, "unsupported", str(error))
+    except TensorError as error:
+        return _failure(plan, "values", str(error))
+    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
+        return _failure(plan, "numeric", f"LAPACK gave up: {error}; try another method")
+
+
+def _unknown_score(found: Spectrum) -> str:
+    return (
+        f"the score cannot be told from rounding ({found.method}: {found.reason}); the matrix is too near to "
+        "rank-deficient for its noise sum to be known"
+    )
+
+
+def _failure(plan: WeightPlan, kind: str, message: str) -> ScanFailure:
+    ref = plan.main
+    return ScanFailure(
+        name=plan.name,
+        kind=kind,
+        message=f"{ref.name} in {ref.file.name}: {message}",
+        shape=ref.shape,
+        dtype=ref.dtype,
+        parameter=plan.parameter if plan.parts is not None else None,
+    )

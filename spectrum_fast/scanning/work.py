@@ -1,0 +1,72 @@
+"""The loop of a scan: read a weight, score it, hand over what it came to, forget it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from typing import Protocol, cast
+
+import torch
+
+from spectrum_fast.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.scanning.journal import Settings
+from spectrum_fast.scanning.ledger import Ledger
+from spectrum_fast.scanning.results import ModuleResult, score_loaded
+from spectrum_fast.spectra.record import Spectrum
+from spectrum_fast.stream import LoadedWeight, stream_weights
+
+
+class Work(Protocol):
+    """Where a process gets its work from and hands its results to."""
+
+    def take(self) -> Iterator[WeightPlan]:
+        """Weights to score, each asked for shortly before it is read; ends when there are none at the moment."""
+        ...
+
+    def deliver(self, result: ModuleResult) -> None:
+        """Hand over what a weight came to."""
+        ...
+
+    def more(self) -> bool:
+        """After ``take`` has ended and all is delivered: wait; whether there is more to take after all."""
+        ...
+
+
+class OwnWork:
+    """All that is left of a plan, in file order, for the only process of a scan."""
+
+    def __init__(self, weights: Sequence[WeightPlan], ledger: Ledger, settings: Settings) -> None:
+        self._weights = weights
+        self._ledger = ledger
+        self._settings = settings
+
+    def take(self) -> Iterator[WeightPlan]:
+        """Everything that is not finished."""
+        return iter([weight for weight in self._weights if weight.name not in self._ledger])
+
+    def deliver(self, result: ModuleResult) -> None:
+        """Enter it in the ledger."""
+        self._ledger.record(result, self._settings)
+
+    def more(self) -> bool:
+        """Nobody else makes work."""
+        return False
+
+
+def do_work(work: Work, compute: Callable[[torch.Tensor], Spectrum]) -> None:
+    """Score all that there is to take, until there is no more."""
+    while True:
+        with closing(cast("Generator[LoadedWeight, None, None]", stream_weights(work.take()))) as stream:
+            waiting_since = time.perf_counter()
+            # No for: its iterator's frame may keep the last weight alive while the next one is read.
+            while (loaded := next(stream, None)) is not None:
+                began = time.perf_counter()
+                record = score_loaded(loaded, compute)
+                read_seconds = loaded.read_seconds
+                del loaded
+                ended = time.perf_counter()
+                work.deliver(ModuleResult(record, read_seconds, began - waiting_since, ended - began))
+                waiting_since = time.perf_counter()
+        if not work.more():
+            return
