@@ -15,13 +15,13 @@ from typer.core import TyperGroup
 
 from spectrum_fast.cli import check, compare, doctor, scan, scans, select, train
 from spectrum_fast.cli.consoles import say
+from spectrum_fast.cli.interrupts import exit_code
 from spectrum_fast.errors import SpectrumFastError
 from spectrum_fast.version import __version__
 
 EXIT_DONE = 0
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 HELP = """Find out which weight matrices of a model carry signal, and train only those.
 
@@ -44,8 +44,8 @@ class _Commands(TyperGroup):
             say(f"error: {error}", style="bold red")
             raise typer.Exit(EXIT_USAGE) from error
         except KeyboardInterrupt as interrupt:
-            say("interrupted: no file is left half-written")
-            raise typer.Exit(EXIT_INTERRUPTED) from interrupt
+            say(str(interrupt) or "interrupted: no file is left half-written")
+            raise typer.Exit(exit_code(interrupt)) from interrupt
         except BrokenPipeError as error:
             # The reader of our stdout went away (`| head`): nothing to report, and nothing more to flush.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,10 +12,10 @@ from spectrum_fast.cli.interrupts import terminable
 from spectrum_fast.cli.output import require_writable, save_scan
 from spectrum_fast.errors import ScanFileError, SpectrumFastError
 from spectrum_fast.files import write_text_atomic
+from spectrum_fast.report.step import ScanProgress
 from spectrum_fast.scanning.exchange import Exchange
 from spectrum_fast.scanning.journal import Journal, journal_path
 from spectrum_fast.scanning.options import ScanOptions
-from spectrum_fast.scanning.progress import ScanProgress
 from spectrum_fast.scanning.ranks import Rank
 from spectrum_fast.scanning.run import run_scan
 from spectrum_fast.scanning.shared import follow_scan, lead_scan

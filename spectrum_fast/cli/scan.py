@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from spectrum_fast.cli.consoles import WIDE_COLUMNS, err, out, say, show
 
 if TYPE_CHECKING:
+    from spectrum_fast.report.step import ScanProgress
     from spectrum_fast.selection.scan_result import Scan
 
 HELP = """Score every weight matrix of a checkpoint.
@@ -49,43 +51,68 @@ def scan(
         float, typer.Option(metavar="P", help="Share of each type that the table marks as taken.")
     ] = 25.0,
     threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an interrupted scan left.")] = False,
+    no_journal: Annotated[
+        bool, typer.Option("--no-journal", help="Keep none: an interrupted scan begins anew.")
+    ] = False,
+    timing: Annotated[Path | None, typer.Option(metavar="FILE", help="Write times and rates there (JSON).")] = None,
+    json_progress: Annotated[
+        str, typer.Option("--json-progress", metavar="FILE", help="Progress as JSON lines; - is stderr.")
+    ] = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")] = False,
 ) -> None:
     """Run a scan, write its file, show its table."""
-    from spectrum_fast.cli.output import require_writable, save_scan
+    from spectrum_fast.cli.long_scan import LongScan, write_timing
+    from spectrum_fast.cli.output import require_writable
+    from spectrum_fast.report.json_progress import open_json_meter
     from spectrum_fast.report.progress import ScanMeter
     from spectrum_fast.report.table import scan_table
-    from spectrum_fast.scanning import scan as run_scan
+    from spectrum_fast.scanning.options import ScanOptions
+    from spectrum_fast.scanning.ranks import find_rank
     from spectrum_fast.selection.ranking import check_percent
 
     check_percent(top_percent)
-    if out_file is not None:
-        require_writable(out_file, "--out")
-    with ScanMeter(err, quiet=quiet) as meter:
-        result = run_scan(
-            model,
-            criterion=criterion,
-            method=method,
-            precision=precision,
-            tolerance=tolerance,
-            device=device,
-            include=include or (),
-            exclude=exclude or (),
-            include_norms=include_norms,
-            threads=threads,
-            progress=meter,
-        )
-    try:
-        if out_file is not None:
-            save_scan(result, out_file)
+    if timing is not None:
+        require_writable(timing, "--timing")
+    options = ScanOptions(
+        criterion=criterion,
+        method=method,
+        precision=precision,
+        tolerance=tolerance,
+        device=device,
+        include=include or (),
+        exclude=exclude or (),
+        include_norms=include_norms,
+        threads=threads,
+    )
+    rank = find_rank()
+    run = LongScan(model, options, out=out_file, keep_journal=not no_journal, restart=restart, rank=rank)
+    with run:
+        if rank is not None and rank.rank > 0:
+            run.follow()
+            return
+        # Words for people would stand between the lines for programs.
+        words = not quiet and json_progress != "-"
+        with ScanMeter(err, quiet=not words) as meter, open_json_meter(json_progress, sys.stderr) as json_meter:
+
+            def show_progress(step: ScanProgress) -> None:
+                meter(step)
+                json_meter(step)
+
+            result = run.run(show_progress)
+        try:
+            if out_file is not None:
+                run.save(result)
+                if words:
+                    say(f"wrote {out_file}")
+            if timing is not None:
+                write_timing(result, timing)
+        finally:  # a file that cannot be written takes nothing else with it
+            _report_problems(result, tolerance)
             if not quiet:
-                say(f"wrote {out_file}")
-    finally:  # a file that cannot be written takes nothing else with it
-        _report_problems(result, tolerance)
-        if not quiet:
-            selection = result.select(top_percent, allow_incomplete=True) if result.modules else None
-            show(scan_table(result, selection, wide=out.width >= WIDE_COLUMNS))
-    if result.failures:
+                selection = result.select(top_percent, allow_incomplete=True) if result.modules else None
+                show(scan_table(result, selection, wide=out.width >= WIDE_COLUMNS))
+    if result.failures and not (rank is not None and rank.restarts):
         raise typer.Exit(1)
 
 

@@ -39,7 +39,7 @@ class Exchange:
         RankError: the store cannot be reached or, by rank 0, not be started. So do all methods when touch is lost.
     """
 
-    def __init__(self, rank: Rank, *, store: dist.Store | None = None) -> None:
+    def __init__(self, rank: Rank, *, store: Any = None) -> None:
         self.rank = rank
         self._scan = f"spectrum_fast/{rank.run}"
         self._attempt = f"{self._scan}/{rank.attempt}"
@@ -134,10 +134,10 @@ class Exchange:
                 "rank 0 is gone, or the network. Run the same command again: the scan goes on from rank 0's journal"
             ) from cause
 
-    def _connect(self) -> dist.Store:
+    def _connect(self) -> Any:
         rank = self.rank
         try:
-            return dist.TCPStore(
+            return dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
                 rank.host,
                 rank.port,
                 is_master=rank.hosts_store,

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from spectrum_fast.report.step import ScanProgress
 from spectrum_fast.scanning.chunks import work_of
 from spectrum_fast.scanning.journal import Journal, Settings
 from spectrum_fast.scanning.plan import ScanPlan
-from spectrum_fast.scanning.progress import ScanProgress
 from spectrum_fast.scanning.results import ModuleResult
 from spectrum_fast.scoring.records import ModuleScore, ScanFailure
 

@@ -40,6 +40,11 @@ class Rank:
     attempt: int = 0
 
     @property
+    def restarts(self) -> bool:
+        """Whether torchrun started it, which takes every exit code but 0 for a crash and may start all anew."""
+        return bool(self.run)
+
+    @property
     def threads(self) -> int:
         """CPU threads that are this process's share of the machine."""
         return max(1, usable_cores() // self.local_count)
@@ -69,8 +74,8 @@ def find_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
     return Rank(
         rank=rank,
         count=count,
-        local=_number(environment, "LOCAL_RANK", rank % max(1, local_count)),
-        local_count=max(1, local_count),
+        local=_number(environment, "LOCAL_RANK", rank % local_count),
+        local_count=local_count,
         host=host,
         port=_number(environment, "MASTER_PORT"),
         hosts_store=rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True",

@@ -13,11 +13,11 @@ from typing import Any
 from spectrum_fast.checkpoint import Checkpoint, open_checkpoint
 from spectrum_fast.checkpoint.naming import natural_key
 from spectrum_fast.errors import UsageError
+from spectrum_fast.report.step import ScanProgress
 from spectrum_fast.scanning.journal import Journal, journal_path
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.options import ScanOptions, thread_count
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
-from spectrum_fast.scanning.progress import ScanProgress
 from spectrum_fast.scanning.work import OwnWork, do_work
 from spectrum_fast.scoring.criteria import find_criterion
 from spectrum_fast.selection.scan_result import Scan

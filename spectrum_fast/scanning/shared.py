@@ -10,13 +10,13 @@ from contextlib import suppress
 from dataclasses import replace
 
 from spectrum_fast.errors import RankError, SpectrumFastError
+from spectrum_fast.report.step import ScanProgress
 from spectrum_fast.scanning.coordinator import Coordinator
 from spectrum_fast.scanning.exchange import Exchange
 from spectrum_fast.scanning.journal import Journal
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.messages import describe_scan, digest_scan
 from spectrum_fast.scanning.options import ScanOptions, thread_count
-from spectrum_fast.scanning.progress import ScanProgress
 from spectrum_fast.scanning.rank_work import Heart, RankWork
 from spectrum_fast.scanning.run import assemble_scan, make_compute, open_and_plan
 from spectrum_fast.scanning.work import do_work

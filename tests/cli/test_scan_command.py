@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -143,7 +144,7 @@ def test_a_bad_path_is_one_clear_line(inside, tmp_path: Path, name: str, message
     assert str(tmp_path) in done.stderr
 
 
-def test_a_file_replaced_during_a_scan_leaves_no_output(tiny: Path, tmp_path: Path) -> None:
+def test_a_file_replaced_during_a_scan_leaves_no_output(run, inside, tiny: Path, tmp_path: Path) -> None:
     script = """
 import os, sys
 from spectrum_fast.cli import main
@@ -167,10 +168,21 @@ main()
     assert (done.returncode, done.stdout) == (2, "")
     assert "replaced while being read" in single_line(done.stderr)
     assert target.read_text() == "the scan of yesterday"
+    journal = tmp_path / ".scan.json.journal"
+    assert sorted(tmp_path.iterdir()) == [journal, model, target]
+
+    kept = journal.read_bytes()
+    refused = inside("scan", model, "--out", target)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    line = single_line(refused.stderr)
+    assert f"{journal}: this journal of an interrupted scan belongs to another one: files model.safetensors ch" in line
+    assert re.search(r"throw its \d finished modules away with --restart", line)
+    assert journal.read_bytes() == kept
+    assert inside("scan", model, "--out", target, "--restart").returncode == 0
     assert sorted(tmp_path.iterdir()) == [model, target]
 
 
-def test_control_c_leaves_no_file_and_no_traceback(tmp_path: Path) -> None:
+def test_control_c_leaves_no_scan_file_and_no_traceback(tmp_path: Path) -> None:
     from bench.make_checkpoint import write_checkpoint
 
     model = write_checkpoint(tmp_path / "model", like="llama-3-8b", layers=4, scale=8, embeddings=False).path
@@ -186,8 +198,9 @@ def test_control_c_leaves_no_file_and_no_traceback(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (130, "")
-    assert single_line(stderr) == "interrupted: no file is left half-written"
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    kept = rf"\d+ finished modules are safe in {tmp_path}/.scan.json.journal; the same command goes on from there"
+    assert re.fullmatch(rf"interrupted: (no file is left half-written|{kept})", single_line(stderr))
+    assert {path.name for path in tmp_path.iterdir()} <= {"model", ".scan.json.journal"}
 
 
 def wait_until_scanning(pid: int, file: Path, timeout_seconds: float = 60) -> None:
