@@ -77,9 +77,7 @@ def plan(
     limit = None if fit is None else int(fit * GIB)
     if limit is None:
         chosen = None if selection is None else load_selection(selection)
-        found = plan_memory(
-            shape, setup, scan=scores, selection=chosen, top_percent=top_percent, always=always
-        )
+        found = plan_memory(shape, setup, scan=scores, selection=chosen, top_percent=top_percent, always=always)
     else:
         found = fit_percent(shape, setup, limit, scan=scores, always=always)
     if as_json:

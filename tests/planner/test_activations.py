@@ -48,7 +48,14 @@ def predicted_bytes(trained: TrainedShape, setup: TrainingSetup) -> int:
 
 @pytest.mark.parametrize(
     ("kind", "dtype"),
-    [("Llama", "bf16"), ("Llama", "fp32"), ("Qwen2", "bf16"), ("Qwen3", "bf16"), ("Mistral", "bf16"), ("GPTNeoX", "bf16")],
+    [
+        ("Llama", "bf16"),
+        ("Llama", "fp32"),
+        ("Qwen2", "bf16"),
+        ("Qwen3", "bf16"),
+        ("Mistral", "bf16"),
+        ("GPTNeoX", "bf16"),
+    ],
 )
 @pytest.mark.parametrize("trains", ["full", "half", "norms", "last layer", "one matrix"])
 def test_saved_activations_are_those_of_a_forward_pass(kind: str, trains: str, dtype: str, tmp_path) -> None:

@@ -14,12 +14,12 @@ import pytest
 
 pytest.importorskip("deepspeed", reason="needs the training libraries")
 
-from spectrum_fast.checkpoint import open_checkpoint  # noqa: E402
-from spectrum_fast.planner import TrainingSetup, read_model_shape  # noqa: E402
-from spectrum_fast.planner.states import compute_states  # noqa: E402
-from spectrum_fast.planner.trained import TrainedShape  # noqa: E402
+from spectrum_fast.checkpoint import open_checkpoint
+from spectrum_fast.planner import TrainingSetup, read_model_shape
+from spectrum_fast.planner.states import compute_states
+from spectrum_fast.planner.trained import TrainedShape
 
-from planner_models import make_model, save_model  # noqa: E402
+from planner_models import make_model, save_model
 
 WORKER = Path(__file__).with_name("deepspeed_worker.py")
 THRESHOLD = 2000
@@ -43,8 +43,10 @@ def measured(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dic
         port = free.getsockname()[1]
     binaries = str(Path(sys.executable).parent)
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
-        + [str(WORKER), str(folder), str(out)],
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"),
+            *map(str, (WORKER, folder, out)),
+        ],
         capture_output=True,
         text=True,
         timeout=400,
