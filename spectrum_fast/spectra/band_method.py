@@ -19,7 +19,7 @@ from spectrum_fast.spectra.rounding import Rounding
 from spectrum_fast.spectra.squares import Squares
 
 _LINEAR_POINTS = 48
-_CONSISTENCY = 1000.0
+CONSISTENCY = 1000.0
 """Change of trace or norm, in eps, beyond which the reduction is called faulty; 20 and less is seen."""
 
 
@@ -61,7 +61,7 @@ def band_functionals(
 def _is_consistent(band: Tensor, trace: float, squares: Squares, eps: float) -> bool:
     """Whether the reduction kept trace and Frobenius norm, as an orthogonal similarity must."""
     norm = math.sqrt(float(band[:, 0].square().sum()) + 2 * float(band[:, 1:].square().sum()))
-    allowed = _CONSISTENCY * eps
+    allowed = CONSISTENCY * eps
     return abs(trace / squares.trace - 1) <= allowed and abs(norm / squares.norm - 1) <= allowed
 
 

@@ -34,11 +34,13 @@ _POINTS_PER_BRACKET = 3
 """Interior points a bracket and round. On a CPU, two to three give the most bits per shift; lanes stay full because
 all brackets of a matrix share one call."""
 _MAX_ROUNDS = 200
-_REACH = 0.75
+REACH = 0.75
 """Nodes extend to ``exp(-reach)`` = tolerance^0.75 of the interval at each end; the closed-form tail does the rest."""
-_INSIDE_ERROR = 16.0
-_OUTSIDE_ERROR = 4.0
-_OUTSIDE_ERROR_NARROW = 40.0
+LARGEST_CROWDING = 1e6
+"""Ratio of the ends of an interval up to which the lower end is resolved on its own scale."""
+INSIDE_ERROR = 16.0
+OUTSIDE_ERROR = 4.0
+OUTSIDE_ERROR_NARROW = 40.0
 """Error of :func:`integrate_counts` in units of ``tolerance * (b - a)`` per value inside and outside the interval, the
 last for ``b < 2 a``; worst seen 11, 2 and 26 (tests/spectra/test_counting.py holds it to the bound)."""
 
@@ -162,9 +164,9 @@ def integrate_counts(log_det: LogDetFunction, interval: Interval, tolerance: flo
     step = np.pi**2 / log_inverse
     # Beyond the last node the integrand decays geometrically; that tail is added in closed form, which leaves an error
     # of second order in exp(-reach). Values crowd near the lower end on the scale a/b, so that end reaches further.
-    upper = int(np.ceil(_REACH * log_inverse / step))
-    crowding = np.log(min(b / a, 1e6)) if a > 0 else 0.0
-    lower = int(np.ceil((_REACH * log_inverse + crowding) / step))
+    upper = int(np.ceil(REACH * log_inverse / step))
+    crowding = np.log(min(b / a, LARGEST_CROWDING)) if a > 0 else 0.0
+    lower = int(np.ceil((REACH * log_inverse + crowding) / step))
     u = np.arange(-lower, upper + 1) * step
     z = np.exp(u) * 1j
     w = (a + b * z) / (1 + z)
@@ -185,8 +187,8 @@ def integrate_counts(log_det: LogDetFunction, interval: Interval, tolerance: flo
 
 def integration_error(interval: Interval, tolerance: float) -> float:
     """Bound on the error of :func:`integrate_counts`, in units of the integral."""
-    outside = _OUTSIDE_ERROR if interval.b > 2 * interval.a else _OUTSIDE_ERROR_NARROW
-    weighted = _INSIDE_ERROR * (interval.n_inside + 1) + outside * (interval.n_below + interval.n_above)
+    outside = OUTSIDE_ERROR if interval.b > 2 * interval.a else OUTSIDE_ERROR_NARROW
+    weighted = INSIDE_ERROR * (interval.n_inside + 1) + outside * (interval.n_below + interval.n_above)
     return tolerance * weighted * max(interval.b - interval.a, 0.0)
 
 

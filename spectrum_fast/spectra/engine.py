@@ -27,7 +27,7 @@ DEFAULT_TOLERANCE = 1e-4
 SMALL_SIDE = 192
 """Short sides up to this go to the float64 SVD under ``auto``: there it takes 2 to 6 ms, as long as Gram, band and
 slices (3 ms), and states the smaller error."""
-_SPIKY = 30.0
+SPIKY = 30.0
 """Spikiness above which outliers are looked for before the reduction."""
 _FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -82,7 +82,7 @@ def compute_spectrum(
     if extent.max_abs == 0.0:
         return _zero_spectrum((rows, columns), criterion)
     attempt = _best_attempt(scaled, extent, criterion, method, precision, tolerance, backend)
-    return _to_spectrum((rows, columns), criterion, attempt, extent)
+    return to_spectrum((rows, columns), criterion, attempt, extent)
 
 
 def _best_attempt(
@@ -125,16 +125,16 @@ def _band_float32(
     n_max = max(matrix.shape)
     squares = weight_gram(matrix.to(torch.float32) if forced else matrix, torch.float32, extent.sum_of_squares, backend)
     spikiness = squares.spikiness
-    if spikiness <= _SPIKY:
+    if spikiness <= SPIKY:
         functionals = band_functionals(squares, criterion, n_max, estimate_rounding(squares), tolerance, backend)
-        reason = f"spikiness {spikiness:.0f} <= {_SPIKY:.0f}"
+        reason = f"spikiness {spikiness:.0f} <= {SPIKY:.0f}"
         return Attempt(functionals, functionals.score_error(), "band-float32", reason)
     basis = find_outlier_basis(squares.matrix)
     del squares
     squares = weight_gram(rotate(matrix, basis), torch.float32, extent.sum_of_squares, backend)
-    rounding = estimate_rounding(squares, basis.rank, math.sqrt(max(basis.largest, 0.0)), backend)
+    rounding = estimate_rounding(squares, basis.rank, math.sqrt(max(float(basis.largest), 0.0)), backend)
     functionals = band_functionals(squares, criterion, n_max, rounding, tolerance, backend)
-    reason = f"spikiness {spikiness:.0f} > {_SPIKY:.0f}"
+    reason = f"spikiness {spikiness:.0f} > {SPIKY:.0f}"
     return Attempt(functionals, functionals.score_error(), "band-float32-rotated", reason)
 
 
@@ -144,7 +144,7 @@ def _svd_attempt(matrix: Tensor, criterion: Criterion, dtype: torch.dtype, reaso
     return Attempt(functionals, functionals.score_error(), name, reason)
 
 
-def _to_spectrum(shape: tuple[int, int], criterion: Criterion, attempt: Attempt, extent: Extent) -> Spectrum:
+def to_spectrum(shape: tuple[int, int], criterion: Criterion, attempt: Attempt, extent: Extent) -> Spectrum:
     """Undo the scaling (an exact power of two) and score."""
     f = attempt.functionals
     scale = math.ldexp(1.0, extent.exponent)

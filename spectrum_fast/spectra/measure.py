@@ -35,14 +35,15 @@ class Extent:
 def measure_extent(matrix: Tensor, backend: str = "auto") -> tuple[Tensor, Extent]:
     """The matrix, multiplied by an exact power of two if its scale calls for it, and its extent."""
     max_abs, total = measure(matrix, backend=backend)
-    exponent = _scale_exponent(max_abs, matrix.dtype)
+    exponent = scale_exponent(max_abs, matrix.dtype)
     if exponent == 0:
         return matrix, Extent(max_abs, 0, total)
     scaled = scale_by_power_of_two(matrix, -exponent)
     return scaled, Extent(max_abs, exponent, measure(scaled, backend=backend)[1])
 
 
-def _scale_exponent(max_abs: float, dtype: torch.dtype) -> int:
+def scale_exponent(max_abs: float, dtype: torch.dtype) -> int:
+    """Power of two to divide a matrix by so that its squares neither overflow nor vanish; 0 where they do not."""
     if dtype == torch.float16 or not math.isfinite(max_abs) or max_abs == 0.0:
         return 0  # squares of float16 are always safe in float32
     exponent = math.frexp(max_abs)[1]

@@ -28,47 +28,61 @@ class OutlierBasis:
     Attributes:
         v: (k, rank) Householder vectors, unit lower trapezoidal, in the dtype of the Gram matrix.
         t: (rank, rank) upper triangular, same dtype.
-        largest: estimate of the largest eigenvalue of the Gram matrix (a Ritz value).
+        largest: estimate of the largest eigenvalue of the Gram matrix (a Ritz value), float64, no dimension.
+
+    For a batch of Gram matrices every tensor has a leading dimension.
     """
 
     v: Tensor
     t: Tensor
-    largest: float
+    largest: Tensor
 
     @property
     def rank(self) -> int:
         """Directions gathered."""
-        return self.v.shape[1]
+        return self.v.shape[-1]
 
 
 def find_outlier_basis(gram: Tensor, rank: int = ROTATION_RANK) -> OutlierBasis:
-    """Range of the ``rank`` largest eigenvalues of ``gram`` (k x k), by three randomized block power iterations."""
-    size = gram.shape[0]
+    """Range of the ``rank`` largest eigenvalues of ``gram``, by three randomized block power iterations.
+
+    Args:
+        gram: (k, k) or (batch, k, k).
+        rank: columns gathered, at most k.
+    """
+    size = gram.shape[-1]
     rank = min(rank, size)
     generator = torch.Generator(device="cpu").manual_seed(_SEED)
     basis = torch.randn(size, rank, generator=generator, dtype=torch.float32).to(gram.device, gram.dtype)
     for _ in range(2):
         basis = torch.linalg.qr(gram @ basis).Q
     image = (gram @ basis).to(torch.float64)
-    ritz = torch.linalg.eigvalsh(basis.T.to(torch.float64) @ image)
+    ritz = torch.linalg.eigvalsh(basis.mT.to(torch.float64) @ image)
     reflectors, tau = torch.geqrf(image)
     v = reflectors.tril(-1) + torch.eye(size, rank, dtype=torch.float64, device=gram.device)
-    return OutlierBasis(v.to(gram.dtype), _triangular_factor(v, tau).to(gram.dtype), float(ritz[-1]))
+    return OutlierBasis(v.to(gram.dtype), _triangular_factor(v, tau).to(gram.dtype), ritz[..., -1])
 
 
 def _triangular_factor(v: Tensor, tau: Tensor) -> Tensor:
     """T of the compact WY form, column by column: ``T[:j, j] = -tau_j T[:j, :j] V[:, :j]^T v_j``."""
-    t = torch.diag(tau)
-    products = v.T @ v
-    for j in range(1, len(tau)):
-        t[:j, j] = -tau[j] * (t[:j, :j] @ products[:j, j])
+    t = torch.diag_embed(tau)
+    products = v.mT @ v
+    for j in range(1, tau.shape[-1]):
+        column = t[..., :j, :j] @ products[..., :j, j : j + 1]
+        t[..., :j, j] = -tau[..., j : j + 1] * column[..., 0]
     return t
 
 
 def rotate(weight: Tensor, basis: OutlierBasis) -> Tensor:
-    """``H^T W`` (or ``W H`` when the columns are the short side), in the dtype of the basis; a new tensor."""
+    """``H^T W`` (or ``W H`` when the columns are the short side), in the dtype of the basis; a new tensor.
+
+    Args:
+        weight: (m, n), or (batch, m, n) with a batched basis.
+        basis: of the Gram matrix of the weight's short side.
+    """
     v, t = basis.v, basis.t
     rotated = weight.to(v.dtype, copy=True)
-    if weight.shape[0] <= weight.shape[1]:
-        return rotated.addmm_(v, t.T @ (v.T @ rotated), alpha=-1)
-    return rotated.addmm_(rotated @ v @ t, v.T, alpha=-1)
+    subtract = rotated.addmm_ if weight.ndim == 2 else rotated.baddbmm_
+    if weight.shape[-2] <= weight.shape[-1]:
+        return subtract(v, t.mT @ (v.mT @ rotated), alpha=-1)
+    return subtract(rotated @ v @ t, v.mT, alpha=-1)

@@ -17,14 +17,14 @@ import torch
 from spectrum_fast.ops.extent import measure
 from spectrum_fast.spectra.squares import Squares
 
-_POINT = 4.0
+POINT = 4.0
 """Error of any one eigenvalue in units of ``eps ||G||_F / sqrt(n)``; measured 0.4 to 2.3, and up to 7 for the smallest
 eigenvalues of matrices whose rows differ in scale by e^8."""
-_MEAN = 1.0
+MEAN = 1.0
 """Error of a sum over many eigenvalues, per eigenvalue, in the same units; measured 0.4 and less (signs alternate)."""
-_OUTLIER = 16.0
+OUTLIER = 16.0
 """Relative error, in eps, of an eigenvalue that is all of ``||G||_F``; measured 7 and less."""
-_ROTATION = 4.0
+ROTATION = 4.0
 """Error of every singular value from rotating the weights, in units of ``eps s_max / sqrt(n)``; measured 1 and less."""
 
 
@@ -76,5 +76,5 @@ def estimate_rounding(squares: Squares, rotated_rank: int = 0, s_max: float = 0.
     if 0 < rotated_rank < size:
         bulk_norm = math.sqrt(measure(squares.matrix[rotated_rank:], backend=backend)[1])
     unit = eps * bulk_norm / math.sqrt(size)
-    absolute = _ROTATION * eps * s_max / math.sqrt(size) if rotated_rank else 0.0
-    return Rounding(_POINT * unit, _MEAN * unit, _OUTLIER * eps / squares.norm, absolute)
+    absolute = ROTATION * eps * s_max / math.sqrt(size) if rotated_rank else 0.0
+    return Rounding(POINT * unit, MEAN * unit, OUTLIER * eps / squares.norm, absolute)

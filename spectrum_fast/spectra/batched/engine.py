@@ -1,0 +1,152 @@
+"""Weights of one shape in, their spectra out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from spectrum_fast.errors import TensorError
+from spectrum_fast.spectra.band_method import CONSISTENCY, half_width
+from spectrum_fast.spectra.batched.functionals import Totals, read_records, slice_batch
+from spectrum_fast.spectra.batched.operations import TORCH, Slices, batched_band, batched_gram
+from spectrum_fast.spectra.batched.rounding import BatchRounding, estimate_batch_rounding
+from spectrum_fast.spectra.engine import (
+    DEFAULT_TOLERANCE,
+    SMALL_SIDE,
+    SPIKY,
+    Attempt,
+    compute_spectrum,
+    to_spectrum,
+)
+from spectrum_fast.spectra.functionals import Functionals
+from spectrum_fast.spectra.measure import Extent, scale_exponent
+from spectrum_fast.spectra.record import Criterion, Spectrum
+from spectrum_fast.spectra.rotation import find_outlier_basis, rotate
+
+_CHUNK_ELEMENTS = 1 << 22
+
+
+def compute_spectra(
+    weights: Tensor | Sequence[Tensor],
+    criterion: Criterion,
+    *,
+    tolerance: float = DEFAULT_TOLERANCE,
+    backend: str = "auto",
+) -> list[Spectrum | TensorError]:
+    """Spectra of matrices of one shape, dtype and device, as :func:`spectrum_fast.spectra.engine.compute_spectrum`.
+
+    The band method in float32 is tried on all of them together; a matrix that it does not serve (a float64 weight, a
+    short side up to 192, extreme scales) or whose error bound misses the tolerance is computed alone, with escalation.
+
+    Args:
+        weights: (m, rows, columns), or m matrices.
+        criterion: the rule that splits signal from noise.
+        tolerance: relative accuracy wanted of every score.
+        backend: see :func:`spectrum_fast.ops.dispatch.choose_backend`; ``torch`` takes the GPU's order of steps in
+            torch operations on any device.
+
+    Returns:
+        In order, the spectrum of each matrix, or the error that ``compute_spectrum`` would have raised for it.
+    """
+    matrices = [weight.detach() for weight in weights]
+    found: list[Spectrum | TensorError | None] = [None] * len(matrices)
+    if matrices and min(matrices[0].shape) > SMALL_SIDE and matrices[0].dtype != torch.float64:
+        extents = _measure(matrices)
+        plain = [index for index, extent in enumerate(extents) if _is_plain(extent, matrices[0].dtype)]
+        for index, spectrum in _band_together(matrices, plain, extents, criterion, tolerance, backend):
+            found[index] = spectrum
+    alone = "auto" if backend == TORCH else backend
+    for index, spectrum in enumerate(found):
+        if spectrum is None:
+            try:
+                found[index] = compute_spectrum(matrices[index], criterion, tolerance=tolerance, backend=alone)
+            except TensorError as error:
+                found[index] = error
+    return [spectrum for spectrum in found if spectrum is not None]
+
+
+def _measure(matrices: Sequence[Tensor]) -> list[Extent]:
+    """Largest entry and sum of squares of each matrix, with one transfer."""
+    rows = []
+    for matrix in matrices:
+        chunks = matrix.reshape(-1).split(_CHUNK_ELEMENTS)
+        values = [(chunk.abs().amax().to(torch.float64), chunk.to(torch.float64).square().sum()) for chunk in chunks]
+        tops, sums = zip(*values, strict=True)
+        rows.append(torch.stack([torch.stack(tops).amax(), torch.stack(sums).sum()]))
+    return [Extent(largest, 0, total) for largest, total in torch.stack(rows).tolist()]
+
+
+def _is_plain(extent: Extent, dtype: torch.dtype) -> bool:
+    """Finite, not all zero, and of a scale at which squares neither overflow nor vanish."""
+    return extent.finite and extent.max_abs > 0 and scale_exponent(extent.max_abs, dtype) == 0
+
+
+def _band_together(
+    matrices: Sequence[Tensor],
+    indices: Sequence[int],
+    extents: Sequence[Extent],
+    criterion: Criterion,
+    tolerance: float,
+    backend: str,
+) -> list[tuple[int, Spectrum]]:
+    """The band method on the matrices that suit it; those that met the tolerance."""
+    if not indices:
+        return []
+    weights = torch.stack([matrices[index] for index in indices])
+    traces = torch.tensor(
+        [extents[index].sum_of_squares for index in indices], dtype=torch.float64, device=weights.device
+    )
+    grams, norms = _corrected_gram(weights, traces, backend)
+    spikiness = (grams.shape[1] * (norms / traces).square()).tolist()
+    done = []
+    for spiky in (False, True):
+        places = [place for place, value in enumerate(spikiness) if (value > SPIKY) == spiky]
+        if not places:
+            continue
+        chosen = torch.tensor(places, device=weights.device)
+        some = len(places) < len(indices)
+        of_gram, of_norm, trace = (grams[chosen], norms[chosen], traces[chosen]) if some else (grams, norms, traces)
+        if spiky:
+            basis = find_outlier_basis(of_gram)
+            rotated = rotate(weights[chosen] if some else weights, basis)
+            of_gram, of_norm = _corrected_gram(rotated, trace, backend)
+            s_max = torch.sqrt(basis.largest.clamp(min=0))
+            rounding = estimate_batch_rounding(of_gram, of_norm, basis.rank, s_max)
+            method, compare = "band-float32-rotated", ">"
+        else:
+            rounding = estimate_batch_rounding(of_gram, of_norm)
+            method, compare = "band-float32", "<="
+        attempts = _attempts(of_gram, Totals(trace, of_norm), criterion, max(weights.shape[1:]), rounding, backend)
+        for place, functionals in zip(places, attempts, strict=True):
+            reason = f"batch of {len(places)}, spikiness {spikiness[place]:.0f} {compare} {SPIKY:.0f}"
+            attempt = Attempt(functionals, functionals.score_error(), method, reason)
+            if attempt.score_error <= tolerance:
+                index = indices[place]
+                shape = (weights.shape[1], weights.shape[2])
+                done.append((index, to_spectrum(shape, criterion, attempt, extents[index])))
+    return done
+
+
+def _corrected_gram(weights: Tensor, traces: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    """Gram matrices with their diagonals scaled to the known traces, and their Frobenius norms."""
+    grams = batched_gram(weights, backend)
+    diagonals = grams.diagonal(dim1=1, dim2=2)
+    diagonals *= (traces / diagonals.sum(1, dtype=torch.float64))[:, None].to(grams.dtype)
+    return grams, torch.linalg.vector_norm(grams, dim=(1, 2), dtype=torch.float64)
+
+
+def _attempts(
+    grams: Tensor, totals: Totals, criterion: Criterion, n_max: int, rounding: BatchRounding, backend: str
+) -> list[Functionals]:
+    """Reduce, slice, and read one record a matrix; ``grams`` is destroyed."""
+    size, eps = grams.shape[1], torch.finfo(grams.dtype).eps
+    bands = batched_band(grams, min(half_width(size), max(size - 1, 1)), backend)
+    traces = bands[:, :, 0].sum(1)
+    norms = torch.sqrt(bands[:, :, 0].square().sum(1) + 2 * bands[:, :, 1:].square().sum((1, 2)))
+    allowed = CONSISTENCY * eps
+    consistent = ((traces / totals.trace - 1).abs() <= allowed) & ((norms / totals.norm - 1).abs() <= allowed)
+    columns = slice_batch(Slices(bands, backend), totals, criterion, n_max, rounding)
+    record = torch.cat([*columns, traces[:, None], consistent[:, None].to(torch.float64)], dim=1).cpu()  # the one wait
+    return read_records(record[:, :-2], size, record[:, -2], record[:, -1] != 0)

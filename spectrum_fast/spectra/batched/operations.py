@@ -1,0 +1,79 @@
+"""The three operations on a batch: in one launch on a GPU, matrix by matrix on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from spectrum_fast.ops.band import reduce_to_band
+from spectrum_fast.ops.dispatch import backend_module, choose_backend
+from spectrum_fast.ops.gram import gram
+from spectrum_fast.ops.sturm import count_below, log_det
+
+TORCH = "torch"
+"""Backend of this package alone: the GPU's own order of steps in torch operations, on any device. It proves the
+orchestration where there is no GPU."""
+
+
+def batched_gram(weights: Tensor, backend: str) -> Tensor:
+    """Float32 Gram matrices (m, k, k) of weights (m, rows, columns), k the short side."""
+    if backend == TORCH:
+        wide = weights.to(torch.float32)
+        return wide @ wide.mT if wide.shape[1] <= wide.shape[2] else wide.mT @ wide
+    if _on_device("gram", weights, backend):
+        return backend_module("gram", weights.device.type, backend).gram(weights)
+    return torch.stack([gram(weight, backend=backend) for weight in weights])
+
+
+def batched_band(matrices: Tensor, half_width: int, backend: str) -> Tensor:
+    """Bands (m, k, b + 1), float64, of symmetric matrices (m, k, k), which are destroyed."""
+    if backend == TORCH or _on_device("band", matrices, backend):
+        from spectrum_fast.ops.band import triton as device_band
+
+        return device_band.reduce_to_band(matrices, half_width).to(torch.float64)
+    bands = [reduce_to_band(matrix, half_width, backend=backend) for matrix in matrices]
+    return torch.stack(bands).to(torch.float64)
+
+
+class Slices:
+    """Counts and log-determinants of a batch of bands, in terms of singular values.
+
+    Args:
+        bands: (m, n, b + 1) float64; eigenvalues are squared singular values.
+        backend: see :func:`spectrum_fast.ops.dispatch.choose_backend`, or :data:`TORCH`.
+    """
+
+    def __init__(self, bands: Tensor, backend: str) -> None:
+        self._bands = bands
+        self._backend = "auto" if backend == TORCH else backend
+        self.size = bands.shape[1]
+        self._device_form = _on_device("sturm", bands, self._backend)
+        if self._device_form:
+            from spectrum_fast.ops.sturm import triton as device_sturm
+
+            self._prepared = device_sturm.prepare_band(bands)
+            self._device_sturm = device_sturm
+
+    def below(self, points: Tensor) -> Tensor:
+        """How many singular values lie below each point: (m, s) float64 at least 0 -> (m, s) int64."""
+        shifts = points * points
+        if self._device_form:
+            return self._device_sturm.count_below(self._prepared, shifts)
+        return self._one_by_one(count_below, shifts)
+
+    def log_det(self, shifts: Tensor) -> Tensor:
+        """``sum_i log(s_i^2 - z)``: (m, s) complex128 with Im z >= 0 -> (m, s) complex128."""
+        if self._device_form:
+            return self._device_sturm.log_det(self._prepared, shifts)
+        return self._one_by_one(log_det, shifts)
+
+    def _one_by_one(self, operation: Callable[..., Tensor], shifts: Tensor) -> Tensor:
+        pairs = zip(self._bands, shifts, strict=True)
+        return torch.stack([operation(band, row.contiguous(), backend=self._backend) for band, row in pairs])
+
+
+def _on_device(operation: str, tensor: Tensor, backend: str) -> bool:
+    """Whether the batched Triton form serves this operation."""
+    return choose_backend(operation, tensor.device.type, backend) == "triton"
