@@ -53,7 +53,9 @@ def train(config: TrainConfig, *, overwrite: bool = False, say: Callable[[str], 
         CheckpointError: the model, its tokenizer or the checkpoint to go on from cannot be loaded.
     """
     if config.method.low_rank:
-        raise UsageError("method laser writes a new checkpoint without training; see `spectrum-fast laser`")
+        from spectrum_fast.training.laser import run_laser
+
+        return run_laser(config, say)
     from spectrum_fast.training.record import RUN_NAME, write_run
 
     is_first = os.environ.get("RANK", "0") == "0"
