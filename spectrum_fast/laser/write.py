@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -21,7 +21,7 @@ from spectrum_fast.checkpoint import Checkpoint, TensorRef
 from spectrum_fast.checkpoint.containment import require_inside
 from spectrum_fast.errors import CheckpointError, TensorError, UsageError
 from spectrum_fast.laser.targets import LaserTarget
-from spectrum_fast.spectra.lowrank import svd_lowrank
+from spectrum_fast.spectra.lowrank import LowRankSvd, svd_lowrank
 from spectrum_fast.stream import load_tensor
 from spectrum_fast.version import __version__
 
@@ -196,7 +196,7 @@ def _replace(ref: TensorRef, targets: Sequence[LaserTarget], n_iter: int) -> tup
     tensor = load_tensor(ref)
     matrices = [tensor if target.expert is None else tensor[target.expert] for target in targets]
     try:
-        found = svd_lowrank(matrices, max(target.rank for target in targets), n_iter=n_iter)
+        found = cast("list[LowRankSvd]", svd_lowrank(matrices, max(t.rank for t in targets), n_iter=n_iter))
     except TensorError as error:
         raise TensorError(f"{ref.name} in {ref.file}: {error}") from error
     records = []
