@@ -106,6 +106,17 @@ def storage_dtype(ref: TensorRef) -> torch.dtype:
     return getattr(torch, name)
 
 
+def storage_name(dtype: torch.dtype) -> str:
+    """The name that safetensors has for a torch type, or torch's own name where it has none.
+
+    >>> import torch
+    >>> storage_name(torch.bfloat16), storage_name(torch.quint8)
+    ('BF16', 'quint8')
+    """
+    name = str(dtype).removeprefix("torch.")
+    return next((key for key, known in {**_TORCH_NAMES, **_CODE_NAMES}.items() if known == name), name)
+
+
 def _unsupported(dtype: str, name: str, file: Address) -> UnsupportedDtypeError:
     return UnsupportedDtypeError(
         f"tensor {shorten(name)} in {file}: expected one of {', '.join(SUPPORTED_DTYPES)}, found {shorten(dtype)}, "

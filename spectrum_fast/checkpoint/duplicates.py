@@ -56,7 +56,7 @@ def find_ties(checkpoint: Checkpoint, min_dimensions: int = 2) -> dict[str, str]
         ]
         for group in _equal_groups(candidates, files.sample_digest):
             for equal in _equal_groups(group, files.full_digest):
-                original, *copies = sorted(equal, key=_originality)
+                original, *copies = sorted(equal, key=originality)
                 ties.update({copy.name: original.name for copy in copies})
     return ties
 
@@ -72,7 +72,8 @@ def tied_head_note(tensors: Iterable[TensorRef], config: dict[str, Any] | None) 
     return f"lm_head is tied to {tables[0]} and is scored once"
 
 
-def _originality(ref: TensorRef) -> tuple[bool, bool, Any]:
+def originality(ref: TensorRef) -> tuple[bool, bool, Any]:
+    """Sort key among equal tensors: lookup tables first, output heads last, then by natural order of names."""
     return (not is_embedding(ref.name), is_head(ref.name), natural_key(ref.name))
 
 

@@ -61,6 +61,7 @@ def plan_scan(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     include_norms: bool = False,
+    known_ties: Mapping[str, str] | None = None,
 ) -> ScanPlan:
     """Sort the tensors of a checkpoint into those to score, to refuse and to leave out.
 
@@ -72,6 +73,7 @@ def plan_scan(
         include: patterns of module names; empty means all.
         exclude: patterns of module names.
         include_norms: score 1-D weights too.
+        known_ties: name of each duplicate -> name of its original, where there are no files to compare bytes in.
 
     Raises:
         UsageError: nothing is left to score, or a pattern is malformed.
@@ -109,7 +111,9 @@ def plan_scan(
         )
     _require_one_tensor_a_module(checkpoint, weights, refused)
     plain = [plan for plan in weights if not plan.decoder and plan.expert is None]
-    ties = find_ties(replace(checkpoint, tensors=tuple(plan.main for plan in plain)))
+    if known_ties is None:
+        known_ties = find_ties(replace(checkpoint, tensors=tuple(plan.main for plan in plain)))
+    ties = {copy: original for copy, original in known_ties.items() if original in {plan.main.name for plan in plain}}
     to_read = tuple(plan for plan in weights if plan.main.name not in ties)
     return ScanPlan(
         weights=to_read,

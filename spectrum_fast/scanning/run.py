@@ -10,12 +10,15 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from spectrum_fast.checkpoint import Checkpoint, open_checkpoint
 from spectrum_fast.checkpoint.naming import natural_key
 from spectrum_fast.errors import UsageError
 from spectrum_fast.report.step import ScanProgress
 from spectrum_fast.scanning.journal import Journal, journal_path
 from spectrum_fast.scanning.ledger import Ledger
+from spectrum_fast.scanning.live import plan_live, score_live
 from spectrum_fast.scanning.options import ScanOptions, thread_count
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
 from spectrum_fast.scanning.work import OwnWork, do_work
@@ -25,7 +28,7 @@ from spectrum_fast.spectra.engine import DEFAULT_TOLERANCE, compute_spectrum
 
 
 def scan(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | nn.Module,
     *,
     criterion: str = "spectrum",
     method: str = "auto",
@@ -41,7 +44,7 @@ def scan(
     restart: bool = False,
     progress: Callable[[ScanProgress], None] | None = None,
 ) -> Scan:
-    """Score every weight matrix of a checkpoint.
+    """Score every weight matrix of a checkpoint, or of a live model.
 
     Tensors are read one at a time in file order; memory holds the matrix in work and the next one being read, never
     the model. No model code is run and nothing is unpickled.
@@ -50,7 +53,8 @@ def scan(
     ends with is, byte for byte, that of a scan that was never interrupted.
 
     Args:
-        source: a checkpoint directory, one ``.safetensors`` file, or a hub id ``org/name``.
+        source: a checkpoint directory, one ``.safetensors`` file, or a hub id ``org/name``; or a live
+            ``torch.nn.Module``, scanned in place and left as it is (:mod:`spectrum_fast.scanning.live`).
         criterion: ``spectrum`` (the published rule) or ``mp``.
         method: ``auto``, ``band`` or ``svd``; see :func:`spectrum_fast.spectrum`.
         precision: ``auto``, ``float32`` or ``float64``.
@@ -61,7 +65,7 @@ def scan(
         include_norms: score 1-D tensors too, as one row each, like the reference implementation.
         threads: CPU threads of this scan; None leaves torch's setting.
         out: scan file to write when all is done. Until then finished modules are kept in a journal beside it,
-            ``.NAME.journal``, which is deleted once the scan file is written.
+            ``.NAME.journal``, which is deleted once the scan file is written. A live model keeps none: it changes.
         journal: the journal's path, to keep it elsewhere; without ``out`` it stays, complete, and is yours to delete.
         restart: throw away what an interrupted scan left in the journal.
         progress: called at the beginning and after every tensor.
@@ -90,7 +94,12 @@ def scan(
         include_norms=include_norms,
         threads=threads,
     )
-    path = journal if journal is not None else journal_path(out) if out is not None else None
+    if isinstance(source, nn.Module):
+        if journal is not None or restart:
+            raise UsageError("journal: expected none for a live model, whose values change; leave it out")
+        path = None
+    else:
+        path = journal if journal is not None else journal_path(out) if out is not None else None
     if restart and path is None:
         raise UsageError("restart: expected a journal to throw away, found neither 'out' nor 'journal'; pass one")
     with nullcontext() if path is None else Journal(path, restart=restart) as opened:
@@ -103,7 +112,7 @@ def scan(
 
 
 def run_scan(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | nn.Module,
     options: ScanOptions,
     *,
     journal: Journal | None = None,
@@ -112,20 +121,27 @@ def run_scan(
     """Scan with a journal that is open; :func:`scan` says the rest.
 
     Args:
-        source: the checkpoint.
+        source: the checkpoint, or a live model.
         options: what to score and how.
         journal: entered, not begun. The caller removes it when the result is safe.
         progress: called at the beginning and after every tensor.
     """
     started = time.perf_counter()
-    checkpoint = open_checkpoint(source)
-    plan = plan_scan(checkpoint, include=options.include, exclude=options.exclude, include_norms=options.include_norms)
+    live = None
+    if isinstance(source, nn.Module):
+        live, plan = plan_live(source, options)
+        checkpoint = live.checkpoint
+    else:
+        checkpoint, plan = open_and_plan(source, options)
     if journal is not None:
         journal.begin(options.identity(checkpoint))
     ledger = Ledger(plan, journal, progress or (lambda _: None), started)
     with thread_count(options.threads) as threads:
         settings = options.settings(threads)
-        do_work(OwnWork(plan.weights, ledger, settings), make_compute(options))
+        if live is not None:
+            score_live(live, plan, make_compute(options), lambda result: ledger.record(result, settings))
+        else:
+            do_work(OwnWork(plan.weights, ledger, settings), make_compute(options))
     return assemble_scan(checkpoint, plan, options, ledger, {"processes": 1, "threads": threads})
 
 

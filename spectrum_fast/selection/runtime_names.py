@@ -17,9 +17,18 @@ _LEADING = re.compile(r"^(?:module\.|base_model\.model\.)+")
 _TEXT_TOWER = re.compile(r"^(?:model\.language_model\.model\.|model\.language_model\.|language_model\.model\.)")
 
 
+def unwrapped_name(name: str) -> str:
+    """The name without what wraps the model, as the wrapped model's own checkpoint has it.
+
+    >>> unwrapped_name("_orig_mod.module.model.language_model.norm.weight")
+    'model.language_model.norm.weight'
+    """
+    parts = [part for part in name.split(".") if part not in _WRAPPER_COMPONENTS]
+    return _LEADING.sub("", ".".join(parts))
+
+
 def canonical_name(name: str) -> str:
     """The name without wrappers: ``_orig_mod.module.language_model.model.norm`` -> ``model.norm``."""
-    parts = [part for part in name.split(".") if part not in _WRAPPER_COMPONENTS]
-    stripped = _LEADING.sub("", ".".join(parts))
+    stripped = unwrapped_name(name)
     head = re.sub(r"^(?:model\.)?language_model\.lm_head\b", "lm_head", stripped)
     return _TEXT_TOWER.sub("model.", head)

@@ -1,0 +1,320 @@
+"""A live model scans as its checkpoint does, and nothing of it changes."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import spectrum_fast as sf
+from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.selection.scan_result import Scan
+
+transformers = pytest.importorskip("transformers")
+
+SHAPE = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "pad_token_id": 0,
+}
+MOE = SHAPE | {"num_key_value_heads": 2}
+
+
+def make(kind: str, seed: int = 0, **more):
+    torch.manual_seed(seed)
+    if kind == "llama":
+        config = transformers.LlamaConfig(**MOE, **more)
+    elif kind == "mixtral":
+        config = transformers.MixtralConfig(**MOE, num_local_experts=3, **more)
+    elif kind == "qwen2-moe":
+        config = transformers.Qwen2MoeConfig(
+            **MOE, num_experts=3, moe_intermediate_size=24, shared_expert_intermediate_size=24, **more
+        )
+    elif kind == "gpt2":
+        config = transformers.GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=16, **more)
+    else:
+        config = transformers.GPTNeoXConfig(**SHAPE, **more)
+    return transformers.AutoModelForCausalLM.from_config(config)
+
+
+def saved(model: torch.nn.Module, folder: Path) -> Scan:
+    """The scan of the model's state under its runtime names; what is tied is stored once."""
+    state = {name: value.detach().clone() for name, value in model.named_parameters()}
+    save_file(state, folder / "model.safetensors")
+    return sf.scan(folder)
+
+
+def assert_same_scores(live: Scan, stored: Scan) -> None:
+    assert live.failures == ()
+    assert [module.name for module in live.modules] == [module.name for module in stored.modules]
+    for module in live.modules:
+        assert module == stored.module(module.name)
+
+
+def state_of(model: torch.nn.Module) -> dict[str, tuple]:
+    return {
+        name: (value.data_ptr(), value.requires_grad, value.grad is None, value.device, value.detach().clone())
+        for name, value in model.named_parameters()
+    }
+
+
+def assert_unchanged(model: torch.nn.Module, before: dict[str, tuple]) -> None:
+    for name, value in model.named_parameters():
+        *facts, values = before[name]
+        assert [value.data_ptr(), value.requires_grad, value.grad is None, value.device] == facts, name
+        assert torch.equal(value, values), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["llama", "mixtral", "qwen2-moe", "gpt-neox", "gpt2"])
+def test_a_live_model_scans_as_its_checkpoint(kind, dtype, tmp_path):
+    model = make(kind).to(dtype)
+    model.get_input_embeddings().weight.requires_grad_(False)
+    before = state_of(model)
+    live = sf.scan(model)
+    assert_unchanged(model, before)
+    assert_same_scores(live, saved(model, tmp_path))
+    assert live.provenance["checkpoint"] == f"live model {type(model).__name__}"
+    assert {entry.reason for entry in live.skipped} == {"1-D (norm or bias)"}
+
+
+def test_a_dense_model_scans_as_what_save_pretrained_writes(tmp_path):
+    model = make("llama")
+    model.save_pretrained(tmp_path)
+    assert_same_scores(sf.scan(model), sf.scan(tmp_path))
+
+
+def test_experts_are_parts_of_their_parameter():
+    live = sf.scan(make("mixtral"))
+    expert = live.module("model.layers.1.mlp.experts.2.gate_up_proj")
+    assert (expert.parameter, expert.parts) == ("model.layers.1.mlp.experts.gate_up_proj", 3)
+    assert expert.parameter_shape == (3, 96, 32)
+    assert "model.layers.0.mlp.experts.down_proj" in live.select(100).names
+
+
+def test_tied_parameters_are_scored_once():
+    model = make("llama", tie_word_embeddings=True)
+    live = sf.scan(model)
+    assert live.ties == {"lm_head": "model.embed_tokens"}
+    assert "lm_head" not in {module.name for module in live.modules}
+    assert live.select(25).always == ("model.embed_tokens", "lm_head")
+
+
+def test_wrappers_leave_no_trace_in_the_names():
+    model = make("llama")
+    wrapped = torch.nn.Module()
+    wrapped.module = torch.compile(model)
+    assert [m.name for m in sf.scan(wrapped).modules] == [m.name for m in sf.scan(model).modules]
+
+
+def test_patterns_options_and_progress():
+    model = make("llama")
+    steps = []
+    live = sf.scan(
+        model,
+        include=["*.q_proj", "*norm*"],
+        exclude=["*.1.*"],
+        include_norms=True,
+        criterion="mp",
+        method="svd",
+        threads=1,
+        progress=steps.append,
+    )
+    assert [module.name for module in live.modules] == [
+        "model.layers.0.input_layernorm",
+        "model.layers.0.post_attention_layernorm",
+        "model.layers.0.self_attn.q_proj",
+        "model.norm",
+    ]
+    assert {module.method for module in live.modules} == {"svd-float64"}
+    assert (steps[0].name, steps[-1].done, steps[-1].done_bytes) == ("", 4, steps[-1].total_bytes)
+    with pytest.raises(SelectionError, match=r"'\*.q_prj' matches no module"):
+        sf.scan(model, include=["*.q_prj"])
+    with pytest.raises(UsageError, match="expected a weight matrix to score, found none"):
+        sf.scan(torch.nn.LayerNorm(4))
+
+
+def test_a_live_scan_is_saved_and_keeps_no_journal(tmp_path):
+    model = make("llama")
+    live = sf.scan(model, out=tmp_path / "scan.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.json"]
+    assert sf.load_scan(tmp_path / "scan.json").modules == live.modules
+    with pytest.raises(UsageError, match="journal: expected none for a live model"):
+        sf.scan(model, journal=tmp_path / "scan.journal")
+
+
+def test_inside_a_training_run_the_losses_stay_the_same():
+    """Between steps, within autocast and with gradients held: the run ends with the same bits as one without scans."""
+
+    def train(scan: bool) -> tuple[list[float], torch.Tensor]:
+        model = make("llama")
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        tokens = torch.randint(0, 64, (2, 8), generator=torch.Generator().manual_seed(0))
+        losses = []
+        for _ in range(3):
+            loss = model(input_ids=tokens, labels=tokens).loss
+            loss.backward()
+            if scan:
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    inside = sf.scan(model)
+                assert_same_modules(inside, sf.scan(copy.deepcopy(model)))
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(float(loss.detach()))
+            torch.rand(1)
+        return losses, torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+
+    def assert_same_modules(a: Scan, b: Scan) -> None:
+        assert a.modules == b.modules
+
+    torch.manual_seed(3)
+    plain = train(scan=False)
+    torch.manual_seed(3)
+    scanned = train(scan=True)
+    assert plain[0] == scanned[0]
+    assert torch.equal(plain[1], scanned[1])
+
+
+def test_nothing_is_left_behind():
+    model = make("mixtral")
+    sf.scan(model)
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(isinstance(item, torch.Tensor) for item in gc.get_objects())
+
+    before = tensors()
+    sf.scan(model)
+    assert tensors() == before
+
+
+def test_a_nan_is_a_failure_and_names_the_parameter():
+    model = make("llama")
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 4] = torch.nan
+    (failure,) = sf.scan(model).failures
+    assert (failure.name, failure.kind) == ("model.layers.1.mlp.up_proj", "values")
+    assert "model.layers.1.mlp.up_proj.weight in live: holds NaN" in failure.message
+
+
+def test_offloaded_parameters_are_failures():
+    model = make("llama")
+    model.model.layers[0].mlp.up_proj.to("meta")
+    (failure,) = sf.scan(model).failures
+    assert failure.name == "model.layers.0.mlp.up_proj"
+    assert "found the meta device (offloaded)" in failure.message
+
+
+@pytest.mark.parametrize("repacked", [False, True])
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+def test_bitsandbytes_4bit_layers(kind, double, repacked):
+    bnb = pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
+    layer = bnb.nn.Linear4bit(128, 96, bias=False, quant_type=kind, compress_statistics=double)
+    layer.weight.data = torch.randn(96, 128)
+    model = torch.nn.Sequential(layer.to("cpu"))
+    weight = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    expected = sf.spectrum(weight)
+    if repacked:
+        with torch.no_grad():
+            model.eval()(torch.randn(2, 128))
+        if not getattr(layer.weight.quant_state, "packing_format_for_cpu", False):
+            pytest.skip("bitsandbytes repacks codes only on a CPU with AVX512-BF16")
+        packed = layer.weight.data.clone()
+    (module,) = sf.scan(model).modules
+    assert (module.name, module.shape) == ("0", (96, 128))
+    assert kind.upper() in module.note
+    # Repacking rounds the scales to bfloat16.
+    assert module.snr == pytest.approx(expected.snr, rel=2e-2 if repacked else 1e-5)
+    assert module.s_max == pytest.approx(expected.s_max, rel=4e-3 if repacked else 1e-5)
+    if repacked:
+        assert layer.weight.quant_state.packing_format_for_cpu
+        assert torch.equal(layer.weight.data, packed)
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_bitsandbytes_int8_layers(used):
+    bnb = pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
+    weight = torch.randn(96, 64)
+    layer = bnb.nn.Linear8bitLt(64, 96, bias=False, has_fp16_weights=False)
+    layer.weight.data = weight.clone()
+    layer = layer.to("cpu")
+    if used:
+        layer(torch.randn(2, 64))
+    (module,) = sf.scan(torch.nn.Sequential(layer)).modules
+    codes, maxima, _ = bnb.functional.int8_vectorwise_quant(weight.half())
+    decoded = codes.float() * (maxima.float()[:, None] / 127)
+    assert module.snr == pytest.approx(sf.spectrum(decoded).snr, rel=1e-4)
+
+
+def test_a_model_with_adapters_scans_as_its_base():
+    peft = pytest.importorskip("peft")
+    model = make("llama")
+    expected = sf.scan(model)
+    config = peft.LoraConfig(target_modules=["q_proj", "up_proj"], modules_to_save=["lm_head"], r=2)
+    adapted = peft.get_peft_model(model, config)
+    live = sf.scan(adapted)
+    assert live.modules == expected.modules
+    reasons = {entry.reason for entry in live.skipped if "lora_A" in entry.name or "original_module" in entry.name}
+    assert reasons == {"belongs to an adapter (PEFT)"}
+
+
+ZERO3 = """
+    import sys, warnings, torch
+    warnings.filterwarnings("ignore")
+    import deepspeed, transformers
+    import spectrum_fast as sf
+    deepspeed.init_distributed("gloo")
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=3,
+    )
+    model = transformers.MixtralForCausalLM(config)
+    expected = sf.scan(model)
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        config={
+            "train_micro_batch_size_per_gpu": 1,
+            "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
+            "zero_force_ds_cpu_optimizer": False,
+        },
+        optimizer=torch.optim.AdamW(model.parameters(), lr=0.0),
+    )
+    shapes = {name: value.shape for name, value in engine.module.named_parameters()}
+    assert all(shape == torch.Size([0]) for shape in shapes.values())
+    for _ in range(2):
+        steps = []
+        live = sf.scan(engine, progress=steps.append)
+        assert live.modules == expected.modules, [(a, b) for a, b in zip(live.modules, expected.modules) if a != b][:1]
+        assert steps[-1].done == len(live.modules)
+        assert {name: value.shape for name, value in engine.module.named_parameters()} == shapes
+        tokens = torch.arange(8)[None]
+        engine.backward(engine(input_ids=tokens, labels=tokens).loss)
+        engine.step()
+    print("same", torch.distributed.get_rank())
+"""
+
+
+@pytest.mark.slow
+def test_partitions_of_zero_3_are_gathered_and_shared_out(tmp_path):
+    """Two real DeepSpeed processes; training goes on between the scans."""
+    pytest.importorskip("deepspeed")
+    script = tmp_path / "zero3.py"
+    script.write_text(textwrap.dedent(ZERO3))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("same") == 2
