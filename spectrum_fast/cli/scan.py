@@ -48,7 +48,7 @@ def scan(
     ] = None,
     include_norms: Annotated[bool, typer.Option("--include-norms", help="Score 1-D weights too.")] = False,
     top_percent: Annotated[
-        float, typer.Option(metavar="P", help="Share of each type that the table marks as taken.")
+        float, typer.Option(metavar="P", help="Share of each type to be taken; cuts in doubt are refined.")
     ] = 25.0,
     threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an interrupted scan left.")] = False,
@@ -84,6 +84,7 @@ def scan(
         exclude=exclude or (),
         include_norms=include_norms,
         threads=threads,
+        top_percent=top_percent,
     )
     rank = find_rank()
     run = LongScan(model, options, out=out_file, keep_journal=not no_journal, restart=restart, rank=rank)

@@ -16,6 +16,7 @@ from spectrum_fast.errors import BackendUnavailableError, UsageError
 from spectrum_fast.ops.dispatch import choose_backend, set_threads
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scoring.criteria import find_criterion
+from spectrum_fast.selection.ranking import check_percent
 from spectrum_fast.spectra.engine import DEFAULT_TOLERANCE, METHODS, PRECISIONS
 from spectrum_fast.version import __version__
 
@@ -40,6 +41,7 @@ class ScanOptions:
     exclude: Sequence[str] = ()
     include_norms: bool = False
     threads: int | None = None
+    top_percent: float | None = 25.0
 
     def __post_init__(self) -> None:
         find_criterion(self.criterion)
@@ -49,7 +51,14 @@ class ScanOptions:
             raise UsageError(f"tolerance: expected a number in (0, 1), found {self.tolerance!r}")
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"threads: expected at least 1, found {self.threads}")
+        if self.top_percent is not None:
+            check_percent(self.top_percent)
         object.__setattr__(self, "device", _choose_device(self.device))
+
+    @property
+    def decided_percent(self) -> float | None:
+        """Where cuts are decided in float64 if they must be; None where method or precision were asked for by name."""
+        return self.top_percent if self.method == "auto" and self.precision == "auto" else None
 
     def identity(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """All that decides the scores of this checkpoint, for the journal: another value is another scan.

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.live import plan_live, score_live
 from spectrum_fast.scanning.options import ScanOptions, thread_count
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
+from spectrum_fast.scanning.refine import refine_cuts
 from spectrum_fast.scanning.work import OwnWork, do_work
 from spectrum_fast.scoring.criteria import find_criterion
 from spectrum_fast.selection.scan_result import Scan
@@ -39,6 +41,7 @@ def scan(
     exclude: Sequence[str] = (),
     include_norms: bool = False,
     threads: int | None = None,
+    top_percent: float | None = 25.0,
     out: str | os.PathLike[str] | None = None,
     journal: str | os.PathLike[str] | None = None,
     restart: bool = False,
@@ -64,6 +67,9 @@ def scan(
         exclude: patterns of module names to leave out.
         include_norms: score 1-D tensors too, as one row each, like the reference implementation.
         threads: CPU threads of this scan; None leaves torch's setting.
+        top_percent: share of each module type that is going to be selected. Where two scores at that cut are nearer
+            than their error bounds, both are computed again in float64 (method and precision ``auto`` only;
+            ``provenance`` names them as ``refined``). None, and a live model, leave every cut as it is.
         out: scan file to write when all is done. Until then finished modules are kept in a journal beside it,
             ``.NAME.journal``, which is deleted once the scan file is written. A live model keeps none: it changes.
         journal: the journal's path, to keep it elsewhere; without ``out`` it stays, complete, and is yours to delete.
@@ -93,6 +99,7 @@ def scan(
         exclude=exclude,
         include_norms=include_norms,
         threads=threads,
+        top_percent=top_percent,
     )
     if isinstance(source, nn.Module):
         if journal is not None or restart:
@@ -140,9 +147,10 @@ def run_scan(
         settings = options.settings(threads)
         if live is not None:
             score_live(live, plan, make_compute(options), lambda result: ledger.record(result, settings))
+            options = replace(options, top_percent=None)  # there is no file to read a doubtful weight from again
         else:
             do_work(OwnWork(plan.weights, ledger, settings), make_compute(options))
-    return assemble_scan(checkpoint, plan, options, ledger, {"processes": 1, "threads": threads})
+        return assemble_scan(checkpoint, plan, options, ledger, {"processes": 1, "threads": threads})
 
 
 def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple[Checkpoint, ScanPlan]:
@@ -168,7 +176,7 @@ def assemble_scan(
 ) -> Scan:
     """A complete ledger as the scan that a user gets."""
     failures = (*plan.refused, *ledger.failures.values())
-    return Scan(
+    scan = Scan(
         model=checkpoint.name,
         criterion=options.criterion,
         modules=tuple(sorted(ledger.modules.values(), key=lambda module: natural_key(module.name))),
@@ -182,3 +190,6 @@ def assemble_scan(
             **run,
         },
     )
+    if options.decided_percent is None:
+        return scan
+    return refine_cuts(scan, plan, options.criterion, options.decided_percent)

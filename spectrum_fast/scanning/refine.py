@@ -1,0 +1,100 @@
+"""Cuts that the scores do not decide at their accuracy are decided at a higher one.
+
+A selection takes the best share of each group. Where the last module taken and the first one left out are nearer than
+their error bounds, chance in the rounding would choose. Then every module whose interval of doubt reaches across the
+cut is read again and scored in float64. What is still a tie after that is one, and the selection says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from typing import cast
+
+import torch
+
+from spectrum_fast.scanning.plan import ScanPlan
+from spectrum_fast.scanning.results import score_loaded
+from spectrum_fast.scoring.criteria import find_criterion
+from spectrum_fast.scoring.records import ModuleScore
+from spectrum_fast.selection.scan_result import Scan
+from spectrum_fast.spectra.engine import compute_spectrum
+from spectrum_fast.spectra.record import Spectrum
+from spectrum_fast.stream import LoadedWeight, stream_weights
+
+REFINED_TOLERANCE = 1e-7
+"""Accuracy of a refined score: a thousandth of the default one, and well above what float64 rounding allows."""
+
+
+def refine_cuts(scan: Scan, plan: ScanPlan, criterion: str, top_percent: float) -> Scan:
+    """Score again what stands at a cut that is not decided.
+
+    Args:
+        scan: complete; its groups are those of the default grouping.
+        plan: what was read for it.
+        criterion: name of the rule.
+        top_percent: where the cuts are.
+
+    Returns:
+        The same scan where all is decided; else one in which the modules in doubt have scores from float64, with a note
+        each, and ``provenance["refined"]`` names them.
+
+    Raises:
+        CheckpointError: the checkpoint changed since it was scanned.
+    """
+    if not scan.modules:
+        return scan
+    plans = {weight.name: weight for weight in plan.weights}
+    doubtful = [name for name in doubtful_modules(scan, top_percent) if name in plans]
+    if not doubtful:
+        return scan
+    rule = find_criterion(criterion)
+    compute: Callable[[torch.Tensor], Spectrum] = partial(
+        compute_spectrum, criterion=rule, precision="float64", tolerance=REFINED_TOLERANCE
+    )
+    refined: dict[str, ModuleScore] = {}
+    weights = stream_weights([plans[name] for name in doubtful])
+    with closing(cast("Generator[LoadedWeight, None, None]", weights)) as stream:
+        for loaded in stream:
+            record = score_loaded(loaded, compute)
+            if isinstance(record, ModuleScore):
+                note = f"refined: the cut at {top_percent:g} % was undecided"
+                refined[record.name] = replace(record, note=f"{record.note}; {note}" if record.note else note)
+    return replace(
+        scan,
+        modules=tuple(refined.get(module.name, module) for module in scan.modules),
+        provenance={**scan.provenance, "refined": sorted(refined)},
+    )
+
+
+def doubtful_modules(scan: Scan, top_percent: float) -> list[str]:
+    """Modules that may stand on either side of an undecided cut, in scan order.
+
+    Noise-free modules are certain, and so are ties of equal scores with bounds of zero.
+    """
+    selection = scan.select(top_percent, allow_incomplete=True)
+    taken = {module.name for module in selection.modules}
+    undecided = {group.name for group in selection.groups if group.undecided}
+    doubtful: set[str] = set()
+    for kind, members in scan.by_type().items():
+        if kind not in undecided:
+            continue
+        scored = [module for module in members if module.snr is not None]
+        above = [module for module in scored if module.name in taken]
+        below = [module for module in scored if module.name not in taken and module.name not in selection.always]
+        if not above or not below:
+            continue
+        lowest_above, highest_below = min(map(_lower, above)), max(map(_upper, below))
+        doubtful.update(module.name for module in above if _lower(module) <= highest_below and module.error_bound)
+        doubtful.update(module.name for module in below if _upper(module) >= lowest_above and module.error_bound)
+    return [module.name for module in scan.modules if module.name in doubtful]
+
+
+def _lower(module: ModuleScore) -> float:
+    return (module.snr or 0.0) * (1 - (module.error_bound or 0.0))
+
+
+def _upper(module: ModuleScore) -> float:
+    return (module.snr or 0.0) * (1 + (module.error_bound or 0.0))
