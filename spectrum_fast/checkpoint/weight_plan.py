@@ -10,6 +10,29 @@ from spectrum_fast.checkpoint.tensor_ref import TensorRef
 
 
 @dataclass(frozen=True)
+class FusedPart:
+    """Which rows or columns of a fused weight are one of its projections.
+
+    The axis is ``repeats`` equal stretches; of each, the places from ``begin`` to ``end`` belong to the part.
+
+    Attributes:
+        name: ``q``, ``k``, ``v``, ``gate`` or ``up``.
+        axis: 0 for rows, 1 for columns.
+        repeats: stretches along the axis: 1 where the part is one run.
+        begin: first place in a stretch.
+        end: place after the last.
+        extent: length of the axis, to be checked against the weight.
+    """
+
+    name: str
+    axis: int
+    repeats: int
+    begin: int
+    end: int
+    extent: int
+
+
+@dataclass(frozen=True)
 class WeightPlan:
     """How to get one weight matrix: what to read, and how to turn it into numbers.
 
@@ -28,6 +51,7 @@ class WeightPlan:
         expert: index of the expert in its fused parameter, or None.
         parts: how many matrices its parameter is scored in; None where the parameter is one matrix.
         whole_shape: shape of the whole parameter, unpacked, if this is a part of it; else None.
+        part: which of the decoded matrix is scored, where that is one of the projections it fuses; None for all of it.
     """
 
     name: str
@@ -40,6 +64,7 @@ class WeightPlan:
     expert: int | None = None
     parts: int | None = None
     whole_shape: tuple[int, ...] | None = None
+    part: FusedPart | None = None
 
     @property
     def nbytes(self) -> int:

@@ -47,6 +47,9 @@ def scan(
         list[str] | None, typer.Option(metavar="PATTERN", help="Leave these modules out; repeatable.")
     ] = None,
     include_norms: Annotated[bool, typer.Option("--include-norms", help="Score 1-D weights too.")] = False,
+    split_fused: Annotated[
+        bool, typer.Option("--split-fused", help="Score q, k, v (gate, up) of fused projections one by one.")
+    ] = False,
     top_percent: Annotated[
         float, typer.Option(metavar="P", help="Share of each type to be taken; cuts in doubt are refined.")
     ] = 25.0,
@@ -83,6 +86,7 @@ def scan(
         include=include or (),
         exclude=exclude or (),
         include_norms=include_norms,
+        split_fused=split_fused,
         threads=threads,
         top_percent=top_percent,
     )

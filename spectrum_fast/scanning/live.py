@@ -43,6 +43,7 @@ def plan_live(model: nn.Module, options: ScanOptions) -> tuple[LiveModel, ScanPl
         exclude=options.exclude,
         include_norms=options.include_norms,
         known_ties=live.ties,
+        split=options.split_fused,
     )
     adapters = tuple(SkippedTensor(name, "belongs to an adapter (PEFT)") for name in live.adapters)
     absent = [weight for weight in plan.weights if live.is_absent(weight.main.name)]

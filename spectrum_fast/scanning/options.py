@@ -40,6 +40,7 @@ class ScanOptions:
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     include_norms: bool = False
+    split_fused: bool = False
     threads: int | None = None
     top_percent: float | None = 25.0
 
@@ -75,6 +76,7 @@ class ScanOptions:
             "include": list(self.include),
             "exclude": list(self.exclude),
             "include_norms": self.include_norms,
+            "split_fused": self.split_fused,
             "files": {ref.file.name: _describe_stamp(ref.stamp) for ref in checkpoint.tensors if ref.stamp is not None},
         }
 

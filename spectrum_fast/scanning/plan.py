@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from spectrum_fast.checkpoint import Checkpoint, TensorRef
 from spectrum_fast.checkpoint.decoding import plan_packed, plan_plain
 from spectrum_fast.checkpoint.dtypes import decodable
 from spectrum_fast.checkpoint.duplicates import find_ties
 from spectrum_fast.checkpoint.experts import is_fused_experts
+from spectrum_fast.checkpoint.fused_layouts import split_fused
 from spectrum_fast.checkpoint.naming import is_buffer, module_name, natural_key
 from spectrum_fast.checkpoint.quantisation_config import QuantisationConfig, read_quantisation_config
 from spectrum_fast.checkpoint.quantised import QuantisedTensors, quantised_companions
@@ -62,6 +64,7 @@ def plan_scan(
     exclude: Sequence[str] = (),
     include_norms: bool = False,
     known_ties: Mapping[str, str] | None = None,
+    split: bool = False,
 ) -> ScanPlan:
     """Sort the tensors of a checkpoint into those to score, to refuse and to leave out.
 
@@ -73,6 +76,7 @@ def plan_scan(
         include: patterns of module names; empty means all.
         exclude: patterns of module names.
         include_norms: score 1-D weights too.
+        split: score the projections that a weight fuses (``qkv_proj``) one by one.
         known_ties: name of each duplicate -> name of its original, where there are no files to compare bytes in.
 
     Raises:
@@ -82,7 +86,8 @@ def plan_scan(
     """
     quantised = quantised_companions(checkpoint.tensors)
     config = read_quantisation_config(checkpoint.config)
-    found = [_look_at(ref, quantised, config, include_norms) for ref in checkpoint.tensors]
+    layout = (checkpoint.config or {}) if split else None
+    found = [_look_at(ref, quantised, config, include_norms, layout) for ref in checkpoint.tensors]
     is_wanted = _pattern_test(found, include, exclude)
     weights: list[WeightPlan] = []
     refused: list[ScanFailure] = []
@@ -110,7 +115,7 @@ def plan_scan(
             + (" under the given include/exclude patterns; widen them" if include or exclude else "")
         )
     _require_one_tensor_a_module(checkpoint, weights, refused)
-    plain = [plan for plan in weights if not plan.decoder and plan.expert is None]
+    plain = [plan for plan in weights if not plan.decoder and plan.expert is None and plan.part is None]
     if known_ties is None:
         known_ties = find_ties(replace(checkpoint, tensors=tuple(plan.main for plan in plain)))
     ties = {copy: original for copy, original in known_ties.items() if original in {plan.main.name for plan in plain}}
@@ -125,7 +130,11 @@ def plan_scan(
 
 
 def _look_at(
-    ref: TensorRef, quantised: QuantisedTensors, config: QuantisationConfig, include_norms: bool
+    ref: TensorRef,
+    quantised: QuantisedTensors,
+    config: QuantisationConfig,
+    include_norms: bool,
+    layout: Mapping[str, Any] | None,
 ) -> _FoundTensor:
     """Decide from the header what a tensor is."""
     name = module_name(ref.name)
@@ -134,7 +143,10 @@ def _look_at(
         return _FoundTensor(ref, name, skip_reason=reason)
     packed = quantised.packed.get(ref.name)
     try:
-        return _FoundTensor(ref, name, plans=plan_plain(ref) if packed is None else plan_packed(packed, config))
+        plans = plan_plain(ref) if packed is None else plan_packed(packed, config)
+        if layout is not None and len(ref.shape) > 1:
+            plans = tuple(part for plan in plans for part in split_fused(plan, layout))
+        return _FoundTensor(ref, name, plans=plans)
     except UnsupportedDtypeError as error:
         return _FoundTensor(ref, name, problem=str(error))
 

@@ -40,6 +40,7 @@ def scan(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     include_norms: bool = False,
+    split_fused: bool = False,
     threads: int | None = None,
     top_percent: float | None = 25.0,
     out: str | os.PathLike[str] | None = None,
@@ -66,6 +67,8 @@ def scan(
         include: shell-style patterns (or ``re:...``) of module names to scan; empty means all.
         exclude: patterns of module names to leave out.
         include_norms: score 1-D tensors too, as one row each, like the reference implementation.
+        split_fused: score the projections that a weight fuses (``qkv_proj``, ``gate_up_proj``, ``query_key_value``,
+            ``Wqkv``, ``c_attn``) one by one; a weight whose layout the configuration does not tell is a failure.
         threads: CPU threads of this scan; None leaves torch's setting.
         top_percent: share of each module type that is going to be selected. Where two scores at that cut are nearer
             than their error bounds, both are computed again in float64 (method and precision ``auto`` only;
@@ -98,6 +101,7 @@ def scan(
         include=include,
         exclude=exclude,
         include_norms=include_norms,
+        split_fused=split_fused,
         threads=threads,
         top_percent=top_percent,
     )
@@ -156,7 +160,13 @@ def run_scan(
 def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple[Checkpoint, ScanPlan]:
     """Open a checkpoint and decide what of it is scored."""
     checkpoint = open_checkpoint(source)
-    plan = plan_scan(checkpoint, include=options.include, exclude=options.exclude, include_norms=options.include_norms)
+    plan = plan_scan(
+        checkpoint,
+        include=options.include,
+        exclude=options.exclude,
+        include_norms=options.include_norms,
+        split=options.split_fused,
+    )
     return checkpoint, plan
 
 

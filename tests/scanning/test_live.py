@@ -102,6 +102,37 @@ def test_experts_are_parts_of_their_parameter():
     assert "model.layers.0.mlp.experts.down_proj" in live.select(100).names
 
 
+@pytest.mark.parametrize(("kind", "fused"), [("gpt-neox", "attention.query_key_value"), ("gpt2", "attn.c_attn")])
+def test_fused_projections_split_and_compete_whole_or_in_parts(kind, fused, tmp_path):
+    model = make(kind)
+    model.save_pretrained(tmp_path, save_original_format=False)
+    live, stored = sf.scan(model, split_fused=True), sf.scan(tmp_path, split_fused=True)
+    assert [module.snr for module in live.modules] == [module.snr for module in stored.modules]
+    weight = dict(model.named_parameters())[next(m.parameter for m in live.modules if m.type == f"{fused}.k")].detach()
+    own = weight[:, 32:64] if kind == "gpt2" else weight.view(4, 3, 8, 32)[:, 1].reshape(32, 32)
+    part = next(module for module in live.modules if module.type == f"{fused}.k")
+    assert part.snr == sf.spectrum(own.contiguous()).snr
+    assert (part.shape, part.parts, part.parameter_shape) == ((32, 32), 3, tuple(weight.shape))
+    assert {name for name in stored.select(100).names if "qkv" in name or fused in name} == {
+        module.parameter.removesuffix(".weight") for module in stored.modules if module.parts == 3
+    }
+    chosen = live.select(100, include=[f"*.{fused}.v"], always="none", fused="parts")
+    assert len(chosen.modules) == 2
+    chosen.apply(model, partial="whole")
+    free = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert free == {module.parameter for module in chosen.modules}
+
+
+def test_a_fused_projection_of_an_unknown_family_is_a_failure_by_name(tmp_path):
+    save_file(
+        {"l.0.qkv_proj.weight": torch.randn(24, 8), "l.0.o.weight": torch.randn(8, 8)}, tmp_path / "m.safetensors"
+    )
+    assert sf.scan(tmp_path).complete
+    (failure,) = sf.scan(tmp_path, split_fused=True).failures
+    assert failure.name == "l.0.qkv_proj"
+    assert "expected a model_type in config.json, found none" in failure.message
+
+
 def test_tied_parameters_are_scored_once():
     model = make("llama", tie_word_embeddings=True)
     live = sf.scan(model)

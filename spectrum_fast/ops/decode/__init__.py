@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from spectrum_fast.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.checkpoint.weight_plan import FusedPart, WeightPlan
 from spectrum_fast.errors import UnsupportedDtypeError, UsageError
 from spectrum_fast.ops.decode.bitsandbytes import decode_4bit, decode_int8
 from spectrum_fast.ops.decode.mxfp4 import decode_mxfp4
@@ -54,17 +54,35 @@ def decode_weight(plan: WeightPlan, main: Tensor, companions: Parts) -> Tensor:
         companions: role -> tensor, as in ``plan.companions``.
 
     Returns:
-        ``main`` itself for a plain weight; else a new contiguous matrix in float32 or bfloat16, where ``main`` lies.
+        ``main`` itself for a plain weight that is scored whole; else a matrix in float32 or bfloat16, where ``main``
+        lies.
 
     Raises:
-        UnsupportedDtypeError: companions contradict the codes; the message names the tensor and its file.
+        UnsupportedDtypeError: companions contradict the codes, or the weight has another size than the projections that
+            it should fuse.
         UsageError: the plan names no known decoder.
     """
     if plan.decoder not in DECODERS:
         raise UsageError(f"unknown decoder {plan.decoder!r}: expected one of {', '.join(filter(None, DECODERS))}")
     try:
-        return DECODERS[plan.decoder](plan, main, companions)
+        weight = DECODERS[plan.decoder](plan, main, companions)
     except UnsupportedDtypeError as error:
         raise UnsupportedDtypeError(
             f"stored as {plan.layout}: {error}; download or save the checkpoint again"
         ) from error
+    return weight if plan.part is None else take_part(weight, plan.part)
+
+
+def take_part(weight: Tensor, part: FusedPart) -> Tensor:
+    """One projection of a fused weight; a view where it is one run of rows or columns.
+
+    Raises:
+        UnsupportedDtypeError: the weight has another size than the configuration says.
+    """
+    if weight.ndim != 2 or weight.shape[part.axis] != part.extent:
+        raise UnsupportedDtypeError(
+            f"the configuration says that it fuses projections of {part.extent} {'columns' if part.axis else 'rows'} "
+            f"together, found shape {tuple(weight.shape)}; scan it whole (without --split-fused)"
+        )
+    stretches = weight.unflatten(part.axis, (part.repeats, part.extent // part.repeats))
+    return stretches.narrow(part.axis + 1, part.begin, part.end - part.begin).flatten(part.axis, part.axis + 1)
