@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(wildcard kernels/*)
 
-.PHONY: help setup scan test test-slow fuzz sanitize audit licences bench check format clean
+.PHONY: help setup scan test test-slow fuzz sanitize audit licences bench check format clean docs wheel
 
 help:
 	@echo "make scan [MODEL=dir|file.safetensors|org/name]  set up, then scan (default: an embedded trained MiniLM)"
@@ -17,6 +17,8 @@ help:
 	@echo "make fuzz, make sanitize  a million hostile inputs; the kernels under sanitizers"
 	@echo "make audit, make licences  known vulnerabilities and licences of what is installed"
 	@echo "make check    ruff, pyright, import contracts, clang-format"
+	@echo "make docs     the documentation site, in build/site (make check builds it too)"
+	@echo "make wheel    sdist and wheel in dist/, checked in a clean environment"
 	@echo "make bench    the CPU benchmarks; results under bench/results/"
 	@echo "make setup    only the environment, in .venv"
 
@@ -78,6 +80,13 @@ check: $(VENV)/.dev
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 	@$(BIN)/clang-format --dry-run --Werror kernels/*.cpp kernels/*.hpp tests/native/*.cpp
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
+docs: $(VENV)/.dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
+wheel: $(VENV)/.dev
+	@$(BIN)/python -m tools.check_wheel
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .

@@ -69,11 +69,20 @@ def read_results(path: Path) -> dict[str, Any]:
         ScanFileError: it is no result file of this schema.
     """
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
         raise ScanFileError(f"{path.name}: cannot be read as a benchmark result: {error}") from error
+    return parse_results(text, path.name)
+
+
+def parse_results(text: str, source: str) -> dict[str, Any]:
+    """Read a result from text; see :func:`read_results`."""
+    try:
+        results = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ScanFileError(f"{source}: cannot be read as a benchmark result: {error}") from error
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:
-        raise ScanFileError(f"{path.name}: expected a benchmark result of schema {SCHEMA}; run bench/run.py again")
+        raise ScanFileError(f"{source}: expected a benchmark result of schema {SCHEMA}; run bench/run.py again")
     return results
 
 
@@ -118,6 +127,27 @@ def find_changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
         if abs(row["median_seconds"] - earlier["median_seconds"]) > noise:
             changes.append(Change(row["name"], earlier["median_seconds"], row["median_seconds"]))
     return changes
+
+
+def describe_changes(old: dict[str, Any], new: dict[str, Any], whence: str) -> list[str]:
+    """Lines for people: slower rows first, then faster ones, then rows that only one side has, then a summary."""
+    changes = sorted(find_changes(old, new), key=lambda change: -change.ratio)
+    lines = [
+        f"{'slower' if change.ratio > 1 else 'faster'}: {change.name} {_duration(change.old_seconds)} -> "
+        f"{_duration(change.new_seconds)} ({change.ratio:.2f}x)"
+        for change in changes
+    ]
+    before, after = ([row["name"] for row in side["rows"]] for side in (old, new))
+    lines += [f"new row: {name}" for name in after if name not in before]
+    gone = [name for name in before if name not in after]
+    lines += [f"not run: {', '.join(gone)}"] if gone else []
+    both = len([name for name in after if name in before])
+    slower = sum(change.ratio > 1 for change in changes)
+    lines.append(
+        f"against {whence}: of {both} rows {slower} slower, {len(changes) - slower} faster, "
+        f"{both - len(changes)} within noise"
+    )
+    return lines
 
 
 def format_table(results: dict[str, Any]) -> str:

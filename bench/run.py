@@ -19,8 +19,17 @@ from typing import Any
 if not __package__:  # started as a script: the checkout root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench import history
 from bench.machine import machine_header, machine_slug
-from bench.results_file import comparable, find_changes, format_table, read_results, trim_report, write_results
+from bench.results_file import (
+    comparable,
+    describe_changes,
+    format_table,
+    parse_results,
+    read_results,
+    trim_report,
+    write_results,
+)
 from spectrum_fast.errors import SpectrumFastError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
             print("bench: nothing written, because a benchmark failed", file=sys.stderr)
         elif name:
             keep(RESULTS / f"{name}.json", results)
+            history.main()
+        elif options.size == "full":  # a part of the suites: nothing is written, but what moved is told
+            compare(RESULTS / f"{machine_slug(machine)}.json", results)
     except SpectrumFastError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
@@ -69,23 +81,38 @@ def run_suites(size: str, select: str, report_path: Path) -> int:
 
 
 def keep(path: Path, results: dict[str, Any]) -> None:
-    """Print what moved against the file that is there, then replace it."""
-    if path.exists():
-        earlier = read_results(path)
-        reason = comparable(earlier, results)
-        if reason:
-            print(f"not compared with the earlier {path.name}: {reason}")
-        else:
-            changes = find_changes(earlier, results)
-            for change in changes:
-                print(
-                    f"moved: {change.name} {change.old_seconds:.4g} s -> {change.new_seconds:.4g} s "
-                    f"({change.ratio:.2f}x)"
-                )
-            if not changes:
-                print(f"nothing moved beyond noise against the earlier {path.name}")
+    """Print what moved against the committed file, then replace it."""
+    compare(path, results)
     write_results(path, results)
     print(f"written: {path.name}")
+
+
+def compare(path: Path, results: dict[str, Any]) -> None:
+    """Print what moved beyond noise against the baseline: the committed file, or where there is none the one here."""
+    earlier, whence = baseline(path)
+    if earlier is None:
+        print(f"no earlier {path.name} to compare with")
+        return
+    reason = comparable(earlier, results)
+    if reason:
+        print(f"not compared with {whence}: {reason}")
+        return
+    for line in describe_changes(earlier, results, whence):
+        print(line)
+
+
+def baseline(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """The results to compare with, and what to call them."""
+    name = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else ""
+    if name:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), "show", f"HEAD:{name}"], check=False, capture_output=True, text=True
+        )
+        if done.returncode == 0:
+            return parse_results(done.stdout, path.name), f"the committed {path.name}"
+    if path.exists():
+        return read_results(path), f"the earlier {path.name}"
+    return None, ""
 
 
 if __name__ == "__main__":

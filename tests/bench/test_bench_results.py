@@ -123,11 +123,11 @@ def test_slug_is_a_file_name():
 def test_keep_says_what_moved_and_replaces_the_file(tmp_path, capsys):
     path = tmp_path / "cpu.json"
     keep(path, results(entry("a", 1.0), entry("b", 1.0)))
-    assert "moved" not in capsys.readouterr().out
+    assert "no earlier" in capsys.readouterr().out
     keep(path, results(entry("a", 0.5), entry("b", 1.0)))
     out = capsys.readouterr().out
-    assert "moved: a 1 s -> 0.5 s (0.50x)" in out
-    assert "moved: b" not in out
+    assert "faster: a 1.000 s -> 500.00 ms (0.50x)" in out
+    assert "of 2 rows 0 slower, 1 faster, 1 within noise" in out
     assert read_results(path)["rows"][0]["median_seconds"] == 0.5
     keep(path, results(entry("a", 0.5), entry("b", 1.0), size="small"))
     assert "not compared" in capsys.readouterr().out

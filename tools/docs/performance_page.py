@@ -1,0 +1,127 @@
+"""The page of measured speed: every row of every committed result, those slower than the peer too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
+
+HEAD = """# Performance
+
+Made from the files in `bench/results/`, every row of them. `python bench/run.py` measures again; `bench/README.md` says
+what each row times. *Times the peer* above 1 is faster than the peer, below 1 slower; *times the floor* is how many
+times longer than the floor of that row. A result is one machine's: GPU speed has **not been measured yet**.
+"""
+
+
+def performance_page() -> str:
+    """Markdown of the whole page."""
+    parts = [HEAD]
+    for path in sorted(RESULTS.rglob("*.json")):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        name = path.relative_to(RESULTS).as_posix()
+        if isinstance(results, dict) and results.get("kind") != "calibration":
+            parts.append(_file_section(name, results))
+    return "\n".join(parts)
+
+
+def speed_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of a result that hold a time."""
+    rows = results.get("rows")
+    return [row for row in rows if "median_seconds" in row] if isinstance(rows, list) else []
+
+
+def _file_section(name: str, results: dict[str, Any]) -> str:
+    lines = [f"## {name}", "", _conditions(results), ""]
+    rows = speed_rows(results)
+    if rows:
+        lines += [
+            "| benchmark | median | rounds | times the peer | times the floor | peer |",
+            "|---|---|---|---|---|---|",
+        ]
+        for row in rows:
+            info = row.get("info", {})
+            peer = info.get("ratio_to_peer")
+            mark = " (slower)" if peer is not None and peer < 1 else ""
+            cells = (
+                f"`{row['name']}`",
+                seconds(row["median_seconds"]),
+                f"{row.get('rounds', '')}",
+                f"{_ratio(peer)}{mark}",
+                _ratio(info.get("ratio_to_floor")),
+                f"{info.get('peer', '')}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    else:
+        rest = {key: value for key, value in results.items() if key not in ("schema", "machine", "size")}
+        lines += _any_table(rest)
+    return "\n".join([*lines, ""])
+
+
+def _conditions(results: dict[str, Any]) -> str:
+    machine = results.get("machine")
+    if not isinstance(machine, dict) or not isinstance(machine.get("cpu"), dict):
+        return "Conditions are in the file."
+    cpu, packages = machine["cpu"], machine.get("packages") or {}
+    commit = ((machine.get("git") or {}).get("commit") or "unknown")[:10]
+    sets = ", ".join(cpu.get("native_features") or [])
+    processor = f"{cpu.get('model')} (family {cpu.get('family')}, model {cpu.get('model_number')}; {sets})"
+    return (
+        f"{processor}, {machine.get('threads')} threads, torch {packages.get('torch')}, {machine.get('utc_date')}, "
+        f"commit `{commit}`."
+    )
+
+
+def _any_table(values: dict[str, Any]) -> list[str]:
+    """A result of another layout: its lists of records as tables, what else it holds as a list."""
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
+            columns = list(dict.fromkeys(name for entry in value for name in entry))
+            lines += ["", f"**{key}**", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+            lines += [f"| {' | '.join(_cell(entry.get(name, '')) for name in columns)} |" for entry in value]
+        else:
+            lines += ["", f"- {key}: {_cell(value)}"]
+    return lines
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.replace("|", "\\|") if len(text) <= 200 else text[:197].replace("|", "\\|") + "..."
+
+
+def seconds(value: float) -> str:
+    """A time for people."""
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def calibration_table() -> str:
+    """Markdown tables of ``bench/results/calibration-noise.json``."""
+    results = json.loads((RESULTS / "calibration-noise.json").read_text(encoding="utf-8"))
+    rows = results["rows"]
+    lines = ["| pure Gaussian noise | called signal by `spectrum` | by `mp` |", "|---|---|---|"]
+    for row in (row for row in rows if row["kind"] == "noise"):
+        shares = " | ".join(f"{100 * row['mean'][rule]:.2f} %" for rule in ("spectrum", "mp"))
+        lines.append(f"| {_shape(row)} | {shares} |")
+    lines += ["", "| noise and 8 planted values | called signal by `spectrum` | by `mp` |", "|---|---|---|"]
+    for row in (row for row in rows if row["kind"] == "planted"):
+        counts = " | ".join(f"{row['mean'][rule]:g} of {min(row['shape'])}" for rule in ("spectrum", "mp"))
+        lines.append(f"| {_shape(row)} | {counts} |")
+    lines += ["", "| the same matrix times | score by `spectrum` | by `mp` |", "|---|---|---|"]
+    for row in (row for row in rows if row["kind"] == "scale"):
+        lines.append(f"| {row['factor']:g} | {row['mean']['spectrum']:.4g} | {row['mean']['mp']:.4g} |")
+    runs = max(row["runs"] for row in rows)
+    lines += ["", f"Means over {runs} seeds; `python -m bench.calibration`, `bench/results/calibration-noise.json`."]
+    return "\n".join(lines)
+
+
+def _shape(row: dict[str, Any]) -> str:
+    return " x ".join(map(str, row["shape"]))
