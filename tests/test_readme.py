@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+import spectrum_fast as sf
 from spectrum_fast.cli.app import app
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -22,12 +23,15 @@ def test_the_example_scans_selects_and_applies(tmp_path: Path, monkeypatch: pyte
     checkpoint.mkdir(parents=True)
     save_file(dict(model.state_dict()), checkpoint / "model.safetensors")
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    block, *others = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len([line for line in block.splitlines() if line.strip()]) <= 6
     exec(compile(block, "README.md", "exec"), {"model": model})  # noqa: S102
     assert (tmp_path / "scan.json").exists()
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert len(trainable) == 2  # a quarter of four layers: one, weight and bias
+    weight = torch.randn(96, 128, generator=torch.Generator().manual_seed(0))
+    for other in others:
+        exec(compile(other, "README.md", "exec"), {"sf": sf, "weight": weight, "weights": [weight, weight.T]})  # noqa: S102
 
 
 def test_every_command_and_make_target_named_in_the_readme_exists() -> None:

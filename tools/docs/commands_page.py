@@ -11,7 +11,8 @@ HEAD = """# Commands
 Made from the command line itself. Data goes to stdout, words for people to stderr; no command asks a question, so all
 of them run in scripts. `NO_COLOR` and pipes switch colours off.
 
-`spectrum-fast --install-completion bash` (or `zsh`, `fish`) sets completion up, `--show-completion bash` prints it.
+`spectrum-fast --install-completion` sets completion up for the shell it is run in, `--show-completion` prints it. For a
+named shell, in a script: `_SPECTRUM_FAST_COMPLETE=source_bash spectrum-fast` (or `source_zsh`, `source_fish`).
 """
 
 
