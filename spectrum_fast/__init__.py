@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from spectrum_fast.selection.scan_result import Scan, load_scan
     from spectrum_fast.spectra.lowrank import svd_lowrank
     from spectrum_fast.spectra.record import Spectrum
+    from spectrum_fast.training.rescan import RescanCallback
 
 _HOMES = {
+    "RescanCallback": "spectrum_fast.training.rescan",
     "Scan": "spectrum_fast.selection.scan_result",
     "Selection": "spectrum_fast.selection.records",
     "Spectrum": "spectrum_fast.spectra.record",
@@ -37,6 +39,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "RescanCallback",
     "Scan",
     "Selection",
     "Spectrum",

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from spectrum_fast.cli import check, compare, doctor, laser, plan, scan, scans, select, train
+from spectrum_fast.cli import check, compare, doctor, eval, laser, plan, scan, scans, select, train
 from spectrum_fast.cli.consoles import say
 from spectrum_fast.cli.interrupts import exit_code
 from spectrum_fast.errors import SpectrumFastError
@@ -67,6 +67,7 @@ app.command(help=compare.HELP, short_help="Compare two scans.")(compare.compare)
 app.command(help=check.HELP, short_help="Show what each reader would train.")(check.check)
 app.add_typer(scans.app, name="scans", short_help="A library of scans: list, get, add.")
 app.command(help=train.HELP, short_help="Train the selected modules.")(train.train)
+app.command(name="eval", help=eval.HELP, short_help="Evaluate a run on benchmarks.")(eval.evaluate)
 app.command(help=laser.HELP, short_help="Replace matrices by low-rank ones.")(laser.laser)
 app.command(help=plan.HELP, short_help="Predict the memory of a training run.")(plan.plan)
 app.command(help=doctor.HELP, short_help="Show what this machine offers.")(doctor.doctor)
