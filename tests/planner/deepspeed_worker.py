@@ -15,6 +15,9 @@ import deepspeed
 import torch
 import transformers
 
+from spectrum_fast.errors import UsageError
+from spectrum_fast.training.reselect import require_changeable
+
 TRAINED = ("embed_tokens", "layers.1.", "layers.2.mlp.down_proj", "layers.3.input_layernorm")
 THRESHOLD = 2000
 
@@ -40,10 +43,15 @@ def measure(folder: str, stage: int, dtype: torch.dtype) -> dict[str, int]:
         },
     }
     engine, *_ = deepspeed.initialize(model=model, optimizer=torch.optim.AdamW(groups), config=config)
+    try:
+        require_changeable(engine.optimizer, processes=1)
+        refused = 0
+    except UsageError:
+        refused = 1
     tokens = torch.arange(32)[None]
     loss = engine(input_ids=tokens, labels=tokens).loss
     engine.backward(loss)
-    found = {"gradients": gradient_bytes(engine.optimizer, stage)}
+    found = {"gradients": gradient_bytes(engine.optimizer, stage), "reselection_refused": refused}
     engine.step()
     optimizer = engine.optimizer
     masters = optimizer.fp32_partitioned_groups_flat if stage == 3 else optimizer.single_partition_of_fp32_groups
