@@ -9,7 +9,7 @@ from spectrum_fast.errors import UsageError
 from spectrum_fast.files import read_text
 
 
-def resolve_tasks(tasks: Sequence[str]) -> tuple[list[str], list[str]]:
+def resolve_tasks(tasks: Sequence[str]) -> tuple[list[str], list[str | Path]]:
     """Turn what a person names into task names and folders that describe them.
 
     Args:
@@ -22,16 +22,16 @@ def resolve_tasks(tasks: Sequence[str]) -> tuple[list[str], list[str]]:
         UsageError: a file is missing, is not YAML, or names no task.
     """
     names: list[str] = []
-    folders: list[str] = []
+    folders: set[str] = set()
     for task in tasks:
         if not task.endswith((".yaml", ".yml")):
             names.append(task)
             continue
         names.append(_name_in(Path(task)))
-        folders.append(str(Path(task).resolve().parent))
+        folders.add(str(Path(task).resolve().parent))
     if len(set(names)) != len(names):
         raise UsageError(f"each task once: found {', '.join(names)}")
-    return names, sorted(set(folders))
+    return names, sorted(folders)
 
 
 def _name_in(path: Path) -> str:
