@@ -13,7 +13,18 @@ import pytest
 
 import spectrum_fast as sf
 
-HEAVY = ("triton", "transformers", "deepspeed", "peft", "matplotlib", "accelerate", "trl", "datasets", "plotly")
+HEAVY = (
+    "triton",
+    "transformers",
+    "deepspeed",
+    "peft",
+    "matplotlib",
+    "accelerate",
+    "trl",
+    "datasets",
+    "plotly",
+    "obstore",
+)
 
 
 def module_names() -> list[str]:

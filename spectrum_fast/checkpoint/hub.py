@@ -30,6 +30,35 @@ def parse_hub_id(text: str) -> tuple[str, str] | None:
     return match.group(1), match.group(2) or "main"
 
 
+def list_repository(repository: str, revision: str) -> tuple[str, tuple[str, ...]]:
+    """Ask the hub for the commit behind a revision and the names of the files in it, those in folders left out.
+
+    Raises:
+        CheckpointError: not reachable, no such repository or revision, or no access.
+    """
+    from huggingface_hub import HfApi, constants, errors
+
+    shown = f"hub id {repository!r} (revision {revision!r})"
+    if constants.HF_HUB_OFFLINE:
+        raise CheckpointError(
+            f"{shown}: HF_HUB_OFFLINE is set, but reading without storing needs a connection; unset it, or leave out "
+            "--no-store to read the cache"
+        )
+    try:
+        info = HfApi().model_info(repository, revision=revision)
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        raise _unknown(shown, error) from error
+    # The HTTP library's errors have no base in common.
+    except Exception as error:
+        raise CheckpointError(
+            f"{shown}: the hub cannot be reached ({_first_line(error)}); check the connection, or leave out --no-store "
+            "to read the cache"
+        ) from error
+    if info.sha is None:
+        raise CheckpointError(f"{shown}: the hub names no commit for it; give a commit as org/name@commit")
+    return info.sha, tuple(entry.rfilename for entry in info.siblings or [] if "/" not in entry.rfilename)
+
+
 def fetch_snapshot(repository: str, revision: str) -> Path:
     """Give the local folder of a repository's snapshot, downloading what is missing where the hub can be reached.
 
@@ -56,10 +85,7 @@ def fetch_snapshot(repository: str, revision: str) -> Path:
         except CheckpointError:
             raise
         except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-            raise CheckpointError(
-                f"{shown}: the hub does not know it or does not let you see it ({_first_line(error)}); check the "
-                "spelling, accept the model's licence on its page, or log in with `hf auth login`"
-            ) from error
+            raise _unknown(shown, error) from error
         # The HTTP library's errors have no base in common; whatever it was, the cache is tried and else we raise.
         except Exception as error:  # noqa: BLE001
             problem = f"the hub cannot be reached ({_first_line(error)})"
@@ -86,6 +112,13 @@ def _download(repository: str, revision: str) -> Path:
         wanted = [layout.index, *sorted(set(read_index(Path(index)).values()))]
     patterns = [re.sub(r"([*?\[])", r"[\1]", name) for name in [*wanted, "config.json"]]
     return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+
+
+def _unknown(shown: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{shown}: the hub does not know it or does not let you see it ({_first_line(error)}); check the spelling, "
+        "accept the model's licence on its page, or log in with `hf auth login`"
+    )
 
 
 def _first_line(error: Exception) -> str:

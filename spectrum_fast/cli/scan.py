@@ -27,7 +27,8 @@ _SHOWN = 20
 
 def scan(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Checkpoint folder, .safetensors file, or hub id org/name.")
+        str,
+        typer.Argument(metavar="MODEL", help="Folder, .safetensors file, hub id org/name, https://, s3:// or gs://."),
     ],
     out_file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Scan file to write (JSON).")] = None,
     method: Annotated[str, typer.Option(metavar="NAME", help="auto, band or svd.")] = "auto",
@@ -54,6 +55,9 @@ def scan(
         float, typer.Option(metavar="P", help="Share of each type to be taken; cuts in doubt are refined.")
     ] = 25.0,
     threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads.")] = None,
+    no_store: Annotated[
+        bool, typer.Option("--no-store", help="Read a hub id over the network, keep none of its files.")
+    ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an interrupted scan left.")] = False,
     no_journal: Annotated[
         bool, typer.Option("--no-journal", help="Keep none: an interrupted scan begins anew.")
@@ -89,6 +93,7 @@ def scan(
         split_fused=split_fused,
         threads=threads,
         top_percent=top_percent,
+        no_store=no_store,
     )
     rank = find_rank()
     run = LongScan(model, options, out=out_file, keep_journal=not no_journal, restart=restart, rank=rank)

@@ -43,6 +43,7 @@ class ScanOptions:
     split_fused: bool = False
     threads: int | None = None
     top_percent: float | None = 25.0
+    no_store: bool = False
 
     def __post_init__(self) -> None:
         find_criterion(self.criterion)

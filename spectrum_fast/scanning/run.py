@@ -43,6 +43,7 @@ def scan(
     split_fused: bool = False,
     threads: int | None = None,
     top_percent: float | None = 25.0,
+    no_store: bool = False,
     out: str | os.PathLike[str] | None = None,
     journal: str | os.PathLike[str] | None = None,
     restart: bool = False,
@@ -57,8 +58,9 @@ def scan(
     ends with is, byte for byte, that of a scan that was never interrupted.
 
     Args:
-        source: a checkpoint directory, one ``.safetensors`` file, or a hub id ``org/name``; or a live
-            ``torch.nn.Module``, scanned in place and left as it is (:mod:`spectrum_fast.scanning.live`).
+        source: a checkpoint directory, one ``.safetensors`` file, a hub id ``org/name``, or a folder or file behind
+            ``https://``, ``s3://`` or ``gs://``; or a live ``torch.nn.Module``, scanned in place and left as it is
+            (:mod:`spectrum_fast.scanning.live`).
         criterion: ``spectrum`` (the published rule) or ``mp``.
         method: ``auto``, ``band`` or ``svd``; see :func:`spectrum_fast.spectrum`.
         precision: ``auto``, ``float32`` or ``float64``.
@@ -73,6 +75,7 @@ def scan(
         top_percent: share of each module type that is going to be selected. Where two scores at that cut are nearer
             than their error bounds, both are computed again in float64 (method and precision ``auto`` only;
             ``provenance`` names them as ``refined``). None, and a live model, leave every cut as it is.
+        no_store: read a hub id over the network, range by range, and keep none of its files.
         out: scan file to write when all is done. Until then finished modules are kept in a journal beside it,
             ``.NAME.journal``, which is deleted once the scan file is written. A live model keeps none: it changes.
         journal: the journal's path, to keep it elsewhere; without ``out`` it stays, complete, and is yours to delete.
@@ -104,6 +107,7 @@ def scan(
         split_fused=split_fused,
         threads=threads,
         top_percent=top_percent,
+        no_store=no_store,
     )
     if isinstance(source, nn.Module):
         if journal is not None or restart:
@@ -159,7 +163,7 @@ def run_scan(
 
 def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple[Checkpoint, ScanPlan]:
     """Open a checkpoint and decide what of it is scored."""
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_checkpoint(source, no_store=options.no_store)
     plan = plan_scan(
         checkpoint,
         include=options.include,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,19 @@ class RemoteFile:
     url: str = field(repr=False)
 
     @property
+    def scheme(self) -> str:
+        """``http``, ``https``, ``s3``, ``gs``, or ``hf`` for ``hf://org/name@commit/file``."""
+        return self.url.partition("://")[0]
+
+    @property
     def shown(self) -> str:
         """The address for people.
 
         >>> RemoteFile("https://me:secret@host:8443/dir/m.safetensors?sig=abc").shown
         'https://host:8443/dir/m.safetensors'
         """
+        if not self.scheme.startswith("http"):
+            return self.url
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
@@ -38,7 +45,8 @@ class RemoteFile:
         >>> RemoteFile("s3://bucket/some/model-00001-of-00002.safetensors").name
         'model-00001-of-00002.safetensors'
         """
-        return unquote(urlsplit(self.url).path.rpartition("/")[2])
+        last = self.shown.rpartition("/")[2]
+        return unquote(last) if self.scheme.startswith("http") else last
 
     @property
     def parent(self) -> str:
@@ -49,8 +57,34 @@ class RemoteFile:
         """
         return self.shown.rpartition("/")[0]
 
+    def sibling(self, name: str) -> RemoteFile:
+        """Address of another file in the same folder; the query, which may be a signature of the folder, is kept.
+
+        >>> RemoteFile("https://host/dir/?sig=abc").sibling("a b%.safetensors").url
+        'https://host/dir/a%20b%25.safetensors?sig=abc'
+        """
+        if not self.scheme.startswith("http"):
+            return RemoteFile(f"{self.url.rpartition('/')[0]}/{name}")
+        parts = urlsplit(self.url)
+        path = f"{parts.path.rpartition('/')[0]}/{quote(name, safe='')}"
+        return RemoteFile(urlunsplit((parts.scheme, parts.netloc, path, parts.query, "")))
+
+    def as_folder(self) -> RemoteFile:
+        """The same address with a slash at the end of its path, so that its siblings are the files in it.
+
+        >>> RemoteFile("https://host/dir?sig=abc").as_folder().url, RemoteFile("s3://bucket").as_folder().url
+        ('https://host/dir/?sig=abc', 's3://bucket/')
+        """
+        if not self.scheme.startswith("http"):
+            return RemoteFile(self.url.rstrip("/") + "/")
+        parts = urlsplit(self.url)
+        return RemoteFile(urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + "/", parts.query, "")))
+
     def __str__(self) -> str:
         return self.shown
+
+    def __repr__(self) -> str:
+        return f"RemoteFile({self.shown!r})"
 
 
 Address: TypeAlias = Path | RemoteFile

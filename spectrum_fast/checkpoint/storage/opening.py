@@ -5,7 +5,6 @@ from __future__ import annotations
 from spectrum_fast.checkpoint.storage.address import Address, RemoteFile
 from spectrum_fast.checkpoint.storage.local import LocalFile
 from spectrum_fast.checkpoint.storage.stored_file import StoredFile
-from spectrum_fast.errors import CheckpointError
 
 
 def open_stored_file(address: Address) -> StoredFile:
@@ -15,8 +14,12 @@ def open_stored_file(address: Address) -> StoredFile:
         address: a path, or the address of a remote file.
 
     Raises:
-        CheckpointError: the file is missing, not readable or not a regular file.
+        CheckpointError: the file is missing, not readable or not a regular file; a server does not answer, or not by
+            ranges.
+        BackendUnavailableError: a remote file, and obstore is not installed.
     """
     if isinstance(address, RemoteFile):
-        raise CheckpointError(f"{address}: remote files are not read by this version; copy the checkpoint here")
+        from spectrum_fast.checkpoint.storage.remote_file import RemoteStoredFile
+
+        return RemoteStoredFile(address)
     return LocalFile(address)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spectrum_fast.checkpoint.storage.address import Address
+from spectrum_fast.checkpoint.storage.address import Address, RemoteFile
 from spectrum_fast.checkpoint.storage.opening import open_stored_file
 from spectrum_fast.checkpoint.storage.stored_file import StoredFile
 from spectrum_fast.errors import CheckpointError
@@ -32,6 +32,10 @@ def read_small_file(address: Address, limit_bytes: int) -> bytes:
     Raises:
         CheckpointError: the file is too large, cannot be read or is not a regular file.
     """
+    if isinstance(address, RemoteFile):
+        from spectrum_fast.checkpoint.storage.remote_file import fetch_small_file
+
+        return fetch_small_file(address, limit_bytes)
     file = open_stored_file(address)
     try:
         if file.size_bytes > limit_bytes:

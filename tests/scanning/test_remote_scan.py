@@ -1,0 +1,197 @@
+"""A scan over a network finds what the scan of the same files on disk finds, however often the network breaks."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import spectrum_fast as sf
+from bench.make_checkpoint import write_checkpoint
+from spectrum_fast.checkpoint import open_checkpoint
+from spectrum_fast.checkpoint.storage.remote_file import OPENING_BYTES
+from spectrum_fast.errors import CheckpointError
+from spectrum_fast.scanning import ScanProgress
+
+from file_server import Fault, FileServer, Request, forward_to
+from hub_server import TOKEN, serve_hub
+from s3_server import SECRET, serve_s3, use_s3
+
+pytest.importorskip("obstore")
+
+SPECIAL = {
+    "copy.q_proj.weight": torch.ones(40, 50),
+    "broken.q_proj.weight": torch.full((30, 20), float("nan")),
+    "codes.q_proj.weight": torch.ones(30, 20, dtype=torch.int64),
+    "norm.weight": torch.ones(30),
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama in shards with an index, one more of them with a copy, a failure, a refusal and a vector."""
+    folder = tmp_path_factory.mktemp("remote") / "tiny"
+    write_checkpoint(folder, like="llama-3-8b", layers=2, scale=16, shard_gib=0.001, embeddings=False)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    special = {**SPECIAL, "original.q_proj.weight": SPECIAL["copy.q_proj.weight"].clone()}
+    save_file(special, folder / "special.safetensors")
+    index["weight_map"] |= dict.fromkeys(special, "special.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local(model: Path) -> sf.Scan:
+    scan = sf.scan(model)
+    assert len(scan.modules) == 15
+    assert {failure.kind for failure in scan.failures} == {"values", "unsupported"}
+    assert scan.ties == {"original.q_proj": "copy.q_proj"}
+    return scan
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECTRUM_FAST_REMOTE_PART_MIB", "0.05")
+    monkeypatch.setenv("SPECTRUM_FAST_REMOTE_DELAY_SECONDS", "0.02")
+    monkeypatch.setenv("SPECTRUM_FAST_REMOTE_STALL_SECONDS", "0.5")
+    monkeypatch.setenv("SPECTRUM_FAST_REMOTE_ATTEMPTS", "20")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+
+
+def regular_faults(kinds: list[Fault], every: int) -> tuple[Callable[[Request], Fault | None], list[str]]:
+    """Spoil every so-manieth answer, with one kind of fault after the other, at changing places of the body."""
+    count = itertools.count(1)
+    spent: list[str] = []
+
+    def choose(_: Request) -> Fault | None:
+        number = next(count)
+        if number % every:
+            return None
+        fault = replace(kinds[len(spent) % len(kinds)], after=number * 7919 % 25_000)
+        spent.append(fault.kind)
+        return fault
+
+    return choose, spent
+
+
+FAULTS = [
+    Fault("reset"),
+    Fault("short"),
+    Fault("stall"),
+    Fault("hang"),
+    Fault("drop"),
+    Fault("status", status=503),
+    Fault("status", status=429),
+    Fault("status", status=500),
+]
+
+
+def assert_same(remote: sf.Scan, local: sf.Scan) -> None:
+    assert remote.modules == local.modules
+    assert remote.ties == local.ties
+    assert remote.skipped == local.skipped
+    assert [(f.name, f.kind, f.shape, f.dtype) for f in remote.failures] == [
+        (f.name, f.kind, f.shape, f.dtype) for f in local.failures
+    ]
+    assert remote.provenance["fingerprint"] == local.provenance["fingerprint"]
+    assert remote.provenance["bytes_read"] == local.provenance["bytes_read"]
+
+
+def test_a_web_folder_under_faults(model, local, tmp_path):
+    with FileServer({f"/m/{path.name}": path.read_bytes() for path in model.iterdir()}) as server:
+        assert_same(sf.scan(f"{server.url}/m"), local)
+        extra = [Fault("less"), Fault("misplaced")]
+        server.choose, spent = regular_faults(FAULTS + extra, 3)
+        remote = sf.scan(f"http://me:{SECRET}@127.0.0.1:{server.port}/m/?signature={SECRET}")
+    assert_same(remote, local)
+    assert len(spent) > 20
+    assert len(set(spent)) == 8
+    remote.save(tmp_path / "scan.json")
+    text = (tmp_path / "scan.json").read_text()
+    assert f"http://127.0.0.1:{server.port}/m/" in text
+    assert SECRET not in text
+
+
+def test_a_bucket_under_faults(model, local, monkeypatch, tmp_path):
+    with serve_s3() as endpoint, FileServer(answer=forward_to(endpoint)) as server:
+        bucket = use_s3(endpoint, monkeypatch).Bucket("models")
+        bucket.create()
+        for path in model.iterdir():
+            bucket.upload_file(str(path), f"org/tiny/{path.name}")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        server.choose, spent = regular_faults(FAULTS, 4)
+        remote = sf.scan("s3://models/org/tiny")
+    assert_same(remote, local)
+    assert len(spent) > 10
+    assert len(set(spent)) == 6
+    remote.save(tmp_path / "scan.json")
+    assert SECRET not in (tmp_path / "scan.json").read_text()
+
+
+def test_the_command_reads_the_hub_without_storing(model, local, tmp_path):
+    with serve_hub({path.name: path.read_bytes() for path in model.iterdir()}) as hub:
+        hub.network.choose, spent = regular_faults(FAULTS, 3)
+        arguments = ["scan", "org/name", "--no-store", "--out", str(tmp_path / "scan.json")]
+        done = subprocess.run(
+            [sys.executable, "-m", "spectrum_fast", *arguments],
+            env=hub.environment(tmp_path / "home"),
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 1, done.stderr  # the two failures of the model
+    assert spent
+    assert_same(sf.load_scan(tmp_path / "scan.json"), local)
+    assert TOKEN not in done.stdout + done.stderr + (tmp_path / "scan.json").read_text()
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_server_that_stays_down_ends_the_command_with_one_line_and_loses_nothing(model, local, monkeypatch, tmp_path):
+    out = tmp_path / "scan.json"
+    monkeypatch.setenv("SPECTRUM_FAST_REMOTE_ATTEMPTS", "3")
+    with FileServer({f"/m/{path.name}": path.read_bytes() for path in model.iterdir()}) as server:
+        opened = open_checkpoint(f"{server.url}/m")
+        late = max((ref for ref in opened.tensors if ref.begin > OPENING_BYTES), key=lambda ref: ref.nbytes)
+        server.choose = lambda request: (
+            Fault("status", status=503)
+            if request.path.endswith(late.file.name)
+            and request.range
+            and request.range[0] >= late.begin
+            and request.range[1] - request.range[0] > 4096  # blocks that are compared come through
+            else None
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "spectrum_fast", "scan", f"{server.url}/m", "--out", str(out)],
+            capture_output=True,
+            text=True,
+        )
+        assert not out.exists()
+        server.choose = lambda _: None
+        steps: list[int] = []
+        resumed = sf.scan(f"{server.url}/m", out=out, progress=lambda step: steps.append(step.done))
+    assert done.returncode == 2
+    words = "".join(done.stderr.split())
+    for part in ("error:", late.name, late.file.name, "3attempts", "503ServiceUnavailable", "copythecheckpointhere"):
+        assert part in words, part
+    assert 0 < steps[0] < steps[-1]
+    assert_same(resumed, local)
+    assert_same(sf.load_scan(out), local)
+
+
+def test_a_file_replaced_during_a_scan_is_refused(model):
+    with FileServer({f"/m/{path.name}": path.read_bytes() for path in model.iterdir()}) as server:
+        shard = "/m/special.safetensors"
+
+        def replace_it(progress: ScanProgress) -> None:
+            if progress.done == 1:
+                server.objects[shard] = bytes(len(server.objects[shard]))
+
+        with pytest.raises(CheckpointError, match=r"special\.safetensors.*replaced"):
+            sf.scan(f"{server.url}/m", progress=replace_it)
