@@ -6,6 +6,7 @@ Types follow the published Spectrum results: everything after the first numeric 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Literal
 
 Role = Literal["embedding", "head", "other"]
@@ -110,6 +111,19 @@ def layer_index(name: str) -> int | None:
     """
     for part in name.split("."):
         if _is_number(part):
+            return int(part)
+    return None
+
+
+def expert_index(name: str) -> int | None:
+    """The index of an expert in a name, where :func:`merged_experts_type` writes ``*``, or None.
+
+    >>> expert_index("model.layers.12.mlp.experts.3.up_proj"), expert_index("model.layers.12.mlp.up_proj")
+    (3, None)
+    """
+    parts = name.split(".")
+    for before, part in pairwise(parts):
+        if _is_number(part) and before.endswith("experts"):
             return int(part)
     return None
 

@@ -13,6 +13,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 _NODES = 20001
 
@@ -53,3 +54,34 @@ def noise_scale(median_singular_value: float, n_min: int, n_max: int) -> float:
 def upper_edge(sigma: float, n_min: int, n_max: int) -> float:
     """Largest singular value of noise in the limit: ``sigma (sqrt(n_min) + sqrt(n_max))``."""
     return sigma * (math.sqrt(n_min) + math.sqrt(n_max))
+
+
+def singular_value_density(
+    values: npt.NDArray[np.float64], sigma: float, n_min: int, n_max: int
+) -> npt.NDArray[np.float64]:
+    """Density of the singular values ``s`` of noise; its integral over all ``s`` is 1.
+
+    ``f(s) = sqrt((s^2 - s_-^2)(s_+^2 - s^2)) / (pi sigma^2 n_min s)`` between the edges
+    ``s_-+ = sigma (sqrt(n_max) -+ sqrt(n_min))``, and 0 outside: the law of ``x = s^2 / (n_max sigma^2)`` by change of
+    variable.
+
+    Args:
+        values: where to evaluate it.
+        sigma: standard deviation of the entries.
+        n_min: short side of the matrix.
+        n_max: long side.
+
+    >>> round(float(singular_value_density(np.array([1.0]), 1.0, 1, 1)[0]), 4)  # quarter circle of radius 2
+    0.5513
+    """
+    if sigma <= 0:
+        return np.zeros_like(values)
+    low = sigma * (math.sqrt(n_max) - math.sqrt(n_min))
+    high = sigma * (math.sqrt(n_max) + math.sqrt(n_min))
+    squares = values * values
+    inside = np.maximum((squares - low * low) * (high * high - squares), 0.0)
+    positive = np.where(values > 0, values, 1.0)
+    density = np.sqrt(inside) / (math.pi * sigma * sigma * n_min * positive)
+    if n_min == n_max:  # at zero the quotient is 0/0 with limit
+        density = np.where(values == 0, high / (math.pi * sigma * sigma * n_min), density)
+    return density

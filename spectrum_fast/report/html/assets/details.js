@@ -1,0 +1,89 @@
+// What is said in words and figures: heading, outside modules, one module's numbers, provenance, failures.
+
+function facts(pairs) {
+  return element("dl", { class: "facts" }, ...pairs.filter(([, value]) => value !== null && value !== undefined && value !== "")
+    .flatMap(([key, value]) => [element("dt", {}, key), element("dd", {}, typeof value === "string" ? value : String(value))]));
+}
+
+/** Line under the model's name. */
+function scanLine(scan) {
+  const words = [plural(scan.competing, "module"), `criterion ${scan.criterion}`];
+  if (scan.published) words.push("published result: scores only");
+  if (scan.failures.length) words.push(`${plural(scan.failures.length, "tensor")} without a score`);
+  const created = scan.provenance.created;
+  if (typeof created === "string") words.push(created.slice(0, 10));
+  return words.join(" · ");
+}
+
+/** Modules outside numbered layers, as buttons. */
+function outsideButtons(scan, selection, onPick) {
+  const most = 40;
+  const buttons = scan.outside.slice(0, most).map((index) =>
+    element("button", { type: "button", class: `chip state-${selection.state[index]}`, title: visible(scan.name[index]).slice(0, 300), onclick: () => onPick(index) },
+      element("bdi", {}, shorten(scan.name[index], 40)), " ", element("b", {}, scoreText(scan, index)), selection.state[index] === 2 ? " always" : ""));
+  if (scan.outside.length > most) buttons.push(element("span", { class: "muted" }, `and ${count(scan.outside.length - most)} more in the table`));
+  return buttons.length ? [element("span", { class: "muted" }, "outside layers"), ...buttons] : [];
+}
+
+/** All numbers of one module. */
+function moduleFacts(scan, selection, index) {
+  const total = scan.n_signal[index] === null ? null : scan.n_signal[index] + scan.n_noise[index];
+  const bound = scan.error_bound[index];
+  return facts([
+    ["SNR", scoreText(scan, index) + (bound !== null && scan.snr[index] !== null ? ` (± ${number(100 * bound, 2)} %)` : "")],
+    ["rank", selection.rank[index] ? `${count(selection.rank[index])} of ${count(selection.groupSize[index])}` : null],
+    ["selection", ["left out", "selected", "trained always"][selection.state[index]]],
+    ["type", visible(scan.types[scan.type[index]])],
+    ["shape", scan.shapes[scan.shape[index]] === null ? "not in the file" : shapeText(scan, index)],
+    ["stored as", scan.dtypes[scan.dtype[index]]],
+    ["largest value", scan.s_max[index] === null ? null : number(scan.s_max[index])],
+    ["median value", scan.q50[index] === null ? null : number(scan.q50[index])],
+    ["Spectrum threshold", scan.threshold_spectrum[index] === null ? null : number(scan.threshold_spectrum[index])],
+    ["Marchenko–Pastur edge", scan.threshold_mp[index] === null ? null : number(scan.threshold_mp[index])],
+    ["above / at or below", total === null ? null : `${count(scan.n_signal[index])} / ${count(scan.n_noise[index])}`],
+    ["sum above / below", scan.signal_sum[index] === null ? null : `${number(scan.signal_sum[index])} / ${number(scan.noise_sum[index])}`],
+    ["method", scan.methods[scan.method[index]]],
+    ["note", visible(scan.notes[scan.note[index]] ?? "")],
+  ]);
+}
+
+const SECONDS = /_seconds$/;
+
+/** How the scan was made; what the file does not say is not listed. */
+function provenanceFacts(scan) {
+  const shown = [["model", visible(scan.model)], ["criterion", scan.criterion]];
+  for (const [key, value] of Object.entries(scan.provenance)) {
+    if (SECONDS.test(key) || value === null || value === "" || (Array.isArray(value) && !value.length)) continue;
+    const text = typeof value === "object" ? JSON.stringify(value) : String(value);
+    shown.push([visible(key.replace(/_/g, " ")).slice(0, 60), key === "bytes_read" ? bytesText(Number(value)) : visible(text).slice(0, 400)]);
+  }
+  if (scan.ties.length) shown.push(["equal tensors", scan.ties.slice(0, 5).map(([copy, original]) => `${shorten(copy, 60)} = ${shorten(original, 60)}`).join("; ") + (scan.ties.length > 5 ? `; and ${count(scan.ties.length - 5)} more` : "")]);
+  if (scan.skipped.length) shown.push(["not scored", scan.skipped.slice(0, 8).map(([reason, n]) => `${count(n)} × ${shorten(reason, 80)}`).join("; ")]);
+  return facts(shown);
+}
+
+function timingFigure(scan, colours, width) {
+  const names = [["elapsed_seconds", "in all"], ["compute_seconds", "computing"], ["read_seconds", "reading"]];
+  const known = names.filter(([key]) => typeof scan.provenance[key] === "number");
+  if (!known.length) return "The scan file does not tell how long reading and computing took.";
+  const values = known.map(([key]) => scan.provenance[key]);
+  const data = [{ type: "bar", orientation: "h", x: values, y: known.map((_, place) => place), marker: { color: known.map(([key]) => (key === "elapsed_seconds" ? colours.noise : colours.signal)) },
+    text: values.map((value) => `${number(value)} s`), textposition: "auto", hoverinfo: "none", cliponaxis: false }];
+  const layout = baseLayout(colours, { bargap: 0.35, margin: { l: 8, r: 46, t: 4, b: 8 }, dragmode: false,
+    xaxis: axis(colours, { title: { text: "seconds", standoff: 4 }, rangemode: "tozero", fixedrange: true }),
+    yaxis: axis(colours, { tickvals: known.map((_, place) => place), ticktext: known.map(([, text]) => text), showgrid: false, ticks: "", fixedrange: true, tickfont: { color: colours.ink } }) });
+  const bytes = scan.provenance.bytes_read;
+  const rate = typeof bytes === "number" && scan.provenance.elapsed_seconds > 0 ? ` ${bytesText(bytes)} in all, ${bytesText(bytes / scan.provenance.elapsed_seconds)} a second.` : "";
+  return { data, layout, height: 60 + 34 * known.length, note: `Reading runs ahead of computing, so the parts may overlap.${rate}` };
+}
+
+function failureList(scan) {
+  const most = 200;
+  if (!scan.failures.length) return null;
+  return element("section", { class: "panel", id: "failures" },
+    element("div", { class: "panel-head" }, element("div", { class: "panel-title" }, element("h2", {}, `${plural(scan.failures.length, "tensor")} without a score`),
+      element("p", { class: "lead" }, "They take no part in any selection shown here. spectrum-fast select refuses this scan unless told --allow-incomplete."))),
+    element("ul", { class: "failures" }, ...scan.failures.slice(0, most).map((failure) =>
+      element("li", {}, element("bdi", { class: "name" }, shorten(failure.name, 200)), element("span", { class: "muted" }, ` ${visible(failure.kind)}: ${shorten(failure.message, 500)}`)))),
+    scan.failures.length > most ? element("p", { class: "note" }, `and ${count(scan.failures.length - most)} more`) : null);
+}
