@@ -13,7 +13,20 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from spectrum_fast.cli import check, compare, doctor, eval, laser, plan, scan, scans, select, train
+from spectrum_fast.cli import (
+    check,
+    compare,
+    doctor,
+    eval,
+    laser,
+    plan,
+    report,
+    scan,
+    scans,
+    select,
+    show,
+    train,
+)
 from spectrum_fast.cli.consoles import say
 from spectrum_fast.cli.interrupts import exit_code
 from spectrum_fast.errors import SpectrumFastError
@@ -66,6 +79,8 @@ app.command(help=select.HELP)(select.select)
 app.command(help=compare.HELP, short_help="Compare two scans.")(compare.compare)
 app.command(help=check.HELP, short_help="Show what each reader would train.")(check.check)
 app.add_typer(scans.app, name="scans", short_help="A library of scans: list, get, add.")
+app.command(help=show.HELP, short_help="Draw one module's spectrum.")(show.show)
+app.command(help=report.HELP, short_help="Write an HTML report.")(report.report)
 app.command(help=train.HELP, short_help="Train the selected modules.")(train.train)
 app.command(name="eval", help=eval.HELP, short_help="Evaluate a run on benchmarks.")(eval.evaluate)
 app.command(help=laser.HELP, short_help="Replace matrices by low-rank ones.")(laser.laser)

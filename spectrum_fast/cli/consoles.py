@@ -23,7 +23,8 @@ def show(renderable: RenderableType) -> None:
     text = capture.get()
     if not out.is_terminal:
         text = "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
-    sys.stdout.write(text)
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
 
 

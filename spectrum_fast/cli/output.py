@@ -10,12 +10,13 @@ from spectrum_fast.errors import ScanFileError, UsageError
 from spectrum_fast.selection.scan_result import Scan
 
 
-def require_writable(path: Path, option: str) -> None:
+def require_writable(path: Path, option: str, kind: str = "a JSON file") -> None:
     """Find out before a long scan whether its file can be written at the end.
 
     Args:
         path: the file to write; may exist.
         option: how the user named it, for messages.
+        kind: what will be written, for messages.
 
     Raises:
         UsageError: it is a folder, a checkpoint's file, or its folder is missing or not writable.
@@ -24,7 +25,7 @@ def require_writable(path: Path, option: str) -> None:
     if target.is_dir():
         raise UsageError(f"{option} {path}: expected a file to write, found a folder; name a file inside it")
     if target.suffix == ".safetensors":
-        raise UsageError(f"{option} {path}: expected a JSON file to write, found the name of a checkpoint's file")
+        raise UsageError(f"{option} {path}: expected {kind} to write, found the name of a checkpoint's file")
     if target.exists() and not target.is_file():
         return  # a pipe or a device such as /dev/stdout is opened when it is written
     if not target.parent.is_dir():

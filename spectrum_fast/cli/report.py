@@ -32,9 +32,7 @@ def report(
 
     for scan in scans:
         if output.exists() and scan.exists() and output.samefile(scan):
-            raise UsageError(
-                f"--output {output}: expected another file than a scan that is read; choose another name"
-            )
+            raise UsageError(f"--output {output}: expected another file than a scan that is read; choose another name")
     require_writable(output, "--output", kind="an HTML file")
     write_report(
         [load_scan(scan) for scan in scans], output, top_percent=top_percent, files=[str(scan) for scan in scans]

@@ -73,6 +73,7 @@ def scan(
     from spectrum_fast.cli.output import require_writable
     from spectrum_fast.report.json_progress import open_json_meter
     from spectrum_fast.report.progress import ScanMeter
+    from spectrum_fast.report.scan_map import scan_map
     from spectrum_fast.report.table import scan_table
     from spectrum_fast.scanning.options import ScanOptions
     from spectrum_fast.scanning.ranks import find_rank
@@ -122,6 +123,9 @@ def scan(
             if not quiet:
                 selection = result.select(top_percent, allow_incomplete=True) if result.modules else None
                 show(scan_table(result, selection, wide=out.width >= WIDE_COLUMNS))
+                overview = scan_map(result, selection)
+                if overview is not None:
+                    show(overview)
     if result.failures and not (rank is not None and rank.restarts):
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spectrum_fast.checkpoint.naming import merged_experts_type
-from spectrum_fast.report.layout import add_row, plain_table, shorten_list
+from spectrum_fast.report.layout import add_row, plain_table, printable, shorten_list
 from spectrum_fast.scoring.fused import competing_modules
 from spectrum_fast.scoring.records import ModuleScore, ScanRecord
 from spectrum_fast.selection.ranking import rank_modules
@@ -30,10 +30,10 @@ def scan_table(scan: ScanRecord, selection: Selection | None = None, *, wide: bo
         selection: made from it; ``taken`` says how many it takes of how many.
         wide: name the best module of each type; needs about 120 columns.
     """
-    parts: list[RenderableType] = [Text(_title(scan, selection)), Text("")]
+    parts: list[RenderableType] = [Text(printable(_title(scan, selection))), Text("")]
     if scan.modules:
         parts += [_score_table(scan, selection, wide), Text("")]
-    return Group(*parts, *(Text(line) for line in _remarks(scan, selection)))
+    return Group(*parts, *(Text(printable(line)) for line in _remarks(scan, selection)))
 
 
 def format_score(module: ModuleScore) -> str:

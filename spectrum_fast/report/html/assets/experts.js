@@ -22,6 +22,7 @@ function expertsFigure(scan, selection, row, colours, width) {
   for (const [layer, indices] of row.cells) {
     for (const index of indices) {
       const expert = scan.expert[index];
+      if (expert < 0) continue;
       values[expert][layer - first] = scan.snr[index];
       text[expert][layer - first] = moduleText(scan, selection, index);
       chosen[expert][layer - first] = selection.state[index] > 0;

@@ -32,8 +32,14 @@ function createFigure({ id, title, lead = "", controls = [], build, onClick = nu
   }
 
   let listening = false;
+  let lastWidth = 0;
   function draw() {
     const width = plot.clientWidth || section.clientWidth;
+    if (width !== lastWidth) {
+      Plotly.purge(plot); // margins that suited the old width would be kept
+      listening = false;
+      lastWidth = width;
+    }
     const built = build(THEMES[themeName()], width);
     const nothing = typeof built === "string";
     plot.hidden = nothing;

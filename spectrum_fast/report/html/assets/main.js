@@ -232,7 +232,8 @@ function buildPage(payload) {
     clearTimeout(resizing);
     resizing = setTimeout(redraw, 120);
   });
-  window.spectrumReport = { app, pick, setPercent, setScan, openExperts, selection, selectedNames, noiseDensity, comparePairs, pairScans, visible };
+  // For tests, and for whoever opens the console: the page's own functions.
+  window.spectrumReport = { app, current, pick, setPercent, setScan, openExperts, selection, selectModules, selectedNames, summarise, histogramEdges, noiseDensity, pairScans, comparePairs };
   return { drawAll, drawWords };
 }
 

@@ -94,7 +94,7 @@ function noiseCurve({ mp, sides, total, end }, logarithmic, colours) {
 
 function bulkLimit({ knee, end, spectrum, mp }) {
   const reach = Math.max(knee, spectrum ?? 0, mp ?? 0) * 1.08;
-  return end <= reach * 1.35 ? end * 1.03 : reach;
+  return end <= reach * 1.35 ? Math.max(end, spectrum ?? 0, mp ?? 0) * 1.04 : reach;
 }
 
 function valuesBeyond({ edges, counts }, limit) {

@@ -66,5 +66,5 @@ function bytesText(bytes) {
 
 /** A file name that any system takes. */
 function fileName(text) {
-  return text.replace(/[^A-Za-z0-9._-]+/g, "-").slice(0, 80).replace(/^-+|-+$/g, "") || "plot";
+  return text.replace(/[^A-Za-z0-9._-]+/g, "-").slice(0, 80).replace(/-+(?=-|$)|^-+/g, "") || "plot";
 }
