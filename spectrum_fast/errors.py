@@ -46,3 +46,7 @@ class JournalError(SpectrumFastError):
 
 class RankError(SpectrumFastError):
     """The processes that share one scan cannot find each other, do not agree, or one of them stopped the scan."""
+
+
+class OutOfMemoryError(SpectrumFastError):
+    """Memory has run out; what was finished is safe."""

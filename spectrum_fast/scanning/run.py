@@ -20,6 +20,7 @@ from spectrum_fast.report.step import ScanProgress
 from spectrum_fast.scanning.journal import Journal, journal_path
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.live import plan_live, score_live
+from spectrum_fast.scanning.memory import explain_memory
 from spectrum_fast.scanning.options import ScanOptions, thread_count
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
 from spectrum_fast.scanning.refine import refine_cuts
@@ -93,6 +94,7 @@ def scan(
         BackendUnavailableError: the device was asked for by name and cannot be used.
         JournalError: the journal belongs to another scan (the checkpoint or an option changed), is in use by another
             process, or cannot be written, as on a full disk; finished modules are safe in it.
+        OutOfMemoryError: memory has run out; finished modules are safe in the journal.
         ScanFileError: ``out`` cannot be written; the journal is kept.
     """
     options = ScanOptions(
@@ -151,7 +153,7 @@ def run_scan(
     if journal is not None:
         journal.begin(options.identity(checkpoint))
     ledger = Ledger(plan, journal, progress or (lambda _: None), started)
-    with thread_count(options.threads) as threads:
+    with explain_memory(), thread_count(options.threads) as threads:
         settings = options.settings(threads)
         if live is not None:
             score_live(live, plan, make_compute(options), lambda result: ledger.record(result, settings))

@@ -15,6 +15,7 @@ from spectrum_fast.scanning.coordinator import Coordinator
 from spectrum_fast.scanning.exchange import Exchange
 from spectrum_fast.scanning.journal import Journal
 from spectrum_fast.scanning.ledger import Ledger
+from spectrum_fast.scanning.memory import explain_memory
 from spectrum_fast.scanning.messages import describe_scan, digest_scan
 from spectrum_fast.scanning.options import ScanOptions, thread_count
 from spectrum_fast.scanning.rank_work import Heart, RankWork
@@ -65,7 +66,7 @@ def lead_scan(
         ledger = Ledger(plan, journal, progress or (lambda _: None), started)
         coordinator = Coordinator(exchange.clone(), plan, ledger, scan, say=say)
         exchange.announce(description)
-        with Heart(exchange), thread_count(options.threads) as threads:
+        with Heart(exchange), explain_memory(), thread_count(options.threads) as threads:
             coordinator.start()
             settings = options.settings(threads)
             do_work(RankWork(exchange, plan.weights, scan, settings, coordinator.check), make_compute(options))
@@ -103,7 +104,7 @@ def follow_scan(exchange: Exchange, source: str | os.PathLike[str], options: Sca
                     f"expected the same scan as rank 0's, found a difference in {', '.join(differing)}; give all ranks "
                     "the same checkpoint, options and version"
                 )
-            with thread_count(options.threads) as threads:
+            with explain_memory(), thread_count(options.threads) as threads:
                 settings = options.settings(threads)
                 do_work(RankWork(exchange, plan.weights, digest_scan(description), settings), make_compute(options))
         except SpectrumFastError as error:
