@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -133,6 +134,11 @@ def forward_to(url: str) -> Callable[[Request], tuple[int, dict[str, str], bytes
     return answer
 
 
+@lru_cache(maxsize=64)
+def _etag(data: bytes) -> str:
+    return f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
@@ -199,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
         owner = self.owner
         reply: dict[str, str] = {"Accept-Ranges": "bytes", "Last-Modified": "Sat, 01 Jan 2022 00:00:00 GMT"}
         if owner.send_etag:
-            reply["ETag"] = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+            reply["ETag"] = _etag(data)
             wanted = request.headers.get("if-match")
             if wanted is not None and wanted not in ("*", reply["ETag"]):
                 return self._send(412, reply, b"", with_body)
