@@ -10,4 +10,5 @@ NB_MODULE(_native, m) {
     bind_band(m);
     bind_sturm(m);
     bind_extent(m);
+    bind_decode(m);
 }

@@ -19,6 +19,33 @@ def reduce_to_band(matrix: Tensor, band: Tensor, product: str = "auto") -> None:
 def band_kernel() -> str: ...
 def reduce_to_band_amx_model(matrix: Tensor, band: Tensor) -> None: ...
 
+# kernels/decode_bind.cpp: all operands flat and contiguous; out is written
+def decode_scaled(
+    codes: Tensor,
+    rows: int,
+    columns: int,
+    table: Tensor,
+    scales: Tensor,
+    zeros: Tensor | None,
+    block_rows: int,
+    block_columns: int,
+    out: Tensor,
+) -> None: ...
+def decode_nibbles(
+    codes: Tensor,
+    rows: int,
+    groups: int,
+    width: int,
+    stride: int,
+    table: Tensor,
+    scales: Tensor,
+    zeros: Tensor | None,
+    low_first: bool,
+    out: Tensor,
+) -> None: ...
+def decode_groups(codes: Tensor, scales: Tensor, tables: Tensor, out: Tensor) -> None: ...
+def decode_kernel() -> str: ...
+
 # kernels/sturm_bind.cpp
 def count_below(band: Tensor, shifts: Tensor, out: Tensor) -> None: ...
 def log_det(band: Tensor, shifts: Tensor, out: Tensor) -> None: ...

@@ -45,7 +45,7 @@ def choose_backend(operation: str, device_type: str, backend: str = "auto") -> s
     """Name the backend that serves one operation on tensors on ``device_type``.
 
     Args:
-        operation: ``extent``, ``gram``, ``band`` or ``sturm``.
+        operation: ``extent``, ``gram``, ``band``, ``sturm`` or ``decode``.
         device_type: ``torch.device.type`` of the operands, ``"cpu"`` or ``"cuda"``.
         backend: one of :data:`BACKENDS`.
 
@@ -100,6 +100,11 @@ def _require_import(backend: str, what: str, problem: str | None, remedy: str) -
 def backend_module(operation: str, device_type: str, backend: str = "auto") -> ModuleType:
     """Import the module that implements ``operation`` for tensors on this device."""
     return importlib.import_module(f"spectrum_fast.ops.{operation}.{choose_backend(operation, device_type, backend)}")
+
+
+def use_native(operand: torch.Tensor, backend: str) -> bool:
+    """Whether decoding this operand is left to the compiled kernels."""
+    return choose_backend("decode", operand.device.type, backend) == "native"
 
 
 def set_threads(threads: int) -> None:

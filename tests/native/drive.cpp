@@ -12,6 +12,7 @@
 
 #include "band_kernels.hpp"
 #include "cpu.hpp"
+#include "decode.hpp"
 #include "gemm_kernels.hpp"
 #include "sturm.hpp"
 
@@ -142,6 +143,58 @@ void check_sturm(Rng& rng) {
     }
 }
 
+// Ragged blocks, groups cut short, buffers of the exact size: every value against its definition.
+void check_decode(Rng& rng) {
+    std::uniform_int_distribution<std::int64_t> side(1, 70);
+    std::uniform_int_distribution<int> byte(0, 255);
+    std::normal_distribution<float> normal;
+    const auto fill = [&](std::int64_t size) {
+        std::vector<std::uint8_t> codes(static_cast<std::size_t>(size));
+        for (auto& code : codes) code = static_cast<std::uint8_t>(byte(rng));
+        return codes;
+    };
+    const auto draw = [&](std::int64_t size) {
+        std::vector<float> values(static_cast<std::size_t>(size));
+        for (auto& value : values) value = normal(rng);
+        return values;
+    };
+    const ScaledBlocks blocks{side(rng), side(rng), side(rng), side(rng)};
+    const std::int64_t across = (blocks.columns + blocks.block_columns - 1) / blocks.block_columns;
+    const std::int64_t grid = (blocks.rows + blocks.block_rows - 1) / blocks.block_rows * across;
+    const auto codes = fill(blocks.rows * blocks.columns);
+    const auto table = draw(256), scales = draw(grid), zeros = draw(grid);
+    std::vector<float> out(codes.size());
+    decode_scaled(blocks, codes.data(), table.data(), scales.data(), zeros.data(), out.data());
+    for (std::int64_t i = 0; i < blocks.rows * blocks.columns; ++i) {
+        const auto block = i / blocks.columns / blocks.block_rows * across + i % blocks.columns / blocks.block_columns;
+        require(out[i] == (table[codes[i]] - zeros[block]) * scales[block], "scaled", blocks.rows, blocks.columns);
+    }
+
+    NibbleGroups groups{side(rng), side(rng) % 4 + 1, 2 * side(rng), 0, 0, 0, byte(rng) % 2 == 0};
+    groups.stride = groups.groups * groups.width / 2;
+    groups.scale_stride = groups.groups;
+    groups.count = groups.rows * groups.groups * groups.width - side(rng) % groups.width;
+    const auto packed = fill((groups.count + 1) / 2);
+    const auto sixteen = draw(16), group_scales = draw(groups.rows * groups.groups);
+    out.assign(static_cast<std::size_t>(groups.count), 0);
+    decode_nibbles(groups, packed.data(), sixteen.data(), group_scales.data(), nullptr, out.data());
+    for (std::int64_t i = 0; i < groups.count; ++i) {
+        const int code = packed[i / 2] >> (groups.low_first == (i % 2 == 0) ? 0 : 4) & 15;
+        require(out[i] == (sixteen[code] - 0.0F) * group_scales[i / groups.width], "nibbles", groups.rows,
+                groups.width);
+    }
+
+    const std::int64_t count = side(rng);
+    const auto blocks32 = fill(16 * count), exponents = fill(count);
+    std::vector<std::uint16_t> tables(4096), halves(static_cast<std::size_t>(32 * count));
+    for (auto& entry : tables) entry = static_cast<std::uint16_t>(byte(rng) << 8 | byte(rng));
+    decode_groups(count, blocks32.data(), exponents.data(), tables.data(), halves.data());
+    for (std::int64_t i = 0; i < 32 * count; ++i) {
+        const int code = blocks32[i / 2] >> (i % 2 == 0 ? 0 : 4) & 15;
+        require(halves[i] == tables[16 * exponents[i / 32] + code], "groups of 32", count, 32);
+    }
+}
+
 // What is refused must be refused before anything is read or written past its end.
 void check_refusals() {
     const std::vector<double> band{1.0, std::nan("")}, shifts{0.0};
@@ -169,6 +222,7 @@ int main(int argc, char** argv) {
         check_band<double>(rng, i % 20 == 10);
         check_sturm<float>(rng);
         check_sturm<double>(rng);
+        check_decode(rng);
     }
     std::printf("%d rounds of every kernel, %s and %s\n", cases, choose_gram_kernel(Element::bfloat16).name,
                 sturm_kernel_name());

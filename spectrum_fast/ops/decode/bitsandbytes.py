@@ -11,6 +11,7 @@ from torch import Tensor
 
 from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.ops.decode.nibbles import look_up_nibbles
+from spectrum_fast.ops.dispatch import use_native
 
 _INT8_MAX = 127.0
 _MAX_STATE_BYTES = 1 << 16
@@ -23,6 +24,7 @@ def decode_4bit(
     quant_state: Tensor,
     nested_absmax: Tensor | None = None,
     nested_quant_map: Tensor | None = None,
+    backend: str = "auto",
 ) -> Tensor:
     """``W.flat[i] = quant_map[code i] * absmax[i // blocksize]``; the high nibble of a byte comes first.
 
@@ -37,6 +39,7 @@ def decode_4bit(
             ``nested_blocksize`` and ``nested_offset``.
         nested_absmax: floats, one per ``nested_blocksize`` of ``absmax``.
         nested_quant_map: 256 floats.
+        backend: one of :data:`spectrum_fast.ops.dispatch.BACKENDS`; ``native`` and ``reference`` are equal to the bit.
 
     Returns:
         Float32 matrix of the shape in ``quant_state``; relative error 2^-23.
@@ -57,6 +60,10 @@ def decode_4bit(
     if nested_absmax is not None and nested_quant_map is not None:
         absmax = _decode_maxima(absmax, nested_absmax, nested_quant_map, state)
     table = quant_map.to(torch.float32).reshape(16)
+    if blocksize % 2 == 0 and use_native(codes, backend):
+        from spectrum_fast.ops.decode import native
+
+        return native.scaled_nibbles(codes, table, absmax, blocksize, size).reshape(shape)
     values = look_up_nibbles(codes, table, low_first=False)[:size]
     maxima = absmax.to(torch.float32).reshape(-1)
     full = size // blocksize
@@ -65,13 +72,16 @@ def decode_4bit(
     return values.reshape(shape)
 
 
-def decode_int8(codes: Tensor, row_maxima: Tensor, weight_format: Tensor | None = None) -> Tensor:
+def decode_int8(
+    codes: Tensor, row_maxima: Tensor, weight_format: Tensor | None = None, backend: str = "auto"
+) -> Tensor:
     """``W[i, j] = codes[i, j] * row_maxima[i] / 127``.
 
     Args:
         codes: int8 [rows, columns].
         row_maxima: float [rows], stored as ``SCB``.
         weight_format: 0 for row-major; older versions could save tiles for the GPU, which are not decoded.
+        backend: one of :data:`spectrum_fast.ops.dispatch.BACKENDS`; ``native`` and ``reference`` are equal to the bit.
 
     Returns:
         [rows, columns] float32; relative error 2^-23.
@@ -88,7 +98,12 @@ def decode_int8(codes: Tensor, row_maxima: Tensor, weight_format: Tensor | None 
     if codes.ndim != 2:
         raise UnsupportedDtypeError(f"expected a matrix of codes, found shape {tuple(codes.shape)}")
     _require_count("SCB", row_maxima.numel(), codes.shape[0])
-    return codes.to(torch.float32).mul_(row_maxima.to(torch.float32).reshape(-1, 1) / _INT8_MAX)
+    scale = row_maxima.to(torch.float32).reshape(-1, 1) / _INT8_MAX
+    if use_native(codes, backend):
+        from spectrum_fast.ops.decode import native
+
+        return native.scaled(codes, scale, (1, codes.shape[1]), None)
+    return codes.to(torch.float32).mul_(scale)
 
 
 def _decode_maxima(absmax: Tensor, nested_absmax: Tensor, nested_map: Tensor, state: dict[str, Any]) -> Tensor:

@@ -9,13 +9,19 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.errors import UnsupportedDtypeError
+from spectrum_fast.ops.dispatch import use_native
 
 _WORD_BITS = 32
 _AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 
 
 def decode_pack_quantized(
-    codes: Tensor, scale: Tensor, shape: Tensor, zero_point: Tensor | None = None, group_index: Tensor | None = None
+    codes: Tensor,
+    scale: Tensor,
+    shape: Tensor,
+    zero_point: Tensor | None = None,
+    group_index: Tensor | None = None,
+    backend: str = "auto",
 ) -> Tensor:
     """``W[i, j] = (q[i, j] - zero_point[i, g]) * scale[i, g]``, g the group of column j.
 
@@ -28,6 +34,7 @@ def decode_pack_quantized(
         shape: integers (rows, columns).
         zero_point: int32 [ceil(rows * bits / 32), groups], or None for symmetric codes.
         group_index: group of each column, or None where groups are runs of equal length.
+        backend: one of :data:`spectrum_fast.ops.dispatch.BACKENDS`; ``native`` and ``reference`` are equal to the bit.
 
     Returns:
         [rows, columns] float32; relative error 2^-24.
@@ -48,7 +55,6 @@ def decode_pack_quantized(
             f"expected words of 4 or 8 bit codes for shape ({rows}, {columns}), found {tuple(codes.shape)}"
         )
     bits = fitting[0]
-    weight = _unpack(codes, bits, columns)
     scale = scale.to(torch.float32)
     scale = scale.reshape(1, 1) if scale.numel() == 1 else scale
     if scale.ndim != 2 or scale.shape[0] not in (1, rows):
@@ -63,11 +69,17 @@ def decode_pack_quantized(
         index = group_index.reshape(-1).to(torch.int64)
         if index.numel() != columns or int(index.min()) < 0 or int(index.max()) >= groups:
             raise UnsupportedDtypeError(f"group index: expected {columns} groups below {groups}")
+        weight = _unpack(codes, bits, columns)
         if points is not None:
             weight -= points[:, index]
         return weight.mul_(scale[:, index])
     if columns % groups:
         raise UnsupportedDtypeError(f"{groups} groups do not divide {columns} columns")
+    if (bits == 8 or columns // groups % 2 == 0) and use_native(codes, backend):
+        from spectrum_fast.ops.decode import native
+
+        return native.grouped(codes, bits, columns, scale, points)
+    weight = _unpack(codes, bits, columns)
     view = weight.view(rows, groups, columns // groups)
     if points is not None:
         view -= points[..., None]

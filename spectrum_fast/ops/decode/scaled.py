@@ -9,9 +9,16 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.errors import UnsupportedDtypeError
+from spectrum_fast.ops.dispatch import use_native
 
 
-def decode_scaled(codes: Tensor, scale: Tensor, block: tuple[int, ...], zero_point: Tensor | None = None) -> Tensor:
+def decode_scaled(
+    codes: Tensor,
+    scale: Tensor,
+    block: tuple[int, ...],
+    zero_point: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
     """``W[i, j] = (codes[i, j] - zero_point[i // a, j // b]) * scale[i // a, j // b]`` with ``(a, b) = block``.
 
     Args:
@@ -20,6 +27,7 @@ def decode_scaled(codes: Tensor, scale: Tensor, block: tuple[int, ...], zero_poi
             exponent of a power of two, bias 127: the same bits).
         block: rows and columns that share a scale; the last blocks may be cut short.
         zero_point: int8, as many as scales.
+        backend: one of :data:`spectrum_fast.ops.dispatch.BACKENDS`; ``native`` and ``reference`` are equal to the bit.
 
     Returns:
         [rows, columns] float32. A product is exact if the scale has at most 20 significant bits, and else rounded once
@@ -34,9 +42,13 @@ def decode_scaled(codes: Tensor, scale: Tensor, block: tuple[int, ...], zero_poi
     rows, columns = codes.shape
     grid = (math.ceil(rows / block[0]), math.ceil(columns / block[1]))
     scale = _grid(scale_values(scale), grid, "scales")
-    weight = codes.to(torch.float32)
     if zero_point is not None:
         zero_point = _grid(zero_point.to(torch.float32), grid, "zero points")
+    if use_native(codes, backend):
+        from spectrum_fast.ops.decode import native
+
+        return native.scaled(codes, scale, block, zero_point)
+    weight = codes.to(torch.float32)
     for step in range(grid[0]):
         # With blocks of one row, all rows are done in one step.
         first, last = (0, rows) if block[0] == 1 else (step * block[0], min((step + 1) * block[0], rows))
