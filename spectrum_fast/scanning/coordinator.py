@@ -35,7 +35,7 @@ class Coordinator:
         ledger: what is done; used by this thread alone from now on.
         scan: digest of what is scanned and how; results of another scan are not taken.
         say: tells a person what happened to a rank.
-        lease_seconds: :data:`LEASE_SECONDS`.
+        lease_seconds: None for :data:`LEASE_SECONDS`.
 
     Attributes:
         error: what ended the scan early, or None; to be raised by the main thread.
@@ -51,7 +51,7 @@ class Coordinator:
         scan: str,
         *,
         say: Callable[[str], None] = lambda _: None,
-        lease_seconds: float = LEASE_SECONDS,
+        lease_seconds: float | None = None,
     ) -> None:
         self.error: BaseException | None = None
         self.seen: set[int] = set()
@@ -59,7 +59,7 @@ class Coordinator:
         self._left: set[int] = set()
         self._exchange, self._plan, self._ledger, self._scan = exchange, plan, ledger, scan
         self._say = say
-        self._lease_seconds = lease_seconds
+        self._lease_seconds = LEASE_SECONDS if lease_seconds is None else lease_seconds
         self._began = time.monotonic()
         self._chunk = 0
         self._chunks: dict[int, list[int]] = {}

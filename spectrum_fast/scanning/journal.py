@@ -45,7 +45,7 @@ _SYNC_SECONDS = 1.0
 """Time between two flushes to the disk, at least."""
 _SYNC_SHARE = 20
 """A flush is made no sooner than this many times the last one's duration: 5 % of the time at most."""
-_TORN_AT_BIRTH = re.compile(rb'\0*|[0-9a-f]{0,8}|[0-9a-f]{8} (\{("(j(o(u(r(n(a(l(".*)?)?)?)?)?)?)?)?)?)?')
+_TORN_AT_BIRTH = re.compile(rb'([0-9a-f]{0,8}|[0-9a-f]{8} (\{("(j(o(u(r(n(a(l("[^\0\n]*)?)?)?)?)?)?)?)?)?)?)\0*')
 """What a header can look like whose writing was cut short."""
 
 

@@ -81,17 +81,24 @@ class RankWork:
     ) -> None:
         self._exchange, self._weights, self._scan, self._settings = exchange, weights, scan, settings
         self._check = check
+        self._open: dict[int, set[str]] = {}  # chunk -> its weights that are not delivered
         self._lock = threading.Lock()  # the reading side may ask for work from a thread of its own
 
     def take(self) -> Iterator[WeightPlan]:
-        """Weights of one chunk after the other."""
+        """Weights of one chunk after the other.
+
+        However far the reading side looks ahead, no more than one chunk is taken before the one at work is delivered,
+        and none when few are left: work that waits here is work that another rank cannot do.
+        """
         while True:
             with self._lock:
-                chunk = self._exchange.take()
-            if chunk is None:
-                return
-            for index in indices_of(chunk[1]):
-                yield self._weights[index]
+                few = self._exchange.offered() < 2 * self._exchange.rank.count
+                chunk = self._exchange.take() if len(self._open) < (1 if few else 2) else None
+                if chunk is None:
+                    return
+                weights = [self._weights[index] for index in indices_of(chunk[1])]
+                self._open[chunk[0]] = {weight.name for weight in weights}
+            yield from weights
 
     def deliver(self, result: ModuleResult) -> None:
         """Send it to rank 0.
@@ -101,6 +108,9 @@ class RankWork:
         """
         with self._lock:
             self._exchange.tell(encode_result(result, self._scan, self._settings))
+            for names in self._open.values():
+                names.discard(result.record.name)
+            self._open = {chunk: names for chunk, names in self._open.items() if names}
             self._raise_if_stopped()
 
     def more(self) -> bool:

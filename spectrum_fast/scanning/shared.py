@@ -72,14 +72,15 @@ def lead_scan(
             do_work(RankWork(exchange, plan.weights, scan, settings, coordinator.check), make_compute(options))
         coordinator.wait_for_others()
         coordinator.check()
+        run = {"processes": len(coordinator.seen), "lost_processes": len(coordinator.lost), "threads": threads}
+        with thread_count(threads):
+            return assemble_scan(checkpoint, plan, options, ledger, run)
     except BaseException as error:
         problem = str(error) if isinstance(error, SpectrumFastError) else "interrupted"
         if coordinator is not None:
             coordinator.stop(problem)
         exchange.abandon(problem)
         raise
-    run = {"processes": len(coordinator.seen), "lost_processes": len(coordinator.lost), "threads": options.threads}
-    return assemble_scan(checkpoint, plan, options, ledger, run)
 
 
 def follow_scan(exchange: Exchange, source: str | os.PathLike[str], options: ScanOptions) -> None:
