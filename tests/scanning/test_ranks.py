@@ -85,10 +85,16 @@ def test_a_killed_rank_0_ends_the_others_and_its_journal_goes_on(
     deep: Path, uninterrupted: bytes, tmp_path: Path
 ) -> None:
     out = tmp_path / "scan.json"
-    leader, follower = start_ranks(deep, out, 2)
+    port = free_port()
+    follower = start(deep, out, "--quiet", variables=variables(1, 2, port))
+    while b"libtorch_cpu" not in Path(f"/proc/{follower.pid}/maps").read_bytes():
+        time.sleep(0.01)
+    time.sleep(2)  # it looks for the store by now, or soon; the leader takes its time to start as well
+    leader = start(deep, out, "--quiet", variables=variables(0, 2, port))
     assert wait_for_modules(leader, journal_of(out), 2)
+    wait_until_at_work(follower, deep / "model.safetensors", leader)
     leader.kill()
-    end(leader)
+    assert end(leader)[0] == -signal.SIGKILL, "the scan was over before the leader could be killed; a slower model"
     returned, stdout, stderr = end(follower)
     assert (returned, stdout) == (2, "")
     assert "lost touch with the store of this scan" in stderr
