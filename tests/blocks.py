@@ -15,7 +15,7 @@ from pathlib import Path
 PYTHON = ("python", "py")
 SHELL = ("sh", "bash", "shell", "console")
 DATA = ("yaml", "json", "toml")
-PROSE = ("text", "", "ini", "mermaid", "html", "diff")
+PROSE = ("text", "ini", "mermaid", "html", "diff")
 
 _FENCE = re.compile(r"^( *)(```+|~~~+) *([\w+-]*)[^\n`]*$")
 _MARK = re.compile(r"^<!-- *(not run|slow): *(.+?) *-->$")
@@ -65,3 +65,21 @@ def commands_only(code: str) -> list[str] | None:
     lines = [line for line in lines if line and not line.startswith("#")]
     plain = all(re.fullmatch(r"(spectrum-fast|mkdir -p) [^|<>&;$`]+", line) for line in lines)
     return lines if plain else None
+
+
+def indented_code(path: Path) -> list[int]:
+    """Lines (from 1) that begin a block of code by indentation; text under a list's item is none."""
+    found = []
+    in_fence, in_list, blank = False, False, True
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if _FENCE.match(line):
+            in_fence = not in_fence
+        elif not in_fence and line.strip():
+            if re.match(r" *([-*+]|[0-9]+[.)]) ", line):
+                in_list = True
+            elif not line.startswith(" "):
+                in_list = False
+            if blank and line.startswith("    ") and not in_list:
+                found.append(number)
+        blank = not line.strip() or (blank and in_fence)
+    return found

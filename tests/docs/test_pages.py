@@ -20,7 +20,7 @@ import pytest
 from bench.make_checkpoint import write_checkpoint
 from spectrum_fast.cli import main
 
-from blocks import DATA, PROSE, PYTHON, SHELL, Block, commands_only, read_blocks
+from blocks import DATA, PROSE, PYTHON, SHELL, Block, commands_only, indented_code, read_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -114,6 +114,11 @@ def test_every_block_is_run_or_says_why_not() -> None:
     assert all(len(block.reason) > 10 for block in blocks if block.mark), "say why"
     assert len(skipped) <= MOST_NOT_RUN, skipped
     assert sum(is_code(block) and not block.mark for block in blocks) >= 15
+
+
+def test_no_code_hides_in_an_indented_block() -> None:
+    hidden = [f"{page.name}:{line}" for page in PAGES for line in indented_code(page)]
+    assert not hidden, "fence these, so that they run"
 
 
 def messages_of_the_code() -> list[str]:

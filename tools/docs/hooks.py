@@ -17,8 +17,8 @@ from tools.docs.performance_page import calibration_table, performance_page  # n
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Start": ("index.md",),
     "Use": ("commands.md", "report.md", "readers.md", "library.md"),
-    "Train": ("training.md", "planner.md"),
-    "Checkpoints": ("formats.md", "sources.md", "streaming.md", "long-scans.md"),
+    "Train": ("training.md", "planner.md", "rescan.md", "evaluation.md", "laser.md"),
+    "Checkpoints": ("formats.md", "sources.md", "streaming.md", "long-scans.md", "live.md", "trust.md"),
     "How it works": ("method.md", "engine.md"),
     "Measured": ("performance.md", "history.md"),
     "Reference": ("api.md", "troubleshooting.md"),
