@@ -1,0 +1,1 @@
+"""Training measured: methods side by side, the planner against a GPU, and what selections are worth."""
