@@ -1,7 +1,7 @@
 """Does it matter which matrices are trained? Pretrain on one text, fine-tune on another, compare the choices.
 
 ``python -m bench.training.quality_study --name NAME`` (about ten minutes on one thread) writes
-``bench/results/quality-study-NAME.json``; ``python -m bench.training.quality_docs`` writes docs/quality-study.md from it.
+``bench/results/quality-study-NAME.json``; ``python -m bench.training.docs`` writes docs/quality-study.md from it.
 
 A byte-level Llama learns Python source (the standard library's own files), then the English of ``pydoc``'s topics. The
 base is one; what the five seeds vary is the order of the fine-tuning data and what ``random`` draws. Everything is
@@ -214,7 +214,9 @@ def main(arguments: list[str] | None = None) -> int:
     for row in found["summary"]:
         gap = row.get("against_random")
         shown = f", against random {gap['mean']:+.4f} (sd {gap['sd']:.4f})" if gap else ""
-        print(f"{row['choice']} {row['percent']} %: {row['loss_new']['mean']:.4f} (sd {row['loss_new']['sd']:.4f}){shown}")
+        print(
+            f"{row['choice']} {row['percent']} %: {row['loss_new']['mean']:.4f} (sd {row['loss_new']['sd']:.4f}){shown}"
+        )
     if options.name:
         document = {"schema": 1, "kind": "quality-study", "size": options.size, "machine": machine_header(), **found}
         write_results(RESULTS / f"quality-study-{options.name}.json", document)
