@@ -1,9 +1,10 @@
 """Every method on the same model and data: peak memory, time a step, trained share, final loss, and what was planned.
 
 ``python -m bench.training.methods_table --size cpu --name NAME`` or, on a machine with a GPU, ``--size gpu``:
-Llama-3-8B shapes with as many layers as full fine-tuning is planned to fit. Writes ``bench/results/training-NAME.json``. Each
-method is one `spectrum-fast train` in a process of its own. On a GPU the exit code is 1 if a plan is more than 10 % off
-the measured peak. On a CPU the peak is that of the process, less what importing the same libraries takes.
+Llama-3-8B shapes with as many layers as full fine-tuning is planned to fit. Writes
+``bench/results/training-NAME.json``. Each method is one `spectrum-fast train` in a process of its own. On a GPU the
+exit code is 1 if a plan is more than 10 % off the measured peak. On a CPU the peak is that of the process, less what
+importing the same libraries takes.
 """
 
 from __future__ import annotations
