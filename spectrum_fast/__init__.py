@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spectrum_fast.selection.scan_result import Scan, load_scan
     from spectrum_fast.spectra.lowrank import svd_lowrank
     from spectrum_fast.spectra.record import Spectrum
+    from spectrum_fast.training.callbacks import SpectrumCallback
     from spectrum_fast.training.rescan import RescanCallback
 
 _HOMES = {
@@ -31,6 +32,7 @@ _HOMES = {
     "Scan": "spectrum_fast.selection.scan_result",
     "Selection": "spectrum_fast.selection.records",
     "Spectrum": "spectrum_fast.spectra.record",
+    "SpectrumCallback": "spectrum_fast.training.callbacks",
     "load_scan": "spectrum_fast.selection.scan_result",
     "load_selection": "spectrum_fast.selection.formats",
     "scan": "spectrum_fast.scanning",
@@ -43,6 +45,7 @@ __all__ = [
     "Scan",
     "Selection",
     "Spectrum",
+    "SpectrumCallback",
     "SpectrumFastError",
     "__version__",
     "load_scan",
