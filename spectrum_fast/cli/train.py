@@ -29,7 +29,13 @@ def train(
 ) -> None:
     """Read the configuration and train."""
     import os
+    import sys
+    import warnings
 
+    if not sys.warnoptions:  # notes from one library to another's authors, hundreds of lines a run
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", module="_distutils_hack")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when huggingface_hub is first imported
     from spectrum_fast.training.config import load_config
     from spectrum_fast.training.run import train as run_training

@@ -45,6 +45,9 @@ def describe_run(callback: SpectrumCallback, arguments: TrainingArguments, state
     seconds = callback.meter.seconds
     seen = (tokens[-1] if tokens else 0) - callback.meter.first_tokens
     share = callback.share
+    trained = (
+        0 if share is None else share.parameters - sum(mask.total - mask.trained for mask in callback.masks.values())
+    )
     return {
         "schema": SCHEMA,
         "kind": "run",
@@ -54,9 +57,9 @@ def describe_run(callback: SpectrumCallback, arguments: TrainingArguments, state
         "trainable": None
         if share is None
         else {
-            "parameters": share.parameters - sum(mask.total - mask.trained for mask in callback.masks.values()),
+            "parameters": trained,
             "total_parameters": share.total_parameters,
-            "fraction": share.fraction,
+            "fraction": trained / max(1, share.total_parameters),
             "tensors": share.tensors,
             "bytes": share.nbytes,
             "total_bytes": share.total_bytes,

@@ -16,7 +16,11 @@ from spectrum_fast.errors import UsageError
 from spectrum_fast.training.choosing import choose_modules, selection_digest
 from spectrum_fast.training.config import TrainConfig
 from spectrum_fast.training.console import ConsoleCallback, say_on_stderr
-from spectrum_fast.training.sharding import prepare_process_group, sharding_arguments
+from spectrum_fast.training.sharding import (
+    frozen_checkpointing_explained,
+    prepare_process_group,
+    sharding_arguments,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -66,7 +70,8 @@ def train(config: TrainConfig, *, overwrite: bool = False, say: Callable[[str], 
     if selection is not None:
         _keep_selection(config, selection, resume, is_first=is_first)
     tell(_opening_line(config, trainer, selection))
-    trainer.train(resume_from_checkpoint=resume)
+    with frozen_checkpointing_explained():
+        trainer.train(resume_from_checkpoint=resume)
     trainer.save_model()
     target = config.output_folder / RUN_NAME
     if trainer.is_world_process_zero():
@@ -91,7 +96,7 @@ def build_trainer(
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when huggingface_hub is first imported
     if not sys.stderr.isatty():
         _disable_progress_bars()
-    prepare_process_group(config.spectrum.shard)
+    prepare_process_group(config.spectrum.shard, deepspeed_given=bool(config.trainer.get("deepspeed")))
     arguments = make_arguments(config)
     from spectrum_fast.training.callbacks import SpectrumCallback
     from spectrum_fast.training.data import load_data

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import os
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 from spectrum_fast.errors import BackendUnavailableError
 from spectrum_fast.training.section import SpectrumSection
+
+WORKING_DEEPSPEED = "0.19.8"
+"""The version that the tests run ZeRO-3, frozen parameters and both modes of gradient checkpointing with."""
 
 
 def sharding_arguments(section: SpectrumSection, *, on_gpu: bool) -> dict[str, Any]:
@@ -72,13 +78,18 @@ def deepspeed_config(stage: int, offload: str = "none", *, on_gpu: bool = True) 
     return config
 
 
-def prepare_process_group(shard: str) -> None:
+def prepare_process_group(shard: str, *, deepspeed_given: bool = False) -> None:
     """Start what DeepSpeed needs before a model is loaded; a run without a launcher becomes a group of one.
+
+    Args:
+        shard: of the section.
+        deepspeed_given: the configuration brings a DeepSpeed configuration of its own.
 
     Raises:
         BackendUnavailableError: DeepSpeed is not installed.
     """
-    if shard == "none":
+    by_accelerate = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() in ("1", "true")
+    if shard == "none" and not deepspeed_given and not by_accelerate:
         return
     if "RANK" not in os.environ:
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
@@ -89,11 +100,41 @@ def prepare_process_group(shard: str) -> None:
         import deepspeed
     except ImportError as missing:
         raise BackendUnavailableError(
-            f"spectrum.shard {shard}: expected the package deepspeed, found none; install it: pip install deepspeed "
+            "sharding by DeepSpeed: expected the package deepspeed, found none; install it: pip install deepspeed "
             "(after torch), or use shard fsdp2"
         ) from missing
     # from_pretrained under ZeRO-3 fails an assertion about the batch size unless the group exists before it.
     deepspeed.init_distributed(verbose=False)
+
+
+@contextlib.contextmanager
+def frozen_checkpointing_explained() -> Iterator[None]:
+    """Say what to do where ZeRO-3 cannot recompute activations beside frozen parameters, which is every selection.
+
+    Older versions of DeepSpeed empty a frozen parameter while torch's non-reentrant checkpointing still compares its
+    shape.
+
+    Raises:
+        BackendUnavailableError: that has happened, in the first step.
+    """
+    from torch.utils.checkpoint import CheckpointError
+
+    try:
+        yield
+    except CheckpointError as cause:
+        found = _installed("deepspeed")
+        raise BackendUnavailableError(
+            f"gradient checkpointing with frozen parameters fails with deepspeed {found}: install deepspeed>="
+            f"{WORKING_DEEPSPEED}, the version that is known to work in both checkpointing modes, or set "
+            "gradient_checkpointing_kwargs: {use_reentrant: true}"
+        ) from cause
+
+
+def _installed(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
 
 
 def _free_port() -> int:
