@@ -43,15 +43,24 @@ _NO_PERSISTENCE = {  # partitions even the smallest frozen parameter, the one th
 
 def _both(runs: list[tuple[str, str]], configure: Callable[..., Any], shop: Path, folder: Path) -> Any:
     needs("trl", "deepspeed", "peft", "bitsandbytes")
+    masked = {
+        "name": "masked",
+        "weight_decay": 0.1,
+        "spectrum": {"partial": "mask", "grouping": "experts-merged", "always": "none"},
+    }
+    with_mask = ("llama", "spectrum") in runs
+    single = [configure(family, method, folder / "alone", processes=1) for family, method in runs]
+    if with_mask:
+        single.append(configure("qwen-moe", "spectrum", folder / "alone", processes=1, **masked))
     alone = launch(
-        [configure(family, method, folder / "alone", processes=1) for family, method in runs],
+        single,
         folder / "alone",
         shop / "cache",
         processes=1,
     )
     cases = [configure(family, method, folder / "pair", processes=2) for family, method in runs]
     extra = []
-    if ("llama", "spectrum") in runs:
+    if with_mask:
         before = configure(
             "llama",
             "spectrum",
@@ -71,7 +80,7 @@ def _both(runs: list[tuple[str, str]], configure: Callable[..., Any], shop: Path
             steps=4,
             resume_from_checkpoint=str(folder / "pair" / "whole" / "checkpoint-2"),
         )
-        extra = [before, after]
+        extra = [before, after, configure("qwen-moe", "spectrum", folder / "pair", processes=2, **masked)]
         for reentrant in (False, True):
             case = configure(
                 "llama",
@@ -102,9 +111,12 @@ def _check(runs: Any, shop: Path, family: str, method: str) -> None:
     alone, pair = (outcomes[f"{family}-{method}"] for outcomes in runs)
     assert pair.run["processes"] == 2
     assert alone.run["processes"] == 1
-    # 4-bit kernels round their products; all else differs by the order of float32 sums only.
-    tolerance = 1e-4 if METHODS[method].quantised else 2e-6
-    torch.testing.assert_close(torch.tensor(pair.losses), torch.tensor(alone.losses), rtol=tolerance, atol=0)
+    # They differ by the order of float32 sums. Adapters on a 4-bit base are bfloat16 (TRL's choice), and only ZeRO keeps
+    # float32 copies of them, so that after an update these agree to half a unit of bfloat16.
+    later = 2**-9 if METHODS[method].quantised else 2e-6
+    losses, expected = torch.tensor(pair.losses), torch.tensor(alone.losses)
+    torch.testing.assert_close(losses[:1], expected[:1], rtol=2e-6, atol=0)
+    torch.testing.assert_close(losses[1:], expected[1:], rtol=later, atol=0)
     trained = pair.run["trainable"]["parameters"]
     assert 2 * pair.facts["partition"] == trained == alone.facts["partition"]  # every size here is even
     assert pair.facts["states"] == pair.facts["partition"]
@@ -189,6 +201,16 @@ def test_a_resumed_run_ends_in_the_same_bytes(runs):
     assert resumed.losses == whole.losses
     before, after = whole.tensors(), resumed.tensors()
     assert all(before[name].numpy().tobytes() == after[name].numpy().tobytes() for name in before)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_masked_experts_keep_their_bytes_on_the_disk(runs, shop, place):
+    """Single experts inside fused parameters, with weight decay asked for."""
+    outcome = runs[place]["masked"]
+    masked = outcome.run["selection"]["masked"]
+    assert masked
+    assert all(".experts." in name for name in masked)
+    _check_bytes(outcome, shop / "qwen-moe", "spectrum")
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
