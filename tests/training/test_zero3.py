@@ -111,8 +111,8 @@ def _check(runs: Any, shop: Path, family: str, method: str) -> None:
     alone, pair = (outcomes[f"{family}-{method}"] for outcomes in runs)
     assert pair.run["processes"] == 2
     assert alone.run["processes"] == 1
-    # They differ by the order of float32 sums. Adapters on a 4-bit base are bfloat16 (TRL's choice), and only ZeRO keeps
-    # float32 copies of them, so that after an update these agree to half a unit of bfloat16.
+    # They differ by the order of float32 sums. Adapters on a 4-bit base are bfloat16 (TRL's choice), and only ZeRO
+    # keeps float32 copies of them, so that after an update these agree to half a unit of bfloat16.
     later = 2**-9 if METHODS[method].quantised else 2e-6
     losses, expected = torch.tensor(pair.losses), torch.tensor(alone.losses)
     torch.testing.assert_close(losses[:1], expected[:1], rtol=2e-6, atol=0)
