@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from spectrum_fast.spectra.lowrank import svd_lowrank
     from spectrum_fast.spectra.record import Spectrum
     from spectrum_fast.training.callbacks import SpectrumCallback
+    from spectrum_fast.training.callbacks import SpectrumCallback as SpectrumCallback
     from spectrum_fast.training.rescan import RescanCallback
 
 _HOMES = {
@@ -40,12 +41,12 @@ _HOMES = {
     "svd_lowrank": "spectrum_fast.spectra.lowrank",
 }
 
+# Without SpectrumCallback, which is a class of transformers': `import *` must not load that.
 __all__ = [
     "RescanCallback",
     "Scan",
     "Selection",
     "Spectrum",
-    "SpectrumCallback",
     "SpectrumFastError",
     "__version__",
     "load_scan",
@@ -65,4 +66,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES, *__all__})

@@ -37,6 +37,10 @@ def train(
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", module="_distutils_hack")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when huggingface_hub is first imported
+    import torch
+
+    if not torch.accelerator.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed tells stdout that it found that out by itself
     from spectrum_fast.training.config import load_config
     from spectrum_fast.training.run import train as run_training
 
