@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from spectrum_fast.selection.scan_result import Scan, load_scan
     from spectrum_fast.spectra.lowrank import svd_lowrank
     from spectrum_fast.spectra.record import Spectrum
-    from spectrum_fast.training.callbacks import SpectrumCallback
     from spectrum_fast.training.callbacks import SpectrumCallback as SpectrumCallback
-    from spectrum_fast.training.rescan import RescanCallback
+    from spectrum_fast.training.rescan import RescanCallback as RescanCallback
 
 _HOMES = {
     "RescanCallback": "spectrum_fast.training.rescan",
@@ -41,9 +40,8 @@ _HOMES = {
     "svd_lowrank": "spectrum_fast.spectra.lowrank",
 }
 
-# Without SpectrumCallback, which is a class of transformers': `import *` must not load that.
+# Without the callbacks, which are classes of transformers': `import *` must not load that.
 __all__ = [
-    "RescanCallback",
     "Scan",
     "Selection",
     "Spectrum",
