@@ -5,6 +5,6 @@
 #include "gemm_kernels.hpp"
 #include "gemm_symmetric.hpp"
 
-void gram_bfloat16_amx(const MatrixView& view, float* out) {
-    SymmetricProduct<TileKernel<ProcessorTiles>, TilePacker<ProcessorTiles>>::run(view, out, view.rows);
+void gram_bfloat16_amx(const MatrixView& view, float* out, bool add) {
+    SymmetricProduct<TileKernel<ProcessorTiles>, TilePacker<ProcessorTiles>>::run(view, out, view.rows, add);
 }

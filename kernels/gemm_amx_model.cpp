@@ -5,6 +5,6 @@
 #include "gemm_kernels.hpp"
 #include "gemm_symmetric.hpp"
 
-void gram_bfloat16_amx_model(const MatrixView& view, float* out) {
-    SymmetricProduct<TileKernel<ModelTiles>, TilePacker<ModelTiles>>::run(view, out, view.rows);
+void gram_bfloat16_amx_model(const MatrixView& view, float* out, bool add) {
+    SymmetricProduct<TileKernel<ModelTiles>, TilePacker<ModelTiles>>::run(view, out, view.rows, add);
 }

@@ -3,6 +3,6 @@
 #include "gemm_kernels.hpp"
 #include "gemm_symmetric.hpp"
 
-void gram_bfloat16_avx512(const MatrixView& view, float* out) {
-    SymmetricProduct<PairKernel, PairPacker>::run(view, out, view.rows);
+void gram_bfloat16_avx512(const MatrixView& view, float* out, bool add) {
+    SymmetricProduct<PairKernel, PairPacker>::run(view, out, view.rows, add);
 }

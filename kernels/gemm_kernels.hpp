@@ -3,23 +3,25 @@
 
 #include "gemm_view.hpp"
 
-// out (view.rows x view.rows, row-major, contiguous) <- view view^T, both halves written.
-void gram_float32_portable(const MatrixView& view, float* out);
-void gram_float64_portable(const MatrixView& view, double* out);
-void gram_float32_avx2(const MatrixView& view, float* out);
-void gram_float64_avx2(const MatrixView& view, double* out);
-void gram_float32_avx512(const MatrixView& view, float* out);
-void gram_float64_avx512(const MatrixView& view, double* out);
+// out (view.rows x view.rows, row-major, contiguous) <- view view^T, or += if `add`; both halves written, and of an
+// `out` that is added to only the lower half is read.
+void gram_float32_portable(const MatrixView& view, float* out, bool add);
+void gram_float64_portable(const MatrixView& view, double* out, bool add);
+void gram_float32_avx2(const MatrixView& view, float* out, bool add);
+void gram_float64_avx2(const MatrixView& view, double* out, bool add);
+void gram_float32_avx512(const MatrixView& view, float* out, bool add);
+void gram_float64_avx512(const MatrixView& view, double* out, bool add);
 
 // bfloat16 views only: products of two bfloat16 are exact in float32, sums are float32.
-void gram_bfloat16_avx512(const MatrixView& view, float* out);
-void gram_bfloat16_amx(const MatrixView& view, float* out);
-void gram_bfloat16_amx_model(const MatrixView& view, float* out);  // the AMX kernel on a software model of the tiles
+void gram_bfloat16_avx512(const MatrixView& view, float* out, bool add);
+void gram_bfloat16_amx(const MatrixView& view, float* out, bool add);
+void gram_bfloat16_amx_model(const MatrixView& view, float* out,
+                             bool add);  // the AMX kernel on a software model of the tiles
 
 struct GramKernel {
     const char* name;  // "amx-bf16", "avx512-bf16", "avx512", "avx2" or "portable"
-    void (*to_float32)(const MatrixView& view, float* out);
-    void (*to_float64)(const MatrixView& view, double* out);
+    void (*to_float32)(const MatrixView& view, float* out, bool add);
+    void (*to_float64)(const MatrixView& view, double* out, bool add);
 };
 
 // What serves this element type on this processor (cpu_features(), and for AMX a self-check on first use).

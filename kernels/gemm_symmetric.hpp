@@ -30,8 +30,9 @@ class SymmetricProduct {
     static Index choose_slab(Index rows) { return rows > 2048 ? 8 * kDepthBlock : 4 * kDepthBlock; }
 
   public:
-    // out (view.rows x view.rows, row-major, `stride` elements a row) <- view view^T, both halves.
-    static void run(const MatrixView& view, Sum* out, Index stride) {
+    // out (view.rows x view.rows, row-major, `stride` elements a row) <- view view^T, both halves; `add` adds to what
+    // its lower half holds.
+    static void run(const MatrixView& view, Sum* out, Index stride, bool add) {
         const Index rows = round_up(view.rows, kStrip), strips = rows / kStrip;
         const int threads = omp_get_max_threads();
         const Index edge = choose_edge(rows, threads);
@@ -67,7 +68,7 @@ class SymmetricProduct {
                                     rows - block_row * edge < edge ? rows - block_row * edge : edge,
                                     rows - block_col * edge < edge ? rows - block_col * edge : edge};
                     multiply_tile(tile, depth, slab, left_strips, right.data(), buffer);
-                    write_tile(tile, view.rows, buffer, out, stride, first, last);
+                    write_tile(tile, view.rows, buffer, out, stride, first && !add, last);
                 }
             }
         }

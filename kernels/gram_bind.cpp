@@ -28,8 +28,8 @@ std::string shape_of(std::size_t ndim, const auto& array) {
     return text + ")";
 }
 
-// The weight as the k x max(m, n) matrix whose rows are multiplied with each other.
-MatrixView orient(const Weight& weight) {
+// A matrix whose rows are multiplied with each other.
+MatrixView as_stored(const Weight& weight) {
     if (weight.ndim() != 2)
         throw nb::value_error(
             ("gram: weight must be a matrix, found shape " + shape_of(weight.ndim(), weight)).c_str());
@@ -38,7 +38,14 @@ MatrixView orient(const Weight& weight) {
     // The stride of a dimension of length 1 is meaningless; call it contiguous so that the fast packing serves it.
     const Index rs = m == 1 ? n : weight.stride(0), cs = n == 1 ? 1 : weight.stride(1);
     const Element element = element_of(weight);
-    return m <= n ? MatrixView{weight.data(), element, m, n, rs, cs} : MatrixView{weight.data(), element, n, m, cs, rs};
+    return MatrixView{weight.data(), element, m, n, rs, cs};
+}
+
+// The weight as the k x max(m, n) matrix whose rows are multiplied with each other.
+MatrixView orient(const Weight& weight) {
+    const MatrixView view = as_stored(weight);
+    if (view.rows <= view.cols) return view;
+    return MatrixView{view.data, view.element, view.cols, view.rows, view.col_stride, view.row_stride};
 }
 
 void require_square(const AnyArray& out, Index size) {
@@ -50,22 +57,25 @@ void require_square(const AnyArray& out, Index size) {
         throw nb::value_error("gram: out must be contiguous");
 }
 
-void gram(const Weight& weight, const AnyArray& out) {
-    const MatrixView view = orient(weight);
+void multiply(const MatrixView& view, const AnyArray& out, bool add) {
     require_square(out, view.rows);
     const GramKernel& kernel = choose_gram_kernel(view.element);
     if (out.dtype() == nb::dtype<double>()) {
         const nb::gil_scoped_release release;
-        kernel.to_float64(view, static_cast<double*>(out.data()));
+        kernel.to_float64(view, static_cast<double*>(out.data()), add);
     } else if (out.dtype() == nb::dtype<float>()) {
         if (view.element == Element::float64)
             throw nb::type_error("gram: a float64 weight needs a float64 out, found float32");
         const nb::gil_scoped_release release;
-        kernel.to_float32(view, static_cast<float*>(out.data()));
+        kernel.to_float32(view, static_cast<float*>(out.data()), add);
     } else {
         throw nb::type_error("gram: out must be float32 or float64");
     }
 }
+
+void gram(const Weight& weight, const AnyArray& out) { multiply(orient(weight), out, false); }
+
+void gram_add(const Weight& block, const AnyArray& out) { multiply(as_stored(block), out, true); }
 
 void gram_amx_model(const Weight& weight, const AnyArray& out) {
     const MatrixView view = orient(weight);
@@ -73,7 +83,7 @@ void gram_amx_model(const Weight& weight, const AnyArray& out) {
     if (view.element != Element::bfloat16 || out.dtype() != nb::dtype<float>())
         throw nb::type_error("gram_amx_model: weight must be bfloat16 and out float32");
     const nb::gil_scoped_release release;
-    gram_bfloat16_amx_model(view, static_cast<float*>(out.data()));
+    gram_bfloat16_amx_model(view, static_cast<float*>(out.data()), false);
 }
 
 std::string gram_kernel(const std::string& dtype_name) {
@@ -90,6 +100,8 @@ std::string gram_kernel(const std::string& dtype_name) {
 void bind_gram(nb::module_& m) {
     m.def("gram", &gram, nb::arg("weight"), nb::arg("out").noconvert(),
           "out (k x k, float32 or float64) <- W Wᵀ or Wᵀ W, whichever is smaller, both halves written.");
+    m.def("gram_add", &gram_add, nb::arg("block"), nb::arg("out").noconvert(),
+          "out (k x k) += A Aᵀ for A (k x any), summed onto the lower half and mirrored.");
     m.def("gram_kernel", &gram_kernel, nb::arg("dtype_name"), "Name of the kernel that serves this dtype here.");
     m.def("gram_amx_model", &gram_amx_model, nb::arg("weight"), nb::arg("out").noconvert(),
           "For tests: the AMX kernel on a software model of the tiles (bfloat16 in, float32 out, slow).");

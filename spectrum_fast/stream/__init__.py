@@ -1,8 +1,21 @@
-"""TensorRef or WeightPlan -> tensors in memory, read ahead of their use."""
+"""TensorRef or WeightPlan -> tensors in memory, read ahead into a bounded buffer; see docs/streaming.md."""
 
 from __future__ import annotations
 
-from spectrum_fast.stream.loader import LoadedTensor, load_tensor, stream_tensors
-from spectrum_fast.stream.weights import LoadedWeight, load_weight, stream_weights
+from spectrum_fast.stream.blocks import BlockMatrix
+from spectrum_fast.stream.loader import load_tensor, load_weight
+from spectrum_fast.stream.options import StreamOptions
+from spectrum_fast.stream.statistics import StreamStatistics
+from spectrum_fast.stream.weights import LoadedWeight, WeightStream, required_buffer_bytes, stream_weights
 
-__all__ = ["LoadedTensor", "LoadedWeight", "load_tensor", "load_weight", "stream_tensors", "stream_weights"]
+__all__ = [
+    "BlockMatrix",
+    "LoadedWeight",
+    "StreamOptions",
+    "StreamStatistics",
+    "WeightStream",
+    "load_tensor",
+    "load_weight",
+    "required_buffer_bytes",
+    "stream_weights",
+]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.ops.dispatch import native_problem
-from spectrum_fast.ops.gram import gram
+from spectrum_fast.ops.gram import add_gram, gram
 
 from instruction_sets import run_at_level
 
@@ -151,6 +151,45 @@ def test_parameter_that_requires_a_gradient(backend):
     assert not gram(weight, backend=backend).requires_grad
 
 
+@both_backends
+@pytest.mark.parametrize(("dtype", "out_dtype"), PAIRS, ids=pair_ids)
+@pytest.mark.parametrize("shape", [(1, 1), (7, 40), (40, 7), (130, 700), (700, 130)], ids=str)
+def test_blocks_add_up_to_the_whole(shape, dtype, out_dtype, backend):
+    weight = normal(*shape, dtype)
+    wide = weight if shape[0] <= shape[1] else weight.T  # row blocks of a tall weight are transposed column blocks
+    out = torch.zeros((min(shape),) * 2, dtype=out_dtype)
+    for block in wide.split(max(1, wide.shape[1] // 3), dim=1):  # the last one may be a single column
+        add_gram(block, out, backend=backend)
+    assert relative_error(out, weight) <= bound(max(shape))
+    assert torch.equal(out, out.T) or backend == "reference"
+
+
+@both_backends
+def test_a_block_is_added_to_what_is_there(backend):
+    block = torch.randint(-8, 9, (70, 31), generator=torch.Generator().manual_seed(3)).float()
+    before = torch.randint(-8, 9, (70, 70), generator=torch.Generator().manual_seed(4)).float()
+    before += before.T.clone()
+    out = before.clone()
+    add_gram(block, out, backend=backend)
+    assert torch.equal(out, before + block @ block.T)  # small integers: exact
+
+
+@both_backends
+@pytest.mark.parametrize(
+    ("block", "out", "error", "words"),
+    [
+        (torch.ones(3, 2), torch.zeros(2, 2), ValueError, r"\(3, 3\)"),
+        (torch.ones(3, 2), torch.zeros(3, 6)[:, ::2], ValueError, "contiguous"),
+        (torch.ones(3, 2, dtype=torch.float64), torch.zeros(3, 3), TypeError, "float64 weight"),
+        (torch.ones(3, 2), torch.zeros(3, 3, dtype=torch.float16), TypeError, "float16"),
+        (torch.ones(3, 0), torch.zeros(3, 3), ValueError, "block: expected a matrix"),
+    ],
+)
+def test_refused_blocks(block, out, error, words, backend):
+    with pytest.raises(error, match=words):
+        add_gram(block, out, backend=backend)
+
+
 @needs_native
 def test_same_bits_for_any_number_of_threads():
     from spectrum_fast import _native
@@ -181,7 +220,7 @@ def test_amx_kernel_on_the_model_of_the_tiles(shape):
 CHILD = """
 import json, sys, torch
 from spectrum_fast import _native
-from spectrum_fast.ops.gram import gram
+from spectrum_fast.ops.gram import add_gram, gram
 
 result = {"names": {n: _native.gram_kernel(n) for n in ("float64", "float32", "float16", "bfloat16")}, "errors": {}}
 for name in ("float64", "float32", "float16", "bfloat16"):
@@ -197,6 +236,12 @@ for name in ("float64", "float32", "float16", "bfloat16"):
                 error = ((found - wide @ wide.T).abs() / (wide.abs() @ wide.abs().T)).max()
                 case = f"{name} {rows}x{columns} {order} {out_dtype}"
                 result["errors"][case] = float(error) / torch.finfo(out_dtype).eps
+                out, oriented = torch.zeros_like(found, dtype=out_dtype), weight if rows <= columns else weight.T
+                for block in oriented.tensor_split(3, dim=1):
+                    if block.shape[1]:
+                        add_gram(block, out, backend="native")
+                error = ((out.double() - wide @ wide.T).abs() / (wide.abs() @ wide.abs().T)).max()
+                result["errors"][case + " in blocks"] = float(error) / torch.finfo(out_dtype).eps
 print(json.dumps(result))
 """
 

@@ -80,11 +80,22 @@ def test_log_det(half_width: int, dtype: torch.dtype, capability: int, tmp_path:
 @pytest.mark.parametrize("along_depth", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.uint8, SLOW_FLOAT16], ids=str)
 def test_gram(dtype: torch.dtype, along_depth: bool, capability: int, tmp_path: Path) -> None:
+    check_gram(dtype, along_depth, False, capability, tmp_path)
+
+
+@on_both_chips
+@pytest.mark.parametrize("along_depth", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.slow)], ids=str)
+def test_gram_added(dtype: torch.dtype, along_depth: bool, capability: int, tmp_path: Path) -> None:
+    check_gram(dtype, along_depth, True, capability, tmp_path)
+
+
+def check_gram(dtype: torch.dtype, along_depth: bool, add: bool, capability: int, tmp_path: Path) -> None:
     pointer = POINTER[dtype]
     signature = {"weight": pointer, "scales": "*fp32" if dtype == torch.uint8 else pointer, "out": "*fp32"}
     signature |= dict.fromkeys(("k", "depth", "weight_stride", "scale_batch", "scale_row", "scale_depth"), "i32")
     signature |= dict.fromkeys(("weight_batch", "out_batch"), "i64")
-    options = triton_gram.gram_options(dtype) | {"ALONG_DEPTH": along_depth}
+    options = triton_gram.gram_options(dtype) | {"ALONG_DEPTH": along_depth, "ADD": add}
     name = f"gram {'W Wt' if along_depth else 'Wt W'} {dtype}"
     divisible = ("k", "depth", "weight_stride", "weight_batch", "out_batch")
     used = check(name, triton_gram._gram_kernel, signature, options, capability, tmp_path, divisible)

@@ -85,6 +85,21 @@ def test_batches_and_strides(dtype: torch.dtype, device: str) -> None:
 
 
 @on_both
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("m", "n"), [(1, 1), (33, 90), (90, 33), (130, 70)])
+def test_blocks_add_up_to_the_whole(m: int, n: int, dtype: torch.dtype, device: str) -> None:
+    weight = random(m, n, dtype=dtype).to(device)
+    wide = weight if m <= n else weight.T
+    out = torch.zeros(wide.shape[0], wide.shape[0], device=device)
+    for block in wide.split(max(1, wide.shape[1] // 2), dim=1):
+        triton_gram.add_gram(block, out)
+    check(out, weight, dtype)
+    wide_out = torch.ones(wide.shape[0], wide.shape[0], dtype=torch.float64, device=device)
+    triton_gram.add_gram(wide, wide_out)
+    torch.testing.assert_close(wide_out, wide.double() @ wide.double().T + 1, rtol=1e-14, atol=1e-12)
+
+
+@on_both
 def test_float64_goes_through_torch(device: str) -> None:
     weight = random(9, 5, dtype=torch.float64).to(device)
     gram = triton_gram.gram(weight, out_dtype=torch.float64)

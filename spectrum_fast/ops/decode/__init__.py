@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import overload
 
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from spectrum_fast.ops.decode.bitsandbytes import decode_4bit, decode_int8
 from spectrum_fast.ops.decode.mxfp4 import decode_mxfp4
 from spectrum_fast.ops.decode.packed_int import decode_awq, decode_pack_quantized
 from spectrum_fast.ops.decode.scaled import decode_scaled
+from spectrum_fast.stream.blocks import BlockMatrix
 
 Parts = Mapping[str, Tensor]
 
@@ -45,12 +47,16 @@ DECODERS: Mapping[str, Callable[[WeightPlan, Tensor, Parts], Tensor]] = MappingP
 """Decoder of each :attr:`WeightPlan.decoder`; the empty name passes a plain weight through."""
 
 
-def decode_weight(plan: WeightPlan, main: Tensor, companions: Parts) -> Tensor:
+@overload
+def decode_weight(plan: WeightPlan, main: Tensor, companions: Parts) -> Tensor: ...
+@overload
+def decode_weight(plan: WeightPlan, main: BlockMatrix, companions: Parts) -> BlockMatrix: ...
+def decode_weight(plan: WeightPlan, main: Tensor | BlockMatrix, companions: Parts) -> Tensor | BlockMatrix:
     """Turn what was read into the matrix to score.
 
     Args:
         plan: what it is.
-        main: the weight or its codes, as stored.
+        main: the weight or its codes, as stored; a plain weight may come in blocks.
         companions: role -> tensor, as in ``plan.companions``.
 
     Returns:
@@ -64,6 +70,10 @@ def decode_weight(plan: WeightPlan, main: Tensor, companions: Parts) -> Tensor:
     """
     if plan.decoder not in DECODERS:
         raise UsageError(f"unknown decoder {plan.decoder!r}: expected one of {', '.join(filter(None, DECODERS))}")
+    if isinstance(main, BlockMatrix):
+        if plan.decoder:
+            raise UsageError(f"{plan.name}: expected the codes of {plan.layout} whole, found them in blocks")
+        return main
     try:
         weight = DECODERS[plan.decoder](plan, main, companions)
     except UnsupportedDtypeError as error:

@@ -39,15 +39,43 @@ def gram(weight: Tensor, *, out_dtype: torch.dtype = torch.float32, backend: str
         ValueError: not a matrix, or an empty one.
         UsageError, BackendUnavailableError: see :func:`spectrum_fast.ops.dispatch.choose_backend`.
     """
+    _check("weight", weight, out_dtype)
+    return backend_module("gram", weight.device.type, backend).gram(weight, out_dtype=out_dtype)
+
+
+def add_gram(block: Tensor, out: Tensor, *, backend: str = "auto") -> None:
+    """Add the products of the rows of a block to a Gram matrix: ``out += A Aᵀ``.
+
+    So the Gram matrix of a weight that is never whole in memory is formed: with column blocks ``A = W_b`` of a wide
+    weight the sum is ``W Wᵀ``, with transposed row blocks ``A = W_bᵀ`` of a tall one it is ``Wᵀ W``.
+
+    Args:
+        block: A, (k, K), K >= 1, float64, float32, float16 or bfloat16; any strides.
+        out: (k, k), symmetric, float32 or float64 (float64 for a float64 block), contiguous, on the block's device;
+            changed in place.
+        backend: one of :data:`spectrum_fast.ops.dispatch.BACKENDS`.
+
+    Accuracy: that of :func:`gram`, plus one rounding of every entry of ``out`` a call.
+
+    Raises:
+        TypeError, ValueError, UsageError, BackendUnavailableError: as for :func:`gram`; ``out`` has another shape.
+    """
+    _check("block", block, out.dtype)
+    size = block.shape[0]
+    if out.shape != (size, size) or not out.is_contiguous():
+        raise ValueError(f"out: expected a contiguous ({size}, {size}), found shape {tuple(out.shape)}")
+    backend_module("gram", block.device.type, backend).add_gram(block, out)
+
+
+def _check(name: str, weight: Tensor, out_dtype: torch.dtype) -> None:
     if weight.dtype not in WEIGHT_DTYPES:
-        raise TypeError(f"weight: expected one of {_names(WEIGHT_DTYPES)}, found {weight.dtype}")
+        raise TypeError(f"{name}: expected one of {_names(WEIGHT_DTYPES)}, found {weight.dtype}")
     if out_dtype not in GRAM_DTYPES:
         raise TypeError(f"out_dtype: expected one of {_names(GRAM_DTYPES)}, found {out_dtype}")
     if weight.dtype == torch.float64 and out_dtype != torch.float64:
         raise TypeError(f"out_dtype: a float64 weight needs torch.float64, found {out_dtype}")
     if weight.ndim != 2 or weight.numel() == 0:
-        raise ValueError(f"weight: expected a matrix with at least one entry, found shape {tuple(weight.shape)}")
-    return backend_module("gram", weight.device.type, backend).gram(weight, out_dtype=out_dtype)
+        raise ValueError(f"{name}: expected a matrix with at least one entry, found shape {tuple(weight.shape)}")
 
 
 def _names(dtypes: tuple[torch.dtype, ...]) -> str:

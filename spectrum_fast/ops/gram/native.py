@@ -30,3 +30,8 @@ def gram(weight: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
     out = torch.empty((size, size), dtype=out_dtype)
     _native.gram(weight.detach(), out)
     return out
+
+
+def add_gram(block: Tensor, out: Tensor) -> None:
+    """``out += A Aᵀ``, see :func:`spectrum_fast.ops.gram.add_gram`."""
+    _native.gram_add(block.detach(), out)

@@ -22,3 +22,9 @@ def gram(weight: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
     """
     wide = weight.detach().to(out_dtype)
     return wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide
+
+
+def add_gram(block: Tensor, out: Tensor) -> None:
+    """``out += A Aᵀ``, see :func:`spectrum_fast.ops.gram.add_gram`."""
+    wide = block.detach().to(out.dtype)
+    out.addmm_(wide, wide.T)

@@ -66,6 +66,17 @@ def gram(weight: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
     return out if w.ndim == 3 else out[0]
 
 
+def add_gram(block: Tensor, out: Tensor) -> None:
+    """``out += A Aᵀ`` for A (k, K), see :func:`spectrum_fast.ops.gram.add_gram`; the lower half of ``out`` is read."""
+    require_device("block", block)
+    w = block.detach()
+    if out.dtype == torch.float64:
+        wide = w.to(torch.float64)
+        out.addmm_(wide, wide.mT)
+        return
+    launch_gram(w[None], out[None], ADD=True)
+
+
 def gram_block_scaled(codes: Tensor, scales: Tensor) -> Tensor:
     """Gram matrix of an FP8 e4m3 weight with one float32 scale for each 128 x 128 block, from the codes themselves.
 
@@ -102,6 +113,8 @@ def launch_gram(
     batch: Tensor, out: Tensor, scales: Tensor | None = None, tile: int = 128, **overrides: int | bool
 ) -> None:
     """Launch the kernel: batch (count, k, K) any strides, out (count, k, k) float32, scales with uint8 codes only.
+
+    ``ADD=True`` among the overrides adds to ``out``, else it is written.
 
     ``tile`` is the side of the tiles and, with scales, a divisor of 128; tests use small ones. ``overrides`` replace
     entries of :func:`gram_options`, for tuning.
@@ -144,6 +157,7 @@ def gram_options(dtype: torch.dtype, tile: int = 128) -> dict[str, int | bool]:
         "SCALED": scaled,
         "SCALE_BLOCK": SCALE_BLOCK,
         "WIDEN": INTERPRETED,
+        "ADD": False,
         "num_warps": 8,
         "num_stages": 3,
         "enable_fp_fusion": True,
@@ -212,6 +226,7 @@ def _gram_kernel(
     SCALED: tl.constexpr,
     SCALE_BLOCK: tl.constexpr,
     WIDEN: tl.constexpr,
+    ADD: tl.constexpr,
 ):
     """One TILE x TILE tile; weight[i, p] at i * stride + p (ALONG_DEPTH) or i + p * stride."""
     row_tile, column_tile = _tile_of(tl.program_id(0), tl.cdiv(k, TILE), GROUP)
@@ -264,5 +279,7 @@ def _gram_kernel(
     inside = (i < k)[:, None] & (j < k)[None, :]
     i = i.to(tl.int64)[:, None]
     j = j.to(tl.int64)[None, :]
+    if ADD:
+        total += tl.load(out + i * k + j, mask=inside & (i >= j), other=0)
     tl.store(out + i * k + j, total, mask=inside & (i >= j))
     tl.store(out + j * k + i, total, mask=inside & (i > j))

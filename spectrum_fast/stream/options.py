@@ -1,0 +1,106 @@
+"""How a stream reads: its byte budget, its threads, its way to the files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from spectrum_fast.errors import UsageError
+
+DIRECT_IO = ("off", "auto", "on")
+"""``off``: through the page cache. ``on``: past it (O_DIRECT), or an error. ``auto``: past it where that works."""
+
+MINIMUM_BUFFER_BYTES = 1 << 20
+AUTO_BUFFER_BYTES = 2 << 30
+"""Budget where none is given, at most: it holds the largest matrix of most models whole. Touched only as needed."""
+AUTO_BUFFER_SHARE = 8
+"""Nor more than this part of the memory of the machine."""
+AUTO_WINDOW_BYTES = 128 << 20
+"""Bytes read ahead where no budget is given: deep enough to hide a disk, small enough to stay small."""
+MAX_THREADS = 4
+"""Reading threads where their number is not given; more brought nothing (bench/streaming.py)."""
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """Options of a stream; see docs/streaming.md.
+
+    Attributes:
+        buffer_bytes: budget of the ring, a hard limit; None for :data:`AUTO_BUFFER_BYTES` or an eighth of the memory.
+        direct_io: one of :data:`DIRECT_IO`.
+        threads: reading threads; 0 reads in the caller's thread, None chooses.
+        read_ahead: weights read before they are asked for, besides the byte budget; None for no such limit.
+        device: where tensors are handed out, ``cpu`` or ``cuda[:n]``.
+        poison: overwrite released memory; None asks the environment (``SPECTRUM_FAST_POISON=1``).
+    """
+
+    buffer_bytes: int | None = None
+    direct_io: str = "off"
+    threads: int | None = None
+    read_ahead: int | None = None
+    device: str = "cpu"
+    poison: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.buffer_bytes is not None and self.buffer_bytes < MINIMUM_BUFFER_BYTES:
+            raise UsageError(
+                f"buffer: expected at least {MINIMUM_BUFFER_BYTES} bytes ({MINIMUM_BUFFER_BYTES / 2**30:.4f} GiB), "
+                f"found {self.buffer_bytes}"
+            )
+        if self.direct_io not in DIRECT_IO:
+            raise UsageError(f"unknown direct_io {self.direct_io!r}: expected one of {', '.join(DIRECT_IO)}")
+        if self.threads is not None and self.threads < 0:
+            raise UsageError(f"threads of a stream: expected 0 or more, found {self.threads}")
+        if self.read_ahead is not None and self.read_ahead < 0:
+            raise UsageError(f"read_ahead must be 0 or more, found {self.read_ahead}")
+
+    @property
+    def capacity_bytes(self) -> int:
+        """Bytes that the ring may hold, whatever the model."""
+        if self.buffer_bytes is not None:
+            return self.buffer_bytes
+        return max(MINIMUM_BUFFER_BYTES, min(AUTO_BUFFER_BYTES, memory_bytes() // AUTO_BUFFER_SHARE))
+
+    @property
+    def window_bytes(self) -> int:
+        """Bytes that may be read ahead; one stretch of weights beside the one in use is always allowed."""
+        return self.capacity_bytes if self.buffer_bytes is not None else AUTO_WINDOW_BYTES
+
+    @property
+    def thread_count(self) -> int:
+        """Reading threads."""
+        if self.threads is not None:
+            return self.threads
+        return 0 if self.read_ahead == 0 else min(MAX_THREADS, max(2, _processors()))
+
+    @property
+    def poisons(self) -> bool:
+        """Whether released memory is overwritten."""
+        return os.environ.get("SPECTRUM_FAST_POISON", "") == "1" if self.poison is None else self.poison
+
+
+def buffer_bytes_of(gib: float | None) -> int | None:
+    """Bytes of a budget given in GiB.
+
+    Raises:
+        UsageError: it is not a positive number, or too small.
+
+    >>> buffer_bytes_of(0.5)
+    536870912
+    """
+    if gib is None:
+        return None
+    if not 0 < gib < float("inf"):
+        raise UsageError(f"buffer_gib: expected a positive number, found {gib!r}")
+    if gib * 2**30 < MINIMUM_BUFFER_BYTES:
+        raise UsageError(f"buffer_gib: expected at least {MINIMUM_BUFFER_BYTES / 2**30:.4f}, found {gib!r}")
+    return int(gib * 2**30)
+
+
+def memory_bytes() -> int:
+    """Physical memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,32 @@
+"""What a stream did, for provenance, progress and benchmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class StreamStatistics:
+    """Counts of one stream so far.
+
+    Attributes:
+        capacity_bytes: byte budget.
+        peak_buffer_bytes: most of it that was ever given out; never more than the budget.
+        read_bytes: bytes read, gaps between tensors and further passes included.
+        read_seconds: seconds of the reading threads, added up.
+        wait_seconds: seconds that the consumer waited for bytes: what reading costs beyond what computing hides.
+        batches: stretches that were read.
+        weights: weights handed out.
+        streamed_weights: those among them that were read by blocks.
+        notes: what the reader should know, such as files that refused direct I/O.
+    """
+
+    capacity_bytes: int = 0
+    peak_buffer_bytes: int = 0
+    read_bytes: int = 0
+    read_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    batches: int = 0
+    weights: int = 0
+    streamed_weights: int = 0
+    notes: list[str] = field(default_factory=list)
