@@ -1,0 +1,74 @@
+"""The steps of the engine on a matrix that is never whole in memory.
+
+Every step is one pass over the blocks (:class:`spectrum_fast.stream.BlockMatrix`), and every guard of the engine holds
+as for a whole matrix: the first pass forms the extent and, on the chance that no scaling is called for, the float32 Gram
+matrix with it, so that a tame matrix is read once. Scaling, the rotation of outliers and the float64 Gram matrix are one
+more pass each; the singular values come from the triangular factor of a QR decomposition that takes one block after the
+other, which costs one more.
+
+Blocks run along the long side: a tall matrix (m >= n) comes in runs of rows, and ``G = sum_b W_b^T W_b``; a wide one in
+runs of columns, and ``G = sum_b W_b W_b^T``. A rotation acts on the short side, so it acts on each block alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spectrum_fast.ops.extent import measure
+from spectrum_fast.ops.gram import add_gram
+from spectrum_fast.stream import BlockMatrix
+
+_QR_ROWS = 2
+"""Rows of one step of the QR decomposition, in multiples of the short side: 4/3 of the flops of a single step."""
+
+
+def extent_and_gram(matrix: BlockMatrix, backend: str = "auto") -> tuple[float, float, Tensor | None]:
+    """Largest absolute entry, sum of squares in float64, and the float32 Gram matrix (None for float64 weights)."""
+    wants_gram = matrix.dtype != torch.float64
+    gram = _zeros(matrix, torch.float32) if wants_gram else None
+    max_abs, total = 0.0, 0.0
+    for block in matrix.blocks():
+        largest, squares = measure(block, backend=backend)
+        max_abs = largest if not largest <= max_abs else max_abs  # NaN wins, and stays
+        total += squares
+        if gram is not None:
+            add_gram(_along(matrix, block), gram, backend=backend)
+    return max_abs, total, gram
+
+
+def block_gram(matrix: BlockMatrix, dtype: torch.dtype, backend: str = "auto") -> Tensor:
+    """``W W^T`` or ``W^T W``, whichever is smaller, in one pass."""
+    gram = _zeros(matrix, dtype)
+    for block in matrix.blocks():
+        add_gram(_along(matrix, block), gram, backend=backend)
+    return gram
+
+
+def triangular_factor(matrix: BlockMatrix, dtype: torch.dtype) -> Tensor:
+    """R (k x k, k the short side) of ``W = Q R`` (or ``W^T = Q R``): its singular values are those of W.
+
+    Blocks are appended to the R so far and factored again, so each entry passes through as many Householder
+    decompositions as there are blocks; each is backward stable, and their errors are independent (measured: no more
+    than that of one decomposition for up to 300 blocks).
+    """
+    size = min(matrix.shape)
+    factor = torch.zeros(0, size, dtype=dtype, device=matrix.device)
+    for block in matrix.blocks():
+        for rows in _along(matrix, block).T.split(_QR_ROWS * size):
+            factor = torch.linalg.qr(torch.cat([factor, rows.to(dtype)]), mode="r").R
+    return factor
+
+
+def count_not_finite(matrix: BlockMatrix) -> int:
+    """Entries that are NaN or infinite, in one pass."""
+    return sum(int((~torch.isfinite(block)).sum()) for block in matrix.blocks())
+
+
+def _along(matrix: BlockMatrix, block: Tensor) -> Tensor:
+    """The block as (k, K): its rows are those of the Gram matrix."""
+    return block.T if matrix.is_tall else block
+
+
+def _zeros(matrix: BlockMatrix, dtype: torch.dtype) -> Tensor:
+    return torch.zeros((min(matrix.shape),) * 2, dtype=dtype, device=matrix.device)
