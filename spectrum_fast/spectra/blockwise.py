@@ -1,16 +1,19 @@
 """The steps of the engine on a matrix that is never whole in memory.
 
 Every step is one pass over the blocks (:class:`spectrum_fast.stream.BlockMatrix`), and every guard of the engine holds
-as for a whole matrix: the first pass forms the extent and, on the chance that no scaling is called for, the float32 Gram
-matrix with it, so that a tame matrix is read once. Scaling, the rotation of outliers and the float64 Gram matrix are one
-more pass each; the singular values come from the triangular factor of a QR decomposition that takes one block after the
-other, which costs one more.
+as for a whole matrix: the first pass forms the extent and, on the chance that no scaling is called for, the float32
+Gram matrix with it, so that a tame matrix is read once. Scaling, the rotation of outliers and the float64 Gram matrix
+are one more pass each; the singular values come from the triangular factor of a QR decomposition that takes one block
+after the other, which costs one more.
 
 Blocks run along the long side: a tall matrix (m >= n) comes in runs of rows, and ``G = sum_b W_b^T W_b``; a wide one in
 runs of columns, and ``G = sum_b W_b W_b^T``. A rotation acts on the short side, so it acts on each block alone.
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,22 +26,40 @@ _QR_ROWS = 2
 """Rows of one step of the QR decomposition, in multiples of the short side: 4/3 of the flops of a single step."""
 
 
-def extent_and_gram(matrix: BlockMatrix, backend: str = "auto") -> tuple[float, float, Tensor | None]:
-    """Largest absolute entry, sum of squares in float64, and the float32 Gram matrix (None for float64 weights)."""
-    wants_gram = matrix.dtype != torch.float64
-    gram = _zeros(matrix, torch.float32) if wants_gram else None
+@dataclass(frozen=True)
+class MeasuredBlocks(BlockMatrix):
+    """A matrix in blocks that was read once, and what that pass left.
+
+    Attributes:
+        gram: its float32 Gram matrix until it is asked for, unless the weights are float64.
+    """
+
+    gram: list[Tensor] = field(default_factory=list, repr=False)
+
+    def to(self, dtype: torch.dtype) -> BlockMatrix:
+        """The same matrix in another element type; widening to float32 changes nothing that is squared."""
+        return self if dtype == torch.float32 and self.dtype != torch.float64 else super().to(dtype)
+
+
+def measure_blocks(matrix: BlockMatrix, backend: str = "auto") -> tuple[MeasuredBlocks, float, float]:
+    """The matrix with its float32 Gram matrix, its largest absolute entry, and its sum of squares in float64."""
+    gram = None if matrix.dtype == torch.float64 else _zeros(matrix, torch.float32)
     max_abs, total = 0.0, 0.0
     for block in matrix.blocks():
         largest, squares = measure(block, backend=backend)
-        max_abs = largest if not largest <= max_abs else max_abs  # NaN wins, and stays
+        max_abs = max_abs if largest <= max_abs or math.isnan(max_abs) else largest
         total += squares
         if gram is not None:
             add_gram(_along(matrix, block), gram, backend=backend)
-    return max_abs, total, gram
+    found = [] if gram is None else [gram]
+    measured = MeasuredBlocks(matrix.shape, matrix.dtype, matrix.device, matrix.open_pass, matrix.count, found)
+    return measured, max_abs, total
 
 
 def block_gram(matrix: BlockMatrix, dtype: torch.dtype, backend: str = "auto") -> Tensor:
-    """``W W^T`` or ``W^T W``, whichever is smaller, in one pass."""
+    """``W W^T`` or ``W^T W``, whichever is smaller, in one pass; in none where an earlier one left it."""
+    if isinstance(matrix, MeasuredBlocks) and matrix.gram and dtype == torch.float32:
+        return matrix.gram.pop()
     gram = _zeros(matrix, dtype)
     for block in matrix.blocks():
         add_gram(_along(matrix, block), gram, backend=backend)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
 from spectrum_fast.spectra.band_method import band_functionals
+from spectrum_fast.spectra.blockwise import count_not_finite
 from spectrum_fast.spectra.functionals import Functionals
 from spectrum_fast.spectra.histogram import Histogram
 from spectrum_fast.spectra.measure import Extent, measure_extent
@@ -18,6 +20,7 @@ from spectrum_fast.spectra.rotation import find_outlier_basis, rotate
 from spectrum_fast.spectra.rounding import estimate_rounding
 from spectrum_fast.spectra.squares import weight_gram
 from spectrum_fast.spectra.svd_method import svd_functionals
+from spectrum_fast.stream import BlockMatrix
 
 METHODS = ("auto", "band", "svd")
 PRECISIONS = ("auto", "float32", "float64")
@@ -43,7 +46,7 @@ class Attempt:
 
 
 def compute_spectrum(
-    weight: Tensor,
+    weight: Tensor | BlockMatrix,
     criterion: Criterion,
     *,
     method: str = "auto",
@@ -54,7 +57,8 @@ def compute_spectrum(
     """The singular spectrum of one matrix, as far as a score needs it.
 
     Args:
-        weight: m x n, float64, float32, float16 or bfloat16, finite; a 1-D tensor counts as 1 x n.
+        weight: m x n, float64, float32, float16 or bfloat16, finite; a 1-D tensor counts as 1 x n. One that comes in
+            blocks takes a pass over its file for each step, see :mod:`spectrum_fast.spectra.blockwise`.
         criterion: the rule that splits signal from noise, see ``spectrum_fast.scoring.criteria``.
         method: ``auto`` (fastest method whose error bound meets the tolerance), ``band`` or ``svd``.
         precision: working precision; ``auto`` is float32 with escalation for ``band`` and float64 for ``svd``.
@@ -73,7 +77,7 @@ def compute_spectrum(
     matrix = _as_matrix(weight)
     scaled, extent = measure_extent(matrix, backend)
     if not extent.finite:
-        count = int((~torch.isfinite(matrix)).sum())
+        count = count_not_finite(matrix) if isinstance(matrix, BlockMatrix) else int((~torch.isfinite(matrix)).sum())
         raise TensorError(
             f"holds NaN or infinity in {count} of {matrix.numel()} entries, expected finite weights; "
             "repair or download the checkpoint again"
@@ -82,11 +86,20 @@ def compute_spectrum(
     if extent.max_abs == 0.0:
         return _zero_spectrum((rows, columns), criterion)
     attempt = _best_attempt(scaled, extent, criterion, method, precision, tolerance, backend)
-    return to_spectrum((rows, columns), criterion, attempt, extent)
+    found = to_spectrum((rows, columns), criterion, attempt, extent)
+    if isinstance(matrix, BlockMatrix):
+        return replace(found, reason=f"{found.reason}; {matrix.count}")
+    return found
 
 
 def _best_attempt(
-    matrix: Tensor, extent: Extent, criterion: Criterion, method: str, precision: str, tolerance: float, backend: str
+    matrix: Tensor | BlockMatrix,
+    extent: Extent,
+    criterion: Criterion,
+    method: str,
+    precision: str,
+    tolerance: float,
+    backend: str,
 ) -> Attempt:
     """The first attempt that meets the tolerance, in order of cost; the last one if none does."""
     n_min, n_max = min(matrix.shape), max(matrix.shape)
@@ -119,7 +132,7 @@ def _trouble(what: str, attempt: Attempt, tolerance: float) -> str:
 
 
 def _band_float32(
-    matrix: Tensor, extent: Extent, criterion: Criterion, tolerance: float, backend: str, *, forced: bool
+    matrix: Tensor | BlockMatrix, extent: Extent, criterion: Criterion, tolerance: float, backend: str, *, forced: bool
 ) -> Attempt:
     """Gram and band in float32, with the outlier rotation where the Gram shows that it is needed."""
     n_max = max(matrix.shape)
@@ -138,7 +151,7 @@ def _band_float32(
     return Attempt(functionals, functionals.score_error(), "band-float32-rotated", reason)
 
 
-def _svd_attempt(matrix: Tensor, criterion: Criterion, dtype: torch.dtype, reason: str) -> Attempt:
+def _svd_attempt(matrix: Tensor | BlockMatrix, criterion: Criterion, dtype: torch.dtype, reason: str) -> Attempt:
     functionals = svd_functionals(matrix, criterion, dtype)
     name = "svd-float32" if dtype == torch.float32 else "svd-float64"
     return Attempt(functionals, functionals.score_error(), name, reason)
@@ -208,10 +221,16 @@ def _check_arguments(method: str, precision: str, tolerance: float) -> None:
         raise UsageError(f"tolerance must lie in (0, 1), found {tolerance!r}")
 
 
-def _as_matrix(weight: Tensor) -> Tensor:
+@overload
+def _as_matrix(weight: Tensor) -> Tensor: ...
+@overload
+def _as_matrix(weight: BlockMatrix) -> BlockMatrix: ...
+def _as_matrix(weight: Tensor | BlockMatrix) -> Tensor | BlockMatrix:
     if weight.dtype not in _FLOAT_DTYPES:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _FLOAT_DTYPES)
         raise UnsupportedDtypeError(f"dtype {str(weight.dtype).removeprefix('torch.')} is not scored: expected {names}")
+    if isinstance(weight, BlockMatrix):
+        return weight
     if weight.dim() not in (1, 2):
         raise TensorError(f"has {weight.dim()} dimensions {tuple(weight.shape)}, expected a matrix (2) or a vector (1)")
     if weight.numel() == 0:

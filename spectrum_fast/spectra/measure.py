@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from spectrum_fast.ops.extent import measure
+from spectrum_fast.spectra.blockwise import measure_blocks
+from spectrum_fast.stream import BlockMatrix
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,30 @@ class Extent:
         return math.isfinite(self.max_abs)
 
 
-def measure_extent(matrix: Tensor, backend: str = "auto") -> tuple[Tensor, Extent]:
+@overload
+def measure_extent(matrix: Tensor, backend: str = "auto") -> tuple[Tensor, Extent]: ...
+@overload
+def measure_extent(matrix: BlockMatrix, backend: str = "auto") -> tuple[BlockMatrix, Extent]: ...
+def measure_extent(matrix: Tensor | BlockMatrix, backend: str = "auto") -> tuple[Tensor | BlockMatrix, Extent]:
     """The matrix, multiplied by an exact power of two if its scale calls for it, and its extent."""
+    if isinstance(matrix, BlockMatrix):
+        return _measure_blocks(matrix, backend)
     max_abs, total = measure(matrix, backend=backend)
     exponent = scale_exponent(max_abs, matrix.dtype)
     if exponent == 0:
         return matrix, Extent(max_abs, 0, total)
     scaled = scale_by_power_of_two(matrix, -exponent)
     return scaled, Extent(max_abs, exponent, measure(scaled, backend=backend)[1])
+
+
+def _measure_blocks(matrix: BlockMatrix, backend: str) -> tuple[BlockMatrix, Extent]:
+    measured, max_abs, total = measure_blocks(matrix, backend)
+    exponent = scale_exponent(max_abs, matrix.dtype)
+    if exponent == 0:
+        return measured, Extent(max_abs, 0, total)
+    scaled = matrix.map(lambda block: scale_by_power_of_two(block, -exponent), matrix.dtype)
+    measured, _, total = measure_blocks(scaled, backend)
+    return measured, Extent(max_abs, exponent, total)
 
 
 def scale_exponent(max_abs: float, dtype: torch.dtype) -> int:

@@ -12,9 +12,12 @@ Source: randomized range finder, Halko, Martinsson & Tropp 2011, algorithm 4.4; 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
+
+from spectrum_fast.stream import BlockMatrix
 
 ROTATION_RANK = 32
 """Columns gathered; more than the outlier directions that trained layers show, at a fiftieth of the cost of a Gram."""
@@ -73,16 +76,27 @@ def _triangular_factor(v: Tensor, tau: Tensor) -> Tensor:
     return t
 
 
-def rotate(weight: Tensor, basis: OutlierBasis) -> Tensor:
+@overload
+def rotate(weight: Tensor, basis: OutlierBasis) -> Tensor: ...
+@overload
+def rotate(weight: BlockMatrix, basis: OutlierBasis) -> BlockMatrix: ...
+def rotate(weight: Tensor | BlockMatrix, basis: OutlierBasis) -> Tensor | BlockMatrix:
     """``H^T W`` (or ``W H`` when the columns are the short side), in the dtype of the basis; a new tensor.
 
     Args:
-        weight: (m, n), or (batch, m, n) with a batched basis.
+        weight: (m, n), or (batch, m, n) with a batched basis; one that comes in blocks is rotated as it is read.
         basis: of the Gram matrix of the weight's short side.
     """
+    if isinstance(weight, BlockMatrix):
+        from_left = not weight.is_tall
+        return weight.map(lambda block: _rotate(block, basis, from_left=from_left), basis.v.dtype)
+    return _rotate(weight, basis, from_left=weight.shape[-2] <= weight.shape[-1])
+
+
+def _rotate(weight: Tensor, basis: OutlierBasis, *, from_left: bool) -> Tensor:
     v, t = basis.v, basis.t
     rotated = weight.to(v.dtype, copy=True)
     subtract = rotated.addmm_ if weight.ndim == 2 else rotated.baddbmm_
-    if weight.shape[-2] <= weight.shape[-1]:
+    if from_left:
         return subtract(v, t.mT @ (v.mT @ rotated), alpha=-1)
     return subtract(rotated @ v @ t, v.mT, alpha=-1)

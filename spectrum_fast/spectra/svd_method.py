@@ -7,24 +7,28 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.spectra.binning import empty_histogram, fill_histogram
+from spectrum_fast.spectra.blockwise import triangular_factor
 from spectrum_fast.spectra.functionals import Functionals
 from spectrum_fast.spectra.record import Criterion, OrderStatistics
+from spectrum_fast.stream import BlockMatrix
 
 _BACKWARD_ERROR = 8.0
 """Backward error of ``svdvals`` in units of ``eps * s_max``; LAPACK's bound is a modest polynomial of the sides, 1 to 3
 is what is seen."""
 
 
-def svd_functionals(weight: Tensor, criterion: Criterion, dtype: torch.dtype) -> Functionals:
+def svd_functionals(weight: Tensor | BlockMatrix, criterion: Criterion, dtype: torch.dtype) -> Functionals:
     """Functionals of ``weight`` (m x n) from ``torch.linalg.svdvals`` in ``dtype``.
 
     Singular values at or below ``eps(dtype) * max(m, n) * s_max`` cannot be told from zero (the customary numerical
-    rank) and are taken as exactly zero, so that a rank-deficient matrix is not scored on rounding noise.
+    rank) and are taken as exactly zero, so that a rank-deficient matrix is not scored on rounding noise. Of a matrix
+    that comes in blocks the values of its triangular factor are taken, in one pass.
     """
     rows, columns = weight.shape
     n_min, n_max = min(rows, columns), max(rows, columns)
     eps = torch.finfo(dtype).eps
-    values = torch.linalg.svdvals(weight.to(dtype)).to(torch.float64).cpu().numpy()[::-1].copy()
+    whole = triangular_factor(weight, dtype) if isinstance(weight, BlockMatrix) else weight.to(dtype)
+    values = torch.linalg.svdvals(whole).to(torch.float64).cpu().numpy()[::-1].copy()
     s_max = float(values[-1])
     values[values <= eps * n_max * s_max] = 0.0
     q25, q50, q75 = (float(q) for q in np.quantile(values, [0.25, 0.5, 0.75]))

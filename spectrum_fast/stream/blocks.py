@@ -30,6 +30,10 @@ class PassCount:
     passes: int = 0
     blocks: int = 0
 
+    def __str__(self) -> str:
+        times = {1: "once", 2: "twice"}.get(self.passes, f"{self.passes} times")
+        return f"read {times}, in {self.blocks} blocks"
+
 
 @dataclass(frozen=True)
 class BlockMatrix:
@@ -79,6 +83,10 @@ class BlockMatrix:
                 yield change(block)
 
         return BlockMatrix(self.shape, dtype, self.device, open_pass, self.count)
+
+    def to(self, dtype: torch.dtype) -> BlockMatrix:
+        """The same matrix in another element type; nothing is read yet."""
+        return self.map(lambda block: block.to(dtype), dtype)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One positional read: ``nbytes`` bytes at ``offset``, ``needed`` of which must exist, to ``place`` in the region."""
+    """One positional read: ``nbytes`` bytes at ``offset`` (``needed`` must exist) to ``place`` in the region."""
 
     file: Address
     offset: int

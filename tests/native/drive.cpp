@@ -67,12 +67,15 @@ void check_gram(Rng& rng, Element element) {
             for (Index k = 0; k < cols; ++k)
                 exact[i * rows + j] +=
                     wide[i * view.row_stride + k * view.col_stride] * wide[j * view.row_stride + k * view.col_stride];
-    kernel.to_float64(view, out64.data());
+    kernel.to_float64(view, out64.data(), false);
     for (std::size_t i = 0; i < exact.size(); ++i)
         require(std::fabs(out64[i] - exact[i]) <= 1e-10 * static_cast<double>(cols), "float64 Gram", rows, cols);
+    kernel.to_float64(view, out64.data(), true);
+    for (std::size_t i = 0; i < exact.size(); ++i)
+        require(std::fabs(out64[i] - 2 * exact[i]) <= 2e-10 * static_cast<double>(cols), "added Gram", rows, cols);
     if (element == Element::float64) return;
     std::vector<float> out32(exact.size());
-    kernel.to_float32(view, out32.data());
+    kernel.to_float32(view, out32.data(), false);
     for (std::size_t i = 0; i < exact.size(); ++i)
         require(std::fabs(out32[i] - exact[i]) <= 1e-4 * static_cast<double>(cols), "float32 Gram", rows, cols);
 }
