@@ -58,6 +58,12 @@ def scan(
     no_store: Annotated[
         bool, typer.Option("--no-store", help="Read a hub id over the network, keep none of its files.")
     ] = False,
+    buffer_gib: Annotated[
+        float | None, typer.Option("--buffer-gib", metavar="G", help="Hard limit of the reading buffer, GiB.")
+    ] = None,
+    direct_io: Annotated[
+        str, typer.Option("--direct-io", metavar="MODE", help="Past the page cache: off, auto or on.")
+    ] = "off",
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an interrupted scan left.")] = False,
     no_journal: Annotated[
         bool, typer.Option("--no-journal", help="Keep none: an interrupted scan begins anew.")
@@ -95,6 +101,8 @@ def scan(
         threads=threads,
         top_percent=top_percent,
         no_store=no_store,
+        buffer_gib=buffer_gib,
+        direct_io=direct_io,
     )
     rank = find_rank()
     run = LongScan(model, options, out=out_file, keep_journal=not no_journal, restart=restart, rank=rank)
@@ -132,6 +140,8 @@ def scan(
 
 def _report_problems(result: Scan, tolerance: float) -> None:
     """Name on stderr what has no score, and what has one that is less sure than was asked."""
+    for note in result.run.get("reading_notes", ()):
+        say(f"note: {note}")
     for failure in result.failures[:_SHOWN]:
         say(f"failed: {failure.message}", style="red")
     if len(result.failures) > _SHOWN:

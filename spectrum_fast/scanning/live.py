@@ -23,9 +23,8 @@ from spectrum_fast.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.scanning.live_model import LiveModel, describe_model
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
-from spectrum_fast.scanning.results import ModuleResult, score_loaded
+from spectrum_fast.scanning.results import Compute, ModuleResult, score_loaded
 from spectrum_fast.scoring.records import ScanFailure, SkippedTensor
-from spectrum_fast.spectra.record import Spectrum
 from spectrum_fast.stream import LoadedWeight
 
 
@@ -69,7 +68,7 @@ def _offloaded(weight: WeightPlan) -> ScanFailure:
 def score_live(
     live: LiveModel,
     plan: ScanPlan,
-    compute: Callable[[Tensor], Spectrum],
+    compute: Compute,
     deliver: Callable[[ModuleResult], None],
 ) -> None:
     """Score every weight of the plan, shared out among the ranks where the model is partitioned over them.
@@ -96,7 +95,7 @@ def score_live(
                     deliver(result)
 
 
-def _result(loaded: LoadedWeight, compute: Callable[[Tensor], Spectrum]) -> ModuleResult:
+def _result(loaded: LoadedWeight, compute: Compute) -> ModuleResult:
     began = time.perf_counter()
     record = score_loaded(loaded, compute)
     return ModuleResult(record, loaded.read_seconds, loaded.read_seconds, time.perf_counter() - began)

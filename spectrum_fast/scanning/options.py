@@ -18,6 +18,8 @@ from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scoring.criteria import find_criterion
 from spectrum_fast.selection.ranking import check_percent
 from spectrum_fast.spectra.engine import DEFAULT_TOLERANCE, METHODS, PRECISIONS
+from spectrum_fast.stream import StreamOptions, required_buffer_bytes
+from spectrum_fast.stream.options import buffer_bytes_of
 from spectrum_fast.version import __version__
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -44,6 +46,8 @@ class ScanOptions:
     threads: int | None = None
     top_percent: float | None = 25.0
     no_store: bool = False
+    buffer_gib: float | None = None
+    direct_io: str = "off"
 
     def __post_init__(self) -> None:
         find_criterion(self.criterion)
@@ -56,6 +60,28 @@ class ScanOptions:
         if self.top_percent is not None:
             check_percent(self.top_percent)
         object.__setattr__(self, "device", _choose_device(self.device))
+        _ = self.stream  # checks the two that concern reading
+
+    @property
+    def stream(self) -> StreamOptions:
+        """How weights are read; no score depends on it beyond its last bits."""
+        return StreamOptions(
+            buffer_bytes=buffer_bytes_of(self.buffer_gib), direct_io=self.direct_io, device=self.device
+        )
+
+    def require_buffer(self, plan: ScanPlan) -> None:
+        """Say before a long scan, not in it, that a weight does not fit the buffer.
+
+        Raises:
+            UsageError: a packed weight, which is decoded whole, is larger.
+        """
+        needed, found = required_buffer_bytes(plan.weights), self.stream.capacity_bytes
+        if needed > found:
+            largest = max(plan.weights, key=lambda weight: required_buffer_bytes([weight]))
+            raise UsageError(
+                f"buffer_gib: expected at least {needed / 2**30:.4f}, because {largest.name} is decoded or split "
+                f"whole, found {found / 2**30:.4f}; give a larger --buffer-gib"
+            )
 
     @property
     def decided_percent(self) -> float | None:

@@ -7,28 +7,24 @@ cut is read again and scored in float64. What is still a tie after that is one, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import cast
-
-import torch
 
 from spectrum_fast.scanning.plan import ScanPlan
-from spectrum_fast.scanning.results import score_loaded
+from spectrum_fast.scanning.results import Compute, score_loaded
 from spectrum_fast.scoring.criteria import find_criterion
 from spectrum_fast.scoring.records import ModuleScore
 from spectrum_fast.selection.scan_result import Scan
 from spectrum_fast.spectra.engine import compute_spectrum
-from spectrum_fast.spectra.record import Spectrum
-from spectrum_fast.stream import LoadedWeight, stream_weights
+from spectrum_fast.stream import StreamOptions, stream_weights
 
 REFINED_TOLERANCE = 1e-7
 """Accuracy of a refined score: a thousandth of the default one, and well above what float64 rounding allows."""
 
 
-def refine_cuts(scan: Scan, plan: ScanPlan, criterion: str, top_percent: float) -> Scan:
+def refine_cuts(
+    scan: Scan, plan: ScanPlan, criterion: str, top_percent: float, reading: StreamOptions | None = None
+) -> Scan:
     """Score again what stands at a cut that is not decided.
 
     Args:
@@ -36,6 +32,7 @@ def refine_cuts(scan: Scan, plan: ScanPlan, criterion: str, top_percent: float) 
         plan: what was read for it.
         criterion: name of the rule.
         top_percent: where the cuts are.
+        reading: how weights are read.
 
     Returns:
         The same scan where all is decided; else one in which the modules in doubt have scores from float64, with a note
@@ -51,12 +48,9 @@ def refine_cuts(scan: Scan, plan: ScanPlan, criterion: str, top_percent: float) 
     if not doubtful:
         return scan
     rule = find_criterion(criterion)
-    compute: Callable[[torch.Tensor], Spectrum] = partial(
-        compute_spectrum, criterion=rule, precision="float64", tolerance=REFINED_TOLERANCE
-    )
+    compute: Compute = partial(compute_spectrum, criterion=rule, precision="float64", tolerance=REFINED_TOLERANCE)
     refined: dict[str, ModuleScore] = {}
-    weights = stream_weights([plans[name] for name in doubtful])
-    with closing(cast("Generator[LoadedWeight, None, None]", weights)) as stream:
+    with stream_weights([plans[name] for name in doubtful], reading) as stream:
         for loaded in stream:
             record = score_loaded(loaded, compute)
             if isinstance(record, ModuleScore):

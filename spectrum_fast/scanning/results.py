@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
@@ -14,7 +15,10 @@ from spectrum_fast.ops.decode import decode_weight
 from spectrum_fast.scoring.measure import score_weight
 from spectrum_fast.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.spectra.record import Spectrum
-from spectrum_fast.stream import LoadedWeight
+from spectrum_fast.stream import BlockMatrix, LoadedWeight
+
+Compute: TypeAlias = Callable[[torch.Tensor | BlockMatrix], Spectrum]
+"""From a matrix, whole or in blocks, to its spectrum."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class ModuleResult:
     compute_seconds: float
 
 
-def score_loaded(loaded: LoadedWeight, compute: Callable[[torch.Tensor], Spectrum]) -> ModuleScore | ScanFailure:
+def score_loaded(loaded: LoadedWeight, compute: Compute) -> ModuleScore | ScanFailure:
     """Decode and score one weight; what cannot be scored becomes a failure record, never a number."""
     plan = loaded.plan
     try:

@@ -45,6 +45,8 @@ def scan(
     threads: int | None = None,
     top_percent: float | None = 25.0,
     no_store: bool = False,
+    buffer_gib: float | None = None,
+    direct_io: str = "off",
     out: str | os.PathLike[str] | None = None,
     journal: str | os.PathLike[str] | None = None,
     restart: bool = False,
@@ -52,7 +54,7 @@ def scan(
 ) -> Scan:
     """Score every weight matrix of a checkpoint, or of a live model.
 
-    Tensors are read one at a time in file order; memory holds the matrix in work and the next one being read, never
+    Tensors are read in file order into a buffer of fixed size, while the ones before are scored; memory never holds
     the model. No model code is run and nothing is unpickled.
 
     With ``out`` (or ``journal``) an interrupted scan loses nothing: the same call goes on where it was, and the scan it
@@ -77,6 +79,10 @@ def scan(
             than their error bounds, both are computed again in float64 (method and precision ``auto`` only;
             ``provenance`` names them as ``refined``). None, and a live model, leave every cut as it is.
         no_store: read a hub id over the network, range by range, and keep none of its files.
+        buffer_gib: hard limit of the buffer that weights are read into, GiB; a matrix larger than half of it is read
+            and scored block by block. None: 2, or an eighth of the memory if that is less, touched only as needed.
+        direct_io: ``off`` (through the page cache), ``on`` (past it, O_DIRECT, or an error) or ``auto`` (past it where
+            the file system allows).
         out: scan file to write when all is done. Until then finished modules are kept in a journal beside it,
             ``.NAME.journal``, which is deleted once the scan file is written. A live model keeps none: it changes.
         journal: the journal's path, to keep it elsewhere; without ``out`` it stays, complete, and is yours to delete.
@@ -91,7 +97,7 @@ def scan(
         CheckpointError: the checkpoint cannot be opened, or changed while being read.
         UsageError: an option is out of range, or nothing is left to score.
         SelectionError: a pattern matches no tensor.
-        BackendUnavailableError: the device was asked for by name and cannot be used.
+        BackendUnavailableError: the device, or direct I/O, was asked for by name and cannot be used.
         JournalError: the journal belongs to another scan (the checkpoint or an option changed), is in use by another
             process, or cannot be written, as on a full disk; finished modules are safe in it.
         OutOfMemoryError: memory has run out; finished modules are safe in the journal.
@@ -110,6 +116,8 @@ def scan(
         threads=threads,
         top_percent=top_percent,
         no_store=no_store,
+        buffer_gib=buffer_gib,
+        direct_io=direct_io,
     )
     if isinstance(source, nn.Module):
         if journal is not None or restart:
@@ -155,12 +163,13 @@ def run_scan(
     ledger = Ledger(plan, journal, progress or (lambda _: None), started)
     with explain_memory(), thread_count(options.threads) as threads:
         settings = options.settings(threads)
+        facts: dict[str, Any] = {}
         if live is not None:
             score_live(live, plan, make_compute(options), lambda result: ledger.record(result, settings))
             options = replace(options, top_percent=None)  # there is no file to read a doubtful weight from again
         else:
-            do_work(OwnWork(plan.weights, ledger, settings), make_compute(options))
-        return assemble_scan(checkpoint, plan, options, ledger, {"processes": 1, "threads": threads})
+            facts = do_work(OwnWork(plan.weights, ledger, settings), make_compute(options), options.stream).facts()
+        return assemble_scan(checkpoint, plan, options, ledger, {"processes": 1, "threads": threads, **facts})
 
 
 def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple[Checkpoint, ScanPlan]:
@@ -173,6 +182,7 @@ def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple
         include_norms=options.include_norms,
         split=options.split_fused,
     )
+    options.require_buffer(plan)
     return checkpoint, plan
 
 
@@ -208,4 +218,4 @@ def assemble_scan(
     )
     if options.decided_percent is None:
         return scan
-    return refine_cuts(scan, plan, options.criterion, options.decided_percent)
+    return refine_cuts(scan, plan, options.criterion, options.decided_percent, options.stream)

@@ -22,7 +22,10 @@ from spectrum_fast.scanning.rank_work import Heart, RankWork
 from spectrum_fast.scanning.run import assemble_scan, make_compute, open_and_plan
 from spectrum_fast.scanning.work import do_work
 from spectrum_fast.selection.scan_result import Scan
+from spectrum_fast.stream import StreamOptions
 
+_READ_AHEAD = 4
+"""Weights that a rank reads ahead, besides the byte budget."""
 _WAIT_SECONDS = 0.1
 """Time between two looks for rank 0's announcement."""
 
@@ -69,10 +72,12 @@ def lead_scan(
         with Heart(exchange), explain_memory(), thread_count(options.threads) as threads:
             coordinator.start()
             settings = options.settings(threads)
-            do_work(RankWork(exchange, plan.weights, scan, settings, coordinator.check), make_compute(options))
+            work = RankWork(exchange, plan.weights, scan, settings, coordinator.check)
+            reading = do_work(work, make_compute(options), _stream_options(options))
         coordinator.wait_for_others()
         coordinator.check()
         run = {"processes": len(coordinator.seen), "lost_processes": len(coordinator.lost), "threads": threads}
+        run |= reading.facts()
         with thread_count(threads):
             return assemble_scan(checkpoint, plan, options, ledger, run)
     except BaseException as error:
@@ -107,9 +112,15 @@ def follow_scan(exchange: Exchange, source: str | os.PathLike[str], options: Sca
                 )
             with explain_memory(), thread_count(options.threads) as threads:
                 settings = options.settings(threads)
-                do_work(RankWork(exchange, plan.weights, digest_scan(description), settings), make_compute(options))
+                work = RankWork(exchange, plan.weights, digest_scan(description), settings)
+                do_work(work, make_compute(options), _stream_options(options))
         except SpectrumFastError as error:
             with suppress(RankError):
                 if exchange.finished() is None:
                     exchange.tell({"error": str(error), "host": socket.gethostname()})
             raise
+
+
+def _stream_options(options: ScanOptions) -> StreamOptions:
+    """What a rank takes and does not score yet, another one could be scoring: it reads few weights ahead."""
+    return replace(options.stream, read_ahead=_READ_AHEAD)

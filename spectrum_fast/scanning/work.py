@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
-from typing import Protocol, cast
-
-import torch
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from spectrum_fast.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.scanning.journal import Settings
 from spectrum_fast.scanning.ledger import Ledger
-from spectrum_fast.scanning.results import ModuleResult, score_loaded
-from spectrum_fast.spectra.record import Spectrum
-from spectrum_fast.stream import LoadedWeight, stream_weights
+from spectrum_fast.scanning.results import Compute, ModuleResult, score_loaded
+from spectrum_fast.stream import StreamOptions, StreamStatistics, stream_weights
 
 
 class Work(Protocol):
@@ -54,19 +50,18 @@ class OwnWork:
         return False
 
 
-def do_work(work: Work, compute: Callable[[torch.Tensor], Spectrum]) -> None:
-    """Score all that there is to take, until there is no more."""
+def do_work(work: Work, compute: Compute, options: StreamOptions) -> StreamStatistics:
+    """Score all that there is to take, until there is no more; returns what reading it took."""
+    total = StreamStatistics()
     while True:
-        with closing(cast("Generator[LoadedWeight, None, None]", stream_weights(work.take()))) as stream:
+        with stream_weights(work.take(), options) as stream:
             waiting_since = time.perf_counter()
-            # No for: its iterator's frame may keep the last weight alive while the next one is read.
-            while (loaded := next(stream, None)) is not None:
+            for loaded in stream:
                 began = time.perf_counter()
                 record = score_loaded(loaded, compute)
-                read_seconds = loaded.read_seconds
-                del loaded
                 ended = time.perf_counter()
-                work.deliver(ModuleResult(record, read_seconds, began - waiting_since, ended - began))
+                work.deliver(ModuleResult(record, loaded.read_seconds, began - waiting_since, ended - began))
                 waiting_since = time.perf_counter()
+        total.add(stream.statistics)
         if not work.more():
-            return
+            return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -30,3 +31,25 @@ class StreamStatistics:
     weights: int = 0
     streamed_weights: int = 0
     notes: list[str] = field(default_factory=list)
+
+    def add(self, other: StreamStatistics) -> None:
+        """Take the counts of a later stream in."""
+        self.capacity_bytes = max(self.capacity_bytes, other.capacity_bytes)
+        self.peak_buffer_bytes = max(self.peak_buffer_bytes, other.peak_buffer_bytes)
+        self.read_bytes += other.read_bytes
+        self.read_seconds += other.read_seconds
+        self.wait_seconds += other.wait_seconds
+        self.batches += other.batches
+        self.weights += other.weights
+        self.streamed_weights += other.streamed_weights
+        self.notes += [note for note in other.notes if note not in self.notes]
+
+    def facts(self) -> dict[str, Any]:
+        """The part that a scan keeps among what passed by in making it."""
+        return {
+            "buffer_bytes": self.capacity_bytes,
+            "buffer_peak_bytes": self.peak_buffer_bytes,
+            "bytes_from_storage": self.read_bytes,
+            "weights_in_blocks": self.streamed_weights,
+            "reading_notes": self.notes,
+        }

@@ -165,11 +165,12 @@ class WeightStream(Iterator[LoadedWeight]):
             if plan is None:
                 break
             large = self._is_large(pipeline, plan)
-            if stretch.plans and (large or stretch.nbytes + plan.nbytes > most):
+            again = bool(stretch.plans) and stretch.plans[-1].main == plan.main  # another part of what is read anyway
+            if stretch.plans and not again and (large or stretch.nbytes + plan.nbytes > most):
                 self._returned = plan
                 break
             stretch.plans.append(plan)
-            stretch.nbytes += plan.nbytes
+            stretch.nbytes += 0 if again else plan.nbytes
             if large:
                 break
         return stretch if stretch.plans else None
@@ -183,14 +184,12 @@ class WeightStream(Iterator[LoadedWeight]):
         return plan
 
     def _exceeds_window(self, pipeline: Pipeline, nbytes: int) -> bool:
-        """Whether reading so much more would be further ahead than need be; never so if nothing else is ahead."""
-        unread = sum(1 for stretch in self._stretches if stretch.batch is None or not stretch.was_begun)
-        return unread > 0 and pipeline.ring.in_use_bytes + nbytes > self._options.window_bytes
+        """Whether reading so much more would be too far ahead; one stretch beside the one in use never is."""
+        return len(self._stretches) > 1 and pipeline.ring.in_use_bytes + nbytes > self._options.window_bytes
 
     def _is_large(self, pipeline: Pipeline, plan: WeightPlan) -> bool:
         """Whether a weight is read by blocks: a plain matrix of numbers that is too large a part of the budget."""
-        is_matrix = len(plan.main.shape) in (1, 2) and not plan.decoder and decodable(plan.main.dtype)
-        return is_matrix and plan.main.nbytes > pipeline.ring.capacity_bytes // _SHARE
+        return _comes_in_blocks(plan) and plan.main.nbytes > pipeline.ring.capacity_bytes // _SHARE
 
     def _hand_out(self, pipeline: Pipeline) -> LoadedWeight:
         if not self._stretches:
@@ -267,9 +266,14 @@ def stream_weights(
 
 def required_buffer_bytes(plans: Iterable[WeightPlan]) -> int:
     """The smallest budget that serves these plans: packed weights are decoded whole, plain ones may come in blocks."""
-    packed = (plan for plan in plans if plan.decoder or len(plan.main.shape) > 2)
+    packed = (plan for plan in plans if not _comes_in_blocks(plan))
     most = max((sum(region_bytes(part.nbytes) for part in _refs_of(plan)) for plan in packed), default=0)
     return max(MINIMUM_BUFFER_BYTES, most)
+
+
+def _comes_in_blocks(plan: WeightPlan) -> bool:
+    """Whether a weight may be read by blocks: a plain matrix of numbers that is scored as it is stored."""
+    return not plan.decoder and plan.part is None and len(plan.main.shape) in (1, 2) and decodable(plan.main.dtype)
 
 
 def _refs_of(plan: WeightPlan) -> list[TensorRef]:

@@ -1,12 +1,10 @@
-"""Reading tensors: values, order, bounded memory, early stops, changing files."""
+"""Reading weights: values, order, bounded memory, early stops, changing files."""
 
 from __future__ import annotations
 
 import gc
 import os
-import threading
 import time
-import weakref
 from pathlib import Path
 
 import pytest
@@ -15,38 +13,38 @@ from safetensors.torch import save_file
 
 from spectrum_fast.checkpoint import open_checkpoint
 from spectrum_fast.checkpoint.tensor_ref import TensorRef
+from spectrum_fast.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.errors import CheckpointError, UnsupportedDtypeError, UsageError
-from spectrum_fast.stream import load_tensor, loader, stream_tensors
+from spectrum_fast.stream import StreamOptions, layout, load_tensor, stream_weights, weights
+
+from streams import descriptors, plan_of, plans_of, reading_threads, write_many
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 SHAPES = ((), (1,), (7,), (3, 5), (2, 3, 4), (0,), (0, 4), (4, 0, 2))
-
-
-def descriptors() -> set[str]:
-    held = set()
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            held.add(os.readlink(f"/proc/self/fd/{number}"))
-        except OSError:
-            continue
-    return {path for path in held if path.endswith(".safetensors")}
-
-
-def reading_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("spectrum-fast-read")]
+OPTIONS = {
+    "in the caller's thread": StreamOptions(read_ahead=0),
+    "one ahead": StreamOptions(read_ahead=1),
+    "default": StreamOptions(),
+    "small buffer": StreamOptions(buffer_bytes=1 << 20, threads=3),
+    "direct": StreamOptions(direct_io="auto"),
+}
+each_way = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> tuple[TensorRef, ...]:
-    """Ten tensors in two files, their values their numbers."""
-    for part in range(2):
-        tensors = {f"w{part}{i}": torch.full((64, 64), float(10 * part + i)) for i in range(5)}
-        save_file(tensors, tmp_path / f"part{part}.safetensors")
-    return open_checkpoint(tmp_path).tensors
+    return write_many(tmp_path)
 
 
-@pytest.mark.parametrize("read_ahead", [0, 1, 3])
-def test_every_dtype_and_shape(tmp_path, read_ahead):
+@pytest.fixture
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stretches of one weight and a window of nothing: one weight in use, one ahead, whatever their size."""
+    monkeypatch.setattr(weights, "STRETCH_BYTES", 1)
+    monkeypatch.setattr("spectrum_fast.stream.options.AUTO_WINDOW_BYTES", 1)
+
+
+@each_way
+def test_every_dtype_and_shape(tmp_path, options):
     generator = torch.Generator().manual_seed(0)
     tensors = {
         f"{dtype}-{shape}": torch.randn(shape, generator=generator).to(dtype) for dtype in DTYPES for shape in SHAPES
@@ -54,86 +52,107 @@ def test_every_dtype_and_shape(tmp_path, read_ahead):
     save_file(tensors, tmp_path / "m.safetensors")
     refs = open_checkpoint(tmp_path).tensors
     seen = []
-    for loaded in stream_tensors(refs, read_ahead=read_ahead):
-        seen.append(loaded.ref)
-        expected = tensors[loaded.ref.name]
-        assert loaded.tensor.dtype == expected.dtype
-        assert loaded.tensor.shape == expected.shape
-        assert torch.equal(loaded.tensor, expected)
-        assert loaded.tensor.is_contiguous()
+    for loaded in stream_weights(plans_of(refs), options):
+        ref = loaded.plan.main
+        seen.append(ref)
+        expected = tensors[ref.name]
+        assert loaded.main.dtype == expected.dtype
+        assert loaded.main.shape == expected.shape
+        assert torch.equal(loaded.main, expected)
+        assert loaded.main.is_contiguous()
         assert loaded.read_seconds >= 0
-        assert torch.equal(load_tensor(loaded.ref), expected)
+        assert torch.equal(load_tensor(ref), expected)
     assert tuple(seen) == refs
 
 
-def test_short_reads_and_chunks_are_put_together(tmp_path, monkeypatch):
+@each_way
+def test_any_order_and_repetitions(many, options):
+    order = [many[i] for i in (9, 0, 0, 5, 1, 9)]
+    with stream_weights(plans_of(order), options) as stream:
+        assert [loaded.main[0, 0].item() for loaded in stream] == [float(ref.name[1:]) for ref in order]
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_short_reads_and_chunks_are_put_together(tmp_path, monkeypatch, threads):
     values = torch.arange(10_000, dtype=torch.float32).reshape(100, 100)
     save_file({"w": values}, tmp_path / "m.safetensors")
-    monkeypatch.setattr(loader, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(layout, "CHUNK_BYTES", 1000)
     real = os.preadv
     monkeypatch.setattr(os, "preadv", lambda fd, buffers, at: real(fd, [buffers[0][:333]], at))
     (ref,) = open_checkpoint(tmp_path).tensors
     assert torch.equal(load_tensor(ref), values)
+    for loaded in stream_weights([plan_of(ref)], StreamOptions(threads=threads)):
+        assert torch.equal(loaded.main, values)
 
 
-def test_unaligned_data(write_unaligned):
-    (_, ref) = write_unaligned
-    assert load_tensor(ref).tolist() == [1.5, -2.0]
-
-
-@pytest.fixture
-def write_unaligned(tmp_path: Path) -> tuple[TensorRef, ...]:
+@each_way
+def test_unaligned_data(tmp_path, options):
     raw = b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}}'
-    path = tmp_path / "m.safetensors"
-    path.write_bytes(len(raw).to_bytes(8, "little") + raw + b"x" + torch.tensor([1.5, -2.0]).numpy().tobytes())
-    return open_checkpoint(path).tensors
+    for pad in range(4):  # the header may have any length in old files, and so may a tensor before
+        path = tmp_path / f"m{pad}.safetensors"
+        header = raw + b" " * pad
+        path.write_bytes(
+            len(header).to_bytes(8, "little") + header + b"x" + torch.tensor([1.5, -2.0]).numpy().tobytes()
+        )
+        (codes, ref) = open_checkpoint(path).tensors
+        assert load_tensor(ref).tolist() == [1.5, -2.0]
+        packed = WeightPlan("w", "w", ref, {"codes": codes}, "any")
+        for plan in (plan_of(ref), packed):
+            (found,) = [(loaded.main.tolist(), len(loaded.companions)) for loaded in stream_weights([plan], options)]
+            assert found == ([1.5, -2.0], len(plan.companions))
 
 
-@pytest.mark.parametrize("read_ahead", [0, 1])
+@pytest.mark.parametrize("read_ahead", [0, 1, None])
 def test_an_undecoded_type_is_refused_in_its_turn(tmp_path, read_ahead):
     save_file({"a": torch.ones(2), "b": torch.ones(2, dtype=torch.int64)}, tmp_path / "m.safetensors")
     refs = sorted(open_checkpoint(tmp_path).tensors, key=lambda ref: ref.name)
-    stream = stream_tensors(refs, read_ahead=read_ahead)
-    assert next(stream).ref.name == "a"
+    stream = stream_weights(plans_of(refs), StreamOptions(read_ahead=read_ahead))
+    assert next(stream).plan.name == "a"
     with pytest.raises(UnsupportedDtypeError, match=r"'b'.*I64"):
         next(stream)
     assert descriptors() == set()
+    assert next(stream, None) is None
 
 
-def test_nothing_is_left_open(many):
-    assert [loaded.tensor[0, 0].item() for loaded in stream_tensors(many)] == sorted(
-        float(ref.name[1:]) for ref in many
-    )
+@each_way
+def test_nothing_is_left_open(many, options):
+    stream = stream_weights(plans_of(many), options)
+    assert [loaded.main[0, 0].item() for loaded in stream] == sorted(float(ref.name[1:]) for ref in many)
     assert descriptors() == set()
     assert reading_threads() == []
     load_tensor(many[0])
     assert descriptors() == set()
 
 
-@pytest.mark.parametrize("read_ahead", [0, 1, 4])
-def test_closing_early_stops_the_thread_and_closes_the_file(many, read_ahead):
-    stream = stream_tensors(many, read_ahead=read_ahead)
+@each_way
+def test_closing_early_stops_the_threads_and_closes_the_files(many, options):
+    stream = stream_weights(plans_of(many), options)
     next(stream)
-    assert len(descriptors()) == 1
+    assert descriptors()
     stream.close()
     assert descriptors() == set()
     assert reading_threads() == []
+    assert next(stream, None) is None
 
 
 def test_dropping_the_iterator_or_never_starting_it_leaks_nothing(many):
-    stream_tensors(many)
+    stream_weights(plans_of(many))
     assert reading_threads() == []
-    for _ in stream_tensors(many):
+    for _ in stream_weights(plans_of(many)):
         break
     gc.collect()
     assert descriptors() == set()
     assert reading_threads() == []
+    kept = next(stream_weights(plans_of(many)))  # the weight does not keep the stream
+    gc.collect()
+    assert reading_threads() == []
+    kept.release()
 
 
-def test_an_exception_in_the_consumer_stops_the_thread(many):
+def test_an_exception_in_the_consumer_stops_the_threads(many):
     def consume():
-        for loaded in stream_tensors(many):
-            raise KeyboardInterrupt(loaded.ref.name)
+        for loaded in stream_weights(plans_of(many)):
+            raise KeyboardInterrupt(loaded.plan.name)
 
     with pytest.raises(KeyboardInterrupt):
         consume()
@@ -142,58 +161,82 @@ def test_an_exception_in_the_consumer_stops_the_thread(many):
     assert descriptors() == set()
 
 
+def test_an_exception_of_the_list_stops_the_threads(many):
+    def plans():
+        yield plan_of(many[0])
+        raise ValueError("no more work")
+
+    with pytest.raises(ValueError, match="no more work"):
+        list(stream_weights(plans()))
+    assert reading_threads() == []
+    assert descriptors() == set()
+
+
 @pytest.mark.parametrize("read_ahead", [0, 1, 2])
-def test_few_tensors_are_alive_at_once(many, read_ahead, monkeypatch):
-    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
-    most = 0
-    real = torch.empty
-
-    def counting(*args, **kwargs):
-        nonlocal most
-        tensor = real(*args, **kwargs)
-        alive.add(tensor)
-        most = max(most, len(alive))
-        return tensor
-
-    monkeypatch.setattr(torch, "empty", counting)
-    for loaded in stream_tensors(many, read_ahead=read_ahead):
-        time.sleep(0.01)  # the reader would run ahead as far as it may
-        del loaded
-    assert 1 <= most <= read_ahead + 2
+def test_few_tensors_are_in_memory_at_once(many, read_ahead):
+    stream = stream_weights(plans_of(many), StreamOptions(read_ahead=read_ahead))
+    for _ in stream:
+        time.sleep(0.005)  # the readers would run ahead as far as they may
+    page = 4096
+    assert many[0].nbytes <= stream.statistics.peak_buffer_bytes <= (read_ahead + 2) * (many[0].nbytes + page)
 
 
-def test_the_next_tensor_is_read_while_the_consumer_works(many, monkeypatch):
-    read_names = []
-    real = loader.TensorReader.read
-
-    def recording(self, ref):
-        loaded = real(self, ref)
-        read_names.append(ref.name)
-        return loaded
-
-    monkeypatch.setattr(loader.TensorReader, "read", recording)
-    stream = stream_tensors(many)
+def test_the_next_weight_is_read_while_the_consumer_works(many, monkeypatch, one_at_a_time):
+    offsets = []
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, buffers, at: offsets.append(at) or real(fd, buffers, at))
+    stream = stream_weights(plans_of(many))
     next(stream)
     deadline = time.monotonic() + 5
-    while len(read_names) < 2 and time.monotonic() < deadline:
+    while len(offsets) < 2 and time.monotonic() < deadline:
         time.sleep(0.005)
     time.sleep(0.05)
-    assert read_names == [many[0].name, many[1].name]
+    assert sorted(offsets) == [many[0].begin, many[1].begin]
     stream.close()
 
 
-def test_the_list_is_only_advanced_as_needed(many):
+@pytest.mark.parametrize("read_ahead", [0, 1, 3])
+def test_the_list_is_only_advanced_as_needed(many, read_ahead):
     asked = []
 
-    def refs():
+    def plans():
         for ref in many:
             asked.append(ref)
-            yield ref
+            yield plan_of(ref)
 
-    stream = stream_tensors(refs())
-    next(stream)
-    assert len(asked) == 2
+    stream = stream_weights(plans(), StreamOptions(read_ahead=read_ahead))
+    for count in range(1, 4):
+        next(stream)
+        assert len(asked) == count + read_ahead
     stream.close()
+
+
+def test_the_list_is_only_advanced_as_far_as_the_window(many, one_at_a_time):
+    asked = []
+
+    def plans():
+        for ref in many:
+            asked.append(ref)
+            yield plan_of(ref)
+
+    stream = stream_weights(plans())
+    next(stream)
+    assert len(asked) <= 3  # in use, ahead, and the one that does not fit
+    stream.close()
+
+
+def test_many_small_tensors_are_a_few_long_reads(tmp_path, monkeypatch):
+    save_file({f"experts.{i}.up": torch.full((8, 8), float(i)) for i in range(500)}, tmp_path / "m.safetensors")
+    refs = open_checkpoint(tmp_path).tensors
+    reads = []
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, buffers, at: reads.append(at) or real(fd, buffers, at))
+    stream = stream_weights(plans_of(refs))
+    for loaded in stream:
+        assert loaded.main[0, 0] == float(loaded.plan.name.split(".")[1])
+    assert len(reads) == 1
+    assert stream.statistics.batches == 1
+    assert stream.statistics.read_bytes == 500 * 256
 
 
 def rewrite(path: Path, data: bytes) -> None:
@@ -218,9 +261,9 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("started", [False, True])
-def test_a_file_that_changes_during_a_scan_is_an_error(many, change, started):
+def test_a_file_that_changes_during_a_scan_is_an_error(many, change, started, one_at_a_time):
     last = [ref for ref in many if ref.file == many[0].file]
-    stream = stream_tensors(last)
+    stream = stream_weights(plans_of(last))
     if started:
         next(stream)
     CHANGES[change](many[0].file)
@@ -242,7 +285,7 @@ def test_a_file_that_shrinks_inside_a_read(many, monkeypatch):
             os.truncate(ref.file, at)
         return real(fd, buffers, at)
 
-    monkeypatch.setattr(loader, "CHUNK_BYTES", 4096)
+    monkeypatch.setattr(layout, "CHUNK_BYTES", 4096)
     monkeypatch.setattr(os, "preadv", shrinking)
     with pytest.raises(CheckpointError, match="ends after 4096: truncated or replaced while being read"):
         load_tensor(ref)
@@ -254,19 +297,19 @@ def test_an_input_output_error_names_tensor_and_file(many, monkeypatch):
 
     monkeypatch.setattr(os, "preadv", broken)
     with pytest.raises(CheckpointError, match=r"'w00' in .*part0.safetensors: cannot be read.*Input/output error"):
-        list(stream_tensors(many))
+        list(stream_weights(plans_of(many)))
     assert descriptors() == set()
 
 
 def test_the_stop_takes_effect_inside_a_tensor(many, monkeypatch):
     real = os.preadv
-    monkeypatch.setattr(loader, "CHUNK_BYTES", 16)
+    monkeypatch.setattr(layout, "CHUNK_BYTES", 16)
 
     def slow(fd, buffers, at):
         time.sleep(0.01)
         return real(fd, buffers, at)
 
-    stream = stream_tensors(many)
+    stream = stream_weights(plans_of(many))
     next(stream)
     monkeypatch.setattr(os, "preadv", slow)  # 1024 chunks: ten seconds a tensor if the stop were not looked at
     time.sleep(0.05)
@@ -276,10 +319,51 @@ def test_the_stop_takes_effect_inside_a_tensor(many, monkeypatch):
     assert reading_threads() == []
 
 
-def test_negative_read_ahead():
-    with pytest.raises(UsageError, match="-1"):
-        stream_tensors([], read_ahead=-1)
+@pytest.mark.parametrize("threads", [0, 2])
+def test_the_tensors_before_a_bad_place_are_good(many, monkeypatch, threads):
+    bad = many[3]
+    real = os.preadv
+
+    def broken(fd, buffers, at):
+        if at <= bad.begin + 100 < at + len(buffers[0]):
+            if at == bad.begin + 100:
+                raise OSError(5, "Input/output error")
+            return real(fd, [buffers[0][: bad.begin + 100 - at]], at)  # a disk gives what comes before
+        return real(fd, buffers, at)
+
+    monkeypatch.setattr(os, "preadv", broken)
+    stream = stream_weights(plans_of(many), StreamOptions(threads=threads))
+    for i in range(3):
+        assert (next(stream).main == float(many[i].name[1:])).all()
+    with pytest.raises(CheckpointError, match=rf"'{bad.name}' in .*at byte {bad.begin + 100}: Input/output error"):
+        next(stream)
+    assert descriptors() == set()
+    assert reading_threads() == []
+
+
+def test_an_unexpected_error_in_a_reading_thread_reaches_the_consumer(many, monkeypatch):
+    def broken(fd, buffers, at):
+        raise MemoryError("out of it")
+
+    monkeypatch.setattr(os, "preadv", broken)
+    with pytest.raises(MemoryError, match="out of it"):
+        list(stream_weights(plans_of(many)))
+    assert reading_threads() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"read_ahead": -1}, "-1"),
+        ({"threads": -2}, "-2"),
+        ({"buffer_bytes": 1000}, "1048576 bytes .* found 1000"),
+        ({"direct_io": "maybe"}, "unknown direct_io 'maybe': expected one of off, auto, on"),
+    ],
+)
+def test_options_out_of_range(arguments, words):
+    with pytest.raises(UsageError, match=words):
+        StreamOptions(**arguments)
 
 
 def test_no_tensors():
-    assert list(stream_tensors([])) == []
+    assert list(stream_weights([])) == []

@@ -17,7 +17,7 @@ from spectrum_fast.checkpoint.quantised import quantised_companions
 from spectrum_fast.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.errors import CheckpointError, UnsupportedDtypeError, UsageError
 from spectrum_fast.ops.decode import decode_weight
-from spectrum_fast.stream import load_weight, stream_weights
+from spectrum_fast.stream import StreamOptions, load_weight, required_buffer_bytes, stream_weights
 
 
 def plans_of(checkpoint: Checkpoint) -> list[WeightPlan]:
@@ -51,14 +51,18 @@ def mixed(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("read_ahead", [0, 1, 3])
-def test_parts_are_what_was_stored(mixed, read_ahead):
+@pytest.mark.parametrize(
+    "options",
+    [StreamOptions(read_ahead=0), StreamOptions(read_ahead=1), StreamOptions(), StreamOptions(direct_io="auto")],
+    ids=str,
+)
+def test_parts_are_what_was_stored(mixed, options):
     stored = {}
     for part in (1, 2):
         stored |= load_file(mixed / f"part{part}.safetensors")
     plans = plans_of(open_checkpoint(mixed))
     assert len(plans) == 8
-    for plan, loaded in zip(plans, stream_weights(plans, read_ahead=read_ahead), strict=True):
+    for plan, loaded in zip(plans, stream_weights(plans, options), strict=True):
         assert loaded.plan is plan
         for ref, tensor in [(plan.main, loaded.main), *((r, loaded.companions[k]) for k, r in plan.companions.items())]:
             whole = stored[ref.name]
@@ -83,14 +87,21 @@ def test_decoded_weights(mixed):
     assert decode_weight(loaded.plan, loaded.main, loaded.companions) is loaded.main
 
 
-def test_memory_is_that_of_one_expert(tmp_path, monkeypatch):
-    save_file({"experts.up": torch.randn(16, 32, 32)}, tmp_path / "m.safetensors")
-    sizes = []
-    real = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *args, **kwargs: sizes.append(args[0]) or real(*args, **kwargs))
-    for loaded in stream_weights(plans_of(open_checkpoint(tmp_path))):
-        del loaded
-    assert sizes == [32 * 32 * 4] * 16
+def test_memory_is_that_of_few_experts(tmp_path):
+    save_file({"experts.up": torch.randn(64, 128, 128)}, tmp_path / "m.safetensors")
+    stream = stream_weights(plans_of(open_checkpoint(tmp_path)), StreamOptions(buffer_bytes=1 << 20))
+    assert sum(1 for _ in stream) == 64
+    assert stream.statistics.read_bytes == 64 * 128 * 128 * 4
+    assert stream.statistics.peak_buffer_bytes <= 1 << 20
+
+
+def test_a_packed_weight_larger_than_the_buffer_is_refused_by_name(mixed):
+    plans = [plan for plan in plans_of(open_checkpoint(mixed)) if plan.name == "b"]
+    assert required_buffer_bytes(plans) == 1 << 20
+    large = replace(plans[0], main=replace(plans[0].main, nbytes=3 << 20))
+    assert required_buffer_bytes([large]) > 3 << 20
+    with pytest.raises(UsageError, match=r"'b\.weight' in .*at least 0\.0029 GiB.*found 0\.0010 GiB; .*--buffer-gib"):
+        next(stream_weights([large], StreamOptions(buffer_bytes=1 << 20)))
 
 
 def test_a_companion_that_changes_is_an_error(mixed):

@@ -71,8 +71,8 @@ def decode_weight(plan: WeightPlan, main: Tensor | BlockMatrix, companions: Part
     if plan.decoder not in DECODERS:
         raise UsageError(f"unknown decoder {plan.decoder!r}: expected one of {', '.join(filter(None, DECODERS))}")
     if isinstance(main, BlockMatrix):
-        if plan.decoder:
-            raise UsageError(f"{plan.name}: expected the codes of {plan.layout} whole, found them in blocks")
+        if plan.decoder or plan.part is not None:
+            raise UsageError(f"{plan.name}: expected a weight that is decoded or split whole, found it in blocks")
         return main
     try:
         weight = DECODERS[plan.decoder](plan, main, companions)
