@@ -149,6 +149,8 @@ def test_a_file_replaced_during_a_scan_leaves_no_output(run, inside, tiny: Path,
 import os, sys
 from spectrum_fast.cli import main
 from spectrum_fast.report.progress import ScanMeter
+from spectrum_fast.stream import options, weights
+weights.STRETCH_BYTES = options.AUTO_WINDOW_BYTES = 1  # or all of the small file were read at once
 real = ScanMeter.__call__
 def meter(self, step):
     real(self, step)
