@@ -30,7 +30,14 @@ DECODERS: Mapping[str, Callable[[WeightPlan, Tensor, Parts], Tensor]] = MappingP
             main, parts["scale"], plan.block or tuple(main.shape), parts.get("zero_point")
         ),
         "mxfp4": lambda plan, main, parts: decode_mxfp4(main, parts["scale"]),  # noqa: ARG005
-        "bitsandbytes-4bit": lambda plan, main, parts: decode_4bit(main, **parts),  # noqa: ARG005
+        "bitsandbytes-4bit": lambda plan, main, parts: decode_4bit(  # noqa: ARG005
+            main,
+            parts["absmax"],
+            parts["quant_map"],
+            parts["quant_state"],
+            parts.get("nested_absmax"),
+            parts.get("nested_quant_map"),
+        ),
         "bitsandbytes-int8": lambda plan, main, parts: decode_int8(  # noqa: ARG005
             main, parts["SCB"], parts.get("weight_format")
         ),
