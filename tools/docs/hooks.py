@@ -13,11 +13,12 @@ sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 from tools.docs.commands_page import commands_page  # noqa: E402
 from tools.docs.history_page import history_page  # noqa: E402
 from tools.docs.performance_page import calibration_table, performance_page  # noqa: E402
+from tools.docs.recipes_page import recipes_page  # noqa: E402
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Start": ("index.md",),
     "Use": ("commands.md", "report.md", "readers.md", "library.md"),
-    "Train": ("training.md", "planner.md", "rescan.md", "evaluation.md", "laser.md"),
+    "Train": ("training.md", "recipes.md", "planner.md", "rescan.md", "evaluation.md", "laser.md"),
     "Checkpoints": ("formats.md", "sources.md", "streaming.md", "long-scans.md", "live.md", "trust.md"),
     "How it works": ("method.md", "engine.md"),
     "Measured": ("performance.md", "history.md"),
@@ -35,7 +36,13 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
     pages, pictures = history_page()
-    made = {"commands.md": commands_page(), "performance.md": performance_page(), "history.md": pages, **pictures}
+    made = {
+        "commands.md": commands_page(),
+        "performance.md": performance_page(),
+        "history.md": pages,
+        "recipes.md": recipes_page(),
+        **pictures,
+    }
     for name, content in made.items():
         files.append(File.generated(config, name, content=content))
     return files
@@ -44,7 +51,7 @@ def on_files(files: Any, config: Any) -> Any:
 def on_config(config: Any) -> Any:
     """Set the navigation from :data:`SECTIONS` and from what lies in ``docs/``."""
     there = {path.relative_to(config.docs_dir).as_posix() for path in Path(config.docs_dir).rglob("*.md")}
-    there |= {"commands.md", "performance.md", "history.md"}
+    there |= {"commands.md", "performance.md", "history.md", "recipes.md"}
     sections = [
         {title: [name for name in names if name in there]} for title, names in SECTIONS.items() if there & set(names)
     ]
