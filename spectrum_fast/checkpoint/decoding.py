@@ -66,7 +66,7 @@ def plan_packed(packed: PackedWeight, config: QuantisationConfig) -> tuple[Weigh
     if codes.name.endswith(".weight_packed"):
         return _plan_pack_quantized(packed, config)
     if codes.name.endswith(".qweight"):
-        return _plan_awq(packed, config)
+        return _plan_gptq(packed, config) if config.method == "gptq" else _plan_awq(packed, config)
     if roles <= {"weight_scale_inv", "weight_scale", "weight_zero_point", "scale_inv", "scale"}:
         return _plan_scaled(packed, config)
     raise refuse(packed)
@@ -243,7 +243,7 @@ def _plan_awq(packed: PackedWeight, config: QuantisationConfig) -> tuple[WeightP
     """AWQ and GPTQ give their tensors the same names: only the configuration tells them apart."""
     codes, companions = packed.codes, packed.companions
     if config.method != "awq":
-        raise refuse(packed, f"config.json names {config.method or 'no method'}, only awq is read")
+        raise refuse(packed, f"config.json names {config.method or 'no method'}, only awq and gptq are read")
     if config.format not in ("", "gemm") or config.bits not in ((), (4,)):
         raise refuse(packed, f"version {config.format or 'unknown'} with {config.bits} bits, expected gemm with 4")
     if set(companions) != {"qzeros", "scales"}:
@@ -257,6 +257,28 @@ def _plan_awq(packed: PackedWeight, config: QuantisationConfig) -> tuple[WeightP
     parameter = codes.name.removesuffix("qweight") + "weight"
     layout = "int4 (AWQ, gemm)"
     return (WeightPlan(module_name(parameter), parameter, codes, companions, "awq", layout),)
+
+
+def _plan_gptq(packed: PackedWeight, config: QuantisationConfig) -> tuple[WeightPlan, ...]:
+    """Zero points are stored less one in the first format, which is meant where the configuration names none."""
+    codes, companions = packed.codes, packed.companions
+    decoders = {"": "gptq", "gptq": "gptq", "gptq_v2": "gptq-v2"}
+    if config.format not in decoders:
+        raise refuse(packed, f"config.json names format {config.format!r}, expected gptq or gptq_v2")
+    if not {"qzeros", "scales"} <= set(companions) <= {"qzeros", "scales", "g_idx"}:
+        raise refuse(packed, f"expected qzeros, scales and g_idx, found {', '.join(sorted(companions))}")
+    types = {"qzeros": ("I32",), "scales": _FLOATS, "g_idx": ("I32", "I64")}
+    _require_types(packed, "I32", companions, types)
+    scales, qzeros = companions["scales"].shape, companions["qzeros"].shape
+    fits = (
+        len(codes.shape) == len(scales) == len(qzeros) == 2 and scales[0] == qzeros[0] and scales[1] == codes.shape[1]
+    )
+    bits = [width for width in (4, 8) if fits and 32 * qzeros[1] == width * scales[1]]
+    if not bits:
+        raise refuse(packed, f"scales {scales} and qzeros {qzeros} do not fit codes of 4 or 8 bits")
+    parameter = codes.name.removesuffix("qweight") + "weight"
+    layout = f"int{bits[0]} (GPTQ{', v2' if config.format == 'gptq_v2' else ''})"
+    return (WeightPlan(module_name(parameter), parameter, codes, companions, decoders[config.format], layout),)
 
 
 def _require_types(

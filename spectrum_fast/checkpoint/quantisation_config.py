@@ -13,7 +13,7 @@ class QuantisationConfig:
 
     Attributes:
         method: ``quant_method``: ``fp8``, ``compressed-tensors``, ``awq``, ``gptq``; empty if unknown.
-        format: ``format`` of compressed-tensors or AWQ's ``version``; empty if unknown.
+        format: ``format`` of compressed-tensors, GPTQ's ``checkpoint_format`` or AWQ's ``version``; empty if unknown.
         blocks: block shapes that occur (rows, columns).
         bits: widths of quantised weights that occur.
         group_size: AWQ's group size, or None.
@@ -43,7 +43,7 @@ def read_quantisation_config(config: Mapping[str, Any] | None) -> QuantisationCo
             bits.append(weights.get("num_bits"))
     return QuantisationConfig(
         method=_text(section.get("quant_method")),
-        format=_text(section.get("format", section.get("version"))),
+        format=_text(section.get("format", section.get("checkpoint_format", section.get("version")))),
         blocks=tuple(sorted({block for block in map(_block, blocks) if block is not None})),
         bits=tuple(sorted({width for width in bits if type(width) is int})),
         group_size=section["group_size"] if type(section.get("group_size")) is int else None,

@@ -94,8 +94,18 @@ def test_blocks_of_fp8(shape, scale, role, section, block):
         ([("qweight", "I32", 64, 8), ("scales", "F16", 1, 64), ("qzeros", "I32", 1, 8)], {}, "names no method"),
         (
             [("qweight", "I32", 64, 8), ("scales", "F16", 1, 64), ("qzeros", "I32", 1, 8)],
+            {"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"},
+            "names format 'marlin', expected gptq or gptq_v2",
+        ),
+        (
+            [("qweight", "I32", 48, 64), ("scales", "F16", 4, 64), ("qzeros", "I32", 4, 6)],
+            {"quant_method": "gptq", "bits": 3},
+            "do not fit codes of 4 or 8 bits",
+        ),
+        (
+            [("qweight", "I32", 64, 64), ("scales", "F16", 4, 64)],
             {"quant_method": "gptq", "bits": 4},
-            "names gptq, only awq",
+            "expected qzeros, scales and g_idx, found scales",
         ),
         (
             [("qweight", "I32", 64, 8), ("scales", "F16", 1, 64), ("qzeros", "I32", 1, 8)],

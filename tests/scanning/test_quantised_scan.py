@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import spectrum_fast as sf
 
@@ -80,3 +80,18 @@ def test_a_missing_scale_is_a_failure_that_names_it(tmp_path: Path) -> None:
     assert scan.failures[0].dtype == "F8_E4M3"
     assert "model.layers.0.mlp.up_proj.weight_scale beside it, found in no file" in scan.failures[0].message
     assert [module.name for module in scan.modules] == ["lm_head"]
+
+
+@pytest.mark.parametrize(("case", "checkpoint_format"), [("v1", "gptq"), ("v2", "gptq_v2")])
+def test_gptq_as_its_library_packed_it(tmp_path: Path, case: str, checkpoint_format: str) -> None:
+    stored = load_file(Path(__file__).parents[1] / "ops" / "data" / "gptq.safetensors")
+    layer = {role: stored[f"int4, any order, {case}.{role}"] for role in ("qweight", "scales", "qzeros", "g_idx")}
+    name = "model.layers.0.mlp.up_proj"
+    save_file({f"{name}.{role}": tensor for role, tensor in layer.items()}, tmp_path / "model.safetensors")
+    section = {"quant_method": "gptq", "bits": 4, "desc_act": True, "checkpoint_format": checkpoint_format}
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": section}))
+    scan = sf.scan(tmp_path)
+    decoded = stored[f"int4, any order, {case}.decoded"]
+    assert scan.module(name).snr == pytest.approx(truth.exact(decoded).snr, rel=1e-3)  # the library's is float16
+    assert "GPTQ" in scan.module(name).note
+    assert scan.module(name).parameter == f"{name}.weight"

@@ -16,6 +16,7 @@ from torch import Tensor
 from spectrum_fast.checkpoint.weight_plan import FusedPart, WeightPlan
 from spectrum_fast.errors import UnsupportedDtypeError, UsageError
 from spectrum_fast.ops.decode.bitsandbytes import decode_4bit, decode_int8
+from spectrum_fast.ops.decode.gptq import decode_gptq
 from spectrum_fast.ops.decode.mxfp4 import decode_mxfp4
 from spectrum_fast.ops.decode.packed_int import decode_awq, decode_pack_quantized
 from spectrum_fast.ops.decode.scaled import decode_scaled
@@ -49,6 +50,12 @@ DECODERS: Mapping[str, Callable[[WeightPlan, Tensor, Parts], Tensor]] = MappingP
             parts.get("weight_g_idx"),
         ),
         "awq": lambda plan, main, parts: decode_awq(main, parts["scales"], parts["qzeros"]),  # noqa: ARG005
+        "gptq": lambda plan, main, parts: decode_gptq(  # noqa: ARG005
+            main, parts["scales"], parts["qzeros"], parts.get("g_idx"), stored_less_one=True
+        ),
+        "gptq-v2": lambda plan, main, parts: decode_gptq(  # noqa: ARG005
+            main, parts["scales"], parts["qzeros"], parts.get("g_idx"), stored_less_one=False
+        ),
     }
 )
 """Decoder of each :attr:`WeightPlan.decoder`; the empty name passes a plain weight through."""

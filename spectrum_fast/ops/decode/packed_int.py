@@ -121,8 +121,12 @@ def decode_awq(codes: Tensor, scales: Tensor, qzeros: Tensor) -> Tensor:
 
 def _unpack(words: Tensor, bits: int, count: int) -> Tensor:
     """The first ``count`` values of each row of words as float32, the offset taken off."""
-    values = _nibbles(words) if bits == 4 else _bytes(words).to(torch.float32)
-    return values[:, :count].sub(1 << (bits - 1))
+    return unpack_words(words, bits)[:, :count].sub(1 << (bits - 1))
+
+
+def unpack_words(words: Tensor, bits: int) -> Tensor:
+    """int32 [n, m] -> float32 [n, 32 / bits * m], lowest bits first; bits 4 or 8."""
+    return _nibbles(words) if bits == 4 else _bytes(words).to(torch.float32)
 
 
 def _nibbles(words: Tensor) -> Tensor:
