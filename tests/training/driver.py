@@ -86,6 +86,8 @@ def _forget() -> None:
     from accelerate.state import AcceleratorState, GradientState
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+    for name in [name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))]:
+        del os.environ[name]  # transformers leaves there what the last case was
     AcceleratorState._reset_state()
     GradientState._reset_state()
     with contextlib.suppress(AttributeError):
