@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,17 +13,16 @@ from typing import Any
 import torch
 
 from spectrum_fast.checkpoint import Checkpoint
-from spectrum_fast.errors import BackendUnavailableError, UsageError
+from spectrum_fast.errors import UsageError
 from spectrum_fast.ops.dispatch import choose_backend, set_threads
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scoring.criteria import find_criterion
 from spectrum_fast.selection.ranking import check_percent
 from spectrum_fast.spectra.engine import DEFAULT_TOLERANCE, METHODS, PRECISIONS
 from spectrum_fast.stream import StreamOptions, required_buffer_bytes
+from spectrum_fast.stream.device import require_cuda
 from spectrum_fast.stream.options import buffer_bytes_of
 from spectrum_fast.version import __version__
-
-DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class ScanOptions:
         return {
             "torch": torch.__version__,
             "device": self.device,
-            "backend": choose_backend("gram", self.device),
+            "backend": choose_backend("gram", self.device.partition(":")[0]),
             "threads": threads,
         }
 
@@ -185,11 +185,10 @@ def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _choose_device(device: str) -> str:
-    _check_choice("device", device, DEVICES)
-    if device == "cuda":
-        found = "a GPU, but this version has" if torch.cuda.is_available() else "no usable GPU, and this version has"
-        raise BackendUnavailableError(
-            f"device 'cuda': expected a GPU and kernels for it, found {found} only the CPU engine; "
-            "use --device cpu, or leave the option out"
-        )
-    return "cpu"
+    """``auto`` is the CPU until the GPU kernels have been measured (README)."""
+    if device in ("auto", "cpu"):
+        return "cpu"
+    if re.fullmatch(r"cuda(:[0-9]+)?", device) is None:
+        raise UsageError(f"unknown device {device!r}: expected auto, cpu, cuda or cuda:N")
+    require_cuda(device)
+    return device

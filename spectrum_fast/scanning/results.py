@@ -43,16 +43,25 @@ def score_loaded(loaded: LoadedWeight, compute: Compute) -> ModuleScore | ScanFa
     plan = loaded.plan
     try:
         weight = decode_weight(plan, loaded.main, loaded.companions)
-        found = compute(weight)
-        if math.isfinite(found.error_bound):
-            return score_weight(plan, tuple(weight.shape), found)
-        return _failure(plan, "accuracy", _unknown_score(found))
-    except UnsupportedDtypeError as error:
+        return record_of(plan, tuple(weight.shape), compute(weight))
+    except (TensorError, UnsupportedDtypeError, torch.linalg.LinAlgError) as error:  # pyright: ignore[reportPrivateImportUsage]
+        return failure_of(plan, error)
+
+
+def record_of(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum) -> ModuleScore | ScanFailure:
+    """The score of a weight from its spectrum; a failure where the score cannot be told from rounding."""
+    if math.isfinite(found.error_bound):
+        return score_weight(plan, shape, found)
+    return _failure(plan, "accuracy", _unknown_score(found))
+
+
+def failure_of(plan: WeightPlan, error: Exception) -> ScanFailure:
+    """The failure of a weight from what was raised on the way to its spectrum."""
+    if isinstance(error, UnsupportedDtypeError):
         return _failure(plan, "unsupported", str(error))
-    except TensorError as error:
+    if isinstance(error, TensorError):
         return _failure(plan, "values", str(error))
-    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
-        return _failure(plan, "numeric", f"LAPACK gave up: {error}; try another method")
+    return _failure(plan, "numeric", f"LAPACK gave up: {error}; try another method")
 
 
 def _unknown_score(found: Spectrum) -> str:

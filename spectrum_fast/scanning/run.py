@@ -24,9 +24,11 @@ from spectrum_fast.scanning.memory import explain_memory
 from spectrum_fast.scanning.options import ScanOptions, thread_count
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
 from spectrum_fast.scanning.refine import refine_cuts
+from spectrum_fast.scanning.scorers import OneByOne, Scorer, Together, or_on_cpu
 from spectrum_fast.scanning.work import OwnWork, do_work
 from spectrum_fast.scoring.criteria import find_criterion
 from spectrum_fast.selection.scan_result import Scan
+from spectrum_fast.spectra.device_check import require_right_answers
 from spectrum_fast.spectra.engine import DEFAULT_TOLERANCE, compute_spectrum
 
 
@@ -68,7 +70,9 @@ def scan(
         method: ``auto``, ``band`` or ``svd``; see :func:`spectrum_fast.spectrum`.
         precision: ``auto``, ``float32`` or ``float64``.
         tolerance: relative accuracy wanted of every score.
-        device: ``auto`` or ``cpu``; ``cuda`` is refused by this version.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. A GPU must first compute known spectra right, or it is
+            refused; matrices of one shape are scored together on it, and what its memory does not hold goes to the CPU,
+            which the record says. ``auto`` is the CPU in this version.
         include: shell-style patterns (or ``re:...``) of module names to scan; empty means all.
         exclude: patterns of module names to leave out.
         include_norms: score 1-D tensors too, as one row each, like the reference implementation.
@@ -168,7 +172,7 @@ def run_scan(
             score_live(live, plan, make_compute(options), lambda result: ledger.record(result, settings))
             options = replace(options, top_percent=None)  # there is no file to read a doubtful weight from again
         else:
-            facts = do_work(OwnWork(plan.weights, ledger, settings), make_compute(options), options.stream).facts()
+            facts = do_work(OwnWork(plan.weights, ledger, settings), make_scorer(options), options.stream).facts()
         return assemble_scan(checkpoint, plan, options, ledger, {"processes": 1, "threads": threads, **facts})
 
 
@@ -195,6 +199,22 @@ def make_compute(options: ScanOptions) -> Callable[..., Any]:
         precision=options.precision,
         tolerance=options.tolerance,
     )
+
+
+def make_scorer(options: ScanOptions) -> Scorer:
+    """What scores the weights of a checkpoint on the device of these options.
+
+    Raises:
+        BackendUnavailableError: the device computes known spectra wrong.
+    """
+    compute = make_compute(options)
+    if options.device == "cpu":
+        return OneByOne(compute)
+    criterion = find_criterion(options.criterion)
+    require_right_answers(options.device, criterion)
+    if options.method == "auto" and options.precision == "auto":
+        return Together(criterion, options.tolerance, or_on_cpu(compute))
+    return OneByOne(or_on_cpu(compute))
 
 
 def assemble_scan(

@@ -19,7 +19,8 @@ from spectrum_fast.scanning.memory import explain_memory
 from spectrum_fast.scanning.messages import describe_scan, digest_scan
 from spectrum_fast.scanning.options import ScanOptions, thread_count
 from spectrum_fast.scanning.rank_work import Heart, RankWork
-from spectrum_fast.scanning.run import assemble_scan, make_compute, open_and_plan
+from spectrum_fast.scanning.ranks import Rank
+from spectrum_fast.scanning.run import assemble_scan, make_scorer, open_and_plan
 from spectrum_fast.scanning.work import do_work
 from spectrum_fast.selection.scan_result import Scan
 from spectrum_fast.stream import StreamOptions
@@ -57,7 +58,7 @@ def lead_scan(
         SpectrumFastError: as for :func:`spectrum_fast.scan`.
     """
     started = time.perf_counter()
-    options = replace(options, threads=options.threads or exchange.rank.threads)
+    options = _of_rank(options, exchange.rank)
     coordinator = None
     try:
         checkpoint, plan = open_and_plan(source, options)
@@ -73,7 +74,7 @@ def lead_scan(
             coordinator.start()
             settings = options.settings(threads)
             work = RankWork(exchange, plan.weights, scan, settings, coordinator.check)
-            reading = do_work(work, make_compute(options), _stream_options(options))
+            reading = do_work(work, make_scorer(options), _stream_options(options))
         coordinator.wait_for_others()
         coordinator.check()
         run = {"processes": len(coordinator.seen), "lost_processes": len(coordinator.lost), "threads": threads}
@@ -95,7 +96,7 @@ def follow_scan(exchange: Exchange, source: str | os.PathLike[str], options: Sca
         RankError: rank 0 is gone or stopped the scan, or speaks of another scan than this one.
         SpectrumFastError: the checkpoint cannot be opened or read; rank 0 is told, and the scan ends.
     """
-    options = replace(options, threads=options.threads or exchange.rank.threads)
+    options = _of_rank(options, exchange.rank)
     with Heart(exchange):
         try:
             while (announced := exchange.announcement()) is None:
@@ -113,12 +114,18 @@ def follow_scan(exchange: Exchange, source: str | os.PathLike[str], options: Sca
             with explain_memory(), thread_count(options.threads) as threads:
                 settings = options.settings(threads)
                 work = RankWork(exchange, plan.weights, digest_scan(description), settings)
-                do_work(work, make_compute(options), _stream_options(options))
+                do_work(work, make_scorer(options), _stream_options(options))
         except SpectrumFastError as error:
             with suppress(RankError):
                 if exchange.finished() is None:
                     exchange.tell({"error": str(error), "host": socket.gethostname()})
             raise
+
+
+def _of_rank(options: ScanOptions, rank: Rank) -> ScanOptions:
+    """The options as this rank takes them: its share of the cores, and a GPU of its own."""
+    device = f"cuda:{rank.local}" if options.device == "cuda" else options.device
+    return replace(options, threads=options.threads or rank.threads, device=device)
 
 
 def _stream_options(options: ScanOptions) -> StreamOptions:

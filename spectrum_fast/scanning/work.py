@@ -9,7 +9,8 @@ from typing import Protocol
 from spectrum_fast.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.scanning.journal import Settings
 from spectrum_fast.scanning.ledger import Ledger
-from spectrum_fast.scanning.results import Compute, ModuleResult, score_loaded
+from spectrum_fast.scanning.results import ModuleResult
+from spectrum_fast.scanning.scorers import Scorer
 from spectrum_fast.stream import StreamOptions, StreamStatistics, stream_weights
 
 
@@ -50,18 +51,18 @@ class OwnWork:
         return False
 
 
-def do_work(work: Work, compute: Compute, options: StreamOptions) -> StreamStatistics:
+def do_work(work: Work, scorer: Scorer, options: StreamOptions) -> StreamStatistics:
     """Score all that there is to take, until there is no more; returns what reading it took."""
     total = StreamStatistics()
     while True:
         with stream_weights(work.take(), options) as stream:
             waiting_since = time.perf_counter()
             for loaded in stream:
-                began = time.perf_counter()
-                record = score_loaded(loaded, compute)
-                ended = time.perf_counter()
-                work.deliver(ModuleResult(record, loaded.read_seconds, began - waiting_since, ended - began))
+                for result in scorer.add(loaded, time.perf_counter() - waiting_since):
+                    work.deliver(result)
                 waiting_since = time.perf_counter()
+            for result in scorer.finish():
+                work.deliver(result)
         total.add(stream.statistics)
         if not work.more():
             return total

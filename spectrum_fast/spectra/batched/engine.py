@@ -34,7 +34,7 @@ def compute_spectra(
     *,
     tolerance: float = DEFAULT_TOLERANCE,
     backend: str = "auto",
-) -> list[Spectrum | TensorError]:
+) -> list[Spectrum | Exception]:
     """Spectra of matrices of one shape, dtype and device, as :func:`spectrum_fast.spectra.engine.compute_spectrum`.
 
     The band method in float32 is tried on all of them together; a matrix that it does not serve (a float64 weight, a
@@ -48,10 +48,11 @@ def compute_spectra(
             torch operations on any device.
 
     Returns:
-        In order, the spectrum of each matrix, or the error that ``compute_spectrum`` would have raised for it.
+        In order, the spectrum of each matrix, or the error that ``compute_spectrum`` would have raised for it: a
+        TensorError, or LAPACK's LinAlgError.
     """
     matrices = [weight.detach() for weight in weights]
-    found: list[Spectrum | TensorError | None] = [None] * len(matrices)
+    found: list[Spectrum | Exception | None] = [None] * len(matrices)
     if matrices and min(matrices[0].shape) > SMALL_SIDE and matrices[0].dtype != torch.float64:
         extents = _measure(matrices)
         plain = [index for index, extent in enumerate(extents) if _is_plain(extent, matrices[0].dtype)]
@@ -62,7 +63,7 @@ def compute_spectra(
         if spectrum is None:
             try:
                 found[index] = compute_spectrum(matrices[index], criterion, tolerance=tolerance, backend=alone)
-            except TensorError as error:
+            except (TensorError, torch.linalg.LinAlgError) as error:  # pyright: ignore[reportPrivateImportUsage]
                 found[index] = error
     return [spectrum for spectrum in found if spectrum is not None]
 

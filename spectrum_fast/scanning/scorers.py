@@ -1,0 +1,179 @@
+"""Loaded weights to records: one by one on the CPU, matrices of one shape together on a GPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from spectrum_fast.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.errors import TensorError, UnsupportedDtypeError
+from spectrum_fast.ops.decode import decode_weight
+from spectrum_fast.scanning.memory import is_out_of_memory
+from spectrum_fast.scanning.results import Compute, ModuleResult, failure_of, record_of, score_loaded
+from spectrum_fast.spectra.batched import compute_spectra
+from spectrum_fast.spectra.record import Criterion, Spectrum
+from spectrum_fast.stream import BlockMatrix, LoadedWeight
+
+BATCH_BYTES = 4 << 30
+"""Weights, Gram matrices and workspace of matrices that wait for each other: 64 experts of 2048 x 7168 take 3 GB, and
+fill a GPU; one 8192-wide matrix takes 1 GB."""
+MOST_TOGETHER = 64
+
+
+class Scorer(Protocol):
+    """What turns weights into records, at once or in batches."""
+
+    def add(self, loaded: LoadedWeight, wait_seconds: float) -> Iterator[ModuleResult]:
+        """Take a weight; gives what is finished by it. The weight's memory may be used again afterwards."""
+        ...
+
+    def finish(self) -> Iterator[ModuleResult]:
+        """What is still waiting."""
+        ...
+
+
+def or_on_cpu(compute: Compute) -> Compute:
+    """The same function, which goes to the CPU with a matrix that a GPU's memory does not hold; the reason says so."""
+
+    def compute_somewhere(matrix: Tensor | BlockMatrix) -> Spectrum:
+        try:
+            return compute(matrix)
+        except Exception as error:
+            if not isinstance(matrix, Tensor) or matrix.device.type == "cpu" or not is_out_of_memory(error):
+                raise
+        torch.cuda.empty_cache()
+        return _moved(compute(matrix.cpu()))
+
+    return compute_somewhere
+
+
+def _moved(found: Spectrum) -> Spectrum:
+    return replace(found, reason=f"{found.reason}; on the CPU, the GPU's memory did not hold it")
+
+
+class OneByOne:
+    """Each weight by itself, at once.
+
+    Args:
+        compute: from a matrix to its spectrum.
+    """
+
+    def __init__(self, compute: Compute) -> None:
+        self._compute = compute
+
+    def add(self, loaded: LoadedWeight, wait_seconds: float) -> Iterator[ModuleResult]:
+        """See :meth:`Scorer.add`."""
+        began = time.perf_counter()
+        record = score_loaded(loaded, self._compute)
+        yield ModuleResult(record, loaded.read_seconds, wait_seconds, time.perf_counter() - began)
+
+    def finish(self) -> Iterator[ModuleResult]:
+        """Nothing waits."""
+        return iter(())
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A decoded weight that waits for others of its shape."""
+
+    plan: WeightPlan
+    weight: Tensor
+    read_seconds: float
+    wait_seconds: float
+
+
+class Together:
+    """Weights of one shape and type are collected and scored as a batch; the rest as :class:`OneByOne` does.
+
+    Where the device's memory runs out, the batch is halved; a matrix that does not fit alone is scored on the CPU, and
+    its note says so.
+
+    Args:
+        criterion: the rule that splits signal from noise.
+        tolerance: relative accuracy wanted.
+        alone: from a matrix to its spectrum, for matrices in blocks.
+        most: matrices in a batch.
+        batch_bytes: device memory that waiting matrices may take, their Gram matrices included.
+    """
+
+    def __init__(
+        self,
+        criterion: Criterion,
+        tolerance: float,
+        alone: Compute,
+        *,
+        most: int = MOST_TOGETHER,
+        batch_bytes: int = BATCH_BYTES,
+    ) -> None:
+        self._criterion = criterion
+        self._tolerance = tolerance
+        self._alone = OneByOne(alone)
+        self._most = most
+        self._batch_bytes = batch_bytes
+        self._waiting: dict[tuple[tuple[int, ...], torch.dtype], list[_Waiting]] = {}
+
+    def add(self, loaded: LoadedWeight, wait_seconds: float) -> Iterator[ModuleResult]:
+        """See :meth:`Scorer.add`."""
+        if isinstance(loaded.main, BlockMatrix):
+            yield from self._alone.add(loaded, wait_seconds)
+            return
+        try:
+            weight = decode_weight(loaded.plan, loaded.main, loaded.companions)
+        except (UnsupportedDtypeError, TensorError) as error:
+            record = failure_of(loaded.plan, error)
+            yield ModuleResult(record, loaded.read_seconds, wait_seconds, 0.0)
+            return
+        if weight.ndim != 2:
+            yield from self._alone.add(loaded, wait_seconds)
+            return
+        key = (tuple(weight.shape), weight.dtype)
+        batch = self._waiting.setdefault(key, [])
+        # The stream uses its memory again; a decoded weight may be a view of it.
+        batch.append(_Waiting(loaded.plan, weight.clone(), loaded.read_seconds, wait_seconds))
+        if len(batch) >= self._most or self._waiting_bytes() > self._batch_bytes:
+            largest = max(self._waiting, key=lambda other: sum(map(_bytes, self._waiting[other])))
+            yield from self._score(self._waiting.pop(key if len(batch) >= self._most else largest))
+
+    def finish(self) -> Iterator[ModuleResult]:
+        """See :meth:`Scorer.finish`."""
+        while self._waiting:
+            yield from self._score(self._waiting.pop(next(iter(self._waiting))))
+
+    def _waiting_bytes(self) -> int:
+        return sum(_bytes(one) for batch in self._waiting.values() for one in batch)
+
+    def _score(self, batch: list[_Waiting]) -> Iterator[ModuleResult]:
+        began = time.perf_counter()
+        spectra = self._spectra([one.weight for one in batch])
+        seconds = (time.perf_counter() - began) / len(batch)
+        for one, found in zip(batch, spectra, strict=True):
+            if isinstance(found, Spectrum):
+                record = record_of(one.plan, tuple(one.weight.shape), found)
+            else:
+                record = failure_of(one.plan, found)
+            yield ModuleResult(record, one.read_seconds, one.wait_seconds, seconds)
+
+    def _spectra(self, weights: list[Tensor]) -> list[Spectrum | Exception]:
+        try:
+            return compute_spectra(weights, self._criterion, tolerance=self._tolerance)
+        except Exception as error:
+            on_cpu = weights[0].device.type == "cpu"
+            if not is_out_of_memory(error) or (on_cpu and len(weights) == 1):
+                raise
+        torch.cuda.empty_cache()
+        if len(weights) > 1:
+            half = len(weights) // 2
+            return [*self._spectra(weights[:half]), *self._spectra(weights[half:])]
+        found = compute_spectra([weights[0].cpu()], self._criterion, tolerance=self._tolerance)
+        return [_moved(one) if isinstance(one, Spectrum) else one for one in found]
+
+
+def _bytes(one: _Waiting) -> int:
+    """Of the weight, and in the reduction: the Gram matrix, a copy of it and its workspace."""
+    side = min(one.weight.shape)
+    return one.weight.nbytes + 3 * 4 * side * side

@@ -1,0 +1,136 @@
+"""A scan by batches is the scan one by one; memory that runs out halves a batch and loses nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from spectrum_fast.checkpoint import open_checkpoint
+from spectrum_fast.errors import BackendUnavailableError
+from spectrum_fast.scanning import scorers
+from spectrum_fast.scanning.options import ScanOptions
+from spectrum_fast.scanning.plan import plan_scan
+from spectrum_fast.scanning.run import make_compute
+from spectrum_fast.scanning.scorers import OneByOne, Scorer, Together, or_on_cpu
+from spectrum_fast.scoring.criteria import find_criterion
+from spectrum_fast.scoring.records import ModuleScore, ScanFailure
+from spectrum_fast.spectra import device_check
+from spectrum_fast.spectra.batched import compute_spectra
+from spectrum_fast.spectra.device_check import require_right_answers
+from spectrum_fast.stream import StreamOptions, stream_weights
+
+CRITERION = find_criterion("spectrum")
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Experts of two shapes in turns, one of them broken, a small matrix and a norm."""
+    folder = tmp_path_factory.mktemp("mixed")
+    generator = torch.Generator().manual_seed(4)
+    weights = {}
+    for expert in range(5):
+        name = f"model.layers.0.mlp.experts.{expert}"
+        weights[f"{name}.up_proj.weight"] = torch.randn(220, 300, generator=generator).to(torch.bfloat16)
+        weights[f"{name}.down_proj.weight"] = torch.randn(300, 220, generator=generator).to(torch.bfloat16)
+    weights["model.layers.0.mlp.experts.3.up_proj.weight"][2, 3] = torch.nan
+    weights["model.layers.0.mlp.gate.weight"] = torch.randn(8, 300, generator=generator)
+    save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+def records(folder: Path, scorer: Scorer) -> dict[str, ModuleScore | ScanFailure]:
+    plan = plan_scan(open_checkpoint(folder))
+    found = {}
+    with stream_weights(plan.weights, StreamOptions()) as stream:
+        for loaded in stream:
+            found |= {result.record.name: result.record for result in scorer.add(loaded, 0.0)}
+        found |= {result.record.name: result.record for result in scorer.finish()}
+    assert len(found) == len(plan.weights)
+    return found
+
+
+def alone() -> OneByOne:
+    return OneByOne(make_compute(ScanOptions()))
+
+
+@pytest.mark.parametrize(("most", "batch_bytes"), [(64, 1 << 40), (2, 1 << 40), (64, 1)])
+def test_batches_come_to_what_single_matrices_come_to(mixed: Path, most: int, batch_bytes: int) -> None:
+    together = Together(CRITERION, 1e-4, make_compute(ScanOptions()), most=most, batch_bytes=batch_bytes)
+    expected = records(mixed, alone())
+    for name, record in records(mixed, together).items():
+        other = expected[name]
+        assert type(record) is type(other), name
+        if isinstance(record, ModuleScore) and isinstance(other, ModuleScore):
+            bounds = (record.error_bound or 0.0) + (other.error_bound or 0.0)
+            assert record.noise_free == other.noise_free
+            assert record.rank_value == pytest.approx(other.rank_value, rel=bounds), name
+            assert (record.shape, record.dtype, record.type) == (other.shape, other.dtype, other.type)
+        else:
+            assert record == other
+    assert isinstance(expected["model.layers.0.mlp.experts.3.up_proj"], ScanFailure)
+
+
+def test_a_batch_that_does_not_fit_is_halved(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def small_memory(weights: list[torch.Tensor], *arguments: object, **options: object) -> object:
+        sizes.append(len(weights))
+        if len(weights) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return compute_spectra(weights, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(scorers, "compute_spectra", small_memory)
+    found = records(mixed, Together(CRITERION, 1e-4, make_compute(ScanOptions())))
+    assert sum(isinstance(record, ModuleScore) for record in found.values()) == 10
+    assert sizes.count(1) == 11
+    assert max(sizes) == 5
+
+
+def test_a_cpu_that_has_no_memory_says_so(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object, **__: object) -> object:
+        raise MemoryError
+
+    monkeypatch.setattr(scorers, "compute_spectra", no_memory)
+    with pytest.raises(MemoryError):
+        records(mixed, Together(CRITERION, 1e-4, make_compute(ScanOptions())))
+
+
+def test_what_is_no_lack_of_memory_is_not_tried_again() -> None:
+    def broken(_: object) -> object:
+        raise RuntimeError("an illegal instruction")
+
+    with pytest.raises(RuntimeError, match="illegal instruction"):
+        or_on_cpu(broken)(torch.ones(2, 2))  # type: ignore[arg-type]
+
+
+def test_right_answers_are_asked_for_before_a_device_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_right_answers.__wrapped__("cpu", CRITERION)
+
+    def a_little_wrong(weight: torch.Tensor, *arguments: object, **options: object) -> object:
+        return exact(weight * (1 + 1e-3), *arguments, **options)  # the published score is not scale-free
+
+    exact = device_check.compute_spectrum
+    monkeypatch.setattr(device_check, "compute_spectrum", a_little_wrong)
+    with pytest.raises(BackendUnavailableError, match="kernels are wrong here"):
+        require_right_answers.__wrapped__("cpu", CRITERION)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:3"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(device: str) -> None:
+    with pytest.raises(BackendUnavailableError, match="usable CUDA devices"):
+        ScanOptions(device=device)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_scan_on_a_gpu_is_the_scan_on_the_cpu(mixed: Path) -> None:
+    import spectrum_fast as sf
+
+    on_cpu, on_gpu = sf.scan(mixed), sf.scan(mixed, device="cuda")
+    assert [module.name for module in on_cpu.modules] == [module.name for module in on_gpu.modules]
+    for a, b in zip(on_cpu.modules, on_gpu.modules, strict=True):
+        assert a.rank_value == pytest.approx(b.rank_value, rel=(a.error_bound or 0.0) + (b.error_bound or 0.0))
