@@ -7,5 +7,6 @@ out="${OUT:-bench/results}"
 mkdir -p "$out"
 python="${PYTHON:-python3}"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 TRITON_DEFAULT_FP_FUSION=1
-timeout 200 "$python" -m pytest -q -m gpu tests/spectra/test_engine_gpu.py tests/planner/test_peak_gpu.py tests/ops/test_triton_*.py 2>&1 | tee "$out/gpu_tests.log"
-timeout 320 "$python" bench/gpu_suite.py --out "$out" "$@"
+timeout 160 "$python" -m pytest -q -m gpu tests/spectra tests/scanning/test_scorers.py tests/stream tests/planner/test_peak_gpu.py tests/ops/test_triton_*.py 2>&1 | tee "$out/gpu_tests.log"
+timeout 240 "$python" bench/gpu_suite.py --out "$out" "$@"
+timeout 135 "$python" bench/gpu_scan.py --out "$out" --budget 40 "$@"

@@ -63,7 +63,8 @@ def _gpu() -> str:
     if not torch.cuda.is_available():
         return "none usable (torch sees no CUDA device)"
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return ", ".join(names) + "; this version scans on the CPU"
+    kernels = choose_backend("gram", "cuda")
+    return f"{', '.join(names)}; {kernels} kernels, with --device cuda (not measured yet, so auto stays on the CPU)"
 
 
 def _processor_name() -> str:

@@ -1,0 +1,191 @@
+"""All matrices of a model's shapes through the batched engine on a GPU, layers repeated from host memory.
+
+``bench/gpu.sh`` runs this after the kernels' rows. One layer of each shape lies in page-locked memory; it is copied,
+scored and forgotten as often as the model has layers, exactly as a scan does behind its reader. Correctness comes
+first: one matrix of every shape against float64 singular values on the same device. ``--rehearse`` walks through it at
+toy sizes on the CPU and writes nothing.
+
+A row: seconds in all, the split copy / Gram / band / slice (CUDA events), matrices, how many the batches did not serve,
+bytes, flops and peak memory of the device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.machine import machine_header
+from bench.peers import exact_singular_values, score_functional
+from bench.results_file import SCHEMA, write_results
+from spectrum_fast.scoring.criteria import find_criterion
+from spectrum_fast.spectra.batched import compute_spectra
+from spectrum_fast.spectra.batched import engine as batched_engine
+from spectrum_fast.spectra.record import Spectrum
+
+Shape = tuple[int, int]
+MODELS: dict[str, tuple[int, dict[Shape, int]]] = {
+    # q, o, k, v, gate, up, down of one of 80 layers
+    "llama-3.1-70b": (80, {(8192, 8192): 2, (1024, 8192): 2, (28672, 8192): 2, (8192, 28672): 1}),
+    # one of 58 expert layers, of its 256 experts (three matrices each) and one shared; attention left out: 1 %
+    "deepseek-v3 experts": (58, {(2048, 7168): 2 * 257, (7168, 2048): 257}),
+}
+TOGETHER = 64
+STAGES = ("batched_gram", "batched_band", "slice_batch")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class StageClock:
+    """Time spent in each stage of the batched engine, by CUDA events (by the clock on a CPU)."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("copy", *STAGES), 0.0)
+        self._events: list[tuple[str, Any, Any]] = []
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Count what is done inside to a stage."""
+        if DEVICE == "cpu":
+            began = time.perf_counter()
+            yield
+            self.seconds[stage] += time.perf_counter() - began
+            return
+        start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        yield
+        stop.record()
+        self._events.append((stage, start, stop))
+
+    def read(self) -> dict[str, float]:
+        """Seconds by stage so far; waits for the device."""
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+        for stage, start, stop in self._events:
+            self.seconds[stage] += start.elapsed_time(stop) / 1e3
+        self._events.clear()
+        return {stage: round(value, 4) for stage, value in self.seconds.items()}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Put the clock around the engine's stages."""
+        kept = {stage: getattr(batched_engine, stage) for stage in STAGES}
+
+        def wrapped(stage: str) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                with self.timed(stage):
+                    return kept[stage](*arguments, **options)
+
+            return call
+
+        for stage in STAGES:
+            setattr(batched_engine, stage, wrapped(stage))
+        try:
+            yield
+        finally:
+            for stage, function in kept.items():
+                setattr(batched_engine, stage, function)
+
+
+def make_host_weights(shape: Shape, count: int) -> Tensor:
+    """``count`` trained-like bf16 matrices, page-locked where there is a GPU."""
+    rows, columns = shape
+    weights = torch.empty(count, rows, columns, dtype=torch.bfloat16, pin_memory=DEVICE == "cuda")
+    for index in range(count):
+        noise = torch.randn(rows, columns, device=DEVICE) * 0.02
+        noise += torch.randn(rows, 16, device=DEVICE) @ torch.randn(16, columns, device=DEVICE) * 0.004
+        weights[index] = noise.to(torch.bfloat16)
+    return weights
+
+
+def check(weights: Tensor) -> float:
+    """Error of one score against float64 singular values; raises where it is outside 1e-4."""
+    weight = weights[0].to(DEVICE)
+    found = compute_spectra([weight], find_criterion("spectrum"))[0]
+    truth = score_functional(exact_singular_values(weight, "gram").cpu(), weight.shape)
+    if not isinstance(found, Spectrum) or found.snr is None:
+        raise SystemExit(f"gpu_scan: no score for {tuple(weight.shape)}: {found}")
+    error = abs(found.snr / truth["snr"] - 1)
+    if not error < 1e-4:
+        raise SystemExit(f"gpu_scan: {tuple(weight.shape)}: score {found.snr:.8g}, expected {truth['snr']:.8g}")
+    return error
+
+
+def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: float) -> dict[str, Any]:
+    """One model; stops after the budget and scales what was measured, which the row then says."""
+    host = {shape: make_host_weights(shape, min(count, TOGETHER)) for shape, count in shapes.items()}
+    errors = [check(weights) for weights in host.values()]
+    clock = StageClock()
+    criterion = find_criterion("spectrum")
+    matrices, nbytes, alone = 0, 0, 0
+    if DEVICE == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize()
+    done = 0
+    began = time.perf_counter()
+    with clock.watching():
+        for _ in range(layers):
+            for shape, count in shapes.items():
+                for first in range(0, count, TOGETHER):
+                    taken = host[shape][: min(TOGETHER, count - first)]
+                    with clock.timed("copy"):
+                        on_device = taken.to(DEVICE, non_blocking=True)
+                    found = compute_spectra(on_device, criterion)
+                    alone += sum(not getattr(one, "reason", "").startswith("batch") for one in found)
+                    matrices += len(found)
+                    nbytes += taken.nbytes
+            done += 1
+            if time.perf_counter() - began > budget_seconds:
+                break
+    split = clock.read()
+    seconds = time.perf_counter() - began
+    scale = layers / done
+    info: dict[str, Any] = {
+        "layers_measured": done,
+        "layers": layers,
+        "matrices": round(matrices * scale),
+        "scored_alone": round(alone * scale),
+        "bytes": nbytes * scale,
+        "flops": scale * done * sum(c * _flops(s) for s, c in shapes.items()),
+        "split_seconds": {stage: round(value * scale, 4) for stage, value in split.items()},
+        "error": max(errors),
+        "peak_device_bytes": torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0,
+    }
+    return {"name": f"model[{name}]", "group": "model", "median_seconds": seconds * scale, "rounds": 1, "info": info}
+
+
+def _flops(shape: Shape) -> float:
+    short, long = sorted(shape)
+    return float(short) * short * long + 6.0 * short**3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(description="Model-shaped compute on a GPU.")
+    parser.add_argument("--out", type=Path, default=Path("bench/results"))
+    parser.add_argument("--rehearse", action="store_true", help="toy sizes on any device; writes nothing")
+    parser.add_argument("--budget", type=float, default=45.0, help="seconds a model, after which it is scaled")
+    options = parser.parse_args(arguments)
+    rows = []
+    for name, (layers, shapes) in MODELS.items():
+        if options.rehearse:
+            layers, shapes = 2, {(max(m // 32, 200), max(n // 32, 200)): min(c, 3) for (m, n), c in shapes.items()}
+        row = run_model(name, layers, shapes, options.budget)
+        rows.append(row)
+        print(f"{row['name']}: {row['median_seconds']:.2f} s, {row['info']}", flush=True)
+    if not options.rehearse:
+        results = {"schema": SCHEMA, "machine": machine_header(), "size": "full", "rows": rows}
+        write_results(options.out / "gpu-models.json", results)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
