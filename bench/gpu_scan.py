@@ -48,7 +48,7 @@ class StageClock:
     """Time spent in each stage of the batched engine, by CUDA events (by the clock on a CPU)."""
 
     def __init__(self) -> None:
-        self.seconds = dict.fromkeys(("copy", *STAGES), 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(("copy", *STAGES), 0.0)
         self._events: list[tuple[str, Any, Any]] = []
 
     @contextmanager
