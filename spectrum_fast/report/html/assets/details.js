@@ -7,11 +7,11 @@ function facts(pairs) {
 
 /** Line under the model's name. */
 function scanLine(scan) {
-  const words = [plural(scan.competing, "module"), `criterion ${scan.criterion}`];
+  const words = [plural(scan.competing, "module"), `criterion ${shorten(scan.criterion, 60)}`];
   if (scan.published) words.push("published result: scores only");
   if (scan.failures.length) words.push(`${plural(scan.failures.length, "tensor")} without a score`);
   const created = scan.provenance.created;
-  if (typeof created === "string") words.push(created.slice(0, 10));
+  if (typeof created === "string") words.push(visible(created.slice(0, 10)));
   return words.join(" · ");
 }
 
@@ -33,17 +33,17 @@ function moduleFacts(scan, selection, index) {
     ["SNR", scoreText(scan, index) + (bound !== null && scan.snr[index] !== null ? ` (± ${number(100 * bound, 2)} %)` : "")],
     ["rank", selection.rank[index] ? `${count(selection.rank[index])} of ${count(selection.groupSize[index])}` : null],
     ["selection", ["left out", "selected", "trained always"][selection.state[index]]],
-    ["type", visible(scan.types[scan.type[index]])],
+    ["type", shorten(scan.types[scan.type[index]], 160)],
     ["shape", scan.shapes[scan.shape[index]] === null ? "not in the file" : shapeText(scan, index)],
-    ["stored as", scan.dtypes[scan.dtype[index]]],
+    ["stored as", shorten(scan.dtypes[scan.dtype[index]] ?? "", 60)],
     ["largest value", scan.s_max[index] === null ? null : number(scan.s_max[index])],
     ["median value", scan.q50[index] === null ? null : number(scan.q50[index])],
     ["Spectrum threshold", scan.threshold_spectrum[index] === null ? null : number(scan.threshold_spectrum[index])],
     ["Marchenko–Pastur edge", scan.threshold_mp[index] === null ? null : number(scan.threshold_mp[index])],
     ["above / at or below", total === null ? null : `${count(scan.n_signal[index])} / ${count(scan.n_noise[index])}`],
     ["sum above / below", scan.signal_sum[index] === null ? null : `${number(scan.signal_sum[index])} / ${number(scan.noise_sum[index])}`],
-    ["method", scan.methods[scan.method[index]]],
-    ["note", visible(scan.notes[scan.note[index]] ?? "")],
+    ["method", shorten(scan.methods[scan.method[index]] ?? "", 60)],
+    ["note", shorten(scan.notes[scan.note[index]] ?? "", 300)],
   ]);
 }
 
@@ -51,7 +51,7 @@ const SECONDS = /_seconds$/;
 
 /** How the scan was made; what the file does not say is not listed. */
 function provenanceFacts(scan) {
-  const shown = [["model", visible(scan.model)], ["criterion", scan.criterion]];
+  const shown = [["model", shorten(scan.model, 300)], ["criterion", shorten(scan.criterion, 60)]];
   for (const [key, value] of Object.entries(scan.provenance)) {
     if (SECONDS.test(key) || value === null || value === "" || (Array.isArray(value) && !value.length)) continue;
     const text = typeof value === "object" ? JSON.stringify(value) : String(value);
@@ -84,6 +84,6 @@ function failureList(scan) {
     element("div", { class: "panel-head" }, element("div", { class: "panel-title" }, element("h2", {}, `${plural(scan.failures.length, "tensor")} without a score`),
       element("p", { class: "lead" }, "They take no part in any selection shown here. spectrum-fast select refuses this scan unless told --allow-incomplete."))),
     element("ul", { class: "failures" }, ...scan.failures.slice(0, most).map((failure) =>
-      element("li", {}, element("bdi", { class: "name" }, shorten(failure.name, 200)), element("span", { class: "muted" }, ` ${visible(failure.kind)}: ${shorten(failure.message, 500)}`)))),
+      element("li", {}, element("bdi", { class: "name" }, shorten(failure.name, 200)), element("span", { class: "muted" }, ` ${shorten(failure.kind, 60)}: ${shorten(failure.message, 500)}`)))),
     scan.failures.length > most ? element("p", { class: "note" }, `and ${count(scan.failures.length - most)} more`) : null);
 }

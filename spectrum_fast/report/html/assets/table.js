@@ -55,7 +55,7 @@ function createTable(onPick) {
     if (!compact()) return shorten(scan.name[index], 160);
     scan.prefix ??= commonPrefix(scan.layer.flatMap((layer, i) => (layer < 0 ? [] : [scan.name[i]])));
     const name = scan.name[index];
-    return shorten(name.startsWith(scan.prefix) ? name.slice(scan.prefix.length) : name, Math.floor((scroller.clientWidth - 170) / 7.6));
+    return shorten(name.startsWith(scan.prefix) ? name.slice(scan.prefix.length) : name, Math.floor((scroller.clientWidth - 184) / 7.6));
   }
 
   function cellClass(column) {
