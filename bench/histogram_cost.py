@@ -2,7 +2,7 @@
 
     python -m bench.histogram_cost [--rounds N] [--out FILE]
 
-Both ways are timed in turn on the same weights, so that a busy machine slows both; the sums behind the score must agree.
+Both ways are timed in turn on the same weights, so that a busy machine slows both; their sums must agree.
 """
 
 from __future__ import annotations
