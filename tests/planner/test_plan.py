@@ -14,6 +14,7 @@ from spectrum_fast.planner import ModelShape, TrainingSetup, fit_percent, plan_m
 from spectrum_fast.planner.memory import GIB
 from spectrum_fast.planner.trained import competing_groups
 from spectrum_fast.scanning import scan
+from spectrum_fast.selection.scan_result import Scan
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shape(folder: Path) -> ModelShape:
     return read_model_shape(open_checkpoint(folder))
+
+
+@pytest.fixture(scope="module")
+def scores(folder: Path) -> Scan:
+    return scan(folder)
 
 
 def test_the_shape_of_a_model(shape: ModelShape) -> None:
@@ -44,25 +50,25 @@ def test_experts_are_fused_as_in_memory(tmp_path: Path) -> None:
     assert any("estimate" in note for note in plan.notes())
 
 
-def test_a_share_without_a_scan_takes_as_many_as_a_scan_would(folder: Path, shape: ModelShape) -> None:
+def test_a_share_without_a_scan_takes_as_many_as_a_scan_would(scores: Scan, shape: ModelShape) -> None:
     setup = TrainingSetup(seq_len=64)
     for percent in (12.5, 25, 60, 100):
         blind = plan_memory(shape, setup, top_percent=percent)
-        seen = plan_memory(shape, setup, scan=scan(folder), top_percent=percent)
+        seen = plan_memory(shape, setup, scan=scores, top_percent=percent)
         assert blind.trained.trained_count == seen.trained.trained_count
         assert blind.states == seen.states
     assert "no scan given" in blind.trained.assumption
 
 
-def test_a_selection_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_selection_of_another_model_is_refused(scores: Scan, tmp_path: Path) -> None:
     other = write_checkpoint(tmp_path, like="llama-3-8b", layers=2, scale=32).path
     small = read_model_shape(open_checkpoint(other))
     with pytest.raises(SelectionError, match="modules of the selection are not in"):
-        plan_memory(small, TrainingSetup(), scan=scan(folder))
+        plan_memory(small, TrainingSetup(), scan=scores)
 
 
-def test_adapters_on_selected_modules_leave_embeddings_alone(folder: Path, shape: ModelShape) -> None:
-    plan = plan_memory(shape, TrainingSetup(method="spectrum-qlora", zero=0, lora_rank=4), scan=scan(folder))
+def test_adapters_on_selected_modules_leave_embeddings_alone(scores: Scan, shape: ModelShape) -> None:
+    plan = plan_memory(shape, TrainingSetup(method="spectrum-qlora", zero=0, lora_rank=4), scan=scores)
     assert len(plan.trained.adapted) == 7 * 2
     assert not plan.trained.trained
     rows = sum(sum(p.shape) for p in shape.parameters if p.module in plan.trained.adapted)
