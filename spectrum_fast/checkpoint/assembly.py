@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -92,8 +93,12 @@ def _read_headers(folder: Folder, names: Iterable[str]) -> list[Header]:
     if not any(isinstance(address, RemoteFile) for address in addresses):
         return [read_header(address) for address in addresses]
     # Side by side, since each of them waits for the network most of the time.
+    stop = threading.Event()
     with ThreadPoolExecutor(_HEADERS_AT_ONCE, "spectrum-fast-header") as pool:
-        return list(pool.map(read_header, addresses))
+        try:
+            return list(pool.map(lambda address: read_header(address, stop), addresses))
+        finally:
+            stop.set()  # an error or Ctrl-C does not wait for the rest of them
 
 
 def _open_index(folder: Folder, index_name: str) -> tuple[list[Header], tuple[str, ...]]:

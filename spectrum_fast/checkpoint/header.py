@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import threading
 from dataclasses import dataclass
 from operator import le
 from pathlib import Path
@@ -97,7 +98,7 @@ class _Entries:
     ends: list[int]
 
 
-def read_header(path: str | os.PathLike[str] | RemoteFile) -> Header:
+def read_header(path: str | os.PathLike[str] | RemoteFile, stop: threading.Event | None = None) -> Header:
     """Read and check the header of one safetensors file.
 
     Time is linear in the header (about half a second for 100,000 tensors on one core), memory the header's bytes plus
@@ -105,6 +106,7 @@ def read_header(path: str | os.PathLike[str] | RemoteFile) -> Header:
 
     Args:
         path: the file, or a remote address; symbolic links are followed.
+        stop: once set, reading a remote file ends within a moment with an error.
 
     Returns:
         The header with absolute offsets.
@@ -113,7 +115,7 @@ def read_header(path: str | os.PathLike[str] | RemoteFile) -> Header:
         CheckpointError: the file cannot be read or is malformed; the message names file, tensor and what was expected.
     """
     path = path if isinstance(path, RemoteFile) else Path(path)
-    file = open_stored_file(path)
+    file = open_stored_file(path, stop)
     stamp = file.stamp
     try:
         length, raw = _read_raw(path, file)

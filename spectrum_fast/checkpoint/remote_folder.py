@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 
 from spectrum_fast.checkpoint.index import read_index
 from spectrum_fast.checkpoint.layout import STANDARD_FILE, STANDARD_INDEX
 from spectrum_fast.checkpoint.storage.address import RemoteFile
+from spectrum_fast.checkpoint.storage.network import Stop
 from spectrum_fast.checkpoint.storage.problems import RemoteProblem, RemoteReadError, problem_of
 from spectrum_fast.checkpoint.storage.ranges import RangeReader
 from spectrum_fast.checkpoint.storage.remote_file import refusal
@@ -98,9 +98,9 @@ def probe_web_folder(address: RemoteFile) -> RemoteFolder:
 def _is_there(address: RemoteFile, absent: list[str]) -> bool:
     """Ask for a few bytes; servers that hide what is missing say 403."""
     settings = remote_settings()
-    reader = RangeReader(Transport(address, settings), settings, threading.Event())
+    reader = RangeReader(Transport(address, settings), settings)
     try:
-        reader.read(memoryview(bytearray(1)), 0, None)
+        reader.read(memoryview(bytearray(1)), 0, None, Stop())
     except RemoteProblem as problem:
         if problem.kind == "missing" or problem.words.startswith("403"):
             absent.append(f"{address.name}: {problem.words}")

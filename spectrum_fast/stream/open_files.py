@@ -19,15 +19,16 @@ class OpenFile:
     Args:
         address: what to open.
         direct_io: see :class:`spectrum_fast.stream.options.StreamOptions`.
+        stop: once set, opening and reading a remote file end within a moment.
 
     Raises:
         CheckpointError: it cannot be opened.
         BackendUnavailableError: ``direct_io`` is ``on`` and the file system refuses.
     """
 
-    def __init__(self, address: Address, direct_io: str) -> None:
+    def __init__(self, address: Address, direct_io: str, stop: threading.Event) -> None:
         self.address = address
-        self.stored: StoredFile = open_stored_file(address)
+        self.stored: StoredFile = open_stored_file(address, stop)
         self.refusal = ""
         self._direct = -1
         self._direct_io = direct_io
@@ -87,10 +88,11 @@ class OpenFiles:
 
     Args:
         direct_io: see :class:`OpenFile`.
+        stop: likewise.
     """
 
-    def __init__(self, direct_io: str) -> None:
-        self._direct_io = direct_io
+    def __init__(self, direct_io: str, stop: threading.Event) -> None:
+        self._direct_io, self._stop = direct_io, stop
         self._lock = threading.Lock()
         self._users: dict[Address, int] = {}
         self._files: dict[Address, OpenFile] = {}
@@ -106,7 +108,7 @@ class OpenFiles:
             with self._lock:
                 if address in self._files:
                     return self._take(address)
-            file = OpenFile(address, self._direct_io)
+            file = OpenFile(address, self._direct_io, self._stop)
             with self._lock:
                 self._files[address] = file
                 return self._take(address)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 
 from spectrum_fast.checkpoint.files import shorten
+from spectrum_fast.checkpoint.storage import RemoteFile, remote_settings
 from spectrum_fast.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.errors import UsageError
 from spectrum_fast.stream.batch import Batch
@@ -39,10 +41,11 @@ class Pipeline:
         self._copier: Copier | None = None
         self.ring = Ring(options.capacity_bytes, poison=options.poisons, pin=None if on_cpu else pin_memory)
         self.statistics = StreamStatistics(capacity_bytes=self.ring.capacity_bytes)
-        self._files = OpenFiles(options.direct_io)
+        self._stop = threading.Event()
+        self._files = OpenFiles(options.direct_io, self._stop)
         self._copier = None if transfer is None else Copier(transfer)
         on_read: Callable[[Batch], None] = (lambda batch: batch.ready.set()) if transfer is None else (lambda _: None)
-        self._readers = Readers(options.thread_count, on_read)
+        self._readers = Readers(options.thread_count, self._stop, on_read)
         self._closed = False
 
     @property
@@ -58,6 +61,8 @@ class Pipeline:
         batch = Batch(refs, layout, tasks, region, self.ring, self._files)
         if self._copier is not None:
             self._copier.submit(batch)
+        if any(isinstance(ref.file, RemoteFile) for ref in refs):
+            self._readers.widen(remote_settings().parts_in_flight)  # each of them waits for the network
         self._readers.submit(batch)
         if not tasks:
             batch.was_read.set()
@@ -86,6 +91,10 @@ class Pipeline:
         if self._copier is not None:
             self._copier.dispose(batch)
         batch.release()
+
+    def interrupt(self) -> None:
+        """Break off reads that are under way, so that nobody waits for them; only :meth:`close` may follow."""
+        self._stop.set()
 
     def close(self) -> None:
         """Stop all threads within a chunk and close all files."""

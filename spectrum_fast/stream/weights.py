@@ -112,6 +112,8 @@ class WeightStream(Iterator[LoadedWeight]):
         """Stop reading, give all memory back and close the files; a weight in hand is no longer valid."""
         if self._closed:
             return
+        if self._pipeline is not None:
+            self._pipeline.interrupt()
         self._release_held()
         self._closed = True
         if self._pipeline is not None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -183,6 +186,29 @@ def test_a_server_that_stays_down_ends_the_command_with_one_line_and_loses_nothi
     assert 0 < steps[0] < steps[-1]
     assert_same(resumed, local)
     assert_same(sf.load_scan(out), local)
+
+
+def test_ctrl_c_does_not_wait_for_a_server_that_hangs(model, monkeypatch):
+    monkeypatch.setenv("SPECTRUM_FAST_REMOTE_STALL_SECONDS", "60")
+    with FileServer({f"/m/{path.name}": path.read_bytes() for path in model.iterdir()}) as server:
+        hung = threading.Event()
+
+        def hang(request: Request) -> Fault | None:
+            if request.range and request.range[0] > OPENING_BYTES and request.range[1] - request.range[0] > 4096:
+                hung.set()
+                return Fault("hang")
+            return None
+
+        server.choose = hang
+        command = [sys.executable, "-m", "spectrum_fast", "scan", f"{server.url}/m", "-q"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as scan:
+            assert hung.wait(60)
+            time.sleep(0.3)
+            started = time.monotonic()
+            scan.send_signal(signal.SIGINT)
+            _, words = scan.communicate(timeout=50)
+            assert time.monotonic() - started < 10
+    assert (scan.returncode, words.startswith("interrupted")) == (130, True)
 
 
 def test_a_file_replaced_during_a_scan_is_refused(model):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from spectrum_fast.checkpoint.storage.address import Address, RemoteFile
 from spectrum_fast.checkpoint.storage.opening import open_stored_file
 from spectrum_fast.checkpoint.storage.reading import read_bytes, read_failure, read_small_file
+from spectrum_fast.checkpoint.storage.settings import remote_settings
 from spectrum_fast.checkpoint.storage.stored_file import RemoteStamp, Stamp, StoredFile
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "read_bytes",
     "read_failure",
     "read_small_file",
+    "remote_settings",
 ]

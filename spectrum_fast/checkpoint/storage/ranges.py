@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 
-from spectrum_fast.checkpoint.storage.problems import RemoteProblem, RemoteReadError, problem_of
+from spectrum_fast.checkpoint.storage.network import Stop
+from spectrum_fast.checkpoint.storage.problems import RemoteProblem, RemoteReadError
 from spectrum_fast.checkpoint.storage.settings import RemoteSettings
 from spectrum_fast.checkpoint.storage.stored_file import RemoteStamp
 from spectrum_fast.checkpoint.storage.transport import Transport
@@ -25,76 +26,69 @@ class RangeReader:
     Args:
         transport: makes single requests.
         settings: bounds.
-        stop: once set, reads end with ``RemoteReadError`` at the next opportunity.
     """
 
-    def __init__(self, transport: Transport, settings: RemoteSettings, stop: threading.Event) -> None:
+    def __init__(self, transport: Transport, settings: RemoteSettings) -> None:
         self.transport = transport
         self.settings = settings
-        self.stop = stop
 
-    def read(self, view: memoryview, begin: int, expected: RemoteStamp | None) -> tuple[int, RemoteStamp]:
+    def read(self, view: memoryview, begin: int, expected: RemoteStamp | None, stop: Stop) -> tuple[int, RemoteStamp]:
         """Fill memory from ``begin`` on, as far as the file goes.
 
         Args:
             view: where to write.
             begin: offset of the first byte in the file.
             expected: the state that the file must have, or None for the first read.
+            stop: breaks the read off; nothing is written to ``view`` after this has returned.
 
         Returns:
             Number of bytes, less than asked for only at the end of the file; state of the file.
 
         Raises:
-            RemoteProblem: missing, forbidden, changed, or no ranges: nothing that a retry would mend.
+            RemoteProblem: missing, forbidden, changed, no ranges, or broken off: nothing that a retry would mend.
             RemoteReadError: all tries failed.
         """
-        tries = _Tries(self, f"bytes {begin} to {begin + len(view)}")
+        tries = _Tries(self, stop, f"bytes {begin} to {begin + len(view)}")
         progress = _Progress(view, begin, expected)
         while True:
             try:
-                stamp = self._request(progress)
+                stamp = self._request(progress, stop)
             except RemoteProblem as problem:
                 tries.overcome(problem)
             else:
                 return progress.done, stamp
 
-    def read_whole(self, limit_bytes: int) -> bytes | None:
+    def read_whole(self, limit_bytes: int, stop: Stop) -> bytes | None:
         """Read a small file whole, in a plain request without a range; None if it is larger than ``limit_bytes``.
 
         Raises:
             RemoteProblem: missing, forbidden, or refused.
             RemoteReadError: all tries failed.
         """
-        tries = _Tries(self, "the file")
+        tries = _Tries(self, stop, "the file")
         while True:
             try:
                 with _gate(self.settings.parts_in_flight):
-                    return self.transport.get_whole(limit_bytes)
+                    return self.transport.get_whole(limit_bytes, stop)
             except RemoteProblem as problem:
                 tries.overcome(problem)
 
-    def _request(self, progress: _Progress) -> RemoteStamp:
+    def _request(self, progress: _Progress, stop: Stop) -> RemoteStamp:
         """Ask once for all that is still missing, and take in what comes; returns if that was everything."""
-        if self.stop.is_set():
-            raise _closed()
+        stop.check()
         expected = progress.stamp
         if expected is not None and not progress.missing:
             return expected  # the last try broke after its last byte
         etag = "" if expected is None else expected.etag
         with _gate(self.settings.parts_in_flight):
-            stamp, pieces = self.transport.get(progress.begin + progress.done, progress.begin + progress.goal, etag)
+            begin, end = progress.begin + progress.done, progress.begin + progress.goal
+            stamp, pieces = self.transport.get(begin, end, etag, stop)
             if expected is not None and stamp != expected:
                 raise RemoteProblem("changed", _difference(expected, stamp))
             progress.stamp = stamp
-            try:
-                for piece in pieces:
-                    progress.take(piece)
-                    if self.stop.is_set():
-                        raise _closed()
-            except RemoteProblem:
-                raise
-            except Exception as error:  # obstore's errors have no base that covers all of them
-                raise problem_of(error) from error
+            for piece in pieces:
+                progress.take(piece)
+                stop.check()
         if progress.missing:
             raise RemoteProblem("broken", f"the answer ended {progress.missing} bytes early")
         return stamp
@@ -130,8 +124,9 @@ class _Progress:
 class _Tries:
     """Counts the tries of one read, and waits between them."""
 
-    def __init__(self, reader: RangeReader, what: str) -> None:
+    def __init__(self, reader: RangeReader, stop: Stop, what: str) -> None:
         self._reader = reader
+        self._stop = stop
         self._what = what
         self._started = time.monotonic()
         self._failed = 0
@@ -163,12 +158,7 @@ class _Tries:
                 f"last problem: {problem.words}{asked}; check the connection and scan again, or copy the checkpoint "
                 "here first"
             )
-        if self._reader.stop.wait(wait):
-            raise _closed()
-
-
-def _closed() -> RemoteProblem:
-    return RemoteProblem("closed", "the file was closed")
+        self._stop.sleep(wait)
 
 
 def _difference(expected: RemoteStamp, found: RemoteStamp) -> str:

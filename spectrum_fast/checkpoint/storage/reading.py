@@ -22,8 +22,7 @@ def read_bytes(file: StoredFile, count: int, offset: int) -> bytes:
     with memoryview(data) as view:
         while done < count and (got := file.read_into(view[done:], offset + done)):
             done += got
-    del data[done:]
-    return bytes(data)
+        return bytes(view[:done])
 
 
 def read_small_file(address: Address, limit_bytes: int) -> bytes:

@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
 from spectrum_fast.checkpoint.storage.address import RemoteFile
+from spectrum_fast.checkpoint.storage.network import Stop
 from spectrum_fast.checkpoint.storage.problems import RemoteProblem, RemoteReadError
 from spectrum_fast.checkpoint.storage.ranges import RangeReader
 from spectrum_fast.checkpoint.storage.settings import RemoteSettings, remote_settings
@@ -28,23 +29,27 @@ class RemoteStoredFile:
     Args:
         address: the file.
         settings: bounds; None takes them from the environment.
+        stop: once set, opening and reading end within a moment with an error; :meth:`close` has the same effect.
 
     Raises:
         CheckpointError: missing, forbidden, empty, not served by ranges, or not reachable.
         BackendUnavailableError: obstore is not installed.
     """
 
-    def __init__(self, address: RemoteFile, settings: RemoteSettings | None = None) -> None:
+    def __init__(
+        self, address: RemoteFile, settings: RemoteSettings | None = None, stop: threading.Event | None = None
+    ) -> None:
         self._address = address
         self._settings = settings or remote_settings()
-        self._stop = threading.Event()
+        self._closed = threading.Event()
+        self._stop = Stop(self._closed, stop)
         self._changed: CheckpointError | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._pool_lock = threading.Lock()
-        self._reader = RangeReader(Transport(address, self._settings), self._settings, self._stop)
+        self._reader = RangeReader(Transport(address, self._settings), self._settings)
         start = bytearray(OPENING_BYTES)
         try:
-            count, self._stamp = self._reader.read(memoryview(start), 0, None)
+            count, self._stamp = self._reader.read(memoryview(start), 0, None, self._stop)
         except RemoteProblem as problem:
             raise refusal(address, problem) from problem
         except RemoteReadError as error:
@@ -73,7 +78,7 @@ class RemoteStoredFile:
         spans = [(at, min(at + step, count)) for at in range(0, count, step)]
         try:
             if len(spans) == 1:
-                self._reader.read(buffer[:count], offset, self._stamp)
+                self._reader.read(buffer[:count], offset, self._stamp, self._stop)
             else:
                 self._read_parts(buffer, offset, spans)
         except RemoteProblem as problem:
@@ -100,7 +105,7 @@ class RemoteStoredFile:
 
     def close(self) -> None:
         """End reads in progress, in other threads too, at their next piece; let go of the threads."""
-        self._stop.set()
+        self._closed.set()
         with self._pool_lock:
             if self._pool is not None:
                 self._pool.shutdown(wait=False, cancel_futures=True)
@@ -109,20 +114,23 @@ class RemoteStoredFile:
     def _read_parts(self, buffer: memoryview, offset: int, spans: list[tuple[int, int]]) -> None:
         pool = self._threads()
         parts: list[Future[object]] = []
+        abandon = threading.Event()
+        stop = self._stop.also(abandon)
         try:
             for begin, end in spans:
-                parts.append(pool.submit(self._reader.read, buffer[begin:end], offset + begin, self._stamp))
+                parts.append(pool.submit(self._reader.read, buffer[begin:end], offset + begin, self._stamp, stop))
             wait(parts, return_when=FIRST_EXCEPTION)
         finally:
             # The caller's memory must not be written to after we return, come what may.
+            failed = [part for part in parts if part.done() and not part.cancelled() and part.exception()]
+            abandon.set()
             for part in parts:
                 part.cancel()
             wait(parts)
-        for part in parts:
-            if not part.cancelled():
-                part.result()
-        if any(part.cancelled() for part in parts):
-            raise RemoteReadError(f"{self._address}: the file was closed")
+        for part in failed or parts:
+            if part.cancelled():
+                raise RemoteReadError(f"{self._address}: the file was closed")
+            part.result()
 
     def _threads(self) -> ThreadPoolExecutor:
         with self._pool_lock:
@@ -141,7 +149,7 @@ def fetch_small_file(address: RemoteFile, limit_bytes: int) -> bytes:
     """
     settings = remote_settings()
     try:
-        data = RangeReader(Transport(address, settings), settings, threading.Event()).read_whole(limit_bytes)
+        data = RangeReader(Transport(address, settings), settings).read_whole(limit_bytes, Stop())
     except RemoteProblem as problem:
         raise refusal(address, problem) from problem
     except RemoteReadError as error:

@@ -11,13 +11,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from spectrum_fast.checkpoint.storage.address import RemoteFile
+from spectrum_fast.checkpoint.storage.network import Stop, wait_for
 from spectrum_fast.checkpoint.storage.problems import RemoteProblem, problem_of
 from spectrum_fast.checkpoint.storage.settings import RemoteSettings
 from spectrum_fast.checkpoint.storage.stored_file import RemoteStamp
@@ -65,38 +66,34 @@ class Transport:
         self._resume_at = 0.0
         self._connect()
 
-    def get(self, begin: int, end: int, etag: str) -> tuple[RemoteStamp, Iterable[bytes]]:
+    def get(self, begin: int, end: int, etag: str, stop: Stop) -> tuple[RemoteStamp, Iterator[bytes]]:
         """Ask for a range.
 
         Args:
             begin: first byte.
             end: byte after the last one; may lie past the end of the file.
             etag: entity tag that the file must still have, or empty.
+            stop: breaks the request off.
 
         Returns:
             State of the file according to the answer, and the bytes, in pieces.
 
         Raises:
-            RemoteProblem: there was no good answer. The pieces raise errors of obstore.
+            RemoteProblem: there was no good answer, or the request was broken off; taking the pieces raises it too.
         """
         options: dict[str, Any] = {"range": (begin, end)}
         known = self._target.stamp
         if etag and not etag.startswith("W/") and known is None:
             options["if_match"] = etag
-        try:
-            result = self._obstore.get(self._store, self._path, options=options)
-            meta = result.meta
-            stream = result.stream(min_chunk_size=_STREAM_BYTES)
-        except Exception as error:  # obstore's errors have no base that covers all of them
-            raise problem_of(error) from error
+        result, meta = self._ask(stop, options=options)
         stamp = RemoteStamp(meta["size"], meta["e_tag"] or "", _date(meta), meta["version"] or "")
         if known is not None:
             if stamp.size_bytes != known.size_bytes:
                 raise RemoteProblem("changed", f"expected {known.size_bytes} bytes, found {stamp.size_bytes}")
             stamp = RemoteStamp(stamp.size_bytes, known.etag, known.last_modified, known.version)
-        return stamp, stream
+        return stamp, _pieces(result, stop)
 
-    def get_whole(self, limit_bytes: int) -> bytes | None:
+    def get_whole(self, limit_bytes: int, stop: Stop) -> bytes | None:
         """Read all of a small file with one plain request, for servers do not always cut small files.
 
         Returns:
@@ -105,13 +102,10 @@ class Transport:
         Raises:
             RemoteProblem: there was no good answer.
         """
-        try:
-            result = self._obstore.get(self._store, self._path)
-            if result.meta["size"] > limit_bytes:
-                return None
-            data = b"".join(bytes(piece) for piece in result.stream(min_chunk_size=_STREAM_BYTES))
-        except Exception as error:  # as above
-            raise problem_of(error) from error
+        result, meta = self._ask(stop)
+        if meta["size"] > limit_bytes:
+            return None
+        data = b"".join(_pieces(result, stop))
         return data if len(data) <= limit_bytes else None
 
     def renew(self) -> bool:
@@ -142,10 +136,35 @@ class Transport:
         finally:
             self._lock.release()
 
+    def _ask(self, stop: Stop, **options: Any) -> tuple[Any, Any]:
+        try:
+            result = wait_for(lambda: self._obstore.get_async(self._store, self._path, **options), stop)
+            return result, result.meta
+        except RemoteProblem:
+            raise
+        except Exception as error:  # obstore's errors have no base that covers all of them
+            raise problem_of(error) from error
+
     def _connect(self) -> None:
         self._obstore = load_obstore()
         self._target = target_of(self.address)
         self._store, self._path = open_store(self._target, self._settings)
+
+
+def _pieces(result: Any, stop: Stop) -> Iterator[bytes]:
+    """The body of an answer, piece by piece."""
+    try:
+        stream = result.stream(min_chunk_size=_STREAM_BYTES)
+        while True:
+            try:
+                piece = wait_for(lambda: stream.__anext__(), stop)
+            except StopAsyncIteration:
+                return
+            yield bytes(piece)
+    except (RemoteProblem, GeneratorExit):
+        raise
+    except Exception as error:  # as above
+        raise problem_of(error) from error
 
 
 def load_obstore() -> Any:

@@ -310,6 +310,34 @@ def test_closing_ends_reads_in_other_threads(server, address, monkeypatch):
         file.read_into(memoryview(bytearray(1)), 0)
 
 
+@pytest.mark.parametrize("name", ["stall before", "stall inside", "503"])
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_stop_signal_ends_opening_and_reading_at_once(server, address, monkeypatch, name, opened):
+    monkeypatch.setenv("SPECTRUM_FAST_REMOTE_STALL_SECONDS", "60")
+    monkeypatch.setenv("SPECTRUM_FAST_REMOTE_DELAY_SECONDS", "60")
+    stop = threading.Event()
+    file = open_stored_file(address, stop) if opened else None
+    server.choose = lambda _: BREAKS[name]
+    threading.Timer(0.5, stop.set).start()
+    started = time.monotonic()
+    with pytest.raises((OSError, CheckpointError), match="closed"):
+        read_bytes(file or open_stored_file(address, stop), 6 * PART, AFTER)
+    assert 0.3 < time.monotonic() - started < 3
+    if file is not None:
+        file.close()
+
+
+def test_a_part_that_fails_does_not_wait_for_the_others(server, address, monkeypatch):
+    monkeypatch.setenv("SPECTRUM_FAST_REMOTE_STALL_SECONDS", "60")
+    file = open_stored_file(address)
+    server.faults = [Fault("hang"), Fault("hang"), Fault("status", status=403), Fault("hang")]
+    started = time.monotonic()
+    with pytest.raises(OSError, match="403 Forbidden"):
+        read_bytes(file, 4 * PART, AFTER)
+    assert time.monotonic() - started < 3
+    file.close()
+
+
 def test_no_thread_is_left(address):
     file = open_stored_file(address)
     read_bytes(file, 6 * PART, AFTER)
