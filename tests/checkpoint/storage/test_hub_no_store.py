@@ -131,14 +131,16 @@ def test_no_hub(files, tmp_path):
 def test_a_file_that_is_not_what_the_hub_said(files, tmp_path):
     with serve_hub(files) as hub:
         data = files["model-00001-of-00002.safetensors"]
-        known = hub.network.answer
+        blob = f"/blobs/{hashlib.sha256(data).hexdigest()}"
+        known = hub.hub.answer
 
         def answer(request):
-            for path in hub.network.objects:
-                hub.network.objects[path] = hub.network.objects[path][: len(data) - 1]
-            return known(request)
+            found = known(request)
+            if blob in hub.network.objects:
+                hub.network.objects[blob] = data[:-1]
+            return found
 
-        hub.network.answer = answer
+        hub.hub.answer = answer
         error = run(hub, tmp_path, "org/name")["error"]
         assert f"expected {len(data)} bytes, found {len(data) - 1}" in error
 
