@@ -31,7 +31,7 @@ def scan(
         typer.Argument(metavar="MODEL", help="Folder, .safetensors file, hub id org/name, https://, s3:// or gs://."),
     ],
     out_file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Scan file to write (JSON).")] = None,
-    method: Annotated[str, typer.Option(metavar="NAME", help="auto, band or svd.")] = "auto",
+    method: Annotated[str, typer.Option(metavar="NAME", help="auto, band, svd, or rsvd (quick estimate).")] = "auto",
     precision: Annotated[str, typer.Option(metavar="NAME", help="auto, float32 or float64.")] = "auto",
     criterion: Annotated[
         str, typer.Option(metavar="NAME", help="spectrum (published rule) or mp (true noise edge).")

@@ -67,7 +67,7 @@ def scan(
             ``https://``, ``s3://`` or ``gs://``; or a live ``torch.nn.Module``, scanned in place and left as it is
             (:mod:`spectrum_fast.scanning.live`).
         criterion: ``spectrum`` (the published rule) or ``mp``.
-        method: ``auto``, ``band`` or ``svd``; see :func:`spectrum_fast.spectrum`.
+        method: ``auto``, ``band``, ``svd`` or ``rsvd`` (a quick estimate); see :func:`spectrum_fast.spectrum`.
         precision: ``auto``, ``float32`` or ``float64``.
         tolerance: relative accuracy wanted of every score.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. A GPU must first compute known spectra right, or it is

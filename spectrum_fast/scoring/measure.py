@@ -29,7 +29,8 @@ def spectrum(
     Args:
         weight: a matrix in float64, float32, float16 or bfloat16; a vector counts as one row. Never changed.
         criterion: ``spectrum`` (the published rule) or ``mp`` (the true Marchenko-Pastur edge).
-        method: ``auto``, ``band`` (Gram, band reduction, slicing) or ``svd`` (every singular value by LAPACK).
+        method: ``auto``, ``band`` (Gram, band reduction, slicing) ``svd`` (every singular value by
+            LAPACK), or ``rsvd``, an estimate for a quick look (:mod:`spectrum_fast.spectra.rsvd_method`).
         precision: ``auto``, ``float32`` or ``float64``.
         tolerance: relative accuracy wanted of the score; ``auto`` escalates until its error bound meets it.
 

@@ -18,11 +18,12 @@ from spectrum_fast.spectra.measure import Extent, measure_extent
 from spectrum_fast.spectra.record import Criterion, Spectrum
 from spectrum_fast.spectra.rotation import find_outlier_basis, rotate
 from spectrum_fast.spectra.rounding import estimate_rounding
+from spectrum_fast.spectra.rsvd_method import rsvd_functionals
 from spectrum_fast.spectra.squares import weight_gram
 from spectrum_fast.spectra.svd_method import svd_functionals
 from spectrum_fast.stream import BlockMatrix
 
-METHODS = ("auto", "band", "svd")
+METHODS = ("auto", "band", "svd", "rsvd")
 PRECISIONS = ("auto", "float32", "float64")
 DEFAULT_TOLERANCE = 1e-4
 """Relative accuracy of a score: published scans have a median gap of 0.5 to 5 % at the cut, a hundred times this."""
@@ -60,7 +61,8 @@ def compute_spectrum(
         weight: m x n, float64, float32, float16 or bfloat16, finite; a 1-D tensor counts as 1 x n. One that comes in
             blocks takes a pass over its file for each step, see :mod:`spectrum_fast.spectra.blockwise`.
         criterion: the rule that splits signal from noise, see ``spectrum_fast.scoring.criteria``.
-        method: ``auto`` (fastest method whose error bound meets the tolerance), ``band`` or ``svd``.
+        method: ``auto`` (fastest method whose error bound meets the tolerance), ``band``, ``svd``, or ``rsvd``, an
+            estimate whose ``error_bound`` is measured, not proved (:mod:`spectrum_fast.spectra.rsvd_method`).
         precision: working precision; ``auto`` is float32 with escalation for ``band`` and float64 for ``svd``.
         tolerance: relative accuracy wanted of the score against exact arithmetic on the given weights.
         backend: which implementation of the operations, see :mod:`spectrum_fast.ops.dispatch`.
@@ -108,6 +110,13 @@ def _best_attempt(
         reason = "asked for" if method == "svd" else f"short side {n_min} <= {SMALL_SIDE}"
         return _svd_attempt(matrix, criterion, dtype, reason)
     trouble = "asked for"
+    if method == "rsvd":
+        if n_min <= SMALL_SIDE:
+            return _svd_attempt(matrix, criterion, torch.float64, f"short side {n_min} <= {SMALL_SIDE}")
+        if isinstance(matrix, Tensor):
+            functionals, error, reason = rsvd_functionals(matrix, criterion)
+            return Attempt(functionals, error, "rsvd", reason)
+        trouble = "rsvd needs the whole matrix"
     attempt = None
     if precision != "float64" and matrix.dtype != torch.float64:
         attempt = _band_float32(matrix, extent, criterion, tolerance, backend, forced=precision == "float32")
