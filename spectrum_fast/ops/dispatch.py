@@ -17,7 +17,7 @@ from spectrum_fast.errors import BackendUnavailableError, UsageError
 BACKENDS = ("auto", "reference", "native", "triton")
 """Names accepted wherever a ``backend`` is taken."""
 
-TRITON_OPERATIONS = frozenset({"band", "gram", "sturm"})
+TRITON_OPERATIONS = frozenset({"band", "decode-nibbles", "gram", "sturm"})
 """Operations that have a Triton form; the others run as torch operations on a GPU."""
 
 
@@ -45,7 +45,8 @@ def choose_backend(operation: str, device_type: str, backend: str = "auto") -> s
     """Name the backend that serves one operation on tensors on ``device_type``.
 
     Args:
-        operation: ``extent``, ``gram``, ``band``, ``sturm`` or ``decode``.
+        operation: ``extent``, ``gram``, ``band``, ``sturm``, ``decode`` or
+            ``decode-nibbles`` (codes of four bits by table).
         device_type: ``torch.device.type`` of the operands, ``"cpu"`` or ``"cuda"``.
         backend: one of :data:`BACKENDS`.
 
@@ -105,6 +106,12 @@ def backend_module(operation: str, device_type: str, backend: str = "auto") -> M
 def use_native(operand: torch.Tensor, backend: str) -> bool:
     """Whether decoding this operand is left to the compiled kernels."""
     return choose_backend("decode", operand.device.type, backend) == "native"
+
+
+def compiled_nibbles(operand: torch.Tensor, backend: str) -> ModuleType | None:
+    """The module whose kernels decode four-bit codes where this operand lies; None where torch operations do."""
+    choice = choose_backend("decode-nibbles", operand.device.type, backend)
+    return None if choice == "reference" else importlib.import_module(f"spectrum_fast.ops.decode.{choice}")
 
 
 def set_threads(threads: int) -> None:

@@ -16,6 +16,7 @@ import torch
 pytest.importorskip("triton.backends.nvidia")
 
 from spectrum_fast.ops.band import device_kernels, device_panel, device_small, device_sweep
+from spectrum_fast.ops.decode import triton as triton_decode
 from spectrum_fast.ops.gram import triton as triton_gram
 from spectrum_fast.ops.sturm import triton as triton_sturm
 
@@ -200,3 +201,13 @@ def test_a_spill_is_seen(tmp_path: Path) -> None:
             90,
             tmp_path,
         )
+
+
+@on_both_chips
+def test_decoding_of_four_bit_codes(capability: int, tmp_path: Path) -> None:
+    signature = {"codes": "*u8", "scales": "*u8", "tables": "*bf16", "out": "*bf16", "count": "i32"}
+    options = {"BLOCK": triton_decode.BLOCK_BYTES, **triton_decode.OPTIONS}
+    check("decode mxfp4", triton_decode._group_kernel, signature, dict(options), capability, tmp_path)
+    signature = {"codes": "*u8", "table": "*fp32", "maxima": "*fp32", "out": "*fp32"}
+    signature |= dict.fromkeys(("size", "half_width"), "i32")
+    check("decode nf4", triton_decode._nibble_kernel, signature, dict(options), capability, tmp_path)

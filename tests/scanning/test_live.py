@@ -339,12 +339,48 @@ ZERO3 = """
 """
 
 
+FSDP2 = """
+    import torch, transformers
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.device_mesh import init_device_mesh
+    import spectrum_fast as sf
+    torch.distributed.init_process_group("gloo")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    expected = sf.scan(model)
+    mesh = init_device_mesh("cpu", (2,))
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    before = {name: value.to_local().clone() for name, value in model.named_parameters()}
+    assert any(value.shape != dict(model.named_parameters())[name].shape for name, value in before.items())
+    live = sf.scan(model)
+    assert live.modules == expected.modules
+    assert all(torch.equal(value.to_local(), before[name]) for name, value in model.named_parameters())
+    print("same", torch.distributed.get_rank())
+    torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_shards_of_fsdp2_are_gathered_and_shared_out(tmp_path):
+    assert_same_on_two_ranks(FSDP2, tmp_path)
+
+
 @pytest.mark.slow
 def test_partitions_of_zero_3_are_gathered_and_shared_out(tmp_path):
     """Two real DeepSpeed processes; training goes on between the scans."""
     pytest.importorskip("deepspeed")
-    script = tmp_path / "zero3.py"
-    script.write_text(textwrap.dedent(ZERO3))
+    assert_same_on_two_ranks(ZERO3, tmp_path)
+
+
+def assert_same_on_two_ranks(text: str, folder: Path) -> None:
+    script = folder / "two_ranks.py"
+    script.write_text(textwrap.dedent(text))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.ops.decode.nibbles import look_up_nibbles
-from spectrum_fast.ops.dispatch import use_native
+from spectrum_fast.ops.dispatch import compiled_nibbles, use_native
 
 _INT8_MAX = 127.0
 _MAX_STATE_BYTES = 1 << 16
@@ -60,10 +60,8 @@ def decode_4bit(
     if nested_absmax is not None and nested_quant_map is not None:
         absmax = _decode_maxima(absmax, nested_absmax, nested_quant_map, state)
     table = quant_map.to(torch.float32).reshape(16)
-    if blocksize % 2 == 0 and use_native(codes, backend):
-        from spectrum_fast.ops.decode import native
-
-        return native.scaled_nibbles(codes, table, absmax, blocksize, size).reshape(shape)
+    if blocksize % 2 == 0 and (compiled := compiled_nibbles(codes, backend)) is not None:
+        return compiled.scaled_nibbles(codes, table, absmax, blocksize, size).reshape(shape)
     values = look_up_nibbles(codes, table, low_first=False)[:size]
     maxima = absmax.to(torch.float32).reshape(-1)
     full = size // blocksize

@@ -8,7 +8,7 @@ from torch import Tensor
 from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.ops.decode.nibbles import look_up_nibbles
 from spectrum_fast.ops.decode.scaled import scale_values
-from spectrum_fast.ops.dispatch import use_native
+from spectrum_fast.ops.dispatch import compiled_nibbles
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 """Value of each four-bit code: OCP Microscaling Formats 1.0, section 5.3.3."""
@@ -39,11 +39,9 @@ def decode_mxfp4(blocks: Tensor, scale: Tensor, backend: str = "auto") -> Tensor
         )
     rows, groups, _ = blocks.shape
     table = torch.tensor(E2M1, dtype=torch.bfloat16, device=blocks.device)
-    if use_native(blocks, backend):
-        from spectrum_fast.ops.decode import native
-
-        every_scale = scale_values(torch.arange(256, dtype=torch.uint8)).to(torch.bfloat16)
-        return native.groups_of_32(blocks, scale, table, every_scale)
+    if (compiled := compiled_nibbles(blocks, backend)) is not None:
+        every_scale = scale_values(torch.arange(256, dtype=torch.uint8, device=blocks.device)).to(torch.bfloat16)
+        return compiled.groups_of_32(blocks, scale, table, every_scale)
     values = look_up_nibbles(blocks, table, low_first=True).view(rows, groups, 32)
     values *= scale_values(scale).to(torch.bfloat16)[..., None]
     return values.view(rows, 32 * groups)
