@@ -17,7 +17,7 @@ from spectrum_fast.checkpoint.storage import Address
 from spectrum_fast.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.stream.ring import PAGE_BYTES
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 8 << 20
 """Bytes of one task: long enough for full speed, short enough to share out and to stop within a moment."""
 GAP_BYTES = 64 << 10
 """A gap between two tensors up to this size is read along: norms and biases lie between the matrices."""

@@ -17,8 +17,9 @@ AUTO_BUFFER_SHARE = 8
 """Nor more than this part of the memory of the machine."""
 AUTO_WINDOW_BYTES = 128 << 20
 """Bytes read ahead where no budget is given: deep enough to hide a disk, small enough to stay small."""
-MAX_THREADS = 4
-"""Reading threads where their number is not given; more brought nothing (bench/streaming.py)."""
+READING_THREADS = 4
+"""Where their number is not given, whatever the processors: they wait for the disk, or copy in turns from the page
+cache, which two of them do no faster than four."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class StreamOptions:
         """Reading threads."""
         if self.threads is not None:
             return self.threads
-        return 0 if self.read_ahead == 0 else min(MAX_THREADS, max(2, _processors()))
+        return 0 if self.read_ahead == 0 else READING_THREADS
 
     @property
     def poisons(self) -> bool:
@@ -100,7 +101,3 @@ def buffer_bytes_of(gib: float | None) -> int | None:
 def memory_bytes() -> int:
     """Physical memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

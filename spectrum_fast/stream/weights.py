@@ -22,7 +22,7 @@ from spectrum_fast.stream.passes import BlockReader
 from spectrum_fast.stream.pipeline import Pipeline, too_large
 from spectrum_fast.stream.statistics import StreamStatistics
 
-STRETCH_BYTES = 16 << 20
+STRETCH_BYTES = 32 << 20
 """Weights are read together up to this many bytes: four tasks, so that every thread has one."""
 _SHARE = 2
 """A plain matrix larger than one part in this many of the budget is read by blocks: two of the largest fit."""
