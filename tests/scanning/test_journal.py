@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import spectrum_fast as sf
-from spectrum_fast.errors import JournalError, ScanFileError, UsageError
+from spectrum_fast.errors import JournalError, OutOfMemoryError, ScanFileError, UsageError
 from spectrum_fast.scanning import ScanProgress, run
 from spectrum_fast.scanning.journal import Journal, journal_path
 from spectrum_fast.scoring.records import ModuleScore, ScanFailure
@@ -338,7 +338,7 @@ def test_an_error_that_is_no_ones_fault_loses_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "make_compute", make)
-        with pytest.raises(MemoryError):
+        with pytest.raises(OutOfMemoryError, match="Finished modules are safe in the journal"):
             sf.scan(llama, out=out)
     assert sf.scan(llama, out=out).run["resumed_modules"] == 5
 
