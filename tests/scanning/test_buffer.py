@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 import spectrum_fast as sf
 from spectrum_fast.errors import UsageError
 
+from marks import slow
 from matrices import trained_like
 from truth import exact
 
@@ -43,7 +44,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("direct_io", ["off", "auto"])
+@pytest.mark.parametrize("direct_io", ["off", *slow("auto")])
 def test_scores_of_blocks_are_those_of_the_matrix(uneven: Path, direct_io: str) -> None:
     whole = sf.scan(uneven)
     assert whole.run["weights_in_blocks"] == 0

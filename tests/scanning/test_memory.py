@@ -50,6 +50,7 @@ def peak_bytes(path: Path, method: str, count: int) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow  # tests/scanning/test_buffer.py holds the peak of one scan in the common suite
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_peak_memory_is_bounded_and_does_not_grow_with_the_model(tmp_path: Path) -> None:
     peaks = []

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 import scans
+from marks import slow
 
 DRAWN = """() => [...document.querySelectorAll('.plot')].filter((plot) => plot.offsetParent !== null)
   .map((plot) => [plot.closest('section').id, plot.querySelector('.main-svg') !== null])"""
 
 
-@pytest.mark.parametrize("kind", ["single", "compared", "experts"])
+@pytest.mark.parametrize("kind", ["single", "compared", *slow("experts")])
 def test_everything_is_drawn_in_both_colours_at_any_width(open_report, kind: str) -> None:
     chosen = {
         "single": [scans.dense_model()],
@@ -186,7 +187,7 @@ def test_failures_ties_and_what_was_left_out_are_shown(gallery) -> None:
     assert page.page.locator("#command").inner_text().endswith("--allow-incomplete")
 
 
-@pytest.mark.parametrize("name", ["no layers", "all noise-free", "far layers", "far experts", "nothing scored"])
+@pytest.mark.parametrize("name", ["no layers", "nothing scored", *slow("all noise-free", "far layers", "far experts")])
 def test_odd_scans_are_drawn(gallery, name: str) -> None:
     page = gallery(name)
     assert page.page.locator("#modules .shown").inner_text() == f"{len(page.scan.modules)} modules"

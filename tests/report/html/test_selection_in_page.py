@@ -12,6 +12,7 @@ from spectrum_fast.scoring.marchenko_pastur import singular_value_density
 from spectrum_fast.selection.compare import compare_scans
 
 import scans
+from marks import slow
 
 PERCENTS = [0.5, 1, 7, 10, 12.5, 25, 29, 33.3, 50, 57, 75, 99.9, 100]
 SELECT = """([percents, groupings]) => groupings.map((grouping) => percents.map((percent) => {
@@ -22,7 +23,7 @@ SELECT = """([percents, groupings]) => groupings.map((grouping) => percents.map(
 }))"""
 
 
-@pytest.mark.parametrize("name", ["dense", "experts", "many experts", "fused", "many layers", "failed"])
+@pytest.mark.parametrize("name", ["dense", "many experts", *slow("experts", "fused", "many layers", "failed")])
 def test_the_slider_selects_what_the_command_selects(gallery, name: str) -> None:
     page = gallery(name)
     scan = page.scan
