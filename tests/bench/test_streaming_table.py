@@ -18,6 +18,7 @@ def test_the_page_shows_the_committed_figures() -> None:
     assert page == streaming_table.replace_tables(page, streaming_table.format_tables(streaming_table.result_files()))
 
 
+@pytest.mark.slow
 def test_a_small_run_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     settings = {"like": "llama-3-8b", "layers": 1, "scale": 32, "embeddings": False}
     written = write_checkpoint(tmp_path / "model", **settings)
