@@ -95,6 +95,8 @@ def wait_for(start: Callable[[], Awaitable[Answer]], stop: Stop) -> Answer:
             future.cancel()
 
 
+_LEAVE_SECONDS = 0.2
+"""Longest wait for the loop to end, and what obstore's threads get after it; they need a moment."""
 _lock = threading.Lock()
 _running: asyncio.AbstractEventLoop | None = None
 _process = 0
@@ -123,6 +125,3 @@ def _leave(loop: asyncio.AbstractEventLoop, thread: threading.Thread, process: i
     loop.call_soon_threadsafe(loop.stop)
     thread.join(_LEAVE_SECONDS)
     time.sleep(_LEAVE_SECONDS)
-
-
-_LEAVE_SECONDS = 0.2

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.errors import TensorError
+from spectrum_fast.ops.extent.reference import measure_there
 from spectrum_fast.spectra.band_method import CONSISTENCY, half_width
 from spectrum_fast.spectra.batched.functionals import Totals, read_records, slice_batch
 from spectrum_fast.spectra.batched.operations import TORCH, Slices, batched_band, batched_gram
@@ -24,8 +25,6 @@ from spectrum_fast.spectra.functionals import Functionals
 from spectrum_fast.spectra.measure import Extent, scale_exponent
 from spectrum_fast.spectra.record import Criterion, Spectrum
 from spectrum_fast.spectra.rotation import find_outlier_basis, rotate
-
-_CHUNK_ELEMENTS = 1 << 22
 
 
 def compute_spectra(
@@ -70,12 +69,7 @@ def compute_spectra(
 
 def _measure(matrices: Sequence[Tensor]) -> list[Extent]:
     """Largest entry and sum of squares of each matrix, with one transfer."""
-    rows = []
-    for matrix in matrices:
-        chunks = matrix.reshape(-1).split(_CHUNK_ELEMENTS)
-        values = [(chunk.abs().amax().to(torch.float64), chunk.to(torch.float64).square().sum()) for chunk in chunks]
-        tops, sums = zip(*values, strict=True)
-        rows.append(torch.stack([torch.stack(tops).amax(), torch.stack(sums).sum()]))
+    rows = [measure_there(matrix) for matrix in matrices]
     return [Extent(largest, 0, total) for largest, total in torch.stack(rows).tolist()]
 
 

@@ -118,14 +118,11 @@ def read_records(columns: Tensor, size: int, sums_of_squares: Tensor, consistent
     """
     records = []
     for row, total, sound in zip(columns.tolist(), sums_of_squares.tolist(), consistent.tolist(), strict=True):
-        s_min, q25, q50, q75, s_max, t, n_noise, noise_sum, noise_error = row[:9]
-        signal_sum, signal_error, s_max_error, n_undecided, start, knee, end, linear_bins = row[9:17]
-        if not all(math.isfinite(number) for number in row):
-            sound = False
-            row = [0.0 if not math.isfinite(number) else number for number in row]
-            s_min, q25, q50, q75, s_max, t, n_noise, noise_sum, noise_error = row[:9]
-            signal_sum, signal_error, s_max_error, n_undecided, start, knee, end, linear_bins = row[9:17]
-        histogram = _histogram(start, knee, end, int(linear_bins), row[17:], size)
+        finite = all(math.isfinite(number) for number in row)  # NaN is never a score
+        numbers = row if finite else [number if math.isfinite(number) else 0.0 for number in row]
+        s_min, q25, q50, q75, s_max, t, n_noise, noise_sum, noise_error = numbers[:9]
+        signal_sum, signal_error, s_max_error, n_undecided, start, knee, end, linear_bins = numbers[9:17]
+        histogram = _histogram(start, knee, end, int(linear_bins), numbers[17:], size)
         records.append(
             Functionals(
                 statistics=OrderStatistics(s_min, q25, q50, q75, s_max),
@@ -140,7 +137,7 @@ def read_records(columns: Tensor, size: int, sums_of_squares: Tensor, consistent
                 n_undecided=int(n_undecided),
                 sum_of_squares=total,
                 histogram=histogram,
-                consistent=bool(sound),
+                consistent=bool(sound) and finite,
             )
         )
     return records
