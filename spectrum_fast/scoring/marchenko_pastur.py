@@ -79,7 +79,7 @@ def singular_value_density(
     low = sigma * (math.sqrt(n_max) - math.sqrt(n_min))
     high = sigma * (math.sqrt(n_max) + math.sqrt(n_min))
     squares = values * values
-    inside = np.maximum((squares - low * low) * (high * high - squares), 0.0)
+    inside = np.where(values > 0, np.maximum((squares - low * low) * (high * high - squares), 0.0), 0.0)
     positive = np.where(values > 0, values, 1.0)
     density = np.sqrt(inside) / (math.pi * sigma * sigma * n_min * positive)
     if n_min == n_max:  # at zero the quotient is 0/0 with limit

@@ -205,7 +205,7 @@ def _relative_gap(above: ModuleScore, below: ModuleScore) -> float | None:
 def _tie(above: ModuleScore, below: ModuleScore) -> bool:
     """Whether the scores are nearer than the sum of their error bounds, which are relative; unknown bounds count 0."""
     if above.snr is None or below.snr is None:
-        return above.snr is None and below.snr is None
+        return True  # both are noise-free: where only one is, there is no gap
     slack = above.snr * (above.error_bound or 0.0) + below.snr * (below.error_bound or 0.0)
     return above.snr - below.snr <= slack
 

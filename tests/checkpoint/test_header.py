@@ -297,6 +297,7 @@ def test_a_million_tensors_are_refused_in_a_moment_and_in_little_memory(write_ra
     assert traced_peak_bytes(path) < 200e6
 
 
+@pytest.mark.slow  # test_header_messages.py has the same limit, set lower
 def test_escapes_do_not_hide_a_million_tensors(write_raw):
     one = b'"%07d":{"dtype":"U8","shape":[0],"data_offset\\u0073":[0,0]}'
     path = write_raw(b"{" + b",".join(one % i for i in range(MAX_TENSORS + 1)) + b"}")

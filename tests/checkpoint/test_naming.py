@@ -47,6 +47,14 @@ def test_examples_in_docstrings(module):
         ("tok_embeddings.weight", "embedding"),
         ("shared.weight", "embedding"),
         ("backbone.embeddings.weight", "embedding"),
+        ("model.encoder.shared.weight", "embedding"),
+        ("language_model.embedding.weight", "embedding"),
+        ("model.decoder.output.weight", "head"),
+        ("transformer.ff_out.weight", "head"),
+        ("model.head.weight", "head"),
+        ("head.model.weight", "other"),
+        ("vision.shared.weight", "other"),
+        ("vision.head.weight", "other"),
         ("lm_head.weight", "head"),
         ("language_model.lm_head.weight", "head"),
         ("embed_out.weight", "head"),
@@ -78,6 +86,9 @@ def test_types():
     assert merged_experts_type("block_sparse_moe.experts.7.w1") == "block_sparse_moe.experts.*.w1"
     assert merged_experts_type("mlp.shared_experts.down_proj") == "mlp.shared_experts.down_proj"
     assert merged_experts_type("attn.2.proj") == "attn.2.proj"
+    assert merged_experts_type("experts.7.w1") == "experts.*.w1"
+    assert merged_experts_type("3.mlp.experts") == "3.mlp.experts"
+    assert merged_experts_type("a.experts.1.experts.2") == "a.experts.*.experts.*"
 
 
 def test_layers():

@@ -9,7 +9,12 @@ import torch
 import spectrum_fast as sf
 from spectrum_fast.errors import UsageError
 from spectrum_fast.scoring.criteria import find_criterion
-from spectrum_fast.scoring.marchenko_pastur import median_eigenvalue, upper_edge
+from spectrum_fast.scoring.marchenko_pastur import (
+    median_eigenvalue,
+    noise_scale,
+    singular_value_density,
+    upper_edge,
+)
 from spectrum_fast.spectra.record import OrderStatistics
 
 STATISTICS = OrderStatistics(s_min=0.1, q25=1.0, q50=2.0, q75=4.0, s_max=10.0)
@@ -80,3 +85,31 @@ def test_mp_score_does_not_depend_on_scale_and_the_reference_does() -> None:
     assert mp.n_signal == 1
     assert ten_mp.snr == pytest.approx(mp.snr, rel=1e-6)
     assert ten_plain.snr == pytest.approx(plain.snr / 10, rel=1e-6)
+
+
+@pytest.mark.parametrize(("n_min", "n_max"), [(300, 300), (300, 400), (64, 4096)])
+@pytest.mark.parametrize("sigma", [0.02, 1.0, 7.0])
+def test_the_density_of_singular_values_is_that_of_noise(n_min: int, n_max: int, sigma: float) -> None:
+    """Its mass is 1, half of it below the median of the law, and none outside the edges."""
+    low, high = sigma * (n_max**0.5 - n_min**0.5), upper_edge(sigma, n_min, n_max)
+    points = low + (high - low) * (1 - np.cos(np.linspace(0, np.pi, 20001))) / 2
+    density = singular_value_density(points, sigma, n_min, n_max)
+    cells = (density[1:] + density[:-1]) / 2 * np.diff(points)
+    assert cells.sum() == pytest.approx(1.0, abs=1e-6)
+    median = float(np.interp(0.5, np.cumsum(cells), points[1:]))
+    assert noise_scale(median, n_min, n_max) == pytest.approx(sigma, rel=1e-4)
+    outside = np.array([0.9 * low, 1.1 * high, -0.5 * high] if low else [1.1 * high, -0.5 * high])
+    assert not singular_value_density(outside, sigma, n_min, n_max).any()
+
+
+def test_the_density_of_a_square_matrix_is_a_quarter_circle() -> None:
+    """Of radius ``2 sigma sqrt(n)``, its centre included, where the general formula is 0 / 0."""
+    sigma, n = 0.5, 16
+    values = np.array([0.0, 1.0, 2.0, 3.9, 4.0, 5.0])
+    expected = np.sqrt(np.maximum(16 - values**2, 0)) / (np.pi * sigma**2 * n)
+    assert singular_value_density(values, sigma, n, n) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0])
+def test_noise_without_scale_has_no_density(sigma: float) -> None:
+    assert singular_value_density(np.array([0.0, 1.0]), sigma, 4, 4).tolist() == [0.0, 0.0]

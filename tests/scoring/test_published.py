@@ -84,6 +84,7 @@ def test_nan_is_a_failure_and_never_a_number(document):
         ('{"t": {"a": 1}, "u": {"a": 2}}', "found 'a' under two types"),
         ('{"t": {"a": [1]}}', "module 'a': field 'snr': expected a number, found a list of 1"),
         ('{"t": 3}', "entry 't': expected a scan of this package"),
+        ('{"t": {"a": 1}, "u": [1, 2]}', "entry 'u': .*found a list of 2"),
         ('{"t": {"": 3}}', "expected a module name, found an empty one"),
         ("3", "expected a JSON object, found 3"),
         ('{"t": {"a": 1' + "0" * 400 + "}}", "found one too large"),
@@ -95,7 +96,61 @@ def test_every_malformation_is_named(document, message):
     assert str(caught.value).startswith("p.json: ")
 
 
+def test_what_a_published_file_says_about_its_scan():
+    scan = parse_scan(
+        '{"l.0.b": {"snr": 0, "type": "b"}, "l.1.b": {"snr": NaN, "type": "b"}}', "x/snr_results_a-b.json"
+    )
+    assert (scan.model, scan.criterion) == ("a-b", "spectrum")
+    assert dict(scan.provenance) == {"source": "published", "layout": "flat", "file": "snr_results_a-b.json"}
+    (module,) = scan.modules
+    assert (module.name, module.type, module.snr, module.noise_free) == ("l.0.b", "b", 0.0, False)
+    (failure,) = scan.failures
+    assert failure.message == "the published score is NaN"
+    assert scan.published
+
+
+@pytest.mark.parametrize(
+    "document", ['{"a": {"snr": 1, "type": ""}}', '{"": {"l.0.a": 1}}', '{"t": {"l.0.a": 1}, "": {"l.1.a": 1}}']
+)
+def test_an_empty_type_is_refused(document):
+    with pytest.raises(
+        ScanFileError, match=r"^p\.json: module '.*a': field 'type': expected a name, found an empty one$"
+    ):
+        parse_scan(document, "p.json")
+
+
+@pytest.mark.parametrize(
+    ("document", "layout"),
+    [
+        ('{"a": {"snr": 1, "type": "a"}}', "flat"),
+        ('{"type": {"type": 1}}', "sorted"),
+        ('{"a": {}, "b": {"c": 2}}', "sorted"),
+    ],
+)
+def test_the_layout_is_told_by_the_first_entry(document, layout):
+    assert parse_scan(document).provenance["layout"] == layout
+
+
+def test_errors_of_a_file_name_its_path(tmp_path):
+    path = tmp_path / "snr_results_a.json"
+    path.write_text('{"a": {"snr": -1, "type": "a"}}')
+    with pytest.raises(ScanFileError) as caught:
+        read_scan(path)
+    assert str(caught.value) == f"{path}: module 'a': field 'snr': expected a number >= 0, found -1.0"
+    path.write_text('{"a": {"snr": 1, "type": "a"}}')
+    assert read_scan(path).model == "a"
+
+
+@pytest.mark.parametrize(("length", "shown"), [(58, "'" + "x" * 58 + "'"), (59, "'" + "x" * 56 + "...")])
+def test_a_long_value_is_cut_in_messages(length, shown):
+    with pytest.raises(ScanFileError) as caught:
+        parse_scan(json.dumps({"t": {"a": "x" * length}}))
+    assert str(caught.value).endswith(f"expected a number, found {shown}")
+
+
 def test_slug_of_a_file():
     assert slug_of_file("x/snr_results_Qwen-Qwen2-7B.json") == "Qwen-Qwen2-7B"
     assert slug_of_file("snr_results_a-b_sorted.json") == "a-b"
     assert slug_of_file("other.json") == "other"
+    assert slug_of_file("my_snr_results_x.json") == "my_snr_results_x"
+    assert slug_of_file("snr_results_.json") == "snr_results_"

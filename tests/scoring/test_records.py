@@ -64,7 +64,7 @@ def test_groups_keep_scan_order():
     }
     assert list(scan.by_type()) == ["y", "x"]
     assert scan.module("a").type == "x"
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="'z'"):
         scan.module("z")
     assert scan.complete
     assert not scan.published

@@ -64,6 +64,37 @@ def test_nothing_in_common_and_constant_scores():
         compare_scans(constant, constant, 0)
 
 
+def test_the_answer_says_what_was_compared():
+    one = Scan("first", "spectrum", (ModuleScore(name="l.0.a", type="a", snr=2.0),))
+    other = Scan("second", "spectrum", (ModuleScore(name="l.0.a", type="b", snr=4.0),))
+    result = compare_scans(one, other)
+    assert (result.model_a, result.model_b, result.top_percent) == ("first", "second", 25)
+    (entry,) = result.differences
+    assert (entry.name, entry.type, entry.snr_a, entry.snr_b, entry.relative) == ("l.0.a", "a", 2.0, 4.0, 0.5)
+    assert list(result.spearman_by_type) == ["a"]
+    assert one.compare(other) == result
+    assert one.compare(other, 50).top_percent == 50
+
+
+def test_groups_too_small_to_give_any_module_agree():
+    for pair in [(scan(a0=1.0), scan(a0=2.0)), (scan(a0=1.0), scan(b0=1.0))]:
+        overlap = compare_scans(*pair, 50).overlap
+        assert (overlap.n_a, overlap.n_b, overlap.n_both, overlap.jaccard) == (0, 0, 0, 1.0)
+
+
+def test_nothing_is_trained_always_in_the_overlap_and_parts_stand_for_themselves():
+    names = ["lm_head", "model.embed_tokens", "model.layers.0.up", "model.layers.1.up"]
+    modules = [ModuleScore(name=name, type=name.split(".")[-1], snr=1.0) for name in names]
+    # parts without the sums of which a score of the whole would be made
+    modules += [
+        ModuleScore(name=f"l.0.experts.{e}.up", type=f"{e}.up", parameter="l.0.experts.up", parts=2, snr=1.0 + e)
+        for e in range(2)
+    ]
+    one = Scan("m", "spectrum", tuple(modules))
+    assert one.compare(one, 50).overlap.n_both == 1
+    assert one.compare(one, 100).overlap.n_both == 6
+
+
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published results are not beside the checkout")
 def test_two_published_models_share_names_and_little_else():
     llama = load_scan(PUBLISHED / "snr_results_meta-llama-Meta-Llama-3.1-8B.json")

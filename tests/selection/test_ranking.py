@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from spectrum_fast.errors import UsageError
 from spectrum_fast.scoring.records import ModuleScore
 from spectrum_fast.selection.rank_correlation import average_ranks, spearman
-from spectrum_fast.selection.ranking import ROUNDINGS, check_percent, count_taken, group_name, rank_modules
+from spectrum_fast.selection.ranking import (
+    ORDERS,
+    ROUNDINGS,
+    check_percent,
+    count_taken,
+    group_name,
+    rank_modules,
+    take,
+)
 
 
 def module(name: str, snr: float | None) -> ModuleScore:
@@ -92,6 +100,48 @@ def test_groups():
         group_name("x", "layer")
     with pytest.raises(UsageError, match="unknown rounding 'up'"):
         count_taken(3, 50, "up")
+
+
+def test_orders_take_from_the_top_from_the_bottom_and_by_chance():
+    ranked = [module(f"l.{i}.a", 10.0 - i) for i in range(8)]
+    assert take(ranked, 3, "top", 0, "a") == [0, 1, 2]
+    assert take(ranked, 3, "bottom", 0, "a") == [7, 6, 5]
+    assert take(ranked, 8, "bottom", 0, "a") == [7, 6, 5, 4, 3, 2, 1, 0]
+    drawn = take(ranked, 3, "random", 0, "a")
+    assert len(set(drawn)) == 3
+    assert set(drawn) < set(range(8))
+    assert sorted(take(ranked, 8, "random", 0, "a")) == list(range(8))
+    assert all(take(ranked, 0, order, 0, "a") == [] for order in ORDERS)
+    with pytest.raises(UsageError, match=r"^unknown order 'up': expected one of top, bottom, random$"):
+        take(ranked, 3, "up", 0, "a")
+
+
+def test_a_draw_depends_on_its_seed_and_group_and_on_nothing_else():
+    ranked = [module(f"l.{i}.a", 100.0 - i) for i in range(100)]
+    assert take(ranked, 5, "random", 7, "a") == take(ranked[::-1], 5, "random", 7, "a")
+    draws = {tuple(take(ranked, 5, "random", seed, group)) for seed in range(5) for group in "ab"}
+    assert len(draws) == 10
+    assert take(ranked, 5, "random", 0, "mlp.down_proj") == [94, 90, 80, 68, 95]  # on every machine
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: group_name("x", "layer"), "unknown grouping 'layer': expected one of type, experts-merged, global"),
+        (lambda: count_taken(3, 50, "up"), "unknown rounding 'up': expected one of reference, floor, ceil"),
+        (lambda: check_percent("25"), "top percent: expected a number in (0, 100], found '25'"),
+        (lambda: check_percent(101), "top percent: expected a number in (0, 100], found 101"),
+        (lambda: count_taken(3, 0), "top percent: expected a number in (0, 100], found 0"),
+    ],
+)
+def test_what_is_out_of_range_is_answered_with_the_range(call, message):
+    with pytest.raises(UsageError) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+def test_percentages_in_range_come_back_as_they_are():
+    assert [check_percent(percent) for percent in (1e-9, 0.5, 25, 100)] == [1e-9, 0.5, 25, 100]
 
 
 @settings(deadline=None)

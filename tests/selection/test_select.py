@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,6 +74,8 @@ def test_always_none_lets_embeddings_compete_and_patterns_name_others():
     custom = model().select(25, always=["model.layers.0.*", "lm_head"])
     assert custom.always == ("model.layers.0.mlp.up_proj", "model.layers.0.mlp.gate", "lm_head")
     assert names(custom) == ["7.mlp.up_proj", "1.mlp.gate"]  # int(7 * 0.25) of the other seven
+    assert custom.always_rule == "custom"
+    assert (model().select(25, always=[]).always, model().select(25, always=[]).always_rule) == ((), "none")
     with pytest.raises(SelectionError, match=r"always: pattern 'lm_haed' matches no module; nearest: .*lm_head"):
         model().select(25, always=["lm_haed"])
     with pytest.raises(UsageError, match="expected 'default', 'none' or a list"):
@@ -145,6 +149,18 @@ def test_incomplete_scans_are_refused_by_name():
     assert scan.select(25, include=["*.gate"]).failed == ()
 
 
+@pytest.mark.parametrize(("count", "more"), [(8, ""), (9, "; and 1 more"), (20, "; and 12 more")])
+def test_the_first_eight_failures_are_named_with_the_way_out(count, more):
+    failures = tuple(ScanFailure(name=f"f.{i}", kind="nan", message="holds NaN") for i in range(count))
+    with pytest.raises(SelectionError) as caught:
+        Scan("some/model", "spectrum", (module("l.0.a", 1.0),), failures).select(25)
+    shown = "; ".join(f"f.{i} (nan: holds NaN)" for i in range(8))
+    assert str(caught.value) == (
+        f"scan of some/model is incomplete: {count} tensors have no score: {shown}{more}. "
+        "Repair the checkpoint, exclude them, or allow an incomplete selection (allow_incomplete)"
+    )
+
+
 def test_empty_scan_and_bad_arguments():
     with pytest.raises(SelectionError, match="nothing to select from"):
         Scan("m", "spectrum", ()).select(25)
@@ -191,6 +207,95 @@ def test_a_larger_percentage_selects_a_superset(drawn, one, other, grouping, rou
         if grouping == "global" and left and selection.modules:
             worst = selection.modules[-1]
             assert max(entry.rank_value for entry in left) <= (float("inf") if worst.snr is None else worst.snr)
+
+
+def test_the_method_of_a_scan_passes_everything_on():
+    scan = model(one=3.0, two=4.0)
+    scan = Scan(scan.model, scan.criterion, scan.modules, (ScanFailure(name="x", kind="nan", message="y"),))
+    defaults = {key: value.default for key, value in inspect.signature(select_modules).parameters.items()}
+    for key, value in inspect.signature(Scan.select).parameters.items():
+        assert key == "self" or value.default == defaults[key], key
+    arguments = {
+        "top_percent": 40,
+        "grouping": "global",
+        "rounding": "ceil",
+        "include": ["*.mlp.*", "one", "x"],
+        "exclude": ["*.0.*"],
+        "always": ["one"],
+        "allow_incomplete": True,
+        "fused": "parts",
+        "order": "random",
+        "seed": 3,
+    }
+    assert set(arguments) == set(defaults) - {"scan"}
+    selection = scan.select(**arguments)
+    assert selection == select_modules(scan, **arguments)
+    kept = {"top_percent", "grouping", "rounding", "fused", "order", "seed"}
+    assert {key: getattr(selection, key) for key in kept} == {key: arguments[key] for key in kept}
+    assert (selection.model, selection.criterion, selection.failed) == ("m", "spectrum", ("x",))
+    assert (selection.always, selection.always_rule, len(selection.modules)) == (("one",), "custom", 6)
+    assert not any(".0." in name for name in selection.names)
+
+
+def test_the_defaults_are_the_documented_ones():
+    selection = model().select()
+    assert (selection.top_percent, selection.grouping, selection.rounding) == (25, "type", "reference")
+    assert selection == select_modules(model())
+    assert select_modules(model(), order="random") == select_modules(model(), order="random", seed=0)
+    assert model().select(order="random") == model().select(order="random", seed=0)
+    failed = Scan("m", "spectrum", model().modules, (ScanFailure(name="x", kind="nan", message="y"),))
+    for refuses in (failed.select, lambda: select_modules(failed)):
+        with pytest.raises(SelectionError, match="is incomplete"):
+            refuses()
+    assert (selection.fused, selection.order, selection.seed, selection.always_rule) == (
+        "parameter",
+        "top",
+        None,
+        "default",
+    )
+
+
+@pytest.mark.parametrize("order", ["bottom", "random"])
+def test_a_control_takes_as_many_of_each_group_and_has_no_cut(order):
+    top, control = model().select(25), model().select(25, order=order, seed=1)
+    assert [(group.name, group.taken, group.size, group.always) for group in control.groups] == [
+        (group.name, group.taken, group.size, group.always) for group in top.groups
+    ]
+    assert control.always == top.always
+    for group in control.groups:
+        assert (group.last_taken, group.first_left_out, group.gap, group.undecided) == (None, None, None, False)
+    if order == "bottom":
+        assert names(control) == ["0.mlp.up_proj", "1.mlp.up_proj", "7.mlp.gate", "6.mlp.gate"]
+        assert [(entry.rank, entry.group_size) for entry in control.modules] == [(8, 8), (7, 8), (8, 8), (7, 8)]
+    else:
+        assert control == model().select(25, order="random", seed=1)
+        assert control.seed == 1
+        assert control.modules != model().select(25, order="random", seed=2).modules
+
+
+def test_a_selected_module_carries_what_the_scan_knows():
+    one = ModuleScore(
+        name="l.0.experts.1.w",
+        type="experts.1.w",
+        parameter="l.0.experts.w",
+        shape=(4, 6),
+        snr=2.0,
+        parts=2,
+        parameter_shape=(2, 4, 6),
+    )
+    free = ModuleScore(name="l.0.b", type="b", parameter="l.0.b.weight", snr=None, noise_free=True, shape=(4, 4))
+    (first, second) = Scan("m", "spectrum", (one, free)).select(100, fused="parts").modules
+    assert (first.name, first.type, first.group, first.parameter) == (one.name, one.type, one.type, one.parameter)
+    assert (first.shape, first.parameter_shape) == ((4, 6), (2, 4, 6))
+    assert (first.snr, first.noise_free, first.rank, first.group_size) == (2.0, False, 1, 1)
+    assert (second.name, second.snr, second.noise_free) == ("l.0.b", None, True)
+
+
+def test_cuts_at_the_ends_of_a_group():
+    (all_taken,) = Scan("m", "spectrum", (module("l.0.a", 2.0), module("l.1.a", 1.0))).select(100).groups
+    assert (all_taken.last_taken, all_taken.first_left_out, all_taken.gap) == ("l.1.a", None, None)
+    (none_taken,) = Scan("m", "spectrum", (module("l.0.a", 2.0),)).select(50).groups
+    assert (none_taken.last_taken, none_taken.first_left_out, none_taken.undecided) == (None, "l.0.a", False)
 
 
 def test_saving_and_loading_gives_the_same_scan(tmp_path):
