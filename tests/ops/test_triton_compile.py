@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def check(name, kernel, signature, options, capability, folder, divisible=()):
     assert used.stack_bytes == 0, "registers spill"
     assert used.local_bytes == 0, "registers spill"
     assert used.shared_bytes <= harness.SHARED_LIMIT_BYTES[capability]
+    assert used.long_tensor_core_sums() == [], "they round towards zero: see tests/ops/test_tensor_core_sums.py"
+    assert not re.search(r"mma[^;]*\btf32\b", used.ptx), "a float32 product in 11 bits"
     return used
 
 
@@ -95,7 +98,7 @@ def check_gram(dtype: torch.dtype, along_depth: bool, add: bool, capability: int
     pointer = POINTER[dtype]
     signature = {"weight": pointer, "scales": "*fp32" if dtype == torch.uint8 else pointer, "out": "*fp32"}
     signature |= dict.fromkeys(("k", "depth", "weight_stride", "scale_batch", "scale_row", "scale_depth"), "i32")
-    signature |= dict.fromkeys(("weight_batch", "out_batch"), "i64")
+    signature |= dict.fromkeys(("weight_batch", "out_batch"), "i64") | {"one": "fp32"}
     options = triton_gram.gram_options(dtype) | {"ALONG_DEPTH": along_depth, "ADD": add}
     name = f"gram {'W Wt' if along_depth else 'Wt W'} {dtype}"
     divisible = ("k", "depth", "weight_stride", "weight_batch", "out_batch")
@@ -198,6 +201,33 @@ def test_a_spill_is_seen(tmp_path: Path) -> None:
             triton_sturm._count_kernel,
             signature | {"padded_rows": "i32"},
             options,
+            90,
+            tmp_path,
+        )
+
+
+def test_a_long_sum_in_the_tensor_cores_is_seen(tmp_path: Path) -> None:
+    """The check can fail: a plain loop of products is what it looks for."""
+    import triton
+    import triton.language as tl
+
+    @triton.jit
+    def plain_product(a, b, out, depth, SIDE: tl.constexpr):
+        i = tl.arange(0, SIDE)
+        total = tl.zeros([SIDE, SIDE], dtype=tl.float32)
+        for _ in range(depth):
+            places = i[:, None] * SIDE + i[None, :]
+            total += tl.dot(tl.load(a + places), tl.load(b + places))
+            a += SIDE * SIDE
+        tl.store(out + i[:, None] * SIDE + i[None, :], total)
+
+    signature = {"a": "*fp16", "b": "*fp16", "out": "*fp32", "depth": "i32"}
+    with pytest.raises(AssertionError, match="towards zero"):
+        check(
+            "plain product",
+            plain_product,
+            signature,
+            {"SIDE": 64, "num_warps": 4, "enable_fp_fusion": True},
             90,
             tmp_path,
         )

@@ -154,6 +154,32 @@ def test_zero_pivots(dtype: torch.dtype, device: str) -> None:
 
 
 @on_both
+@both_dtypes
+def test_counts_where_zero_pivots_abound(dtype: torch.dtype, device: str) -> None:
+    # Entries -1, 0, 1 and integer shifts: about every second factorisation meets a pivot that is exactly zero.
+    shifts = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    bands = torch.stack(
+        [torch.randint(-1, 2, (24, 4), generator=torch.Generator().manual_seed(seed)).to(dtype) for seed in (12, 13)]
+    )
+    counts = triton_sturm.count_below(bands.to(device), shifts.expand(2, -1).to(device)).cpu()
+    slack = 3e-7 if dtype == torch.float64 else 3e-3
+    for band, found in zip(bands, counts, strict=True):
+        truth = eigenvalues(band)
+        at_least, at_most = (truth < (shifts - slack)[:, None]).sum(1), (truth <= (shifts + slack)[:, None]).sum(1)
+        assert ((at_least <= found) & (found <= at_most)).all(), (at_least, found, at_most)
+
+
+@on_both
+@both_dtypes
+def test_a_small_pivot_near_an_eigenvalue_is_the_answer(dtype: torch.dtype, device: str) -> None:
+    band = torch.zeros(9, 3, dtype=dtype)
+    band[:, 0] = torch.arange(1.0, 10.0)
+    near = torch.tensor([3.0 + 1e-12j, 5.0 + 1e-9j], dtype=torch.complex128)
+    found = triton_sturm.log_det(band.to(device), near.to(device)).cpu()
+    torch.testing.assert_close(found, sum_of_logs(band[:, 0].double(), near), rtol=0, atol=1e-5)
+
+
+@on_both
 @pytest.mark.parametrize("scale", [1e-300, 1e200, 1e300])
 def test_tiny_and_huge_scales(scale: float, device: str) -> None:
     unit = random_band(12, 3)

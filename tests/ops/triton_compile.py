@@ -24,6 +24,8 @@ class Resources:
         local_bytes: a thread, further local memory.
         shared_bytes: a thread block.
         sass: names of the machine instructions in it, to see which matrix unit serves it.
+        ttgir: the program before it becomes instructions.
+        ptx: the program as the assembler gets it.
     """
 
     registers: int
@@ -31,6 +33,13 @@ class Resources:
     local_bytes: int
     shared_bytes: int
     sass: frozenset[str]
+    ttgir: str
+    ptx: str
+
+    def long_tensor_core_sums(self) -> list[str]:
+        """Float32 products that are added to a sum of the loop around them inside the tensor cores."""
+        products = [line for line in self.ttgir.splitlines() if re.search(r"tt\.dot |warp_group_dot ", line)]
+        return [line for line in products if re.search(r"_?dot %\S+, %\S+, %arg\d+.*xf32", line)]
 
     def line(self, name: str, capability: int, warps: int) -> str:
         """One line of the resource table."""
@@ -73,7 +82,8 @@ def compile_kernel(kernel, signature: dict, constants: dict, options: dict, capa
     found = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
     code = _run(tools / "nvdisasm", "-c", cubin)
     names = frozenset(re.findall(r"\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]+)", code))
-    return Resources(found["REG"], found["STACK"], found["LOCAL"], compiled.metadata.shared, names)
+    programs = (compiled.asm["ttgir"], compiled.asm["ptx"])
+    return Resources(found["REG"], found["STACK"], found["LOCAL"], compiled.metadata.shared, names, *programs)
 
 
 def _run(*command: object) -> str:

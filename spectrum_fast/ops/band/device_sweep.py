@@ -24,11 +24,15 @@ def _load_halves(halves, offset, plane, inside, WIDEN: tl.constexpr):
 
 
 @triton.jit
-def _add_products(a_high, a_low, b_high, b_low, total):
-    """Total + A B in three products."""
-    total = tl.dot(a_low, b_high, total)
-    total = tl.dot(a_high, b_low, total)
-    return tl.dot(a_high, b_high, total)
+def _product(a_high, a_low, b_high, b_low):
+    """A B in three products, the small ones first.
+
+    No sum goes on in the tensor cores from one block of columns to the next: their accumulator rounds towards zero
+    (``ops/gram/triton.py``), which over 8192 columns would shrink A V by 3e-5 and leave no similarity.
+    """
+    small = tl.dot(a_low, b_high)
+    small = tl.dot(a_high, b_low, small)
+    return tl.dot(a_high, b_high, small)
 
 
 @triton.jit(do_not_specialize=["index"])
@@ -76,11 +80,10 @@ def sweep_kernel(
         entries = (batch * n + i.to(tl.int64))[:, None] * n + j[None, :]
         a = tl.load(matrix + entries, mask=inside, other=0.0)
         if PENDING:
-            total = tl.zeros([ROWS, COLUMNS], dtype=tl.float32)
             high, low = _load_halves(z, across, plane, columns_in, WIDEN)
-            total = _add_products(v_high, v_low, tl.trans(high), tl.trans(low), total)
+            total = _product(v_high, v_low, tl.trans(high), tl.trans(low))
             high, low = _load_halves(old, across, plane, columns_in, WIDEN)
-            total = _add_products(z_high, z_low, tl.trans(high), tl.trans(low), total)
+            total += _product(z_high, z_low, tl.trans(high), tl.trans(low))
             a -= total * down
             tl.store(matrix + entries, a, mask=inside)
         a *= up
@@ -90,5 +93,5 @@ def sweep_kernel(
             a_high = a_high.to(tl.float32)
             a_low = a_low.to(tl.float32)
         high, low = _load_halves(new, across, plane, columns_in, WIDEN)
-        x = _add_products(a_high, a_low, high, low, x)
+        x += _product(a_high, a_low, high, low)
     tl.store(product + tl.program_id(1).to(tl.int64) * part + tall, x * down, mask=rows_in)

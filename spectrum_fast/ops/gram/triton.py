@@ -5,15 +5,22 @@ instead of k²; a tile is stored once as it is and once transposed, so the resul
 through the triangle in groups of tile rows, column by column, so that programs at work at the same time share operand
 tiles in the L2.
 
-Precision. Products of two bfloat16 or two float16 numbers are exact in float32: one tensor-core product, float32
-accumulation. A float32 operand is split in registers into ``hi = bf16(w)`` and ``lo = bf16(w - hi)`` and multiplied as
+Precision. Products of two bfloat16 or two float16 numbers are exact in float32. Tensor cores add them to their float32
+accumulator 8 or 16 at a time and round towards zero every time, so a long sum shrinks: by 4e-5 of itself over 28672
+terms, thirty times the bound that the engine states (emulated, ``tests/ops/test_tensor_core_sums.py``). So every
+DEPTH-deep block of a sum starts from zero in the tensor cores and is added outside of them, rounded to nearest: 1e-7
+for any length. A float32 operand is split in registers into ``hi = bf16(w)`` and ``lo = bf16(w - hi)`` and multiplied as
 ``hi hi + hi lo + lo hi`` (the part dropped is below 2^-16 of a product, and 2^-18 on average). FP8 e4m3 codes become
 float16 exactly (bits shifted into place, times 2^8), each 128-deep block of the sum is multiplied by the scales of its
 two operand blocks in float32, and no dequantised copy exists. Float64 is left to ``torch.mm`` (cuBLAS).
 
 Cost of an m x n weight, k = min(m, n), K = max(m, n): flops k (k + 1) K (three times that for float32 operands);
 bytes at least k K itemsize read + 4 k² written; floor at 790 TFLOP/s dense bf16 for 8192 x 28672: 1.93 TFLOP = 2.4 ms,
-against 4.9 ms for a full product. **Not measured on a GPU yet**; ``torch.mm(out_dtype=torch.float32)`` is the peer.
+against 4.9 ms for a full product. **Not measured on a GPU yet**; ``torch.mm(out_dtype=torch.float32)`` is the peer in
+time; it keeps one sum in the tensor cores.
+
+Source: M. Fasi et al., Numerical behavior of NVIDIA tensor cores, 2021; H. Ootomo, R. Yokota, Recovering single
+precision accuracy from tensor cores, 2022 (sums outside of them).
 """
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
@@ -141,6 +148,7 @@ def launch_gram(
             stride,
             out.stride(0),
             *scale_strides,
+            1.0,
             ALONG_DEPTH=along_depth,
             **options,
         )
@@ -218,6 +226,7 @@ def _gram_kernel(
     scale_batch,
     scale_row,
     scale_depth,
+    one,
     ALONG_DEPTH: tl.constexpr,
     TILE: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -228,7 +237,10 @@ def _gram_kernel(
     WIDEN: tl.constexpr,
     ADD: tl.constexpr,
 ):
-    """One TILE x TILE tile; weight[i, p] at i * stride + p (ALONG_DEPTH) or i + p * stride."""
+    """One TILE x TILE tile; weight[i, p] at i * stride + p (ALONG_DEPTH) or i + p * stride.
+
+    ``one`` is 1.0, which the compiler cannot know: it would put ``total + dot(a, b)`` back into the tensor cores.
+    """
     row_tile, column_tile = _tile_of(tl.program_id(0), tl.cdiv(k, TILE), GROUP)
     batch = tl.program_id(1).to(tl.int64)
     weight += batch * weight_batch
@@ -260,9 +272,9 @@ def _gram_kernel(
             b_hi = _round_to_bfloat16(b, WIDEN)
             a_lo = _round_to_bfloat16(a - a_hi.to(tl.float32), WIDEN)
             b_lo = _round_to_bfloat16(b - b_hi.to(tl.float32), WIDEN)
-            total = tl.dot(a_lo, b_hi, total)
-            total = tl.dot(a_hi, b_lo, total)
-            total = tl.dot(a_hi, b_hi, total)
+            partial = tl.dot(a_lo, b_hi)
+            partial = tl.dot(a_hi, b_lo, partial)
+            total += tl.dot(a_hi, b_hi, partial) * one
         elif SCALED:
             partial = tl.dot(_decode_e4m3(a), _decode_e4m3(b))
             block = q // SCALE_BLOCK * scale_depth
@@ -271,7 +283,7 @@ def _gram_kernel(
             if WIDEN:
                 a = a.to(tl.float32)
                 b = b.to(tl.float32)
-            total = tl.dot(a, b, total)
+            total += tl.dot(a, b) * one
         left += step
         right += step
 

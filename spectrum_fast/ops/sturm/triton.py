@@ -106,10 +106,11 @@ def prepare_band(band: Tensor) -> PreparedBand:
     rows = clean.new_zeros(matrices, -(-n // _ROW_PADDING) * _ROW_PADDING + 1, width + 1)
     scaled = _times_power_of_two(clean.double(), -exponents[:, None, None]).to(dtype)
     eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
+    guard = 2.0**-39 if dtype == torch.float64 else 2.0**-17  # eps^(3/4), see ops/sturm
     zero = largest == 0
     rows[:, :, width] = 1
     rows[:, :n, :width] = scaled
-    floors = eps * scaled.abs().amax(dim=2).clamp(min=eps)
+    floors = guard * scaled.abs().amax(dim=2).clamp(min=eps)
     rows[:, :n, width] = torch.where(zero[:, None], tiny, floors)
     return PreparedBand(rows, exponents, zero, finite, n, width - 1, band.ndim == 3)
 
@@ -321,7 +322,8 @@ def _count_kernel(
             floor = tl.load(here + WIDTH)
             m = m - tl.where(slot == s, x, 0.0) + _pick_row(window, row, s)
             d = tl.gather(m, tl.zeros([P], dtype=tl.int32) + s, 0)
-            d = tl.where(tl.abs(d) >= floor, d, -floor)  # NaN compares false and is replaced too
+            # Towards its own side of zero; zero itself, and NaN, to minus the bound.
+            d = tl.where(tl.abs(d) >= floor, d, tl.where(d > 0, floor, -floor))
             below += ((d < 0) & (j0 + e < n)).to(tl.int32)
             if WIDTH == P + 1:  # noqa: SIM108 - a compile-time branch
                 edge = tl.load(here + P)
@@ -353,7 +355,8 @@ def _log_det_kernel(
     p_im = tl.zeros([P], dtype=tl.float64)
     power = tl.zeros([P], dtype=tl.int64)
     turns = tl.zeros([P], dtype=tl.int64)
-    smallest = 1e-150 if z_re.dtype == tl.float64 else 1e-18
+    # Exact pivots have |d| >= |Im d| >= Im z; a smaller one is rounding.
+    floor = tl.maximum(0.5 * z_im, 1e-32 if z_re.dtype == tl.float64 else 1e-16)
     ahead = tl.load(here + slot, mask=slot < WIDTH, other=0.0)
     for j0 in range(0, n, UNROLLED):
         for e in tl.static_range(UNROLLED):
@@ -361,7 +364,6 @@ def _log_det_kernel(
             m_re = ahead * scale
             next_offset = (slot - (s + 1)) & (P - 1)
             ahead = tl.load(here + (WIDTH + 1) + next_offset, mask=next_offset < WIDTH, other=0.0)
-            floor = tl.maximum(tl.load(here + WIDTH) * scale, smallest)
             m_re = m_re - tl.where(slot == s, z_re, 0.0) + _pick_row(u_re, row, s)
             m_im = _pick_row(u_im, row, s) - tl.where(slot == s, z_im, 0.0)
             index = tl.zeros([P], dtype=tl.int32) + s
