@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
+from spectrum_fast.ops.full_precision import full_precision
 from spectrum_fast.spectra.band_method import band_functionals
 from spectrum_fast.spectra.blockwise import count_not_finite
 from spectrum_fast.spectra.functionals import Functionals
@@ -46,6 +47,7 @@ class Attempt:
     reason: str
 
 
+@full_precision()
 def compute_spectrum(
     weight: Tensor | BlockMatrix,
     criterion: Criterion,

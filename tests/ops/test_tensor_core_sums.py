@@ -1,8 +1,9 @@
 """Sums that tensor cores make: no kernel may let one grow long inside of them.
 
 They add 8 or 16 products at a time to a float32 accumulator and round towards zero every time (Fasi et al. 2021), so a
-long sum of theirs shrinks. Neither the interpreter nor the compiler shows it: here the interpreter's product is replaced
-by one that rounds as they do. ``test_triton_compile.py`` holds the compiler to the sums that are written outside.
+long sum of theirs shrinks. Neither the interpreter nor the compiler shows it: here the interpreter's product is
+replaced by one that rounds as they do. ``test_triton_compile.py`` holds the compiler to the sums that are written
+outside.
 """
 
 from __future__ import annotations

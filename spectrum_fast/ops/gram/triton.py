@@ -9,8 +9,8 @@ Precision. Products of two bfloat16 or two float16 numbers are exact in float32.
 accumulator 8 or 16 at a time and round towards zero every time, so a long sum shrinks: by 4e-5 of itself over 28672
 terms, thirty times the bound that the engine states (emulated, ``tests/ops/test_tensor_core_sums.py``). So every
 DEPTH-deep block of a sum starts from zero in the tensor cores and is added outside of them, rounded to nearest: 1e-7
-for any length. A float32 operand is split in registers into ``hi = bf16(w)`` and ``lo = bf16(w - hi)`` and multiplied as
-``hi hi + hi lo + lo hi`` (the part dropped is below 2^-16 of a product, and 2^-18 on average). FP8 e4m3 codes become
+for any length. A float32 operand is split in registers into ``hi = bf16(w)`` and ``lo = bf16(w - hi)`` and multiplied
+as ``hi hi + hi lo + lo hi`` (the part dropped is below 2^-16 of a product, and 2^-18 on average). FP8 e4m3 codes become
 float16 exactly (bits shifted into place, times 2^8), each 128-deep block of the sum is multiplied by the scales of its
 two operand blocks in float32, and no dequantised copy exists. Float64 is left to ``torch.mm`` (cuBLAS).
 

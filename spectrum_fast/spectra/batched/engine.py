@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spectrum_fast.errors import TensorError
 from spectrum_fast.ops.extent.reference import measure_there
+from spectrum_fast.ops.full_precision import full_precision
 from spectrum_fast.spectra.band_method import CONSISTENCY, half_width
 from spectrum_fast.spectra.batched.functionals import Totals, read_records, slice_batch
 from spectrum_fast.spectra.batched.operations import TORCH, Slices, batched_band, batched_gram
@@ -27,6 +28,7 @@ from spectrum_fast.spectra.record import Criterion, Spectrum
 from spectrum_fast.spectra.rotation import find_outlier_basis, rotate
 
 
+@full_precision()
 def compute_spectra(
     weights: Tensor | Sequence[Tensor],
     criterion: Criterion,

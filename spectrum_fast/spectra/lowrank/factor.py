@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
+from spectrum_fast.ops.full_precision import full_precision
 from spectrum_fast.spectra.lowrank.basis import krylov_basis, orthonormalise
 from spectrum_fast.spectra.lowrank.residual import frobenius_error, spectral_bound
 from spectrum_fast.spectra.measure import measure_extent
@@ -72,6 +73,7 @@ class LowRankSvd:
         return product if dtype is None else product.to(dtype)
 
 
+@full_precision()
 def svd_lowrank(
     tensors: Tensor | Sequence[Tensor],
     rank: int,
