@@ -17,7 +17,7 @@ from spectrum_fast.errors import BackendUnavailableError, UsageError
 BACKENDS = ("auto", "reference", "native", "triton")
 """Names accepted wherever a ``backend`` is taken."""
 
-TRITON_OPERATIONS = frozenset({"band", "decode-nibbles", "gram", "sturm"})
+TRITON_OPERATIONS = frozenset({"band", "decode-nibbles", "extent", "gram", "sturm"})
 """Operations that have a Triton form; the others run as torch operations on a GPU."""
 
 

@@ -9,8 +9,15 @@ import torch
 
 from spectrum_fast.errors import OutOfMemoryError
 
-_WORDS = ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc", "not enough memory")
-"""How torch's CPU allocator (a RuntimeError), the system and C++ put it."""
+_WORDS = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "not enough memory",
+    "alloc_failed",
+)
+"""How torch's CPU allocator (a RuntimeError), the system and C++ put it, and cuBLAS and cuSOLVER (..._ALLOC_FAILED)."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ from spectrum_fast.checkpoint.naming import module_type
 from spectrum_fast.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.scoring.criteria import find_criterion
 from spectrum_fast.scoring.records import ModuleScore
+from spectrum_fast.spectra.batched import compute_spectra
 from spectrum_fast.spectra.engine import DEFAULT_TOLERANCE, compute_spectrum
 from spectrum_fast.spectra.record import Spectrum
 
@@ -44,7 +45,14 @@ def spectrum(
 
     Source: arXiv 2406.06623; the engine is described in ARCHITECTURE.md.
     """
-    return compute_spectrum(weight, find_criterion(criterion), method=method, precision=precision, tolerance=tolerance)
+    rule = find_criterion(criterion)
+    if weight.is_cuda and weight.ndim == 2 and weight.numel() and (method, precision) == ("auto", "auto"):
+        # The batched form asks the host nothing between its steps, which pays for one matrix, too.
+        found = compute_spectra([weight], rule, tolerance=tolerance)[0]
+        if isinstance(found, Exception):
+            raise found
+        return found
+    return compute_spectrum(weight, rule, method=method, precision=precision, tolerance=tolerance)
 
 
 def score_weight(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum) -> ModuleScore:

@@ -27,7 +27,7 @@ def test_auto_takes_triton_on_a_gpu_where_it_exists_and_torch_elsewhere() -> Non
     pytest.importorskip("triton")
     for operation in ("band", "gram", "sturm"):
         assert choose_backend(operation, "cuda") == "triton"
-    assert choose_backend("extent", "cuda") == "reference"
+    assert choose_backend("decode", "cuda") == "reference"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_auto_takes_triton_on_a_gpu_where_it_exists_and_torch_elsewhere() -> Non
     [
         ("gram", "cuda", "native", "runs on cpu tensors, found a tensor on 'cuda'"),
         ("gram", "cpu", "triton", "runs on cuda tensors, found a tensor on 'cpu'"),
-        ("extent", "cuda", "triton", "no form of 'extent'"),
+        ("decode", "cuda", "triton", "no form of 'decode'"),
     ],
 )
 def test_a_named_backend_runs_or_raises(operation: str, device: str, backend: str, words: str) -> None:

@@ -18,6 +18,7 @@ pytest.importorskip("triton.backends.nvidia")
 
 from spectrum_fast.ops.band import device_kernels, device_panel, device_small, device_sweep
 from spectrum_fast.ops.decode import triton as triton_decode
+from spectrum_fast.ops.extent import triton as triton_extent
 from spectrum_fast.ops.gram import triton as triton_gram
 from spectrum_fast.ops.sturm import triton as triton_sturm
 
@@ -231,6 +232,13 @@ def test_a_long_sum_in_the_tensor_cores_is_seen(tmp_path: Path) -> None:
             90,
             tmp_path,
         )
+
+
+@on_both_chips
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, SLOW_FLOAT16], ids=str)
+def test_extent(dtype: torch.dtype, capability: int, tmp_path: Path) -> None:
+    signature = {"weight": POINTER[dtype], "tops": "*i64", "sums": "*fp64", "size": "i64"}
+    check(f"extent {dtype}", triton_extent._extent_kernel, signature, dict(triton_extent.OPTIONS), capability, tmp_path)
 
 
 @on_both_chips

@@ -112,6 +112,18 @@ def test_every_output_is_written_and_no_more(device: str) -> None:
 
 
 @on_both
+def test_shifts_that_nobody_wants_are_passed_over(device: str) -> None:
+    bands = torch.stack([random_band(9, 2, seed=seed) for seed in range(2)]).to(device)
+    z = torch.tensor([[0.1 + 1j, torch.nan, 0.3 + 2j], [torch.inf, 0.2 + 1e-3j, 1j]], dtype=torch.complex128)
+    wanted = torch.tensor([[True, False, True], [False, True, False]])
+    found = triton_sturm.log_det(bands, z.to(device), wanted.to(device)).cpu()
+    assert (found[~wanted] == 0).all()
+    for row in range(2):
+        alone = triton_sturm.log_det(bands[row], z[row][wanted[row]].to(device)).cpu()
+        assert torch.equal(found[row][wanted[row]], alone)
+
+
+@on_both
 @both_dtypes
 def test_imaginary_part_is_not_reduced(dtype: torch.dtype, device: str) -> None:
     # Just above the axis, -Im L / pi is the number of eigenvalues below, not its remainder modulo 2.

@@ -24,7 +24,7 @@ def _store_halves(halves, x, offset, plane, inside):
     tl.store(halves + plane + offset, low, mask=inside)
 
 
-@triton.jit(do_not_specialize=["index", "chunks"])
+@triton.jit(do_not_specialize=["index", "chunks", "max_chunks"])
 def gather_kernel(
     matrix,
     band,
@@ -73,7 +73,7 @@ def gather_kernel(
         tl.store(partials + ((batch * max_chunks + pid) * WIDTH + k) * WIDTH + j[None, :], sums)
 
 
-@triton.jit(do_not_specialize=["begin"])
+@triton.jit(do_not_specialize=["n", "begin", "max_chunks"])
 def orthonormalise_kernel(panel, basis, r1, w, partials, n, begin, max_chunks, WIDTH: tl.constexpr, ROWS: tl.constexpr):
     """64 rows of Q1 = P W + (P - P W R1) W and their share of Q1ᵀ Q1."""
     pid = tl.program_id(0)
@@ -105,7 +105,7 @@ def orthonormalise_kernel(panel, basis, r1, w, partials, n, begin, max_chunks, W
     tl.store(partials + ((batch * max_chunks + pid) * WIDTH + k) * WIDTH + j, sums)
 
 
-@triton.jit(do_not_specialize=["begin"])
+@triton.jit(do_not_specialize=["n", "begin"])
 def form_basis_kernel(
     basis,
     halves,
@@ -140,7 +140,7 @@ def form_basis_kernel(
         _store_halves(halves, v * V_SCALE, tall, plane, inside)
 
 
-@triton.jit(do_not_specialize=["begin", "splits"])
+@triton.jit(do_not_specialize=["n", "begin", "splits", "max_chunks"])
 def form_y_kernel(
     product,
     basis,
@@ -174,7 +174,7 @@ def form_y_kernel(
     tl.store(partials + ((batch * max_chunks + pid) * WIDTH + k) * WIDTH + j, sums)
 
 
-@triton.jit(do_not_specialize=["begin"])
+@triton.jit(do_not_specialize=["n", "begin"])
 def form_z_kernel(
     basis,
     z,

@@ -39,7 +39,7 @@ def _eliminate(g, steps, WIDTH: tl.constexpr):
     return g, bad
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["too_wide"])
 def factor_gram_kernel(inner, r1, w, broken, too_wide, HALF_WIDTH: tl.constexpr, WIDTH: tl.constexpr):
     """Pᵀ P = R1ᵀ R1 with its columns scaled to equal length; W = R1^-1; whether the panel is broken."""
     batch = tl.program_id(0).to(tl.int64)
@@ -66,7 +66,7 @@ def factor_gram_kernel(inner, r1, w, broken, too_wide, HALF_WIDTH: tl.constexpr,
     tl.store(w + there, unit / root / length[None, :])
 
 
-@triton.jit(do_not_specialize=["index"])
+@triton.jit(do_not_specialize=["n", "index"])
 def reconstruct_kernel(
     inner,
     basis,
@@ -153,7 +153,7 @@ def reconstruct_kernel(
     tl.store(band + target, r.to(band.dtype.element_ty), mask=(row <= col) & (col < HALF_WIDTH) & (begin + row < n))
 
 
-@triton.jit(do_not_specialize=["index"])
+@triton.jit(do_not_specialize=["n", "index"])
 def reflect_kernel(
     panel,
     basis,

@@ -21,7 +21,7 @@ from spectrum_fast.ops.triton_support import launch_on, require_device
 
 BLOCK_BYTES = 2048
 """Bytes of codes a program decodes: two values each, 16 of them a thread."""
-OPTIONS = {"num_warps": 4, "num_stages": 1}
+OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 
 
 def groups_of_32(blocks: Tensor, scale: Tensor, table: Tensor, scale_values: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def _group_kernel(codes, scales, tables, out, count, BLOCK: tl.constexpr):
     low = tl.load(row + (byte & 15), mask=inside, other=0)
     high = tl.load(row + (byte >> 4), mask=inside, other=0)
     both = tl.program_id(0).to(tl.int64) * (2 * BLOCK) + tl.arange(0, 2 * BLOCK)
-    tl.store(out + both, tl.interleave(low, high), mask=both < 2 * count)
+    tl.store(out + both, tl.interleave(low, high), mask=both // 2 < count)
 
 
 @triton.jit

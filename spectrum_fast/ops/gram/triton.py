@@ -213,7 +213,7 @@ def _round_to_bfloat16(x, WIDEN: tl.constexpr):
     return result
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["scale_batch", "scale_row", "scale_depth"])
 def _gram_kernel(
     weight,
     scales,

@@ -141,7 +141,7 @@ def count_below(band: Tensor | PreparedBand, shifts: Tensor) -> Tensor:
     return counts.reshape(shifts.shape)
 
 
-def log_det(band: Tensor | PreparedBand, shifts: Tensor) -> Tensor:
+def log_det(band: Tensor | PreparedBand, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:
     """Sum log(lambda_i - z); :func:`spectrum_fast.ops.sturm.log_det` for meaning and accuracy.
 
     The kernel multiplies the pivots up in float64 with the exponent taken out after each, and counts how often the
@@ -151,6 +151,7 @@ def log_det(band: Tensor | PreparedBand, shifts: Tensor) -> Tensor:
     Args:
         band: (n, b + 1) or (m, n, b + 1) floating, finite, on a CUDA device; or :func:`prepare_band` of it.
         shifts: (s,) complex128, or (m, s) with a batch of bands; Im z >= 0.
+        wanted: bool, shaped like ``shifts``; where False nothing is computed and 0 returned.
 
     Returns:
         complex128, shaped like ``shifts``; the imaginary part is not reduced modulo 2 pi.
@@ -161,6 +162,8 @@ def log_det(band: Tensor | PreparedBand, shifts: Tensor) -> Tensor:
     """
     prepared = band if isinstance(band, PreparedBand) else prepare_band(band).require_finite()
     z = _per_matrix(prepared, shifts.detach().resolve_conj())
+    if wanted is not None:
+        z = torch.where(wanted.view(z.shape), z, torch.complex(torch.ones_like(z.real), torch.ones_like(z.real)))
     re, im = z.real.contiguous(), z.imag.contiguous()
     # A shift far outside the spectrum sets its own scale 2^e: B and z are divided by it, L(z) regains n e log 2.
     size = torch.maximum(re.abs(), im)
@@ -178,13 +181,16 @@ def log_det(band: Tensor | PreparedBand, shifts: Tensor) -> Tensor:
         ],
         dim=-1,
     ).contiguous()
+    if wanted is not None:
+        operands[..., 1].masked_fill_(~wanted.view(z.shape), math.nan)  # what the kernel passes over
     products = torch.empty(*z.shape, 4, dtype=torch.float64, device=z.device)
     launch_log_det(prepared, operands, products)
     p_re, p_im, powers, turns = products.unbind(-1)
     angle = torch.where((p_im == 0) & (p_re < 0), -math.pi, torch.atan2(p_im, p_re)) - 2 * math.pi * turns
     modulus = torch.log(torch.hypot(p_re, p_im))
     logs = modulus + math.log(2.0) * (powers + prepared.order * exponents.double())
-    return torch.complex(logs, angle).reshape(shifts.shape)
+    values = torch.complex(logs, angle).reshape(shifts.shape)
+    return values if wanted is None else torch.where(wanted, values, 0.0)
 
 
 def launch_count(prepared: PreparedBand, x: Tensor, counts: Tensor, slots: int | None = None) -> None:
@@ -299,7 +305,7 @@ def _drop_column(window, col, s):
     return result
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "n_shifts", "padded_rows"])
 def _count_kernel(
     rows, shifts, counts, n, n_shifts, padded_rows, WIDTH: tl.constexpr, P: tl.constexpr, UNROLLED: tl.constexpr
 ):
@@ -336,7 +342,7 @@ def _count_kernel(
     tl.store(counts + pid, tl.max(below, axis=0).to(tl.int64))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "n_shifts", "padded_rows"])
 def _log_det_kernel(
     rows, operands, products, n, n_shifts, padded_rows, WIDTH: tl.constexpr, P: tl.constexpr, UNROLLED: tl.constexpr
 ):
@@ -355,6 +361,7 @@ def _log_det_kernel(
     p_im = tl.zeros([P], dtype=tl.float64)
     power = tl.zeros([P], dtype=tl.int64)
     turns = tl.zeros([P], dtype=tl.int64)
+    n = tl.where(z_im == z_im, n, 0)  # NaN: nobody wants this one
     # Exact pivots have |d| >= |Im d| >= Im z; a smaller one is rounding.
     floor = tl.maximum(0.5 * z_im, 1e-32 if z_re.dtype == tl.float64 else 1e-16)
     ahead = tl.load(here + slot, mask=slot < WIDTH, other=0.0)

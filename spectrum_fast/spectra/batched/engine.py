@@ -8,11 +8,18 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.errors import TensorError
-from spectrum_fast.ops.extent.reference import measure_there
 from spectrum_fast.ops.full_precision import full_precision
-from spectrum_fast.spectra.band_method import CONSISTENCY, half_width
+from spectrum_fast.spectra.band_method import CONSISTENCY
 from spectrum_fast.spectra.batched.functionals import Totals, read_records, slice_batch
-from spectrum_fast.spectra.batched.operations import TORCH, Slices, batched_band, batched_gram
+from spectrum_fast.spectra.batched.operations import (
+    TORCH,
+    Slices,
+    band_half_width,
+    batched_band,
+    batched_extent,
+    batched_gram,
+    to_device,
+)
 from spectrum_fast.spectra.batched.rounding import BatchRounding, estimate_batch_rounding
 from spectrum_fast.spectra.engine import (
     DEFAULT_TOLERANCE,
@@ -55,7 +62,7 @@ def compute_spectra(
     matrices = [weight.detach() for weight in weights]
     found: list[Spectrum | Exception | None] = [None] * len(matrices)
     if matrices and min(matrices[0].shape) > SMALL_SIDE and matrices[0].dtype != torch.float64:
-        extents = _measure(matrices)
+        extents = _measure(matrices, backend)
         plain = [index for index, extent in enumerate(extents) if _is_plain(extent, matrices[0].dtype)]
         for index, spectrum in _band_together(matrices, plain, extents, criterion, tolerance, backend):
             found[index] = spectrum
@@ -69,10 +76,9 @@ def compute_spectra(
     return [spectrum for spectrum in found if spectrum is not None]
 
 
-def _measure(matrices: Sequence[Tensor]) -> list[Extent]:
+def _measure(matrices: Sequence[Tensor], backend: str) -> list[Extent]:
     """Largest entry and sum of squares of each matrix, with one transfer."""
-    rows = [measure_there(matrix) for matrix in matrices]
-    return [Extent(largest, 0, total) for largest, total in torch.stack(rows).tolist()]
+    return [Extent(largest, 0, total) for largest, total in batched_extent(matrices, backend).tolist()]
 
 
 def _is_plain(extent: Extent, dtype: torch.dtype) -> bool:
@@ -92,9 +98,7 @@ def _band_together(
     if not indices:
         return []
     weights = torch.stack([matrices[index] for index in indices])
-    traces = torch.tensor(
-        [extents[index].sum_of_squares for index in indices], dtype=torch.float64, device=weights.device
-    )
+    traces = to_device([extents[index].sum_of_squares for index in indices], torch.float64, weights.device)
     grams, norms = _corrected_gram(weights, traces, backend)
     spikiness = (grams.shape[1] * (norms / traces).square()).tolist()
     done = []
@@ -102,7 +106,7 @@ def _band_together(
         places = [place for place, value in enumerate(spikiness) if (value > SPIKY) == spiky]
         if not places:
             continue
-        chosen = torch.tensor(places, device=weights.device)
+        chosen = to_device(places, torch.int64, weights.device)
         some = len(places) < len(indices)
         of_gram, of_norm, trace = (grams[chosen], norms[chosen], traces[chosen]) if some else (grams, norms, traces)
         if spiky:
@@ -139,7 +143,7 @@ def _attempts(
 ) -> list[Functionals]:
     """Reduce, slice, and read one record a matrix; ``grams`` is destroyed."""
     size, eps = grams.shape[1], torch.finfo(grams.dtype).eps
-    bands = batched_band(grams, min(half_width(size), max(size - 1, 1)), backend)
+    bands = batched_band(grams, band_half_width(grams, backend), backend)
     traces = bands[:, :, 0].sum(1)
     norms = torch.sqrt(bands[:, :, 0].square().sum(1) + 2 * bands[:, :, 1:].square().sum((1, 2)))
     allowed = CONSISTENCY * eps

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.spectra.batched.bins import BatchBins, bins_of
-from spectrum_fast.spectra.batched.operations import Slices
+from spectrum_fast.spectra.batched.operations import Slices, to_device
 from spectrum_fast.spectra.batched.rounding import BatchRounding
 from spectrum_fast.spectra.batched.sums import BatchInterval, integrate
 from spectrum_fast.spectra.batched.table import BatchTable
@@ -27,8 +27,9 @@ from spectrum_fast.spectra.record import Criterion, OrderStatistics
 
 _LINEAR_POINTS, _GEOMETRIC_POINTS, _LOW_POINTS = 48, 11, 8
 """First grid: evenly over the bulk, by ratio to the top, by ratio down to the rounding floor."""
-_PROGRAMS = 1800
-"""Shifts that run at once on an H200 (132 multiprocessors, occupancy of the counting kernel): fewer cost as much."""
+_PROGRAMS = 528
+"""Shifts that run beside each other on an H100 or H200 without taking turns: a warp for each scheduler of its 132
+multiprocessors. Fewer cost as much; more make a round longer, and its points are worth only their logarithm."""
 _NARROWING = 1e8
 """How much narrower the brackets get: from a bulk's grid cell to a fiftieth of float32's rounding."""
 
@@ -172,9 +173,9 @@ def _by_ratio(a: Tensor, b: Tensor, count: int) -> Tensor:
 def _multisect(slices: Slices, table: BatchTable, ranks: list[int]) -> tuple[Tensor, Tensor]:
     """Brackets lo, hi (m, ranks) of the order statistics, after a fixed number of rounds."""
     matrices, device = table.points.shape[0], table.points.device
-    wanted = torch.tensor(ranks, dtype=torch.int64, device=device)
+    wanted = to_device(ranks, torch.int64, device)
     lo, hi = table.bracket(wanted)
-    interior = int(np.clip(_PROGRAMS // (matrices * len(ranks)), 7, 255))
+    interior = int(np.clip(_PROGRAMS // (matrices * len(ranks)), 3, 255))
     rounds = math.ceil(math.log(_NARROWING) / math.log(interior + 1))
     fractions = torch.arange(1, interior + 1, dtype=torch.float64, device=device) / (interior + 1)
     for _ in range(rounds):

@@ -1,20 +1,41 @@
-"""The three operations on a batch: in one launch on a GPU, matrix by matrix on the CPU."""
+"""The operations on a batch: in one launch on a GPU, matrix by matrix on the CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from spectrum_fast.ops.band import reduce_to_band
 from spectrum_fast.ops.dispatch import backend_module, choose_backend
+from spectrum_fast.ops.extent.reference import measure_there
 from spectrum_fast.ops.gram import gram
 from spectrum_fast.ops.sturm import count_below, log_det
+from spectrum_fast.spectra.band_method import half_width
 
 TORCH = "torch"
 """Backend of this package alone: the GPU's own order of steps in torch operations, on any device. It proves the
 orchestration where there is no GPU."""
+
+
+DEVICE_HALF_WIDTH = 32
+"""On a GPU a slice takes as long for a narrower band (32 slots), and half the panels mean half the launches."""
+
+
+def to_device(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A few numbers of the host on the device; a plain ``torch.tensor`` there waits for all that is under way."""
+    on_host = torch.tensor(numbers, dtype=dtype, pin_memory=device.type == "cuda")
+    return on_host.to(device, non_blocking=True)
+
+
+def batched_extent(matrices: Sequence[Tensor], backend: str) -> Tensor:
+    """Largest entry and sum of squares of each matrix, (m, 2) float64, on their device."""
+    if matrices and backend != TORCH and _on_device("extent", matrices[0], backend):
+        measure = backend_module("extent", matrices[0].device.type, backend).measure_there
+    else:
+        measure = measure_there
+    return torch.stack([measure(matrix) for matrix in matrices])
 
 
 def batched_gram(weights: Tensor, backend: str) -> Tensor:
@@ -25,6 +46,13 @@ def batched_gram(weights: Tensor, backend: str) -> Tensor:
     if _on_device("gram", weights, backend):
         return backend_module("gram", weights.device.type, backend).gram(weights)
     return torch.stack([gram(weight, backend=backend) for weight in weights])
+
+
+def band_half_width(matrices: Tensor, backend: str) -> int:
+    """Half-width of the bands that symmetric matrices (m, k, k) are reduced to."""
+    size = matrices.shape[1]
+    on_device = backend == TORCH or _on_device("band", matrices, backend)
+    return min(DEVICE_HALF_WIDTH if on_device else half_width(size), max(size - 1, 1))
 
 
 def batched_band(matrices: Tensor, half_width: int, backend: str) -> Tensor:
@@ -63,11 +91,11 @@ class Slices:
             return self._device_sturm.count_below(self._prepared, shifts)
         return self._one_by_one(count_below, shifts)
 
-    def log_det(self, shifts: Tensor) -> Tensor:
-        """``sum_i log(s_i^2 - z)``: (m, s) complex128 with Im z >= 0 -> (m, s) complex128."""
+    def log_det(self, shifts: Tensor, wanted: Tensor) -> Tensor:
+        """``sum_i log(s_i^2 - z)``: (m, s) complex128 with Im z >= 0 -> (m, s) complex128; 0 where not wanted."""
         if self._device_form:
-            return self._device_sturm.log_det(self._prepared, shifts)
-        return self._one_by_one(log_det, shifts)
+            return self._device_sturm.log_det(self._prepared, shifts, wanted)
+        return torch.where(wanted, self._one_by_one(log_det, shifts), 0.0)
 
     def _one_by_one(self, operation: Callable[..., Tensor], shifts: Tensor) -> Tensor:
         pairs = zip(self._bands, shifts, strict=True)

@@ -51,7 +51,8 @@ def integrate(slices: Slices, intervals: Sequence[BatchInterval]) -> list[Tensor
     """``integral_a^b N(s) ds`` of each interval (m,), all in one evaluation; 0 where ``b <= a``."""
     nodes = _nodes(intervals[0].a.device)
     squares = [_contour(interval, nodes)[0] for interval in intervals]
-    values = slices.log_det(torch.cat(squares, dim=1)).split(nodes.shape[0], dim=1)
+    wanted = torch.cat([_is_wanted(interval, nodes) for interval in intervals], dim=1)
+    values = slices.log_det(torch.cat(squares, dim=1), wanted).split(nodes.shape[0], dim=1)
     return [_integral(interval, nodes, value) for interval, value in zip(intervals, values, strict=True)]
 
 
@@ -59,11 +60,28 @@ def _step() -> float:
     return math.pi**2 / math.log(1 / ACCURACY)
 
 
+def _upper_nodes() -> int:
+    return math.ceil(REACH * math.log(1 / ACCURACY) / _step())
+
+
 def _nodes(device: torch.device) -> Tensor:
     """The nodes u of the trapezoidal rule; the lower end reaches further, for values crowd there on the scale a / b."""
-    upper = math.ceil(REACH * math.log(1 / ACCURACY) / _step())
+    upper = _upper_nodes()
     lower = math.ceil((REACH * math.log(1 / ACCURACY) + math.log(LARGEST_CROWDING)) / _step())
     return torch.arange(-lower, upper + 1, dtype=torch.float64, device=device) * _step()
+
+
+def _first_node(interval: BatchInterval, nodes: Tensor) -> Tensor:
+    """Place of the lowest node that an interval needs, (m,): values crowd at its lower end by no more than b / a."""
+    crowding = torch.log((interval.b / interval.a).clamp(1.0, LARGEST_CROWDING))
+    needed = torch.ceil((REACH * math.log(1 / ACCURACY) + crowding) / _step())
+    return (nodes.shape[0] - 1 - _upper_nodes() - needed.nan_to_num(0.0).to(torch.int64)).clamp(min=0)
+
+
+def _is_wanted(interval: BatchInterval, nodes: Tensor) -> Tensor:
+    """Which nodes count, (m, nodes): of an empty interval none, else those from the first one on."""
+    place = torch.arange(nodes.shape[0], device=nodes.device)
+    return (place >= _first_node(interval, nodes)[:, None]) & (interval.b > interval.a)[:, None]
 
 
 def _contour(interval: BatchInterval, nodes: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,8 +110,10 @@ def _integral(interval: BatchInterval, nodes: Tensor, log_det: Tensor) -> Tensor
         + log_of(interval.b, half)
         + log_of(interval.above_rms, interval.n_above[:, None])
     )
-    values = ((log_det - reference) * slope).imag
-    tails = _tail(values[:, -1], values[:, -2]) + _tail(values[:, 0], values[:, 1])
+    values = torch.where(_is_wanted(interval, nodes), ((log_det - reference) * slope).imag, 0.0)
+    first = _first_node(interval, nodes)[:, None]
+    lowest, next_one = values.gather(1, first)[:, 0], values.gather(1, first + 1)[:, 0]
+    tails = _tail(values[:, -1], values[:, -2]) + _tail(lowest, next_one)
     integral = _step() * (values.sum(1) + tails)
     width = interval.b - interval.a
     return torch.where(width > 0, (interval.n_below + 0.5 * interval.n_inside) * width - integral / math.pi, 0.0)
