@@ -21,7 +21,8 @@ def full_precision() -> Iterator[None]:
     """
     # By the settings that replace ``allow_tf32`` and ``set_float32_matmul_precision``: reading the old ones raises
     # where somebody used the new ones.
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    on_cpu = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
+    backends = (torch.backends.cuda.matmul, on_cpu)
     before = [backend.fp32_precision for backend in backends]
     for backend, found in zip(backends, before, strict=True):
         if found not in _EXACT:
