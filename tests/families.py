@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from spectrum_fast.scoring.criteria import find_criterion
+from spectrum_fast.spectra.record import OrderStatistics
 
 Family = Callable[[np.random.Generator, int, int], np.ndarray]
 
@@ -84,16 +88,37 @@ def with_mean(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     return rng.standard_normal((rows, columns)) + rng.uniform(0.5, 20.0)
 
 
+def badly_scaled(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """Rows and columns of sizes from 1e-30 to 1e30: most singular values are lost beside the largest in any method."""
+    reach = 10.0 ** rng.uniform(-1, np.log10(15))
+    matrix = rng.standard_normal((rows, columns)) * 10.0 ** rng.uniform(-reach, reach, (rows, 1))
+    return matrix * 10.0 ** rng.uniform(-reach, reach, columns)
+
+
 def near_threshold(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """A cluster of singular values within 1e-3 of the reference threshold."""
+    """A tenth of the singular values within 1e-9 to 1e-3 of the published rule's threshold."""
+    return _prescribed(rng, rows, columns, _near(rng, rows, columns, "spectrum"))
+
+
+def near_edge(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """A tenth of the singular values within 1e-9 to 1e-3 of the Marchenko-Pastur edge that the median gives."""
+    return _prescribed(rng, rows, columns, _near(rng, rows, columns, "mp"))
+
+
+def _near(rng: np.random.Generator, rows: int, columns: int, criterion: str) -> np.ndarray:
     size = min(rows, columns)
+    rule = find_criterion(criterion)
     values = np.sort(rng.uniform(0.05, 2.0, size))
-    for _ in range(20):  # the threshold moves as values move; iterate to a fixed point
-        q25, q75 = np.quantile(values, [0.25, 0.75])
-        threshold = (q75 - q25) / 1.349 * (1 + (size / max(rows, columns)) ** 0.5)
-        nearest = np.argsort(np.abs(values - threshold))[: max(1, size // 10)]
-        values[nearest] = threshold * (1 + 1e-3 * rng.standard_normal(len(nearest)))
-    return _prescribed(rng, rows, columns, values)
+
+    def threshold() -> float:
+        q25, q50, q75 = np.quantile(values, [0.25, 0.5, 0.75])
+        return rule.threshold(OrderStatistics(values.min(), q25, q50, q75, values.max()), size, max(rows, columns))
+
+    nearest = np.argsort(np.abs(values - threshold()))[: max(1, size // 10)]
+    offsets = rng.choice([-1.0, 1.0], len(nearest)) * 10.0 ** rng.uniform(-9, -3, len(nearest))
+    for _ in range(20):  # the threshold moves as values move; iterate to the fixed point
+        values[nearest] = threshold() * (1 + offsets)
+    return values
 
 
 FAMILIES: dict[str, Family] = {
@@ -110,19 +135,61 @@ FAMILIES: dict[str, Family] = {
         graded_rows,
         blocks,
         with_mean,
+        badly_scaled,
         near_threshold,
+        near_edge,
     )
 }
 
 
+_PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_CODES = (torch.float8_e4m3fn, torch.float8_e5m2)
+_LARGEST = 1e30
+"""Of an entry, before rounding: matrices of entries from 1e-30 to this are drawn wherever the dtype allows."""
+
+
 def draw(name: str, seed: int, smallest: int, largest: int) -> Tensor:
-    """One matrix of a family: log-uniform sides in [smallest, largest], random scale, rounded to a random dtype."""
+    """One matrix of a family: sides log-uniform in [smallest, largest], of random scale and rounded to a random dtype.
+
+    The dtypes are float64, float32, bfloat16, float16, and FP8 (e4m3 or e5m2) with one scale for the whole, a row or a
+    block of 32 x 32, which comes decoded to float32. All but float16 and FP8 are multiplied by 1e-30 to 1e30.
+    """
     rng = np.random.default_rng([seed, *name.encode()])
     rows, columns = (int(side) for side in np.exp(rng.uniform(np.log(smallest), np.log(largest + 1), 2)))
     matrix = FAMILIES[name](rng, max(rows, 1), max(columns, 1))
-    dtype = [torch.float64, torch.float32, torch.bfloat16, torch.float16][int(rng.integers(4))]
-    if dtype != torch.float16:
-        matrix = matrix * 10.0 ** rng.uniform(-30, 30)
-    else:
-        matrix = matrix / max(np.abs(matrix).max(), 1e-300)
-    return torch.from_numpy(np.ascontiguousarray(matrix)).to(dtype)
+    choice = int(rng.integers(len(_PLAIN) + 1))
+    peak = max(float(np.abs(matrix).max()), 1e-300)
+    if choice == len(_PLAIN):
+        return _rounded_to_codes(matrix / peak, _CODES[int(rng.integers(2))], int(rng.integers(3)))
+    dtype = _PLAIN[choice]
+    scale = 1 / peak if dtype == torch.float16 else min(10.0 ** rng.uniform(-30, 30), _LARGEST / peak)
+    return torch.from_numpy(np.ascontiguousarray(matrix * scale)).to(dtype)
+
+
+def _rounded_to_codes(matrix: np.ndarray, dtype: torch.dtype, granularity: int) -> Tensor:
+    """Codes times scales in float32: what a scan of an FP8 checkpoint scores."""
+    codes, scales, (height, width) = to_codes(torch.from_numpy(np.ascontiguousarray(matrix)), dtype, granularity)
+    rows, columns = codes.shape
+    wide = scales.repeat_interleave(height, 0)[:rows].repeat_interleave(width, 1)[:, :columns]
+    return codes.to(torch.float32) * wide
+
+
+def to_codes(matrix: Tensor, dtype: torch.dtype, granularity: int) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """FP8 codes, their float32 scales and the block that a scale serves, of a float64 matrix.
+
+    Args:
+        matrix: m x n.
+        dtype: of the codes.
+        granularity: one scale for the whole (0), a row (1), or a block of 32 x 32 (2).
+    """
+    rows, columns = matrix.shape
+    height, width = ((rows, columns), (1, columns), (32, 32))[granularity]
+    tall, wide = math.ceil(rows / height), math.ceil(columns / width)
+    padded = torch.zeros(tall * height, wide * width, dtype=torch.float64)
+    padded[:rows, :columns] = matrix
+    peaks = padded.view(tall, height, wide, width).abs().amax((1, 3))
+    scales = torch.where(peaks > 0, peaks / torch.finfo(dtype).max, 1.0).to(torch.float32).clamp(min=1e-30)
+    each = scales.to(torch.float64).repeat_interleave(height, 0).repeat_interleave(width, 1)
+    limit = torch.finfo(dtype).max
+    codes = (padded / each).clamp(-limit, limit)[:rows, :columns].to(dtype)
+    return codes, scales, (height, width)

@@ -13,6 +13,7 @@ from functools import partial
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.results import Compute, score_loaded
 from spectrum_fast.scoring.criteria import find_criterion
+from spectrum_fast.scoring.fused import competing_modules
 from spectrum_fast.scoring.records import ModuleScore
 from spectrum_fast.selection.scan_result import Scan
 from spectrum_fast.spectra.engine import compute_spectrum
@@ -64,31 +65,26 @@ def refine_cuts(
 
 
 def doubtful_modules(scan: Scan, top_percent: float) -> list[str]:
-    """Modules that may stand on either side of an undecided cut, in scan order.
+    """Modules that may stand on either side of an undecided cut, in scan order; of a fused parameter, all its parts.
 
-    Noise-free modules are certain, and so are ties of equal scores with bounds of zero.
+    Noise-free modules are certain, and so are scores with bounds of zero.
     """
     selection = scan.select(top_percent, allow_incomplete=True)
     taken = {module.name for module in selection.modules}
     undecided = {group.name for group in selection.groups if group.undecided}
-    doubtful: set[str] = set()
-    for kind, members in scan.by_type().items():
-        if kind not in undecided:
-            continue
-        scored = [module for module in members if module.snr is not None]
-        above = [module for module in scored if module.name in taken]
-        below = [module for module in scored if module.name not in taken and module.name not in selection.always]
+    groups: dict[str, list[ModuleScore]] = {}
+    for module in competing_modules(scan):
+        if module.type in undecided and module.snr is not None and module.name not in selection.always:
+            groups.setdefault(module.type, []).append(module)
+    doubtful: set[str | None] = set()
+    for members in groups.values():
+        above = [module for module in members if module.name in taken]
+        below = [module for module in members if module.name not in taken]
         if not above or not below:
             continue
-        lowest_above, highest_below = min(map(_lower, above)), max(map(_upper, below))
-        doubtful.update(module.name for module in above if _lower(module) <= highest_below and module.error_bound)
-        doubtful.update(module.name for module in below if _upper(module) >= lowest_above and module.error_bound)
-    return [module.name for module in scan.modules if module.name in doubtful]
-
-
-def _lower(module: ModuleScore) -> float:
-    return (module.snr or 0.0) * (1 - (module.error_bound or 0.0))
-
-
-def _upper(module: ModuleScore) -> float:
-    return (module.snr or 0.0) * (1 + (module.error_bound or 0.0))
+        lowest_above = min(module.score_range[0] for module in above)
+        highest_below = max(module.score_range[1] for module in below)
+        unsure = [module for module in above if module.score_range[0] <= highest_below]
+        unsure += [module for module in below if module.score_range[1] >= lowest_above]
+        doubtful.update(module.parameter or module.name for module in unsure if module.error_bound)
+    return [module.name for module in scan.modules if (module.parameter or module.name) in doubtful]

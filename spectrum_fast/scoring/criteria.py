@@ -26,6 +26,7 @@ class SpectrumCriterion:
     """
 
     name: str = "spectrum"
+    threshold_power: int = 0
 
     def threshold(self, statistics: OrderStatistics, n_min: int, n_max: int) -> float:
         """See the class."""
@@ -47,6 +48,7 @@ class MarchenkoPasturCriterion:
     """
 
     name: str = "mp"
+    threshold_power: int = 1
 
     def threshold(self, statistics: OrderStatistics, n_min: int, n_max: int) -> float:
         """See the class."""

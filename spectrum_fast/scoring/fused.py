@@ -80,8 +80,8 @@ def parts_by_parameter(modules: Iterable[ModuleScore]) -> dict[str, list[ModuleS
 def merge_parts(parts: list[ModuleScore], criterion: str) -> ModuleScore:
     """The score of the parameter that these are all parts of; see the module's docstring.
 
-    Its ``error_bound`` is three times the largest of the parts: each of numerator, denominator and ``s_max`` is within
-    the largest bound of a part, and a ratio of sums is within the sum of the three.
+    Its ``error_bound`` is ``(1 + b)^3 - 1``, b the largest of the parts: each of signal sum, noise sum and ``s_max``
+    (with the threshold, where the criterion has it) is within the largest bound of a part.
 
     Raises:
         UsageError: a part lacks a sum (a scan file that another program wrote), or the criterion is not known.
@@ -110,7 +110,7 @@ def merge_parts(parts: list[ModuleScore], criterion: str) -> ModuleScore:
         noise_sum=noise_sum,
         n_signal=sum(part.n_signal or 0 for part in parts),
         n_noise=sum(part.n_noise or 0 for part in parts),
-        error_bound=0.0 if noise_free else 3 * max(part.error_bound or 0.0 for part in parts),
+        error_bound=(1 + max(part.error_bound or 0.0 for part in parts)) ** 3 - 1,
         method="fused",
         note=_note(parts),
     )

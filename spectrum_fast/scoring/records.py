@@ -58,7 +58,7 @@ class ModuleScore:
         noise_sum: sum of those at or below.
         n_signal: how many lie above.
         n_noise: how many lie at or below.
-        error_bound: bound on the relative error of ``snr``.
+        error_bound: bound on the relative error of ``snr``, and where noise-free, of ``signal_sum / s_max``.
         method: how it was computed, e.g. ``band-float32``.
         frobenius_residual: relative difference between the squares' sum implied and the exact ``||W||_F^2``.
         note: why that method, or anything a reader should know.
@@ -115,6 +115,12 @@ class ModuleScore:
     def rank_value(self) -> float:
         """``snr`` for comparisons: ``math.inf`` where the module is noise-free, never NaN."""
         return math.inf if self.snr is None else self.snr
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """Least and largest that the true score may be by ``error_bound``; a bound that is not known counts as 0."""
+        bound = self.error_bound or 0.0
+        return self.rank_value / (1 + bound), self.rank_value / (1 - bound) if bound < 1 else math.inf
 
     @property
     def is_part(self) -> bool:

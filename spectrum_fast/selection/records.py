@@ -61,8 +61,8 @@ class SelectionGroup:
         first_left_out: the module just below, None if all were taken.
         gap: ``(snr above - snr below) / snr above`` at the cut, in [0, 1]; None without a cut, or where the module
             above is noise-free and the one below is not.
-        undecided: the two scores at the cut are nearer than the sum of their error bounds (or both noise-free, or
-            equal), so that which of them is taken is decided by name, not by signal.
+        undecided: by their error bounds, a module left out may score as high as one that is taken (or equal scores, or
+            noise-free modules, lie on both sides), so that which of them is taken is not decided by signal.
     """
 
     name: str

@@ -180,7 +180,7 @@ def _cut(name: str, ranked: list[ModuleScore], taken: int, always: tuple[str, ..
     gap, undecided = None, False
     if above is not None and below is not None:
         gap = _relative_gap(above, below)
-        undecided = gap is not None and _tie(above, below)
+        undecided = _is_undecided(ranked[:taken], ranked[taken:])
     return SelectionGroup(
         name=name,
         taken=taken,
@@ -202,12 +202,14 @@ def _relative_gap(above: ModuleScore, below: ModuleScore) -> float | None:
     return (above.snr - below.snr) / above.snr
 
 
-def _tie(above: ModuleScore, below: ModuleScore) -> bool:
-    """Whether the scores are nearer than the sum of their error bounds, which are relative; unknown bounds count 0."""
-    if above.snr is None or below.snr is None:
-        return True  # both are noise-free: where only one is, there is no gap
-    slack = above.snr * (above.error_bound or 0.0) + below.snr * (below.error_bound or 0.0)
-    return above.snr - below.snr <= slack
+def _is_undecided(taken: list[ModuleScore], left: list[ModuleScore]) -> bool:
+    """Whether the true score of any module left out may reach that of any one taken; noise-free ones are certain."""
+    if left[0].noise_free:
+        return True
+    scored = [module for module in taken if not module.noise_free]
+    if not scored:
+        return False
+    return min(module.score_range[0] for module in scored) <= max(module.score_range[1] for module in left)
 
 
 def _incomplete_message(scan: ScanRecord, failed: tuple[str, ...]) -> str:

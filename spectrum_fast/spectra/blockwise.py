@@ -24,6 +24,8 @@ from spectrum_fast.stream import BlockMatrix
 
 _QR_ROWS = 2
 """Rows of one step of the QR decomposition, in multiples of the short side: 4/3 of the flops of a single step."""
+_LEAST_QR_ROWS = 1024
+"""And no fewer than this, so that a long thin matrix does not take thousands of steps, each with its rounding."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def triangular_factor(matrix: BlockMatrix, dtype: torch.dtype) -> Tensor:
     size = min(matrix.shape)
     factor = torch.zeros(0, size, dtype=dtype, device=matrix.device)
     for block in matrix.blocks():
-        for rows in _along(matrix, block).T.split(_QR_ROWS * size):
+        for rows in _along(matrix, block).T.split(max(_QR_ROWS * size, _LEAST_QR_ROWS)):
             factor = torch.linalg.qr(torch.cat([factor, rows.to(dtype)]), mode="r").R
     return factor
 

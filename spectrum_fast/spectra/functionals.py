@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -40,6 +41,10 @@ class Functionals:
     s_max_error: float
     n_undecided: int
     """Values so near the threshold that their side is not known."""
+    largest_undecided: float
+    """None of those is larger."""
+    threshold_error: float
+    """Relative, to the power that the threshold has in the score; 0 where the score knows only the sums."""
     sum_of_squares: float
     """Sum of squares that the method's own matrix or values imply."""
     histogram: Histogram
@@ -48,21 +53,71 @@ class Functionals:
     """Trace and norm came through the method unchanged; if not, a kernel is at fault and nothing here is trusted."""
 
     def score_error(self) -> float:
-        """Bound on the relative error of ``signal_sum / noise_sum / s_max``; infinite where nothing can be said."""
+        """Bound on the relative error of ``signal_sum / noise_sum / s_max``; infinite where nothing can be said.
+
+        A sum that is for certain empty is left out: of a noise-free matrix, or of one with a score of zero, the bound
+        is that of what remains. With relative errors ``x_i`` of the parts it is ``prod_i 1 / (1 - x_i) - 1``, which
+        covers the computed score against the true one and the true one against the computed.
+        """
         if not self.consistent:
-            return float("inf")
-        if self.n_undecided == 0 and (self.n_noise == 0 or self.n_signal == 0):
-            return 0.0  # for certain noise-free, or a score of exactly zero
-        undecided = self.n_undecided * self.threshold
-        noise = self.noise_error + undecided
-        if noise >= self.noise_sum or self.signal_sum <= 0 or self.statistics.s_max <= self.s_max_error:
-            return float("inf")
-        relative_noise = noise / self.noise_sum
-        return (
-            relative_noise / (1 - relative_noise)
-            + (self.signal_error + undecided) / self.signal_sum
-            + self.s_max_error / self.statistics.s_max
+            return math.inf
+        certain = self.n_undecided == 0
+        undecided = self.n_undecided * self.largest_undecided
+        parts = [(self.s_max_error, self.statistics.s_max), (self.threshold_error, 1.0)]
+        if not (certain and self.noise_sum == 0.0):
+            parts.append((self.noise_error + undecided, self.noise_sum))
+        if not (certain and self.n_signal == 0):
+            parts.append((self.signal_error + undecided, self.signal_sum))
+        if any(error >= value for error, value in parts):
+            return math.inf
+        return math.expm1(-sum(math.log1p(-error / value) for error, value in parts))
+
+
+@dataclass(frozen=True)
+class ThresholdDoubt:
+    """Where the threshold may be, given that the quartiles are not exactly known.
+
+    Attributes:
+        lowest: at least this.
+        highest: at most this.
+        relative: half the width in units of the threshold, or 0 if the score does not depend on it.
+    """
+
+    lowest: float
+    highest: float
+    relative: float
+
+
+def doubt_threshold(
+    criterion: Criterion, statistics: OrderStatistics, errors: tuple[float, float, float], n_min: int, n_max: int
+) -> ThresholdDoubt:
+    """The threshold at all corners of what the quartiles may be.
+
+    Args:
+        criterion: the rule.
+        statistics: as computed.
+        errors: absolute, of q25, q50 and q75.
+        n_min: short side of the matrix.
+        n_max: long side.
+    """
+    corners = [
+        criterion.threshold(
+            OrderStatistics(
+                statistics.s_min,
+                statistics.q25 + signs[0] * errors[0],
+                statistics.q50 + signs[1] * errors[1],
+                statistics.q75 + signs[2] * errors[2],
+                statistics.s_max,
+            ),
+            n_min,
+            n_max,
         )
+        for signs in product((-1, 1), repeat=3)
+    ]
+    lowest, highest = min(corners), max(corners)
+    middle = 0.5 * (lowest + highest)
+    relative = criterion.threshold_power * 0.5 * (highest - lowest) / middle if middle > 0 else 0.0
+    return ThresholdDoubt(lowest, highest, relative)
 
 
 def interpolation_ranks(size: int, fraction: float) -> tuple[int, int, float]:
@@ -112,22 +167,10 @@ def slice_functionals(
         value[0], interpolate(value, 0.25), interpolate(value, 0.5), interpolate(value, 0.75), value[size - 1]
     )
     threshold = criterion.threshold(statistics, size, n_max)
-    corners = [
-        criterion.threshold(
-            OrderStatistics(
-                statistics.s_min,
-                statistics.q25 + signs[0] * interpolate(error, 0.25),
-                statistics.q50 + signs[1] * interpolate(error, 0.5),
-                statistics.q75 + signs[2] * interpolate(error, 0.75),
-                statistics.s_max,
-            ),
-            size,
-            n_max,
-        )
-        for signs in ((s25, s50, s75) for s25 in (-1, 1) for s50 in (-1, 1) for s75 in (-1, 1))
-    ]
-    lowest = max(min(corners) - uncertainty(threshold), 0.0)
-    highest = max(corners) + uncertainty(threshold)
+    errors = (interpolate(error, 0.25), interpolate(error, 0.5), interpolate(error, 0.75))
+    doubt = doubt_threshold(criterion, statistics, errors, size, n_max)
+    lowest = max(doubt.lowest - uncertainty(threshold), 0.0)
+    highest = doubt.highest + uncertainty(threshold)
     bins = empty_histogram(statistics)
     inner = bins.edges[1:-1]
     table.add(np.concatenate([[lowest, threshold, highest], inner]))
@@ -148,6 +191,8 @@ def slice_functionals(
         noise_error=noise_error,
         s_max_error=error[size - 1],
         n_undecided=n_undecided,
+        largest_undecided=highest,
+        threshold_error=doubt.relative,
         sum_of_squares=sum_of_squares,
         histogram=fill_histogram(bins, table.counts[np.searchsorted(table.points, inner)], size),
     )

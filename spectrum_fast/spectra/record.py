@@ -35,6 +35,11 @@ class Criterion(Protocol):
         """The word used for it on the command line and in files."""
         ...
 
+    @property
+    def threshold_power(self) -> int:
+        """With which power the threshold enters the score itself: 0 or 1."""
+        ...
+
     def threshold(self, statistics: OrderStatistics, n_min: int, n_max: int) -> float:
         """The boundary: values above it are signal, values at or below it are noise."""
         ...
@@ -66,7 +71,9 @@ class Spectrum:
         n_noise: how many lie at or below.
         frobenius_residual: relative difference between the sum of squares that the method's spectrum implies and
             ``||W||_F^2`` summed independently in float64; a check, near rounding when all is well.
-        error_bound: bound on the relative error of ``snr`` against exact arithmetic on the same weights.
+        error_bound: bound on the relative error of ``snr`` against exact arithmetic on the same weights; where nothing
+            is divided (``noise_free``, or a score of zero), of the quotient of those of ``signal_sum``, ``noise_sum``
+            and ``s_max`` that are not zero.
         method: how it was computed, e.g. ``band-float32``, ``band-float32-rotated``, ``band-float64``,
             ``svd-float64``.
         reason: why that method was used, in a few words.

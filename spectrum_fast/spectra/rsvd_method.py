@@ -75,6 +75,8 @@ def rsvd_functionals(weight: Tensor, criterion: Criterion) -> tuple[Functionals,
         noise_error=error * noise,
         s_max_error=error * statistics.s_max,
         n_undecided=0 if noise > 0 else 1,  # an estimate never says noise-free
+        largest_undecided=threshold,
+        threshold_error=0.0,
         sum_of_squares=float(np.square(values).sum()),
         histogram=fill_histogram(bins, np.searchsorted(values, bins.edges[1:-1]), n_min),
     )

@@ -83,6 +83,8 @@ def slice_batch(
     corners = torch.stack(
         [threshold_of(statistics((s25, s50, s75))) for s25 in (-1, 1) for s50 in (-1, 1) for s75 in (-1, 1)]
     )
+    width = 0.5 * (corners.amax(0) - corners.amin(0))
+    threshold_error = torch.where(t > 0, criterion.threshold_power * width / t, 0.0)
     doubt = rounding.uncertainty(t[:, None])[:, 0]
     lowest, highest = (corners.amin(0) - doubt).clamp(min=0), corners.amax(0) + doubt
     noise_start, top = torch.maximum(4 * floor, lo[:, 0]), hi[:, -1]
@@ -103,7 +105,7 @@ def slice_batch(
     noise_sum, noise_error = _sum_below(table, t, intervals[0], integrals[0], rounding)
     signal_sum, signal_error = _sum_above(table, t, top, intervals[1:], integrals[1:], rounding)
     numbers: list[Any] = [value[:, 0], middle.q25, middle.q50, middle.q75, value[:, -1], t, n_noise, noise_sum]
-    numbers += [noise_error, signal_sum, signal_error, error[:, -1], n_undecided]
+    numbers += [noise_error, signal_sum, signal_error, error[:, -1], n_undecided, highest, threshold_error]
     numbers += [bins.start, bins.knee, bins.end, bins.linear_bins]
     return [torch.stack(numbers, dim=1), _bin_counts(table, bins, size)]
 
@@ -112,7 +114,7 @@ def read_records(columns: Tensor, size: int, sums_of_squares: Tensor, consistent
     """Functionals of each matrix from what :func:`slice_batch` returned, side by side, on the host.
 
     Args:
-        columns: (m, 17 + bins) float64.
+        columns: (m, 19 + bins) float64.
         size: number of singular values.
         sums_of_squares: (m,) trace of each band.
         consistent: (m,) bool, whether trace and norm came through.
@@ -122,8 +124,9 @@ def read_records(columns: Tensor, size: int, sums_of_squares: Tensor, consistent
         finite = all(math.isfinite(number) for number in row)  # NaN is never a score
         numbers = row if finite else [number if math.isfinite(number) else 0.0 for number in row]
         s_min, q25, q50, q75, s_max, t, n_noise, noise_sum, noise_error = numbers[:9]
-        signal_sum, signal_error, s_max_error, n_undecided, start, knee, end, linear_bins = numbers[9:17]
-        histogram = _histogram(start, knee, end, int(linear_bins), numbers[17:], size)
+        signal_sum, signal_error, s_max_error, n_undecided, largest_undecided, threshold_error = numbers[9:15]
+        start, knee, end, linear_bins = numbers[15:19]
+        histogram = _histogram(start, knee, end, int(linear_bins), numbers[19:], size)
         records.append(
             Functionals(
                 statistics=OrderStatistics(s_min, q25, q50, q75, s_max),
@@ -136,6 +139,8 @@ def read_records(columns: Tensor, size: int, sums_of_squares: Tensor, consistent
                 noise_error=noise_error,
                 s_max_error=s_max_error,
                 n_undecided=int(n_undecided),
+                largest_undecided=largest_undecided,
+                threshold_error=threshold_error,
                 sum_of_squares=total,
                 histogram=histogram,
                 consistent=bool(sound) and finite,

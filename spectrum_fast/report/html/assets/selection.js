@@ -62,9 +62,27 @@ function cutOf(scan, group, taken) {
     return cut;
   }
   cut.gap = low === null || high === 0 ? 0 : (high - low) / high;
-  const slack = high * (scan.error_bound[above] ?? 0) + (low ?? 0) * (scan.error_bound[below] ?? 0);
-  cut.undecided = low !== null && high - low <= slack;
+  cut.undecided = low !== null && leastOf(scan, members.slice(0, taken)) <= mostOf(scan, members.slice(taken));
   return cut;
+}
+
+/** The least that the true score of any of these modules may be; noise-free ones are above all. */
+function leastOf(scan, members) {
+  let least = Infinity;
+  for (const index of members) {
+    if (scan.snr[index] !== null) least = Math.min(least, scan.snr[index] / (1 + (scan.error_bound[index] ?? 0)));
+  }
+  return least;
+}
+
+/** The most that it may be. */
+function mostOf(scan, members) {
+  let most = -Infinity;
+  for (const index of members) {
+    const bound = scan.error_bound[index] ?? 0;
+    most = Math.max(most, bound < 1 ? scan.snr[index] / (1 - bound) : Infinity);
+  }
+  return most;
 }
 
 /** Names in the order of Selection.names: always (ties last), then by group and rank. */
