@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.scoring.criteria import find_criterion
+from spectrum_fast.scoring.fused import merge_parts
+from spectrum_fast.scoring.records import ModuleScore
 from spectrum_fast.spectra.batched import compute_spectra
 from spectrum_fast.spectra.engine import SMALL_SIDE, compute_spectrum
 from spectrum_fast.spectra.record import Criterion, OrderStatistics, Spectrum
@@ -156,12 +158,61 @@ ENGINES: dict[str, Callable[[Tensor, Criterion], Spectrum]] = {
 """Every way to a score that states a bound which is proved, not measured."""
 
 
+POOLED = "pooled"
+"""The score of a fused parameter whose parts are the upper, middle and lower third of the matrix."""
+
+EVERY_ENGINE = (*ENGINES, POOLED)
+
+
 def serves(engine: str, weight: Tensor) -> bool:
     """Whether this engine does anything that another one does not: batches leave small sides and float64 alone."""
+    if engine == POOLED:
+        return weight.shape[0] >= _PARTS
     return not engine.startswith("batched") or (min(weight.shape) > SMALL_SIDE and weight.dtype != torch.float64)
 
 
 def verdict(engine: str, criterion: str, weight: Tensor, truth: Truth) -> Verdict:
     """Score a matrix by one engine and hold the answer to the truth."""
     rule = find_criterion(criterion)
-    return judge(truth, rule, ENGINES[engine](weight, rule))
+    return _pooled(weight, rule) if engine == POOLED else judge(truth, rule, ENGINES[engine](weight, rule))
+
+
+_PARTS = 3
+
+
+def _pooled(weight: Tensor, rule: Criterion) -> Verdict:
+    """Three parts of a parameter, scored by ``auto`` and merged; the truth is pooled by the same definition."""
+    parts, signal_sum, noise_sum, floor, factors = [], 0.0, 0.0, 0.0, []
+    for number, part in enumerate(weight.tensor_split(_PARTS)):
+        truth, found = Truth.of(part), compute_spectrum(part, rule)
+        if math.isinf(found.error_bound):
+            return Verdict("pooled", 0.0, math.inf)
+        parts.append(as_part(number, found))
+        expected = truth.expected(rule)
+        signal_sum, noise_sum = signal_sum + expected.signal_sum, noise_sum + expected.noise_sum
+        floor += truth.floor * len(truth.values)
+        if expected.s_max > 0 and (expected.threshold > 0 or not rule.threshold_power):
+            factors.append(expected.threshold**rule.threshold_power / expected.s_max)
+    merged = merge_parts(parts, rule.name)
+    if merged.snr is None:
+        return Verdict("pooled", 0.0 if noise_sum <= floor else math.inf, 0.0)
+    if noise_sum == 0.0 or signal_sum == 0.0 or not factors:
+        return Verdict("pooled", 0.0 if merged.snr == 0.0 else math.inf, merged.error_bound or 0.0)
+    expected_snr = signal_sum / noise_sum * min(factors)
+    return Verdict("pooled", abs(merged.snr / expected_snr - 1), merged.error_bound or 0.0)
+
+
+def as_part(number: int, found: Spectrum) -> ModuleScore:
+    """A spectrum as the record of one part of a fused parameter."""
+    keys = ("snr", "noise_free", "s_max", "s_min", "threshold", "signal_sum", "noise_sum", "n_signal", "n_noise")
+    return ModuleScore(
+        name=f"layers.0.experts.{number}.up_proj",
+        type=f"experts.{number}.up_proj",
+        parameter="layers.0.experts.up_proj",
+        shape=found.shape,
+        dtype="F64",
+        error_bound=found.error_bound,
+        parts=_PARTS,
+        parameter_shape=(_PARTS, *found.shape),
+        **{key: getattr(found, key) for key in keys},
+    )

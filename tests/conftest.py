@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -11,3 +12,16 @@ pytest.register_assert_rewrite("bands", "instruction_sets", "interpreter", "trut
 # Every test, and every process that a test starts, runs with released buffers overwritten: a use after release is a
 # NaN, never a plausible number.
 os.environ["SPECTRUM_FAST_POISON"] = "1"
+
+# numpy's library decomposes the small matrices of these tests a hundred times slower with threads that fight for cores
+# with torch's. It reads this when it is loaded, which is not before now.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How near errors came to their stated bounds, if any test of this run held them to it."""
+    cases = sys.modules.get("bound_cases")
+    if cases is not None and (lines := cases.TALLY.lines()):
+        terminalreporter.section("stated error bounds")
+        for line in lines:
+            terminalreporter.line(line)

@@ -148,6 +148,11 @@ _LARGEST = 1e30
 """Of an entry, before rounding: matrices of entries from 1e-30 to this are drawn wherever the dtype allows."""
 
 
+def draw_sides(rng: np.random.Generator, smallest: int, largest: int, count: int = 1) -> np.ndarray:
+    """Rows and columns (2, count), each log-uniform over the whole numbers from ``smallest`` to ``largest``."""
+    return np.exp(rng.uniform(np.log(smallest), np.log(largest + 1), (2, count))).astype(int).clip(smallest, largest)
+
+
 def draw(name: str, seed: int, smallest: int, largest: int) -> Tensor:
     """One matrix of a family: sides log-uniform in [smallest, largest], of random scale and rounded to a random dtype.
 
@@ -155,8 +160,8 @@ def draw(name: str, seed: int, smallest: int, largest: int) -> Tensor:
     block of 32 x 32, which comes decoded to float32. All but float16 and FP8 are multiplied by 1e-30 to 1e30.
     """
     rng = np.random.default_rng([seed, *name.encode()])
-    rows, columns = (int(side) for side in np.exp(rng.uniform(np.log(smallest), np.log(largest + 1), 2)))
-    matrix = FAMILIES[name](rng, max(rows, 1), max(columns, 1))
+    rows, columns = (int(side) for side in draw_sides(rng, smallest, largest)[:, 0])
+    matrix = FAMILIES[name](rng, rows, columns)
     choice = int(rng.integers(len(_PLAIN) + 1))
     peak = max(float(np.abs(matrix).max()), 1e-300)
     if choice == len(_PLAIN):
@@ -167,29 +172,30 @@ def draw(name: str, seed: int, smallest: int, largest: int) -> Tensor:
 
 
 def _rounded_to_codes(matrix: np.ndarray, dtype: torch.dtype, granularity: int) -> Tensor:
-    """Codes times scales in float32: what a scan of an FP8 checkpoint scores."""
-    codes, scales, (height, width) = to_codes(torch.from_numpy(np.ascontiguousarray(matrix)), dtype, granularity)
-    rows, columns = codes.shape
-    wide = scales.repeat_interleave(height, 0)[:rows].repeat_interleave(width, 1)[:, :columns]
-    return codes.to(torch.float32) * wide
-
-
-def to_codes(matrix: Tensor, dtype: torch.dtype, granularity: int) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """FP8 codes, their float32 scales and the block that a scale serves, of a float64 matrix.
-
-    Args:
-        matrix: m x n.
-        dtype: of the codes.
-        granularity: one scale for the whole (0), a row (1), or a block of 32 x 32 (2).
-    """
+    """Codes times scales in float32, with one scale for the whole (0), a row (1), or a block of 32 x 32 (2)."""
     rows, columns = matrix.shape
-    height, width = ((rows, columns), (1, columns), (32, 32))[granularity]
+    block = ((rows, columns), (1, columns), (32, 32))[granularity]
+    codes, scales = to_codes(torch.from_numpy(np.ascontiguousarray(matrix)), dtype, block)
+    return from_codes(codes, scales, block)
+
+
+def to_codes(matrix: Tensor, dtype: torch.dtype, block: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """FP8 codes of a float64 matrix, and their float32 scales, one a block; the largest code is used in each."""
+    (rows, columns), (height, width) = matrix.shape, block
     tall, wide = math.ceil(rows / height), math.ceil(columns / width)
     padded = torch.zeros(tall * height, wide * width, dtype=torch.float64)
     padded[:rows, :columns] = matrix
-    peaks = padded.view(tall, height, wide, width).abs().amax((1, 3))
-    scales = torch.where(peaks > 0, peaks / torch.finfo(dtype).max, 1.0).to(torch.float32).clamp(min=1e-30)
-    each = scales.to(torch.float64).repeat_interleave(height, 0).repeat_interleave(width, 1)
     limit = torch.finfo(dtype).max
-    codes = (padded / each).clamp(-limit, limit)[:rows, :columns].to(dtype)
-    return codes, scales, (height, width)
+    peaks = padded.view(tall, height, wide, width).abs().amax((1, 3))
+    scales = torch.where(peaks > 0, peaks / limit, 1.0).clamp(min=1e-30).to(torch.float32)
+    codes = padded[:rows, :columns] / _spread(scales, block, matrix.shape).to(torch.float64)
+    return codes.clamp(-limit, limit).to(dtype), scales
+
+
+def from_codes(codes: Tensor, scales: Tensor, block: tuple[int, int]) -> Tensor:
+    """What the codes stand for, in float32: what a scan of an FP8 checkpoint scores."""
+    return codes.to(torch.float32) * _spread(scales, block, codes.shape)
+
+
+def _spread(scales: Tensor, block: tuple[int, int], shape: torch.Size) -> Tensor:
+    return scales.repeat_interleave(block[0], 0)[: shape[0]].repeat_interleave(block[1], 1)[:, : shape[1]]

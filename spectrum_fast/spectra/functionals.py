@@ -175,7 +175,8 @@ def slice_functionals(
     inner = bins.edges[1:-1]
     table.add(np.concatenate([[lowest, threshold, highest], inner]))
     n_noise = table.below(threshold)
-    n_undecided = table.below(highest) - table.below(lowest)
+    # No true value lies below zero, though rounding makes negative ones: those of size zero are undecided too.
+    n_undecided = table.below(highest) - (table.below(lowest) if lowest > 0 else 0)
 
     top = brackets[size - 1][1]
     noise_sum, noise_error = _sum_below(table, log_det, brackets[0][0], threshold, rounding, tolerance)

@@ -92,7 +92,7 @@ def slice_batch(
     bins = bins_of(middle)
     points = torch.cat([torch.stack([lowest, t, highest, noise_start, signal_start, top], 1), bins.inner], 1)
     table = table.with_counts(points, slices.below(points))
-    n_noise, n_undecided = table.at(t), table.at(highest) - table.at(lowest)
+    n_noise, n_undecided = table.at(t), table.at(highest) - torch.where(lowest > 0, table.at(lowest), 0)
 
     split = table.outlier_split(signal_start, top)
     noise_end, signal_end = torch.maximum(t, noise_start), torch.maximum(top, signal_start)
