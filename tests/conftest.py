@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+import numpy  # noqa: F401 - its library must be there to be limited
 import pytest
+import threadpoolctl
 
 pytest.register_assert_rewrite("bands", "instruction_sets", "interpreter", "truth")
 
@@ -13,8 +15,8 @@ pytest.register_assert_rewrite("bands", "instruction_sets", "interpreter", "trut
 # NaN, never a plausible number.
 os.environ["SPECTRUM_FAST_POISON"] = "1"
 
-# numpy's library decomposes the small matrices of these tests a hundred times slower with threads that fight for cores
-# with torch's. It reads this when it is loaded, which is not before now.
+# Threads of numpy's own library fight with torch's for the cores: a small matrix takes a hundred times longer.
+threadpoolctl.threadpool_limits(limits=1, user_api="blas")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 

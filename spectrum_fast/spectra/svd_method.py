@@ -45,11 +45,13 @@ def svd_functionals(weight: Tensor | BlockMatrix, criterion: Criterion, dtype: t
         return _SPLITTING * eps * value + reduction
 
     at_floor, at_floor_limit = 0, 0.0
+    is_zero = np.zeros(n_min, dtype=bool)
     if dtype == torch.float64:
         floor = eps * n_max * s_max
         reach = min(reduction, 0.5 * floor)
         at_floor, at_floor_limit = int(np.count_nonzero(np.abs(values - floor) <= reach)), floor + reach
-        values[values <= floor] = 0.0
+        is_zero = values <= floor
+        values[is_zero] = 0.0
     q25, q50, q75 = (float(q) for q in np.quantile(values, [0.25, 0.5, 0.75]))
     if q75 - q25 <= doubt(q25) + doubt(q75):  # equal to rounding: an inter-quartile range of a few ulp is none
         q25 = q75 = q50
@@ -59,11 +61,10 @@ def svd_functionals(weight: Tensor | BlockMatrix, criterion: Criterion, dtype: t
     noise_sum, signal_sum = float(values[is_noise].sum()), float(values[~is_noise].sum())
     where = doubt_threshold(criterion, statistics, (doubt(q25), doubt(q50), doubt(q75)), n_min, n_max)
     lowest, highest = where.lowest - doubt(where.lowest), where.highest + doubt(where.highest)
-    undecided = int(np.count_nonzero((values >= lowest) & (values <= highest) & (values > 0)))
-    if noise_sum == 0.0:  # whether what lies at the floor is zero decides whether there is any noise
-        undecided, highest = max(undecided, at_floor), max(highest, at_floor_limit)
-    n_noise = int(is_noise.sum())
-    nonzero_noise = int(np.count_nonzero(is_noise & (values > 0)))
+    undecided = int(np.count_nonzero((values >= lowest) & (values <= highest) & ~is_zero))
+    n_noise, nonzero_noise = int(is_noise.sum()), int(np.count_nonzero(is_noise & ~is_zero))
+    if noise_sum == 0.0:  # then what may not be zero decides whether there is any noise
+        undecided, highest = max(undecided, at_floor, nonzero_noise), max(highest, at_floor_limit, reduction)
     bins = empty_histogram(statistics)
     return Functionals(
         statistics=statistics,

@@ -61,7 +61,7 @@ def test_float64_and_svd_fall_back(shape):
     whole = compute_spectrum(hard, RULE)
     assert found.method == whole.method == "svd-float64"
     assert found.snr == pytest.approx(whole.snr, rel=1e-9)
-    forced = compute_spectrum(in_blocks(trained_like(*shape).float()), RULE, precision="float64")
+    forced = compute_spectrum(in_blocks(trained_like(*shape).float(), 7), RULE, precision="float64")
     assert forced.method == "band-float64"
     assert_matches(trained_like(*shape).float(), forced)
 
