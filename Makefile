@@ -8,13 +8,14 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(wildcard kernels/*)
 
-.PHONY: help setup scan test test-slow fuzz sanitize audit licences bench check format clean docs wheel
+.PHONY: help setup scan test test-slow fuzz soak sanitize audit licences bench check format clean docs wheel
 
 help:
 	@echo "make scan [MODEL=dir|file.safetensors|org/name]  set up, then scan (default: an embedded trained MiniLM)"
 	@echo "make test     set up, then the test suite (no network, no GPU needed)"
 	@echo "make test-slow  the long property tests (five thousand matrices, every kernel variant)"
 	@echo "make fuzz, make sanitize  a million hostile inputs; the kernels under sanitizers"
+	@echo "make soak     scans disturbed, killed and resumed for half an hour: same results, memory flat"
 	@echo "make audit, make licences  known vulnerabilities and licences of what is installed"
 	@echo "make check    ruff, pyright, import contracts, clang-format"
 	@echo "make docs     the documentation site, in build/site (make check builds it too)"
@@ -57,6 +58,10 @@ test-slow: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	@$(PIP) atheris
 	@$(BIN)/python tests/fuzz/campaign.py --inputs 1200000 --out bench/results/fuzzing.json
+
+# Half an hour of disturbed, killed and resumed scans in one process.
+soak: $(VENV)/.dev
+	@$(BIN)/python tests/trust/soak.py --minutes 30 --out bench/results/soak.json
 
 # The kernels under AddressSanitizer, UBSan and ThreadSanitizer (needs clang, libomp and its Archer for the last).
 sanitize:

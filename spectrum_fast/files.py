@@ -1,18 +1,19 @@
 """Files written whole or not at all.
 
 A result is written to a temporary file in the folder of its target, flushed to the disk and renamed over the target in
-one step. Whatever goes wrong on the way (no space, no right, a kill), the file that stood there before is untouched.
+one step. Whatever goes wrong on the way (no space, no right, a kill), the file that stood there before is untouched;
+what a kill leaves of a temporary file is removed by the next one who writes there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from pathlib import Path
 
 from spectrum_fast.errors import SpectrumFastError
+from spectrum_fast.temporary import temporary_beside
 
 
 def write_text_atomic(path: str | Path, text: str, *, error: type[SpectrumFastError] = SpectrumFastError) -> None:
@@ -73,20 +74,13 @@ def _existing_mode(target: Path) -> int | None:
 
 def _replace(target: Path, data: bytes, mode: int | None) -> None:
     """Write beside ``target``, flush to the disk, rename over it."""
-    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+    with temporary_beside(target) as made:
+        with os.fdopen(made.descriptor, "wb", closefd=False) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            if mode is not None:
-                os.fchmod(file.fileno(), stat.S_IMODE(mode))
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+        os.fsync(made.descriptor)
+        if mode is not None:
+            os.fchmod(made.descriptor, stat.S_IMODE(mode))
+        os.replace(made.path, target)
     with contextlib.suppress(OSError):  # the data is safe; not every file system can flush a folder
         folder = os.open(target.parent, os.O_RDONLY)
         try:

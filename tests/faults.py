@@ -22,8 +22,12 @@ def build_injector(folder: Path) -> Path:
     return library
 
 
+TORN = -1000
+"""``TORN - number`` instead of an error: signal ``number`` when half of a write is written."""
+
+
 def rule(call: str, path: str, error: int, *, skip: int = 0, times: int = -1) -> str:
-    """One rule: ``call`` on files whose path contains ``path`` fails with ``error`` (0: it is short)."""
+    """One rule: ``call`` on files whose path contains ``path`` fails with ``error`` (0: it is short; -N: signal N)."""
     return f"{call}:{path}:{skip}:{times}:{error}"
 
 

@@ -33,6 +33,7 @@ def laser(
     """Choose, factor, write."""
     from spectrum_fast.checkpoint import open_checkpoint
     from spectrum_fast.checkpoint.naming import role
+    from spectrum_fast.cli.interrupts import terminable
     from spectrum_fast.laser import LaserRecord, choose_targets, write_laser
     from spectrum_fast.selection.formats import load_selection
     from spectrum_fast.selection.scan_result import load_scan
@@ -58,7 +59,8 @@ def laser(
         say(f"{record.module}: rank {record.rank} of {record.full_rank}, relative error {record.relative_error:.3g}")
 
     facts = {"criterion": scores.criterion, "top_percent": chosen.top_percent, "order": order}
-    records = write_laser(checkpoint, targets, out, facts=facts, progress=report)
+    with terminable():
+        records = write_laser(checkpoint, targets, out, facts=facts, progress=report)
     if whole:
         say(f"{len(whole)} chosen modules keep all singular values and stay as they are")
     saved = 1 - sum(record.numbers for record in records) / sum(record.whole for record in records)

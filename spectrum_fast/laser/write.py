@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from spectrum_fast.errors import CheckpointError, TensorError, UsageError
 from spectrum_fast.laser.targets import LaserTarget
 from spectrum_fast.spectra.lowrank import LowRankSvd, svd_lowrank
 from spectrum_fast.stream import load_tensor
+from spectrum_fast.temporary import temporary_beside
 from spectrum_fast.version import __version__
 
 REPORT_NAME = "laser.json"
@@ -103,32 +103,30 @@ def write_laser(
         raise UsageError("there is no matrix to replace: every chosen one would keep all of its singular values")
     files = [_local(path) for path in checkpoint.files]
     wanted = _by_parameter(targets)
-    part = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
+    records: list[LaserRecord] = []
     try:
-        part.mkdir()
-        records: list[LaserRecord] = []
-        for file in files:
-            refs = [ref for ref in checkpoint.tensors if ref.file == file]
-            records += _write_shard(file, refs, part / file.name, wanted, n_iter, progress)
-        _copy_rest(checkpoint, files, part)
-        document = {
-            "schema": 1,
-            "kind": "laser",
-            "spectrum_fast": __version__,
-            "model": checkpoint.name,
-            "fingerprint": checkpoint.fingerprint,
-            **(facts or {}),
-            "modules": [asdict(record) for record in records],
-        }
-        (part / REPORT_NAME).write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.rename(part, target)
+        with temporary_beside(target, folder=True) as made:
+            for file in files:
+                refs = [ref for ref in checkpoint.tensors if ref.file == file]
+                records += _write_shard(file, refs, made.path / file.name, wanted, n_iter, progress)
+            _copy_rest(checkpoint, files, made.path)
+            document = {
+                "schema": 1,
+                "kind": "laser",
+                "spectrum_fast": __version__,
+                "model": checkpoint.name,
+                "fingerprint": checkpoint.fingerprint,
+                **(facts or {}),
+                "modules": [asdict(record) for record in records],
+            }
+            text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+            (made.path / REPORT_NAME).write_text(text, encoding="utf-8")
+            os.rename(made.path, target)
     except OSError as error:
         raise CheckpointError(
             f"{target}: cannot be written: {error.strerror or error}; nothing was left there; make room or choose "
             "another place"
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return tuple(records)
 
 

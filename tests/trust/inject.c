@@ -1,21 +1,29 @@
 // A library for LD_PRELOAD that makes chosen system calls on chosen files fail, for the fault tests.
 //   INJECT = "call:path:skip:times:errno;..."  Fail `times` calls (-1: all) of `call` on files whose path contains
-//            `path`, after letting `skip` of them through. errno 0 makes reads and writes short (one byte) instead.
+//            `path`, after letting `skip` of them through. errno 0 makes reads and writes short (one byte) instead;
+//            -N sends signal N to the process just before the call, -1000 - N after half of what it would write.
 //   INJECT_CLOCK = seconds  CLOCK_REALTIME jumps back and forth by so much on every call.
-// Calls: read (pread, preadv), write (write, pwrite), fsync, rename, open, ftruncate.
+// Calls: read (pread, preadv), open, and those that change something: write, fsync, rename, truncate, unlink (of files
+// and folders), create (open with O_CREAT), mkdir; `change` stands for all of these.
+// A program that has loaded it may change the rules as it runs: inject(text), inject_left(rule) calls still let
+// through.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { TORN = 1000 };
 
 struct rule {
     char call[16], path[256];
@@ -27,9 +35,8 @@ static struct rule rules[8];
 static int rule_count = -1;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void read_rules(void) {
+static void read_rules(const char* text) {
     rule_count = 0;
-    const char* text = getenv("INJECT");
     if (text == NULL) return;
     char copy[2048];
     snprintf(copy, sizeof copy, "%s", text);
@@ -41,14 +48,34 @@ static void read_rules(void) {
     }
 }
 
-// The rule that strikes now, or NULL.
+// Take these rules instead of those before.
+void inject(const char* text) {
+    pthread_mutex_lock(&lock);
+    read_rules(text);
+    pthread_mutex_unlock(&lock);
+}
+
+// How many calls a rule would still let through.
+long inject_left(int index) {
+    pthread_mutex_lock(&lock);
+    const long left = index < rule_count ? rules[index].skip : -1;
+    pthread_mutex_unlock(&lock);
+    return left;
+}
+
+static int names(const struct rule* r, const char* call) {
+    if (strcmp(r->call, call) == 0) return 1;
+    return strcmp(r->call, "change") == 0 && strcmp(call, "read") != 0 && strcmp(call, "open") != 0;
+}
+
+// The rule that strikes now, or NULL. A signal is sent here, and the call then goes on if there is still a process.
 static const struct rule* strike(const char* call, const char* path) {
     const struct rule* found = NULL;
     pthread_mutex_lock(&lock);
-    if (rule_count < 0) read_rules();
+    if (rule_count < 0) read_rules(getenv("INJECT"));
     for (int i = 0; i < rule_count && found == NULL; ++i) {
         struct rule* r = &rules[i];
-        if (strcmp(r->call, call) != 0 || strstr(path, r->path) == NULL) continue;
+        if (!names(r, call) || strstr(path, r->path) == NULL) continue;
         if (r->skip > 0) {
             --r->skip;
         } else if (r->times != 0) {
@@ -57,6 +84,10 @@ static const struct rule* strike(const char* call, const char* path) {
         }
     }
     pthread_mutex_unlock(&lock);
+    if (found != NULL && found->error < 0 && (found->error > -TORN || strcmp(call, "write") != 0)) {
+        kill(getpid(), found->error > -TORN ? -found->error : -TORN - found->error);
+        return NULL;
+    }
     return found;
 }
 
@@ -111,8 +142,11 @@ DEFINE_PREAD(pread64)
 ssize_t write(int descriptor, const void* buffer, size_t count) {
     const struct rule* r = strike_descriptor("write", descriptor);
     if (r == NULL) return REAL(write)(descriptor, buffer, count);
-    if (r->error != 0) FAIL(r);
-    return REAL(write)(descriptor, buffer, count < 1 ? 0 : 1);
+    if (r->error > 0) FAIL(r);
+    if (r->error == 0) return REAL(write)(descriptor, buffer, count < 1 ? 0 : 1);
+    const ssize_t written = REAL(write)(descriptor, buffer, count / 2);
+    kill(getpid(), -TORN - r->error);
+    return written;
 }
 
 int fsync(int descriptor) {
@@ -133,15 +167,46 @@ int rename(const char* from, const char* to) {
     return REAL(rename)(from, to);
 }
 
-#define DEFINE_OPEN(name)                              \
-    int name(const char* path, int flags, ...) {       \
-        va_list rest;                                  \
-        va_start(rest, flags);                         \
-        const mode_t mode = (mode_t)va_arg(rest, int); \
-        va_end(rest);                                  \
-        const struct rule* r = strike("open", path);   \
+#define DEFINE_TRUNCATE(name)                                             \
+    int name(int descriptor, off_t length) {                              \
+        const struct rule* r = strike_descriptor("truncate", descriptor); \
+        if (r != NULL) FAIL(r);                                           \
+        return REAL(name)(descriptor, length);                            \
+    }
+DEFINE_TRUNCATE(ftruncate)
+DEFINE_TRUNCATE(ftruncate64)
+
+#define DEFINE_REMOVE(name)                            \
+    int name(const char* path) {                       \
+        const struct rule* r = strike("unlink", path); \
         if (r != NULL) FAIL(r);                        \
-        return REAL(name)(path, flags, mode);          \
+        return REAL(name)(path);                       \
+    }
+DEFINE_REMOVE(unlink)
+DEFINE_REMOVE(rmdir)
+
+int unlinkat(int folder, const char* path, int flags) {
+    const struct rule* r = path[0] == '/' ? strike("unlink", path) : strike_descriptor("unlink", folder);
+    if (r != NULL) FAIL(r);
+    return REAL(unlinkat)(folder, path, flags);
+}
+
+int mkdir(const char* path, mode_t mode) {
+    const struct rule* r = strike("mkdir", path);
+    if (r != NULL) FAIL(r);
+    return REAL(mkdir)(path, mode);
+}
+
+#define DEFINE_OPEN(name)                                                    \
+    int name(const char* path, int flags, ...) {                             \
+        va_list rest;                                                        \
+        va_start(rest, flags);                                               \
+        const mode_t mode = (mode_t)va_arg(rest, int);                       \
+        va_end(rest);                                                        \
+        const struct rule* r = strike("open", path);                         \
+        if (r == NULL && (flags & O_CREAT) != 0) r = strike("create", path); \
+        if (r != NULL) FAIL(r);                                              \
+        return REAL(name)(path, flags, mode);                                \
     }
 DEFINE_OPEN(open)
 DEFINE_OPEN(open64)

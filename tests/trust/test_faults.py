@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 import torch
-from faults import build_injector, rule, variables
 from safetensors.torch import save_file
+
+from faults import build_injector, rule, variables
 
 NO_CLUE = "Traceback"
 
