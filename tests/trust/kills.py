@@ -1,8 +1,8 @@
 """Commands that write, killed everywhere: at every system call that changes a file, and at random times.
 
 Each command runs over an older output. It is struck by SIGINT, SIGTERM or SIGKILL, at an exact system call, in the
-middle of a write, or after a time drawn by chance. Then no file may be anything but the older one or the new one, whole;
-and the same command, run again, must end with the files of an undisturbed run and leave nothing else behind.
+middle of a write, or after a time drawn by chance. Then no file may be anything but the older one or the new one,
+whole; and the same command, run again, must end with the files of an undisturbed run and leave nothing else behind.
 """
 
 from __future__ import annotations

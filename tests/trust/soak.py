@@ -1,7 +1,7 @@
 """Scans disturbed and resumed for half an hour in one process: ``python tests/trust/soak.py --minutes 30``.
 
-Every cycle disturbs scans of several checkpoints in every way of :mod:`trust.disturbances`, and kills commands beside it
-(:mod:`trust.kills`). After each disturbance the same scan is run again and must end in the bytes of an undisturbed one.
+Every cycle disturbs scans of several checkpoints in every way of :mod:`trust.disturbances`, and kills commands beside
+it (:mod:`trust.kills`). After each the same scan is run again and must end in the bytes of an undisturbed one.
 At the end of each cycle memory, descriptors, threads, children and files are counted. Exit code 0 if every result was
 identical and everything stayed flat; with ``--out`` the figures are written there.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ def soak(options: argparse.Namespace) -> int:
     from forked import Forked
     from trust.soaking import Soak, judge, measure_settled
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
     injector = Path(os.environ["LD_PRELOAD"])
     folder = injector.parent
     (folder / "words").mkdir()
