@@ -16,6 +16,8 @@ from spectrum_fast.errors import UsageError
 from spectrum_fast.training.choosing import choose_modules, selection_digest
 from spectrum_fast.training.config import TrainConfig
 from spectrum_fast.training.console import ConsoleCallback, say_on_stderr
+from spectrum_fast.training.resuming import checkpoint_to_resume, lost_processes_explained, same_everywhere
+from spectrum_fast.training.saving import tidy
 from spectrum_fast.training.sharding import (
     frozen_checkpointing_explained,
     prepare_process_group,
@@ -64,16 +66,22 @@ def train(config: TrainConfig, *, overwrite: bool = False, say: Callable[[str], 
 
     is_first = os.environ.get("RANK", "0") == "0"
     tell = say if is_first else _silent
-    resume = _checkpoint_to_resume(config)
-    _require_free(config, resume, overwrite)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        for checkpoint in tidy(config.output_folder):
+            tell(f"{checkpoint} was complete when the run before was stopped, and is kept")
+    resume = checkpoint_to_resume(config, tell) if is_first else None
+    _require_free(config, overwrite)
     trainer, callback, selection = build_trainer(config, tell)
+    resume = same_everywhere(resume)
     if selection is not None:
         _keep_selection(config, selection, resume, is_first=is_first)
     tell(_opening_line(config, trainer, selection))
-    with frozen_checkpointing_explained():
+    with frozen_checkpointing_explained(), lost_processes_explained(config.output_folder):
         trainer.train(resume_from_checkpoint=resume)
-    trainer.save_model()
-    target = config.output_folder / RUN_NAME
+        target = config.output_folder / RUN_NAME
+        if trainer.is_world_process_zero():
+            target.unlink(missing_ok=True)  # of a run before: it would vouch for what is being replaced
+        trainer.save_whole()
     if trainer.is_world_process_zero():
         trainer.save_state()
         write_run(callback.record or {}, target)
@@ -182,30 +190,11 @@ def _adapters(config: TrainConfig, model: PreTrainedModel, selection: Selection 
     return get_peft_config(chosen)
 
 
-def _checkpoint_to_resume(config: TrainConfig) -> str | None:
-    """The checkpoint folder to go on from; ``true`` means the last one in the output folder."""
-    wanted = config.trainer.get("resume_from_checkpoint")
-    if not wanted:
-        return None
-    if wanted is True or wanted == "true":
-        from transformers.trainer_utils import get_last_checkpoint
-
-        found = get_last_checkpoint(str(config.output_folder)) if config.output_folder.is_dir() else None
-        if found is None:
-            raise UsageError(
-                f"{config.source}: resume_from_checkpoint: expected a checkpoint-* folder in {config.output_folder}, "
-                "found none; set save_steps in the run that writes them, or drop the key"
-            )
-        return found
-    if not Path(wanted).is_dir():
-        raise UsageError(f"{config.source}: resume_from_checkpoint: there is no folder {wanted}")
-    return str(wanted)
-
-
-def _require_free(config: TrainConfig, resume: str | None, overwrite: bool) -> None:
+def _require_free(config: TrainConfig, overwrite: bool) -> None:
     from spectrum_fast.training.record import RUN_NAME
 
-    if resume is None and not overwrite and (config.output_folder / RUN_NAME).exists():
+    resumed = config.trainer.get("resume_from_checkpoint")
+    if not resumed and not overwrite and (config.output_folder / RUN_NAME).exists():
         raise UsageError(
             f"{config.source}: output_dir {config.output_folder}: expected a new folder, found a finished run; choose "
             "another, or train over it with --overwrite"

@@ -1,0 +1,197 @@
+"""Checkpoints of a run that are whole or not there at all, whatever is killed while they are written.
+
+A checkpoint is written by all processes into ``output_dir/_saving/checkpoint-N``. Once all of them are through, its
+files are flushed to the disk, ``files.json`` lists them with their sizes, and one rename gives the folder its place. A
+folder ``output_dir/checkpoint-N`` is therefore complete; one that lost something since, or that another program was
+killed in the middle of, is told by :func:`find_damage` and never gone on from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spectrum_fast.errors import CheckpointError
+from spectrum_fast.files import write_text_atomic
+
+STAGING_NAME = "_saving"
+"""Folder in ``output_dir`` where checkpoints are written; a leading ``_`` keeps transformers from uploading it."""
+LIST_NAME = "files.json"
+STATE_NAME = "trainer_state.json"
+"""The trainer's own, which it writes last."""
+_NUMBERED = re.compile(r"checkpoint-(\d+)")
+
+
+def finish(staged: Path, home: Path) -> Path:
+    """Give a folder that is completely written its place in ``home``; an older one of the same name makes room.
+
+    Args:
+        staged: a folder inside ``home``'s staging folder, written by all processes.
+        home: the output folder.
+
+    Returns:
+        the folder in its place.
+
+    Raises:
+        CheckpointError: a file cannot be flushed, listed or renamed; checkpoints in ``home`` are as they were.
+    """
+    target = home / staged.name
+    try:
+        _list_files(staged)
+        return _place(staged, target)
+    except OSError as cause:
+        raise CheckpointError(
+            f"{target}: the checkpoint cannot be saved: {cause.strerror or cause}; make room and rights in {home} and "
+            "go on with resume_from_checkpoint: true"
+        ) from cause
+
+
+def tidy(home: Path) -> list[Path]:
+    """Clear what a killed run left in the staging folder; call it before a run writes there.
+
+    A checkpoint that was complete but for its name gets it; halves are deleted.
+
+    Returns:
+        the checkpoints that were given their names.
+    """
+    staging = home / STAGING_NAME
+    placed = []
+    for staged in checkpoints(staging):
+        if (staged / LIST_NAME).is_file() and not find_damage(staged):
+            with contextlib.suppress(OSError):
+                placed.append(_place(staged, home / staged.name))
+    shutil.rmtree(staging, ignore_errors=True)
+    return placed
+
+
+def checkpoints(home: Path) -> list[Path]:
+    """Folders called ``checkpoint-N``, by N."""
+    if not home.is_dir():
+        return []
+    found = [path for path in home.iterdir() if _NUMBERED.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=_step)
+
+
+def find_damage(checkpoint: Path) -> str:
+    """What is wrong with a checkpoint of the trainer; empty if it is whole.
+
+    With our list every file must have its size; without it (another program's checkpoint) the trainer's state, which is
+    written last, must be there and readable.
+    """
+    try:
+        if not (checkpoint / LIST_NAME).exists():
+            int(_read(checkpoint / STATE_NAME)["global_step"])
+            return ""
+        sizes = dict(_read(checkpoint / LIST_NAME)["files"])
+    except FileNotFoundError:
+        return f"{STATE_NAME}, which is written last, is missing"
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        return f"what it says about itself cannot be read ({cause})"
+    for name, size in sizes.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name}: expected {size} bytes, found {path.stat().st_size}"
+    return ""
+
+
+def last_whole(home: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that is whole, and a word about each newer one that is not."""
+    passed_over = []
+    for checkpoint in reversed(checkpoints(home)):
+        damage = find_damage(checkpoint)
+        if not damage:
+            return checkpoint, passed_over
+        passed_over.append(f"{checkpoint} is passed over: {damage}")
+    return None, passed_over
+
+
+def retire(home: Path, keep: int | None, protected: Sequence[str | None]) -> None:
+    """Delete the oldest checkpoints beyond ``keep``; each goes at once for whoever looks at ``home``.
+
+    Args:
+        home: the output folder.
+        keep: how many stay (the trainer's ``save_total_limit``); None or 0: all.
+        protected: paths that stay in any case, as the best checkpoint's; the newest one stays too.
+    """
+    found = sorted(checkpoints(home), key=lambda path: (path.stat().st_mtime_ns, _step(path)))
+    if not keep or len(found) <= keep:
+        return
+    staying = {found[-1], *(Path(path) for path in protected if path is not None)} & set(found)
+    leaving = [path for path in found if path not in staying][: len(found) - max(keep, len(staying))]
+    for path in leaving:
+        _discard(path)
+
+
+def move_into(staged: Path, home: Path) -> None:
+    """Move a finished model's files into the output folder one by one, each whole.
+
+    Raises:
+        CheckpointError: one cannot be moved.
+    """
+    try:
+        for path in sorted(staged.iterdir()):
+            _flush(path)
+            target = home / path.name
+            if target.is_dir():
+                _discard(target)
+            os.replace(path, target)
+        staged.rmdir()
+        _flush(home)
+    except OSError as cause:
+        raise CheckpointError(
+            f"{home}: the model cannot be saved: {cause.strerror or cause}; make room and rights there and go on with "
+            "resume_from_checkpoint: true"
+        ) from cause
+
+
+def _list_files(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / LIST_NAME)
+    for path in files:
+        _flush(path)
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    text = json.dumps({"schema": 1, "kind": "checkpoint", "files": sizes}, indent=1) + "\n"
+    write_text_atomic(folder / LIST_NAME, text, error=CheckpointError)
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _place(staged: Path, target: Path) -> Path:
+    if target.exists():
+        _discard(target)
+    os.rename(staged, target)
+    _flush(target.parent)
+    return target
+
+
+def _discard(path: Path) -> None:
+    """Take a folder out of sight in one step, then delete it."""
+    hidden = path.parent / STAGING_NAME / f"old-{path.name}"
+    hidden.parent.mkdir(exist_ok=True)
+    shutil.rmtree(hidden, ignore_errors=True)
+    os.rename(path, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """To the disk; a folder where its file system can."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _step(path: Path) -> int:
+    match = _NUMBERED.fullmatch(path.name)
+    return int(match[1]) if match else -1
