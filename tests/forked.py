@@ -23,6 +23,7 @@ from typing import Any
 LIMIT_SECONDS = 120
 _PLENTY = 10**9
 """Calls that a rule lets through where it only counts."""
+_HELD = {signal.SIGINT, signal.SIGTERM}
 _PARTS = (
     "torch",
     "spectrum_fast.cli",
@@ -136,9 +137,11 @@ def _serve(injector: str, folder: str) -> None:
         order = json.loads(line)
         count.unlink(missing_ok=True)
         started = time.perf_counter()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)  # until the child has its handlers
         child = os.fork()
         if child == 0:
             _be_the_command(order, library, words, count)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
         code = _outcome(child, order, started)
         answer = {
             "code": code,
@@ -172,6 +175,7 @@ def _be_the_command(order: dict[str, Any], library: ctypes.CDLL, words: Path, co
 
         sys.argv = ["spectrum-fast", *order["arguments"]]
         library.inject(order["rules"].encode())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
         try:
             main()
             code = 0

@@ -94,5 +94,6 @@ def lost_processes_explained(home: Path) -> Iterator[None]:
             else "there is no checkpoint yet; save_steps says how often one is written"
         )
         raise RankError(
-            f"another process of this run has ended, and the run with it ({str(cause).splitlines()[0][:120]}); {rest}"
+            f"another process of this run has ended, and the run with it; {rest} (found by this one as: "
+            f"{str(cause).splitlines()[0][:160]})"
         ) from cause

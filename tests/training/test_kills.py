@@ -98,6 +98,7 @@ def test_a_killed_process_costs_nothing_that_was_saved(
     assert ended.code not in (0, None)
     assert ended.seconds < seconds + ENDS_WITHIN_SECONDS
     assert "SIGKILL" in ended.said
+    assert "Traceback" not in ended.said.partition("torch/distributed/elastic")[0]
     run = tmp_path / "run"
     there = sorted(path.name for path in run.glob("checkpoint-*"))
     for name in there:  # every one of them is whole, file by file
@@ -127,3 +128,47 @@ def _sizes(folder: Path) -> dict[str, int]:
         for path in folder.rglob("*")
         if path.is_file() and path.name not in ("trainer_state.json", "files.json")
     }
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_is_named_by_its_place_and_kept(
+    configure: Callable[..., Any], shop: Path, tmp_path: Path
+) -> None:
+    """Evaluated, one checkpoint at most, the best one loaded at the end: what upstream does with paths still holds."""
+    needs("trl")
+    data = tmp_path / "data"
+    data.mkdir()
+    for split in ("train", "test"):
+        (data / f"{split}.jsonl").write_bytes((shop / "data.jsonl").read_bytes())
+    more = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    more |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "save_total_limit": 1}
+    config = configure(
+        "llama",
+        "spectrum",
+        tmp_path,
+        processes=1,
+        name="run",
+        steps=6,
+        dataset_name=str(data),
+        **more,
+        learning_rate=1.0,
+    )["config"]
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(config))
+    done = subprocess.run(
+        [sys.executable, "-m", "spectrum_fast", "train", str(path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(shop / "cache"),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = tmp_path / "run"
+    (kept,) = run.glob("checkpoint-*")
+    state = json.loads((run / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == str(kept)
+    assert kept.name == "checkpoint-2", "a learning rate of one makes every later step worse"
+    assert json.loads((kept / "trainer_state.json").read_text())["best_model_checkpoint"] == str(kept)
+    before, after = load_file(kept / "model.safetensors"), load_file(run / "model.safetensors")
+    assert all(before[name].numpy().tobytes() == after[name].numpy().tobytes() for name in before)
