@@ -1,4 +1,4 @@
-"""TRL's trainer with the two things that it cannot be configured to do."""
+"""TRL's trainer with the three things that it cannot be configured to do."""
 
 # pyright: reportPrivateImportUsage=false
 # trl exports by a lazy module that pyright cannot follow.
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 
 class SelectiveTrainer(SFTTrainer):
-    """``SFTTrainer`` that saves whole checkpoints and does not decay what must not move.
+    """``SFTTrainer`` that saves whole checkpoints, makes no step too many and does not decay what must not move.
 
     Parameters that are trained in part have no weight decay: it would move the masked values. A checkpoint is written
-    aside by all processes and takes its place when it is complete (:mod:`spectrum_fast.training.saving`).
+    aside by all processes and takes its place when it is complete (:mod:`spectrum_fast.training.saving`). A run that
+    goes on from its last step, because it was stopped while the model was being saved, makes none.
     """
 
     _aside = False
@@ -64,6 +65,12 @@ class SelectiveTrainer(SFTTrainer):
             super()._push_from_checkpoint(str(home / staged.name))
         if self.args.should_save:
             retire(home, self.args.save_total_limit, [self.state.best_model_checkpoint])
+
+    def _run_epoch(self, *arguments: Any, **options: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True  # upstream looks only after a step
+            return
+        super()._run_epoch(*arguments, **options)
 
     def _get_output_dir(self, trial: Any) -> str:
         home = super()._get_output_dir(trial)
