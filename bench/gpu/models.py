@@ -1,18 +1,18 @@
 """All matrices of a model's shapes through the batched engine on a GPU, layers repeated from host memory.
 
-``bench/gpu.sh`` runs this after the kernels' rows. One layer of each shape lies in page-locked memory; it is copied,
-scored and forgotten as often as the model has layers, exactly as a scan does behind its reader. Correctness comes
-first: one matrix of every shape against float64 singular values on the same device. ``--rehearse`` walks through it at
-toy sizes on the CPU and writes nothing.
+``bench/gpu.sh`` runs this after the kernels' rows. A batch of each shape, as large as a scan makes them, lies in
+page-locked memory; it is copied, scored and forgotten until the model's matrices of that shape are done or the time is,
+which scales the rest. Correctness comes first: one matrix of every shape against float64 singular values on the same
+device.
+``--rehearse`` walks through it at toy sizes on the CPU and writes nothing.
 
 A row: seconds in all, the split copy / Gram / band / slice (CUDA events), matrices, how many the batches did not serve,
-bytes, flops and peak memory of the device.
+bytes, flops, peak memory of the device, and the same a matrix for each shape.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,11 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from bench.machine import machine_header
 from bench.peers import exact_singular_values, score_functional
 from bench.results_file import SCHEMA, write_results
+from spectrum_fast.scanning.scorers import BATCH_BYTES, MOST_TOGETHER
 from spectrum_fast.scoring.criteria import find_criterion
 from spectrum_fast.spectra.batched import compute_spectra
 from spectrum_fast.spectra.batched import engine as batched_engine
@@ -39,7 +38,6 @@ MODELS: dict[str, tuple[int, dict[Shape, int]]] = {
     # one of 58 expert layers, of its 256 experts (three matrices each) and one shared; attention left out: 1 %
     "deepseek-v3 experts": (58, {(2048, 7168): 2 * 257, (7168, 2048): 257}),
 }
-TOGETHER = 64
 STAGES = ("batched_gram", "batched_band", "slice_batch")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -112,54 +110,75 @@ def check(weights: Tensor) -> float:
     found = compute_spectra([weight], find_criterion("spectrum"))[0]
     truth = score_functional(exact_singular_values(weight, "gram").cpu(), weight.shape)
     if not isinstance(found, Spectrum) or found.snr is None:
-        raise SystemExit(f"gpu_scan: no score for {tuple(weight.shape)}: {found}")
+        raise SystemExit(f"bench.gpu.models: no score for {tuple(weight.shape)}: {found}")
     error = abs(found.snr / truth["snr"] - 1)
     if not error < 1e-4:
-        raise SystemExit(f"gpu_scan: {tuple(weight.shape)}: score {found.snr:.8g}, expected {truth['snr']:.8g}")
+        raise SystemExit(f"bench.gpu.models: {tuple(weight.shape)}: score {found.snr:.8g}, expected {truth['snr']:.8g}")
     return error
 
 
 def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: float) -> dict[str, Any]:
-    """One model; stops after the budget and scales what was measured, which the row then says."""
-    host = {shape: make_host_weights(shape, min(count, TOGETHER)) for shape, count in shapes.items()}
-    errors = [check(weights) for weights in host.values()]
-    clock = StageClock()
+    """One model, shape by shape; each stops after its share of the budget and is scaled, which the row then says."""
     criterion = find_criterion("spectrum")
-    matrices, nbytes, alone = 0, 0, 0
-    if DEVICE == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        torch.cuda.synchronize()
-    done = 0
-    began = time.perf_counter()
-    with clock.watching():
-        for _ in range(layers):
-            for shape, count in shapes.items():
-                for first in range(0, count, TOGETHER):
-                    taken = host[shape][: min(TOGETHER, count - first)]
-                    with clock.timed("copy"):
-                        on_device = taken.to(DEVICE, non_blocking=True)
-                    found = compute_spectra(on_device, criterion)
-                    alone += sum(not getattr(one, "reason", "").startswith("batch") for one in found)
-                    matrices += len(found)
-                    nbytes += taken.nbytes
-            done += 1
-            if time.perf_counter() - began > budget_seconds:
-                break
-    split = clock.read()
-    seconds = time.perf_counter() - began
-    scale = layers / done
+    total = StageClock().read()
+    by_shape: dict[str, dict[str, Any]] = {}
+    row = dict.fromkeys(("seconds", "matrices", "alone", "bytes", "flops", "error", "peak"), 0.0)
+    for shape, count in shapes.items():
+        wanted = layers * count
+        most = min(wanted, together(shape))
+        host = make_host_weights(shape, most)
+        row["error"] = max(row["error"], check(host))
+        clock, done, alone = StageClock(), 0, 0
+        if DEVICE == "cuda":
+            compute_spectra(host.to(DEVICE), criterion)  # compiles what is not compiled yet
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        with clock.watching():
+            while done < wanted and time.perf_counter() - began < budget_seconds / len(shapes):
+                taken = host[: min(most, wanted - done)]
+                with clock.timed("copy"):
+                    on_device = taken.to(DEVICE, non_blocking=True)
+                found = compute_spectra(on_device, criterion)
+                alone += sum(not getattr(one, "reason", "").startswith("batch") for one in found)
+                done += len(found)
+        split = clock.read()
+        seconds, scale = time.perf_counter() - began, wanted / done
+        by_shape[f"{shape[0]}x{shape[1]}"] = {
+            "together": most,
+            "measured": done,
+            "of": wanted,
+            "alone": alone,
+            "milliseconds_each": round(seconds / done * 1e3, 4),
+            "split_milliseconds_each": {stage: round(value / done * 1e3, 4) for stage, value in split.items()},
+        }
+        total = {stage: total[stage] + split[stage] * scale for stage in total}
+        row["seconds"] += seconds * scale
+        row["matrices"] += wanted
+        row["alone"] += alone * scale
+        row["bytes"] += 2.0 * shape[0] * shape[1] * wanted
+        row["flops"] += wanted * _flops(shape)
+        row["peak"] = max(row["peak"], torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0)
+        del host
     info: dict[str, Any] = {
-        "layers_measured": done,
         "layers": layers,
-        "matrices": round(matrices * scale),
-        "scored_alone": round(alone * scale),
-        "bytes": nbytes * scale,
-        "flops": scale * done * sum(c * _flops(s) for s, c in shapes.items()),
-        "split_seconds": {stage: round(value * scale, 4) for stage, value in split.items()},
-        "error": max(errors),
-        "peak_device_bytes": torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0,
+        "matrices": round(row["matrices"]),
+        "scored_alone": round(row["alone"]),
+        "bytes": row["bytes"],
+        "flops": row["flops"],
+        "split_seconds": {stage: round(value, 4) for stage, value in total.items()},
+        "error": row["error"],
+        "peak_device_bytes": int(row["peak"]),
+        "shapes": by_shape,
     }
-    return {"name": f"model[{name}]", "group": "model", "median_seconds": seconds * scale, "rounds": 1, "info": info}
+    return {"name": f"model[{name}]", "group": "model", "median_seconds": row["seconds"], "rounds": 1, "info": info}
+
+
+def together(shape: Shape) -> int:
+    """Matrices that a scan collects: their weights and three Gram matrices each, as far as its budget goes."""
+    each = 2 * shape[0] * shape[1] + 12 * min(shape) ** 2
+    return max(1, min(MOST_TOGETHER, BATCH_BYTES // each))
 
 
 def _flops(shape: Shape) -> float:
@@ -172,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Model-shaped compute on a GPU.")
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     parser.add_argument("--rehearse", action="store_true", help="toy sizes on any device; writes nothing")
-    parser.add_argument("--budget", type=float, default=45.0, help="seconds a model, after which it is scaled")
+    parser.add_argument("--budget", type=float, default=45.0, help="seconds a model, after which the rest is scaled")
     options = parser.parse_args(arguments)
     rows = []
     for name, (layers, shapes) in MODELS.items():
@@ -181,9 +200,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         row = run_model(name, layers, shapes, options.budget)
         rows.append(row)
         print(f"{row['name']}: {row['median_seconds']:.2f} s, {row['info']}", flush=True)
-    if not options.rehearse:
-        results = {"schema": SCHEMA, "machine": machine_header(), "size": "full", "rows": rows}
-        write_results(options.out / "gpu-models.json", results)
+        if not options.rehearse:
+            results = {"schema": SCHEMA, "machine": machine_header(), "size": "full", "rows": rows}
+            write_results(options.out / "gpu-models.json", results)
     return 0
 
 

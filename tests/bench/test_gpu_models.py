@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench import gpu_scan
+from bench.gpu import models
 
 
 def test_a_rehearsal_scores_every_matrix_of_its_models(capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu_scan.main(["--rehearse", "--budget", "60"]) == 0
+    assert models.main(["--rehearse", "--budget", "60"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in lines] == [f"model[{name}]" for name in gpu_scan.MODELS]
+    assert [line.partition(":")[0] for line in lines] == [f"model[{name}]" for name in models.MODELS]
     assert "'matrices': 14, 'scored_alone': 0" in lines[0]
     assert "'slice_batch': 0.0," not in lines[0]
 
 
 def test_a_wrong_score_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    exact = gpu_scan.compute_spectra
-    monkeypatch.setattr(gpu_scan, "compute_spectra", lambda weights, rule: exact([1.001 * weights[0]], rule))
+    exact = models.compute_spectra
+    monkeypatch.setattr(models, "compute_spectra", lambda weights, rule: exact([1.001 * weights[0]], rule))
     with pytest.raises(SystemExit, match="expected"):
-        gpu_scan.check(torch.randn(1, 210, 260, generator=torch.Generator().manual_seed(1)))
+        models.check(torch.randn(1, 210, 260, generator=torch.Generator().manual_seed(1)))

@@ -1,0 +1,77 @@
+"""The batched engine on CUDA tensors: right, within its stated bounds, and without a wait that nobody counted."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from spectrum_fast.scoring.criteria import find_criterion
+from spectrum_fast.spectra.batched import compute_spectra
+from spectrum_fast.spectra.batched import engine as batched_engine
+from spectrum_fast.spectra.batched.operations import to_device
+from spectrum_fast.spectra.device_check import require_right_answers
+from spectrum_fast.spectra.record import Spectrum
+
+import matrices
+import truth
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+CRITERION = find_criterion("spectrum")
+
+
+def test_numbers_reach_the_device() -> None:
+    assert torch.equal(to_device([3, 1], torch.int64, torch.device("cpu")), torch.tensor([3, 1]))
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize(("rows", "columns", "count"), [(1111, 640, 3), (1024, 3072, 2), (2048, 2560, 2)])
+def test_stated_bounds_hold(rows: int, columns: int, count: int, dtype: torch.dtype) -> None:
+    weights = [
+        matrices.trained_like(rows, columns, outliers=(20.0,) if seed else (900.0,), seed=seed).to(dtype).cuda()
+        for seed in range(count)
+    ]
+    for weight, found in zip(weights, compute_spectra(weights, CRITERION), strict=True):
+        assert isinstance(found, Spectrum)
+        assert found.method.startswith("band-float32"), found.reason
+        assert found.reason.startswith("batch"), found.reason
+        truth.assert_matches(weight, found)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_the_host_waits_three_times_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = [matrices.trained_like(520, 640, outliers=(8.0,), seed=seed).bfloat16().cuda() for seed in range(3)]
+    compute_spectra(weights, CRITERION)  # compiled, and pinned memory at hand
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            compute_spectra(weights, CRITERION)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    said = [str(wait.message) for wait in waits if "synchroniz" in str(wait.message)]
+    assert len(said) == 3, said  # extent, spikiness, records
+
+    def without_a_wait(stage):
+        def run(*arguments: object, **options: object) -> object:
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                return stage(*arguments, **options)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+        return run
+
+    for name in ("batched_gram", "batched_band", "slice_batch"):
+        monkeypatch.setattr(batched_engine, name, without_a_wait(getattr(batched_engine, name)))
+    compute_spectra(weights, CRITERION)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_known_spectra_come_out_right() -> None:
+    require_right_answers.__wrapped__("cuda", CRITERION)
