@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ def tuning_builds(rehearse: bool, bf16_rate: float) -> Iterator[Build]:
 
 
 def gram_case(
-    name: str, kind: str, count: int, m: int, n: int, bf16_rate: float, tuned: dict[str, int] | None = None
+    name: str, kind: str, count: int, m: int, n: int, bf16_rate: float, tuned: dict[str, Any] | None = None
 ) -> Case:
     """Gram of ``count`` matrices m x n."""
     itemsize = {"bfloat16": 2, "float32": 4, "fp8": 1}[kind]
@@ -58,7 +59,7 @@ def gram_case(
     def call(weight: Tensor) -> Tensor:
         if tuned:
             out = torch.empty(count, short, short, dtype=torch.float32, device=DEVICE)
-            triton_gram.launch_gram(weight if m <= n else weight.mT, out, **tuned)
+            triton_gram.launch_gram(weight if m <= n else weight.mT, out, None, **tuned)
             return out
         return triton_gram.gram_block_scaled(weight, scales) if kind == "fp8" else triton_gram.gram(weight)
 

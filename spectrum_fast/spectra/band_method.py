@@ -23,13 +23,15 @@ CONSISTENCY = 1000.0
 """Change of trace or norm, in eps, beyond which the reduction is called faulty; 20 and less is seen."""
 
 
-def half_width(size: int) -> int:
+def half_width(size: int, *, on_gpu: bool = False) -> int:
     """Band half-width for a ``size`` x ``size`` Gram matrix.
 
     Slicing costs ``n b^2`` a shift, and the reduction gains nothing from a wider band: its tiles are read and written
-    once a panel. Where to change is measured by the half_width rows of bench/test_spectrum_speed.py.
+    once a panel. Where to change is measured by the half_width rows of bench/test_spectrum_speed.py. On a GPU a slice
+    takes as long for a narrower band (its window has 32 slots) and half the panels mean half the launches; and its
+    kernels count on rotated outliers (``ROTATION_RANK``) to lie within the first b rows.
     """
-    return 16 if size <= 1024 else 32
+    return 16 if size <= 1024 and not on_gpu else 32
 
 
 def band_functionals(
@@ -47,7 +49,8 @@ def band_functionals(
     """
     size = squares.matrix.shape[0]
     eps = torch.finfo(squares.matrix.dtype).eps
-    band = reduce_to_band(squares.matrix, min(half_width(size), max(size - 1, 1)), backend=backend)
+    width = min(half_width(size, on_gpu=squares.matrix.is_cuda), max(size - 1, 1))
+    band = reduce_to_band(squares.matrix, width, backend=backend)
     # Counts are taken in float64 whatever the band was computed in: slicing then adds nothing to the error.
     band = band.to(torch.float64)
     table = CountTable(_count_function(band, backend), size)

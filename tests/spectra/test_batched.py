@@ -10,14 +10,18 @@ import torch
 
 from spectrum_fast.errors import TensorError
 from spectrum_fast.scoring.criteria import find_criterion
+from spectrum_fast.spectra.band_method import half_width
 from spectrum_fast.spectra.batched import compute_spectra
 from spectrum_fast.spectra.batched.bins import bins_of
 from spectrum_fast.spectra.binning import empty_histogram
 from spectrum_fast.spectra.engine import compute_spectrum
 from spectrum_fast.spectra.record import OrderStatistics, Spectrum
+from spectrum_fast.spectra.rotation import ROTATION_RANK
 
 import bounds
 import families
+import matrices
+import truth
 
 CRITERION = find_criterion("spectrum")
 
@@ -97,6 +101,19 @@ def test_small_sides_go_to_the_svd(shape: tuple[int, int]) -> None:
 
 def test_an_empty_batch() -> None:
     assert compute_spectra([], CRITERION) == []
+
+
+@pytest.mark.parametrize("outliers", [(300.0,), tuple(300.0 + 100 * index for index in range(12))])
+def test_outliers_in_the_first_rows_do_not_set_the_scale_of_the_rest(outliers: tuple[float, ...]) -> None:
+    # The GPU's products are of float16 halves, scaled as a whole: under the outliers' scale the bulk has 10 bits.
+    assert half_width(640, on_gpu=True) >= ROTATION_RANK
+    weight = matrices.trained_like(800, 640, outliers=outliers).bfloat16()
+    found = compute_spectra([weight], CRITERION, backend="torch")[0]
+    assert isinstance(found, Spectrum)
+    assert found.method == "band-float32-rotated"
+    assert found.reason.startswith("batch")
+    truth.assert_matches(weight, found)
+    assert found.q25 == pytest.approx(truth.exact(weight).q25, rel=1e-5)
 
 
 def test_a_result_does_not_depend_on_its_neighbours() -> None:

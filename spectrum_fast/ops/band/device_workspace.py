@@ -35,7 +35,8 @@ class Workspace:
         z: (m, n, B) float64, Y and then Z.
         basis_halves: (2, 2, m, n, B) float16: V_SCALE V = V[0] + V[1], for this panel and the last; empty for float64.
         z_halves: (2, m, n, B) float16: scale Z = Z[0] + Z[1]; empty for float64.
-        scale: (m,) float32, a power of two with ``scale ||A||_F`` in [512, 1024).
+        scale: (m,) float32, a power of two with ``scale ||A'||_F`` in [4096, 8192), A' the matrix without its first b
+            rows and columns: all that products are taken of.
         product: (MAX_SPLITS, m, n, B), A V in parts, in the dtype of the matrix.
         partials: (m, chunks, B, B) float64, sums over chunks of ROWS rows.
         inner: (m, B, B) float64, their total: Pᵀ P, Qᵀ Q or Vᵀ Y.
@@ -106,7 +107,7 @@ def allocate(matrix: Tensor, half_width: int) -> Workspace:
         z=empty(count, n, width),
         basis_halves=empty(2, 2, count, halves, width, dtype=torch.float16),
         z_halves=empty(2, count, halves, width, dtype=torch.float16),
-        scale=_scale_of(matrix),
+        scale=_scale_of(matrix[:, half_width:, half_width:]),
         product=empty(MAX_SPLITS if split else 1, count, n, width, dtype=matrix.dtype),
         partials=empty(count, -(-n // ROWS), width, width),
         inner=empty(count, width, width),
@@ -116,9 +117,12 @@ def allocate(matrix: Tensor, half_width: int) -> Workspace:
     )
 
 
-def _scale_of(matrix: Tensor) -> Tensor:
-    """Powers of two that put every entry of A, of its orthogonal transforms and of Z into the range of float16."""
-    norms = torch.linalg.vector_norm(matrix, dim=(1, 2), dtype=torch.float64)
+def _scale_of(trailing: Tensor) -> Tensor:
+    """Powers of two that put every entry of A', of its orthogonal transforms and of Z into the range of float16.
+
+    Outliers that were rotated into the first rows must not set the scale: the rest would vanish under it.
+    """
+    norms = torch.linalg.vector_norm(trailing, dim=(1, 2), dtype=torch.float64)
     exponent = torch.frexp(torch.where(norms > 0, norms, 1.0)).exponent
     # 2^e made of the bits of a float32; clamped, so that 1 / (V_SCALE scale) is a normal number too.
-    return ((137 - exponent.clamp(-90, 120)).to(torch.int32) << 23).view(torch.float32)
+    return ((140 - exponent.clamp(-90, 120)).to(torch.int32) << 23).view(torch.float32)

@@ -19,10 +19,6 @@ TORCH = "torch"
 orchestration where there is no GPU."""
 
 
-DEVICE_HALF_WIDTH = 32
-"""On a GPU a slice takes as long for a narrower band (32 slots), and half the panels mean half the launches."""
-
-
 def to_device(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
     """A few numbers of the host on the device; a plain ``torch.tensor`` there waits for all that is under way."""
     on_host = torch.tensor(numbers, dtype=dtype, pin_memory=device.type == "cuda")
@@ -52,7 +48,7 @@ def band_half_width(matrices: Tensor, backend: str) -> int:
     """Half-width of the bands that symmetric matrices (m, k, k) are reduced to."""
     size = matrices.shape[1]
     on_device = backend == TORCH or _on_device("band", matrices, backend)
-    return min(DEVICE_HALF_WIDTH if on_device else half_width(size), max(size - 1, 1))
+    return min(half_width(size, on_gpu=on_device), max(size - 1, 1))
 
 
 def batched_band(matrices: Tensor, half_width: int, backend: str) -> Tensor:
