@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bench.gpu.timing import DEVICE, Build, Case, WrongResultError
 from bench.peers import exact_singular_values, score_functional
+from spectrum_fast.ops.band.device_graph import use_graphs
 from spectrum_fast.scoring.criteria import find_criterion
 from spectrum_fast.spectra.batched import compute_spectra
 from spectrum_fast.spectra.record import Spectrum
@@ -27,6 +28,14 @@ def spectrum_builds(shapes: Sequence[tuple[int, int, int]], rehearse: bool, bf16
         yield Build(name, lambda a=(name, copies, rows, columns): spectrum_case(*a, bf16_rate))
 
 
+def graph_builds(rehearse: bool, bf16_rate: float) -> Iterator[Build]:
+    """The first shapes again, with reductions replayed from CUDA graphs."""
+    for count, m, n in FIRST[:3]:
+        name = f"spectrum-graph[{f'{count}x' if count > 1 else ''}{m}x{n}]"
+        copies, rows, columns = (min(count, 2), 200, 230) if rehearse else (count, m, n)
+        yield Build(name, lambda a=(name, copies, rows, columns): spectrum_case(*a, bf16_rate, graph=True))
+
+
 def trained_like(count: int, m: int, n: int) -> Tensor:
     """Noise and some directions above it, bfloat16, made one by one so that no wide copy of a batch exists."""
     weights = torch.empty(count, m, n, dtype=torch.bfloat16, device=DEVICE)
@@ -38,18 +47,19 @@ def trained_like(count: int, m: int, n: int) -> Tensor:
     return weights
 
 
-def spectrum_case(name: str, count: int, m: int, n: int, bf16_rate: float) -> Case:
+def spectrum_case(name: str, count: int, m: int, n: int, bf16_rate: float, *, graph: bool = False) -> Case:
     """Weights of one shape to their scores through the engine of a scan."""
     weights = trained_like(count, m, n)
     criterion = find_criterion("spectrum")
     short, long = min(m, n), max(m, n)
     info: dict[str, object] = {}
 
-    def call() -> object:
-        return compute_spectra(weights, criterion)
+    def call() -> list[Spectrum | Exception]:
+        with use_graphs(graph):
+            return compute_spectra(weights, criterion)
 
     def check() -> float:
-        found = compute_spectra(weights, criterion)[-1]
+        found = [call() for _ in range(3 if graph else 1)][-1][-1]
         if not isinstance(found, Spectrum) or found.snr is None:
             raise WrongResultError(f"no score for a matrix that has one: {found}")
         truth = score_functional(exact_singular_values(weights[-1], "gram").cpu(), (m, n))

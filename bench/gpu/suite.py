@@ -25,11 +25,12 @@ import torch
 from bench.gpu.band import band_builds
 from bench.gpu.extent import extent_builds
 from bench.gpu.gram import gram_builds, tuning_builds
-from bench.gpu.spectra import FIRST, REST, spectrum_builds
+from bench.gpu.spectra import FIRST, REST, graph_builds, spectrum_builds
 from bench.gpu.sturm import shift_builds, sturm_builds
 from bench.gpu.timing import DEVICE, Build, WrongResultError, measure, measure_rates
 from bench.machine import machine_header
 from bench.results_file import SCHEMA, format_table, write_results
+from spectrum_fast.ops.band.device_graph import RECORDINGS
 
 
 def kernel_rows(rehearse: bool, bf16: float) -> Iterator[Build]:
@@ -50,6 +51,7 @@ def eigen_rows(rehearse: bool, bf16: float) -> Iterator[Build]:
     return chain(
         spectrum_builds(FIRST, rehearse, bf16),
         band_builds([(1, 8192), (64, 2048)], [32], rehearse, bf16),
+        graph_builds(rehearse, bf16),
         band_builds([(1, 8192)], [64], rehearse, bf16),
         spectrum_builds(REST, rehearse, bf16),
         band_builds([(1, 1024), (1, 4096)], [32, 64], rehearse, bf16),
@@ -112,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (WrongResultError, RuntimeError, ValueError) as error:  # one row must not take the others with it
             failures.append(f"{build.name}: {type(error).__name__}: {str(error)[:300]}")
             traceback.print_exc(limit=4)
+        RECORDINGS.forget()
         if DEVICE == "cuda":
             torch.cuda.empty_cache()
         report()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -21,8 +22,8 @@ def full_precision() -> Iterator[None]:
     """
     # By the settings that replace ``allow_tf32`` and ``set_float32_matmul_precision``: reading the old ones raises
     # where somebody used the new ones.
-    on_cpu = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
-    backends = (torch.backends.cuda.matmul, on_cpu)
+    both: tuple[Any, ...] = (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
+    backends = [backend for backend in both if hasattr(backend, "fp32_precision")]
     before = [backend.fp32_precision for backend in backends]
     for backend, found in zip(backends, before, strict=True):
         if found not in _EXACT:

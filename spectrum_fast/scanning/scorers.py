@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spectrum_fast.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError
+from spectrum_fast.ops.band.device_graph import RECORDINGS
 from spectrum_fast.ops.decode import decode_weight
 from spectrum_fast.scanning.memory import is_out_of_memory
 from spectrum_fast.scanning.results import Compute, ModuleResult, failure_of, record_of, score_loaded
@@ -46,6 +47,7 @@ def or_on_cpu(compute: Compute) -> Compute:
         except Exception as error:
             if not isinstance(matrix, Tensor) or matrix.device.type == "cpu" or not is_out_of_memory(error):
                 raise
+        RECORDINGS.forget()
         torch.cuda.empty_cache()
         return _moved(compute(matrix.cpu()))
 
@@ -165,6 +167,7 @@ class Together:
             on_cpu = weights[0].device.type == "cpu"
             if not is_out_of_memory(error) or (on_cpu and len(weights) == 1):
                 raise
+        RECORDINGS.forget()
         torch.cuda.empty_cache()
         if len(weights) > 1:
             half = len(weights) // 2

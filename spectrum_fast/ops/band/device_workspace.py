@@ -80,6 +80,11 @@ class Workspace:
         """Whether products of the size of the matrix are taken in three bfloat16 products."""
         return self.matrix.dtype == torch.float32
 
+    def begin_again(self) -> None:
+        """Make ready for the matrices that have been put into ``matrix``."""
+        self.band.zero_()
+        self.scale.copy_(_scale_of(self.matrix[:, self.half_width :, self.half_width :]))
+
     def sweep_splits(self, rows: int) -> int:
         """Parts of A V for a trailing matrix of ``rows`` rows: enough programs to fill the device, a power of two."""
         blocks = -(-rows // SWEEP_ROWS) * self.count

@@ -65,6 +65,7 @@ from torch import Tensor
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.ops.band import device_torch
+from spectrum_fast.ops.band.device_graph import RECORDINGS, graphs_are_on
 from spectrum_fast.ops.band.device_workspace import Workspace, allocate
 from spectrum_fast.ops.triton_support import INTERPRETED, launch_on
 
@@ -105,7 +106,8 @@ def reduce_to_band(matrix: Tensor, half_width: int) -> Tensor:
     else:
         scale = _scale_down(batch) if batch.dtype == torch.float64 else None
         with launch_on(batch):
-            band = reduce_in(allocate(batch, half_width))
+            recorded = RECORDINGS.reduce(batch, half_width, reduce_in) if graphs_are_on() and batch.is_cuda else None
+            band = reduce_in(allocate(batch, half_width)) if recorded is None else recorded
         if scale is not None:
             band /= scale
     return band if matrix.ndim == 3 else band[0]
