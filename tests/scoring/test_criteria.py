@@ -45,6 +45,17 @@ def test_median_of_the_law_against_its_density(beta: float) -> None:
     assert mass == pytest.approx(0.5, abs=1e-5)
 
 
+@pytest.mark.parametrize("beta", [1.0, 0.999, 0.5, 0.25, 0.0101, 0.0099, 1e-3, 1e-5])
+def test_median_is_exact_to_rounding(beta: float) -> None:
+    """Both sides of the switch from closed form to series: half of the mass lies above, by Gauss's rule."""
+    r = beta**0.5
+    theta = np.arccos((median_eigenvalue(beta) - 1 - beta) / (2 * r))
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    at = 0.5 * theta * (nodes + 1)
+    above = 0.5 * theta * (weights * 2 / np.pi * np.sin(at) ** 2 / (1 + beta + 2 * r * np.cos(at))).sum()
+    assert above == pytest.approx(0.5, abs=1e-15 + 1e-15 / r)
+
+
 def test_median_for_square_matrices_solves_its_closed_form() -> None:
     """``x = 2 + 2 cos t`` with ``t - sin t = pi / 2``."""
     assert median_eigenvalue(1.0) == pytest.approx(0.652776, abs=1e-6)

@@ -3,7 +3,8 @@
 Draws ``--matrices`` from all families with sides log-uniform in ``--smallest`` to ``--largest``, scores each by every
 engine under both criteria, and prints how near the errors came to the bounds and on which matrix. Exit code 1 if a
 bound did not hold. ``--keep`` writes the worst case of each engine to ``worst_cases.json``, which ``make test`` holds
-to its bound from then on; ``--out`` writes the figures.
+to its bound from then on; ``--out`` writes the figures, beside those of campaigns over other sizes or engines that the
+file holds.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from bench.machine import machine_header  # noqa: E402
+from bench.results_file import SCHEMA, read_results, write_results  # noqa: E402
 from spectrum_fast.ops.dispatch import set_threads  # noqa: E402
 
 import bound_cases  # noqa: E402
@@ -59,11 +62,20 @@ def main() -> int:
             "families": list(families.FAMILIES),
             "first_seed": options.seed,
             "sides": [options.smallest, options.largest],
+            "engines": options.engine or list(bounds.EVERY_ENGINE),
             "broken": len(broken),
             "rows": tally.rows(),
         }
-        options.out.write_text(json.dumps(_short(figures), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        add_to(options.out, figures)
     return 1 if broken else 0
+
+
+def add_to(path: Path, figures: dict[str, Any]) -> None:
+    """Write a campaign's figures in place of those of an earlier one over the same sizes and engines."""
+    results = read_results(path) if path.exists() else {"schema": SCHEMA, "campaigns": []}
+    same = [figures[key] for key in ("sides", "engines")]
+    others = [one for one in results["campaigns"] if [one[key] for key in ("sides", "engines")] != same]
+    write_results(path, {**results, "campaigns": _short([*others, figures])})
 
 
 def keep(cases: list[bound_cases.Case]) -> None:
