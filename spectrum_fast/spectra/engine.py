@@ -157,7 +157,7 @@ def _band_float32(
     del squares
     squares = weight_gram(rotate(matrix, basis), torch.float32, extent.sum_of_squares, backend)
     rounding = estimate_rounding(squares, basis.rank, math.sqrt(max(float(basis.largest), 0.0)), backend)
-    functionals = band_functionals(squares, criterion, n_max, rounding, tolerance, backend)
+    functionals = band_functionals(squares, criterion, n_max, rounding, tolerance, backend, basis.rank)
     reason = f"spikiness {spikiness:.0f} > {SPIKY:.0f}"
     return Attempt(functionals, functionals.score_error(), "band-float32-rotated", reason)
 

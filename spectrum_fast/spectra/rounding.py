@@ -18,8 +18,9 @@ from spectrum_fast.ops.extent import measure
 from spectrum_fast.spectra.squares import Squares
 
 POINT = 4.0
-"""Error of any one eigenvalue in units of ``eps ||G||_F / sqrt(n)``; measured 0.4 to 2.3, and up to 7 for the smallest
-eigenvalues of matrices whose rows differ in scale by e^8."""
+"""Error of any one eigenvalue in units of ``eps ||G||_F / sqrt(n)``; measured 0.4 to 2.3, and up to 10 for the smallest
+eigenvalues of matrices whose rows differ in scale by e^8: they lie far below the floor under which no value is trusted
+(64 of these units, :mod:`spectrum_fast.spectra.functionals`)."""
 MEAN = 1.0
 """Error of a sum over many eigenvalues, per eigenvalue, in the same units; measured 0.4 and less (signs alternate)."""
 OUTLIER = 16.0

@@ -115,11 +115,13 @@ def _band_together(
             of_gram, of_norm = _corrected_gram(rotated, trace, backend)
             s_max = torch.sqrt(basis.largest.clamp(min=0))
             rounding = estimate_batch_rounding(of_gram, of_norm, basis.rank, s_max)
-            method, compare = "band-float32-rotated", ">"
+            method, compare, rotated_rank = "band-float32-rotated", ">", basis.rank
         else:
             rounding = estimate_batch_rounding(of_gram, of_norm)
-            method, compare = "band-float32", "<="
-        attempts = _attempts(of_gram, Totals(trace, of_norm), criterion, max(weights.shape[1:]), rounding, backend)
+            method, compare, rotated_rank = "band-float32", "<=", 0
+        width = band_half_width(of_gram, backend, rotated_rank)
+        totals, n_max = Totals(trace, of_norm), max(weights.shape[1:])
+        attempts = _attempts(of_gram, totals, criterion, n_max, rounding, width, backend)
         for place, functionals in zip(places, attempts, strict=True):
             reason = f"batch of {len(places)}, spikiness {spikiness[place]:.0f} {compare} {SPIKY:.0f}"
             attempt = Attempt(functionals, functionals.score_error(), method, reason)
@@ -139,11 +141,17 @@ def _corrected_gram(weights: Tensor, traces: Tensor, backend: str) -> tuple[Tens
 
 
 def _attempts(
-    grams: Tensor, totals: Totals, criterion: Criterion, n_max: int, rounding: BatchRounding, backend: str
+    grams: Tensor,
+    totals: Totals,
+    criterion: Criterion,
+    n_max: int,
+    rounding: BatchRounding,
+    half_width: int,
+    backend: str,
 ) -> list[Functionals]:
     """Reduce, slice, and read one record a matrix; ``grams`` is destroyed."""
     size, eps = grams.shape[1], torch.finfo(grams.dtype).eps
-    bands = batched_band(grams, band_half_width(grams, backend), backend)
+    bands = batched_band(grams, half_width, backend)
     traces = bands[:, :, 0].sum(1)
     norms = torch.sqrt(bands[:, :, 0].square().sum(1) + 2 * bands[:, :, 1:].square().sum((1, 2)))
     allowed = CONSISTENCY * eps

@@ -44,11 +44,11 @@ def batched_gram(weights: Tensor, backend: str) -> Tensor:
     return torch.stack([gram(weight, backend=backend) for weight in weights])
 
 
-def band_half_width(matrices: Tensor, backend: str) -> int:
-    """Half-width of the bands that symmetric matrices (m, k, k) are reduced to."""
+def band_half_width(matrices: Tensor, backend: str, rotated_rank: int = 0) -> int:
+    """Half-width of the bands that matrices (m, k, k) with ``rotated_rank`` rows of outliers are reduced to."""
     size = matrices.shape[1]
     on_device = backend == TORCH or _on_device("band", matrices, backend)
-    return min(half_width(size, on_gpu=on_device), max(size - 1, 1))
+    return half_width(size, rotated_rank, on_gpu=on_device)
 
 
 def batched_band(matrices: Tensor, half_width: int, backend: str) -> Tensor:
