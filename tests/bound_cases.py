@@ -34,6 +34,7 @@ class Case:
         error: relative.
         bound: that was stated.
         method: that the engine took.
+        note: why it is kept, if not as the worst of its engine.
     """
 
     engine: str
@@ -48,6 +49,7 @@ class Case:
     error: float
     bound: float
     method: str
+    note: str = ""
 
     def __str__(self) -> str:
         sides = "x".join(map(str, self.shape))
@@ -120,5 +122,8 @@ TALLY = Tally()
 
 
 def read_worst_cases() -> list[Case]:
-    """The committed cases."""
-    return [Case(**{**entry, "shape": tuple(entry["shape"])}) for entry in json.loads(WORST_CASES.read_text())]
+    """The committed cases; a bound that was infinite is null in the file."""
+    entries = json.loads(WORST_CASES.read_text(encoding="utf-8"))
+    numbers = ("ratio", "error", "bound")
+    infinite = [{key: math.inf for key in numbers if entry[key] is None} for entry in entries]
+    return [Case(**{**e, **more, "shape": tuple(e["shape"])}) for e, more in zip(entries, infinite, strict=True)]

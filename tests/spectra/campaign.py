@@ -79,14 +79,18 @@ def add_to(path: Path, figures: dict[str, Any]) -> None:
 
 
 def keep(cases: list[bound_cases.Case]) -> None:
-    """Put the worst case of each engine and criterion, and all that broke a bound, into the committed file."""
+    """Put the worst case of each engine and criterion, and all that broke a bound, into the committed file.
+
+    Cases with a note, which broke a bound that was mended, stay.
+    """
     known = bound_cases.read_worst_cases() if bound_cases.WORST_CASES.exists() else []
-    kept = {(case.engine, case.criterion): case for case in sorted([*known, *cases], key=lambda case: case.ratio)}
-    broken = [case for case in [*known, *cases] if case.ratio > 1 and case not in kept.values()]
-    ordered = sorted(
-        [*kept.values(), *broken], key=lambda case: (bounds.EVERY_ENGINE.index(case.engine), case.criterion)
-    )
-    entries = [json.dumps(_short(asdict(case))) for case in ordered]
+    noted = [case for case in known if case.note]
+    rivals = sorted((case for case in [*known, *cases] if not case.note), key=lambda case: case.ratio)
+    kept = {(case.engine, case.criterion): case for case in rivals}
+    broken = [case for case in rivals if case.ratio > 1 and case not in kept.values()]
+    worst = [*kept.values(), *broken, *noted]
+    worst.sort(key=lambda case: (bounds.EVERY_ENGINE.index(case.engine), case.criterion, case.note))
+    entries = [json.dumps(_short(asdict(case))) for case in worst]
     bound_cases.WORST_CASES.write_text("[\n " + ",\n ".join(entries) + "\n]\n", encoding="utf-8")
 
 
