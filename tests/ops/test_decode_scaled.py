@@ -82,6 +82,16 @@ def test_scales_that_do_not_fit_are_refused():
         decode_scaled(every_code(FP8[0], 16, 16), torch.ones(2, 1), (8, 8))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("scale_dtype", [torch.float32, torch.float8_e8m0fnu])
+def test_a_gpu_decodes_to_the_same_bits(scale_dtype: torch.dtype) -> None:
+    codes = every_code(FP8[0], 300, 200)
+    scale = (2.0 ** torch.arange(-3, 3).float()).reshape(3, 2).to(scale_dtype)
+    found = decode_scaled(codes.cuda(), scale.cuda(), (128, 128))
+    assert torch.equal(found.cpu(), decode_scaled(codes, scale, (128, 128)))
+
+
 @pytest.mark.parametrize("scale_dtype", [torch.float32, torch.float8_e8m0fnu])
 def test_transformers_reads_deepseek_blocks_the_same_way(scale_dtype):
     finegrained = pytest.importorskip("transformers.integrations.finegrained_fp8")

@@ -49,15 +49,15 @@ def decode_scaled(
 
         return native.scaled(codes, scale, block, zero_point)
     weight = codes.to(torch.float32)
-    for step in range(grid[0]):
-        # With blocks of one row, all rows are done in one step.
-        first, last = (0, rows) if block[0] == 1 else (step * block[0], min((step + 1) * block[0], rows))
-        part = slice(None) if block[0] == 1 else slice(step, step + 1)
-        if zero_point is not None:
-            _per_block(weight[first:last], zero_point[part], block[1], Tensor.sub_)
-        _per_block(weight[first:last], scale[part], block[1], Tensor.mul_)
-        if block[0] == 1:
-            break
+    # All whole rows of blocks at once (on a GPU every step is a launch), then the one that is cut short.
+    whole = rows // block[0]
+    for first, count, height in ((0, whole, block[0]), (whole, 1, rows - whole * block[0])):
+        if count and height:
+            begin = first * block[0]
+            stretch = weight[begin : begin + count * height].unflatten(0, (count, height))
+            if zero_point is not None:
+                _per_block(stretch, zero_point[first : first + count], block[1], Tensor.sub_)
+            _per_block(stretch, scale[first : first + count], block[1], Tensor.mul_)
     return weight
 
 
@@ -77,9 +77,9 @@ def _grid(values: Tensor, grid: tuple[int, int], what: str) -> Tensor:
 
 
 def _per_block(rows: Tensor, values: Tensor, width: int, apply_inplace: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Apply one value to each run of ``width`` columns; ``values`` has one row, or as many as ``rows``."""
-    full = rows.shape[1] // width
+    """Apply one value to each block: rows [n, height, columns] in runs of ``width`` columns, values [n, runs]."""
+    full = rows.shape[2] // width
     if full:
-        apply_inplace(rows[:, : full * width].unflatten(1, (full, width)), values[:, :full, None])
+        apply_inplace(rows[:, :, : full * width].unflatten(2, (full, width)), values[:, None, :full, None])
     if full < values.shape[1]:
-        apply_inplace(rows[:, full * width :], values[:, full:])
+        apply_inplace(rows[:, :, full * width :], values[:, None, full:])
