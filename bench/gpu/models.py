@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.gpu.weights import trained_like
 from bench.machine import machine_header
 from bench.peers import exact_singular_values, score_functional
 from bench.results_file import SCHEMA, write_results
@@ -93,17 +94,6 @@ class StageClock:
                 setattr(batched_engine, stage, function)
 
 
-def make_host_weights(shape: Shape, count: int) -> Tensor:
-    """``count`` trained-like bf16 matrices, page-locked where there is a GPU."""
-    rows, columns = shape
-    weights = torch.empty(count, rows, columns, dtype=torch.bfloat16, pin_memory=DEVICE == "cuda")
-    for index in range(count):
-        noise = torch.randn(rows, columns, device=DEVICE) * 0.02
-        noise += torch.randn(rows, 16, device=DEVICE) @ torch.randn(16, columns, device=DEVICE) * 0.004
-        weights[index] = noise.to(torch.bfloat16)
-    return weights
-
-
 def check(weights: Tensor) -> float:
     """Error of one score against float64 singular values; raises where it is outside 1e-4."""
     weight = weights[0].to(DEVICE)
@@ -126,7 +116,7 @@ def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: 
     for shape, count in shapes.items():
         wanted = layers * count
         most = min(wanted, together(shape))
-        host = make_host_weights(shape, most)
+        host = trained_like(most, *shape, on_host=True)
         row["error"] = max(row["error"], check(host))
         clock, done, alone = StageClock(), 0, 0
         if DEVICE == "cuda":

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from bench.gpu.spectra import trained_like
 from bench.gpu.timing import DEVICE, time_calls
+from bench.gpu.weights import trained_like
 from bench.machine import machine_header
 from bench.results_file import SCHEMA, format_table, write_results
 from spectrum_fast.scoring.criteria import find_criterion

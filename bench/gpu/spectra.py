@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from bench.gpu.timing import DEVICE, Build, Case, WrongResultError
+from bench.gpu.weights import trained_like
 from bench.peers import exact_singular_values, score_functional
 from spectrum_fast.ops.band.device_graph import use_graphs
 from spectrum_fast.scoring.criteria import find_criterion
@@ -34,17 +34,6 @@ def graph_builds(rehearse: bool, bf16_rate: float) -> Iterator[Build]:
         name = f"spectrum-graph[{f'{count}x' if count > 1 else ''}{m}x{n}]"
         copies, rows, columns = (min(count, 2), 200, 230) if rehearse else (count, m, n)
         yield Build(name, lambda a=(name, copies, rows, columns): spectrum_case(*a, bf16_rate, graph=True))
-
-
-def trained_like(count: int, m: int, n: int) -> Tensor:
-    """Noise and some directions above it, bfloat16, made one by one so that no wide copy of a batch exists."""
-    weights = torch.empty(count, m, n, dtype=torch.bfloat16, device=DEVICE)
-    some = min(m, n, 48)
-    for index in range(count):
-        noise = torch.randn(m, n, device=DEVICE) * 0.02
-        noise += torch.randn(m, some, device=DEVICE) @ torch.randn(some, n, device=DEVICE) * 0.002
-        weights[index] = noise
-    return weights
 
 
 def spectrum_case(name: str, count: int, m: int, n: int, bf16_rate: float, *, graph: bool = False) -> Case:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.gpu import models
+from bench.gpu import models, peers, spectra
+from bench.gpu.weights import trained_like
+from bench.peers import exact_score
 
 
 def test_a_rehearsal_scores_every_matrix_of_its_models(capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,3 +23,14 @@ def test_a_wrong_score_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "compute_spectra", lambda weights, rule: exact([1.001 * weights[0]], rule))
     with pytest.raises(SystemExit, match="expected"):
         models.check(torch.randn(1, 210, 260, generator=torch.Generator().manual_seed(1)))
+
+
+def test_weights_of_every_shape_have_a_score() -> None:
+    """Wide matrices of plain noise have none: the published threshold lies below their smallest value."""
+    shapes = {(m, n) for _, m, n in spectra.FIRST + spectra.REST} | {(m, n) for m, n, _ in peers.SHAPES}
+    shapes |= {shape for _, model in models.MODELS.values() for shape in model}
+    torch.manual_seed(5)
+    for m, n in sorted(shapes):
+        found = exact_score(trained_like(1, max(m // 16, 64), max(n // 16, 64))[0], "gram")
+        assert found["n_signal"] > 0, (m, n)
+        assert found["n_signal"] < 0.98 * min(max(m // 16, 64), max(n // 16, 64)), (m, n)
