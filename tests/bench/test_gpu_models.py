@@ -31,6 +31,6 @@ def test_weights_of_every_shape_have_a_score() -> None:
     shapes |= {shape for _, model in models.MODELS.values() for shape in model}
     torch.manual_seed(5)
     for m, n in sorted(shapes):
-        found = exact_score(trained_like(1, max(m // 16, 64), max(n // 16, 64))[0], "gram")
+        found = exact_score(trained_like(1, max(m // 16, 128), max(n // 16, 128))[0], "gram")
         assert found["n_signal"] > 0, (m, n)
-        assert found["n_signal"] < 0.98 * min(max(m // 16, 64), max(n // 16, 64)), (m, n)
+        assert found["n_signal"] < 0.98 * min(max(m // 16, 128), max(n // 16, 128)), (m, n)
