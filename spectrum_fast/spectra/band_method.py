@@ -26,11 +26,11 @@ CONSISTENCY = 1000.0
 def half_width(size: int, rotated_rank: int = 0, *, on_gpu: bool = False) -> int:
     """Band half-width for a ``size`` x ``size`` Gram matrix whose first ``rotated_rank`` rows hold outliers.
 
-    It is no less than that rank: rows of outliers below the first panel would be mixed with the bulk, which then loses
-    what the rotation gained (seen: errors a thousand times the bulk's own rounding). Otherwise, slicing costs ``n b^2``
-    a shift, and the reduction gains nothing from a wider band: its tiles are read and written once a panel. Where to
-    change is measured by the half_width rows of bench/test_spectrum_speed.py. On a GPU a slice takes as long for a
-    narrower band (its window has 32 slots), half the panels mean half the launches, and the kernels count on outliers
+    No less than that rank: rows of outliers below the first panel are mixed with the bulk, which loses what the
+    rotation gained (seen: errors a thousand times the bulk's own rounding). Otherwise, slicing costs ``n b^2`` a shift,
+    and the reduction gains nothing from a wider band: its tiles are read and written once a panel. Where to change is
+    measured by the half_width rows of bench/test_spectrum_speed.py. On a GPU a slice takes as long for a narrower band
+    (its window has 32 slots), half the panels mean half the launches, and the kernels count on outliers
     (``ROTATION_RANK``) to lie within the first b rows.
     """
     width = 16 if size <= 1024 and not on_gpu else 32
@@ -44,7 +44,7 @@ def band_functionals(
     rounding: Rounding,
     tolerance: float,
     backend: str = "auto",
-    rotated_rank: int = 0,
+    width: int | None = None,
 ) -> Functionals:
     """Functionals from the Gram matrix of a weight; the matrix is destroyed.
 
@@ -55,11 +55,11 @@ def band_functionals(
         rounding: what rounding may have done so far and will do in the reduction.
         tolerance: relative accuracy wanted of the score.
         backend: see :func:`spectrum_fast.ops.dispatch.choose_backend`.
-        rotated_rank: rows at the top into which outliers were rotated.
+        width: half-width of the band; None leaves it to :func:`half_width`.
     """
     size = squares.matrix.shape[0]
     eps = torch.finfo(squares.matrix.dtype).eps
-    width = half_width(size, rotated_rank, on_gpu=squares.matrix.is_cuda)
+    width = half_width(size, on_gpu=squares.matrix.is_cuda) if width is None else width
     band = reduce_to_band(squares.matrix, width, backend=backend)
     # Counts are taken in float64 whatever the band was computed in: slicing then adds nothing to the error.
     band = band.to(torch.float64)

@@ -67,7 +67,8 @@ def estimate_rounding(squares: Squares, rotated_rank: int = 0, s_max: float = 0.
 
     Args:
         squares: the Gram matrix and its norms.
-        rotated_rank: rows at the top into which outliers were rotated; they do not touch the rest.
+        rotated_rank: rows at the top into which outliers were rotated and that lie within the first panel of the
+            reduction; they do not touch the rest.
         s_max: largest singular value, if rotated.
         backend: see :func:`spectrum_fast.ops.dispatch.choose_backend`.
     """
