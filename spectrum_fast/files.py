@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 
 from spectrum_fast.errors import SpectrumFastError
-from spectrum_fast.temporary import temporary_beside
+from spectrum_fast.temporary import flush, temporary_beside
 
 
 def write_text_atomic(path: str | Path, text: str, *, error: type[SpectrumFastError] = SpectrumFastError) -> None:
@@ -81,12 +81,8 @@ def _replace(target: Path, data: bytes, mode: int | None) -> None:
         if mode is not None:
             os.fchmod(made.descriptor, stat.S_IMODE(mode))
         os.replace(made.path, target)
-    with contextlib.suppress(OSError):  # the data is safe; not every file system can flush a folder
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    with contextlib.suppress(OSError):  # the data is safe
+        flush(target.parent)
 
 
 def read_text(path: str | Path, *, error: type[SpectrumFastError] = SpectrumFastError) -> str:

@@ -82,6 +82,20 @@ def sweep(target: Path) -> None:
                 os.close(descriptor)
 
 
+def flush(path: Path) -> None:
+    """Hand a file or folder to the disk; a folder where its file system can.
+
+    Raises:
+        OSError: the file cannot be flushed.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _make(path: Path, folder: bool) -> int:
     if folder:
         path.mkdir()

@@ -22,7 +22,7 @@ from spectrum_fast.errors import CheckpointError, TensorError, UsageError
 from spectrum_fast.laser.targets import LaserTarget
 from spectrum_fast.spectra.lowrank import LowRankSvd, svd_lowrank
 from spectrum_fast.stream import load_tensor
-from spectrum_fast.temporary import temporary_beside
+from spectrum_fast.temporary import flush, temporary_beside
 from spectrum_fast.version import __version__
 
 REPORT_NAME = "laser.json"
@@ -121,7 +121,10 @@ def write_laser(
             }
             text = json.dumps(document, indent=2, allow_nan=False) + "\n"
             (made.path / REPORT_NAME).write_text(text, encoding="utf-8")
+            for path in (*made.path.iterdir(), made.path):
+                flush(path)
             os.rename(made.path, target)
+            flush(target.parent)
     except OSError as error:
         raise CheckpointError(
             f"{target}: cannot be written: {error.strerror or error}; nothing was left there; make room or choose "
@@ -173,8 +176,6 @@ def _write_shard(
             for record in made if progress is not None else ():
                 progress(record)  # pyright: ignore[reportOptionalCall]
         _copy(old, new, position, os.fstat(old.fileno()).st_size, source)
-        new.flush()
-        os.fsync(new.fileno())
     return records
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.files import write_text_atomic
+from spectrum_fast.temporary import flush
 
 STAGING_NAME = "_saving"
 """Folder in ``output_dir`` where checkpoints are written; a leading ``_`` keeps transformers from uploading it."""
@@ -130,6 +131,15 @@ def retire(home: Path, keep: int | None, protected: Sequence[str | None]) -> Non
         _discard(path)
 
 
+def keep_only(home: Path, best: Path) -> None:
+    """Delete every checkpoint but the best one, each at once; where that one is gone, none."""
+    found = checkpoints(home)
+    if best in found:
+        for path in found:
+            if path != best:
+                _discard(path)
+
+
 def move_into(staged: Path, home: Path) -> None:
     """Move a finished model's files into the output folder one by one, each whole.
 
@@ -138,13 +148,13 @@ def move_into(staged: Path, home: Path) -> None:
     """
     try:
         for path in sorted(staged.iterdir()):
-            _flush(path)
+            flush(path)
             target = home / path.name
             if target.is_dir():
                 _discard(target)
             os.replace(path, target)
         staged.rmdir()
-        _flush(home)
+        flush(home)
     except OSError as cause:
         raise CheckpointError(
             f"{home}: the model cannot be saved: {cause.strerror or cause}; make room and rights there and go on with "
@@ -155,7 +165,7 @@ def move_into(staged: Path, home: Path) -> None:
 def _list_files(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / LIST_NAME)
     for path in files:
-        _flush(path)
+        flush(path)
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
     text = json.dumps({"schema": 1, "kind": "checkpoint", "files": sizes}, indent=1) + "\n"
     write_text_atomic(folder / LIST_NAME, text, error=CheckpointError)
@@ -169,7 +179,7 @@ def _place(staged: Path, target: Path) -> Path:
     if target.exists():
         _discard(target)
     os.rename(staged, target)
-    _flush(target.parent)
+    flush(target.parent)
     return target
 
 
@@ -180,16 +190,6 @@ def _discard(path: Path) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
     os.rename(path, hidden)
     shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    """To the disk; a folder where its file system can."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _step(path: Path) -> int:

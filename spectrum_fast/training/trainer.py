@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trl import SFTTrainer
 
 from spectrum_fast.selection.masking import is_masked
-from spectrum_fast.training.saving import STAGING_NAME, STATE_NAME, finish, move_into, retire
+from spectrum_fast.training.saving import STAGING_NAME, STATE_NAME, finish, keep_only, move_into, retire
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,6 +45,9 @@ class SelectiveTrainer(SFTTrainer):
         for _ in self._turns():
             if staged.is_dir():
                 move_into(staged, home)
+        best = self.state.best_model_checkpoint
+        if self.args.should_save and best is not None and self.args.save_total_limit == 1:
+            keep_only(home, Path(best))
         if self.args.push_to_hub:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
@@ -71,6 +74,13 @@ class SelectiveTrainer(SFTTrainer):
             self.control.should_training_stop = True  # upstream looks only after a step
             return
         super()._run_epoch(*arguments, **options)
+
+    def _finalize_training(self, *arguments: Any, **options: Any) -> Any:
+        self._aside = True  # so that upstream deletes no checkpoint while the model is not saved; save_whole does
+        try:
+            return super()._finalize_training(*arguments, **options)
+        finally:
+            self._aside = False
 
     def _get_output_dir(self, trial: Any) -> str:
         home = super()._get_output_dir(trial)

@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 from launching import environment, needs
 
 STRUCK = Path(__file__).with_name("struck.py")
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port")
+DEEPSPEED = ("deepspeed", "--num_gpus", "2", "--master_port")
 ENDS_WITHIN_SECONDS = 60
 """From the kill to the launcher's end; torchrun grants 30 seconds before it kills the others."""
 SAVED_BY_FIRST = 5
@@ -55,7 +56,7 @@ def train(configure: Callable[..., Any], shop: Path) -> Callable[..., Ended]:
     needs("trl", "deepspeed")
     from long_scans import free_port
 
-    def run(folder: Path, strike: dict[str, Any] | None = None, *more: str) -> Ended:
+    def run(folder: Path, strike: dict[str, Any] | None = None, *more: str, start: tuple[str, ...] = TORCHRUN) -> Ended:
         config = configure(
             "llama", "spectrum", folder, processes=2, name="run", steps=5, save_strategy="steps", save_steps=2
         )["config"]
@@ -64,7 +65,7 @@ def train(configure: Callable[..., Any], shop: Path) -> Callable[..., Ended]:
         variables = {**environment(shop / "cache"), "STRIKE": json.dumps(strike or {})}
         started = time.monotonic()
         done = subprocess.run(
-            [*TORCHRUN, str(free_port()), str(STRUCK), "train", str(path), *more],
+            [*start, str(free_port()), str(STRUCK), "train", str(path), *more],
             capture_output=True,
             text=True,
             timeout=600,
@@ -128,6 +129,19 @@ def _sizes(folder: Path) -> dict[str, int]:
         for path in folder.rglob("*")
         if path.is_file() and path.name not in ("trainer_state.json", "files.json")
     }
+
+
+@pytest.mark.slow
+def test_the_deepspeed_launcher_ends_too(
+    train: Callable[..., Ended], whole: tuple[Path, float], tmp_path: Path
+) -> None:
+    ended = train(tmp_path, {"rank": 1, "file": 1, "step": 4}, start=DEEPSPEED)
+    assert ended.code != 0
+    assert ended.seconds < whole[1] + ENDS_WITHIN_SECONDS
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-2"]
+    again = train(tmp_path, None, "--set", "resume_from_checkpoint=true", start=DEEPSPEED)
+    assert again.code == 0, again.said[-3000:]
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (whole[0] / "model.safetensors").read_bytes()
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from spectrum_fast.training.saving import (
     checkpoints,
     find_damage,
     finish,
+    keep_only,
     last_whole,
     move_into,
     retire,
@@ -131,6 +132,15 @@ def test_old_checkpoints_are_retired_by_age_and_the_best_stays(tmp_path: Path) -
     assert names(tmp_path) == ["checkpoint-2", "checkpoint-6"]
     retire(tmp_path, 1, [str(tmp_path / "elsewhere")])
     assert names(tmp_path) == ["checkpoint-6"]
+
+
+def test_only_the_best_is_kept_and_nothing_goes_without_it(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        saved(tmp_path, step)
+    keep_only(tmp_path, tmp_path / "checkpoint-8")
+    assert len(names(tmp_path)) == 3
+    keep_only(tmp_path, tmp_path / "checkpoint-4")
+    assert names(tmp_path) == ["checkpoint-4"]
 
 
 def test_a_model_moves_file_by_file(tmp_path: Path) -> None:
