@@ -154,6 +154,7 @@ def move_into(staged: Path, home: Path) -> None:
                 _discard(target)
             os.replace(path, target)
         staged.rmdir()
+        _leave(staged.parent)
         flush(home)
     except OSError as cause:
         raise CheckpointError(
@@ -179,6 +180,7 @@ def _place(staged: Path, target: Path) -> Path:
     if target.exists():
         _discard(target)
     os.rename(staged, target)
+    _leave(staged.parent)
     flush(target.parent)
     return target
 
@@ -190,6 +192,13 @@ def _discard(path: Path) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
     os.rename(path, hidden)
     shutil.rmtree(hidden, ignore_errors=True)
+    _leave(hidden.parent)
+
+
+def _leave(staging: Path) -> None:
+    """Remove the staging folder if nothing is in the making there."""
+    with contextlib.suppress(OSError):
+        staging.rmdir()
 
 
 def _step(path: Path) -> int:

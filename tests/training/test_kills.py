@@ -85,7 +85,7 @@ def whole(train: Callable[..., Ended], tmp_path_factory: pytest.TempPathFactory)
     ended = train(folder)
     assert ended.code == 0, ended.said[-3000:]
     assert {path.name for path in (folder / "run").glob("checkpoint-*")} == CHECKPOINTS
-    assert not (folder / "run" / "_saving" / "model").exists()
+    assert not (folder / "run" / "_saving").exists()
     return folder / "run", ended.seconds
 
 
@@ -119,7 +119,7 @@ def test_a_killed_process_costs_nothing_that_was_saved(
     assert before.keys() == after.keys()
     assert all(before[name].numpy().tobytes() == after[name].numpy().tobytes() for name in before)
     assert {path.name for path in run.glob("checkpoint-*")} == CHECKPOINTS
-    assert list((run / "_saving").iterdir()) == []
+    assert not (run / "_saving").exists()
 
 
 def _sizes(folder: Path) -> dict[str, int]:
