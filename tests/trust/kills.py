@@ -29,6 +29,10 @@ IN_ORDER = {signal.SIGINT: 130, signal.SIGTERM: 143}
 """Exit codes of a command that a signal ends and that tidies up first."""
 
 
+OUTCOMES = ("struck", "dropped inside a library", "ended before the signal took effect")
+"""Of a strike; all three keep the promises."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One command that writes into a folder.
@@ -115,7 +119,7 @@ class Kills:
             assert not [path for path in out.iterdir() if path.suffix == ".tmp"], (strike, "nothing is left behind")
         self._run_again(task, out, expected, strike)
         self.counts[f"{strike.task} {strike.moment} by {strike.number.name}"] += struck
-        self.counts["struck" if struck else "dropped" if dropped else "ended before the signal took effect"] += 1
+        self.counts[OUTCOMES[0] if struck else OUTCOMES[1] if dropped else OUTCOMES[2]] += 1
         return ended
 
     def _run_again(self, task: Task, out: Path, expected: dict[str, bytes], strike: Strike) -> None:
@@ -228,9 +232,9 @@ def summary(kills: Kills) -> dict[str, Any]:
     """The counts, for a result file."""
     struck = {name: count for name, count in sorted(kills.counts.items()) if " by SIG" in name and count}
     return {
-        "kills": kills.counts["struck"],
-        "ended_before_the_signal_took_effect": kills.counts["ended before the signal took effect"],
-        "dropped_inside_a_library": kills.counts["dropped"],
+        "kills": kills.counts[OUTCOMES[0]],
+        "dropped_inside_a_library": kills.counts[OUTCOMES[1]],
+        "ended_before_the_signal_took_effect": kills.counts[OUTCOMES[2]],
         "broken_promises": 0,
         "struck": struck,
     }

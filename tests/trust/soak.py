@@ -51,6 +51,7 @@ def soak(options: argparse.Namespace) -> int:
             rows.append(measure_settled(folder, rows))
             print(f"cycle {len(rows)}: {rows[-1]}", flush=True)
         seconds = time.monotonic() - started
+        soaked.finish_kills()
         soaked.close()
     figures, problems = judge(rows, seconds)
     results = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import os
 import random
@@ -20,7 +22,7 @@ from bench.make_checkpoint import write_checkpoint
 
 from forked import Forked
 from trust.disturbances import OPTIONS, Disturbances, Network
-from trust.kills import Kills, summary
+from trust.kills import OUTCOMES, Kills, summary
 
 WARM_UP_SHARE = 0.25
 """Share of the cycles after which everything must have settled."""
@@ -77,6 +79,13 @@ class Soak:
         for index in range(KILLS_A_CYCLE if self.kills is not None else 0):
             self.kills.strike(self.plan[(KILLS_A_CYCLE * number + index) % len(self.plan)])
 
+    def finish_kills(self) -> None:
+        """Strike what is left of the plan, so that every call of every command has had its turn."""
+        if self.kills is not None:
+            done = sum(self.kills.counts[key] for key in OUTCOMES)
+            for strike in self.plan[done:]:
+                self.kills.strike(strike)
+
     def facts(self) -> dict[str, Any]:
         """What was done, all of it with the right result."""
         return {
@@ -104,8 +113,10 @@ class Soak:
 
 
 def measure(folder: Path) -> dict[str, int]:
-    """What this process holds now."""
+    """What this process holds now, once the allocator has given back what is free in it."""
     gc.collect()
+    with contextlib.suppress(AttributeError):  # glibc's
+        ctypes.CDLL(None).malloc_trim(0)
     me = Path("/proc/self")
     pages = int((me / "statm").read_text().split()[1])
     children = {child for task in (me / "task").iterdir() for child in (task / "children").read_text().split()}
