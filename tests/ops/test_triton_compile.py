@@ -174,9 +174,11 @@ def test_band_panel(name: str, half_width: int, dtype: torch.dtype, capability: 
         options = device_kernels.small_options(half_width, half_width)
     known = {"HALF_WIDTH": half_width, "PENDING": True, "SPLIT": dtype == torch.float32, "ROWS": device_kernels.ROWS}
     options |= {key: known[key] for key in extra}
-    check(
-        f"band {name} b={half_width} {dtype}", kernel, signature, options, capability, tmp_path, ("n", "plane", "part")
-    )
+    divisible = ("n", "plane", "part")
+    for steps in device_kernels.reconstruct_steps(half_width) if name == "reconstruct" else (None,):
+        line = f"band {name} b={half_width} {dtype}" + (f" steps {steps:03b}" if steps else "")
+        chosen = options | ({"STEPS": steps} if steps else {})
+        check(line, kernel, signature, chosen, capability, tmp_path, divisible)
 
 
 @on_both_chips

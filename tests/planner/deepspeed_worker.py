@@ -104,6 +104,7 @@ def main() -> None:
     }
     rank = torch.distributed.get_rank()
     Path(out, f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    torch.distributed.destroy_process_group()  # gloo's threads abort a process that ends around them
 
 
 if __name__ == "__main__":

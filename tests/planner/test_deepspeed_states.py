@@ -19,6 +19,7 @@ from spectrum_fast.planner import TrainingSetup, read_model_shape
 from spectrum_fast.planner.states import compute_states
 from spectrum_fast.planner.trained import TrainedShape
 
+from launching import environment
 from planner_models import make_model, save_model
 
 WORKER = Path(__file__).with_name("deepspeed_worker.py")
@@ -41,7 +42,6 @@ def measured(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dic
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    binaries = str(Path(sys.executable).parent)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"),
@@ -50,12 +50,7 @@ def measured(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dic
         capture_output=True,
         text=True,
         timeout=400,
-        env={
-            **os.environ,
-            "PATH": binaries + os.pathsep + os.environ["PATH"],
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        },
+        env=environment(tmp_path_factory.mktemp("cache")) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]

@@ -64,6 +64,11 @@ def small_options(half_width: int, width: int) -> dict[str, int | bool]:
     }
 
 
+def reconstruct_steps(width: int) -> tuple[int, ...]:
+    """The launches of the reconstruction, as bits of its three steps: one, or at width 64 one for each step."""
+    return (0b111,) if width < 64 else (0b001, 0b010, 0b100)
+
+
 def gather_panel(w: Workspace, index: int) -> None:
     """P, the diagonal block of the band, and Pᵀ P."""
     chunks = _chunks(w, index)
@@ -117,17 +122,19 @@ def orthonormalise(w: Workspace, index: int) -> None:
 
 def reconstruct(w: Workspace, index: int) -> None:
     """V_top, M, T and the band's R; broken panels marked."""
-    reconstruct_kernel[(w.count,)](
-        w.inner,
-        w.basis[index % 2],
-        w.band,
-        w.small,
-        w.broken,
-        w.order,
-        index,
-        w.small.stride(0),
-        **small_options(w.half_width, w.width),
-    )
+    for steps in reconstruct_steps(w.width):
+        reconstruct_kernel[(w.count,)](
+            w.inner,
+            w.basis[index % 2],
+            w.band,
+            w.small,
+            w.broken,
+            w.order,
+            index,
+            w.small.stride(0),
+            STEPS=steps,
+            **small_options(w.half_width, w.width),
+        )
 
 
 def reflect_columns(w: Workspace, index: int) -> None:

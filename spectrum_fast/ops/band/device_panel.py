@@ -54,14 +54,19 @@ def gather_kernel(
     inside = (i < end)[:, None] & (j < HALF_WIDTH)[None, :]
     entries = (batch * n + i.to(tl.int64))[:, None] * n + (column + j)[None, :]
     p = tl.load(matrix + entries, mask=inside, other=0.0).to(tl.float64)
+    # Operands in slices of 16, so that no two of them lie in registers at the same time.
+    c = tl.arange(0, 16)
     if PENDING:
-        own = (batch * n + (column + j).to(tl.int64))[:, None] * WIDTH + j[None, :]
-        use = (j < HALF_WIDTH)[:, None] & (j >= 0)[None, :]
-        rows = (i < end)[:, None] & (j >= 0)[None, :]
-        v = tl.load(basis + tall, mask=rows, other=0.0)
-        p -= tl.dot(v, tl.trans(tl.load(z + own, mask=use, other=0.0)), out_dtype=tl.float64)
-        v = tl.load(z + tall, mask=rows, other=0.0)
-        p -= tl.dot(v, tl.trans(tl.load(basis + own, mask=use, other=0.0)), out_dtype=tl.float64)
+        for first in range(0, WIDTH, 16):
+            k = (first + c)[None, :]
+            own = (batch * n + (column + j).to(tl.int64))[:, None] * WIDTH + k
+            use = (j < HALF_WIDTH)[:, None] & (k >= 0)
+            slices = (batch * n + i.to(tl.int64))[:, None] * WIDTH + k
+            rows = (i < end)[:, None] & (k >= 0)
+            v = tl.load(basis + slices, mask=rows, other=0.0)
+            p -= tl.dot(v, tl.trans(tl.load(z + own, mask=use, other=0.0)), out_dtype=tl.float64)
+            v = tl.load(z + slices, mask=rows, other=0.0)
+            p -= tl.dot(v, tl.trans(tl.load(basis + own, mask=use, other=0.0)), out_dtype=tl.float64)
     if diagonal:
         distance = i[:, None] - (column + j)[None, :]
         target = (batch * n + (column + j).to(tl.int64))[None, :] * (HALF_WIDTH + 1) + distance

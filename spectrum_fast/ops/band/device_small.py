@@ -39,6 +39,19 @@ def _eliminate(g, steps, WIDTH: tl.constexpr):
     return g, bad
 
 
+@triton.jit
+def _product(left, right, WIDTH: tl.constexpr):
+    """A B of two stored WIDTH x WIDTH matrices, in slices of 16: two whole operands do not fit the registers."""
+    at = tl.arange(0, WIDTH)
+    c = tl.arange(0, 16)
+    total = tl.zeros([WIDTH, WIDTH], dtype=tl.float64)
+    for first in range(0, WIDTH, 16):
+        a = tl.load(left + at[:, None] * WIDTH + first + c[None, :])
+        b = tl.load(right + (first + c[:, None]) * WIDTH + at[None, :])
+        total += tl.dot(a, b, out_dtype=tl.float64)
+    return total
+
+
 @triton.jit(do_not_specialize=["too_wide"])
 def factor_gram_kernel(inner, r1, w, broken, too_wide, HALF_WIDTH: tl.constexpr, WIDTH: tl.constexpr):
     """Pᵀ P = R1ᵀ R1 with its columns scaled to equal length; W = R1^-1; whether the panel is broken."""
@@ -66,6 +79,112 @@ def factor_gram_kernel(inner, r1, w, broken, too_wide, HALF_WIDTH: tl.constexpr,
     tl.store(w + there, unit / root / length[None, :])
 
 
+@triton.jit
+def _orthonormalise_again(inner, small, broken, plane, HALF_WIDTH: tl.constexpr, WIDTH: tl.constexpr):
+    """From Q1ᵀ Q1 = R2ᵀ R2: R2^-1 in the second plane, R = R2 R1 in place of R1 in the first; is the panel broken?"""
+    at = tl.arange(0, WIDTH)
+    row = at[:, None]
+    col = at[None, :]
+    here = row * WIDTH + col
+    there = col * WIDTH + row
+    w = small + plane
+    u = small + 5 * plane
+    eye = tl.where(row == col, 1.0, 0.0).to(tl.float64)
+    pad = (row >= HALF_WIDTH) | (col >= HALF_WIDTH)
+
+    g = tl.where(pad, eye, tl.load(inner + here))
+    size = tl.abs(g - eye)
+    too_far = tl.sum(tl.sum(tl.where(size <= _NEARLY_ORTHONORMAL, 0, 1), axis=1), axis=0)
+    tl.store(broken, tl.where(too_far > 0, 1, tl.load(broken)))
+    far = tl.sum(tl.sum(tl.where(size < _SERIES, 0, 1), axis=1), axis=0)
+    near = far == 0
+    g, _ = _eliminate(g, tl.where(near, 0, HALF_WIDTH), WIDTH)
+    scale = 1.0 / tl.sqrt(tl.sum(tl.where(row == col, g, 0.0), axis=1))[:, None]
+    error = tl.load(inner + here)  # again: kept, it would not fit the registers
+    error = tl.where(pad | (row > col), 0.0, tl.where(row == col, 0.5 * (error - 1.0), error))
+    tl.store(u + here, tl.where(near, eye + error, tl.where(row <= col, g * scale, 0.0)))
+    unit = tl.where(row == col, 1.0, tl.where(row > col, g, 0.0))
+    # R2^-1, written transposed in one case and as it is in the other.
+    tl.store(w + there, unit * scale, mask=row * 0 + col * 0 + far > 0)
+    tl.store(w + here, eye - error, mask=row * 0 + col * 0 + far == 0)
+    tl.debug_barrier()
+    r = _product(u, small, WIDTH)
+    tl.debug_barrier()
+    tl.store(small + here, r)
+
+
+@triton.jit
+def _sweep(basis, small, rows, plane, HALF_WIDTH: tl.constexpr, WIDTH: tl.constexpr):
+    """LU of the top of Q1 R2^-1 less its signs: L in ``top``, U in ``u``, the signs, and the swept block S in ``t``."""
+    at = tl.arange(0, WIDTH)
+    row = at[:, None]
+    col = at[None, :]
+    here = row * WIDTH + col
+    w = small + plane
+    top = small + 3 * plane
+    t = small + 4 * plane
+    u = small + 5 * plane
+    signs = small + 6 * plane
+    eye = tl.where(row == col, 1.0, 0.0).to(tl.float64)
+    c = tl.arange(0, 16)
+    g = tl.zeros([WIDTH, WIDTH], dtype=tl.float64)
+    for first in range(0, WIDTH, 16):
+        k = first + c
+        inside = (row < rows) & (row < HALF_WIDTH) & (k >= 0)[None, :]
+        q = tl.load(basis + row * WIDTH + k[None, :], mask=inside, other=0.0)
+        g += tl.dot(q, tl.load(w + k[:, None] * WIDTH + col), out_dtype=tl.float64)
+    g = tl.where((row >= HALF_WIDTH) | (col >= HALF_WIDTH), eye, g)
+    tl.store(u + here, eye)
+    tl.store(top + here, eye)
+    tl.debug_barrier()
+    for k in range(HALF_WIDTH):
+        across = tl.sum(tl.where(row == k, g, 0.0), axis=0)
+        down = tl.sum(tl.where(col == k, g, 0.0), axis=1)
+        d = tl.sum(tl.where(at == k, across, 0.0), axis=0)
+        sign = tl.where(d >= 0.0, -1.0, 1.0).to(tl.float64)
+        d -= sign
+        tl.store(signs + k, sign)
+        tl.store(u + k * WIDTH + at, tl.where(at == k, d, across), mask=at >= k)
+        tl.store(top + at * WIDTH + k, down / d, mask=at > k)
+        across = tl.where(at == k, 1.0, across) / d
+        down = tl.where(at == k, 0.0, down)
+        g = tl.where(col == k, 0.0, g) - down[:, None] * across[None, :]
+        g = tl.where(row == k, across[None, :], g)
+    tl.store(t + here, g)
+
+
+@triton.jit
+def _assemble(band, small, n, begin, start, plane, HALF_WIDTH: tl.constexpr, WIDTH: tl.constexpr):
+    """M = R2^-1 (S L), T = -(U S) (U S)ᵀ with S the swept block, V_top, and the band's R; factors go through memory."""
+    at = tl.arange(0, WIDTH)
+    row = at[:, None]
+    col = at[None, :]
+    here = row * WIDTH + col
+    there = col * WIDTH + row
+    w = small + plane
+    m = small + 2 * plane
+    top = small + 3 * plane
+    t = small + 4 * plane
+    u = small + 5 * plane
+    signs = small + 6 * plane
+    pad = (row >= HALF_WIDTH) | (col >= HALF_WIDTH)
+    sign = tl.load(signs + at, mask=at < HALF_WIDTH, other=1.0)
+    tl.store(m + here, _product(t, top, WIDTH))
+    right = _product(u, t, WIDTH)
+    tl.debug_barrier()
+    tl.store(t + there, right * sign[None, :])
+    product = _product(w, m, WIDTH)
+    tl.debug_barrier()
+    tl.store(m + here, product)
+    full = -_product(u, t, WIDTH)
+    tl.debug_barrier()
+    tl.store(t + here, tl.where(pad | (row > col), 0.0, full))
+    tl.store(top + here, tl.where(pad, 0.0, tl.load(top + here)))
+    r = tl.load(small + here) * sign[:, None]
+    target = (start + col) * (HALF_WIDTH + 1) + HALF_WIDTH + row - col
+    tl.store(band + target, r.to(band.dtype.element_ty), mask=(row <= col) & (col < HALF_WIDTH) & (begin + row < n))
+
+
 @triton.jit(do_not_specialize=["n", "index"])
 def reconstruct_kernel(
     inner,
@@ -78,79 +197,24 @@ def reconstruct_kernel(
     plane,
     HALF_WIDTH: tl.constexpr,
     WIDTH: tl.constexpr,
+    STEPS: tl.constexpr,
 ):
-    """V_top, M, T and the band's R from Q1ᵀ Q1 and the top of Q1; planes of ``small`` are ``plane`` numbers apart."""
+    """V_top, M, T and the band's R from Q1ᵀ Q1 and the top of Q1; planes of ``small`` are ``plane`` numbers apart.
+
+    ``STEPS`` has a bit for each of the three steps; at width 64 they are launches of their own, since what the compiler
+    would carry from one to the next does not fit the registers.
+    """
     batch = tl.program_id(0).to(tl.int64)
     begin = (index + 1) * HALF_WIDTH
-    at = tl.arange(0, WIDTH)
-    row = at[:, None]
-    col = at[None, :]
-    here = (batch * WIDTH + row) * WIDTH + col
-    there = (batch * WIDTH + col) * WIDTH + row
-    r1 = small + here
-    w = small + plane
-    m = small + 2 * plane
-    top = small + 3 * plane
-    t = small + 4 * plane
-    u = small + 5 * plane
-    signs = small + 6 * plane + batch * WIDTH * WIDTH
-    eye = tl.where(row == col, 1.0, 0.0).to(tl.float64)
-    pad = (row >= HALF_WIDTH) | (col >= HALF_WIDTH)
-
-    g = tl.where(pad, eye, tl.load(inner + here))
-    size = tl.abs(g - eye)
-    too_far = tl.sum(tl.sum(tl.where(size <= _NEARLY_ORTHONORMAL, 0, 1), axis=1), axis=0)
-    tl.store(broken + batch, tl.where(too_far > 0, 1, tl.load(broken + batch)))
-    far = tl.sum(tl.sum(tl.where(size < _SERIES, 0, 1), axis=1), axis=0)
-    near = far == 0
-    error = tl.where(row < col, g, tl.where(row == col, 0.5 * (g - eye), 0.0))
-    g, _ = _eliminate(g, tl.where(near, 0, HALF_WIDTH), WIDTH)
-    root = tl.sqrt(tl.sum(tl.where(row == col, g, 0.0), axis=1))[:, None]
-    r2 = tl.where(near, eye + error, tl.where(row <= col, g / root, 0.0))
-    r = tl.dot(r2, tl.load(r1), out_dtype=tl.float64)
-    unit = tl.where(row == col, 1.0, tl.where(row > col, g, 0.0))
-    # W becomes R2^-1, written transposed in one case and as it is in the other.
-    tl.store(w + there, unit / root, mask=row * 0 + col * 0 + far > 0)
-    tl.store(w + here, eye - error, mask=row * 0 + col * 0 + far == 0)
-    tl.debug_barrier()
-    tl.store(r1, r)
-    inverse = tl.load(w + here)
-
-    i = begin + row
-    q = tl.load(
-        basis + (batch * n + i.to(tl.int64)) * WIDTH + col, mask=(i < n) & (row < HALF_WIDTH) & (col >= 0), other=0.0
-    )
-    g = tl.where(pad, eye, tl.dot(q, inverse, out_dtype=tl.float64))
-    tl.store(u + here, eye)
-    tl.store(top + here, eye)
-    tl.debug_barrier()
-    for k in range(HALF_WIDTH):
-        across = tl.sum(tl.where(row == k, g, 0.0), axis=0)
-        down = tl.sum(tl.where(col == k, g, 0.0), axis=1)
-        d = tl.sum(tl.where(at == k, across, 0.0), axis=0)
-        sign = tl.where(d >= 0.0, -1.0, 1.0).to(tl.float64)
-        d -= sign
-        tl.store(signs + k, sign)
-        tl.store(u + (batch * WIDTH + k) * WIDTH + at, tl.where(at == k, d, across), mask=at >= k)
-        tl.store(top + (batch * WIDTH + at) * WIDTH + k, down / d, mask=at > k)
-        across = tl.where(at == k, 1.0, across) / d
-        down = tl.where(at == k, 0.0, down)
-        g = tl.where(col == k, 0.0, g) - down[:, None] * across[None, :]
-        g = tl.where(row == k, across[None, :], g)
-    tl.debug_barrier()
-
-    lower = tl.load(top + here)
-    tl.store(m + here, tl.dot(inverse, tl.dot(g, lower, out_dtype=tl.float64), out_dtype=tl.float64))
-    upper = tl.load(u + here)
-    sign = tl.load(signs + at, mask=at < HALF_WIDTH, other=1.0)
-    right = tl.trans(tl.dot(upper, g, out_dtype=tl.float64))
-    full = -tl.dot(upper * sign[None, :], right, out_dtype=tl.float64)
-    tl.store(t + here, tl.where(pad | (row > col), 0.0, full))
-    tl.debug_barrier()
-    tl.store(top + here, tl.where(pad, 0.0, lower))
-    r = tl.load(r1) * sign[:, None]
-    target = (batch * n + index * HALF_WIDTH + col) * (HALF_WIDTH + 1) + HALF_WIDTH + row - col
-    tl.store(band + target, r.to(band.dtype.element_ty), mask=(row <= col) & (col < HALF_WIDTH) & (begin + row < n))
+    small += batch * WIDTH * WIDTH
+    if STEPS & 1:
+        _orthonormalise_again(inner + batch * WIDTH * WIDTH, small, broken + batch, plane, HALF_WIDTH, WIDTH)
+        tl.debug_barrier()
+    if STEPS & 2:
+        _sweep(basis + (batch * n + begin) * WIDTH, small, n - begin, plane, HALF_WIDTH, WIDTH)
+        tl.debug_barrier()
+    if STEPS & 4:
+        _assemble(band, small, n, begin, batch * n + index * HALF_WIDTH, plane, HALF_WIDTH, WIDTH)
 
 
 @triton.jit(do_not_specialize=["n", "index"])

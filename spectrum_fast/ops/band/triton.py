@@ -35,13 +35,14 @@ bfloat16 products, 16 bits a number, cost the same and were 20 times worse (torc
 against 1.7): reflectors rounded to 16 bits are not orthogonal to float32. Both halves of the matrix are read and kept,
 so the sweep is one read and one write of the matrix, with no atomic sum and the same bits in every run.
 
-**Estimates, not measured**, one float32 matrix, n = 8192 (launches 12 a panel, without the final ones):
+**Estimates, not measured**, one float32 matrix, n = 8192 (launches 12 a panel, at half-width 64
+14 since the reconstruction is three, without the final ones):
 
 ==================  =======================  =======================================
 half-width            32                       64
 ==================  =======================  =======================================
-panels, launches    255, 3060                127, 1524
-  host, at 14 us    43 ms (0 from a graph)   21 ms (0)
+panels, launches    255, 3060                127, 1778
+  host, at 14 us    43 ms (0 from a graph)   25 ms (0)
 sweep, traffic      255 x 179 MB = 46 GB     127 x 179 MB = 23 GB
   at 4.3 TB/s       10.6 ms                  5.3 ms
 sweep, flops        2 n³ x 3 = 3.3 TFLOP     the same
