@@ -25,9 +25,10 @@ def main(stage: str) -> None:
     if sys.version_info[:3] >= OLDEST and sys.version_info[:2] <= NEWEST:
         install_locked(stage)
     else:
+        covered = f"{'.'.join(map(str, OLDEST))} to {'.'.join(map(str, NEWEST))}"
         print(
-            f"setup: Python {sys.version.split()[0]} is not covered by the hashed locks "
-            f"({'.'.join(map(str, OLDEST))} to {'.'.join(map(str, NEWEST))}): versions are pinned, files are not checked",
+            f"setup: the hashed locks cover Python {covered}, this is {sys.version.split()[0]}: versions are pinned, "
+            "files are not checked",
             file=sys.stderr,
         )
         install_constrained(stage)

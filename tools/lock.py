@@ -62,13 +62,12 @@ def resolve(
 ) -> Blocks:
     """What these need, for every platform, with all hashes."""
     with tempfile.TemporaryDirectory() as folder:
-        listed, pins, out = (Path(folder, name) for name in ("in.txt", "pins.txt", "out.txt"))
+        listed, out = Path(folder, "in.txt"), Path(folder, "out.txt")
         listed.write_text("\n".join(requirements) + "\n", encoding="utf-8")
-        pins.write_text((ROOT / "constraints.txt").read_text(encoding="utf-8"), encoding="utf-8")
         out.write_text(
             "".join(path.read_text(encoding="utf-8") for path in sorted(LOCKS.glob("*.txt"))), encoding="utf-8"
         )
-        command = ["uv", "pip", "compile", *projects, str(listed), "-c", str(pins), "-o", str(out), *options]
+        command = ["uv", "pip", "compile", *projects, str(listed), "-c", "constraints.txt", "-o", str(out), *options]
         command += ["--universal", "--python-version", OLDEST_PYTHON, "--generate-hashes", "--quiet"]
         command += ["--no-header", "--no-annotate", *([] if dependencies else ["--no-deps"])]
         subprocess.run(command, cwd=ROOT, check=True)
