@@ -9,9 +9,12 @@ is told so. Standard library only: nothing is installed yet when this runs.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,13 +40,31 @@ def main(stage: str) -> None:
 def install_locked(stage: str) -> None:
     """Exactly the files of the locks; the project itself is built with what they brought."""
     if stage == "core":
-        pip("--require-hashes", "--no-deps", "-r", "locks/torch.txt")
+        install_torch()
         if any(name.startswith(("nvidia-", "cuda-")) for name in importlib.metadata.requires("torch") or ()):
             pip("--require-hashes", "--no-deps", "-r", "locks/cuda.txt")
         pip("--require-hashes", "--no-deps", "-r", "locks/core.txt")
         pip("--no-deps", "--no-build-isolation", "-e", ".")
     else:
         pip("--require-hashes", "--no-deps", "-r", "locks/dev.txt")
+
+
+def install_torch() -> None:
+    """The build that pip would choose here, if it is a locked one.
+
+    Under ``--require-hashes`` pip prefers a file whose hash an index announces, and so the CUDA build of two gigabytes
+    even where a folder offers the CPU-only one. So it is fetched first, and checked here.
+    """
+    lock = (ROOT / "locks" / "torch.txt").read_text(encoding="utf-8")
+    version = re.search(r"^torch==\S+", lock, re.MULTILINE)
+    assert version is not None, "locks/torch.txt names no version"
+    with tempfile.TemporaryDirectory() as folder:
+        pip("--no-deps", "--dest", folder, version[0], command="download")
+        (wheel,) = Path(folder).iterdir()
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        if f"sha256:{digest}" not in lock:
+            sys.exit(f"setup: {wheel.name}: its SHA-256 {digest} is not in locks/torch.txt; not installed")
+        pip("--no-deps", str(wheel))
 
 
 def install_constrained(stage: str) -> None:
@@ -55,10 +76,10 @@ def install_constrained(stage: str) -> None:
     pip("-c", "constraints.txt", "--no-deps", *UNRESOLVED[stage])
 
 
-def pip(*arguments: str) -> None:
-    """Run pip's install, ending with its exit code where it fails; it has said why."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
-    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+def pip(*arguments: str, command: str = "install") -> None:
+    """Run pip, ending with its exit code where it fails; it has said why."""
+    line = [sys.executable, "-m", "pip", command, "--quiet", "--disable-pip-version-check", *arguments]
+    code = subprocess.run(line, cwd=ROOT, check=False).returncode
     if code:
         sys.exit(code)
 
