@@ -2,7 +2,8 @@
 
 ``python -m bench.streaming`` makes a checkpoint of Llama-3-8B shapes (7.9 GB), takes half an hour on two cores and
 writes ``bench/results/streaming-<machine>.json``. ``--size small`` is a smoke run of a minute and writes nothing unless
-``--name`` is given; ``--layers`` sets another size (72 for 31 GB).
+``--name`` is given; ``--layers`` sets another size, 72 for 31 GB, where ``--rounds 1 --no-peers --scans cold`` takes as
+long.
 
 Rows (medians; rounds of the readers alternate): a plain sequential read, our reader through the page cache and past it,
 peers where they are installed, the computing alone with weights in memory, and whole scans in a process of their own.
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "full": {"like": "llama-3-8b", "layers": 18, "scale": 1, "embeddings": False},
     "small": {"like": "llama-3-8b", "layers": 4, "scale": 4, "embeddings": False},
 }
-ROUNDS = {"full": 3, "small": 3}
+Peers = Mapping[str, tuple[str, Callable[[Sequence[Path]], int]]]
+SCANS = {"cold": ("cold", "off"), "direct": ("cold", "on"), "warm": ("warm", "off")}
+"""What ``--scans`` names: the state of the page cache and the way past it."""
 
 _SCAN = """
 import json, sys, time
@@ -67,13 +70,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", choices=tuple(SETTINGS), default="full", help="small is a smoke run")
     parser.add_argument("--layers", type=int, help="layers of the checkpoint, 0.44 GB each at full width")
     parser.add_argument("--name", help="name of the result file (default: the machine's; none for a small run)")
-    parser.add_argument("--folder", type=Path, help="where the checkpoint is written and deleted (default: temporary)")
+    parser.add_argument("--folder", type=Path, help="where the checkpoint is written (default: temporary, deleted)")
+    parser.add_argument("--rounds", type=int, default=3, help="of every reader")
+    parser.add_argument("--no-peers", action="store_true", help="time the plain read and ours only")
+    parser.add_argument("--scans", nargs="+", choices=SCANS, default=list(SCANS), help="which whole scans to time")
     options = parser.parse_args(arguments)
     settings = SETTINGS[options.size] | ({"layers": options.layers} if options.layers else {})
     machine = machine_header()
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        written = write_checkpoint(Path(folder) / "model", **settings)
-        rows = measure(written, ROUNDS[options.size], settings)
+    with tempfile.TemporaryDirectory() as temporary:
+        written = write_checkpoint(options.folder or Path(temporary) / "model", **settings)
+        rows = measure(written, options.rounds, settings, options.scans, {} if options.no_peers else PEERS)
     for row in rows:
         print(describe(row))
     results = {"schema": SCHEMA, "size": options.size, "machine": machine, "rows": rows}
@@ -84,7 +90,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def measure(written: WrittenCheckpoint, rounds: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
+def measure(
+    written: WrittenCheckpoint,
+    rounds: int,
+    settings: dict[str, Any],
+    scans: Sequence[str] = tuple(SCANS),
+    peers: Peers | None = None,
+) -> list[dict[str, Any]]:
     """All rows, in the order in which they are measured."""
     plans = plan_scan(open_checkpoint(written.path)).weights
     checkpoint = {
@@ -93,11 +105,11 @@ def measure(written: WrittenCheckpoint, rounds: int, settings: dict[str, Any]) -
         "matrices": len(plans),
         "files": len(written.files),
     }
-    rows = reading_rows(written.files, plans, rounds)
+    rows = reading_rows(written.files, plans, rounds, PEERS if peers is None else peers)
     plain = {row["name"]: row["median_seconds"] for row in rows}
     compute = compute_row(plans)
     rows.append(compute)
-    for temperature, direct_io in (("cold", "off"), ("cold", "on"), ("warm", "off")):
+    for temperature, direct_io in (SCANS[name] for name in scans):
         if direct_io == "on" and "read[ours, direct]" not in plain:
             continue
         row = scan_row(written, temperature, direct_io)
@@ -114,7 +126,7 @@ def measure(written: WrittenCheckpoint, rounds: int, settings: dict[str, Any]) -
     return rows
 
 
-def reading_rows(files: Sequence[Path], plans: Sequence[WeightPlan], rounds: int) -> list[dict[str, Any]]:
+def reading_rows(files: Sequence[Path], plans: Sequence[WeightPlan], rounds: int, peers: Peers) -> list[dict[str, Any]]:
     """Plain reads, ours and the peers', in turns."""
     total = sum(path.stat().st_size for path in files)
     wanted = sum(plan.nbytes for plan in plans)
@@ -128,7 +140,7 @@ def reading_rows(files: Sequence[Path], plans: Sequence[WeightPlan], rounds: int
     except Exception as error:  # noqa: BLE001 - the reason is printed
         direct = False
         print(f"skipped: direct I/O: {error}")
-    for name, (distribution, read) in PEERS.items():
+    for name, (distribution, read) in peers.items():
         if peer_version(distribution) is None:
             print(f"skipped: {name}: {distribution} is not installed (pip install 'spectrum-fast[bench]')")
             continue
@@ -155,7 +167,7 @@ def reading_rows(files: Sequence[Path], plans: Sequence[WeightPlan], rounds: int
     for name, found in seconds.items():
         reader = name.removeprefix("read[").split(",")[0]
         nbytes = readers[reader][0]
-        distribution = PEERS[reader][0] if reader in PEERS else ""
+        distribution = peers[reader][0] if reader in peers else ""
         temperature = "warm" if "warm" in name else "cold"
         plain_rate = total / statistics.median(seconds[f"read[plain, {temperature}]"])
         rate = nbytes / statistics.median(found)

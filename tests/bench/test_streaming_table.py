@@ -50,7 +50,7 @@ def test_a_peer_that_is_not_there_or_does_not_run_is_skipped_with_a_reason(
         raise RuntimeError("no such device")
 
     monkeypatch.setattr(streaming, "PEERS", {"ghost": ("not-installed-at-all", broken), "broken": ("torch", broken)})
-    rows = streaming.reading_rows(written.files, plans, 1)
+    rows = streaming.reading_rows(written.files, plans, 1, streaming.PEERS)
     assert not any("ghost" in row["name"] or "broken" in row["name"] for row in rows)
     out = capsys.readouterr().out
     assert "skipped: ghost: not-installed-at-all is not installed" in out
