@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml tools/install.py locks/torch.txt locks/core.txt $(wildcard kernels/*)
 
-.PHONY: help setup scan test test-slow bounds fuzz soak sanitize lock audit licences bench check format clean docs wheel
+.PHONY: help setup scan test test-slow bounds fuzz soak mutation sanitize lock audit licences bench check format clean docs wheel
 
 help:
 	@echo "make scan [MODEL=dir|file.safetensors|org/name]  set up, then scan (default: an embedded trained MiniLM)"
@@ -17,6 +17,7 @@ help:
 	@echo "make bounds   stated error bounds against float64 SVD on 25,000 matrices of hostile families (ten minutes)"
 	@echo "make fuzz, make sanitize  a million hostile inputs; the kernels under sanitizers"
 	@echo "make soak     scans disturbed, killed and resumed for half an hour: same results, memory flat"
+	@echo "make mutation  which changes of scoring, selection and header parsing no test notices (an hour)"
 	@echo "make lock     new hashed locks in locks/, from constraints.txt"
 	@echo "make audit, make licences  known vulnerabilities and licences of what is installed"
 	@echo "make check    ruff, pyright, import contracts, clang-format"
@@ -70,6 +71,11 @@ fuzz: $(VENV)/.dev
 soak: $(VENV)/.dev
 	@$(BIN)/python tests/trust/soak.py --minutes 30 --out bench/results/soak.json
 
+# Every mutant of scoring, selection and header parsing against the tests that reach it (about an hour on two cores).
+mutation: $(VENV)/.dev
+	@$(PIP) mutmut
+	@$(BIN)/python tests/mutation/campaign.py --out bench/results/mutation.json
+
 # The kernels under AddressSanitizer, UBSan and ThreadSanitizer (needs clang, libomp and its Archer for the last).
 sanitize:
 	@tests/native/sanitize.sh address
@@ -111,4 +117,4 @@ format: $(VENV)/.dev
 	@$(BIN)/clang-format -i kernels/*.cpp kernels/*.hpp tests/native/*.cpp
 
 clean:
-	rm -rf build $(VENV) $(OUT)
+	rm -rf build mutants $(VENV) $(OUT)

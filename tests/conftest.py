@@ -8,6 +8,7 @@ import sys
 import numpy  # noqa: F401 - its library must be there to be limited
 import pytest
 import threadpoolctl
+from hypothesis import Phase, settings
 
 pytest.register_assert_rewrite("bands", "instruction_sets", "interpreter", "truth")
 
@@ -18,6 +19,9 @@ os.environ["SPECTRUM_FAST_POISON"] = "1"
 # Threads of numpy's own library fight with torch's for the cores: a small matrix takes a hundred times longer.
 threadpoolctl.threadpool_limits(limits=1, user_api="blas")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# For mutation testing: a mutant that fails needs no smallest example, and looking for one takes a minute.
+settings.register_profile("first-failure", phases=[Phase.explicit, Phase.generate])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -119,7 +119,7 @@ def merge_parts(parts: list[ModuleScore], criterion: str) -> ModuleScore:
 def _score(parts: list[ModuleScore], signal_sum: float, noise_sum: float, criterion: str) -> float:
     """The smallest score over the parts' own ``s_max`` and threshold; 0 where nothing lies above a threshold."""
     rule = find_criterion(criterion)
-    if signal_sum == 0.0 or noise_sum == 0.0:
+    if noise_sum == 0.0:  # every part is dead
         return 0.0
     scores = [rule.score(signal_sum, noise_sum, part.s_max, part.threshold or 0.0) for part in parts if part.s_max]
     return min((score for score in scores if score > 0), default=0.0)

@@ -81,6 +81,13 @@ def test_exactly_one_value_is_taken(raw, read, value, position):
     assert cursor.position == position
 
 
+def test_one_value_after_another():
+    cursor = JsonCursor(b'"a" "b" "\\n" 1 2')
+    assert [cursor.string("it", 9) for _ in range(3)] == ["a", "b", "\n"]
+    assert [cursor.integer("it") for _ in range(2)] == [1, 2]
+    cursor.end()
+
+
 def test_an_object_is_walked_key_by_key():
     cursor = JsonCursor(b'{"a": 1 , "a":2}x')
     assert [(key, cursor.integer("it")) for key in cursor.keys("it", 9)] == [("a", 1), ("a", 2)]

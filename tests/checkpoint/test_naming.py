@@ -95,6 +95,9 @@ def test_layers():
     assert layer_index("encoder.layer.11.output") == 11
     assert layer_index("h2o.layer1") is None
     assert layer_index("a." + "9" * 5000) is None
+    assert layer_index("a." + "9" * 9) == 999_999_999
+    assert layer_index("a." + "9" * 10) is None
+    assert layer_index("a.²") is None
 
 
 def test_buffers():
@@ -108,6 +111,10 @@ def test_natural_order_is_total_and_stable(names):
     keys = [natural_key(name) for name in names]
     assert len(set(keys)) == len(names)
     assert sorted(names, key=natural_key) == sorted(sorted(names), key=natural_key)
+
+
+def test_numbers_go_before_text():
+    assert sorted(["b", "1a", "a", "10", "a1", "07", "7"], key=natural_key) == ["1a", "07", "7", "10", "a", "a1", "b"]
 
 
 def test_natural_order_of_long_numbers():

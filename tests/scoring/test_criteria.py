@@ -109,7 +109,7 @@ def test_the_density_of_singular_values_is_that_of_noise(n_min: int, n_max: int,
     assert cells.sum() == pytest.approx(1.0, abs=1e-6)
     median = float(np.interp(0.5, np.cumsum(cells), points[1:]))
     assert noise_scale(median, n_min, n_max) == pytest.approx(sigma, rel=1e-4)
-    outside = np.array([0.9 * low, 1.1 * high, -0.5 * high] if low else [1.1 * high, -0.5 * high])
+    outside = np.array([0.0, 0.9 * low, 1.1 * high, -0.5 * high] if low else [1.1 * high, -0.5 * high])
     assert not singular_value_density(outside, sigma, n_min, n_max).any()
 
 

@@ -6,10 +6,12 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
 from spectrum_fast.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.checkpoint.weight_plan import WeightPlan
-from spectrum_fast.scoring.measure import score_weight
+from spectrum_fast.errors import UsageError
+from spectrum_fast.scoring.measure import score_weight, spectrum
 from spectrum_fast.scoring.records import ModuleScore
 from spectrum_fast.spectra.histogram import Histogram
 from spectrum_fast.spectra.record import Spectrum
@@ -76,3 +78,17 @@ def test_a_noise_free_spectrum_has_no_score():
     )
     scored = score_weight(plan(), (6, 4), free)
     assert (scored.snr, scored.noise_free) == (None, True)
+
+
+def test_the_options_of_spectrum_reach_the_engine():
+    weight = torch.randn(40, 60, generator=torch.Generator().manual_seed(0))
+    assert spectrum(weight).criterion == "spectrum"
+    assert spectrum(weight, criterion="mp").criterion == "mp"
+    assert spectrum(weight, method="svd").method == "svd-float64"
+    assert spectrum(weight, method="band", precision="float64").method == "band-float64"
+    assert spectrum(weight, method="band", precision="float32").method.startswith("band-float32")
+    assert spectrum(weight, method="band").method.startswith("band-float32")
+    assert spectrum(weight, method="band", tolerance=1e-9).method == "band-float64"
+    for option in ({"criterion": "x"}, {"method": "x"}, {"precision": "x"}, {"tolerance": -1.0}):
+        with pytest.raises(UsageError):
+            spectrum(weight, **option)

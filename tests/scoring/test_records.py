@@ -49,11 +49,28 @@ def test_snr_is_missing_exactly_where_there_is_no_noise():
         score(name="")
 
 
+@pytest.mark.parametrize(
+    ("snr", "bound", "expected"),
+    [(3.0, 0.5, (2.0, 6.0)), (3.0, None, (3.0, 3.0)), (3.0, 1.0, (1.5, math.inf)), (0.0, 0.5, (0.0, 0.0))],
+)
+def test_the_range_of_a_score_follows_from_its_bound(snr, bound, expected):
+    assert score(snr=snr, error_bound=bound).score_range == expected
+
+
 def test_names_are_unique_over_scores_and_failures():
     with pytest.raises(ScanFileError, match="'a' twice"):
         ScanRecord("m", "spectrum", (score("a"), score("a")))
     with pytest.raises(ScanFileError, match="'a' twice"):
         ScanRecord("m", "spectrum", (score("a"),), (ScanFailure(name="a", kind="nan", message="x"),))
+
+
+def test_lists_and_pairs_become_records():
+    scan = ScanRecord(
+        "m", "spectrum", [score("a")], [ScanFailure(name="b", kind="nan", message="x")], {}, [("c", "bias")]
+    )
+    assert (scan.modules, scan.skipped[0].name, scan.skipped[0].reason) == ((score("a"),), "c", "bias")
+    assert type(scan.failures) is type(scan.skipped) is tuple
+    assert not scan.complete
 
 
 def test_groups_keep_scan_order():

@@ -146,6 +146,8 @@ def test_unknown_keys_are_dropped_and_optional_ones_may_be_absent():
     assert read.modules[0].snr == FULL.modules[0].snr
     assert read.modules[0].note == ""
     assert read.modules[0].q50 is None
+    assert (dict(read.ties), read.skipped, dict(read.provenance)) == ({}, (), {})
+    assert not read.published
 
 
 def _set(doc, path, value):
@@ -221,11 +223,16 @@ def test_text_that_is_no_scan(content, message):
         parse_scan(content, "x.json")
 
 
+def test_a_text_without_a_file_is_called_scan():
+    with pytest.raises(ScanFileError, match=r"^scan: expected JSON"):
+        parse_scan("")
+
+
 def test_provenance_that_is_no_strict_json_is_refused_before_anything_is_written(tmp_path):
     target = tmp_path / "scan.json"
     target.write_text("old")
     for value in (math.nan, object()):
-        with pytest.raises(ScanFileError, match="strict JSON"):
+        with pytest.raises(ScanFileError, match=r"^scan of m: expected values that strict JSON can hold"):
             write_scan(ScanRecord("m", "spectrum", (), provenance={"x": value}), target)
     assert target.read_text() == "old"
 

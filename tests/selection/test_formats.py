@@ -86,6 +86,15 @@ def test_at_100_percent_the_head_is_named_in_its_group_too_as_in_the_reference()
     )
 
 
+def test_below_100_percent_and_in_a_header_of_ones_own_no_group_names_it_again():
+    scan = scan_of("lm_head", "model.layers.0.q")
+    for selection in (scan.select(99), scan.select(100, always=["lm_head"])):
+        assert [line for line in write_selection(selection, "axolotl").splitlines() if line == "- lm_head"] == []
+    assert "\n- lm_head\n" in write_selection(scan.select(100), "axolotl")
+    beside = scan_of("lm_head", "a.lm_head", "model.layers.0.q").select(100, grouping="global")
+    assert "\n- lm_head\n" not in write_selection(beside, "axolotl")
+
+
 def test_the_header_means_what_the_selection_says():
     scan = scan_of("model.language_model.embed_tokens", "model.language_model.layers.0.q", "lm_head")
     default = scan.select(50)

@@ -156,6 +156,13 @@ def test_spearman_agrees_with_scipy(pairs):
         assert spearman(a, b) == pytest.approx(stats.spearmanr(average_ranks(a), average_ranks(b)).statistic, abs=1e-12)
 
 
+@pytest.mark.parametrize("size", [2, 3, 10, 1000, 20_001])
+def test_spearman_of_one_order_is_one_and_of_the_opposite_minus_one(size):
+    values = [float(i // 3) for i in range(size - 1)] + [math.inf]
+    assert spearman(values, values) == 1.0
+    assert spearman(values, [-value for value in values]) == -1.0
+
+
 def test_spearman_refuses_what_has_no_rank():
     assert spearman([1.0], [2.0]) is None
     with pytest.raises(ValueError, match="NaN has no rank"):

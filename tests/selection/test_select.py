@@ -134,6 +134,27 @@ def test_gap_at_the_cut(above, below, gap, undecided):
     assert group.undecided is undecided
 
 
+@pytest.mark.parametrize(
+    ("scores", "undecided"),
+    [
+        ([(4.0, 0.0), (3.0, 0.0), (2.0, 0.0), (1.0, 0.0)], False),
+        ([(4.0, 0.0), (3.0, 0.0), (2.0, 0.0), (1.0, 0.7)], True),  # the last may be 3.3
+        ([(4.0, 1.5), (3.0, 0.0), (2.0, 0.0), (1.0, 0.0)], True),  # the first may be 1.6
+        ([(4.0, 1.0), (3.0, 0.0), (2.0, 0.0), (1.0, 0.5)], True),  # as high as as low
+        ([(4.0, 0.9), (3.0, 0.0), (2.0, 0.0), (1.0, 0.5)], False),
+        ([(4.0, 0.0), (3.0, 0.0), (2.0, 0.0), (1.0, 1.0)], True),  # a bound of 1 and more says nothing upwards
+        ([(None, 0.0), (None, 9.0), (2.0, 9.0), (1.0, 0.0)], False),
+        ([(None, 0.0), (None, 0.0), (None, 0.0), (1.0, 0.0)], True),
+        ([(None, 0.0), (3.0, 0.7), (2.0, 0.0), (1.0, 0.0)], True),
+        ([(None, 0.0), (3.0, None), (2.0, None), (1.0, 0.0)], False),
+    ],
+)
+def test_a_cut_is_undecided_where_any_module_left_out_may_score_as_high_as_any_taken(scores, undecided):
+    scan = Scan("m", "spectrum", tuple(module(f"l.{i}.a", *score) for i, score in enumerate(scores)))
+    (group,) = scan.select(50).groups
+    assert group.undecided is undecided
+
+
 def test_incomplete_scans_are_refused_by_name():
     scan = model()
     failed = ScanFailure(name="model.layers.9.mlp.up_proj", kind="nan", message="holds NaN")
@@ -271,6 +292,12 @@ def test_a_control_takes_as_many_of_each_group_and_has_no_cut(order):
         assert control == model().select(25, order="random", seed=1)
         assert control.seed == 1
         assert control.modules != model().select(25, order="random", seed=2).modules
+
+
+def test_every_group_has_a_draw_of_its_own():
+    for seed in range(5):
+        ranks = [entry.rank for entry in model(40).select(25, order="random", seed=seed).modules]
+        assert ranks[:10] != ranks[10:]
 
 
 def test_a_selected_module_carries_what_the_scan_knows():

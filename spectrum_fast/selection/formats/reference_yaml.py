@@ -106,8 +106,8 @@ def parse_reference_yaml(text: str, source: str) -> Selection:
 
 def _add_entry(found: _Lines, entry: str, group: str, where: str) -> None:
     text = entry.strip()
-    if text[:1] in ("'", '"') and text[-1:] == text[:1] and len(text) > 1:
-        text = text[1:-1]
+    if text[:1] in ("'", '"') and text[-1:] == text[:1]:
+        text = text[1:-1]  # of a lone quote nothing is left, which is no name either
     text = text.replace("\\.", ".")
     header = _HEADER_ENTRY.fullmatch(text)
     name = header.group(1) if header else text.removeprefix("^").removesuffix(".weight")
