@@ -181,12 +181,14 @@ def count(module: str, mutants: list[Mutant]) -> dict[str, Any]:
 
 
 def explain(mutants: list[Mutant]) -> list[str]:
-    """Lines about survivors that ``survivors.json`` has no reason for, and about reasons without a survivor."""
+    """Lines about survivors that ``survivors.json`` has no reason for; reasons without a survivor are printed only."""
     reasons = json.loads(REASONS.read_text(encoding="utf-8"))
     explained = Counter(change for group in reasons for change in group["mutants"])
     survived = Counter(mutant.change for mutant in mutants if mutant.verdict == "survived")
-    lines = [f"survived, no reason given in {REASONS.name}: {change}" for change in survived if change not in explained]
-    return lines + [f"in {REASONS.name}, but killed: {change}" for change in explained if change not in survived]
+    for change in explained:
+        if change not in survived:
+            print(f"in {REASONS.name}, but killed here: {change}")
+    return [f"survived, no reason given in {REASONS.name}: {change}" for change in survived if change not in explained]
 
 
 def write_figures(path: Path, rows: list[dict[str, Any]], total: dict[str, Any]) -> None:
