@@ -49,11 +49,13 @@ def main() -> None:
     everything |= resolve([], DEV_UNRESOLVED, dependencies=False)
     torch = everything["torch"]
     version = torch.split()[0].removeprefix("torch==")
-    added = "".join(f" \\\n    --hash=sha256:{digest}" for digest in CPU_TORCH[version])
+    added = "".join(f" \\\n    --hash=sha256:{digest}" for digest in CPU_TORCH[version] if digest not in torch)
     cuda = {name for name in everything if _CUDA.match(name)}
     write("torch", {"torch": torch.rstrip("\n") + added + "\n"})
     write("cuda", {name: everything[name] for name in cuda})
-    write("core", {name: lines for name, lines in core.items() if name not in cuda | {"torch"}})
+    # Lines of the whole resolution: something of the development set may want a package on more platforms.
+    kept = {name: everything.get(name, lines) for name, lines in core.items() if name not in cuda | {"torch"}}
+    write("core", kept)
     write("dev", {name: lines for name, lines in everything.items() if name not in cuda | {"torch"} | set(core)})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import pytest
 import tomllib
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tools.install import UNRESOLVED
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = sorted((ROOT / "locks").glob("*.txt"))
@@ -42,6 +46,7 @@ def test_every_package_is_locked_once_with_hashes_and_no_address() -> None:
         for block in blocks:
             hashes = re.findall(r"--hash=sha256:([0-9a-f]+)(?: \\)?$", block, re.MULTILINE)
             assert hashes, block
+            assert len(set(hashes)) == len(hashes)
             assert all(len(digest) == 64 for digest in hashes)
             assert len(hashes) == block.count("\n") - 1, block
 
@@ -65,6 +70,29 @@ def test_what_only_cuda_machines_need_is_apart(locked: dict[str, str]) -> None:
         if path.stem not in ("cuda", "torch"):
             assert not [name for name in pins(path.read_text()) if name.startswith(("nvidia-", "cuda-", "torch"))]
     assert "nvidia-cublas" in locked
+
+
+def test_what_locked_packages_need_is_locked_for_this_platform() -> None:
+    """Pip is told not to resolve; so nothing may be missing, under the markers of the machine that runs this."""
+    here: set[str] = set()
+    for path in LOCKS:
+        for name, _, marker in re.findall(
+            r"^([A-Za-z0-9._-]+)==(\S+)(?: ; ([^\\\n]+))?", path.read_text(), re.MULTILINE
+        ):
+            if not marker or Marker(marker).evaluate():
+                here.add(canonicalize_name(name))
+    missing = {}
+    for name in here - {canonicalize_name(name) for names in UNRESOLVED.values() for name in names}:
+        try:
+            wanted = importlib.metadata.requires(name) or ()
+        except importlib.metadata.PackageNotFoundError:
+            continue  # an extra that this machine has not
+        for line in wanted:
+            requirement = Requirement(line)
+            needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            if needed and canonicalize_name(requirement.name) not in here:
+                missing.setdefault(name, []).append(line)
+    assert not missing
 
 
 def test_a_file_that_is_not_the_locked_one_is_refused(tmp_path: Path) -> None:
