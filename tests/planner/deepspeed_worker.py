@@ -7,6 +7,7 @@ stage and type, and rank r writes OUT/r.json.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,8 @@ def main() -> None:
     }
     rank = torch.distributed.get_rank()
     Path(out, f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
-    torch.distributed.destroy_process_group()  # gloo's threads abort a process that ends around them
+    torch.distributed.barrier()
+    os._exit(0)  # gloo's threads now and then abort a process that takes its group down around them; all is written
 
 
 if __name__ == "__main__":
