@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import tomllib
+import tomllib  # pyright: ignore[reportMissingImports]  # run with 3.11 or newer; the package is for 3.10 too
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "locks"

@@ -230,7 +230,7 @@ def form_z(w: Workspace, index: int) -> None:
 
 
 def _chunks(w: Workspace, index: int) -> int:
-    return triton.cdiv(w.order - (index + 1) * w.half_width, ROWS)
+    return -(-(w.order - (index + 1) * w.half_width) // ROWS)
 
 
 def _total(w: Workspace, chunks: int) -> None:

@@ -252,7 +252,7 @@ def log_det_options(dtype: torch.dtype, half_width: int, slots: int) -> dict[str
 
 
 def _slots(half_width: int) -> int:
-    return max(32, triton.next_power_of_2(half_width))
+    return max(32, 1 << (half_width - 1).bit_length())
 
 
 def _per_matrix(prepared: PreparedBand, shifts: Tensor) -> Tensor:
