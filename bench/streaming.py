@@ -95,7 +95,7 @@ def measure(
     rounds: int,
     settings: dict[str, Any],
     scans: Sequence[str] = tuple(SCANS),
-    peers: Peers | None = None,
+    peers: Peers = PEERS,
 ) -> list[dict[str, Any]]:
     """All rows, in the order in which they are measured."""
     plans = plan_scan(open_checkpoint(written.path)).weights
@@ -105,7 +105,7 @@ def measure(
         "matrices": len(plans),
         "files": len(written.files),
     }
-    rows = reading_rows(written.files, plans, rounds, PEERS if peers is None else peers)
+    rows = reading_rows(written.files, plans, rounds, peers)
     plain = {row["name"]: row["median_seconds"] for row in rows}
     compute = compute_row(plans)
     rows.append(compute)

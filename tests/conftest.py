@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 
 import numpy  # noqa: F401 - its library must be there to be limited
 import pytest
 import threadpoolctl
+import torch
 from hypothesis import Phase, settings
 
 pytest.register_assert_rewrite("bands", "instruction_sets", "interpreter", "truth")
@@ -22,6 +24,17 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # For mutation testing: a mutant that fails needs no smallest example, and looking for one takes a minute.
 settings.register_profile("first-failure", phases=[Phase.explicit, Phase.generate])
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Thousands of tiny matrices are scored sooner by one thread than by threads that wait for each other."""
+    from spectrum_fast.ops.dispatch import set_threads
+
+    before = torch.get_num_threads()
+    set_threads(1)
+    yield
+    set_threads(before)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

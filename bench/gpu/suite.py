@@ -115,8 +115,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failures.append(f"{build.name}: {type(error).__name__}: {str(error)[:300]}")
             traceback.print_exc(limit=4)
         RECORDINGS.forget()
-        if DEVICE == "cuda":
-            torch.cuda.empty_cache()
         report()
     print(report())
     if options.rehearse:

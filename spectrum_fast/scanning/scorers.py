@@ -48,7 +48,6 @@ def or_on_cpu(compute: Compute) -> Compute:
             if not isinstance(matrix, Tensor) or matrix.device.type == "cpu" or not is_out_of_memory(error):
                 raise
         RECORDINGS.forget()
-        torch.cuda.empty_cache()
         return _moved(compute(matrix.cpu()))
 
     return compute_somewhere
@@ -168,7 +167,6 @@ class Together:
             if not is_out_of_memory(error) or (on_cpu and len(weights) == 1):
                 raise
         RECORDINGS.forget()
-        torch.cuda.empty_cache()
         if len(weights) > 1:
             half = len(weights) // 2
             return [*self._spectra(weights[:half]), *self._spectra(weights[half:])]

@@ -40,17 +40,15 @@ def test_a_small_run_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert streaming_table.format_tables([]) == streaming_table.NOT_MEASURED
 
 
-def test_a_peer_that_is_not_there_or_does_not_run_is_skipped_with_a_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
+def test_a_peer_that_is_not_there_or_does_not_run_is_skipped_with_a_reason(tmp_path: Path, capsys) -> None:
     written = write_checkpoint(tmp_path, like="llama-3-8b", layers=1, scale=32, embeddings=False)
     plans = streaming.plan_scan(streaming.open_checkpoint(written.path)).weights
 
     def broken(files: object) -> int:
         raise RuntimeError("no such device")
 
-    monkeypatch.setattr(streaming, "PEERS", {"ghost": ("not-installed-at-all", broken), "broken": ("torch", broken)})
-    rows = streaming.reading_rows(written.files, plans, 1, streaming.PEERS)
+    peers = {"ghost": ("not-installed-at-all", broken), "broken": ("torch", broken)}
+    rows = streaming.reading_rows(written.files, plans, 1, peers)
     assert not any("ghost" in row["name"] or "broken" in row["name"] for row in rows)
     out = capsys.readouterr().out
     assert "skipped: ghost: not-installed-at-all is not installed" in out

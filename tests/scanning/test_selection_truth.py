@@ -6,7 +6,6 @@ arithmetic) or scaled by a millionth (a gap that float32 does not see and float6
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from torch import Tensor
 import spectrum_fast as sf
 from spectrum_fast.checkpoint import open_checkpoint
 from spectrum_fast.checkpoint.naming import natural_key
-from spectrum_fast.ops.dispatch import set_threads
 from spectrum_fast.scanning.plan import plan_scan
 from spectrum_fast.scanning.refine import doubtful_modules, refine_cuts
 from spectrum_fast.scoring.criteria import find_criterion
@@ -35,12 +33,7 @@ PERCENTS = (10, 34, 50, 75)
 BLOCK = (128, 128)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    set_threads(1)
-    yield
-    set_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def name_of(layer: int) -> str:

@@ -7,13 +7,8 @@ where the band method takes over. ``tests/spectra/campaign.py`` draws as many as
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-import torch
-
-from spectrum_fast.ops.dispatch import set_threads
 
 import bound_cases
 import bounds
@@ -26,13 +21,7 @@ TOLERANCE_FREE = ("badly_scaled",)
 """Families with members whose noise sum float64 itself does not know to 1e-4: their bounds say so."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Thousands of tiny matrices are scored sooner by one thread than by threads that wait for each other."""
-    before = torch.get_num_threads()
-    set_threads(1)
-    yield
-    set_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def check(name: str, seed: int, smallest: int, largest: int, tasks: list[tuple[str, str]]) -> None:

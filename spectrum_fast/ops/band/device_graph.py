@@ -81,9 +81,10 @@ class Recordings:
         return self._kept[key].reduce(batch)
 
     def forget(self) -> None:
-        """Give all memory back."""
+        """Give all memory back to the device, with what torch's allocator keeps; nothing where no GPU is used."""
         self._kept.clear()
         self._seen.clear()
+        torch.cuda.empty_cache()
 
     def _bytes(self) -> int:
         return sum(recording.workspace.matrix.nbytes for recording in self._kept.values())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 import triton
+from torch import Tensor
 
 from spectrum_fast.ops.band import device_torch
 from spectrum_fast.ops.band.device_panel import (
@@ -123,34 +124,14 @@ def orthonormalise(w: Workspace, index: int) -> None:
 def reconstruct(w: Workspace, index: int) -> None:
     """V_top, M, T and the band's R; broken panels marked."""
     for steps in reconstruct_steps(w.width):
-        reconstruct_kernel[(w.count,)](
-            w.inner,
-            w.basis[index % 2],
-            w.band,
-            w.small,
-            w.broken,
-            w.order,
-            index,
-            w.small.stride(0),
-            STEPS=steps,
-            **small_options(w.half_width, w.width),
-        )
+        options = small_options(w.half_width, w.width)
+        reconstruct_kernel[(w.count,)](w.inner, *_factors(w, index), STEPS=steps, **options)
 
 
 def reflect_columns(w: Workspace, index: int) -> None:
     """Replace the factors of broken panels by those of plain Householder reflections."""
-    reflect_kernel[(w.count,)](
-        w.panel,
-        w.basis[index % 2],
-        w.band,
-        w.small,
-        w.broken,
-        w.order,
-        index,
-        w.small.stride(0),
-        ROWS=ROWS,
-        **small_options(w.half_width, w.width),
-    )
+    options = small_options(w.half_width, w.width)
+    reflect_kernel[(w.count,)](w.panel, *_factors(w, index), ROWS=ROWS, **options)
 
 
 def form_basis(w: Workspace, index: int) -> None:
@@ -227,6 +208,11 @@ def form_z(w: Workspace, index: int) -> None:
         SPLIT=w.split,
         **tall_options(w.width),
     )
+
+
+def _factors(w: Workspace, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int, int, int]:
+    """What both ways to the factors of a panel work on, in the order of their kernels' arguments."""
+    return w.basis[index % 2], w.band, w.small, w.broken, w.order, index, w.small.stride(0)
 
 
 def _chunks(w: Workspace, index: int) -> int:

@@ -51,9 +51,11 @@ def integrate(slices: Slices, intervals: Sequence[BatchInterval]) -> list[Tensor
     """``integral_a^b N(s) ds`` of each interval (m,), all in one evaluation; 0 where ``b <= a``."""
     nodes = _nodes(intervals[0].a.device)
     squares = [_contour(interval, nodes)[0] for interval in intervals]
-    wanted = torch.cat([_is_wanted(interval, nodes) for interval in intervals], dim=1)
-    values = slices.log_det(torch.cat(squares, dim=1), wanted).split(nodes.shape[0], dim=1)
-    return [_integral(interval, nodes, value) for interval, value in zip(intervals, values, strict=True)]
+    firsts = [_first_node(interval, nodes) for interval in intervals]
+    wanted = [_is_wanted(interval, nodes, first) for interval, first in zip(intervals, firsts, strict=True)]
+    values = slices.log_det(torch.cat(squares, dim=1), torch.cat(wanted, dim=1)).split(nodes.shape[0], dim=1)
+    parts = zip(intervals, firsts, wanted, values, strict=True)
+    return [_integral(interval, nodes, first, counts, value) for interval, first, counts, value in parts]
 
 
 def _step() -> float:
@@ -78,10 +80,10 @@ def _first_node(interval: BatchInterval, nodes: Tensor) -> Tensor:
     return (nodes.shape[0] - 1 - _upper_nodes() - needed.nan_to_num(0.0).to(torch.int64)).clamp(min=0)
 
 
-def _is_wanted(interval: BatchInterval, nodes: Tensor) -> Tensor:
-    """Which nodes count, (m, nodes): of an empty interval none, else those from the first one on."""
+def _is_wanted(interval: BatchInterval, nodes: Tensor, first: Tensor) -> Tensor:
+    """Which nodes count, (m, nodes): of an empty interval none, else those from ``first`` (m,) on."""
     place = torch.arange(nodes.shape[0], device=nodes.device)
-    return (place >= _first_node(interval, nodes)[:, None]) & (interval.b > interval.a)[:, None]
+    return (place >= first[:, None]) & (interval.b > interval.a)[:, None]
 
 
 def _contour(interval: BatchInterval, nodes: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +98,7 @@ def _contour(interval: BatchInterval, nodes: Tensor) -> tuple[Tensor, Tensor]:
     return torch.complex(squared.real, squared.imag.clamp(min=0)), (b - a) * z / (1 + z) ** 2
 
 
-def _integral(interval: BatchInterval, nodes: Tensor, log_det: Tensor) -> Tensor:
+def _integral(interval: BatchInterval, nodes: Tensor, first: Tensor, wanted: Tensor, log_det: Tensor) -> Tensor:
     squared, slope = _contour(interval, nodes)
     half = 0.5 * interval.n_inside[:, None]
 
@@ -110,9 +112,9 @@ def _integral(interval: BatchInterval, nodes: Tensor, log_det: Tensor) -> Tensor
         + log_of(interval.b, half)
         + log_of(interval.above_rms, interval.n_above[:, None])
     )
-    values = torch.where(_is_wanted(interval, nodes), ((log_det - reference) * slope).imag, 0.0)
-    first = _first_node(interval, nodes)[:, None]
-    lowest, next_one = values.gather(1, first)[:, 0], values.gather(1, first + 1)[:, 0]
+    values = torch.where(wanted, ((log_det - reference) * slope).imag, 0.0)
+    place = first[:, None]
+    lowest, next_one = values.gather(1, place)[:, 0], values.gather(1, place + 1)[:, 0]
     tails = _tail(values[:, -1], values[:, -2]) + _tail(lowest, next_one)
     integral = _step() * (values.sum(1) + tails)
     width = interval.b - interval.a
