@@ -29,7 +29,7 @@ for section in "$@"; do
     compile) limited 60 "$python" -m bench.gpu.compile_ahead ;;
     tests) gpu_tests ;;
     kernels | eigen) limited 110 "$python" -m bench.gpu.suite "$section" --out "$OUT" --budget $((95 * scale)) ;;
-    models) limited 100 "$python" -m bench.gpu.models --out "$OUT" --budget $((25 * scale)) ;;
+    models) limited 100 "$python" -m bench.gpu.models --out "$OUT" --budget $((17 * scale)) ;;
     peers) limited 75 "$python" -m bench.gpu.peers --out "$OUT" --budget $((70 * scale)) --limit $((60 * scale)) ;;
     *) echo "bench/gpu.sh: no section $section" >&2 && false ;;
   esac || failed="$failed $section"

@@ -28,11 +28,19 @@ def _gram(dtype: torch.dtype) -> None:
 
 
 def _gram_fp8() -> None:
-    from spectrum_fast.ops.gram import triton as triton_gram
+    from spectrum_fast.ops.gram import triton_codes
 
     for shape in ((256, 512), (512, 256)):
         codes = torch.randn(1, *shape, device=DEVICE).to(torch.float8_e4m3fn)
-        triton_gram.gram_block_scaled(codes, torch.ones(1, -(-shape[0] // 128), -(-shape[1] // 128), device=DEVICE))
+        triton_codes.gram_block_scaled(codes, torch.ones(1, -(-shape[0] // 128), -(-shape[1] // 128), device=DEVICE))
+
+
+def _extent_fp8() -> None:
+    from spectrum_fast.ops.extent import triton_codes
+
+    for shape in ((256, 512), (250, 391)):
+        codes = torch.zeros(1, *shape, device=DEVICE, dtype=torch.uint8)
+        triton_codes.measure_block_scaled(codes, torch.ones(1, -(-shape[0] // 128), -(-shape[1] // 128), device=DEVICE))
 
 
 def _band(dtype: torch.dtype, half_width: int, order: int) -> None:
@@ -75,6 +83,7 @@ JOBS: dict[str, Callable[[], None]] = {
     "sturm-32-float32": lambda: _sturm(torch.float32, 32),
     "sturm-64-float32": lambda: _sturm(torch.float32, 64),
     "extent": _extent,
+    "extent-fp8": _extent_fp8,
 }
 
 

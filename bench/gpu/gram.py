@@ -10,15 +10,15 @@ from torch import Tensor
 
 from bench.gpu.timing import DEVICE, ROTATED_BYTES, Build, Case, WrongResultError
 from spectrum_fast.ops.gram import triton as triton_gram
+from spectrum_fast.ops.gram import triton_codes
 
 PEER_COPIES = 16
 """Matrices of a batch that the peer dequantises at a time: all at once take 64 GB."""
 SHAPES = [(1, 8192, 28672), (1, 8192, 8192), (256, 2048, 7168), (1, 1024, 8192)]
 TUNED = {
-    "depth128": {"DEPTH": 128, "num_stages": 2},
-    "depth32": {"DEPTH": 32, "num_stages": 5},
-    "stages4": {"num_stages": 4},
-    "stages2": {"num_stages": 2},
+    "depth64": {"DEPTH": 64, "num_stages": 3},
+    "depth64-stages4": {"DEPTH": 64, "num_stages": 4},
+    "stages3": {"num_stages": 3},
 }
 """Other launch options for bfloat16, to see whether the ones in use are the best."""
 
@@ -59,9 +59,9 @@ def gram_case(
     def call(weight: Tensor) -> Tensor:
         if tuned:
             out = torch.empty(count, short, short, dtype=torch.float32, device=DEVICE)
-            triton_gram.launch_gram(weight if m <= n else weight.mT, out, None, **tuned)
+            triton_gram.launch_gram(weight if m <= n else weight.mT, out, **tuned)
             return out
-        return triton_gram.gram_block_scaled(weight, scales) if kind == "fp8" else triton_gram.gram(weight)
+        return triton_codes.gram_block_scaled(weight, scales) if kind == "fp8" else triton_gram.gram(weight)
 
     def widened(weight: Tensor, index: int) -> Tensor:
         w = weight[index].double()

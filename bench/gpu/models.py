@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.gpu.weights import trained_like
+from bench.gpu.weights import to_fp8, trained_like
 from bench.machine import machine_header
 from bench.peers import exact_singular_values, score_functional
 from bench.results_file import SCHEMA, write_results
+from spectrum_fast.ops.decode.coded import CodedWeight
 from spectrum_fast.scanning.scorers import BATCH_BYTES, MOST_TOGETHER
 from spectrum_fast.scoring.criteria import find_criterion
 from spectrum_fast.spectra.batched import compute_spectra
@@ -33,13 +34,16 @@ from spectrum_fast.spectra.batched import engine as batched_engine
 from spectrum_fast.spectra.record import Spectrum
 
 Shape = tuple[int, int]
+EXPERTS = {(2048, 7168): 2 * 257, (7168, 2048): 257}
 MODELS: dict[str, tuple[int, dict[Shape, int]]] = {
     # q, o, k, v, gate, up, down of one of 80 layers
     "llama-3.1-70b": (80, {(8192, 8192): 2, (1024, 8192): 2, (28672, 8192): 2, (8192, 28672): 1}),
     # one of 58 expert layers, of its 256 experts (three matrices each) and one shared; attention left out: 1 %
-    "deepseek-v3 experts": (58, {(2048, 7168): 2 * 257, (7168, 2048): 257}),
+    "deepseek-v3 experts": (58, EXPERTS),
+    # the same as they are published: FP8 with a scale for each 128 x 128 block
+    "deepseek-v3 experts fp8": (58, EXPERTS),
 }
-STAGES = ("batched_gram", "batched_band", "slice_batch")
+STAGES = ("corrected_gram", "batched_band", "slice_batch")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -94,11 +98,36 @@ class StageClock:
                 setattr(batched_engine, stage, function)
 
 
-def check(weights: Tensor) -> float:
+class Matrices:
+    """Matrices of one shape in memory of the host, page-locked where there is a GPU: bfloat16, or FP8 codes and scales.
+
+    Args:
+        weights: (m, rows, columns) bfloat16.
+        fp8: whether to keep them as codes with a scale for each 128 x 128 block.
+    """
+
+    def __init__(self, weights: Tensor, *, fp8: bool = False) -> None:
+        self._parts = to_fp8(weights) if fp8 else (weights,)
+        if DEVICE == "cuda":
+            self._parts = tuple(part.pin_memory() for part in self._parts)
+
+    @property
+    def nbytes(self) -> int:
+        """Of one matrix."""
+        return sum(part.nbytes for part in self._parts) // len(self._parts[0])
+
+    def on_device(self, count: int) -> Tensor | list[CodedWeight]:
+        """The first ``count`` of them, copied; does not wait for it."""
+        parts = [part[:count].to(DEVICE, non_blocking=True) for part in self._parts]
+        return parts[0] if len(parts) == 1 else [CodedWeight(*one) for one in zip(*parts, strict=True)]
+
+
+def check(matrices: Matrices) -> float:
     """Error of one score against float64 singular values; raises where it is outside 1e-4."""
-    weight = weights[0].to(DEVICE)
+    weight = matrices.on_device(1)[0]
     found = compute_spectra([weight], find_criterion("spectrum"))[0]
-    truth = score_functional(exact_singular_values(weight, "gram").cpu(), weight.shape)
+    numbers = weight.decode() if isinstance(weight, CodedWeight) else weight
+    truth = score_functional(exact_singular_values(numbers, "gram").cpu(), weight.shape)
     if not isinstance(found, Spectrum) or found.snr is None:
         raise SystemExit(f"bench.gpu.models: no score for {tuple(weight.shape)}: {found}")
     error = abs(found.snr / truth["snr"] - 1)
@@ -115,21 +144,21 @@ def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: 
     row = dict.fromkeys(("seconds", "matrices", "alone", "bytes", "flops", "error", "peak"), 0.0)
     for shape, count in shapes.items():
         wanted = layers * count
-        most = min(wanted, together(shape))
-        host = trained_like(most, *shape, on_host=True)
+        fp8 = name.endswith("fp8")
+        most = min(wanted, together(shape, 1 if fp8 else 2))
+        host = Matrices(trained_like(most, *shape, on_host=True), fp8=fp8)
         row["error"] = max(row["error"], check(host))
         clock, done, alone = StageClock(), 0, 0
         if DEVICE == "cuda":
-            compute_spectra(host.to(DEVICE), criterion)  # compiles what is not compiled yet
+            compute_spectra(host.on_device(most), criterion)  # compiles what is not compiled yet
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
             torch.cuda.synchronize()
         began = time.perf_counter()
         with clock.watching():
             while done < wanted and time.perf_counter() - began < budget_seconds / len(shapes):
-                taken = host[: min(most, wanted - done)]
                 with clock.timed("copy"):
-                    on_device = taken.to(DEVICE, non_blocking=True)
+                    on_device = host.on_device(min(most, wanted - done))
                 found = compute_spectra(on_device, criterion)
                 alone += sum(not getattr(one, "reason", "").startswith("batch") for one in found)
                 done += len(found)
@@ -147,7 +176,7 @@ def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: 
         row["seconds"] += seconds * scale
         row["matrices"] += wanted
         row["alone"] += alone * scale
-        row["bytes"] += 2.0 * shape[0] * shape[1] * wanted
+        row["bytes"] += float(host.nbytes) * wanted
         row["flops"] += wanted * _flops(shape)
         row["peak"] = max(row["peak"], torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0)
         del host
@@ -165,9 +194,9 @@ def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: 
     return {"name": f"model[{name}]", "group": "model", "median_seconds": row["seconds"], "rounds": 1, "info": info}
 
 
-def together(shape: Shape) -> int:
+def together(shape: Shape, itemsize: int) -> int:
     """Matrices that a scan collects: their weights and three Gram matrices each, as far as its budget goes."""
-    each = 2 * shape[0] * shape[1] + 12 * min(shape) ** 2
+    each = itemsize * shape[0] * shape[1] + 12 * min(shape) ** 2
     return max(1, min(MOST_TOGETHER, BATCH_BYTES // each))
 
 

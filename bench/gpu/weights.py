@@ -37,3 +37,19 @@ def trained_like(count: int, m: int, n: int, *, on_host: bool = False) -> Tensor
         noise += torch.randn(m, some, device=DEVICE) @ torch.randn(some, n, device=DEVICE) * 0.002
         weights[index] = noise
     return weights
+
+
+def to_fp8(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes (count, m, n) float8_e4m3fn and scales (count, m / 128, n / 128) float32; largest of a block: 448."""
+    count, m, n = weights.shape
+    grid = (-(-m // 128), -(-n // 128))
+    codes = torch.empty(weights.shape, dtype=torch.float8_e4m3fn)
+    scales = torch.empty(count, *grid)
+    for index in range(count):
+        padded = torch.zeros(128 * grid[0], 128 * grid[1], device=DEVICE)
+        padded[:m, :n] = weights[index].to(DEVICE)
+        blocks = padded.view(grid[0], 128, grid[1], 128)
+        scale = blocks.abs().amax((1, 3)).clamp(min=1e-12) / 448
+        coded = (blocks / scale[:, None, :, None]).view(padded.shape)[:m, :n]
+        codes[index], scales[index] = coded.to(codes.dtype), scale
+    return codes, scales

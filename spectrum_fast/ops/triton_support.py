@@ -31,6 +31,14 @@ def require_device(name: str, tensor: Tensor) -> None:
         )
 
 
+def capability_of(tensor: Tensor) -> int:
+    """Compute capability of the tensor's device, 80 for an A100, 90 for an H100; 90 where it is no CUDA device."""
+    if tensor.device.type != "cuda":
+        return 90
+    major, minor = torch.cuda.get_device_capability(tensor.device)
+    return 10 * major + minor
+
+
 def launch_on(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
     """Context in which a kernel is launched on the tensor's own device; nothing for the interpreter's CPU tensors."""
     return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else contextlib.nullcontext()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from spectrum_fast.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError
 from spectrum_fast.ops.band.device_graph import RECORDINGS
 from spectrum_fast.ops.decode import decode_weight
+from spectrum_fast.ops.decode.coded import CodedWeight, as_coded
 from spectrum_fast.scanning.memory import is_out_of_memory
 from spectrum_fast.scanning.results import Compute, ModuleResult, failure_of, record_of, score_loaded
 from spectrum_fast.spectra.batched import compute_spectra
@@ -80,10 +81,10 @@ class OneByOne:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A decoded weight that waits for others of its shape."""
+    """A weight that waits for others of its shape, in its codes where kernels may take these."""
 
     plan: WeightPlan
-    weight: Tensor
+    weight: Tensor | CodedWeight
     read_seconds: float
     wait_seconds: float
 
@@ -124,12 +125,14 @@ class Together:
             yield from self._alone.add(loaded, wait_seconds)
             return
         try:
-            weight = decode_weight(loaded.plan, loaded.main, loaded.companions)
+            weight = as_coded(loaded.plan, loaded.main, loaded.companions)
+            if weight is None:
+                weight = decode_weight(loaded.plan, loaded.main, loaded.companions)
         except (UnsupportedDtypeError, TensorError) as error:
             record = failure_of(loaded.plan, error)
             yield ModuleResult(record, loaded.read_seconds, wait_seconds, 0.0)
             return
-        if weight.ndim != 2:
+        if isinstance(weight, Tensor) and weight.ndim != 2:
             yield from self._alone.add(loaded, wait_seconds)
             return
         key = (tuple(weight.shape), weight.dtype)
@@ -159,7 +162,7 @@ class Together:
                 record = failure_of(one.plan, found)
             yield ModuleResult(record, one.read_seconds, one.wait_seconds, seconds)
 
-    def _spectra(self, weights: list[Tensor]) -> list[Spectrum | Exception]:
+    def _spectra(self, weights: Sequence[Tensor | CodedWeight]) -> list[Spectrum | Exception]:
         try:
             return compute_spectra(weights, self._criterion, tolerance=self._tolerance)
         except Exception as error:

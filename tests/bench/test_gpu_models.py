@@ -22,7 +22,7 @@ def test_a_wrong_score_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = models.compute_spectra
     monkeypatch.setattr(models, "compute_spectra", lambda weights, rule: exact([1.001 * weights[0]], rule))
     with pytest.raises(SystemExit, match="expected"):
-        models.check(torch.randn(1, 210, 260, generator=torch.Generator().manual_seed(1)))
+        models.check(models.Matrices(torch.randn(1, 210, 260, generator=torch.Generator().manual_seed(1))))
 
 
 def test_weights_of_every_shape_have_a_score() -> None:

@@ -19,7 +19,9 @@ pytest.importorskip("triton.backends.nvidia")
 from spectrum_fast.ops.band import device_kernels, device_panel, device_small, device_sweep
 from spectrum_fast.ops.decode import triton as triton_decode
 from spectrum_fast.ops.extent import triton as triton_extent
+from spectrum_fast.ops.extent import triton_codes as extent_codes
 from spectrum_fast.ops.gram import triton as triton_gram
+from spectrum_fast.ops.gram import triton_codes
 from spectrum_fast.ops.sturm import triton as triton_sturm
 
 # The machine code tools are inside the wheel; tests are imported one by one, so the harness is found by its path.
@@ -81,9 +83,14 @@ def test_log_det(half_width: int, dtype: torch.dtype, capability: int, tmp_path:
     check(name, triton_sturm._log_det_kernel, signature, options, capability, tmp_path)
 
 
+GRAM_ARGUMENTS = {"out": "*fp32"} | dict.fromkeys(("k", "depth", "weight_stride"), "i32")
+GRAM_ARGUMENTS |= dict.fromkeys(("weight_batch", "out_batch"), "i64")
+GRAM_DIVISIBLE = ("k", "depth", "weight_stride", "weight_batch", "out_batch")
+
+
 @on_both_chips
 @pytest.mark.parametrize("along_depth", [True, False])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.uint8, SLOW_FLOAT16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, SLOW_FLOAT16], ids=str)
 def test_gram(dtype: torch.dtype, along_depth: bool, capability: int, tmp_path: Path) -> None:
     check_gram(dtype, along_depth, False, capability, tmp_path)
 
@@ -96,15 +103,25 @@ def test_gram_added(dtype: torch.dtype, along_depth: bool, capability: int, tmp_
 
 
 def check_gram(dtype: torch.dtype, along_depth: bool, add: bool, capability: int, tmp_path: Path) -> None:
-    pointer = POINTER[dtype]
-    signature = {"weight": pointer, "scales": "*fp32" if dtype == torch.uint8 else pointer, "out": "*fp32"}
-    signature |= dict.fromkeys(("k", "depth", "weight_stride", "scale_batch", "scale_row", "scale_depth"), "i32")
-    signature |= dict.fromkeys(("weight_batch", "out_batch"), "i64") | {"one": "fp32"}
-    options = triton_gram.gram_options(dtype) | {"ALONG_DEPTH": along_depth, "ADD": add}
+    signature = {"weight": POINTER[dtype]} | GRAM_ARGUMENTS | {"one": "fp32"}
+    options = triton_gram.gram_options(dtype, capability=capability) | {"ALONG_DEPTH": along_depth, "ADD": add}
     name = f"gram {'W Wt' if along_depth else 'Wt W'} {dtype}"
-    divisible = ("k", "depth", "weight_stride", "weight_batch", "out_batch")
-    used = check(name, triton_gram._gram_kernel, signature, options, capability, tmp_path, divisible)
+    used = check(name, triton_gram._gram_kernel, signature, options, capability, tmp_path, GRAM_DIVISIBLE)
     assert ("HGMMA" if capability == 90 else "HMMA") in used.sass
+
+
+@pytest.mark.parametrize("along_depth", [True, False])
+@pytest.mark.parametrize(("convert", "capability"), [(True, 90), (False, 80)])
+def test_gram_of_codes(convert: bool, capability: int, along_depth: bool, tmp_path: Path) -> None:
+    signature = {"codes": "*fp8e4nv" if convert else "*u8", "scales": "*fp32", "out": "*fp32"}
+    signature |= dict.fromkeys(("k", "depth", "code_stride", "scale_batch", "scale_row", "scale_depth"), "i32")
+    signature |= dict.fromkeys(("code_batch", "out_batch"), "i64")
+    options = triton_codes.block_scaled_options(convert) | {"ALONG_DEPTH": along_depth}
+    name = f"gram {'W Wt' if along_depth else 'Wt W'} e4m3"
+    divisible = ("k", "depth", "code_stride", "code_batch", "out_batch")
+    used = check(name, triton_codes._block_scaled_kernel, signature, options, capability, tmp_path, divisible)
+    assert ("HGMMA" if capability == 90 else "HMMA") in used.sass
+    assert not any(op.startswith("QGMMA") for op in used.sass), "sums of 14 bits"
 
 
 F64, F16, I32, I64 = "*fp64", "*fp16", "i32", "i64"
@@ -241,6 +258,13 @@ def test_a_long_sum_in_the_tensor_cores_is_seen(tmp_path: Path) -> None:
 def test_extent(dtype: torch.dtype, capability: int, tmp_path: Path) -> None:
     signature = {"weight": POINTER[dtype], "tops": "*i64", "sums": "*fp64", "size": "i64"}
     check(f"extent {dtype}", triton_extent._extent_kernel, signature, dict(triton_extent.OPTIONS), capability, tmp_path)
+
+
+@on_both_chips
+def test_extent_of_codes(capability: int, tmp_path: Path) -> None:
+    signature = {"codes": "*u8", "tops": "*u8", "sums": "*fp64", "rows": "i32", "columns": "i32"}
+    kernel, options = extent_codes._extent_kernel, dict(extent_codes.OPTIONS)
+    check("extent e4m3", kernel, signature, options, capability, tmp_path, ("rows", "columns"))
 
 
 @on_both_chips

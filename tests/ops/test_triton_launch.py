@@ -17,7 +17,9 @@ from bench.gpu import compile_ahead
 from spectrum_fast.ops.band import device_kernels
 from spectrum_fast.ops.band import triton as triton_band
 from spectrum_fast.ops.extent import triton as triton_extent
+from spectrum_fast.ops.extent import triton_codes as extent_codes
 from spectrum_fast.ops.gram import triton as triton_gram
+from spectrum_fast.ops.gram import triton_codes
 from spectrum_fast.ops.sturm import triton as triton_sturm
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter launches nothing")
@@ -47,7 +49,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     )
     monkeypatch.setattr(driver, "_active", stand_in)
     monkeypatch.setattr(knobs.runtime, "jit_cache_hook", end_here)
-    for module in (triton_extent, triton_gram, triton_sturm):
+    for module in (triton_extent, extent_codes, triton_gram, triton_codes, triton_sturm):
         monkeypatch.setattr(module, "require_device", lambda *_: None)
     monkeypatch.setattr(triton_band, "choose_steps", lambda _: device_kernels)
     return found
@@ -63,7 +65,7 @@ def run_job(job: str, launches: Launches) -> Launches:
 def test_every_launch_is_accepted(job: str, launches: Launches) -> None:
     names = {name for name, _ in run_job(job, launches)}
     expected = {
-        "gram": {"_gram_kernel"},
+        "gram": {"_block_scaled_kernel" if job == "gram-fp8" else "_gram_kernel"},
         "band": {
             "gather_kernel",
             "factor_gram_kernel",

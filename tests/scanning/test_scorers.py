@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from spectrum_fast.checkpoint import open_checkpoint
 from spectrum_fast.errors import BackendUnavailableError
+from spectrum_fast.ops.decode.coded import CodedWeight
 from spectrum_fast.scanning import scorers
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import plan_scan
@@ -21,6 +22,8 @@ from spectrum_fast.spectra import device_check
 from spectrum_fast.spectra.batched import compute_spectra
 from spectrum_fast.spectra.device_check import require_right_answers
 from spectrum_fast.stream import StreamOptions, stream_weights
+
+import coded_weights
 
 CRITERION = find_criterion("spectrum")
 
@@ -71,6 +74,51 @@ def test_batches_come_to_what_single_matrices_come_to(mixed: Path, most: int, ba
         else:
             assert record == other
     assert isinstance(expected["model.layers.0.mlp.experts.3.up_proj"], ScanFailure)
+
+
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """FP8 in blocks, FP8 with one scale, and fused experts in MXFP4."""
+    folder = tmp_path_factory.mktemp("quantised")
+    weights = {}
+    for layer, weight in enumerate(coded_weights.batch("fp8", 4, 230, 300)):
+        name = f"model.layers.{layer}.mlp.up_proj"
+        weights[f"{name}.weight"], weights[f"{name}.weight_scale_inv"] = weight.codes, weight.scales
+        weights[f"model.layers.{layer}.mlp.down_proj.weight"] = weight.codes.T.contiguous()
+        weights[f"model.layers.{layer}.mlp.down_proj.weight_scale"] = torch.tensor([0.01])
+    experts = coded_weights.batch("mxfp4", 3, 208, 256)
+    name = "model.layers.0.mlp.experts.down_proj"
+    weights[f"{name}_blocks"] = torch.stack([weight.codes for weight in experts])
+    weights[f"{name}_scales"] = torch.stack([weight.scales for weight in experts])
+    weights[f"{name}_scales"][1, 7, 2] = 255
+    save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+def test_codes_wait_as_codes(quantised: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = []
+
+    def noted(weights: list[CodedWeight], *arguments: object, **options: object) -> object:
+        waited.extend(weights)
+        return compute_spectra(weights, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(scorers, "compute_spectra", noted)
+    expected = records(quantised, alone())
+    found = records(quantised, Together(CRITERION, 1e-4, make_compute(ScanOptions())))
+    assert len(waited) == len(found) == 11
+    assert all(isinstance(weight, CodedWeight) for weight in waited)
+    for name, record in found.items():
+        other = expected[name]
+        if isinstance(other, ModuleScore):
+            assert isinstance(record, ModuleScore), record
+            bounds = (record.error_bound or 0.0) + (other.error_bound or 0.0)
+            assert record.rank_value == pytest.approx(other.rank_value, rel=bounds), name
+            assert (record.shape, record.dtype) == (other.shape, other.dtype)
+            assert record.note.startswith("decoded from ")
+            assert record.note.split(";")[0] == other.note.split(";")[0]
+        else:
+            assert record == other
+    assert sum(isinstance(record, ScanFailure) for record in found.values()) == 1
 
 
 def test_a_batch_that_does_not_fit_is_halved(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,10 +175,12 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_read(device: s
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_scan_on_a_gpu_is_the_scan_on_the_cpu(mixed: Path) -> None:
+@pytest.mark.parametrize("checkpoint", ["mixed", "quantised"])
+def test_a_scan_on_a_gpu_is_the_scan_on_the_cpu(checkpoint: str, request: pytest.FixtureRequest) -> None:
     import spectrum_fast as sf
 
-    on_cpu, on_gpu = sf.scan(mixed), sf.scan(mixed, device="cuda")
+    folder = request.getfixturevalue(checkpoint)
+    on_cpu, on_gpu = sf.scan(folder), sf.scan(folder, device="cuda")
     assert [module.name for module in on_cpu.modules] == [module.name for module in on_gpu.modules]
     for a, b in zip(on_cpu.modules, on_gpu.modules, strict=True):
         assert a.rank_value == pytest.approx(b.rank_value, rel=(a.error_bound or 0.0) + (b.error_bound or 0.0))

@@ -12,6 +12,7 @@ from spectrum_fast.errors import TensorError
 from spectrum_fast.scoring.criteria import find_criterion
 from spectrum_fast.spectra.band_method import half_width
 from spectrum_fast.spectra.batched import compute_spectra
+from spectrum_fast.spectra.batched import weights as batched_weights
 from spectrum_fast.spectra.batched.bins import bins_of
 from spectrum_fast.spectra.binning import empty_histogram
 from spectrum_fast.spectra.engine import compute_spectrum
@@ -19,6 +20,7 @@ from spectrum_fast.spectra.record import OrderStatistics, Spectrum
 from spectrum_fast.spectra.rotation import ROTATION_RANK
 
 import bounds
+import coded_weights
 import families
 import matrices
 import truth
@@ -74,6 +76,32 @@ def test_trained_like_batches_need_no_second_look_and_agree_with_the_single_engi
         assert sum(abs(a - b) for a, b in zip(one.histogram.counts, alone.histogram.counts, strict=True)) <= 4
         assert one.histogram.edges == pytest.approx(alone.histogram.edges, rel=1e-5)
     assert {one.method for one in found if isinstance(one, Spectrum)} == {"band-float32", "band-float32-rotated"}
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+@pytest.mark.parametrize("kind", ["fp8", "mxfp4"])
+def test_weights_in_codes_come_to_what_their_numbers_come_to(
+    kind: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among them one with outliers, one that is all zero and one with a scale that is no number."""
+    coded = coded_weights.batch(kind, 7, 224, 320)
+    coded[2].codes.view(torch.uint8).zero_()
+    coded[4].scales.fill_(math.nan if kind == "fp8" else 255)
+    monkeypatch.setattr(batched_weights, "DECODED_BYTES", 3 * 224 * 320 * 4)  # more than one turn
+    found = compute_spectra(coded, CRITERION, backend=backend)
+    expected = compute_spectra([weight.decode() for weight in coded], CRITERION, backend=backend)
+    assert len(found) == 7
+    for index, (one, other) in enumerate(zip(found, expected, strict=True)):
+        if index == 4:
+            assert isinstance(one, TensorError)
+            assert str(one) == str(other)
+        else:
+            assert one == other
+    assert {one.method for one in found if isinstance(one, Spectrum)} == {
+        "band-float32",
+        "band-float32-rotated",
+        "exact",
+    }
 
 
 def test_what_a_batch_does_not_serve_is_computed_alone_in_its_place() -> None:

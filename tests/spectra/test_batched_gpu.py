@@ -7,13 +7,16 @@ import warnings
 import pytest
 import torch
 
+from spectrum_fast.ops.decode.coded import CodedWeight
 from spectrum_fast.scoring.criteria import find_criterion
 from spectrum_fast.spectra.batched import compute_spectra
 from spectrum_fast.spectra.batched import engine as batched_engine
 from spectrum_fast.spectra.batched.operations import to_device
+from spectrum_fast.spectra.batched.weights import as_weights
 from spectrum_fast.spectra.device_check import require_right_answers
 from spectrum_fast.spectra.record import Spectrum
 
+import coded_weights
 import matrices
 import truth
 
@@ -43,6 +46,32 @@ def test_stated_bounds_hold(rows: int, columns: int, count: int, dtype: torch.dt
 
 @pytest.mark.gpu
 @needs_gpu
+@pytest.mark.parametrize("kind", ["fp8", "mxfp4"])
+@pytest.mark.parametrize(("rows", "columns"), [(1100, 640), (1024, 3072)])
+def test_stated_bounds_hold_for_codes(rows: int, columns: int, kind: str) -> None:
+    weights = [CodedWeight(one.codes.cuda(), one.scales.cuda()) for one in coded_weights.batch(kind, 3, rows, columns)]
+    for weight, found in zip(weights, compute_spectra(weights, CRITERION), strict=True):
+        assert isinstance(found, Spectrum)
+        assert found.reason.startswith("batch"), found.reason
+        truth.assert_matches(weight.decode(), found)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_no_numbers_are_made_of_fp8_codes() -> None:
+    """Memory for codes, a copy of them and the results; numbers would take four times as much."""
+    codes = torch.randint(0, 0x7E, (256, 1 << 17), dtype=torch.uint8, device="cuda").view(torch.float8_e4m3fn)
+    weights = [CodedWeight(codes, torch.full((2, 1 << 10), 1e-3, device="cuda"))] * 2
+    batch = as_weights(weights)
+    batch.extents("auto"), batch.gram("auto")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    batch.extents("auto"), batch.gram("auto")
+    assert torch.cuda.max_memory_allocated() - before < 1.2 * 2 * codes.nbytes
+
+
+@pytest.mark.gpu
+@needs_gpu
 def test_the_host_waits_three_times_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = [matrices.trained_like(520, 640, outliers=(8.0,), seed=seed).bfloat16().cuda() for seed in range(3)]
     compute_spectra(weights, CRITERION)  # compiled, and pinned memory at hand
@@ -66,7 +95,7 @@ def test_the_host_waits_three_times_a_batch(monkeypatch: pytest.MonkeyPatch) -> 
 
         return run
 
-    for name in ("batched_gram", "batched_band", "slice_batch"):
+    for name in ("corrected_gram", "batched_band", "slice_batch"):
         monkeypatch.setattr(batched_engine, name, without_a_wait(getattr(batched_engine, name)))
     compute_spectra(weights, CRITERION)
 

@@ -1,7 +1,7 @@
 """Four-bit codes to numbers on the GPU, by table, into scratch that the Gram kernels then read.
 
 MXFP4 comes out in bfloat16, exactly, NF4 / FP4 of bitsandbytes in float32: what the other backends give, to the bit.
-(FP8 with 128 x 128 blocks needs no scratch: it is decoded inside the Gram kernel, ``ops/gram/triton.py``.) A weight is
+(FP8 with 128 x 128 blocks needs no scratch: ``ops/gram/triton_codes.py`` takes the codes.) A weight is
 read once and written once: with 0.5 bytes in and 2 or 4 bytes out a value, 8192 x 28672 takes at least 0.14 or 0.25 ms
 at 4.3 TB/s, 6 to 10 % of the floor of its Gram product. **Not measured on a GPU yet.**
 """

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.errors import TensorError
+from spectrum_fast.ops.decode.coded import CodedWeight
 from spectrum_fast.ops.full_precision import full_precision
 from spectrum_fast.spectra.band_method import CONSISTENCY
 from spectrum_fast.spectra.batched.functionals import Totals, read_records, slice_batch
@@ -16,11 +17,10 @@ from spectrum_fast.spectra.batched.operations import (
     Slices,
     band_half_width,
     batched_band,
-    batched_extent,
-    batched_gram,
     to_device,
 )
 from spectrum_fast.spectra.batched.rounding import BatchRounding, estimate_batch_rounding
+from spectrum_fast.spectra.batched.weights import PlainWeights, Weights, as_weights
 from spectrum_fast.spectra.engine import (
     DEFAULT_TOLERANCE,
     SMALL_SIDE,
@@ -37,7 +37,7 @@ from spectrum_fast.spectra.rotation import find_outlier_basis, rotate
 
 @full_precision()
 def compute_spectra(
-    weights: Tensor | Sequence[Tensor],
+    weights: Tensor | Sequence[Tensor | CodedWeight],
     criterion: Criterion,
     *,
     tolerance: float = DEFAULT_TOLERANCE,
@@ -49,7 +49,8 @@ def compute_spectra(
     short side up to 192, extreme scales) or whose error bound misses the tolerance is computed alone, with escalation.
 
     Args:
-        weights: (m, rows, columns), or m matrices.
+        weights: (m, rows, columns), or m matrices; or m matrices in codes, of which a GPU makes no numbers where a
+            kernel takes them (:class:`spectrum_fast.spectra.batched.weights.CodedWeights`).
         criterion: the rule that splits signal from noise.
         tolerance: relative accuracy wanted of every score.
         backend: see :func:`spectrum_fast.ops.dispatch.choose_backend`; ``torch`` takes the GPU's order of steps in
@@ -59,26 +60,21 @@ def compute_spectra(
         In order, the spectrum of each matrix, or the error that ``compute_spectrum`` would have raised for it: a
         TensorError, or LAPACK's LinAlgError.
     """
-    matrices = [weight.detach() for weight in weights]
-    found: list[Spectrum | Exception | None] = [None] * len(matrices)
-    if matrices and min(matrices[0].shape) > SMALL_SIDE and matrices[0].dtype != torch.float64:
-        extents = _measure(matrices, backend)
-        plain = [index for index, extent in enumerate(extents) if _is_plain(extent, matrices[0].dtype)]
-        for index, spectrum in _band_together(matrices, plain, extents, criterion, tolerance, backend):
+    batch = as_weights(weights)
+    found: list[Spectrum | Exception | None] = [None] * len(batch)
+    if len(batch) and min(batch.shape) > SMALL_SIDE and batch.dtype != torch.float64:
+        extents = batch.extents(backend)
+        plain = [index for index, extent in enumerate(extents) if _is_plain(extent, batch.dtype)]
+        for index, spectrum in _band_together(batch, plain, extents, criterion, tolerance, backend):
             found[index] = spectrum
     alone = "auto" if backend == TORCH else backend
     for index, spectrum in enumerate(found):
         if spectrum is None:
             try:
-                found[index] = compute_spectrum(matrices[index], criterion, tolerance=tolerance, backend=alone)
+                found[index] = compute_spectrum(batch.numbers(index), criterion, tolerance=tolerance, backend=alone)
             except (TensorError, torch.linalg.LinAlgError) as error:  # pyright: ignore[reportPrivateImportUsage]
                 found[index] = error
     return [spectrum for spectrum in found if spectrum is not None]
-
-
-def _measure(matrices: Sequence[Tensor], backend: str) -> list[Extent]:
-    """Largest entry and sum of squares of each matrix, with one transfer."""
-    return [Extent(largest, 0, total) for largest, total in batched_extent(matrices, backend).tolist()]
 
 
 def _is_plain(extent: Extent, dtype: torch.dtype) -> bool:
@@ -87,7 +83,7 @@ def _is_plain(extent: Extent, dtype: torch.dtype) -> bool:
 
 
 def _band_together(
-    matrices: Sequence[Tensor],
+    batch: Weights,
     indices: Sequence[int],
     extents: Sequence[Extent],
     criterion: Criterion,
@@ -97,22 +93,21 @@ def _band_together(
     """The band method on the matrices that suit it; those that met the tolerance."""
     if not indices:
         return []
-    weights = torch.stack([matrices[index] for index in indices])
-    traces = to_device([extents[index].sum_of_squares for index in indices], torch.float64, weights.device)
-    grams, norms = _corrected_gram(weights, traces, backend)
+    traces = to_device([extents[index].sum_of_squares for index in indices], torch.float64, batch.device)
+    grams, norms = corrected_gram(batch.take(indices), traces, backend)
     spikiness = (grams.shape[1] * (norms / traces).square()).tolist()
     done = []
     for spiky in (False, True):
         places = [place for place, value in enumerate(spikiness) if (value > SPIKY) == spiky]
         if not places:
             continue
-        chosen = to_device(places, torch.int64, weights.device)
+        chosen = to_device(places, torch.int64, batch.device)
         some = len(places) < len(indices)
         of_gram, of_norm, trace = (grams[chosen], norms[chosen], traces[chosen]) if some else (grams, norms, traces)
         if spiky:
             basis = find_outlier_basis(of_gram)
-            rotated = rotate(weights[chosen] if some else weights, basis)
-            of_gram, of_norm = _corrected_gram(rotated, trace, backend)
+            rotated = rotate(batch.take([indices[place] for place in places]).stacked(), basis)
+            of_gram, of_norm = corrected_gram(PlainWeights(rotated), trace, backend)
             s_max = torch.sqrt(basis.largest.clamp(min=0))
             rounding = estimate_batch_rounding(of_gram, of_norm, basis.rank, s_max)
             method, compare, rotated_rank = "band-float32-rotated", ">", basis.rank
@@ -120,21 +115,20 @@ def _band_together(
             rounding = estimate_batch_rounding(of_gram, of_norm)
             method, compare, rotated_rank = "band-float32", "<=", 0
         width = band_half_width(of_gram, backend, rotated_rank)
-        totals, n_max = Totals(trace, of_norm), max(weights.shape[1:])
+        totals, n_max = Totals(trace, of_norm), max(batch.shape)
         attempts = _attempts(of_gram, totals, criterion, n_max, rounding, width, backend)
         for place, functionals in zip(places, attempts, strict=True):
             reason = f"batch of {len(places)}, spikiness {spikiness[place]:.0f} {compare} {SPIKY:.0f}"
             attempt = Attempt(functionals, functionals.score_error(), method, reason)
             if attempt.score_error <= tolerance:
                 index = indices[place]
-                shape = (weights.shape[1], weights.shape[2])
-                done.append((index, to_spectrum(shape, criterion, attempt, extents[index])))
+                done.append((index, to_spectrum(batch.shape, criterion, attempt, extents[index])))
     return done
 
 
-def _corrected_gram(weights: Tensor, traces: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+def corrected_gram(weights: Weights, traces: Tensor, backend: str) -> tuple[Tensor, Tensor]:
     """Gram matrices with their diagonals scaled to the known traces, and their Frobenius norms."""
-    grams = batched_gram(weights, backend)
+    grams = weights.gram(backend)
     diagonals = grams.diagonal(dim1=1, dim2=2)
     diagonals *= (traces / diagonals.sum(1, dtype=torch.float64))[:, None].to(grams.dtype)
     return grams, torch.linalg.vector_norm(grams, dim=(1, 2), dtype=torch.float64)

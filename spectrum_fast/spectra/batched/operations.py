@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.ops.band import reduce_to_band
+from spectrum_fast.ops.decode.coded import CodedWeight
 from spectrum_fast.ops.dispatch import backend_module, choose_backend
 from spectrum_fast.ops.extent.reference import measure_there
 from spectrum_fast.ops.gram import gram
@@ -42,6 +43,31 @@ def batched_gram(weights: Tensor, backend: str) -> Tensor:
     if _on_device("gram", weights, backend):
         return backend_module("gram", weights.device.type, backend).gram(weights)
     return torch.stack([gram(weight, backend=backend) for weight in weights])
+
+
+def takes_codes(weight: CodedWeight, backend: str) -> bool:
+    """Whether kernels form extent and Gram product of such a weight from its codes."""
+    return weight.is_fp8 and backend != TORCH and _on_device("gram", weight.codes, backend)
+
+
+def coded_extent(weights: Sequence[CodedWeight]) -> Tensor:
+    """Largest entry and sum of squares of each FP8 weight, (m, 2) float64, on their device."""
+    from spectrum_fast.ops.extent.triton_codes import measure_block_scaled
+
+    return measure_block_scaled(*_stacked_codes(weights))
+
+
+def coded_gram(weights: Sequence[CodedWeight]) -> Tensor:
+    """Float32 Gram matrices (m, k, k) of FP8 weights, from their codes."""
+    from spectrum_fast.ops.gram.triton_codes import gram_block_scaled
+
+    return gram_block_scaled(*_stacked_codes(weights))
+
+
+def _stacked_codes(weights: Sequence[CodedWeight]) -> tuple[Tensor, Tensor]:
+    """Bytes (m, rows, columns) and scales."""
+    codes = torch.stack([weight.codes.view(torch.uint8) for weight in weights])
+    return codes, torch.stack([weight.scales for weight in weights])
 
 
 def band_half_width(matrices: Tensor, backend: str, rotated_rank: int = 0) -> int:
