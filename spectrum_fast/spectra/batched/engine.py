@@ -116,7 +116,7 @@ def _band_together(
             method, compare, rotated_rank = "band-float32", "<=", 0
         width = band_half_width(of_gram, backend, rotated_rank)
         totals, n_max = Totals(trace, of_norm), max(batch.shape)
-        attempts = _attempts(of_gram, totals, criterion, n_max, rounding, width, backend)
+        attempts = _attempts(of_gram, totals, criterion, n_max, rounding, width, tolerance, backend)
         for place, functionals in zip(places, attempts, strict=True):
             reason = f"batch of {len(places)}, spikiness {spikiness[place]:.0f} {compare} {SPIKY:.0f}"
             attempt = Attempt(functionals, functionals.score_error(), method, reason)
@@ -141,6 +141,7 @@ def _attempts(
     n_max: int,
     rounding: BatchRounding,
     half_width: int,
+    tolerance: float,
     backend: str,
 ) -> list[Functionals]:
     """Reduce, slice, and read one record a matrix; ``grams`` is destroyed."""
@@ -150,6 +151,6 @@ def _attempts(
     norms = torch.sqrt(bands[:, :, 0].square().sum(1) + 2 * bands[:, :, 1:].square().sum((1, 2)))
     allowed = CONSISTENCY * eps
     consistent = ((traces / totals.trace - 1).abs() <= allowed) & ((norms / totals.norm - 1).abs() <= allowed)
-    columns = slice_batch(Slices(bands, backend), totals, criterion, n_max, rounding)
+    columns = slice_batch(Slices(bands, backend), totals, criterion, n_max, rounding, tolerance)
     record = torch.cat([*columns, traces[:, None], consistent[:, None].to(torch.float64)], dim=1).cpu()  # the one wait
     return read_records(record[:, :-2], size, record[:, -2], record[:, -1] != 0)

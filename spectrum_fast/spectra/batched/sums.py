@@ -1,14 +1,15 @@
 """Integrals of the counting function of each matrix of a batch, by contour.
 
-The method, the map and the error model are those of :mod:`spectrum_fast.spectra.counting`; here the accuracy is fixed
-for a batch, so that all matrices share one set of nodes and one launch serves all their intervals.
+The method, the map and the error model are those of :mod:`spectrum_fast.spectra.counting`. Every interval has an
+accuracy of its own, known on the device only: all are given as many nodes as the finest could need, those that one does
+not need are passed over, and one launch serves all intervals of all matrices.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,13 +18,20 @@ from spectrum_fast.spectra.batched.operations import Slices
 from spectrum_fast.spectra.batched.table import BatchTable
 from spectrum_fast.spectra.counting import INSIDE_ERROR, LARGEST_CROWDING, OUTSIDE_ERROR, OUTSIDE_ERROR_NARROW, REACH
 
-ACCURACY = 1e-11
-"""Relative accuracy of every integral: a thousandth of a score's tolerance where one value in 10^4 is noise."""
+FINEST, COARSEST = 1e-11, 1e-4
+"""Relative accuracy of an integral: between these."""
+_SHARE = 0.003
+"""Of the tolerance of a score, what the integral of one of its sums may be wrong by. Nodes grow with the square of the
+accuracy's logarithm: a tenth of it costs a quarter more of them."""
 
 
 @dataclass(frozen=True)
 class BatchInterval:
-    """One interval [a, b] a matrix with its counts; see :class:`spectrum_fast.spectra.counting.Interval`. All (m,)."""
+    """One interval [a, b] a matrix with its counts; see :class:`spectrum_fast.spectra.counting.Interval`. All (m,).
+
+    Attributes:
+        accuracy: relative accuracy of the integral.
+    """
 
     a: Tensor
     b: Tensor
@@ -32,79 +40,103 @@ class BatchInterval:
     n_above: Tensor
     below_rms: Tensor
     above_rms: Tensor
+    accuracy: Tensor
 
     @classmethod
-    def of(cls, table: BatchTable, a: Tensor, b: Tensor) -> BatchInterval:
-        """The interval between two points of the table."""
+    def of(cls, table: BatchTable, a: Tensor, b: Tensor, total: Tensor, tolerance: float) -> BatchInterval:
+        """The interval between two points of the table.
+
+        Args:
+            table: counts.
+            a: lower ends.
+            b: upper ends.
+            total: a lower bound on the sum that the integral serves.
+            tolerance: relative accuracy wanted of a score.
+        """
         n_a, n_b = table.at(a), table.at(b)
         below, above = table.typical_below(a), table.typical_above(b)
-        return cls(a, b, n_a, n_b - n_a, table.size - n_b, below, above)
+        plain = cls(a, b, n_a, n_b - n_a, table.size - n_b, below, above, torch.ones_like(a))
+        # 0 / 0 for an empty interval, which needs nothing.
+        wanted = (_SHARE * tolerance * total / plain.error()).nan_to_num(COARSEST)
+        return replace(plain, accuracy=wanted.clamp(FINEST, COARSEST))
 
     def error(self) -> Tensor:
         """Bound on the error of the integral, (m,)."""
         outside = torch.where(self.b > 2 * self.a, OUTSIDE_ERROR, OUTSIDE_ERROR_NARROW)
         weighted = INSIDE_ERROR * (self.n_inside + 1) + outside * (self.n_below + self.n_above)
-        return ACCURACY * weighted * (self.b - self.a).clamp(min=0)
+        return self.accuracy * weighted * (self.b - self.a).clamp(min=0)
 
 
 def integrate(slices: Slices, intervals: Sequence[BatchInterval]) -> list[Tensor]:
     """``integral_a^b N(s) ds`` of each interval (m,), all in one evaluation; 0 where ``b <= a``."""
-    nodes = _nodes(intervals[0].a.device)
-    squares = [_contour(interval, nodes)[0] for interval in intervals]
-    firsts = [_first_node(interval, nodes) for interval in intervals]
-    wanted = [_is_wanted(interval, nodes, first) for interval, first in zip(intervals, firsts, strict=True)]
-    values = slices.log_det(torch.cat(squares, dim=1), torch.cat(wanted, dim=1)).split(nodes.shape[0], dim=1)
-    parts = zip(intervals, firsts, wanted, values, strict=True)
-    return [_integral(interval, nodes, first, counts, value) for interval, first, counts, value in parts]
+    contours = [_Contour.of(interval) for interval in intervals]
+    wanted = [contour.wanted for contour in contours]
+    squares = torch.cat([contour.squared for contour in contours], dim=1)
+    values = slices.log_det(squares, torch.cat(wanted, dim=1)).split(_PLACES, dim=1)
+    parts = zip(intervals, contours, values, strict=True)
+    return [_integral(interval, contour, value) for interval, contour, value in parts]
 
 
-def _step() -> float:
-    return math.pi**2 / math.log(1 / ACCURACY)
+def _reach(accuracy: float) -> int:
+    """Nodes above the middle."""
+    inverse = math.log(1 / accuracy)
+    return math.ceil(REACH * inverse * inverse / math.pi**2)
 
 
-def _upper_nodes() -> int:
-    return math.ceil(REACH * math.log(1 / ACCURACY) / _step())
+_UPPER = _reach(FINEST)
+_LOWER = math.ceil((REACH * math.log(1 / FINEST) + math.log(LARGEST_CROWDING)) * math.log(1 / FINEST) / math.pi**2)
+_PLACES = _LOWER + 1 + _UPPER
+"""Places of nodes of an interval, enough for the finest accuracy and the lowest lower end."""
 
 
-def _nodes(device: torch.device) -> Tensor:
-    """The nodes u of the trapezoidal rule; the lower end reaches further, for values crowd there on the scale a / b."""
-    upper = _upper_nodes()
-    lower = math.ceil((REACH * math.log(1 / ACCURACY) + math.log(LARGEST_CROWDING)) / _step())
-    return torch.arange(-lower, upper + 1, dtype=torch.float64, device=device) * _step()
+@dataclass(frozen=True)
+class _Contour:
+    """Half circles over the intervals of a batch.
+
+    Attributes:
+        step: (m, 1) distance of the nodes u of the trapezoidal rule.
+        first: (m, 1) place of the lowest node that an interval needs: values crowd at its lower end on the scale a / b.
+        last: (m, 1) place of the highest.
+        wanted: (m, places) which nodes count; of an empty interval none.
+        squared: (m, places) their points, squared.
+        slope: (m, places) of the map.
+    """
+
+    step: Tensor
+    first: Tensor
+    last: Tensor
+    wanted: Tensor
+    squared: Tensor
+    slope: Tensor
+
+    @classmethod
+    def of(cls, interval: BatchInterval) -> _Contour:
+        inverse = -torch.log(interval.accuracy)[:, None]
+        step = math.pi**2 / inverse
+        a = interval.a[:, None]
+        full = (interval.b > interval.a)[:, None]
+        # An empty interval gets any other one: a contour shrunk to a point would run through the spectrum.
+        b = torch.where(full, interval.b[:, None], 2 * a + 1)
+        crowding = torch.log((b / a).clamp(1.0, LARGEST_CROWDING).nan_to_num(LARGEST_CROWDING))
+        first = _LOWER - torch.ceil((REACH * inverse + crowding) / step).to(torch.int64)
+        last = _LOWER + torch.ceil(REACH * inverse / step).to(torch.int64)
+        place = torch.arange(_PLACES, device=a.device)
+        wanted = full & (place >= first) & (place <= last)
+        u = ((place - _LOWER).clamp(first - _LOWER, last - _LOWER)) * step
+        z = torch.complex(torch.zeros_like(u), torch.exp(u))
+        w = (a + b * z) / (1 + z)
+        squared = w * w
+        # Im w >= 0 and Re w >= 0 in exact arithmetic.
+        squared = torch.complex(squared.real, squared.imag.clamp(min=0))
+        return cls(step, first, last, wanted, squared, (b - a) * z / (1 + z) ** 2)
 
 
-def _first_node(interval: BatchInterval, nodes: Tensor) -> Tensor:
-    """Place of the lowest node that an interval needs, (m,): values crowd at its lower end by no more than b / a."""
-    crowding = torch.log((interval.b / interval.a).clamp(1.0, LARGEST_CROWDING))
-    needed = torch.ceil((REACH * math.log(1 / ACCURACY) + crowding) / _step())
-    return (nodes.shape[0] - 1 - _upper_nodes() - needed.nan_to_num(0.0).to(torch.int64)).clamp(min=0)
-
-
-def _is_wanted(interval: BatchInterval, nodes: Tensor, first: Tensor) -> Tensor:
-    """Which nodes count, (m, nodes): of an empty interval none, else those from ``first`` (m,) on."""
-    place = torch.arange(nodes.shape[0], device=nodes.device)
-    return (place >= first[:, None]) & (interval.b > interval.a)[:, None]
-
-
-def _contour(interval: BatchInterval, nodes: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared points of the half circle and the slope of the map, (m, nodes)."""
-    a = interval.a[:, None]
-    # An empty interval gets any other one: a contour shrunk to a point would run through the spectrum.
-    b = torch.where(interval.b > interval.a, interval.b, 2 * interval.a + 1)[:, None]
-    z = torch.complex(torch.zeros_like(nodes), torch.exp(nodes))[None]
-    w = (a + b * z) / (1 + z)
-    squared = w * w
-    # Im w >= 0 and Re w >= 0 in exact arithmetic.
-    return torch.complex(squared.real, squared.imag.clamp(min=0)), (b - a) * z / (1 + z) ** 2
-
-
-def _integral(interval: BatchInterval, nodes: Tensor, first: Tensor, wanted: Tensor, log_det: Tensor) -> Tensor:
-    squared, slope = _contour(interval, nodes)
+def _integral(interval: BatchInterval, contour: _Contour, log_det: Tensor) -> Tensor:
     half = 0.5 * interval.n_inside[:, None]
 
     def log_of(t: Tensor, count: Tensor) -> Tensor:
         # A log of zero where nothing is counted must not make a NaN.
-        return torch.where(count == 0, 0.0, count * torch.log((t * t)[:, None] - squared))
+        return torch.where(count == 0, 0.0, count * torch.log((t * t)[:, None] - contour.squared))
 
     reference = (
         log_of(interval.below_rms, interval.n_below[:, None])
@@ -112,16 +144,14 @@ def _integral(interval: BatchInterval, nodes: Tensor, first: Tensor, wanted: Ten
         + log_of(interval.b, half)
         + log_of(interval.above_rms, interval.n_above[:, None])
     )
-    values = torch.where(wanted, ((log_det - reference) * slope).imag, 0.0)
-    place = first[:, None]
-    lowest, next_one = values.gather(1, place)[:, 0], values.gather(1, place + 1)[:, 0]
-    tails = _tail(values[:, -1], values[:, -2]) + _tail(lowest, next_one)
-    integral = _step() * (values.sum(1) + tails)
+    values = torch.where(contour.wanted, ((log_det - reference) * contour.slope).imag, 0.0)
+    tails = _tail(values, contour.last, -1, contour.step) + _tail(values, contour.first, 1, contour.step)
+    integral = contour.step[:, 0] * (values.sum(1) + tails)
     width = interval.b - interval.a
     return torch.where(width > 0, (interval.n_below + 0.5 * interval.n_inside) * width - integral / math.pi, 0.0)
 
 
-def _tail(last: Tensor, before: Tensor) -> Tensor:
-    """Nodes left out beyond the last one, where values run like ``e^(-u) (alpha + beta u)``."""
-    q = math.exp(-_step())
-    return last * q / (1 - q) + (last - before * q) * q / (1 - q) ** 2
+def _tail(values: Tensor, place: Tensor, inwards: int, step: Tensor) -> Tensor:
+    """Nodes left out beyond the one at ``place``, where values run like ``e^(-u) (alpha + beta u)``; (m,)."""
+    last, before, q = values.gather(1, place), values.gather(1, place + inwards), torch.exp(-step)
+    return (last * q / (1 - q) + (last - before * q) * q / (1 - q) ** 2)[:, 0]

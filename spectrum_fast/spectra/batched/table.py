@@ -57,6 +57,12 @@ class BatchTable:
         """Root mean square of the values above b (m,), by cells; b itself where there are none."""
         return self._rms(self._centres() > b[:, None], b)
 
+    def sum_between(self, a: Tensor, b: Tensor) -> Tensor:
+        """A lower bound on the sum of the values in [a, b] (both (m,)), from the cells."""
+        lower, upper = self.points[:, :-1], self.points[:, 1:]
+        inside = (lower >= a[:, None]) & (upper <= b[:, None])
+        return torch.where(inside, self._weights() * lower, 0.0).sum(1)
+
     def rounding_error(self, a: Tensor, b: Tensor, rounding: BatchRounding) -> Tensor:
         """Sum over the values in [a, b] (both (m,)) of their uncertainty, largest at the lower edge of each cell."""
         lower, upper = self.points[:, :-1], self.points[:, 1:]
