@@ -5,8 +5,13 @@ outliers. An orthogonal ``H`` whose first k columns span the outliers' singular 
 of ``H^T W``; the rest of the Gram is then computed at its own scale. A poor ``H`` changes how much is gained, never the
 singular values: ``H`` is orthogonal to rounding whatever it spans.
 
+H is a product of Householder's reflections. LAPACK finds them for one matrix; a GPU's QR would take the matrices of a
+batch one after the other, so there they are read off an orthonormal Q: ``Q - [S; 0] = V U`` for the right signs S, V
+unit lower trapezoidal, every step shared by the batch. (A block reflector from the polar factor of Q's first rows needs
+no elimination, but its rounding reaches the small singular values: twice the error.)
+
 Source: randomized range finder, Halko, Martinsson & Tropp 2011, algorithm 4.4; compact WY form, Schreiber & Van Loan
-1989.
+1989; Householder reconstruction, Ballard et al. 2015.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from spectrum_fast.spectra.lowrank.basis import orthonormalise
 from spectrum_fast.stream import BlockMatrix
 
 ROTATION_RANK = 32
@@ -53,27 +59,43 @@ def find_outlier_basis(gram: Tensor, rank: int = ROTATION_RANK) -> OutlierBasis:
         gram: (k, k) or (batch, k, k).
         rank: columns gathered, at most k.
     """
-    size = gram.shape[-1]
+    size, batched = gram.shape[-1], gram.ndim == 3
     rank = min(rank, size)
     generator = torch.Generator(device="cpu").manual_seed(_SEED)
     basis = torch.randn(size, rank, generator=generator, dtype=torch.float32).to(gram.device, gram.dtype)
     for _ in range(2):
-        basis = torch.linalg.qr(gram @ basis).Q
+        image = gram @ basis
+        basis = orthonormalise(image) if batched else torch.linalg.qr(image).Q
     image = (gram @ basis).to(torch.float64)
     ritz = torch.linalg.eigvalsh(basis.mT.to(torch.float64) @ image)
+    v, t = _householder(orthonormalise(image)) if batched else _householder_of_one(image)
+    return OutlierBasis(v.to(gram.dtype), t.to(gram.dtype), ritz[..., -1])
+
+
+def _householder_of_one(image: Tensor) -> tuple[Tensor, Tensor]:
+    """V and T of the compact WY form, T column by column: ``T[:j, j] = -tau_j T[:j, :j] V[:, :j]^T v_j``."""
     reflectors, tau = torch.geqrf(image)
-    v = reflectors.tril(-1) + torch.eye(size, rank, dtype=torch.float64, device=gram.device)
-    return OutlierBasis(v.to(gram.dtype), _triangular_factor(v, tau).to(gram.dtype), ritz[..., -1])
-
-
-def _triangular_factor(v: Tensor, tau: Tensor) -> Tensor:
-    """T of the compact WY form, column by column: ``T[:j, j] = -tau_j T[:j, :j] V[:, :j]^T v_j``."""
-    t = torch.diag_embed(tau)
+    v = reflectors.tril(-1) + torch.eye(*image.shape, dtype=image.dtype, device=image.device)
+    t = torch.diag(tau)
     products = v.mT @ v
-    for j in range(1, tau.shape[-1]):
-        column = t[..., :j, :j] @ products[..., :j, j : j + 1]
-        t[..., :j, j] = -tau[..., j : j + 1] * column[..., 0]
-    return t
+    for j in range(1, len(tau)):
+        t[:j, j] = -tau[j] * (t[:j, :j] @ products[:j, j])
+    return v, t
+
+
+def _householder(q: Tensor) -> tuple[Tensor, Tensor]:
+    """V and T with ``(I - V T V^T) [I; 0] = Q S`` from orthonormal Q (batch, k, rank): ``T = -U S L^-T``, V_1 = L."""
+    rank = q.shape[-1]
+    top, signs = q[:, :rank].clone(), torch.ones_like(q[:, 0])
+    for j in range(rank):
+        signs[:, j] = torch.where(top[:, j, j] >= 0, -1.0, 1.0)
+        top[:, j, j] -= signs[:, j]  # the pivot: 1 at least
+        top[:, j + 1 :, j] /= top[:, j, j, None]
+        top[:, j + 1 :, j + 1 :] -= top[:, j + 1 :, j, None] * top[:, j, None, j + 1 :]
+    upper, lower = top.triu(), top.tril(-1) + torch.eye(rank, dtype=q.dtype, device=q.device)
+    rest = torch.linalg.solve_triangular(upper, q[:, rank:], upper=True, left=False)
+    t = torch.linalg.solve_triangular(lower.mT, -upper * signs[:, None], upper=True, left=False, unitriangular=True)
+    return torch.cat([lower, rest], dim=1), t.triu()
 
 
 @overload
