@@ -24,6 +24,8 @@ from spectrum_fast.stream import BlockMatrix
 
 _QR_ROWS = 2
 """Rows of one step of the QR decomposition, in multiples of the short side: 4/3 of the flops of a single step."""
+_FEW_TERMS = 256
+"""Terms of a sum in float32 whose rounding leaves it good to 1e-7."""
 _LEAST_QR_ROWS = 1024
 """And no fewer than this, so that a long thin matrix does not take thousands of steps, each with its rounding."""
 
@@ -58,14 +60,41 @@ def measure_blocks(matrix: BlockMatrix, backend: str = "auto") -> tuple[Measured
     return measured, max_abs, total
 
 
-def block_gram(matrix: BlockMatrix, dtype: torch.dtype, backend: str = "auto") -> Tensor:
-    """``W W^T`` or ``W^T W``, whichever is smaller, in one pass; in none where an earlier one left it."""
+def block_gram(
+    matrix: BlockMatrix, dtype: torch.dtype, backend: str = "auto", diagonal: Tensor | None = None
+) -> Tensor:
+    """``W W^T`` or ``W^T W``, whichever is smaller, in one pass; in none where an earlier one left it.
+
+    Args:
+        matrix: W.
+        dtype: of the sums.
+        backend: see :func:`spectrum_fast.ops.dispatch.choose_backend`.
+        diagonal: (k,) float64; what the diagonal is in float64 is added to it.
+    """
     if isinstance(matrix, MeasuredBlocks) and matrix.gram and dtype == torch.float32:
         return matrix.gram.pop()
     gram = _zeros(matrix, dtype)
     for block in matrix.blocks():
         add_gram(_along(matrix, block), gram, backend=backend)
+        if diagonal is not None:
+            diagonal += sums_of_squares(block, -2 if matrix.is_tall else -1)
     return gram
+
+
+def sums_of_squares(weights: Tensor, dim: int) -> Tensor:
+    """Sums along rows (-1) or columns (-2) of (m, n) or (batch, m, n) float32: relative error 1e-7, of either sign.
+
+    Float64 on a GPU; on a CPU sums of 256 in float32, and of these in float64, which reads eight times as fast.
+    """
+    if weights.is_cuda:
+        return torch.linalg.vector_norm(weights, dim=dim, dtype=torch.float64).square()
+    if dim == -2:
+        squares = [rows.square().sum(-2).to(torch.float64) for rows in weights.split(_FEW_TERMS, dim=-2)]
+        return torch.stack(squares).sum(0)
+    parts = weights.shape[-1] // _FEW_TERMS
+    whole, rest = weights[..., : parts * _FEW_TERMS], weights[..., parts * _FEW_TERMS :]
+    norms = torch.linalg.vector_norm(whole.unflatten(-1, (parts, _FEW_TERMS)), dim=-1).to(torch.float64)
+    return norms.square().sum(-1) + torch.linalg.vector_norm(rest, dim=-1).to(torch.float64).square()
 
 
 def triangular_factor(matrix: BlockMatrix, dtype: torch.dtype) -> Tensor:

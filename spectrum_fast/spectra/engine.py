@@ -20,7 +20,7 @@ from spectrum_fast.spectra.record import Criterion, Spectrum
 from spectrum_fast.spectra.rotation import find_outlier_basis, rotate
 from spectrum_fast.spectra.rounding import estimate_rounding
 from spectrum_fast.spectra.rsvd_method import rsvd_functionals
-from spectrum_fast.spectra.squares import weight_gram
+from spectrum_fast.spectra.squares import rotated_gram, weight_gram
 from spectrum_fast.spectra.svd_method import svd_functionals
 from spectrum_fast.stream import BlockMatrix
 
@@ -157,7 +157,7 @@ def _band_float32(
         return Attempt(functionals, functionals.score_error(), "band-float32", reason)
     basis = find_outlier_basis(squares.matrix)
     del squares
-    squares = weight_gram(rotate(matrix, basis), torch.float32, extent.sum_of_squares, backend)
+    squares = rotated_gram(rotate(matrix, basis), extent.sum_of_squares, backend)
     s_max = math.sqrt(max(float(basis.largest), 0.0))
     width = half_width(squares.matrix.shape[0], on_gpu=squares.matrix.is_cuda)
     rounding = estimate_rounding(squares, min(basis.rank, width), s_max, backend)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spectrum_fast.ops.extent import measure
 from spectrum_fast.ops.gram import gram
-from spectrum_fast.spectra.blockwise import block_gram
+from spectrum_fast.spectra.blockwise import block_gram, sums_of_squares
 from spectrum_fast.stream import BlockMatrix
 
 
@@ -47,6 +47,28 @@ def weight_gram(
     else:
         matrix = gram(weight, out_dtype=dtype, backend=backend)
     return correct_trace(matrix, sum_of_squares, backend)
+
+
+def rotated_gram(rotated: Tensor | BlockMatrix, sum_of_squares: float, backend: str = "auto") -> Squares:
+    """The smaller Gram matrix, float32, of a weight whose outliers were gathered in its first rows (or columns).
+
+    Its diagonal is formed by itself, row by row, and summed in float64. The known trace is no help here: rotating
+    changes it by the rounding of the outliers, which spread over the diagonal would shift the bulk by several times
+    what it is rounded by.
+
+    Args:
+        rotated: from :func:`spectrum_fast.spectra.rotation.rotate`.
+        sum_of_squares: of the weight before.
+        backend: see :func:`spectrum_fast.ops.dispatch.choose_backend`.
+    """
+    if isinstance(rotated, BlockMatrix):
+        diagonal = torch.zeros(min(rotated.shape), dtype=torch.float64, device=rotated.device)
+        matrix = block_gram(rotated, torch.float32, backend, diagonal)
+    else:
+        matrix = gram(rotated, backend=backend)
+        diagonal = sums_of_squares(rotated, -1 if rotated.shape[0] <= rotated.shape[1] else -2)
+    matrix.diagonal().copy_(diagonal)
+    return Squares(matrix, sum_of_squares, math.sqrt(measure(matrix, backend=backend)[1]))
 
 
 def correct_trace(matrix: Tensor, sum_of_squares: float, backend: str = "auto") -> Squares:

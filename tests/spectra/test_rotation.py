@@ -6,8 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from spectrum_fast.scoring.criteria import find_criterion
+from spectrum_fast.spectra.batched import compute_spectra
+from spectrum_fast.spectra.blockwise import sums_of_squares
+from spectrum_fast.spectra.engine import compute_spectrum
+from spectrum_fast.spectra.record import Spectrum
 from spectrum_fast.spectra.rotation import OutlierBasis, find_outlier_basis, rotate
 
+import bounds
+import families
 import matrices
 
 EPS = torch.finfo(torch.float32).eps
@@ -83,3 +90,31 @@ def test_a_batch_is_its_matrices_one_by_one() -> None:
         assert (torch.linalg.svdvals(rotated[index]) - expected).abs().max() <= 4 * EPS * expected[0]
         rest = rotate(weight.float(), alone).double()[alone.rank :].norm()
         assert rotated[index, together.rank :].norm() <= 1.2 * rest + 4 * EPS * expected[0]
+
+
+@pytest.mark.parametrize("shape", [(3, 700), (700, 3), (40, 256), (2, 50, 600), (2, 600, 50), (1, 1)])
+@pytest.mark.parametrize("dim", [-1, -2])
+def test_sums_of_squares(shape: tuple[int, ...], dim: int) -> None:
+    weights = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    found = sums_of_squares(weights, dim)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, weights.double().square().sum(dim), rtol=3e-7, atol=0)
+
+
+@pytest.mark.parametrize("tall", [False, True])
+def test_the_bulk_is_not_shifted_by_the_outliers_rounding(tall: bool) -> None:
+    """The whole trace, that an outlier rounds, must not set the diagonal of the bulk; whole, in blocks, in a batch."""
+    weight = families.draw("graded_rows", 40489, 200, 400)
+    weight = weight.T.contiguous() if tall else weight
+    truth = bounds.Truth.of(weight)
+    split = find_criterion("spectrum")
+    expected = truth.expected(split)
+    for found in (
+        compute_spectrum(weight, split),
+        compute_spectrum(bounds.in_blocks(weight, 3), split),
+        compute_spectra([weight], split, backend="torch")[0],
+    ):
+        assert isinstance(found, Spectrum)
+        assert found.method == "band-float32-rotated"
+        assert found.noise_sum == pytest.approx(expected.noise_sum, rel=1e-6)  # it was 1.4e-5
+        assert bounds.judge(truth, split, found).ratio < 0.3

@@ -21,6 +21,7 @@ from spectrum_fast.spectra.batched.operations import (
 )
 from spectrum_fast.spectra.batched.rounding import BatchRounding, estimate_batch_rounding
 from spectrum_fast.spectra.batched.weights import PlainWeights, Weights, as_weights
+from spectrum_fast.spectra.blockwise import sums_of_squares
 from spectrum_fast.spectra.engine import (
     DEFAULT_TOLERANCE,
     SMALL_SIDE,
@@ -107,7 +108,7 @@ def _band_together(
         if spiky:
             basis = find_outlier_basis(of_gram)
             rotated = rotate(batch.take([indices[place] for place in places]).stacked(), basis)
-            of_gram, of_norm = corrected_gram(PlainWeights(rotated), trace, backend)
+            of_gram, of_norm = corrected_gram(PlainWeights(rotated), _diagonals(rotated), backend)
             s_max = torch.sqrt(basis.largest.clamp(min=0))
             rounding = estimate_batch_rounding(of_gram, of_norm, basis.rank, s_max)
             method, compare, rotated_rank = "band-float32-rotated", ">", basis.rank
@@ -126,12 +127,27 @@ def _band_together(
     return done
 
 
-def corrected_gram(weights: Weights, traces: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-    """Gram matrices with their diagonals scaled to the known traces, and their Frobenius norms."""
+def corrected_gram(weights: Weights, known: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    """Gram matrices with corrected diagonals, and their Frobenius norms.
+
+    Args:
+        weights: W.
+        known: in float64: (m,) traces, to which the diagonals are scaled, or (m, k) diagonals; of rotated weights the
+            latter (:func:`spectrum_fast.spectra.squares.rotated_gram` says why).
+        backend: see :func:`compute_spectra`.
+    """
     grams = weights.gram(backend)
     diagonals = grams.diagonal(dim1=1, dim2=2)
-    diagonals *= (traces / diagonals.sum(1, dtype=torch.float64))[:, None].to(grams.dtype)
+    if known.ndim == 2:
+        diagonals.copy_(known)
+    else:
+        diagonals *= (known / diagonals.sum(1, dtype=torch.float64))[:, None].to(grams.dtype)
     return grams, torch.linalg.vector_norm(grams, dim=(1, 2), dtype=torch.float64)
+
+
+def _diagonals(weights: Tensor) -> Tensor:
+    """(m, k) float64, of the Gram matrices of (m, rows, columns)."""
+    return sums_of_squares(weights, -1 if weights.shape[1] <= weights.shape[2] else -2)
 
 
 def _attempts(
