@@ -23,7 +23,8 @@ from spectrum_fast.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.scanning.live_model import LiveModel, describe_model
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
-from spectrum_fast.scanning.results import Compute, ModuleResult, score_loaded
+from spectrum_fast.scanning.results import ModuleResult
+from spectrum_fast.scanning.scorers import Scorer
 from spectrum_fast.scoring.records import ScanFailure, SkippedTensor
 from spectrum_fast.stream import LoadedWeight
 
@@ -68,7 +69,8 @@ def _offloaded(weight: WeightPlan) -> ScanFailure:
 def score_live(
     live: LiveModel,
     plan: ScanPlan,
-    compute: Compute,
+    scorer: Scorer,
+    device: str,
     deliver: Callable[[ModuleResult], None],
 ) -> None:
     """Score every weight of the plan, shared out among the ranks where the model is partitioned over them.
@@ -76,9 +78,10 @@ def score_live(
     Args:
         live: the model.
         plan: what to score.
-        compute: from a matrix to its spectrum.
-        deliver: takes what each weight came to, in plan order, the same on every rank; with several ranks once all have
-            finished their share of a round.
+        scorer: what turns weights into records, at once or in batches.
+        device: where it wants them; what lies elsewhere is copied, one weight at a time.
+        deliver: takes what each weight came to, the same on every rank; with several ranks once all have finished their
+            share of a round.
     """
     rank, ranks = _ranks(live)
     with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
@@ -87,40 +90,40 @@ def score_live(
             turn = parameters[begin : begin + ranks]
             if ranks == 1:
                 with live.whole(turn[0][0].main.name):
-                    for loaded in _load(live, turn[0], copy=False):
-                        deliver(_result(loaded, compute))
+                    for loaded in _load(live, turn[0], device, copy=False):
+                        for result in scorer.add(loaded, loaded.read_seconds):
+                            deliver(result)
             else:
-                mine = [_result(loaded, compute) for loaded in _take_own(live, turn, rank)]
-                for result in _exchange(mine, ranks):
+                own = _take_own(live, turn, rank, device)
+                mine = [result for loaded in own for result in scorer.add(loaded, loaded.read_seconds)]
+                for result in _exchange([*mine, *scorer.finish()], ranks):
                     deliver(result)
+        for result in scorer.finish():
+            deliver(result)
 
 
-def _result(loaded: LoadedWeight, compute: Compute) -> ModuleResult:
-    began = time.perf_counter()
-    record = score_loaded(loaded, compute)
-    return ModuleResult(record, loaded.read_seconds, loaded.read_seconds, time.perf_counter() - began)
-
-
-def _take_own(live: LiveModel, turn: Sequence[Sequence[WeightPlan]], rank: int) -> Iterator[LoadedWeight]:
+def _take_own(live: LiveModel, turn: Sequence[Sequence[WeightPlan]], rank: int, device: str) -> Iterator[LoadedWeight]:
     """Gather every parameter of the turn with the other ranks; give this rank's, copied."""
     own: list[LoadedWeight] = []
     for place, weights in enumerate(turn):
         with live.whole(weights[0].main.name):
-            own += _load(live, weights, copy=True, keep=place == rank)
+            own += _load(live, weights, device, copy=True, keep=place == rank)
     while own:
         yield own.pop(0)
 
 
-def _load(live: LiveModel, weights: Sequence[WeightPlan], *, copy: bool, keep: bool = True) -> Iterator[LoadedWeight]:
-    """The tensors of weights that share a parameter, on the CPU; ``keep=False`` only takes part in the gathering."""
+def _load(
+    live: LiveModel, weights: Sequence[WeightPlan], device: str, *, copy: bool, keep: bool = True
+) -> Iterator[LoadedWeight]:
+    """The tensors of weights that share a parameter, on a device; ``keep=False`` only takes part in the gathering."""
     started = time.perf_counter()
     whole = live.tensor(weights[0].main.name)
     companions: dict[str, Tensor] = {}
     for ref in {ref.name: ref for weight in weights for ref in weight.companions.values()}.values():
         with live.whole(ref.name):
-            companions[ref.name] = live.tensor(ref.name).to("cpu", copy=live.is_partitioned)
+            companions[ref.name] = live.tensor(ref.name).to(device, copy=live.is_partitioned)
     for weight in weights if keep else ():
-        main = _part(whole, weight.main, weight).to("cpu", copy=copy)
+        main = _part(whole, weight.main, weight).to(device, copy=copy)
         parts = {role: _part(companions[ref.name], ref, weight) for role, ref in weight.companions.items()}
         yield LoadedWeight(weight, main, parts, time.perf_counter() - started)
         started = time.perf_counter()

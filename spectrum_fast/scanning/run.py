@@ -169,7 +169,8 @@ def run_scan(
         settings = options.settings(threads)
         facts: dict[str, Any] = {}
         if live is not None:
-            score_live(live, plan, make_compute(options), lambda result: ledger.record(result, settings))
+            scorer = make_scorer(options)
+            score_live(live, plan, scorer, options.device, lambda result: ledger.record(result, settings))
             options = replace(options, top_percent=None)  # there is no file to read a doubtful weight from again
         else:
             facts = do_work(OwnWork(plan.weights, ledger, settings), make_scorer(options), options.stream).facts()

@@ -15,6 +15,12 @@ from safetensors.torch import save_file
 
 import spectrum_fast as sf
 from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.scanning.live import plan_live, score_live
+from spectrum_fast.scanning.options import ScanOptions
+from spectrum_fast.scanning.results import ModuleResult
+from spectrum_fast.scanning.run import make_compute
+from spectrum_fast.scanning.scorers import Together
+from spectrum_fast.scoring.criteria import find_criterion
 from spectrum_fast.selection.scan_result import Scan
 
 transformers = pytest.importorskip("transformers")
@@ -86,6 +92,38 @@ def test_a_live_model_scans_as_its_checkpoint(kind, dtype, tmp_path):
     assert_same_scores(live, saved(model, tmp_path))
     assert live.provenance["checkpoint"] == f"live model {type(model).__name__}"
     assert {entry.reason for entry in live.skipped} == {"1-D (norm or bias)"}
+
+
+def test_batches_of_a_live_model_are_its_weights_and_not_what_they_become():
+    """As on a GPU: experts wait for each other, and training goes on meanwhile."""
+    model, options = make("mixtral"), ScanOptions()
+    expected = sf.scan(model)
+    live, plan = plan_live(model, options)
+    found = {}
+
+    def deliver(result: ModuleResult) -> None:
+        found[result.record.name] = result.record
+        for parameter in model.parameters():
+            parameter.data.add_(1.0)
+
+    together = Together(find_criterion("spectrum"), options.tolerance, make_compute(options))
+    score_live(live, plan, together, "cpu", deliver)
+    assert found == {module.name: module for module in expected.modules}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+def test_a_live_model_is_scored_on_the_device_that_is_asked_for(where):
+    model = make("mixtral").to(where)
+    before = state_of(model)
+    expected, found = sf.scan(model), sf.scan(model, device="cuda")
+    assert_unchanged(model, before)
+    assert found.provenance["device"].startswith("cuda")
+    for module in found.modules:
+        other = expected.module(module.name)
+        bounds = (module.error_bound or 0.0) + (other.error_bound or 0.0)
+        assert module.rank_value == pytest.approx(other.rank_value, rel=bounds), module.name
 
 
 def test_a_dense_model_scans_as_what_save_pretrained_writes(tmp_path):
