@@ -119,7 +119,10 @@ def measure(folder: Path) -> dict[str, int]:
         ctypes.CDLL(None).malloc_trim(0)
     me = Path("/proc/self")
     pages = int((me / "statm").read_text().split()[1])
-    children = {child for task in (me / "task").iterdir() for child in (task / "children").read_text().split()}
+    children: set[str] = set()
+    for task in (me / "task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ends meanwhile
+            children.update((task / "children").read_text().split())
     return {
         "rss_bytes": pages * os.sysconf("SC_PAGE_SIZE"),
         "descriptors": len(os.listdir(me / "fd")),

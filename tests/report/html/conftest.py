@@ -53,6 +53,7 @@ class Page:
 
     def settle(self) -> None:
         """Wait until what was asked for is drawn."""
+        self.page.wait_for_function("() => !spectrumReport.busy()")
         self.run("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def show(self, scan: Scan) -> Page:

@@ -2,6 +2,9 @@
 
 const app = { scans: [], scan: 0, percent: 25, grouping: "type", colour: "score", how: "mean", view: "bulk", group: "", picked: -1, opened: null, a: 0, b: 1 };
 let exportName = () => "report";
+/** Plots that take longer than this many milliseconds (of scans with tens of thousands of modules) wait until the slider rests. */
+const QUICK_MS = 80;
+const REST_MS = 120;
 
 async function start() {
   applyTheme();
@@ -177,7 +180,7 @@ function buildPage(payload) {
   }
 
   let waiting = false;
-  /** The selection moved: redraw once a frame, however fast the slider goes. */
+  /** The selection moved: numbers follow once a frame, however fast the slider goes; so do plots that are quick to draw. */
   function changed(onlyPercent = false) {
     if (!onlyPercent) fillGroups();
     if (waiting) return;
@@ -187,12 +190,24 @@ function buildPage(payload) {
       writeAddress();
       showWords();
       showFacts();
-      heat.draw();
-      if (app.opened) experts.draw();
-      ranks.draw();
       table.update(current(), selection(), app.picked);
-      compare?.draw();
+      clearTimeout(resting);
+      if (plotsTook < QUICK_MS) drawMoved();
+      else resting = setTimeout(drawMoved, REST_MS);
     });
+  }
+
+  let plotsTook = 0;
+  let resting = 0;
+  /** The plots that show the selection. */
+  function drawMoved() {
+    const began = performance.now();
+    resting = 0;
+    heat.draw();
+    if (app.opened) experts.draw();
+    ranks.draw();
+    compare?.draw();
+    plotsTook = performance.now() - began;
   }
 
   const breathe = () => new Promise((resolve) => setTimeout(resolve));
@@ -233,7 +248,7 @@ function buildPage(payload) {
     resizing = setTimeout(redraw, 120);
   });
   // For tests, and for whoever opens the console: the page's own functions.
-  window.spectrumReport = { app, current, pick, setPercent, setScan, openExperts, selection, selectModules, selectedNames, summarise, histogramEdges, noiseDensity, pairScans, comparePairs };
+  window.spectrumReport = { app, busy: () => waiting || resting !== 0, current, pick, setPercent, setScan, openExperts, selection, selectModules, selectedNames, summarise, histogramEdges, noiseDensity, pairScans, comparePairs };
   return { drawAll, drawWords };
 }
 
