@@ -13,6 +13,8 @@ from pathlib import Path
 SHARED_LIMIT_BYTES = {80: 163 * 1024, 90: 227 * 1024}
 """Shared memory of one thread block at most, by compute capability (CUDA C++ Programming Guide, table of features)."""
 
+_JUMP = re.compile(r"\bBRA\b.*?(\.L_x_\d+)")
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -24,6 +26,7 @@ class Resources:
         local_bytes: a thread, further local memory.
         shared_bytes: a thread block.
         sass: names of the machine instructions in it, to see which matrix unit serves it.
+        loop: machine instructions of its longest innermost loop.
         ttgir: the program before it becomes instructions.
         ptx: the program as the assembler gets it.
     """
@@ -33,6 +36,7 @@ class Resources:
     local_bytes: int
     shared_bytes: int
     sass: frozenset[str]
+    loop: int
     ttgir: str
     ptx: str
 
@@ -46,7 +50,7 @@ class Resources:
         unit = next((op for op in ("HGMMA", "QGMMA", "HMMA", "DMMA") if op in self.sass), "-")
         return (
             f"{name:<34} sm_{capability} warps {warps:>2}  registers {self.registers:>3}  spills "
-            f"{self.stack_bytes + self.local_bytes:>4} B  shared {self.shared_bytes:>6} B  {unit}"
+            f"{self.stack_bytes + self.local_bytes:>4} B  shared {self.shared_bytes:>6} B  loop {self.loop:>4}  {unit}"
         )
 
 
@@ -82,8 +86,29 @@ def compile_kernel(kernel, signature: dict, constants: dict, options: dict, capa
     found = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
     code = _run(tools / "nvdisasm", "-c", cubin)
     names = frozenset(re.findall(r"\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]+)", code))
+    loop = max((len(body) for body in _innermost_loops(code)), default=0)
     programs = (compiled.asm["ttgir"], compiled.asm["ptx"])
-    return Resources(found["REG"], found["STACK"], found["LOCAL"], compiled.metadata.shared, names, *programs)
+    return Resources(found["REG"], found["STACK"], found["LOCAL"], compiled.metadata.shared, names, loop, *programs)
+
+
+def _innermost_loops(code: str) -> list[list[str]]:
+    """Bodies of the loops that hold no other: from a label to the branch back to it."""
+    labels: dict[str, int] = {}
+    found: list[str] = []
+    for line in code.splitlines():
+        if label := re.match(r"(\.L_x_\d+):", line):
+            labels[label[1]] = len(found)
+        elif instruction := re.search(r"/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
+            found.append(instruction[1])
+    jumps = [(place, _JUMP.search(text)) for place, text in enumerate(found)]
+    ends = [(labels.get(jump[1], len(found)), place) for place, jump in jumps if jump]
+    loops = [(begin, end) for begin, end in ends if begin <= end]
+    inner = [
+        (begin, end)
+        for begin, end in loops
+        if not any(begin <= other[0] and other[1] <= end and other != (begin, end) for other in loops)
+    ]
+    return [found[begin : end + 1] for begin, end in inner]
 
 
 def _run(*command: object) -> str:
