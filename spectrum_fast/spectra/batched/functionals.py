@@ -26,12 +26,12 @@ from spectrum_fast.spectra.histogram import Histogram
 from spectrum_fast.spectra.record import Criterion, OrderStatistics
 
 _LINEAR_POINTS, _GEOMETRIC_POINTS, _LOW_POINTS = 48, 11, 8
-"""First grid: evenly over the bulk, by ratio to the top, by ratio down to the rounding floor."""
+"""First grid: evenly over the bulk (at least), by ratio to the top, by ratio down to the rounding floor."""
 _PROGRAMS = 528
 """Shifts that run beside each other on an H100 or H200 without taking turns: a warp for each scheduler of its 132
 multiprocessors. Fewer cost as much; more make a round longer, and its points are worth only their logarithm."""
 _NARROWING = 1e8
-"""How much narrower the brackets get: from a bulk's grid cell to a fiftieth of float32's rounding."""
+"""How much narrower the brackets get: from a 48th of the bulk to a fiftieth of float32's rounding."""
 
 
 @dataclass(frozen=True)
@@ -163,12 +163,17 @@ def _first_grid(totals: Totals, size: int, floor: Tensor) -> Tensor:
     """Points over the bulk, up to above the largest value (``s_max^2 <= ||G||_F``), and down to the rounding floor."""
     bulk, top = 3 * torch.sqrt(totals.trace / size), 1.001 * torch.sqrt(totals.norm)
     bulk = torch.minimum(bulk, top)
-    device = bulk.device
-    linear = bulk[:, None] * torch.linspace(0, 1, _LINEAR_POINTS, dtype=torch.float64, device=device)
+    points = _linear_points(len(bulk))
+    linear = bulk[:, None] * torch.linspace(0, 1, points, dtype=torch.float64, device=bulk.device)
     geometric = _by_ratio(bulk, top, _GEOMETRIC_POINTS)
     first = linear[:, 1]
     low = _by_ratio(torch.minimum(floor, first).clamp(min=torch.finfo(torch.float64).tiny), first, _LOW_POINTS)
     return torch.cat([linear, geometric, low], dim=1)
+
+
+def _linear_points(matrices: int) -> int:
+    """Points over the bulk of each: what runs beside each other anyway, and for many matrices the least."""
+    return max(_LINEAR_POINTS, _PROGRAMS // matrices - _GEOMETRIC_POINTS - _LOW_POINTS)
 
 
 def _by_ratio(a: Tensor, b: Tensor, count: int) -> Tensor:
@@ -185,7 +190,7 @@ def _multisect(slices: Slices, table: BatchTable, ranks: list[int]) -> tuple[Ten
     wanted = to_device(ranks, torch.int64, device)
     lo, hi = table.bracket(wanted)
     interior = int(np.clip(_PROGRAMS // (matrices * len(ranks)), 3, 255))
-    rounds = math.ceil(math.log(_NARROWING) / math.log(interior + 1))
+    rounds = math.ceil(math.log(_NARROWING * _LINEAR_POINTS / _linear_points(matrices)) / math.log(interior + 1))
     fractions = torch.arange(1, interior + 1, dtype=torch.float64, device=device) / (interior + 1)
     for _ in range(rounds):
         points = lo[..., None] + (hi - lo)[..., None] * fractions
