@@ -35,13 +35,13 @@ from spectrum_fast.spectra.record import Spectrum
 
 Shape = tuple[int, int]
 EXPERTS = {(2048, 7168): 2 * 257, (7168, 2048): 257}
-MODELS: dict[str, tuple[int, dict[Shape, int]]] = {
+MODELS: dict[str, tuple[int, dict[Shape, int], bool]] = {
     # q, o, k, v, gate, up, down of one of 80 layers
-    "llama-3.1-70b": (80, {(8192, 8192): 2, (1024, 8192): 2, (28672, 8192): 2, (8192, 28672): 1}),
+    "llama-3.1-70b": (80, {(8192, 8192): 2, (1024, 8192): 2, (28672, 8192): 2, (8192, 28672): 1}, False),
     # one of 58 expert layers, of its 256 experts (three matrices each) and one shared; attention left out: 1 %
-    "deepseek-v3 experts": (58, EXPERTS),
+    "deepseek-v3 experts": (58, EXPERTS, False),
     # the same as they are published: FP8 with a scale for each 128 x 128 block
-    "deepseek-v3 experts fp8": (58, EXPERTS),
+    "deepseek-v3 experts fp8": (58, EXPERTS, True),
 }
 STAGES = ("corrected_gram", "batched_band", "slice_batch")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -136,7 +136,7 @@ def check(matrices: Matrices) -> float:
     return error
 
 
-def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: float) -> dict[str, Any]:
+def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: float, *, fp8: bool) -> dict[str, Any]:
     """One model, shape by shape; each stops after its share of the budget and is scaled, which the row then says."""
     criterion = find_criterion("spectrum")
     total = StageClock().read()
@@ -144,7 +144,6 @@ def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: 
     row = dict.fromkeys(("seconds", "matrices", "alone", "bytes", "flops", "error", "peak"), 0.0)
     for shape, count in shapes.items():
         wanted = layers * count
-        fp8 = name.endswith("fp8")
         most = min(wanted, together(shape, 1 if fp8 else 2))
         host = Matrices(trained_like(most, *shape, on_host=True), fp8=fp8)
         row["error"] = max(row["error"], check(host))
@@ -213,10 +212,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, default=45.0, help="seconds a model, after which the rest is scaled")
     options = parser.parse_args(arguments)
     rows = []
-    for name, (layers, shapes) in MODELS.items():
+    for name, (layers, shapes, fp8) in MODELS.items():
         if options.rehearse:
             layers, shapes = 2, {(max(m // 32, 200), max(n // 32, 200)): min(c, 3) for (m, n), c in shapes.items()}
-        row = run_model(name, layers, shapes, options.budget)
+        row = run_model(name, layers, shapes, options.budget, fp8=fp8)
         rows.append(row)
         print(f"{row['name']}: {row['median_seconds']:.2f} s, {row['info']}", flush=True)
         if not options.rehearse:

@@ -20,16 +20,9 @@ def trained_like(count: int, m: int, n: int, *, on_host: bool = False) -> Tensor
         count: matrices.
         m: rows.
         n: columns.
-        on_host: in memory of the host, page-locked where there is a GPU.
+        on_host: in memory of the host.
     """
-    weights = torch.empty(
-        count,
-        m,
-        n,
-        dtype=torch.bfloat16,
-        device="cpu" if on_host else DEVICE,
-        pin_memory=on_host and DEVICE == "cuda",
-    )
+    weights = torch.empty(count, m, n, dtype=torch.bfloat16, device="cpu" if on_host else DEVICE)
     some = min(m, n, _DIRECTIONS)
     for index in range(count):
         noise = torch.randn(m, n, device=DEVICE) * 0.02

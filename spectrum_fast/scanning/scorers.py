@@ -132,7 +132,7 @@ class Together:
             record = failure_of(loaded.plan, error)
             yield ModuleResult(record, loaded.read_seconds, wait_seconds, 0.0)
             return
-        if isinstance(weight, Tensor) and weight.ndim != 2:
+        if len(weight.shape) != 2:
             yield from self._alone.add(loaded, wait_seconds)
             return
         key = (tuple(weight.shape), weight.dtype)

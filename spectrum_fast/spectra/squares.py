@@ -66,9 +66,14 @@ def rotated_gram(rotated: Tensor | BlockMatrix, sum_of_squares: float, backend: 
         matrix = block_gram(rotated, torch.float32, backend, diagonal)
     else:
         matrix = gram(rotated, backend=backend)
-        diagonal = sums_of_squares(rotated, -1 if rotated.shape[0] <= rotated.shape[1] else -2)
+        diagonal = gram_diagonal(rotated)
     matrix.diagonal().copy_(diagonal)
     return Squares(matrix, sum_of_squares, math.sqrt(measure(matrix, backend=backend)[1]))
+
+
+def gram_diagonal(weights: Tensor) -> Tensor:
+    """Diagonals of the smaller Gram matrices of (m, n) or (batch, m, n) float32, in float64."""
+    return sums_of_squares(weights, -1 if weights.shape[-2] <= weights.shape[-1] else -2)
 
 
 def correct_trace(matrix: Tensor, sum_of_squares: float, backend: str = "auto") -> Squares:

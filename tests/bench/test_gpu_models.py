@@ -28,7 +28,7 @@ def test_a_wrong_score_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_weights_of_every_shape_have_a_score() -> None:
     """Wide matrices of plain noise have none: the published threshold lies below their smallest value."""
     shapes = {(m, n) for _, m, n in spectra.FIRST + spectra.REST} | {(m, n) for m, n, _ in peers.SHAPES}
-    shapes |= {shape for _, model in models.MODELS.values() for shape in model}
+    shapes |= {shape for _, model, _ in models.MODELS.values() for shape in model}
     torch.manual_seed(5)
     for m, n in sorted(shapes):
         found = exact_score(trained_like(1, max(m // 16, 128), max(n // 16, 128))[0], "gram")

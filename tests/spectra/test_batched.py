@@ -104,6 +104,12 @@ def test_weights_in_codes_come_to_what_their_numbers_come_to(
     }
 
 
+def test_numbers_and_codes_in_one_batch_are_refused() -> None:
+    (coded,) = coded_weights.batch("fp8", 1, 224, 320)
+    with pytest.raises(TypeError, match="found 1 of numbers and 1 in codes"):
+        compute_spectra([coded, coded.decode()], CRITERION)
+
+
 def test_what_a_batch_does_not_serve_is_computed_alone_in_its_place() -> None:
     good = torch.randn(220, 240, generator=torch.Generator().manual_seed(1))
     broken, huge = good.clone(), good * 2.0**60

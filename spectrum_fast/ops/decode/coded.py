@@ -11,10 +11,9 @@ from torch import Tensor
 from spectrum_fast.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.ops.decode.mxfp4 import decode_mxfp4
 from spectrum_fast.ops.decode.scaled import decode_scaled, scale_values
-from spectrum_fast.stream.blocks import BlockMatrix
 
 SCALE_BLOCK = 128
-"""Rows and columns of FP8 codes that share a scale."""
+"""Rows and columns of FP8 codes that share a scale, as DeepSeek writes them."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,12 @@ class CodedWeight:
         return replace(self, codes=self.codes.cpu(), scales=self.scales.cpu())
 
 
-def as_coded(plan: WeightPlan, main: Tensor | BlockMatrix, companions: Mapping[str, Tensor]) -> CodedWeight | None:
+def as_coded(plan: WeightPlan, main: Tensor, companions: Mapping[str, Tensor]) -> CodedWeight | None:
     """What was read, as a weight in codes: FP8 e4m3 with a scale for each 128 x 128 block or for all, or MXFP4.
 
     None for everything else, and where codes and scales do not fit: ``decode_weight`` then says what is wrong.
     """
-    if isinstance(main, BlockMatrix) or plan.part is not None or set(companions) != {"scale"}:
+    if plan.part is not None or set(companions) != {"scale"}:
         return None
     scale = companions["scale"]
     if plan.decoder == "mxfp4" and main.ndim == 3 and main.shape[2] == 16 and scale.shape == main.shape[:2]:

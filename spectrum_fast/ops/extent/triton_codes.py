@@ -17,7 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from spectrum_fast.ops.gram.triton_codes import SCALE_BLOCK, to_float16
+from spectrum_fast.ops.decode.coded import SCALE_BLOCK
+from spectrum_fast.ops.gram.triton_codes import to_float16
 from spectrum_fast.ops.triton_support import launch_on, require_device
 
 OPTIONS = {"SIDE": SCALE_BLOCK, "ROWS": 32, "num_warps": 4, "num_stages": 2, "enable_fp_fusion": True}

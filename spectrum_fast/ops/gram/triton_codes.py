@@ -6,7 +6,7 @@ cores (why: ``ops/gram/triton.py``). So the products are exact and the result is
 rounded once a block. FP8 tensor core instructions are no way to have it: they keep about 14 bits of a sum.
 
 Cost of an m x n weight, k = min(m, n), K = max(m, n): flops k (k + 1) K as for bfloat16, against three times that for a
-weight that was decoded to float32; bytes k K read, a quarter. Instructions in the loop over 128 terms: 255 a warp, 64
+weight that was decoded to float32; bytes k K read, a quarter. Instructions in the loop over 128 terms: 267 a warp, 64
 of them conversions of two codes each (sm_89 and later; before, codes are shifted into place, 9 instructions each).
 **Not measured on a GPU yet.**
 
@@ -25,12 +25,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spectrum_fast.ops.decode.coded import SCALE_BLOCK
 from spectrum_fast.ops.gram.device_tiles import GROUP, store_tile, tile_of, tile_pointers
 from spectrum_fast.ops.gram.triton import with_unit_stride
 from spectrum_fast.ops.triton_support import INTERPRETED, capability_of, launch_on, require_device
-
-SCALE_BLOCK = 128
-"""Rows and columns of a weight that share one scale (DeepSeek-style block-scaled FP8)."""
 
 
 def gram_block_scaled(codes: Tensor, scales: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ from spectrum_fast.spectra.batched.operations import (
 )
 from spectrum_fast.spectra.batched.rounding import BatchRounding, estimate_batch_rounding
 from spectrum_fast.spectra.batched.weights import PlainWeights, Weights, as_weights
-from spectrum_fast.spectra.blockwise import sums_of_squares
 from spectrum_fast.spectra.engine import (
     DEFAULT_TOLERANCE,
     SMALL_SIDE,
@@ -34,6 +33,7 @@ from spectrum_fast.spectra.functionals import Functionals
 from spectrum_fast.spectra.measure import Extent, scale_exponent
 from spectrum_fast.spectra.record import Criterion, Spectrum
 from spectrum_fast.spectra.rotation import find_outlier_basis, rotate
+from spectrum_fast.spectra.squares import gram_diagonal
 
 
 @full_precision()
@@ -108,7 +108,7 @@ def _band_together(
         if spiky:
             basis = find_outlier_basis(of_gram)
             rotated = rotate(batch.take([indices[place] for place in places]).stacked(), basis)
-            of_gram, of_norm = corrected_gram(PlainWeights(rotated), _diagonals(rotated), backend)
+            of_gram, of_norm = corrected_gram(PlainWeights(rotated), gram_diagonal(rotated), backend)
             s_max = torch.sqrt(basis.largest.clamp(min=0))
             rounding = estimate_batch_rounding(of_gram, of_norm, basis.rank, s_max)
             method, compare, rotated_rank = "band-float32-rotated", ">", basis.rank
@@ -143,11 +143,6 @@ def corrected_gram(weights: Weights, known: Tensor, backend: str) -> tuple[Tenso
     else:
         diagonals *= (known / diagonals.sum(1, dtype=torch.float64))[:, None].to(grams.dtype)
     return grams, torch.linalg.vector_norm(grams, dim=(1, 2), dtype=torch.float64)
-
-
-def _diagonals(weights: Tensor) -> Tensor:
-    """(m, k) float64, of the Gram matrices of (m, rows, columns)."""
-    return sums_of_squares(weights, -1 if weights.shape[1] <= weights.shape[2] else -2)
 
 
 def _attempts(

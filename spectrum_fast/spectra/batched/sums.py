@@ -77,14 +77,9 @@ def integrate(slices: Slices, intervals: Sequence[BatchInterval]) -> list[Tensor
     return [_integral(interval, contour, value) for interval, contour, value in parts]
 
 
-def _reach(accuracy: float) -> int:
-    """Nodes above the middle."""
-    inverse = math.log(1 / accuracy)
-    return math.ceil(REACH * inverse * inverse / math.pi**2)
-
-
-_UPPER = _reach(FINEST)
-_LOWER = math.ceil((REACH * math.log(1 / FINEST) + math.log(LARGEST_CROWDING)) * math.log(1 / FINEST) / math.pi**2)
+_LARGEST_LOG = math.log(1 / FINEST)
+_UPPER = math.ceil(REACH * _LARGEST_LOG**2 / math.pi**2)
+_LOWER = math.ceil((REACH * _LARGEST_LOG + math.log(LARGEST_CROWDING)) * _LARGEST_LOG / math.pi**2)
 _PLACES = _LOWER + 1 + _UPPER
 """Places of nodes of an interval, enough for the finest accuracy and the lowest lower end."""
 

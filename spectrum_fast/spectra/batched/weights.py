@@ -173,13 +173,18 @@ class CodedWeights:
 
 
 def as_weights(weights: Tensor | Sequence[Tensor | CodedWeight]) -> Weights:
-    """A batch of what a caller has: all numbers, or all in codes."""
+    """A batch of what a caller has.
+
+    Raises:
+        TypeError: some are numbers and some are in codes.
+    """
     if isinstance(weights, Tensor):
         return PlainWeights(weights.detach())
     coded = [weight for weight in weights if isinstance(weight, CodedWeight)]
-    if coded:
-        return CodedWeights(coded)
-    return PlainWeights([weight.detach() for weight in weights if isinstance(weight, Tensor)])
+    plain = [weight.detach() for weight in weights if isinstance(weight, Tensor)]
+    if coded and plain:
+        raise TypeError(f"weights: expected one kind, found {len(plain)} of numbers and {len(coded)} in codes")
+    return CodedWeights(coded) if coded else PlainWeights(plain)
 
 
 def _extents(measured: Tensor) -> list[Extent]:

@@ -191,9 +191,11 @@ function buildPage(payload) {
       showWords();
       showFacts();
       table.update(current(), selection(), app.picked);
-      clearTimeout(resting);
       if (plotsTook < QUICK_MS) drawMoved();
-      else resting = setTimeout(drawMoved, REST_MS);
+      else {
+        clearTimeout(resting);
+        resting = setTimeout(drawMoved, REST_MS);
+      }
     });
   }
 
@@ -202,6 +204,7 @@ function buildPage(payload) {
   /** The plots that show the selection. */
   function drawMoved() {
     const began = performance.now();
+    clearTimeout(resting);
     resting = 0;
     heat.draw();
     if (app.opened) experts.draw();
@@ -232,9 +235,8 @@ function buildPage(payload) {
   }
 
   function redraw() {
-    for (const figure of [heat, spectrum, ranks, timing]) figure.draw();
-    if (app.opened) experts.draw();
-    compare?.draw();
+    drawMoved();
+    for (const figure of [spectrum, timing]) figure.draw();
     table.paint();
   }
 
