@@ -66,10 +66,27 @@ def find_outlier_basis(gram: Tensor, rank: int = ROTATION_RANK) -> OutlierBasis:
     for _ in range(2):
         image = gram @ basis
         basis = orthonormalise(image) if batched else torch.linalg.qr(image).Q
-    image = (gram @ basis).to(torch.float64)
-    ritz = torch.linalg.eigvalsh(basis.mT.to(torch.float64) @ image)
-    v, t = _householder(orthonormalise(image)) if batched else _householder_of_one(image)
-    return OutlierBasis(v.to(gram.dtype), t.to(gram.dtype), ritz[..., -1])
+    return _basis_of(basis, gram @ basis)
+
+
+def find_outlier_basis_of_weight(weight: Tensor, start: Tensor) -> OutlierBasis:
+    """The same without the Gram matrix, by two block power iterations ``W (W^T X)`` (``W^T (W X)`` if W is tall).
+
+    Args:
+        weight: (m, n) float32.
+        start: (k, rank) float32, orthonormal columns, k the short side: what is known of the range.
+    """
+    wide = weight if weight.shape[0] <= weight.shape[1] else weight.T
+    basis = torch.linalg.qr(wide @ (wide.T @ start)).Q
+    return _basis_of(basis, wide @ (wide.T @ basis))
+
+
+def _basis_of(basis: Tensor, image: Tensor) -> OutlierBasis:
+    """H from an orthonormal basis X and its image ``G X``."""
+    exact = image.to(torch.float64)
+    ritz = torch.linalg.eigvalsh(basis.mT.to(torch.float64) @ exact)
+    v, t = _householder(orthonormalise(exact)) if image.ndim == 3 else _householder_of_one(exact)
+    return OutlierBasis(v.to(image.dtype), t.to(image.dtype), ritz[..., -1])
 
 
 def _householder_of_one(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,10 +132,18 @@ def rotate(weight: Tensor | BlockMatrix, basis: OutlierBasis) -> Tensor | BlockM
     return _rotate(weight, basis, from_left=weight.shape[-2] <= weight.shape[-1])
 
 
+def rotate_in_place(weight: Tensor, basis: OutlierBasis) -> Tensor:
+    """As :func:`rotate`, in the weight's own memory; it has the dtype of the basis."""
+    return _rotate_in_place(weight, basis, from_left=weight.shape[-2] <= weight.shape[-1])
+
+
 def _rotate(weight: Tensor, basis: OutlierBasis, *, from_left: bool) -> Tensor:
+    return _rotate_in_place(weight.to(basis.v.dtype, copy=True), basis, from_left=from_left)
+
+
+def _rotate_in_place(rotated: Tensor, basis: OutlierBasis, *, from_left: bool) -> Tensor:
     v, t = basis.v, basis.t
-    rotated = weight.to(v.dtype, copy=True)
-    subtract = rotated.addmm_ if weight.ndim == 2 else rotated.baddbmm_
+    subtract = rotated.addmm_ if rotated.ndim == 2 else rotated.baddbmm_
     if from_left:
         return subtract(v, t.mT @ (v.mT @ rotated), alpha=-1)
     return subtract(rotated @ v @ t, v.mT, alpha=-1)
