@@ -65,7 +65,7 @@ def band_functionals(
     band = band.to(torch.float64)
     table = CountTable(_count_function(band, backend), size)
     grid = _first_grid(squares.trace, squares.norm, size)
-    table.add(np.concatenate([grid, _low_grid(grid[1], 4 * rounding.uncertainty(0.0))]))
+    table.add(np.concatenate([grid, _low_grid(grid[1], rounding.floor())]))
     trace = float(band[:, 0].sum())
     found = slice_functionals(table, _log_det_function(band, backend), criterion, n_max, rounding, tolerance, trace)
     return replace(found, consistent=_is_consistent(band, trace, squares, eps))

@@ -190,7 +190,7 @@ def slice_functionals(
         noise_sum=noise_sum,
         signal_error=signal_error,
         noise_error=noise_error,
-        s_max_error=error[size - 1],
+        s_max_error=0.5 * (top - brackets[size - 1][0]) + rounding.largest_uncertainty(top),
         n_undecided=n_undecided,
         largest_undecided=highest,
         threshold_error=doubt.relative,
@@ -208,7 +208,7 @@ def _sum_below(
         return 0.0, 0.0
     # Values too small to be told from rounding (and computed eigenvalues below zero) lie under `start`; they are
     # counted, valued at the middle of [0, start], and their doubt goes into the bound.
-    start = max(4 * rounding.uncertainty(0.0), lowest)
+    start = max(rounding.floor(), lowest)
     if start >= t:
         return 0.5 * count * t, 0.5 * count * t
     interval = table.interval(start, t)
@@ -229,7 +229,7 @@ def _sum_above(
     inside = table.size - count
     if inside == 0 or top <= t:
         return 0.0, 0.0
-    start = max(t, 4 * rounding.uncertainty(0.0))
+    start = max(t, rounding.floor())
     if start >= top:
         return 0.5 * inside * (t + top), 0.5 * inside * (top - t)
     below_start = table.below(start)

@@ -18,11 +18,19 @@ from spectrum_fast.ops.extent import measure
 from spectrum_fast.spectra.squares import Squares
 
 POINT = 4.0
-"""Error of any one eigenvalue in units of ``eps ||G||_F / sqrt(n)``; measured 0.4 to 2.3, and up to 10 for the smallest
-eigenvalues of matrices whose rows differ in scale by e^8: they lie far below the floor under which no value is trusted
-(64 of these units, :mod:`spectrum_fast.spectra.functionals`)."""
+"""Error of any one eigenvalue in units of ``eps ||G||_F / sqrt(n)``; measured 0.4 to 2.3 mostly, and up to 4 at the
+ends of clusters, which rounding spreads as the eigenvalues of a random matrix of the cluster's size are spread."""
+SMALL = 0.02
+"""Twice that for eigenvalues far below this part of ``||G||_F / sqrt(n)``: measured up to 6.3 at the ends of clusters
+of small ones (900 hostile matrices, n up to 1600), and up to 10 for the smallest eigenvalues of matrices whose rows
+differ in scale by e^8, which lie below the floor under which no value is trusted (:data:`FLOOR`)."""
+LARGEST = 2.0
+"""Relative error of the largest singular value beside that, in eps; measured 1.8 and less. Where a few entries are most
+of a long row, its sum of squares rounds down less than those by whose loss the diagonal is corrected."""
 MEAN = 1.0
 """Error of a sum over many eigenvalues, per eigenvalue, in the same units; measured 0.4 and less (signs alternate)."""
+FLOOR = 8.0**0.5
+"""Values below this many uncertainties of zero are not told from rounding: eigenvalues under 64 of the units above."""
 OUTLIER = 16.0
 """Relative error, in eps, of an eigenvalue that is all of ``||G||_F``; measured 7 and less."""
 ROTATION = 4.0
@@ -37,17 +45,29 @@ class Rounding:
         point: error of any one eigenvalue.
         mean: error per eigenvalue in a sum over many.
         outlier: coefficient of ``eigenvalue^2``, the relative error of eigenvalues that dominate the norm.
+        scale: ``||G||_F / sqrt(n)``, beside which an eigenvalue counts as small.
+        eps: of the dtype of the Gram matrix.
         absolute: error of every singular value that does not come from squaring.
     """
 
     point: float
     mean: float
     outlier: float
+    scale: float
+    eps: float
     absolute: float = 0.0
 
     def uncertainty(self, t: float) -> float:
         """Absolute uncertainty of one computed singular value near ``t``."""
-        return self._shift(t, self.point)
+        return self._shift(t, self.point * (1 + SMALL * self.scale / (SMALL * self.scale + t * t)))
+
+    def largest_uncertainty(self, t: float) -> float:
+        """Of the largest one, if it is near ``t``."""
+        return self.uncertainty(t) + LARGEST * self.eps * t
+
+    def floor(self) -> float:
+        """Below this, no singular value is trusted."""
+        return FLOOR * self.uncertainty(0.0)
 
     def mean_uncertainty(self, t: float) -> float:
         """Absolute uncertainty per singular value near ``t`` of a sum over many."""
@@ -79,4 +99,4 @@ def estimate_rounding(squares: Squares, rotated_rank: int = 0, s_max: float = 0.
         bulk_norm = math.sqrt(measure(squares.matrix[rotated_rank:], backend=backend)[1])
     unit = eps * bulk_norm / math.sqrt(size)
     absolute = ROTATION * eps * s_max / math.sqrt(size) if rotated_rank else 0.0
-    return Rounding(POINT * unit, MEAN * unit, OUTLIER * eps / squares.norm, absolute)
+    return Rounding(POINT * unit, MEAN * unit, OUTLIER * eps / squares.norm, unit / eps, eps, absolute)

@@ -56,14 +56,15 @@ def slice_batch(
         tolerance: relative accuracy wanted of a score; the integrals spend 0.3 % of it on each sum.
     """
     size = slices.size
-    floor = rounding.uncertainty(torch.zeros_like(totals.trace)[:, None])[:, 0]
-    grid = _first_grid(totals, size, 4 * floor)
+    floor = rounding.floor()
+    grid = _first_grid(totals, size, floor)
     table = BatchTable.of(grid, slices.below(grid), size)
 
     quantiles = {fraction: interpolation_ranks(size, fraction) for fraction in (0.25, 0.5, 0.75)}
     ranks = sorted({0, size - 1, *(rank for lo, hi, _ in quantiles.values() for rank in (lo, hi))})
     lo, hi = _multisect(slices, table, ranks)
     value, error = 0.5 * (lo + hi), 0.5 * (hi - lo) + rounding.uncertainty(hi)
+    s_max_error = (0.5 * (hi - lo) + rounding.largest_uncertainty(hi))[:, -1]
 
     def quantile(of: Tensor, fraction: float) -> Tensor:
         below, above, weight = quantiles[fraction]
@@ -88,8 +89,8 @@ def slice_batch(
     threshold_error = torch.where(t > 0, criterion.threshold_power * width / t, 0.0)
     doubt = rounding.uncertainty(t[:, None])[:, 0]
     lowest, highest = (corners.amin(0) - doubt).clamp(min=0), corners.amax(0) + doubt
-    noise_start, top = torch.maximum(4 * floor, lo[:, 0]), hi[:, -1]
-    signal_start = torch.maximum(t, 4 * floor)
+    noise_start, top = torch.maximum(floor, lo[:, 0]), hi[:, -1]
+    signal_start = torch.maximum(t, floor)
     bins = bins_of(middle)
     points = torch.cat([torch.stack([lowest, t, highest, noise_start, signal_start, top], 1), bins.inner], 1)
     table = table.with_counts(points, slices.below(points))
@@ -109,7 +110,7 @@ def slice_batch(
     noise_sum, noise_error = _sum_below(table, t, intervals[0], integrals[0], rounding)
     signal_sum, signal_error = _sum_above(table, t, top, intervals[1:], integrals[1:], rounding)
     numbers: list[Any] = [value[:, 0], middle.q25, middle.q50, middle.q75, value[:, -1], t, n_noise, noise_sum]
-    numbers += [noise_error, signal_sum, signal_error, error[:, -1], n_undecided, highest, threshold_error]
+    numbers += [noise_error, signal_sum, signal_error, s_max_error, n_undecided, highest, threshold_error]
     numbers += [bins.start, bins.knee, bins.end, bins.linear_bins]
     return [torch.stack(numbers, dim=1), _bin_counts(table, bins, size)]
 

@@ -7,21 +7,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectrum_fast.spectra.rounding import MEAN, OUTLIER, POINT, ROTATION
+from spectrum_fast.spectra.rounding import FLOOR, LARGEST, MEAN, OUTLIER, POINT, ROTATION, SMALL
 
 
 @dataclass(frozen=True)
 class BatchRounding:
-    """Bounds on the rounding of each matrix; see :class:`spectrum_fast.spectra.rounding.Rounding`. All (m, 1)."""
+    """Bounds on the rounding of each matrix; see :class:`spectrum_fast.spectra.rounding.Rounding`. Tensors (m, 1)."""
 
     point: Tensor
     mean: Tensor
     outlier: Tensor
+    scale: Tensor
     absolute: Tensor
+    eps: float
 
     def uncertainty(self, t: Tensor) -> Tensor:
         """Absolute uncertainty of one computed singular value near each t (m, s)."""
-        return self._shift(t, self.point)
+        small = SMALL * self.scale
+        return self._shift(t, self.point * (1 + small / (small + t * t)))
+
+    def largest_uncertainty(self, t: Tensor) -> Tensor:
+        """Of the largest one of each matrix, if it is near t (m, s)."""
+        return self.uncertainty(t) + LARGEST * self.eps * t
+
+    def floor(self) -> Tensor:
+        """Below these (m,), no singular value is trusted."""
+        return FLOOR * self.uncertainty(torch.zeros_like(self.point))[:, 0]
 
     def mean_uncertainty(self, t: Tensor) -> Tensor:
         """Absolute uncertainty per singular value near each t (m, s) of a sum over many."""
@@ -53,4 +64,4 @@ def estimate_batch_rounding(
         bulk = torch.linalg.vector_norm(matrices[:, rotated_rank:], dim=(1, 2), dtype=torch.float64)
     unit = (eps * bulk / size**0.5)[:, None]
     absolute = torch.zeros_like(unit) if s_max is None else (ROTATION * eps * s_max / size**0.5)[:, None]
-    return BatchRounding(POINT * unit, MEAN * unit, (OUTLIER * eps / norms)[:, None], absolute)
+    return BatchRounding(POINT * unit, MEAN * unit, (OUTLIER * eps / norms)[:, None], unit / eps, absolute, eps)
