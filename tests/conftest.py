@@ -12,6 +12,11 @@ import threadpoolctl
 import torch
 from hypothesis import Phase, settings
 
+import emulated_cuda
+
+if emulated_cuda.ASKED_FOR:
+    emulated_cuda.install()
+
 pytest.register_assert_rewrite("bands", "instruction_sets", "interpreter", "truth")
 
 # Every test, and every process that a test starts, runs with released buffers overwritten: a use after release is a

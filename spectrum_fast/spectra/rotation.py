@@ -62,7 +62,8 @@ def find_outlier_basis(gram: Tensor, rank: int = ROTATION_RANK) -> OutlierBasis:
     size, batched = gram.shape[-1], gram.ndim == 3
     rank = min(rank, size)
     generator = torch.Generator(device="cpu").manual_seed(_SEED)
-    basis = torch.randn(size, rank, generator=generator, dtype=torch.float32).to(gram.device, gram.dtype)
+    start = torch.randn(size, rank, generator=generator, dtype=gram.dtype)
+    basis = (start.pin_memory() if gram.is_cuda else start).to(gram.device, non_blocking=True)
     for _ in range(2):
         image = gram @ basis
         basis = orthonormalise(image) if batched else torch.linalg.qr(image).Q

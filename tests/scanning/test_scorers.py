@@ -154,8 +154,12 @@ def test_what_is_no_lack_of_memory_is_not_tried_again() -> None:
         or_on_cpu(broken)(torch.ones(2, 2))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("criterion", ["spectrum", "mp"])
+def test_right_answers_are_asked_for_under_every_criterion(criterion: str) -> None:
+    require_right_answers.__wrapped__("cpu", find_criterion(criterion))
+
+
 def test_right_answers_are_asked_for_before_a_device_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    require_right_answers.__wrapped__("cpu", CRITERION)
 
     def a_little_wrong(weight: torch.Tensor, *arguments: object, **options: object) -> object:
         return exact(weight * (1 + 1e-3), *arguments, **options)  # the published score is not scale-free

@@ -1,0 +1,168 @@
+"""Kernels: what each writes, computed on the host by other means. A launch of any other one fails for want of a driver.
+
+The kernels themselves are proved in Triton's interpreter, which would take hours for the matrices here; the code that
+launches them runs as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectrum_fast.ops.band import device_torch
+from spectrum_fast.ops.sturm import native as sturm
+
+from emulated_cuda import graphs, streams
+from emulated_cuda.tensors import DeviceTensor, to_host
+
+
+def _launch(run: Callable[..., object], args: tuple[Any, ...]) -> None:
+    """One launch: everything that it points to lies on the device and has arrived."""
+    graphs.COUNT.launches += 1
+    for place, value in enumerate(args):
+        if isinstance(value, Tensor) and not isinstance(value, DeviceTensor):
+            raise ValueError(f"Pointer argument (at {place}) cannot be accessed from Triton (cpu tensor?)")
+    streams.require_arrived([value for value in args if isinstance(value, DeviceTensor)])
+    on_host = [to_host(value) for value in args]
+    run(*on_host)
+    graphs.captured_launch(lambda: run(*on_host))
+
+
+class _Kernel:
+    """In place of a compiled kernel: ``kernel[grid](...)``."""
+
+    def __init__(self, run: Callable[..., object]) -> None:
+        self._run = run
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        """Launch it; constants and options of the compiler change nothing that is computed, but for ADD."""
+        assert all(0 < blocks < 2**31 for blocks in grid), grid
+        assert all(blocks < 2**16 for blocks in grid[1:]), grid
+
+        def launch(*args: Any, **options: Any) -> None:
+            _launch(lambda *given: self._run(*given, **({"ADD": options["ADD"]} if "ADD" in options else {})), args)
+
+        return launch
+
+
+def _gram(weight: Tensor, out: Tensor, *_: object, ADD: bool) -> None:  # noqa: N803 - the kernel's name
+    wide = weight.to(torch.float32)
+    product = wide @ wide.mT
+    out.copy_(out + product if ADD else product)
+
+
+def _gram_of_codes(codes: Tensor, scales: Tensor, out: Tensor, *_: object) -> None:
+    wide = _decoded(codes, scales)
+    out.copy_(wide @ wide.mT)
+
+
+def _decoded(codes: Tensor, scales: Tensor) -> Tensor:
+    each = scales.repeat_interleave(128, 1).repeat_interleave(128, 2)[:, : codes.shape[1], : codes.shape[2]]
+    return codes.contiguous().view(torch.float8_e4m3fn).to(torch.float32) * each
+
+
+def _extent(weight: Tensor, tops: Tensor, sums: Tensor, size: int) -> None:
+    assert size == weight.numel()
+    integer = {8: torch.int64, 4: torch.int32, 2: torch.int16}[weight.element_size()]
+    bits = weight.view(integer).to(torch.int64) & ((1 << (8 * weight.element_size() - 1)) - 1)
+    tops.zero_()
+    sums.zero_()
+    tops[0], sums[0] = bits.max(), weight.to(torch.float64).square().sum()
+
+
+def _extent_of_codes(codes: Tensor, tops: Tensor, sums: Tensor, rows: int, columns: int) -> None:
+    for i in range(tops.shape[1]):
+        for j in range(tops.shape[2]):
+            block = codes[:, 128 * i : min(128 * i + 128, rows), 128 * j : min(128 * j + 128, columns)].contiguous()
+            tops[:, i, j] = (block & 0x7F).amax((1, 2))
+            sums[:, i, j] = block.view(torch.float8_e4m3fn).to(torch.float64).square().sum((1, 2))
+
+
+def _count(rows: Tensor, x: Tensor, counts: Tensor, order: int, *_: object) -> None:
+    for place, shifts in enumerate(x.to(torch.float64)):
+        counts[place] = sturm.count_below(_band(rows[place], order), shifts.contiguous())
+
+
+def _log_det(rows: Tensor, operands: Tensor, products: Tensor, order: int, *_: object) -> None:
+    """Of ``scale B - z``, as a product of modulus 1 with a power of two and a number of turns."""
+    products.fill_(torch.nan)
+    for place, given in enumerate(operands.to(torch.float64)):
+        wanted = ~given[:, 1].isnan()
+        re, im, scale = given[wanted].unbind(-1)
+        z = torch.complex(re, im)
+        inside = scale > 0
+        shifts = torch.where(inside, z / torch.where(inside, scale, 1.0), torch.complex(re * 0, re * 0 + 1))
+        values = sturm.log_det(_band(rows[place], order), shifts.contiguous())
+        values = torch.where(inside, values + order * torch.log(scale), order * torch.log(-z))
+        unit = torch.polar(torch.ones_like(re), values.imag)
+        turns = torch.round((unit.angle() - values.imag) / (2 * torch.pi))
+        powers = values.real / torch.log(torch.tensor(2.0, dtype=torch.float64))
+        products[place, wanted] = torch.stack([unit.real, unit.imag, powers, turns], dim=-1)
+
+
+def _band(rows: Tensor, order: int) -> Tensor:
+    return rows[:order, :-1].to(torch.float64).contiguous()
+
+
+def _groups(codes: Tensor, scales: Tensor, tables: Tensor, out: Tensor, count: int) -> None:
+    byte, row = codes.reshape(-1).to(torch.int64), tables.reshape(-1, 16)[scales.reshape(-1).to(torch.int64)]
+    row = row.repeat_interleave(16, 0)
+    both = torch.stack([row.gather(1, (byte & 15)[:, None]), row.gather(1, (byte >> 4)[:, None])], 1)
+    assert count == byte.numel()
+    out.view(-1).copy_(both.reshape(-1))
+
+
+def _nibbles(codes: Tensor, table: Tensor, maxima: Tensor, out: Tensor, size: int, half_width: int) -> None:
+    byte = codes.to(torch.int64)
+    both = torch.stack([table[byte >> 4], table[byte & 15]], 1).reshape(-1)[:size]
+    out.copy_(both * maxima.repeat_interleave(2 * half_width)[:size])
+
+
+_KERNELS: dict[tuple[str, str], Callable[..., object]] = {
+    ("gram.triton", "_gram_kernel"): _gram,
+    ("gram.triton_codes", "_block_scaled_kernel"): _gram_of_codes,
+    ("extent.triton", "_extent_kernel"): _extent,
+    ("extent.triton_codes", "_extent_kernel"): _extent_of_codes,
+    ("sturm.triton", "_count_kernel"): _count,
+    ("sturm.triton", "_log_det_kernel"): _log_det,
+    ("decode.triton", "_group_kernel"): _groups,
+    ("decode.triton", "_nibble_kernel"): _nibbles,
+}
+
+
+def _band_steps() -> Any:
+    """The steps of a panel, each as the one launch (or few) that it is, done by their model in torch operations."""
+
+    def step(run: Callable[..., object]) -> Callable[..., None]:
+        def launch(workspace: Any, index: int) -> None:
+            fields = {field.name: getattr(workspace, field.name) for field in dataclasses.fields(workspace)}
+
+            def on_host(*tensors: Tensor) -> None:
+                run(type(workspace)(**(fields | dict(zip(names, tensors, strict=True)))), index)
+
+            names = [name for name, value in fields.items() if isinstance(value, Tensor)]
+            _launch(on_host, tuple(fields[name] for name in names))
+
+        return launch
+
+    names = (
+        *("gather_panel", "factor_gram", "orthonormalise", "reconstruct", "reflect_columns"),
+        *("form_basis", "sweep", "form_y", "form_z"),
+    )
+    return SimpleNamespace(**{name: step(getattr(device_torch, name)) for name in names})
+
+
+def install() -> None:
+    """In place of the compiled ones."""
+    for (module, name), run in _KERNELS.items():
+        found: ModuleType = importlib.import_module(f"spectrum_fast.ops.{module}")
+        assert hasattr(found, name), (module, name)
+        setattr(found, name, _Kernel(run))
+    steps = _band_steps()
+    importlib.import_module("spectrum_fast.ops.band.triton").choose_steps = lambda matrix: steps

@@ -1,0 +1,137 @@
+"""Streams, events and page-locked memory: a copy on a side stream has arrived when somebody has waited for it."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+_POISON = 0xFF
+_pinned_ranges: dict[int, int] = {}
+_lock = threading.Lock()
+_on_their_way: dict[int, int] = {}
+"""Storage of a copy's target -> copies under way."""
+
+
+class Stream:
+    """Copies that were begun and have not been waited for."""
+
+    def __init__(self, device: object = None, **_: object) -> None:
+        self.cuda_stream = id(self)
+        self.pending: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def synchronize(self) -> None:
+        """Wait for all of them."""
+        with _lock:
+            for there, here in self.pending:
+                there.copy_(here)
+                _on_their_way[there.untyped_storage()._cdata] -= 1
+            self.pending.clear()
+
+
+class Event:
+    """A place in a stream."""
+
+    def __init__(self, enable_timing: bool = False, **_: object) -> None:
+        self._stream: Stream | None = None
+
+    def record(self, stream: Stream | None = None) -> None:
+        """Here."""
+        self._stream = stream or current()
+
+    def synchronize(self) -> None:
+        """Wait until the stream has come here (or further)."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
+    def elapsed_time(self, other: Event) -> float:
+        """No time passes on this device that would mean anything."""
+        return 1.0
+
+
+class _MainStream(Stream):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cuda_stream = 0
+
+
+_MAIN = _MainStream()
+_current = threading.local()
+
+
+def current(device: object = None) -> Stream:
+    """Of this thread."""
+    return getattr(_current, "stream", _MAIN)
+
+
+@contextmanager
+def on(stream: Stream) -> Iterator[None]:
+    """What is begun inside is begun on this stream."""
+    before = current()
+    _current.stream = stream
+    try:
+        yield
+    finally:
+        _current.stream = before
+
+
+def enqueue_copy(there: torch.Tensor, here: torch.Tensor) -> None:
+    """From page-locked memory: at once on the main stream, which everything else is on too, else when waited for."""
+    stream = current()
+    if stream is _MAIN:
+        there.copy_(here)
+        return
+    there.contiguous().view(torch.uint8).fill_(_POISON)
+    with _lock:
+        key = there.untyped_storage()._cdata
+        _on_their_way[key] = _on_their_way.get(key, 0) + 1
+        stream.pending.append((there, here))
+
+
+def require_arrived(tensors: Iterable[Any]) -> None:
+    """No operation may read what is still on its way from another stream."""
+    for tensor in tensors:
+        if _on_their_way.get(tensor.host.untyped_storage()._cdata):
+            raise AssertionError(f"read before its copy was waited for: {tuple(tensor.shape)}")
+
+
+def is_pinned(tensor: torch.Tensor) -> bool:
+    """Whether a tensor of the host lies in page-locked memory."""
+    begin = tensor.data_ptr()
+    return any(start <= begin < start + nbytes for start, nbytes in list(_pinned_ranges.items()))
+
+
+def pin(tensor: torch.Tensor) -> torch.Tensor:
+    """Say that it does, as long as it lives."""
+    address = tensor.data_ptr()
+    _pinned_ranges[address] = tensor.nbytes
+    weakref.finalize(tensor.untyped_storage(), _pinned_ranges.pop, address, None)
+    return tensor
+
+
+class Cudart:
+    """What of the runtime's own functions is used: page-locking memory that exists."""
+
+    def cudaHostRegister(self, address: int, nbytes: int, flags: int) -> int:  # noqa: N802 - CUDA's name
+        """Lock; 712 is CUDA's code for memory that is locked already."""
+        if address in _pinned_ranges:
+            return 712
+        _pinned_ranges[address] = nbytes
+        return 0
+
+    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802 - CUDA's name
+        """Unlock; 713 where it was not locked."""
+        return 0 if _pinned_ranges.pop(address, None) else 713
+
+
+def pinned_ranges() -> int:
+    """How many are locked."""
+    return len(_pinned_ranges)
+
+
+def synchronize(device: object = None) -> None:
+    """Wait for the main stream, whose operations are done at once."""
