@@ -52,7 +52,7 @@ def pin_memory(self: torch.Tensor) -> torch.Tensor:
     return streams.pin(self.clone())
 
 
-def _compatible(input: torch.Tensor, from_: torch.Tensor) -> bool:  # noqa: A002 - torch compares the names
+def _compatible(input: torch.Tensor, from_: torch.Tensor) -> bool:
     return isinstance(input, DeviceTensor) == isinstance(from_, DeviceTensor) and _has_compatible(input, from_)
 
 

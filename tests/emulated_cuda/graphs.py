@@ -27,7 +27,12 @@ class Count:
 COUNT = Count()
 _capture: CUDAGraph | None = None
 _aten = torch.ops.aten
-_MEMORY_ALONE = {_aten.empty.memory_format, _aten.empty_strided.default, _aten.new_empty.default, _aten.empty_like.default}
+_MEMORY_ALONE = {
+    _aten.empty.memory_format,
+    _aten.empty_strided.default,
+    _aten.new_empty.default,
+    _aten.empty_like.default,
+}
 """Nothing is computed, and a later operation may change the shape of its result."""
 
 

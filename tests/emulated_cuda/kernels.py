@@ -51,7 +51,7 @@ class _Kernel:
         return launch
 
 
-def _gram(weight: Tensor, out: Tensor, *_: object, ADD: bool) -> None:  # noqa: N803 - the kernel's name
+def _gram(weight: Tensor, out: Tensor, *_: object, ADD: bool) -> None:
     wide = weight.to(torch.float32)
     product = wide @ wide.mT
     out.copy_(out + product if ADD else product)

@@ -116,14 +116,14 @@ def pin(tensor: torch.Tensor) -> torch.Tensor:
 class Cudart:
     """What of the runtime's own functions is used: page-locking memory that exists."""
 
-    def cudaHostRegister(self, address: int, nbytes: int, flags: int) -> int:  # noqa: N802 - CUDA's name
+    def cudaHostRegister(self, address: int, nbytes: int, flags: int) -> int:
         """Lock; 712 is CUDA's code for memory that is locked already."""
         if address in _pinned_ranges:
             return 712
         _pinned_ranges[address] = nbytes
         return 0
 
-    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802 - CUDA's name
+    def cudaHostUnregister(self, address: int) -> int:
         """Unlock; 713 where it was not locked."""
         return 0 if _pinned_ranges.pop(address, None) else 713
 

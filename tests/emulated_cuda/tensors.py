@@ -38,7 +38,12 @@ class DeviceTensor(torch.Tensor):
         assert type(host) is torch.Tensor, f"expected a tensor of the host, found {type(host)}"
         LEDGER.hold(host)
         return torch.Tensor._make_wrapper_subclass(
-            cls, host.size(), strides=host.stride(), storage_offset=host.storage_offset(), dtype=host.dtype, device=DEVICE
+            cls,
+            host.size(),
+            strides=host.stride(),
+            storage_offset=host.storage_offset(),
+            dtype=host.dtype,
+            device=DEVICE,
         )
 
     def __init__(self, host: torch.Tensor) -> None:

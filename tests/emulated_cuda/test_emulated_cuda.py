@@ -1,0 +1,88 @@
+"""What the emulated device refuses and counts: a test on it can fail."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import spectrum_fast as sf
+
+import emulated_cuda
+import matrices
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not emulated_cuda.ASKED_FOR, reason="run by tests/test_emulated_gpu.py in a process of its own"),
+]
+
+
+@pytest.fixture
+def weight() -> torch.Tensor:
+    return matrices.trained_like(300, 340, outliers=(3.0,), seed=1).bfloat16()
+
+
+def test_a_tensor_of_the_host_does_not_meet_one_of_the_device() -> None:
+    on_device = torch.ones(3, device="cuda")
+    assert on_device.is_cuda
+    assert str(on_device.device) == "cuda:0"
+    with pytest.raises(RuntimeError, match="same device"):
+        on_device + torch.ones(3)
+    with pytest.raises(TypeError, match="can't convert cuda"):
+        on_device.numpy()
+    assert (on_device + 1.0).tolist() == [2.0] * 3
+
+
+def test_a_wait_is_counted_and_can_be_refused() -> None:
+    from emulated_cuda import waits
+
+    on_device = torch.arange(4.0, device="cuda")
+    waits.COUNTED.clear()
+    float(on_device.sum())
+    on_device[on_device > 1]
+    assert waits.COUNTED == {"aten._local_scalar_dense": 1, "aten.index": 1}
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with pytest.raises(RuntimeError, match="synchronizing"):
+            on_device.cpu()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_copy_on_a_side_stream_is_not_there_before_it_was_waited_for() -> None:
+    source = torch.ones(8).pin_memory()
+    with torch.cuda.stream(torch.cuda.Stream()) as _:
+        copy = torch.empty(8, device="cuda")
+        copy.copy_(source, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record()
+    with pytest.raises(AssertionError, match="before its copy was waited for"):
+        copy + 1
+    done.synchronize()
+    assert copy.tolist() == [1.0] * 8
+
+
+def test_where_memory_ends_a_matrix_goes_to_the_cpu(weight: torch.Tensor, tmp_path) -> None:
+    """A real lack of memory, wherever it comes: whole batches, half ones, one matrix."""
+    from safetensors.torch import save_file
+
+    from emulated_cuda.memory import LEDGER
+
+    names = [f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(4)]
+    save_file({name: weight + layer for layer, name in enumerate(names)}, tmp_path / "model.safetensors")
+    expected = sf.scan(tmp_path)
+    LEDGER.forget_the_most()
+    sf.scan(tmp_path, device="cuda")
+    most = LEDGER.most
+    reasons = set()
+    try:
+        for part in (0.7, 0.4, 0.2):
+            LEDGER.limit = int(part * most)
+            found = sf.scan(tmp_path, device="cuda")
+            assert not found.failures
+            for a, b in zip(expected.modules, found.modules, strict=True):
+                assert a.rank_value == pytest.approx(b.rank_value, rel=(a.error_bound or 0) + (b.error_bound or 0))
+            reasons |= {"on the CPU" in module.note for module in found.modules}
+    finally:
+        LEDGER.limit = None
+    assert LEDGER.alive < 0.1 * most
+    assert reasons == {True, False}
