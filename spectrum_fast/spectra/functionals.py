@@ -190,7 +190,7 @@ def slice_functionals(
         noise_sum=noise_sum,
         signal_error=signal_error,
         noise_error=noise_error,
-        s_max_error=0.5 * (top - brackets[size - 1][0]) + rounding.largest_uncertainty(top),
+        s_max_error=error[size - 1] + rounding.largest_more(top),
         n_undecided=n_undecided,
         largest_undecided=highest,
         threshold_error=doubt.relative,

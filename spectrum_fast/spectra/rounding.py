@@ -61,9 +61,9 @@ class Rounding:
         """Absolute uncertainty of one computed singular value near ``t``."""
         return self._shift(t, self.point * (1 + SMALL * self.scale / (SMALL * self.scale + t * t)))
 
-    def largest_uncertainty(self, t: float) -> float:
-        """Of the largest one, if it is near ``t``."""
-        return self.uncertainty(t) + LARGEST * self.eps * t
+    def largest_more(self, t: float) -> float:
+        """What the uncertainty of the largest one has more, if it is near ``t``."""
+        return LARGEST * self.eps * t
 
     def floor(self) -> float:
         """Below this, no singular value is trusted."""

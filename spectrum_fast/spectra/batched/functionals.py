@@ -64,7 +64,7 @@ def slice_batch(
     ranks = sorted({0, size - 1, *(rank for lo, hi, _ in quantiles.values() for rank in (lo, hi))})
     lo, hi = _multisect(slices, table, ranks)
     value, error = 0.5 * (lo + hi), 0.5 * (hi - lo) + rounding.uncertainty(hi)
-    s_max_error = (0.5 * (hi - lo) + rounding.largest_uncertainty(hi))[:, -1]
+    s_max_error = error[:, -1] + rounding.largest_more(hi[:, -1])
 
     def quantile(of: Tensor, fraction: float) -> Tensor:
         below, above, weight = quantiles[fraction]

@@ -26,9 +26,9 @@ class BatchRounding:
         small = SMALL * self.scale
         return self._shift(t, self.point * (1 + small / (small + t * t)))
 
-    def largest_uncertainty(self, t: Tensor) -> Tensor:
-        """Of the largest one of each matrix, if it is near t (m, s)."""
-        return self.uncertainty(t) + LARGEST * self.eps * t
+    def largest_more(self, t: Tensor) -> Tensor:
+        """What the uncertainty of the largest one of each matrix has more, if it is near t."""
+        return LARGEST * self.eps * t
 
     def floor(self) -> Tensor:
         """Below these (m,), no singular value is trusted."""
