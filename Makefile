@@ -55,7 +55,7 @@ test-slow: $(VENV)/.dev
 	@$(BIN)/python -m pytest -m slow
 
 # Stated error bounds against float64 SVD: many small matrices, fewer by every engine, batches, some large ones.
-BOUNDS := $(BIN)/python tests/spectra/campaign.py --out bench/results/error-bounds.json
+BOUNDS := $(BIN)/python tests/measure/spectra/campaign.py --out bench/results/error-bounds.json
 bounds: $(VENV)/.dev
 	@$(BOUNDS) --engine auto --matrices 20006 --seed 10000 --keep
 	@$(BOUNDS) --matrices 4200 --seed 2000 --keep

@@ -18,8 +18,8 @@ import torch
 import spectrum_fast as sf
 from bench.machine import machine_header
 from bench.results_file import SCHEMA, write_results
-from spectrum_fast.scoring.criteria import CRITERION_NAMES
-from spectrum_fast.scoring.marchenko_pastur import upper_edge
+from spectrum_fast.measure.scoring.criteria import CRITERION_NAMES
+from spectrum_fast.measure.scoring.marchenko_pastur import upper_edge
 
 PATH = Path(__file__).resolve().parent / "results" / "calibration-noise.json"
 SHAPES = ((1024, 1024), (768, 1024), (512, 1024), (384, 1024), (256, 1024), (128, 1024), (64, 1024), (2048, 2048))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from spectrum_fast.ops.gram import gram
+from spectrum_fast.measure.ops.gram import gram
 
 
 def gemm_flops_per_second(n: int, dtype: torch.dtype = torch.float32, rounds: int = 3) -> float:

@@ -20,11 +20,11 @@ import torch
 
 import spectrum_fast as sf
 from bench.machine import machine_header
-from spectrum_fast.spectra.histogram import Histogram
-from spectrum_fast.spectra.record import OrderStatistics
+from spectrum_fast.measure.spectra.histogram import Histogram
+from spectrum_fast.measure.spectra.record import OrderStatistics
 
 SHAPES = ((1024, 1024), (1024, 4096), (2048, 2048), (4096, 4096))
-_TARGET = "spectrum_fast.spectra.functionals.empty_histogram"
+_TARGET = "spectrum_fast.measure.spectra.functionals.empty_histogram"
 
 
 def _one_bin(statistics_: OrderStatistics) -> Histogram:

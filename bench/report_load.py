@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from bench.machine import machine_header
-from spectrum_fast.checkpoint.naming import module_type
-from spectrum_fast.report.html.page import plotly_library
-from spectrum_fast.report.html.write import write_report
-from spectrum_fast.scoring.records import ModuleScore, ScanRecord
-from spectrum_fast.spectra.histogram import Histogram
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.measure.spectra.histogram import Histogram
+from spectrum_fast.read.checkpoint.naming import module_type
+from spectrum_fast.use.report.html.page import plotly_library
+from spectrum_fast.use.report.html.write import write_report
 
 _ATTENTION = {"q_a_proj": (1536, 7168), "q_b_proj": (24576, 1536), "kv_b_proj": (32768, 512), "o_proj": (7168, 16384)}
 _MLP = {"gate_proj": (2048, 7168), "up_proj": (2048, 7168), "down_proj": (7168, 2048)}

@@ -75,7 +75,7 @@ def run_suites(size: str, select: str, report_path: Path) -> int:
     command += [f"--benchmark-json={report_path}", "--benchmark-columns=median,rounds", "--benchmark-disable-gc"]
     if select:
         command += ["-k", select]
-    # torch's and the kernels' OpenMP waiters must not hold the cores against each other; see spectrum_fast/cli.
+    # torch's and the kernels' OpenMP waiters must not hold the cores against each other; see spectrum_fast/use/cli.
     environment = {"GOMP_SPINCOUNT": "3000", **os.environ}
     return subprocess.run(command, check=False, cwd=ROOT, stdout=sys.stderr, env=environment).returncode
 

@@ -35,13 +35,13 @@ from bench.machine import machine_header, machine_slug
 from bench.make_checkpoint import WrittenCheckpoint, write_checkpoint
 from bench.reading_peers import PEERS, peer_version
 from bench.results_file import SCHEMA, write_results
-from spectrum_fast.checkpoint import open_checkpoint
-from spectrum_fast.checkpoint.weight_plan import WeightPlan
-from spectrum_fast.ops.decode import decode_weight
+from spectrum_fast.measure.ops.decode import decode_weight
+from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.spectra.engine import compute_spectrum
+from spectrum_fast.read.checkpoint import open_checkpoint
+from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.stream import StreamOptions, load_weight, stream_weights
 from spectrum_fast.scanning.plan import plan_scan
-from spectrum_fast.scoring.criteria import find_criterion
-from spectrum_fast.spectra.engine import compute_spectrum
-from spectrum_fast.stream import StreamOptions, load_weight, stream_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS: dict[str, dict[str, Any]] = {

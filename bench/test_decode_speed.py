@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectrum_fast.ops.decode.bitsandbytes import decode_4bit
-from spectrum_fast.ops.decode.mxfp4 import decode_mxfp4
-from spectrum_fast.ops.decode.packed_int import decode_pack_quantized
-from spectrum_fast.ops.decode.scaled import decode_scaled
+from spectrum_fast.measure.ops.decode.bitsandbytes import decode_4bit
+from spectrum_fast.measure.ops.decode.mxfp4 import decode_mxfp4
+from spectrum_fast.measure.ops.decode.packed_int import decode_pack_quantized
+from spectrum_fast.measure.ops.decode.scaled import decode_scaled
 
 SHAPES = {"full": (4096, 14336), "small": (512, 1792)}
 

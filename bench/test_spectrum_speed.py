@@ -21,10 +21,10 @@ from bench.families import model_shapes
 from bench.floors import gemm_flops_per_second, gram_flops_per_second
 from bench.peers import exact_singular_values, reference_score, weightwatcher_singular_values
 from bench.weights import make_tensor
-from spectrum_fast.ops.band import reduce_to_band
-from spectrum_fast.ops.gram import gram
-from spectrum_fast.ops.sturm import count_below, log_det
-from spectrum_fast.spectra.band_method import half_width
+from spectrum_fast.measure.ops.band import reduce_to_band
+from spectrum_fast.measure.ops.gram import gram
+from spectrum_fast.measure.ops.sturm import count_below, log_det
+from spectrum_fast.measure.spectra.band_method import half_width
 
 TOLERANCE = 1e-4
 """Relative error of a score that the package promises."""

@@ -1,4 +1,4 @@
-// Quantised codes to numbers on the CPU; the layouts are those of spectrum_fast/ops/decode.
+// Quantised codes to numbers on the CPU; the layouts are those of spectrum_fast/measure/ops/decode.
 #pragma once
 
 #include <cstdint>

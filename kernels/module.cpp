@@ -4,7 +4,7 @@
 #include "bind.hpp"
 
 NB_MODULE(_native, m) {
-    m.doc() = "Compiled CPU kernels of spectrum_fast; use them through spectrum_fast.ops.";
+    m.doc() = "Compiled CPU kernels of spectrum_fast; use them through spectrum_fast.measure.ops.";
     bind_cpu(m);
     bind_gram(m);
     bind_band(m);

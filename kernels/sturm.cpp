@@ -71,7 +71,7 @@ struct ScaledBand {
         live.assign(view.order, T(0));
         // A pivot d fills a block with entries of size 1 / d, which costs eps / d; moving it to the floor costs the
         // floor. eps^(3/4) keeps both small; it is relative to the column, because graded bands (a few huge
-        // eigenvalues at the head) need a local scale. See the docstring of spectrum_fast.ops.sturm.count_below.
+        // eigenvalues at the head) need a local scale. See the docstring of spectrum_fast.measure.ops.sturm.count_below.
         constexpr T eps = std::numeric_limits<T>::epsilon();
         constexpr T guard = sizeof(T) == 8 ? T(0x1p-39) : T(0x1p-17);
         for (int j = 0; j < order; ++j) {

@@ -17,27 +17,27 @@ from spectrum_fast.errors import SpectrumFastError
 from spectrum_fast.version import __version__
 
 if TYPE_CHECKING:
+    from spectrum_fast.choose.selection.formats import load_selection
+    from spectrum_fast.choose.selection.records import Selection
+    from spectrum_fast.choose.selection.scan_result import Scan, load_scan
+    from spectrum_fast.measure.scoring.measure import spectrum
+    from spectrum_fast.measure.spectra.lowrank import svd_lowrank
+    from spectrum_fast.measure.spectra.record import Spectrum
     from spectrum_fast.scanning import scan
-    from spectrum_fast.scoring.measure import spectrum
-    from spectrum_fast.selection.formats import load_selection
-    from spectrum_fast.selection.records import Selection
-    from spectrum_fast.selection.scan_result import Scan, load_scan
-    from spectrum_fast.spectra.lowrank import svd_lowrank
-    from spectrum_fast.spectra.record import Spectrum
-    from spectrum_fast.training.callbacks import SpectrumCallback as SpectrumCallback
-    from spectrum_fast.training.rescan import RescanCallback as RescanCallback
+    from spectrum_fast.use.training.callbacks import SpectrumCallback as SpectrumCallback
+    from spectrum_fast.use.training.rescan import RescanCallback as RescanCallback
 
 _HOMES = {
-    "RescanCallback": "spectrum_fast.training.rescan",
-    "Scan": "spectrum_fast.selection.scan_result",
-    "Selection": "spectrum_fast.selection.records",
-    "Spectrum": "spectrum_fast.spectra.record",
-    "SpectrumCallback": "spectrum_fast.training.callbacks",
-    "load_scan": "spectrum_fast.selection.scan_result",
-    "load_selection": "spectrum_fast.selection.formats",
+    "RescanCallback": "spectrum_fast.use.training.rescan",
+    "Scan": "spectrum_fast.choose.selection.scan_result",
+    "Selection": "spectrum_fast.choose.selection.records",
+    "Spectrum": "spectrum_fast.measure.spectra.record",
+    "SpectrumCallback": "spectrum_fast.use.training.callbacks",
+    "load_scan": "spectrum_fast.choose.selection.scan_result",
+    "load_selection": "spectrum_fast.choose.selection.formats",
     "scan": "spectrum_fast.scanning",
-    "spectrum": "spectrum_fast.scoring.measure",
-    "svd_lowrank": "spectrum_fast.spectra.lowrank",
+    "spectrum": "spectrum_fast.measure.scoring.measure",
+    "svd_lowrank": "spectrum_fast.measure.spectra.lowrank",
 }
 
 # Without the callbacks, which are classes of transformers': `import *` must not load that.

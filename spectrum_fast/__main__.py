@@ -17,6 +17,6 @@ def _forget_current_folder() -> None:
 
 _forget_current_folder()
 
-from spectrum_fast.cli import main  # noqa: E402 - only now is it safe to import
+from spectrum_fast.use.cli import main  # noqa: E402 - only now is it safe to import
 
 main()

@@ -10,7 +10,7 @@ import sys
 
 import torch
 
-from spectrum_fast.ops.dispatch import choose_backend, native_problem
+from spectrum_fast.measure.ops.dispatch import choose_backend, native_problem
 from spectrum_fast.version import __version__
 
 _PACKAGES = {

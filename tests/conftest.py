@@ -17,7 +17,7 @@ import emulated_cuda
 if emulated_cuda.ASKED_FOR:
     emulated_cuda.install()
 
-pytest.register_assert_rewrite("bands", "instruction_sets", "interpreter", "truth")
+pytest.register_assert_rewrite("support.bands", "support.instruction_sets", "support.interpreter", "support.truth")
 
 # Every test, and every process that a test starts, runs with released buffers overwritten: a use after release is a
 # NaN, never a plausible number.
@@ -34,7 +34,7 @@ settings.register_profile("first-failure", phases=[Phase.explicit, Phase.generat
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Thousands of tiny matrices are scored sooner by one thread than by threads that wait for each other."""
-    from spectrum_fast.ops.dispatch import set_threads
+    from spectrum_fast.measure.ops.dispatch import set_threads
 
     before = torch.get_num_threads()
     set_threads(1)
@@ -44,7 +44,7 @@ def one_thread() -> Iterator[None]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How near errors came to their stated bounds, if any test of this run held them to it."""
-    cases = sys.modules.get("bound_cases")
+    cases = sys.modules.get("support.bound_cases")
     if cases is not None and (lines := cases.TALLY.lines()):
         terminalreporter.section("stated error bounds")
         for line in lines:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spectrum_fast.doctor import examine
-from spectrum_fast.ops.dispatch import native_problem
+from spectrum_fast.measure.ops.dispatch import native_problem
 from spectrum_fast.version import __version__
 
 

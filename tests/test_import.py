@@ -33,7 +33,7 @@ def module_names() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "use", ["import spectrum_fast.cli", "from spectrum_fast import *", "import spectrum_fast.doctor"]
+    "use", ["import spectrum_fast.use.cli", "from spectrum_fast import *", "import spectrum_fast.doctor"]
 )
 def test_importing_loads_no_heavy_package(use: str) -> None:
     script = f"import sys; {use}; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
@@ -42,7 +42,7 @@ def test_importing_loads_no_heavy_package(use: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["import spectrum_fast", "import spectrum_fast.cli", "import spectrum_fast.errors"]
+    "statement", ["import spectrum_fast", "import spectrum_fast.use.cli", "import spectrum_fast.errors"]
 )
 def test_torch_is_loaded_only_when_work_begins(statement: str) -> None:
     done = subprocess.run(

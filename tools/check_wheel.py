@@ -24,7 +24,7 @@ EXCLUDED = "libgomp.so.1"
 _PROBE = """
 import json, sys
 import spectrum_fast
-from spectrum_fast.ops.dispatch import choose_backend
+from spectrum_fast.measure.ops.dispatch import choose_backend
 import spectrum_fast._native
 lines = open("/proc/self/maps").read().splitlines()
 print(json.dumps({

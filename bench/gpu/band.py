@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bench.gpu.timing import DEVICE, Build, Case, WrongResultError
-from spectrum_fast.ops.band import triton as triton_band
-from spectrum_fast.ops.sturm import triton as triton_sturm
+from spectrum_fast.measure.ops.band import triton as triton_band
+from spectrum_fast.measure.ops.sturm import triton as triton_sturm
 
 
 def band_builds(

@@ -21,14 +21,14 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _gram(dtype: torch.dtype) -> None:
-    from spectrum_fast.ops.gram import triton as triton_gram
+    from spectrum_fast.measure.ops.gram import triton as triton_gram
 
     for shape in ((256, 512), (512, 256), (250, 391), (391, 250)):
         triton_gram.gram(torch.randn(1, *shape, device=DEVICE).to(dtype))
 
 
 def _gram_fp8() -> None:
-    from spectrum_fast.ops.gram import triton_codes
+    from spectrum_fast.measure.ops.gram import triton_codes
 
     for shape in ((256, 512), (512, 256)):
         codes = torch.randn(1, *shape, device=DEVICE).to(torch.float8_e4m3fn)
@@ -36,7 +36,7 @@ def _gram_fp8() -> None:
 
 
 def _extent_fp8() -> None:
-    from spectrum_fast.ops.extent import triton_codes
+    from spectrum_fast.measure.ops.extent import triton_codes
 
     for shape in ((256, 512), (250, 391)):
         codes = torch.zeros(1, *shape, device=DEVICE, dtype=torch.uint8)
@@ -44,14 +44,14 @@ def _extent_fp8() -> None:
 
 
 def _band(dtype: torch.dtype, half_width: int, order: int) -> None:
-    from spectrum_fast.ops.band import triton as triton_band
+    from spectrum_fast.measure.ops.band import triton as triton_band
 
     matrix = torch.randn(order, order, device=DEVICE, dtype=dtype)
     triton_band.reduce_to_band(matrix + matrix.T, half_width)
 
 
 def _sturm(dtype: torch.dtype, half_width: int) -> None:
-    from spectrum_fast.ops.sturm import triton as triton_sturm
+    from spectrum_fast.measure.ops.sturm import triton as triton_sturm
 
     band = torch.randn(80, half_width + 1, device=DEVICE, dtype=dtype)
     x = torch.zeros(3, dtype=torch.float64, device=DEVICE)
@@ -60,7 +60,7 @@ def _sturm(dtype: torch.dtype, half_width: int) -> None:
 
 
 def _extent() -> None:
-    from spectrum_fast.ops.extent import triton as triton_extent
+    from spectrum_fast.measure.ops.extent import triton as triton_extent
 
     for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
         triton_extent.measure_there(torch.ones(99, device=DEVICE, dtype=dtype))

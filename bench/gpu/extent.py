@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 
 from bench.gpu.timing import DEVICE, VECTOR_FLOPS, Build, Case, WrongResultError
-from spectrum_fast.ops.extent import reference
-from spectrum_fast.ops.extent import triton as triton_extent
+from spectrum_fast.measure.ops.extent import reference
+from spectrum_fast.measure.ops.extent import triton as triton_extent
 
 
 def extent_builds(rehearse: bool) -> Iterator[Build]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bench.gpu.timing import DEVICE, ROTATED_BYTES, Build, Case, WrongResultError
-from spectrum_fast.ops.gram import triton as triton_gram
-from spectrum_fast.ops.gram import triton_codes
+from spectrum_fast.measure.ops.gram import triton as triton_gram
+from spectrum_fast.measure.ops.gram import triton_codes
 
 PEER_COPIES = 16
 """Matrices of a batch that the peer dequantises at a time: all at once take 64 GB."""

@@ -26,12 +26,12 @@ from bench.gpu.weights import to_fp8, trained_like
 from bench.machine import machine_header
 from bench.peers import exact_singular_values, score_functional
 from bench.results_file import SCHEMA, write_results
-from spectrum_fast.ops.decode.coded import CodedWeight
+from spectrum_fast.measure.ops.decode.coded import CodedWeight
+from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.spectra.batched import compute_spectra
+from spectrum_fast.measure.spectra.batched import engine as batched_engine
+from spectrum_fast.measure.spectra.record import Spectrum
 from spectrum_fast.scanning.scorers import BATCH_BYTES, MOST_TOGETHER
-from spectrum_fast.scoring.criteria import find_criterion
-from spectrum_fast.spectra.batched import compute_spectra
-from spectrum_fast.spectra.batched import engine as batched_engine
-from spectrum_fast.spectra.record import Spectrum
 
 Shape = tuple[int, int]
 EXPERTS = {(2048, 7168): 2 * 257, (7168, 2048): 257}

@@ -9,10 +9,10 @@ import torch
 from bench.gpu.timing import DEVICE, Build, Case, WrongResultError
 from bench.gpu.weights import trained_like
 from bench.peers import exact_singular_values, score_functional
-from spectrum_fast.ops.band.device_graph import use_graphs
-from spectrum_fast.scoring.criteria import find_criterion
-from spectrum_fast.spectra.batched import compute_spectra
-from spectrum_fast.spectra.record import Spectrum
+from spectrum_fast.measure.ops.band.device_graph import use_graphs
+from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.spectra.batched import compute_spectra
+from spectrum_fast.measure.spectra.record import Spectrum
 
 # Llama-3.1-70B and DeepSeek-V3: the largest sides and the experts first, then the rest.
 FIRST = [(1, 8192, 8192), (1, 8192, 28672), (64, 2048, 7168), (3, 8192, 28672), (1, 2048, 7168)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.gpu.timing import DEVICE, VECTOR_FLOPS, Build, Case, WrongResultError
-from spectrum_fast.ops.sturm import triton as triton_sturm
+from spectrum_fast.measure.ops.sturm import triton as triton_sturm
 
 MANY = (528, 1056, 1848)
 """One, two and three and a half warps for each scheduler: how long a round takes decides how many shifts it should have

@@ -30,7 +30,7 @@ from bench.gpu.sturm import shift_builds, sturm_builds
 from bench.gpu.timing import DEVICE, Build, WrongResultError, measure, measure_rates
 from bench.machine import machine_header
 from bench.results_file import SCHEMA, format_table, write_results
-from spectrum_fast.ops.band.device_graph import RECORDINGS
+from spectrum_fast.measure.ops.band.device_graph import RECORDINGS
 
 
 def kernel_rows(rehearse: bool, bf16: float) -> Iterator[Build]:

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spectrum_fast.checkpoint.naming import layer_index
-from spectrum_fast.selection.rank_correlation import spearman
+from spectrum_fast.choose.selection.rank_correlation import spearman
+from spectrum_fast.read.checkpoint.naming import layer_index
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results"

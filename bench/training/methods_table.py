@@ -26,10 +26,10 @@ import yaml
 from bench.machine import machine_header
 from bench.make_checkpoint import write_checkpoint
 from bench.results_file import write_results
-from spectrum_fast.checkpoint import open_checkpoint
-from spectrum_fast.planner import TrainingSetup, plan_memory, read_model_shape
+from spectrum_fast.choose.planner import TrainingSetup, plan_memory, read_model_shape
+from spectrum_fast.choose.selection.scan_result import Scan
+from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.scanning import scan as scan_checkpoint
-from spectrum_fast.selection.scan_result import Scan
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 PLAN_TOLERANCE = 0.10

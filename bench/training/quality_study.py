@@ -26,7 +26,7 @@ import torch
 from bench.machine import machine_header
 from bench.results_file import write_results
 from spectrum_fast import scan as scan_checkpoint
-from spectrum_fast.selection.scan_result import Scan
+from spectrum_fast.choose.selection.scan_result import Scan
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 SIZES: dict[str, dict[str, int]] = {

@@ -31,9 +31,9 @@ from types import TracebackType
 from typing import Any
 
 from spectrum_fast.errors import JournalError
-from spectrum_fast.scoring.json_fields import OBJECT, Place
-from spectrum_fast.scoring.records import ModuleScore, ScanFailure
-from spectrum_fast.scoring.scan_file import failure_entry, module_entry, read_failure, read_module
+from spectrum_fast.measure.scoring.json_fields import OBJECT, Place
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
+from spectrum_fast.measure.scoring.scan_file import failure_entry, module_entry, read_failure, read_module
 
 SCHEMA = 1
 """Version of the layout; the only one that is read."""

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from spectrum_fast.report.step import ScanProgress
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.scanning.chunks import work_of
 from spectrum_fast.scanning.journal import Journal, Settings
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.results import ModuleResult
-from spectrum_fast.scoring.records import ModuleScore, ScanFailure
+from spectrum_fast.use.report.step import ScanProgress
 
 
 class Ledger:

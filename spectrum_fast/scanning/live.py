@@ -18,15 +18,15 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from spectrum_fast.checkpoint import TensorRef
-from spectrum_fast.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.measure.scoring.records import ScanFailure, SkippedTensor
+from spectrum_fast.read.checkpoint import TensorRef
+from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.stream import LoadedWeight
 from spectrum_fast.scanning.live_model import LiveModel, describe_model
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
 from spectrum_fast.scanning.results import ModuleResult
 from spectrum_fast.scanning.scorers import Scorer
-from spectrum_fast.scoring.records import ScanFailure, SkippedTensor
-from spectrum_fast.stream import LoadedWeight
 
 
 def plan_live(model: nn.Module, options: ScanOptions) -> tuple[LiveModel, ScanPlan]:

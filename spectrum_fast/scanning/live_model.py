@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectrum_fast.checkpoint import Checkpoint, TensorRef
-from spectrum_fast.checkpoint.dtypes import storage_name
-from spectrum_fast.checkpoint.duplicates import originality
-from spectrum_fast.checkpoint.quantised import quantised_companions
+from spectrum_fast.choose.selection.runtime_names import unwrapped_name
 from spectrum_fast.errors import UsageError
-from spectrum_fast.selection.runtime_names import unwrapped_name
+from spectrum_fast.read.checkpoint import Checkpoint, TensorRef
+from spectrum_fast.read.checkpoint.dtypes import storage_name
+from spectrum_fast.read.checkpoint.duplicates import originality
+from spectrum_fast.read.checkpoint.quantised import quantised_companions
 
 _ADAPTERS = frozenset(
     {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "original_module"}

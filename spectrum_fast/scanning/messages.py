@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from spectrum_fast.errors import RankError
+from spectrum_fast.measure.scoring.json_fields import Place
+from spectrum_fast.measure.scoring.records import ModuleScore
+from spectrum_fast.measure.scoring.scan_file import failure_entry, module_entry, read_failure, read_module
 from spectrum_fast.scanning.journal import Settings
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.results import ModuleResult
-from spectrum_fast.scoring.json_fields import Place
-from spectrum_fast.scoring.records import ModuleScore
-from spectrum_fast.scoring.scan_file import failure_entry, module_entry, read_failure, read_module
 
 
 def describe_scan(identity: Mapping[str, Any], plan: ScanPlan) -> dict[str, Any]:

@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-from spectrum_fast.checkpoint import Checkpoint
+from spectrum_fast.choose.selection.ranking import check_percent
 from spectrum_fast.errors import UsageError
-from spectrum_fast.ops.dispatch import choose_backend, set_threads
+from spectrum_fast.measure.ops.dispatch import choose_backend, set_threads
+from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.spectra.engine import DEFAULT_TOLERANCE, METHODS, PRECISIONS
+from spectrum_fast.read.checkpoint import Checkpoint
+from spectrum_fast.read.stream import StreamOptions, required_buffer_bytes
+from spectrum_fast.read.stream.device import require_cuda
+from spectrum_fast.read.stream.options import buffer_bytes_of
 from spectrum_fast.scanning.plan import ScanPlan
-from spectrum_fast.scoring.criteria import find_criterion
-from spectrum_fast.selection.ranking import check_percent
-from spectrum_fast.spectra.engine import DEFAULT_TOLERANCE, METHODS, PRECISIONS
-from spectrum_fast.stream import StreamOptions, required_buffer_bytes
-from spectrum_fast.stream.device import require_cuda
-from spectrum_fast.stream.options import buffer_bytes_of
 from spectrum_fast.version import __version__
 
 

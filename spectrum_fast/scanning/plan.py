@@ -1,6 +1,6 @@
 """What a scan reads and what it leaves out, decided before the first tensor is scored.
 
-Headers decide, but for duplicates: those show only in the bytes (:mod:`spectrum_fast.checkpoint.duplicates`).
+Headers decide, but for duplicates: those show only in the bytes (:mod:`spectrum_fast.read.checkpoint.duplicates`).
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spectrum_fast.checkpoint import Checkpoint, TensorRef
-from spectrum_fast.checkpoint.decoding import plan_packed, plan_plain
-from spectrum_fast.checkpoint.dtypes import decodable
-from spectrum_fast.checkpoint.duplicates import find_ties
-from spectrum_fast.checkpoint.experts import is_fused_experts
-from spectrum_fast.checkpoint.fused_layouts import split_fused
-from spectrum_fast.checkpoint.naming import is_buffer, module_name, natural_key
-from spectrum_fast.checkpoint.quantisation_config import QuantisationConfig, read_quantisation_config
-from spectrum_fast.checkpoint.quantised import QuantisedTensors, quantised_companions
-from spectrum_fast.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.choose.selection.patterns import match_patterns
 from spectrum_fast.errors import CheckpointError, UnsupportedDtypeError, UsageError
-from spectrum_fast.scoring.records import ScanFailure, SkippedTensor
-from spectrum_fast.selection.patterns import match_patterns
+from spectrum_fast.measure.scoring.records import ScanFailure, SkippedTensor
+from spectrum_fast.read.checkpoint import Checkpoint, TensorRef
+from spectrum_fast.read.checkpoint.decoding import plan_packed, plan_plain
+from spectrum_fast.read.checkpoint.dtypes import decodable
+from spectrum_fast.read.checkpoint.duplicates import find_ties
+from spectrum_fast.read.checkpoint.experts import is_fused_experts
+from spectrum_fast.read.checkpoint.fused_layouts import split_fused
+from spectrum_fast.read.checkpoint.naming import is_buffer, module_name, natural_key
+from spectrum_fast.read.checkpoint.quantisation_config import QuantisationConfig, read_quantisation_config
+from spectrum_fast.read.checkpoint.quantised import QuantisedTensors, quantised_companions
+from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from spectrum_fast.choose.selection.scan_result import Scan
+from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.scoring.fused import competing_modules
+from spectrum_fast.measure.scoring.records import ModuleScore
+from spectrum_fast.measure.spectra.engine import compute_spectrum
+from spectrum_fast.read.stream import StreamOptions, stream_weights
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.results import Compute, score_loaded
-from spectrum_fast.scoring.criteria import find_criterion
-from spectrum_fast.scoring.fused import competing_modules
-from spectrum_fast.scoring.records import ModuleScore
-from spectrum_fast.selection.scan_result import Scan
-from spectrum_fast.spectra.engine import compute_spectrum
-from spectrum_fast.stream import StreamOptions, stream_weights
 
 REFINED_TOLERANCE = 1e-7
 """Accuracy of a refined score: a thousandth of the default one, and well above what float64 rounding allows."""

@@ -9,13 +9,13 @@ from typing import TypeAlias
 
 import torch
 
-from spectrum_fast.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError
-from spectrum_fast.ops.decode import decode_weight
-from spectrum_fast.scoring.measure import score_weight
-from spectrum_fast.scoring.records import ModuleScore, ScanFailure
-from spectrum_fast.spectra.record import Spectrum
-from spectrum_fast.stream import BlockMatrix, LoadedWeight
+from spectrum_fast.measure.ops.decode import decode_weight
+from spectrum_fast.measure.scoring.measure import score_weight
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
+from spectrum_fast.measure.spectra.record import Spectrum
+from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.stream import BlockMatrix, LoadedWeight
 
 Compute: TypeAlias = Callable[[torch.Tensor | BlockMatrix], Spectrum]
 """From a matrix, whole or in blocks, to its spectrum."""

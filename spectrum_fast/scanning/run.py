@@ -13,10 +13,13 @@ from typing import Any
 
 from torch import nn
 
-from spectrum_fast.checkpoint import Checkpoint, open_checkpoint
-from spectrum_fast.checkpoint.naming import natural_key
+from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import UsageError
-from spectrum_fast.report.step import ScanProgress
+from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.spectra.device_check import require_right_answers
+from spectrum_fast.measure.spectra.engine import DEFAULT_TOLERANCE, compute_spectrum
+from spectrum_fast.read.checkpoint import Checkpoint, open_checkpoint
+from spectrum_fast.read.checkpoint.naming import natural_key
 from spectrum_fast.scanning.journal import Journal, journal_path
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.live import plan_live, score_live
@@ -26,10 +29,7 @@ from spectrum_fast.scanning.plan import ScanPlan, plan_scan
 from spectrum_fast.scanning.refine import refine_cuts
 from spectrum_fast.scanning.scorers import OneByOne, Scorer, Together, or_on_cpu
 from spectrum_fast.scanning.work import OwnWork, do_work
-from spectrum_fast.scoring.criteria import find_criterion
-from spectrum_fast.selection.scan_result import Scan
-from spectrum_fast.spectra.device_check import require_right_answers
-from spectrum_fast.spectra.engine import DEFAULT_TOLERANCE, compute_spectrum
+from spectrum_fast.use.report.step import ScanProgress
 
 
 def scan(

@@ -10,16 +10,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from spectrum_fast.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError
-from spectrum_fast.ops.band.device_graph import RECORDINGS
-from spectrum_fast.ops.decode import decode_weight
-from spectrum_fast.ops.decode.coded import CodedWeight, as_coded
+from spectrum_fast.measure.ops.band.device_graph import RECORDINGS
+from spectrum_fast.measure.ops.decode import decode_weight
+from spectrum_fast.measure.ops.decode.coded import CodedWeight, as_coded
+from spectrum_fast.measure.spectra.batched import compute_spectra
+from spectrum_fast.measure.spectra.record import Criterion, Spectrum
+from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.stream import BlockMatrix, LoadedWeight
 from spectrum_fast.scanning.memory import is_out_of_memory
 from spectrum_fast.scanning.results import Compute, ModuleResult, failure_of, record_of, score_loaded
-from spectrum_fast.spectra.batched import compute_spectra
-from spectrum_fast.spectra.record import Criterion, Spectrum
-from spectrum_fast.stream import BlockMatrix, LoadedWeight
 
 BATCH_BYTES = 4 << 30
 """Weights, Gram matrices and workspace of matrices that wait for each other: 64 experts of 2048 x 7168 take 3 GB, and

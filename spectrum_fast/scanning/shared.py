@@ -9,8 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import RankError, SpectrumFastError
-from spectrum_fast.report.step import ScanProgress
+from spectrum_fast.read.stream import StreamOptions
 from spectrum_fast.scanning.coordinator import Coordinator
 from spectrum_fast.scanning.exchange import Exchange
 from spectrum_fast.scanning.journal import Journal
@@ -22,8 +23,7 @@ from spectrum_fast.scanning.rank_work import Heart, RankWork
 from spectrum_fast.scanning.ranks import Rank
 from spectrum_fast.scanning.run import assemble_scan, make_scorer, open_and_plan
 from spectrum_fast.scanning.work import do_work
-from spectrum_fast.selection.scan_result import Scan
-from spectrum_fast.stream import StreamOptions
+from spectrum_fast.use.report.step import ScanProgress
 
 _READ_AHEAD = 4
 """Weights that a rank reads ahead, besides the byte budget."""

@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from spectrum_fast.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.stream import StreamOptions, StreamStatistics, stream_weights
 from spectrum_fast.scanning.journal import Settings
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.results import ModuleResult
 from spectrum_fast.scanning.scorers import Scorer
-from spectrum_fast.stream import StreamOptions, StreamStatistics, stream_weights
 
 
 class Work(Protocol):

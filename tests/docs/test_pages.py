@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from bench.make_checkpoint import write_checkpoint
-from spectrum_fast.cli import main
+from spectrum_fast.use.cli import main
 
-from blocks import DATA, PROSE, PYTHON, SHELL, Block, commands_only, indented_code, read_blocks
+from support.blocks import DATA, PROSE, PYTHON, SHELL, Block, commands_only, indented_code, read_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))

@@ -15,7 +15,7 @@ pytest.importorskip("mkdocs")
 pytest.importorskip("mkdocstrings")
 
 from bench.history import merge, run_of
-from spectrum_fast.cli.app import app
+from spectrum_fast.use.cli.app import app
 from tools.docs.commands_page import commands_page, examples, iter_commands
 from tools.docs.performance_page import RESULTS, calibration_table, performance_page, speed_rows
 

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrum_fast.ops.band import device_torch
-from spectrum_fast.ops.sturm import native as sturm
+from spectrum_fast.measure.ops.band import device_torch
+from spectrum_fast.measure.ops.sturm import native as sturm
 
 from emulated_cuda import graphs, streams
 from emulated_cuda.tensors import DeviceTensor, to_host
@@ -161,8 +161,8 @@ def _band_steps() -> Any:
 def install() -> None:
     """In place of the compiled ones."""
     for (module, name), run in _KERNELS.items():
-        found: ModuleType = importlib.import_module(f"spectrum_fast.ops.{module}")
+        found: ModuleType = importlib.import_module(f"spectrum_fast.measure.ops.{module}")
         assert hasattr(found, name), (module, name)
         setattr(found, name, _Kernel(run))
     steps = _band_steps()
-    importlib.import_module("spectrum_fast.ops.band.triton").choose_steps = lambda matrix: steps
+    importlib.import_module("spectrum_fast.measure.ops.band.triton").choose_steps = lambda matrix: steps

@@ -8,7 +8,7 @@ import torch
 import spectrum_fast as sf
 
 import emulated_cuda
-import matrices
+from support import matrices
 
 pytestmark = [
     pytest.mark.gpu,

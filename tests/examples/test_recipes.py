@@ -14,7 +14,7 @@ RECIPES = sorted(FOLDER.glob("*.yaml"))
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_accepted_and_on_the_page(path: Path) -> None:
     pytest.importorskip("trl")
-    from spectrum_fast.training.config import load_config
+    from spectrum_fast.use.training.config import load_config
 
     load_config(path)
     assert path.read_text().rstrip() in recipes_page()

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from spectrum_fast.checkpoint.header import read_header
-from spectrum_fast.checkpoint.index import read_index
+from spectrum_fast.choose.selection.formats import parse_selection, write_selection
 from spectrum_fast.errors import CheckpointError, ScanFileError, SelectionError
-from spectrum_fast.scoring.scan_file import format_scan, parse_scan
-from spectrum_fast.selection.formats import parse_selection, write_selection
+from spectrum_fast.measure.scoring.scan_file import format_scan, parse_scan
+from spectrum_fast.read.checkpoint.header import read_header
+from spectrum_fast.read.checkpoint.index import read_index
 
 _IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - a file system in memory, where there is one
 _FOLDER = tempfile.TemporaryDirectory(prefix="spectrum-fast-fuzz-", dir=_IN_MEMORY)

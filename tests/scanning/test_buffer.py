@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 import spectrum_fast as sf
 from spectrum_fast.errors import UsageError
 
-from marks import slow
-from matrices import trained_like
-from truth import exact
+from support.marks import slow
+from support.matrices import trained_like
+from support.truth import exact
 
 SMALL_GIB = 1 / 1024
 """One MiB."""

@@ -20,22 +20,21 @@ import torch
 from torch import Tensor
 
 import spectrum_fast as sf
-from spectrum_fast.checkpoint import open_checkpoint
+from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.scoring.records import ModuleScore
+from spectrum_fast.measure.spectra.batched import compute_spectra
+from spectrum_fast.read.checkpoint import open_checkpoint
+from spectrum_fast.read.stream import StreamOptions, stream_weights
 from spectrum_fast.scanning import scorers
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import plan_scan
 from spectrum_fast.scanning.run import make_compute
 from spectrum_fast.scanning.scorers import Together
-from spectrum_fast.scoring.criteria import find_criterion
-from spectrum_fast.scoring.records import ModuleScore
-from spectrum_fast.spectra.batched import compute_spectra
-from spectrum_fast.stream import StreamOptions, stream_weights
 
-import families
-import matrices
-from file_server import FileServer
-from long_scans import command, end, environment, free_port, start
-from marks import slow
+from support import families, matrices
+from support.file_server import FileServer
+from support.long_scans import command, end, environment, free_port, start
+from support.marks import slow
 
 NAMES = {
     torch.float64: "F64",

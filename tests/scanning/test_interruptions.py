@@ -12,7 +12,7 @@ import pytest
 
 import spectrum_fast as sf
 
-from long_scans import end, finished, journal_of, start, wait_for_modules
+from support.long_scans import end, finished, journal_of, start, wait_for_modules
 
 MODULES = 14
 _KILL_SECONDS = 0.7

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 import spectrum_fast as sf
 from spectrum_fast.errors import JournalError, OutOfMemoryError, ScanFileError, UsageError
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
+from spectrum_fast.measure.scoring.scan_file import format_scan
 from spectrum_fast.scanning import ScanProgress, run
 from spectrum_fast.scanning.journal import Journal, journal_path
-from spectrum_fast.scoring.records import ModuleScore, ScanFailure
-from spectrum_fast.scoring.scan_file import format_scan
 
 SETTINGS = {"threads": 1}
 IDENTITY = {"fingerprint": "abc", "method": "auto"}

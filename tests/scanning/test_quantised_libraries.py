@@ -11,8 +11,7 @@ from safetensors.torch import save_file
 
 import spectrum_fast as sf
 
-import matrices
-import truth
+from support import matrices, truth
 
 NAME = "model.layers.0.mlp.up_proj"
 

@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import spectrum_fast as sf
 
-import matrices
-import truth
+from support import matrices, truth
 
 E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], dtype=torch.float64)
 
@@ -84,7 +83,7 @@ def test_a_missing_scale_is_a_failure_that_names_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("case", "checkpoint_format"), [("v1", "gptq"), ("v2", "gptq_v2")])
 def test_gptq_as_its_library_packed_it(tmp_path: Path, case: str, checkpoint_format: str) -> None:
-    stored = load_file(Path(__file__).parents[1] / "ops" / "data" / "gptq.safetensors")
+    stored = load_file(Path(__file__).parents[1] / "measure" / "ops" / "data" / "gptq.safetensors")
     layer = {role: stored[f"int4, any order, {case}.{role}"] for role in ("qweight", "scales", "qzeros", "g_idx")}
     name = "model.layers.0.mlp.up_proj"
     save_file({f"{name}.{role}": tensor for role, tensor in layer.items()}, tmp_path / "model.safetensors")

@@ -17,15 +17,15 @@ from safetensors.torch import load_file, save_file
 
 import spectrum_fast as sf
 from spectrum_fast.errors import RankError
+from spectrum_fast.measure.scoring.scan_file import format_scan
 from spectrum_fast.scanning import coordinator as coordinating
 from spectrum_fast.scanning.exchange import Exchange
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.rank_work import Heart
 from spectrum_fast.scanning.ranks import Rank, find_rank
 from spectrum_fast.scanning.shared import follow_scan, lead_scan
-from spectrum_fast.scoring.scan_file import format_scan
 
-from long_scans import command, end, environment, finished, free_port, journal_of, start, wait_for_modules
+from support.long_scans import command, end, environment, finished, free_port, journal_of, start, wait_for_modules
 
 
 def variables(rank: int, count: int, port: int) -> dict[str, str]:
@@ -312,7 +312,7 @@ def test_half_an_environment_is_refused(changes: Mapping[str, str], message: str
 
 
 def test_signals_are_left_as_they_were() -> None:
-    from spectrum_fast.cli.interrupts import terminable
+    from spectrum_fast.use.cli.interrupts import terminable
 
     before = signal.getsignal(signal.SIGTERM)
     with terminable():

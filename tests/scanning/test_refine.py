@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 import spectrum_fast as sf
 from spectrum_fast.scanning.refine import doubtful_modules
 
-import truth
+from support import truth
 
 _SIDE, _LONG = 256, 320
 

@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 
 import spectrum_fast as sf
 from spectrum_fast.errors import JournalError
+from spectrum_fast.measure.scoring.scan_file import format_scan
 from spectrum_fast.scanning import ScanProgress
 from spectrum_fast.scanning.journal import journal_path
-from spectrum_fast.scoring.scan_file import format_scan
 
-from file_server import FileServer
+from support.file_server import FileServer
 
 pytest.importorskip("obstore")
 

@@ -19,14 +19,14 @@ from safetensors.torch import save_file
 
 import spectrum_fast as sf
 from bench.make_checkpoint import write_checkpoint
-from spectrum_fast.checkpoint import open_checkpoint
-from spectrum_fast.checkpoint.storage.remote_file import OPENING_BYTES
 from spectrum_fast.errors import CheckpointError
+from spectrum_fast.read.checkpoint import open_checkpoint
+from spectrum_fast.read.storage.remote_file import OPENING_BYTES
 from spectrum_fast.scanning import ScanProgress
 
-from file_server import Fault, FileServer, Request, forward_to
-from hub_server import TOKEN, serve_hub
-from s3_server import SECRET, serve_s3, use_s3
+from support.file_server import Fault, FileServer, Request, forward_to
+from support.hub_server import TOKEN, serve_hub
+from support.s3_server import SECRET, serve_s3, use_s3
 
 pytest.importorskip("obstore")
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import spectrum_fast as sf
 from bench.make_checkpoint import write_checkpoint
+from spectrum_fast.choose.selection.scan_result import load_scan
 from spectrum_fast.errors import (
     BackendUnavailableError,
     CheckpointError,
@@ -21,12 +22,10 @@ from spectrum_fast.errors import (
     SpectrumFastError,
     UsageError,
 )
+from spectrum_fast.measure.scoring.scan_file import format_scan
 from spectrum_fast.scanning import ScanProgress
-from spectrum_fast.scoring.scan_file import format_scan
-from spectrum_fast.selection.scan_result import load_scan
 
-import matrices
-import truth
+from support import matrices, truth
 
 TOLERANCE = 1e-4
 
@@ -341,8 +340,8 @@ def test_a_folder_called_published_is_no_published_result(tmp_path: Path, monkey
 
 
 def test_a_file_replaced_during_a_scan_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spectrum_fast.stream.weights.STRETCH_BYTES", 1)  # or all of it were read at once
-    monkeypatch.setattr("spectrum_fast.stream.options.AUTO_WINDOW_BYTES", 1)
+    monkeypatch.setattr("spectrum_fast.read.stream.weights.STRETCH_BYTES", 1)  # or all of it were read at once
+    monkeypatch.setattr("spectrum_fast.read.stream.options.AUTO_WINDOW_BYTES", 1)
     path = write(tmp_path / "model", layers(8))
     other = write(tmp_path / "other", layers(8, start=20)) / "model.safetensors"
 

@@ -8,22 +8,22 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spectrum_fast.checkpoint import open_checkpoint
 from spectrum_fast.errors import BackendUnavailableError
-from spectrum_fast.ops.decode.coded import CodedWeight
+from spectrum_fast.measure.ops.decode.coded import CodedWeight
+from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
+from spectrum_fast.measure.spectra import device_check
+from spectrum_fast.measure.spectra.batched import compute_spectra
+from spectrum_fast.measure.spectra.device_check import require_right_answers
+from spectrum_fast.read.checkpoint import open_checkpoint
+from spectrum_fast.read.stream import StreamOptions, stream_weights
 from spectrum_fast.scanning import scorers
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import plan_scan
 from spectrum_fast.scanning.run import make_compute
 from spectrum_fast.scanning.scorers import OneByOne, Scorer, Together, or_on_cpu
-from spectrum_fast.scoring.criteria import find_criterion
-from spectrum_fast.scoring.records import ModuleScore, ScanFailure
-from spectrum_fast.spectra import device_check
-from spectrum_fast.spectra.batched import compute_spectra
-from spectrum_fast.spectra.device_check import require_right_answers
-from spectrum_fast.stream import StreamOptions, stream_weights
 
-import coded_weights
+from support import coded_weights
 
 CRITERION = find_criterion("spectrum")
 

@@ -15,17 +15,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import spectrum_fast as sf
-from spectrum_fast.checkpoint import open_checkpoint
-from spectrum_fast.checkpoint.naming import natural_key
+from spectrum_fast.choose.selection.records import SelectionGroup
+from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.scoring.records import ModuleScore
+from spectrum_fast.read.checkpoint import open_checkpoint
+from spectrum_fast.read.checkpoint.naming import natural_key
 from spectrum_fast.scanning.plan import plan_scan
 from spectrum_fast.scanning.refine import doubtful_modules, refine_cuts
-from spectrum_fast.scoring.criteria import find_criterion
-from spectrum_fast.scoring.records import ModuleScore
-from spectrum_fast.selection.records import SelectionGroup
 
-import families
-from bounds import Truth
-from marks import slow
+from support import families
+from support.bounds import Truth
+from support.marks import slow
 
 ROWS, COLUMNS = 208, 240
 DRAWN = 7

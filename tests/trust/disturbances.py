@@ -27,8 +27,8 @@ import spectrum_fast as sf
 from spectrum_fast.errors import CheckpointError, JournalError, ScanFileError, UsageError
 from spectrum_fast.scanning.journal import Journal, journal_path
 
-from faults import rule
-from file_server import Fault, FileServer, Request
+from support.faults import rule
+from support.file_server import Fault, FileServer, Request
 
 OPTIONS: dict[str, Any] = {"threads": 1}
 ROUGH = (

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from faults import TORN, rule
-from forked import Ended, Forked
+from support.faults import TORN, rule
+from support.forked import Ended, Forked
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 IN_ORDER = {signal.SIGINT: 130, signal.SIGTERM: 143}

@@ -35,7 +35,7 @@ def soak(options: argparse.Namespace) -> int:
     from bench.machine import machine_header
     from bench.results_file import write_results
 
-    from forked import Forked
+    from support.forked import Forked
     from trust.soaking import Soak, judge, measure_settled
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
@@ -80,7 +80,7 @@ def main() -> int:
     if options.inside:
         return soak(options)
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        from faults import build_injector
+        from support.faults import build_injector
 
         environment = {**os.environ, **REMOTE, "OMP_NUM_THREADS": "1", "SPECTRUM_FAST_POISON": "1", "TMPDIR": folder}
         environment["LD_PRELOAD"] = str(build_injector(Path(folder)))

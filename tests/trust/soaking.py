@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 import spectrum_fast as sf
 from bench.make_checkpoint import write_checkpoint
 
-from forked import Forked
+from support.forked import Forked
 from trust.disturbances import OPTIONS, Disturbances, Network
 from trust.kills import OUTCOMES, Kills, summary
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from faults import build_injector, rule, variables
+from support.faults import build_injector, rule, variables
 
 NO_CLUE = "Traceback"
 

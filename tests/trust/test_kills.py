@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from faults import build_injector
-from forked import Forked
+from support.faults import build_injector
+from support.forked import Forked
 from trust.kills import Kills
 
 SAMPLE = ("scan resumed", "scans add", "laser")

@@ -25,7 +25,7 @@ def iter_commands() -> Iterator[tuple[str, Any]]:
     """Every command that does something: ``("scan", command)``, ``("scans list", command)``, ..."""
     import typer.main
 
-    from spectrum_fast.cli.app import app
+    from spectrum_fast.use.cli.app import app
 
     def walk(group: Any, path: str) -> Iterator[tuple[str, Any]]:
         for name, command in group.commands.items():

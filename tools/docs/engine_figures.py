@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spectrum_fast.ops.band import reduce_to_band
-from spectrum_fast.ops.sturm import count_below, log_det
-from spectrum_fast.scoring.criteria import find_criterion
-from spectrum_fast.scoring.marchenko_pastur import noise_scale
-from spectrum_fast.spectra.counting import CountTable, Interval, integrate_counts
-from spectrum_fast.spectra.record import OrderStatistics
+from spectrum_fast.measure.ops.band import reduce_to_band
+from spectrum_fast.measure.ops.sturm import count_below, log_det
+from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.scoring.marchenko_pastur import noise_scale
+from spectrum_fast.measure.spectra.counting import CountTable, Interval, integrate_counts
+from spectrum_fast.measure.spectra.record import OrderStatistics
 from tools.docs.svg import BLUE, GREEN, INK, ORANGE, RED, legend, new_figure, write_svg
 
 ROOT = Path(__file__).resolve().parents[2]

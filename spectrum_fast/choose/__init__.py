@@ -1,0 +1,1 @@
+"""From scores to the modules that are trained."""

@@ -1,0 +1,62 @@
+"""File names of a library, and what they say.
+
+``snr_results_{slug}.json`` and its twin ``snr_results_{slug}_sorted.json`` are the reference's scores, which axolotl
+reads too. ``scan_{slug}.{criterion}.json`` is the same scan whole, with thresholds, shapes and error bounds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from spectrum_fast.choose.selection.formats import reference_file_names, slug
+
+_REFERENCE = re.compile(r"snr_results_(?P<slug>.+?)(?P<sorted>_sorted)?\.json")
+_WHOLE = re.compile(r"scan_(?P<slug>.+)\.(?P<criterion>spectrum|mp)\.json")
+
+
+class StoredFile(NamedTuple):
+    """One file of a library; ``preference`` 0 is the one to read first."""
+
+    name: str
+    slug: str
+    criterion: str
+    preference: int
+
+
+def whole_file_name(model: str, criterion: str) -> str:
+    """Name of the file that holds a whole scan.
+
+    >>> whole_file_name("org/My_Model", "mp")
+    'scan_org-My-Model.mp.json'
+    """
+    return f"scan_{slug(model)}.{criterion}.json"
+
+
+def reference_file_name(model: str) -> str:
+    """Name of the file that the reference, and axolotl, read.
+
+    >>> reference_file_name("org/My_Model")
+    'snr_results_org-My-Model.json'
+    """
+    return reference_file_names(model, 50).scores
+
+
+def stored_files(names: Iterable[str]) -> dict[tuple[str, str], list[StoredFile]]:
+    """Files by ``(slug, criterion)``, the preferred one first; other names are passed over.
+
+    Args:
+        names: paths inside the library, ``/`` between folders.
+    """
+    groups: dict[tuple[str, str], list[StoredFile]] = {}
+    for name in sorted(names):
+        last = name.rpartition("/")[2]
+        if found := _WHOLE.fullmatch(last):
+            file = StoredFile(name, found["slug"], found["criterion"], 0)
+        elif found := _REFERENCE.fullmatch(last):
+            file = StoredFile(name, found["slug"], "spectrum", 2 if found["sorted"] else 1)
+        else:
+            continue
+        groups.setdefault((file.slug, file.criterion), []).append(file)
+    return {key: sorted(files, key=lambda file: file.preference) for key, files in sorted(groups.items())}

@@ -1,0 +1,157 @@
+"""Where a library's files lie: a folder, or a dataset repository on the hub. A store lists, reads and writes texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from spectrum_fast.errors import ScanFileError
+from spectrum_fast.files import read_text, write_text_atomic
+from spectrum_fast.read.checkpoint.hub import parse_hub_id
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_Answer = TypeVar("_Answer")
+
+HUB_PREFIX = "hf://datasets/"
+_FOLDERS = ("", "model_snr_results")
+"""Where files are looked for: the place itself, and the folder that the reference and axolotl use."""
+
+
+class Store(Protocol):
+    """A place for texts with names."""
+
+    @property
+    def where(self) -> str:
+        """The place, for messages."""
+        ...
+
+    def names(self) -> list[str]:
+        """Names of the files, ``/`` between folders."""
+        ...
+
+    def read(self, name: str) -> str:
+        """Content of a file."""
+        ...
+
+    def write(self, texts: Mapping[str, str], message: str) -> None:
+        """Write files, replacing those of the same names; all of them or, on the hub, none."""
+        ...
+
+
+def find_store(place: str) -> Store:
+    """The store at ``place``: a folder that exists, ``hf://datasets/org/name[@revision]`` or ``org/name``.
+
+    Raises:
+        ScanFileError: it is none of these.
+    """
+    if not place.startswith(HUB_PREFIX):
+        path = Path(place)
+        if path.is_dir():
+            return FolderStore(path)
+        if path.exists():
+            raise ScanFileError(f"{place}: expected a folder with scans, found a file; read one scan with load_scan")
+    parsed = parse_hub_id(place.removeprefix(HUB_PREFIX))
+    if parsed is None:
+        raise ScanFileError(
+            f"{place}: no such folder, and not a dataset on the hub either (org/name or {HUB_PREFIX}org/name); "
+            "check the spelling or make the folder first"
+        )
+    return HubStore(*parsed)
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """A folder; also its subfolder ``model_snr_results``."""
+
+    path: Path
+
+    @property
+    def where(self) -> str:
+        """The folder."""
+        return str(self.path)
+
+    def names(self) -> list[str]:
+        """Names of the regular files."""
+        found = []
+        for folder in _FOLDERS:
+            home = self.path / folder
+            if not home.is_dir():
+                continue
+            try:
+                entries = [entry.name for entry in os.scandir(home) if entry.is_file()]
+            except OSError as error:
+                raise ScanFileError(f"{home}: cannot be listed: {error.strerror or error}") from error
+            found += [f"{folder}/{name}" if folder else name for name in entries]
+        return sorted(found)
+
+    def read(self, name: str) -> str:
+        """Content of a file."""
+        return read_text(self.path / name, error=ScanFileError)
+
+    def write(self, texts: Mapping[str, str], message: str) -> None:  # noqa: ARG002
+        """Write each file whole or not at all."""
+        for name, text in texts.items():
+            write_text_atomic(self.path / name, text, error=ScanFileError)
+
+
+@dataclass(frozen=True)
+class HubStore:
+    """A dataset repository, through huggingface_hub and its cache; ``HF_ENDPOINT`` and ``HF_TOKEN`` are honoured."""
+
+    repository: str
+    revision: str
+
+    @property
+    def where(self) -> str:
+        """The repository as a user writes it."""
+        return f"{HUB_PREFIX}{self.repository}@{self.revision}"
+
+    def names(self) -> list[str]:
+        """Names of the files in the folders that are looked at."""
+        listed = self._call(
+            "list",
+            lambda api: api.list_repo_files(self.repository, repo_type="dataset", revision=self.revision),
+        )
+        return sorted(name for name in listed if name.rpartition("/")[0] in _FOLDERS)
+
+    def read(self, name: str) -> str:
+        """Content of a file, downloaded once."""
+        path = self._call(
+            f"read {name} of",
+            lambda api: api.hf_hub_download(self.repository, name, repo_type="dataset", revision=self.revision),
+        )
+        return read_text(path, error=ScanFileError)
+
+    def write(self, texts: Mapping[str, str], message: str) -> None:
+        """One commit with all files."""
+        from huggingface_hub import CommitOperationAdd
+
+        operations = [CommitOperationAdd(name, text.encode("utf-8")) for name, text in texts.items()]
+        self._call(
+            "write to",
+            lambda api: api.create_commit(
+                self.repository,
+                operations,
+                commit_message=message,
+                repo_type="dataset",
+                revision=self.revision,
+            ),
+        )
+
+    def _call(self, deed: str, call: Callable[[HfApi], _Answer]) -> _Answer:
+        from huggingface_hub import HfApi
+
+        try:
+            return call(HfApi())
+        # The HTTP library's errors have no base in common with the hub's; each is told with its first line.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+            raise ScanFileError(
+                f"{self.where}: cannot {deed} it: {reason}; check the name, the connection and `hf auth login`, or use "
+                "a folder"
+            ) from error

@@ -1,0 +1,214 @@
+"""The plan: everything that lies on one GPU at the worst moment, and the largest share that fits."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from spectrum_fast.choose.planner.activations import ActivationBytes, compute_activations
+from spectrum_fast.choose.planner.model_shape import ModelShape
+from spectrum_fast.choose.planner.setup import TrainingSetup
+from spectrum_fast.choose.planner.states import StateBytes, compute_states
+from spectrum_fast.choose.planner.trained import TrainedShape, choose_trained, competing_groups
+from spectrum_fast.choose.selection.records import Selection
+from spectrum_fast.choose.selection.select import select_modules
+from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.measure.scoring.records import ScanRecord
+from spectrum_fast.read.checkpoint.naming import role
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """Predicted memory of one GPU. All figures count what torch allocates; the driver's context comes on top.
+
+    Attributes:
+        trained: what is trained, and how it was chosen.
+        setup: the run.
+        states: bytes that do not depend on the batch.
+        activations: bytes that do.
+        top_percent: share of each type, None where it plays no part.
+    """
+
+    trained: TrainedShape
+    setup: TrainingSetup
+    states: StateBytes
+    activations: ActivationBytes
+    top_percent: float | None
+
+    @property
+    def resting(self) -> int:
+        """Bytes alive between two steps."""
+        states = self.states
+        return (
+            states.weights
+            + states.master
+            + states.moments
+            + states.buffers
+            + (states.gradients if self.setup.zero == 3 else 0)
+        )
+
+    @property
+    def peak(self) -> int:
+        """Bytes alive at the worst moment: in the backward pass, or in the step.
+
+        Where gradients appear while activations go (ZeRO-0 and 2 without accumulation) the larger of the two counts;
+        ZeRO-3 has a buffer for them from the start, and with accumulation they stay from the micro-batch before.
+        """
+        states, activations = self.states, self.activations
+        gradients = 0 if self.setup.zero == 3 else states.gradients
+        together = self.setup.gradient_accumulation > 1
+        passing = activations.peak + (gradients if together else 0)
+        early = int(gradients * (1 - self._late_fraction()))
+        passing = max(passing, activations.last + early, gradients)
+        return self.resting + max(states.gathered + passing, states.step + gradients)
+
+    def _late_fraction(self) -> float:
+        """Share of the gradients that belongs to embeddings, and appears after all layers have been differentiated."""
+        late = sum(p.count for p in self.trained.trained_parameters if p.is_embedding)
+        return late / self.trained.trained_count
+
+    @property
+    def trained_fraction(self) -> float:
+        """Trained numbers over the model's own, in (0, 1]; adapters count above the line only."""
+        return self.trained.trained_count / self.trained.model.count
+
+    def parts(self) -> dict[str, int]:
+        """The five parts in bytes: weights, gradients, optimizer, activations, buffers.
+
+        Their sum is at least the peak; it is more where two of them are never alive at one time.
+        """
+        states = self.states
+        return {
+            "weights": states.weights,
+            "gradients": states.gradients,
+            "optimizer": states.master + states.moments,
+            "activations": self.activations.peak,
+            "buffers": states.buffers + states.gathered + states.step,
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return {
+            "schema": 1,
+            "model": self.trained.model.name,
+            "setup": asdict(self.setup),
+            "chosen": self.trained.assumption,
+            "top_percent": self.top_percent,
+            "parameters": self.trained.model.count,
+            "trained_parameters": self.trained.trained_count,
+            "trained_fraction": self.trained_fraction,
+            "per_gpu_bytes": {**self.parts(), "peak": self.peak, "host": self.states.host},
+            "states_bytes": asdict(self.states),
+            "activations_bytes": asdict(self.activations),
+            "notes": list(self.notes()),
+        }
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know to trust the figures as far as they go."""
+        notes = list(self.trained.model.notes)
+        if not self.activations.exact:
+            notes.append("activations are an estimate: the layers are of a kind whose saved tensors are not listed")
+        notes.append("the CUDA context and fragmentation (commonly 0.5 to 2 GiB) come on top")
+        return tuple(notes)
+
+
+def plan_memory(
+    model: ModelShape,
+    setup: TrainingSetup,
+    *,
+    scan: ScanRecord | None = None,
+    selection: Selection | None = None,
+    top_percent: float = 25,
+    always: str = "default",
+) -> MemoryPlan:
+    """Predict the memory of one GPU.
+
+    Args:
+        model: from :func:`spectrum_fast.choose.planner.model_shape.read_model_shape`.
+        setup: the run.
+        scan: scores to select ``top_percent`` from; without one the modules are spread evenly over the layers.
+        selection: the modules themselves; wins over ``scan`` and ``top_percent``.
+        top_percent: share of each module type, for the methods that select.
+        always: ``default`` or ``none``: whether embeddings and head are trained whatever their score.
+
+    Raises:
+        SelectionError: nothing would be trained, or scan and checkpoint do not belong together.
+        UsageError: an argument is out of range.
+    """
+    if selection is None and scan is not None and setup.selects:
+        # Adapters on embeddings would be full copies of them: the paper's "Spectrum + QLoRA" has none there.
+        selection = select_modules(scan, top_percent, always="none" if setup.adapts else always)
+        selection = _without_ends(selection) if setup.adapts else selection
+    trained = choose_trained(model, setup, selection=selection, top_percent=top_percent, always=always)
+    percent = selection.top_percent if selection is not None else top_percent
+    return MemoryPlan(
+        trained=trained,
+        setup=setup,
+        states=compute_states(trained, setup),
+        activations=compute_activations(trained, setup),
+        top_percent=percent if setup.selects else None,
+    )
+
+
+def fit_percent(
+    model: ModelShape,
+    setup: TrainingSetup,
+    limit_bytes: int,
+    *,
+    scan: ScanRecord | None = None,
+    always: str = "default",
+) -> MemoryPlan:
+    """The plan with the largest ``top_percent`` whose peak stays within ``limit_bytes``.
+
+    Only percentages at which the number of modules of some type changes are looked at; the peak does not fall when the
+    percentage grows, so they are halved.
+
+    Args:
+        model: the model.
+        setup: the run, with a method that selects.
+        limit_bytes: memory of one GPU.
+        scan: as for :func:`plan_memory`.
+        always: as for :func:`plan_memory`.
+
+    Raises:
+        UsageError: the method selects nothing.
+        SelectionError: not even the smallest share fits.
+    """
+    if not setup.selects:
+        raise UsageError(f"fit looks for a share of the modules, found method {setup.method!r}, which takes no share")
+    percents = _breakpoints(model)
+
+    def plan(place: int) -> MemoryPlan:
+        return plan_memory(model, setup, scan=scan, top_percent=percents[place], always=always)
+
+    low, high = 0, len(percents) - 1
+    best = plan(low)
+    if best.peak > limit_bytes:
+        raise SelectionError(
+            f"{model.name}: the smallest share ({percents[0]:g} % of each type) needs {best.peak / GIB:.2f} GiB a GPU, "
+            f"found a limit of {limit_bytes / GIB:.2f} GiB; use more GPUs, checkpointing, offloading, a smaller batch "
+            "or a method with adapters"
+        )
+    while low < high:
+        middle = (low + high + 1) // 2
+        candidate = plan(middle)
+        if candidate.peak <= limit_bytes:
+            low, best = middle, candidate
+        else:
+            high = middle - 1
+    return best
+
+
+def _without_ends(selection: Selection) -> Selection:
+    return replace(selection, modules=tuple(m for m in selection.modules if role(m.name) == "other"))
+
+
+def _breakpoints(model: ModelShape) -> list[float]:
+    """Percentages in rising order at which one more module of some type is taken."""
+    sizes = {len(members) for members in competing_groups(model).values()}
+    exact = {Fraction(100 * taken, size) for size in sizes for taken in range(1, size + 1)}
+    # Rounded up in the fourth decimal place, so that the number taken is reached whatever the rounding rule.
+    return sorted({min(100.0, float(-(-value * 10_000 // 1)) / 10_000) for value in exact})

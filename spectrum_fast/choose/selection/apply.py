@@ -1,0 +1,154 @@
+"""A selection applied to a live model: everything frozen but the parameters of the selected modules.
+
+:mod:`spectrum_fast.choose.selection.resolve` finds the entries. Nothing is changed unless every entry matches: a silent
+full or empty fine-tune is the worst outcome there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from spectrum_fast.choose.selection.masking import PartMask, mask_parts, remove_masks
+from spectrum_fast.choose.selection.resolve import ResolvedSelection, resolve_selection
+from spectrum_fast.errors import SelectionError, UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spectrum_fast.choose.selection.records import Selection
+
+PARTIAL = ("refuse", "whole", "mask")
+"""What to do with a fused parameter of which only some experts are selected: an error, train all of it, or train all of
+it with the gradient of the other experts held at zero."""
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppliedSelection:
+    """What is trained after :func:`apply_selection`. Shared (tied) parameters count once.
+
+    Attributes:
+        trainable_parameters: numbers in trainable tensors; of one trained in part the unmasked ones.
+        total_parameters: numbers in all parameters of the model.
+        trainable_bytes: bytes of the trainable tensors, which is what gradients and optimizer states are made for;
+            masked numbers count.
+        total_bytes: bytes of all parameters.
+        matched: entry -> names of the parameters it freed, as the model calls them.
+        unmatched: entries that matched nothing (only with ``strict=False``).
+        masks: parameter -> what of it is trained, for those trained in part.
+    """
+
+    trainable_parameters: int
+    total_parameters: int
+    trainable_bytes: int
+    total_bytes: int
+    matched: Mapping[str, tuple[str, ...]]
+    unmatched: tuple[str, ...] = ()
+    masks: Mapping[str, PartMask] = field(default_factory=dict)
+
+    @property
+    def trainable_fraction(self) -> float:
+        """Trainable share of the parameters, in (0, 1]."""
+        return self.trainable_parameters / self.total_parameters
+
+    def summary(self) -> str:
+        """One line for people."""
+        text = (
+            f"{self.trainable_parameters:,} of {self.total_parameters:,} parameters trainable "
+            f"({100 * self.trainable_fraction:.2f} %), {self.trainable_bytes / 2**30:.3f} of "
+            f"{self.total_bytes / 2**30:.3f} GiB, {len(self.matched)} modules"
+        )
+        if self.masks:
+            text += f"; {len(self.masks)} fused parameters in part"
+        return text + (f"; {len(self.unmatched)} entries matched nothing" if self.unmatched else "")
+
+
+def apply_selection(
+    selection: Selection, model: nn.Module, *, strict: bool = True, partial: str = "refuse"
+) -> AppliedSelection:
+    """Set ``requires_grad`` to True for the selection's parameters and to False for all others.
+
+    Args:
+        selection: what to train.
+        model: any torch module that holds the parameters, wrapped or not.
+        strict: every entry must match at least one parameter. With False, entries without a match are reported in
+            ``unmatched``; at least one entry must match.
+        partial: one of :data:`PARTIAL`, for fused parameters of which only some experts are selected. With ``mask``
+            give these parameters no weight decay (``spectrum-fast train`` does): it would move masked experts.
+
+    Returns:
+        counts, bytes and what each entry matched.
+
+    Raises:
+        SelectionError: an entry matches nothing or several different modules, a matched parameter is quantised and
+            cannot have a gradient, a fused parameter is selected in part, the model carries adapters, or the selection
+            is empty. The model is unchanged then.
+        UsageError: ``partial`` is not one of :data:`PARTIAL`.
+    """
+    if partial not in PARTIAL:
+        raise UsageError(f"unknown partial {partial!r}: expected one of {', '.join(PARTIAL)}")
+    resolved = resolve_selection(selection, model, strict=strict)
+    _require_gradients_possible(resolved)
+    masks = mask_parts(resolved) if resolved.parts and partial != "whole" else {}
+    if masks and partial == "refuse":
+        raise SelectionError(_partial_message(masks))
+
+    remove_masks(model)
+    for parameter in resolved.parameters.values():
+        parameter.requires_grad_(False)
+    for found in resolved.matched.values():
+        for name in found:
+            resolved.parameters[name].requires_grad_(True)
+    for name, mask in masks.items():
+        mask.attach(resolved.parameters[name])
+    return _describe(resolved, masks)
+
+
+def _require_gradients_possible(resolved: ResolvedSelection) -> None:
+    for name, found in resolved.matched.items():
+        for parameter in found:
+            if not resolved.parameters[parameter].is_floating_point():
+                raise SelectionError(
+                    f"{name}: parameter {parameter!r} is stored as {resolved.parameters[parameter].dtype}, which "
+                    "cannot have a gradient; on a quantised model train adapters on the selected modules instead "
+                    "(selection.lora_config, format 'peft')"
+                )
+
+
+def _describe(resolved: ResolvedSelection, masks: Mapping[str, PartMask]) -> AppliedSelection:
+    unique = {id(parameter): parameter for parameter in resolved.parameters.values()}.values()
+    trainable = [parameter for parameter in unique if parameter.requires_grad]
+    masked = sum(mask.total - mask.trained for mask in masks.values())
+    return AppliedSelection(
+        trainable_parameters=sum(map(_count, trainable)) - masked,
+        total_parameters=sum(map(_count, unique)),
+        trainable_bytes=sum(_count(parameter) * parameter.element_size() for parameter in trainable),
+        total_bytes=sum(_count(parameter) * parameter.element_size() for parameter in unique),
+        matched=resolved.matched,
+        unmatched=resolved.unmatched,
+        masks=masks,
+    )
+
+
+def _count(parameter: nn.Parameter) -> int:
+    """Numbers in a parameter; DeepSpeed ZeRO-3 leaves an empty stand-in and the true count in ``ds_numel``."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def _partial_message(masks: Mapping[str, PartMask]) -> str:
+    lines = [
+        f"{len(masks)} parameters of the model hold several selected and unselected tensors each, and a part of a "
+        "parameter cannot be frozen, so nothing was changed:"
+    ]
+    for name, mask in list(masks.items())[:_SHOWN]:
+        lines.append(f"  {name}: {len(mask.entries)} of its {mask.parts} tensors are selected")
+    if len(masks) > _SHOWN:
+        lines.append(f"  and {len(masks) - _SHOWN} more")
+    lines.append(
+        "Let fused parameters compete as one by their aggregated score (`spectrum-fast train` with a scan does), or "
+        "choose partial='whole' (train all of each) or partial='mask' (train the selected experts inside each)"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,252 @@
+"""What each reader of a selection would train on a model, and where they differ from what the selection says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spectrum_fast.choose.selection.apply import apply_selection
+from spectrum_fast.choose.selection.formats import parse_selection
+from spectrum_fast.choose.selection.formats.name_lists import format_peft
+from spectrum_fast.choose.selection.formats.reference_yaml import KEY, format_reference_yaml
+from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton, read_skeleton
+from spectrum_fast.choose.selection.readers import (
+    Reading,
+    lines_of_yaml,
+    read_as_axolotl,
+    read_as_line_parser,
+    read_as_peft,
+    read_as_readme,
+)
+from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.files import read_text
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spectrum_fast.choose.selection.records import Selection
+
+READERS = ("spectrum-fast", "axolotl", "line-parser", "readme", "peft")
+"""Readers in the order of a report; :mod:`spectrum_fast.choose.selection.readers` has their rules."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderReport:
+    """What one reader would train.
+
+    Attributes:
+        reader: one of :data:`READERS`.
+        parameters: what it frees, in the order of the model; for ``peft`` the weights that get an adapter.
+        values: numbers in them.
+        share: of all numbers of the model, in [0, 1].
+        entries: entries it sees in the file.
+        unmatched: entries that match nothing.
+        wanted_values: numbers that the selection says to train with this reader.
+        extra: parameters that the selection does not name for this reader.
+        missing: parameters that the selection names and this reader leaves frozen.
+        problem: why it refuses the file; empty if it does not.
+    """
+
+    reader: str
+    parameters: tuple[str, ...]
+    values: int
+    wanted_values: int
+    share: float
+    entries: int
+    unmatched: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it trains exactly what the selection says."""
+        return not (self.extra or self.missing or self.problem) and self.values == self.wanted_values
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionCheck:
+    """The readings of one selection on one model.
+
+    Attributes:
+        model: the model's name.
+        origin: ``runtime`` or ``checkpoint``: whose parameter names were used.
+        note: why not those of the running model; empty if they were.
+        total_values: numbers in all parameters of the model, tied ones once.
+        reports: one for each reader asked for.
+    """
+
+    model: str
+    origin: str
+    note: str
+    total_values: int
+    reports: tuple[ReaderReport, ...]
+
+    @property
+    def agree(self) -> bool:
+        """Whether every reader trains what the selection says."""
+        return all(report.agrees for report in self.reports)
+
+
+def check_selection(
+    selection: str | Path, model: str, *, readers: Sequence[str] = READERS, names: str = "auto"
+) -> SelectionCheck:
+    """Find out what each reader would train.
+
+    A reader reads the file itself where it is in its format, and else what this package exports of it. What the
+    selection *says* is what :meth:`Selection.apply <spectrum_fast.choose.selection.records.Selection.apply>` trains;
+    where the file is no plain list of names (regular expressions, row ranges), it is what axolotl trains. For ``peft``
+    it is those of its chosen weights that are matrices: adapters neither sit on norms nor replace training of
+    embeddings.
+
+    Args:
+        selection: a file that :func:`spectrum_fast.load_selection` or axolotl reads.
+        model: checkpoint folder, ``.safetensors`` file or hub id; only its headers are read.
+        readers: which of :data:`READERS`.
+        names: ``runtime``, ``checkpoint`` or ``auto``; see :mod:`spectrum_fast.choose.selection.model_skeleton`.
+
+    Raises:
+        SelectionError: the selection cannot be read by any reader.
+        CheckpointError: the model cannot be opened.
+        UsageError: unknown reader or names, or none.
+    """
+    unknown = [reader for reader in readers if reader not in READERS]
+    if unknown or not readers:
+        raise UsageError(f"unknown reader {', '.join(unknown) or '(none)'!r}: expected some of {', '.join(READERS)}")
+    sources = _Sources.of_text(read_text(selection, error=SelectionError), str(selection))
+    skeleton = read_skeleton(model, names)
+    readings = _read_all(sources, skeleton)
+    shapes = {name: tuple(parameter.shape) for name, parameter in skeleton.module.named_parameters()}
+    basis = readings["axolotl" if sources.selection is None else "spectrum-fast"]
+    reports = []
+    total = sum(_values(name, shapes, {}) for name in shapes)
+    for reader in dict.fromkeys(readers):
+        wanted = _adapter_targets(sources, basis, shapes) if reader == "peft" else basis
+        reports.append(_report(reader, readings[reader], wanted, shapes, total))
+    return SelectionCheck(
+        model=skeleton.name,
+        origin=skeleton.origin,
+        note=skeleton.note,
+        total_values=total,
+        reports=tuple(reports),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sources:
+    """What each reader gets to read."""
+
+    selection: Selection | None
+    refusal: str
+    yaml_entries: list[str]
+    line_entries: list[str]
+    peft_entries: list[str]
+    peft_problem: str = ""
+
+    @classmethod
+    def of_text(cls, text: str, source: str) -> _Sources:
+        selection, refusal = None, ""
+        is_yaml = any(line.startswith(KEY) for line in text.splitlines())
+        try:
+            selection = parse_selection(text, source)
+        except SelectionError as error:
+            if not is_yaml:
+                raise
+            refusal = str(error)
+        yaml_text = text if is_yaml or selection is None else format_reference_yaml(selection)
+        peft_entries: list[str] = []
+        problem = refusal
+        if selection is not None:
+            try:
+                peft_entries, problem = json.loads(format_peft(selection)), ""
+            except SelectionError as error:
+                problem = str(error)
+        return cls(
+            selection=selection,
+            refusal=refusal,
+            yaml_entries=_entries_of_yaml(yaml_text, source),
+            line_entries=lines_of_yaml(yaml_text),
+            peft_entries=peft_entries,
+            peft_problem=problem,
+        )
+
+
+def _entries_of_yaml(text: str, source: str) -> list[str]:
+    import yaml
+
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SelectionError(f"{source}: expected YAML, found {str(error).splitlines()[0]}") from error
+    entries = document.get(KEY.rstrip(":")) if isinstance(document, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        raise SelectionError(f"{source}: expected a list of texts under {KEY!r}, found {str(entries)[:60]!r}")
+    return entries
+
+
+def _read_all(sources: _Sources, skeleton: ModelSkeleton) -> dict[str, Reading]:
+    shapes = {name: tuple(parameter.shape) for name, parameter in skeleton.module.named_parameters()}
+    peft = read_as_peft(sources.peft_entries, shapes)
+    if sources.peft_problem:
+        peft = Reading(parameters=frozenset(), entries=0, problem=sources.peft_problem)
+    return {
+        "spectrum-fast": _apply(sources, skeleton.module),
+        "axolotl": read_as_axolotl(sources.yaml_entries, shapes),
+        "line-parser": read_as_line_parser(sources.line_entries, shapes),
+        "readme": read_as_readme(sources.line_entries, shapes),
+        "peft": peft,
+    }
+
+
+def _apply(sources: _Sources, module: nn.Module) -> Reading:
+    """Our own way, on the skeleton itself."""
+    selection = sources.selection
+    if selection is None:
+        return Reading(parameters=frozenset(), entries=0, problem=sources.refusal)
+    try:
+        applied = apply_selection(selection, module, strict=False)
+    except SelectionError as error:
+        return Reading(parameters=frozenset(), entries=len(selection.names), problem=str(error))
+    trained = frozenset(name for name, parameter in module.named_parameters() if parameter.requires_grad)
+    return Reading(parameters=trained, entries=len(selection.names), unmatched=applied.unmatched)
+
+
+def _adapter_targets(sources: _Sources, basis: Reading, shapes: Mapping[str, tuple[int, ...]]) -> Reading:
+    """The weights that ``basis`` trains and that are matrices of ranked modules."""
+    if sources.selection is None:
+        return Reading(parameters=frozenset(), entries=0)
+    always = read_as_peft(sources.selection.always, shapes).parameters
+    matrices = (name for name in basis.parameters if name.endswith(".weight") and len(shapes[name]) == 2)
+    return Reading(parameters=frozenset(matrices) - always, entries=0)
+
+
+def _report(
+    reader: str, reading: Reading, wanted: Reading, shapes: Mapping[str, tuple[int, ...]], total: int
+) -> ReaderReport:
+    values, wanted_values = (
+        sum(_values(name, shapes, side.rows) for name in side.parameters) for side in (reading, wanted)
+    )
+    missing = wanted.parameters - reading.parameters
+    return ReaderReport(
+        reader=reader,
+        parameters=tuple(name for name in shapes if name in reading.parameters),
+        values=values,
+        wanted_values=wanted_values,
+        share=values / total if total else 0.0,
+        entries=reading.entries,
+        unmatched=reading.unmatched,
+        extra=tuple(name for name in shapes if name in reading.parameters - wanted.parameters),
+        missing=() if reading.problem else tuple(name for name in shapes if name in missing),
+        problem=reading.problem,
+    )
+
+
+def _values(name: str, shapes: Mapping[str, tuple[int, ...]], rows: Mapping[str, int]) -> int:
+    shape = shapes[name]
+    count = 1
+    for extent in (rows.get(name, shape[0]), *shape[1:]) if shape else ():
+        count *= extent
+    return count

@@ -1,0 +1,138 @@
+r"""The YAML of the reference implementation, byte for byte; axolotl and several scripts read it.
+
+::
+
+    unfrozen_parameters:
+    - ^lm_head.weight$
+    - ^model.embed_tokens.weight$
+    # mlp.down_proj layers
+    - model.layers.1.mlp.down_proj
+
+Entries are unindented and unquoted, because public scripts parse lines that start with ``"- "``. The two header lines
+are always there, except with ``always="none"`` or a list of one's own, where they would train what the selection does
+not: then the header names exactly the modules of ``always``. A default selection whose embeddings have another name
+(``model.language_model.embed_tokens``, ``transformer.wte``) gets them as further header lines, so that the file means
+what the selection says; for every model whose names the reference knows, the bytes are the reference's.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from spectrum_fast.choose.selection.ranking import count_taken
+from spectrum_fast.choose.selection.records import SelectedModule, Selection, SelectionGroup
+from spectrum_fast.errors import SelectionError
+from spectrum_fast.read.checkpoint.naming import module_type
+
+KEY = "unfrozen_parameters:"
+REFERENCE_HEADER = ("lm_head", "model.embed_tokens")
+"""Modules that the reference always trains, in the order of its header."""
+
+_COMMENT = re.compile(r"#\s*(\S+) layers$")
+_HEADER_ENTRY = re.compile(r"\^(.+?)(?:\.weight)?\$")
+_NAME = re.compile(r"[\w./-]+")
+
+
+def header_modules(selection: Selection) -> tuple[str, ...]:
+    """Modules named by the ``^...$`` lines at the top."""
+    if selection.always_rule != "default":
+        return selection.always
+    return (*REFERENCE_HEADER, *(name for name in selection.always if name not in REFERENCE_HEADER))
+
+
+def format_reference_yaml(selection: Selection) -> str:
+    """The text of the YAML file; see the module's docstring."""
+    by_group: dict[str, list[str]] = {group.name: _singletons(group, selection) for group in selection.groups}
+    for module in selection.modules:
+        by_group.setdefault(module.group, []).append(module.name)
+    lines = [KEY, *(f"- ^{name}.weight$" for name in header_modules(selection))]
+    for group, names in by_group.items():
+        lines.append(f"# {group} layers")
+        lines += [f"- {name}" for name in names]
+    return "\n".join(lines) + "\n"
+
+
+def _singletons(group: SelectionGroup, selection: Selection) -> list[str]:
+    """Header modules that the reference names in their own group too, which takes them at 100 %."""
+    if selection.always_rule != "default" or not selection.top_percent or group.size:
+        return []
+    return list(group.always)[: count_taken(len(group.always), selection.top_percent)]
+
+
+@dataclass
+class _Lines:
+    """What the lines of the list say."""
+
+    always: list[str]
+    groups: dict[str, list[str]]
+
+
+def parse_reference_yaml(text: str, source: str) -> Selection:
+    """Read the list back, from our own files, the reference's, or inside a larger axolotl configuration.
+
+    Indented and quoted entries, comments, blank lines and escaped dots are understood. Ranks, scores and percentages
+    are not in the file and stay None.
+
+    Raises:
+        SelectionError: there is no ``unfrozen_parameters`` list, or an entry is a regular expression or a row range
+            rather than a name; the message says which line.
+    """
+    found = _Lines([], {})
+    inside = False
+    group = ""
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = raw.strip()
+        if not inside:
+            inside = raw.startswith(KEY)
+            if inside and line.removeprefix(KEY).split("#")[0].strip():
+                raise SelectionError(
+                    f"{source}, line {number}: expected one entry a line after {KEY!r}, found {line!r}"
+                )
+            continue
+        if comment := _COMMENT.match(line):
+            group = comment.group(1)
+            found.groups.setdefault(group, [])
+        elif line.startswith("- "):
+            _add_entry(found, line[2:], group, f"{source}, line {number}")
+        elif line and not line.startswith("#"):
+            if raw[0].isspace() or line.startswith("-"):
+                raise SelectionError(f"{source}, line {number}: expected an entry '- name', found {line!r}")
+            break  # the next key of a larger file
+    if not inside:
+        raise SelectionError(f"{source}: expected a list {KEY!r}, found none")
+    return _selection(found)
+
+
+def _add_entry(found: _Lines, entry: str, group: str, where: str) -> None:
+    text = entry.strip()
+    if text[:1] in ("'", '"') and text[-1:] == text[:1]:
+        text = text[1:-1]  # of a lone quote nothing is left, which is no name either
+    text = text.replace("\\.", ".")
+    header = _HEADER_ENTRY.fullmatch(text)
+    name = header.group(1) if header else text.removeprefix("^").removesuffix(".weight")
+    if not _NAME.fullmatch(name):
+        raise SelectionError(
+            f"{where}: expected a module name, found {entry.strip()!r}; regular expressions and row ranges cannot be "
+            "read back as a selection"
+        )
+    if header and not group:
+        found.always.append(name)
+    else:
+        found.groups.setdefault(group or module_type(name), []).append(name)
+
+
+def _selection(found: _Lines) -> Selection:
+    always = tuple(dict.fromkeys(found.always))
+    modules: dict[str, SelectedModule] = {}
+    for group, names in found.groups.items():
+        for name in names:
+            if name not in always:
+                modules.setdefault(name, SelectedModule(name=name, type=module_type(name), group=group))
+    taken = [module.group for module in modules.values()]
+    return Selection(
+        modules=tuple(modules.values()),
+        always=always,
+        groups=tuple(SelectionGroup(name=group, taken=taken.count(group)) for group in found.groups),
+        always_rule="custom" if always else "none",
+    )

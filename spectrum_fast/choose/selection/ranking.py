@@ -1,0 +1,118 @@
+"""Order within a group and how many of it are taken.
+
+Order: noise-free modules first (no finite score can be above "no noise at all"), then by falling ``snr``; equal scores
+by natural name order (``layers.2`` before ``layers.10``), which in the reference's files is the scan order, so that the
+order is the reference's stable sort. NaN cannot be here: :class:`~spectrum_fast.measure.scoring.records.ModuleScore`
+has none.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
+
+from spectrum_fast.errors import UsageError
+from spectrum_fast.measure.scoring.records import ModuleScore
+from spectrum_fast.read.checkpoint.naming import merged_experts_type, natural_key
+
+GROUPINGS = ("type", "experts-merged", "global")
+"""``type``: the reference's groups, one a module type. ``experts-merged``: the same, with all experts of a projection
+in one group (``mlp.experts.*.down_proj``). ``global``: one group."""
+
+ROUNDINGS = ("reference", "floor", "ceil")
+"""``reference``: ``int(size * percent / 100)`` in floating point. ``floor``, ``ceil``: the exact product, rounded."""
+
+ORDERS = ("top", "bottom", "random")
+"""Which members of a group are taken: the best, the worst, or drawn by chance. The last two are controls."""
+
+GLOBAL_GROUP = "global"
+"""Name of the only group of grouping ``global``."""
+
+
+def rank_modules(modules: Iterable[ModuleScore]) -> list[ModuleScore]:
+    """Best first; see the module's docstring for the order."""
+    return sorted(modules, key=lambda module: (-module.rank_value, natural_key(module.name)))
+
+
+def take(ranked: Sequence[ModuleScore], count: int, order: str, seed: int, group: str) -> list[int]:
+    """Places in ``ranked`` (0 is best) of the modules that a group of this name gives, in the order they are taken.
+
+    Args:
+        ranked: the group, best first.
+        count: how many to take.
+        order: one of :data:`ORDERS`; ``bottom`` starts with the worst, ``random`` draws without replacement.
+        seed: of ``random``; the same seed and group give the same draw on every machine, whatever other groups hold.
+        group: name of the group.
+
+    Raises:
+        UsageError: ``order`` is not one of :data:`ORDERS`.
+
+    >>> take([], 0, "top", 0, "mlp.down_proj")
+    []
+    """
+    if order == "top":
+        return list(range(count))
+    if order == "bottom":
+        return list(range(len(ranked) - 1, len(ranked) - 1 - count, -1))
+    if order == "random":
+        return random.Random(f"{seed}:{group}").sample(range(len(ranked)), count)  # noqa: S311 - a draw, no secret
+    raise UsageError(f"unknown order {order!r}: expected one of {', '.join(ORDERS)}")
+
+
+def group_name(module_type: str, grouping: str) -> str:
+    """The group that a module of type ``module_type`` competes in.
+
+    Raises:
+        UsageError: ``grouping`` is not one of :data:`GROUPINGS`.
+    """
+    if grouping == "type":
+        return module_type
+    if grouping == "experts-merged":
+        return merged_experts_type(module_type)
+    if grouping == "global":
+        return GLOBAL_GROUP
+    raise UsageError(f"unknown grouping {grouping!r}: expected one of {', '.join(GROUPINGS)}")
+
+
+def check_percent(top_percent: float) -> float:
+    """Return ``top_percent`` if it lies in (0, 100].
+
+    Raises:
+        UsageError: it does not, or it is no number.
+    """
+    if isinstance(top_percent, bool) or not isinstance(top_percent, (int, float)):
+        raise UsageError(f"top percent: expected a number in (0, 100], found {top_percent!r}")
+    if not (math.isfinite(top_percent) and 0 < top_percent <= 100):
+        raise UsageError(f"top percent: expected a number in (0, 100], found {top_percent!r}")
+    return top_percent
+
+
+def count_taken(size: int, top_percent: float, rounding: str = "reference") -> int:
+    """How many modules of a group of ``size`` are taken; never falls when ``top_percent`` grows.
+
+    Args:
+        size: modules that compete in the group.
+        top_percent: in (0, 100].
+        rounding: one of :data:`ROUNDINGS`. With ``reference`` and ``floor`` a group of one is taken at 100 % only.
+
+    Raises:
+        UsageError: an argument is out of range.
+    """
+    check_percent(top_percent)
+    if rounding not in _ROUND:
+        raise UsageError(f"unknown rounding {rounding!r}: expected one of {', '.join(ROUNDINGS)}")
+    return _ROUND[rounding](size, top_percent)
+
+
+def _exact(size: int, top_percent: float) -> Fraction:
+    """``size * top_percent / 100`` with the percentage read as the decimal number that it is written as."""
+    return size * Fraction(repr(top_percent)) / 100
+
+
+_ROUND: dict[str, Callable[[int, float], int]] = {
+    "reference": lambda size, top_percent: int(size * top_percent / 100),
+    "floor": lambda size, top_percent: math.floor(_exact(size, top_percent)),
+    "ceil": lambda size, top_percent: math.ceil(_exact(size, top_percent)),
+}

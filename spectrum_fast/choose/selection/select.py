@@ -1,0 +1,222 @@
+"""From scores to a selection: the best modules of each group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spectrum_fast.choose.selection.patterns import match_patterns
+from spectrum_fast.choose.selection.ranking import check_percent, count_taken, group_name, rank_modules, take
+from spectrum_fast.choose.selection.records import SelectedModule, Selection, SelectionGroup
+from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.measure.scoring.fused import competing_modules
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.read.checkpoint.naming import natural_key, role
+
+ALWAYS_ROLES = frozenset({"embedding", "head"})
+"""Roles (:func:`spectrum_fast.read.checkpoint.naming.role`) that ``always="default"`` trains, as the reference does."""
+
+_SHOWN = 8
+
+
+def select_modules(
+    scan: ScanRecord,
+    top_percent: float = 25,
+    *,
+    grouping: str = "type",
+    rounding: str = "reference",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    always: str | Sequence[str] = "default",
+    allow_incomplete: bool = False,
+    fused: str = "parameter",
+    order: str = "top",
+    seed: int = 0,
+) -> Selection:
+    """Take the best ``top_percent`` of each group, or, as a control, as many others.
+
+    Args:
+        scan: the scores.
+        top_percent: share of each group, in (0, 100]; a larger one takes a superset.
+        grouping: what competes with what, one of :data:`spectrum_fast.choose.selection.ranking.GROUPINGS`.
+        rounding: one of :data:`spectrum_fast.choose.selection.ranking.ROUNDINGS`; the default is the reference's
+            ``int(size * percent / 100)``, which never takes a group of one below 100 %.
+        include: patterns (:mod:`spectrum_fast.choose.selection.patterns`); only matching modules compete. Default: all.
+        exclude: patterns; matching modules neither compete nor are trained always. Exclusion wins over everything.
+        always: modules trained whatever their score, listed apart, not competing: ``default`` for the embeddings and
+            lm_head that the scan holds, ``none`` to let those compete like any other, or a list of patterns.
+        allow_incomplete: select although some tensors have no score. They are left out and named in the result.
+        fused: a parameter that fuses several matrices (experts, projections) competes as one module
+            (``parameter``, :mod:`spectrum_fast.measure.scoring.fused`), or each of them by itself (``parts``). With
+            ``parameter``, a pattern that includes the parameter or all its parts includes it; one that excludes it or
+            any of its parts excludes it.
+        order: one of :data:`spectrum_fast.choose.selection.ranking.ORDERS`. ``bottom`` and ``random`` take exactly as
+            many modules of every group as ``top`` does, the worst or drawn by chance; what is trained always stays.
+        seed: of ``order="random"``.
+
+    Returns:
+        the selection; groups in scan order, also those that nothing was taken from.
+
+    Raises:
+        SelectionError: the scan is incomplete, holds nothing to select from, or a pattern matches nothing.
+        UsageError: an argument is out of range.
+    """
+    check_percent(top_percent)
+    competing = competing_modules(scan, fused)
+    names = _Names(scan, competing)
+    modules = names.filter([module.name for module in competing], include, exclude)
+    failed = tuple(names.filter([failure.name for failure in scan.failures], include, exclude))
+    if failed and not allow_incomplete:
+        raise SelectionError(_incomplete_message(scan, failed))
+    always_names, always_rule = _always(names, always, exclude)
+    trained_always = set(always_names)
+
+    groups: dict[str, list[ModuleScore]] = {}
+    for module in competing:
+        members = groups.setdefault(group_name(module.type, grouping), [])
+        if module.name in modules and module.name not in trained_always:
+            members.append(module)
+    if not trained_always and not any(groups.values()):
+        raise SelectionError(f"scan of {scan.model}: there is nothing to select from: no module is left to compete")
+
+    chosen: list[SelectedModule] = []
+    cuts: list[SelectionGroup] = []
+    always_by_group = _always_by_group(competing, trained_always, grouping)
+    for name, members in groups.items():
+        ranked = rank_modules(members)
+        taken = count_taken(len(ranked), top_percent, rounding)
+        places = take(ranked, taken, order, seed, name)
+        chosen += [_selected(ranked[place], name, place + 1, len(ranked)) for place in places]
+        cuts.append(_cut(name, ranked, taken, always_by_group.get(name, ()), order))
+    return Selection(
+        model=scan.model,
+        criterion=scan.criterion,
+        top_percent=top_percent,
+        grouping=grouping,
+        rounding=rounding,
+        order=order,
+        seed=seed if order == "random" else None,
+        always_rule=always_rule,
+        always=always_names,
+        modules=tuple(chosen),
+        groups=tuple(cuts),
+        failed=failed,
+        fused=fused,
+    )
+
+
+class _Names:
+    """What patterns may name: modules that compete, parts of those that are fused, failures and ties."""
+
+    def __init__(self, scan: ScanRecord, competing: Sequence[ModuleScore]) -> None:
+        self.trainable = [module.name for module in competing] + list(scan.ties)
+        known = {entry.name for entry in (*competing, *scan.modules, *scan.failures)} | set(scan.ties)
+        self.known = sorted(known, key=natural_key)
+        home = {module.parameter: module.name for module in competing}
+        self.parts: dict[str, list[str]] = {}
+        for part in scan.modules:
+            if part.is_part and home.get(part.parameter, part.name) != part.name:
+                self.parts.setdefault(home[part.parameter], []).append(part.name)
+
+    def filter(self, names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
+        """``names`` that pass; patterns must match something known."""
+        included = match_patterns(include, self.known, "include") if include else set(self.known)
+        excluded = match_patterns(exclude, self.known, "exclude")
+        return [name for name in names if self._all_in(name, included) and not self.any_in(name, excluded)]
+
+    def any_in(self, name: str, matched: set[str]) -> bool:
+        """Whether the name or that of one of its parts was matched."""
+        return name in matched or not matched.isdisjoint(self.parts.get(name, ()))
+
+    def _all_in(self, name: str, matched: set[str]) -> bool:
+        return name in matched or (name in self.parts and matched.issuperset(self.parts[name]))
+
+
+def _always(known: _Names, always: str | Sequence[str], exclude: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Names trained always in scan order (duplicates of a tie last), and the rule that named them."""
+    names = known.trainable
+    if always == "none":
+        return (), "none"
+    if always == "default":
+        wanted, rule = {name for name in names if role(name) in ALWAYS_ROLES}, "default"
+    elif isinstance(always, str):
+        raise UsageError(f"always: expected 'default', 'none' or a list of patterns, found {always!r}")
+    else:
+        parts = [part for members in known.parts.values() for part in members]
+        matched = match_patterns(always, [*names, *parts], "always")
+        wanted = {name for name in names if known.any_in(name, matched)}
+        rule = "custom" if always else "none"
+    return tuple(known.filter([name for name in names if name in wanted], (), exclude)), rule
+
+
+def _always_by_group(modules: Sequence[ModuleScore], always: set[str], grouping: str) -> dict[str, tuple[str, ...]]:
+    groups: dict[str, list[str]] = {}
+    for module in modules:
+        if module.name in always:
+            groups.setdefault(group_name(module.type, grouping), []).append(module.name)
+    return {name: tuple(members) for name, members in groups.items()}
+
+
+def _selected(module: ModuleScore, group: str, rank: int, group_size: int) -> SelectedModule:
+    return SelectedModule(
+        name=module.name,
+        type=module.type,
+        group=group,
+        parameter=module.parameter,
+        shape=module.shape,
+        snr=module.snr,
+        noise_free=module.noise_free,
+        rank=rank,
+        group_size=group_size,
+        parameter_shape=module.parameter_shape,
+    )
+
+
+def _cut(name: str, ranked: list[ModuleScore], taken: int, always: tuple[str, ...], order: str) -> SelectionGroup:
+    """Describe the cut between ``ranked[taken - 1]`` and ``ranked[taken]``; a control has none."""
+    if order != "top":
+        return SelectionGroup(name=name, taken=taken, size=len(ranked), always=always)
+    above = ranked[taken - 1] if taken else None
+    below = ranked[taken] if taken < len(ranked) else None
+    gap, undecided = None, False
+    if above is not None and below is not None:
+        gap = _relative_gap(above, below)
+        undecided = _is_undecided(ranked[:taken], ranked[taken:])
+    return SelectionGroup(
+        name=name,
+        taken=taken,
+        size=len(ranked),
+        always=always,
+        last_taken=above.name if above else None,
+        first_left_out=below.name if below else None,
+        gap=gap,
+        undecided=undecided,
+    )
+
+
+def _relative_gap(above: ModuleScore, below: ModuleScore) -> float | None:
+    """``(above - below) / above`` in [0, 1]; 0 for two noise-free ones, None for one above a finite one."""
+    if above.snr is None:
+        return 0.0 if below.snr is None else None
+    if below.snr is None or above.snr == 0:  # the order makes the first impossible; both are zero in the second
+        return 0.0
+    return (above.snr - below.snr) / above.snr
+
+
+def _is_undecided(taken: list[ModuleScore], left: list[ModuleScore]) -> bool:
+    """Whether the true score of any module left out may reach that of any one taken; noise-free ones are certain."""
+    if left[0].noise_free:
+        return True
+    scored = [module for module in taken if not module.noise_free]
+    if not scored:
+        return False
+    return min(module.score_range[0] for module in scored) <= max(module.score_range[1] for module in left)
+
+
+def _incomplete_message(scan: ScanRecord, failed: tuple[str, ...]) -> str:
+    by_name = {failure.name: failure for failure in scan.failures}
+    shown = "; ".join(f"{name} ({by_name[name].kind}: {by_name[name].message})" for name in failed[:_SHOWN])
+    more = f"; and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
+    return (
+        f"scan of {scan.model} is incomplete: {len(failed)} tensors have no score: {shown}{more}. "
+        "Repair the checkpoint, exclude them, or allow an incomplete selection (allow_incomplete)"
+    )

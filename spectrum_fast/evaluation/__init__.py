@@ -1,7 +1,0 @@
-"""What a run is worth: benchmarks by lm-evaluation-harness, kept beside the run."""
-
-from __future__ import annotations
-
-from spectrum_fast.evaluation.evaluate import DEFAULT_TASKS, evaluate
-
-__all__ = ["DEFAULT_TASKS", "evaluate"]

@@ -1,0 +1,1 @@
+"""From a weight to its spectrum and its score."""

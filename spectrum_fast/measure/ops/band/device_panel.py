@@ -1,0 +1,210 @@
+"""Kernels over the rows of the tall panel: 64 rows a program, float64, products on the float64 matrix units."""
+
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
+# pyright: reportPossiblyUnboundVariable=false
+# (kernel bodies are Triton's language, not Python)
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from spectrum_fast.measure.ops.band import device_workspace
+
+V_SCALE = tl.constexpr(device_workspace.V_SCALE)
+
+
+@triton.jit
+def _store_halves(halves, x, offset, plane, inside):
+    """X as two float16 planes, ``plane`` numbers apart."""
+    high = x.to(tl.float32).to(tl.float16)
+    low = (x - high.to(tl.float64)).to(tl.float32).to(tl.float16)
+    tl.store(halves + offset, high, mask=inside)
+    tl.store(halves + plane + offset, low, mask=inside)
+
+
+@triton.jit(do_not_specialize=["index", "chunks", "max_chunks"])
+def gather_kernel(
+    matrix,
+    band,
+    panel,
+    basis,
+    z,
+    partials,
+    n,
+    index,
+    chunks,
+    max_chunks,
+    HALF_WIDTH: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    PENDING: tl.constexpr,
+):
+    """Programs below ``chunks``: 64 rows of P and their share of Pᵀ P; the last one: the diagonal block of the band."""
+    pid = tl.program_id(0)
+    batch = tl.program_id(1).to(tl.int64)
+    column = index * HALF_WIDTH
+    begin = column + HALF_WIDTH
+    diagonal = pid == chunks
+    end = tl.where(diagonal, begin, n)
+    i = tl.where(diagonal, column, begin + pid * ROWS) + tl.arange(0, ROWS)
+    j = tl.arange(0, WIDTH)
+    tall = (batch * n + i.to(tl.int64))[:, None] * WIDTH + j[None, :]
+    inside = (i < end)[:, None] & (j < HALF_WIDTH)[None, :]
+    entries = (batch * n + i.to(tl.int64))[:, None] * n + (column + j)[None, :]
+    p = tl.load(matrix + entries, mask=inside, other=0.0).to(tl.float64)
+    # Operands in slices of 16, so that no two of them lie in registers at the same time.
+    c = tl.arange(0, 16)
+    if PENDING:
+        for first in range(0, WIDTH, 16):
+            k = (first + c)[None, :]
+            own = (batch * n + (column + j).to(tl.int64))[:, None] * WIDTH + k
+            use = (j < HALF_WIDTH)[:, None] & (k >= 0)
+            slices = (batch * n + i.to(tl.int64))[:, None] * WIDTH + k
+            rows = (i < end)[:, None] & (k >= 0)
+            v = tl.load(basis + slices, mask=rows, other=0.0)
+            p -= tl.dot(v, tl.trans(tl.load(z + own, mask=use, other=0.0)), out_dtype=tl.float64)
+            v = tl.load(z + slices, mask=rows, other=0.0)
+            p -= tl.dot(v, tl.trans(tl.load(basis + own, mask=use, other=0.0)), out_dtype=tl.float64)
+    if diagonal:
+        distance = i[:, None] - (column + j)[None, :]
+        target = (batch * n + (column + j).to(tl.int64))[None, :] * (HALF_WIDTH + 1) + distance
+        tl.store(band + target, p.to(band.dtype.element_ty), mask=inside & (distance >= 0))
+    else:
+        tl.store(panel + tall, p, mask=(i < end)[:, None] & (j >= 0)[None, :])
+        k = tl.arange(0, WIDTH)[:, None]
+        sums = tl.dot(tl.trans(p), p, out_dtype=tl.float64)
+        tl.store(partials + ((batch * max_chunks + pid) * WIDTH + k) * WIDTH + j[None, :], sums)
+
+
+@triton.jit(do_not_specialize=["n", "begin", "max_chunks"])
+def orthonormalise_kernel(panel, basis, r1, w, partials, n, begin, max_chunks, WIDTH: tl.constexpr, ROWS: tl.constexpr):
+    """64 rows of Q1 = P W + (P - P W R1) W and their share of Q1ᵀ Q1."""
+    pid = tl.program_id(0)
+    batch = tl.program_id(1).to(tl.int64)
+    i = begin + pid * ROWS + tl.arange(0, ROWS)
+    j = tl.arange(0, WIDTH)[None, :]
+    k = tl.arange(0, WIDTH)[:, None]
+    tall = (batch * n + i.to(tl.int64))[:, None] * WIDTH + j
+    inside = (i < n)[:, None] & (j >= 0)
+    here = (batch * WIDTH + k) * WIDTH + j
+    # Operands in slices of 16, so that no two of them lie in registers at the same time.
+    c = tl.arange(0, 16)
+    q = tl.zeros([ROWS, WIDTH], dtype=tl.float64)
+    for first in range(0, WIDTH, 16):
+        slices = (batch * n + i.to(tl.int64))[:, None] * WIDTH + (first + c)[None, :]
+        p = tl.load(panel + slices, mask=(i < n)[:, None] & (c >= 0)[None, :], other=0.0)
+        q += tl.dot(p, tl.load(w + (batch * WIDTH + first + c[:, None]) * WIDTH + j), out_dtype=tl.float64)
+    tl.store(basis + tall, q, mask=inside)
+    tl.debug_barrier()
+    rest = tl.load(panel + tall, mask=inside, other=0.0)
+    for first in range(0, WIDTH, 16):
+        slices = (batch * n + i.to(tl.int64))[:, None] * WIDTH + (first + c)[None, :]
+        x = tl.load(basis + slices, mask=(i < n)[:, None] & (c >= 0)[None, :], other=0.0)
+        rest -= tl.dot(x, tl.load(r1 + (batch * WIDTH + first + c[:, None]) * WIDTH + j), out_dtype=tl.float64)
+    q += tl.dot(rest, tl.load(w + here), out_dtype=tl.float64)
+    tl.debug_barrier()
+    tl.store(basis + tall, q, mask=inside)
+    sums = tl.dot(tl.trans(q), q, out_dtype=tl.float64)
+    tl.store(partials + ((batch * max_chunks + pid) * WIDTH + k) * WIDTH + j, sums)
+
+
+@triton.jit(do_not_specialize=["n", "begin"])
+def form_basis_kernel(
+    basis,
+    halves,
+    m,
+    top,
+    n,
+    begin,
+    plane,
+    HALF_WIDTH: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    SPLIT: tl.constexpr,
+):
+    """64 rows of V = [V_top; Q1_rest M], in place of Q1."""
+    pid = tl.program_id(0)
+    batch = tl.program_id(1).to(tl.int64)
+    i = begin + pid * ROWS + tl.arange(0, ROWS)
+    j = tl.arange(0, WIDTH)[None, :]
+    k = tl.arange(0, WIDTH)[:, None]
+    tall = (batch * n + i.to(tl.int64))[:, None] * WIDTH + j
+    inside = (i < n)[:, None] & (j >= 0)
+    v = tl.dot(
+        tl.load(basis + tall, mask=inside, other=0.0),
+        tl.load(m + (batch * WIDTH + k) * WIDTH + j),
+        out_dtype=tl.float64,
+    )
+    upper = (i < begin + HALF_WIDTH)[:, None] & inside
+    v_top = tl.load(top + (batch * WIDTH + (i - begin)[:, None]) * WIDTH + j, mask=upper, other=0.0)
+    v = tl.where(upper, v_top, v)
+    tl.store(basis + tall, v, mask=inside)
+    if SPLIT:
+        _store_halves(halves, v * V_SCALE, tall, plane, inside)
+
+
+@triton.jit(do_not_specialize=["n", "begin", "splits", "max_chunks"])
+def form_y_kernel(
+    product,
+    basis,
+    z,
+    t,
+    partials,
+    n,
+    begin,
+    splits,
+    part,
+    max_chunks,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """64 rows of Y = X T, X the sum of its parts (``part`` numbers apart), and their share of Vᵀ Y."""
+    pid = tl.program_id(0)
+    batch = tl.program_id(1).to(tl.int64)
+    i = begin + pid * ROWS + tl.arange(0, ROWS)
+    j = tl.arange(0, WIDTH)[None, :]
+    k = tl.arange(0, WIDTH)[:, None]
+    tall = (batch * n + i.to(tl.int64))[:, None] * WIDTH + j
+    inside = (i < n)[:, None] & (j >= 0)
+    x = tl.zeros([ROWS, WIDTH], dtype=tl.float64)
+    for _ in range(splits):
+        x += tl.load(product + tall, mask=inside, other=0.0).to(tl.float64)
+        product += part
+    y = tl.dot(x, tl.load(t + (batch * WIDTH + k) * WIDTH + j), out_dtype=tl.float64)
+    tl.store(z + tall, y, mask=inside)
+    v = tl.load(basis + tall, mask=inside, other=0.0)
+    sums = tl.dot(tl.trans(v), y, out_dtype=tl.float64)
+    tl.store(partials + ((batch * max_chunks + pid) * WIDTH + k) * WIDTH + j, sums)
+
+
+@triton.jit(do_not_specialize=["n", "begin"])
+def form_z_kernel(
+    basis,
+    z,
+    halves,
+    t,
+    inner,
+    scale,
+    n,
+    begin,
+    plane,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    SPLIT: tl.constexpr,
+):
+    """64 rows of Z = Y - 1/2 V Tᵀ (Vᵀ Y), in place of Y."""
+    batch = tl.program_id(1).to(tl.int64)
+    i = begin + tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    j = tl.arange(0, WIDTH)[None, :]
+    k = tl.arange(0, WIDTH)[:, None]
+    tall = (batch * n + i.to(tl.int64))[:, None] * WIDTH + j
+    inside = (i < n)[:, None] & (j >= 0)
+    here = (batch * WIDTH + k) * WIDTH + j
+    middle = 0.5 * tl.dot(tl.trans(tl.load(t + here)), tl.load(inner + here), out_dtype=tl.float64)
+    v = tl.load(basis + tall, mask=inside, other=0.0)
+    result = tl.load(z + tall, mask=inside, other=0.0) - tl.dot(v, middle, out_dtype=tl.float64)
+    tl.store(z + tall, result, mask=inside)
+    if SPLIT:
+        _store_halves(halves, result * tl.load(scale + batch).to(tl.float64), tall, plane, inside)

@@ -1,0 +1,151 @@
+"""bitsandbytes: NF4 and FP4 with blockwise maxima (these may be quantised once more), and int8 with row maxima."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectrum_fast.errors import UnsupportedDtypeError
+from spectrum_fast.measure.ops.decode.nibbles import look_up_nibbles
+from spectrum_fast.measure.ops.dispatch import compiled_nibbles, use_native
+
+_INT8_MAX = 127.0
+_MAX_STATE_BYTES = 1 << 16
+
+
+def decode_4bit(
+    codes: Tensor,
+    absmax: Tensor,
+    quant_map: Tensor,
+    quant_state: Tensor,
+    nested_absmax: Tensor | None = None,
+    nested_quant_map: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """``W.flat[i] = quant_map[code i] * absmax[i // blocksize]``; the high nibble of a byte comes first.
+
+    With double quantisation, ``absmax[k]`` is a byte that stands for
+    ``nested_quant_map[absmax[k]] * nested_absmax[k // nested_blocksize] + nested_offset``.
+
+    Args:
+        codes: uint8, two values a byte, any shape.
+        absmax: one per block: float32, or uint8 if quantised once more.
+        quant_map: 16 floats.
+        quant_state: uint8, JSON: ``shape``, ``blocksize``, ``quant_type``, and for double quantisation
+            ``nested_blocksize`` and ``nested_offset``.
+        nested_absmax: floats, one per ``nested_blocksize`` of ``absmax``.
+        nested_quant_map: 256 floats.
+        backend: one of :data:`spectrum_fast.measure.ops.dispatch.BACKENDS`; ``native`` and ``reference`` are equal to
+        the bit.
+
+    Returns:
+        Float32 matrix of the shape in ``quant_state``; relative error 2^-23.
+
+    Raises:
+        UnsupportedDtypeError: the description is no JSON of this kind, or numbers of elements do not fit it.
+
+    Source: bitsandbytes ``functional.py`` (``QuantState.from_dict``, ``dequantize_4bit``).
+    """
+    state = _read_state(quant_state)
+    shape = tuple(_count(state, "shape", extent) for extent in _list(state.get("shape")))
+    size, blocksize = math.prod(shape), _count(state, "blocksize", state.get("blocksize"))
+    if len(shape) != 2:
+        raise UnsupportedDtypeError(f"expected a matrix, found shape {shape}")
+    _require_count("codes", codes.numel(), math.ceil(size / 2))
+    _require_count("absmax", absmax.numel(), math.ceil(size / blocksize))
+    _require_count("quant_map", quant_map.numel(), 16)
+    if nested_absmax is not None and nested_quant_map is not None:
+        absmax = _decode_maxima(absmax, nested_absmax, nested_quant_map, state)
+    table = quant_map.to(torch.float32).reshape(16)
+    if blocksize % 2 == 0 and (compiled := compiled_nibbles(codes, backend)) is not None:
+        return compiled.scaled_nibbles(codes, table, absmax, blocksize, size).reshape(shape)
+    values = look_up_nibbles(codes, table, low_first=False)[:size]
+    maxima = absmax.to(torch.float32).reshape(-1)
+    full = size // blocksize
+    values[: full * blocksize].view(full, blocksize).mul_(maxima[:full, None])
+    values[full * blocksize :].mul_(maxima[full:])
+    return values.reshape(shape)
+
+
+def decode_int8(
+    codes: Tensor, row_maxima: Tensor, weight_format: Tensor | None = None, backend: str = "auto"
+) -> Tensor:
+    """``W[i, j] = codes[i, j] * row_maxima[i] / 127``.
+
+    Args:
+        codes: int8 [rows, columns].
+        row_maxima: float [rows], stored as ``SCB``.
+        weight_format: 0 for row-major; older versions could save tiles for the GPU, which are not decoded.
+        backend: one of :data:`spectrum_fast.measure.ops.dispatch.BACKENDS`; ``native`` and ``reference`` are equal to
+        the bit.
+
+    Returns:
+        [rows, columns] float32; relative error 2^-23.
+
+    Raises:
+        UnsupportedDtypeError: another weight format, or the shapes do not fit.
+
+    Source: bitsandbytes ``nn/modules.py`` (``Linear8bitLt``), ``int8_vectorwise_dequant``.
+    """
+    if weight_format is not None and (weight_format.numel() != 1 or int(weight_format.reshape(-1)[0]) != 0):
+        raise UnsupportedDtypeError(
+            f"weight_format: expected 0 (row-major), found {weight_format.reshape(-1).tolist()}"
+        )
+    if codes.ndim != 2:
+        raise UnsupportedDtypeError(f"expected a matrix of codes, found shape {tuple(codes.shape)}")
+    _require_count("SCB", row_maxima.numel(), codes.shape[0])
+    scale = row_maxima.to(torch.float32).reshape(-1, 1) / _INT8_MAX
+    if use_native(codes, backend):
+        from spectrum_fast.measure.ops.decode import native
+
+        return native.scaled(codes, scale, (1, codes.shape[1]), None)
+    return codes.to(torch.float32).mul_(scale)
+
+
+def _decode_maxima(absmax: Tensor, nested_absmax: Tensor, nested_map: Tensor, state: dict[str, Any]) -> Tensor:
+    blocksize = _count(state, "nested_blocksize", state.get("nested_blocksize"))
+    offset = state.get("nested_offset")
+    if isinstance(offset, bool) or not isinstance(offset, (int, float)):
+        raise UnsupportedDtypeError(f"nested_offset: expected a number, found {offset!r}")
+    _require_count("nested_quant_map", nested_map.numel(), 256)
+    _require_count("nested_absmax", nested_absmax.numel(), math.ceil(absmax.numel() / blocksize))
+    values = nested_map.to(torch.float32).reshape(256)[absmax.reshape(-1).to(torch.int64)]
+    scales = nested_absmax.to(torch.float32).reshape(-1).repeat_interleave(blocksize)[: values.numel()]
+    return values * scales + float(offset)
+
+
+def _read_state(quant_state: Tensor) -> dict[str, Any]:
+    if quant_state.numel() > _MAX_STATE_BYTES:
+        raise UnsupportedDtypeError(
+            f"quant_state: expected at most {_MAX_STATE_BYTES} bytes, found {quant_state.numel()}"
+        )
+    try:
+        state = json.loads(bytes(quant_state.reshape(-1).tolist()).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UnsupportedDtypeError(f"quant_state: expected JSON: {error}") from error
+    if not isinstance(state, dict):
+        raise UnsupportedDtypeError(f"quant_state: expected a JSON object, found {type(state).__name__}")
+    if state.get("quant_type") not in ("nf4", "fp4"):
+        raise UnsupportedDtypeError(f"quant_type: expected nf4 or fp4, found {state.get('quant_type')!r}")
+    return state
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise UnsupportedDtypeError(f"shape: expected a list, found {value!r}")
+    return value
+
+
+def _count(state: dict[str, Any], key: str, value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise UnsupportedDtypeError(f"{key}: expected whole numbers above 0, found {state.get(key)!r}")
+    return value
+
+
+def _require_count(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise UnsupportedDtypeError(f"{what}: expected {expected} elements, found {found}")

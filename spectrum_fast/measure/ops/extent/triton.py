@@ -1,0 +1,74 @@
+"""Extent of a CUDA tensor in one pass over its bytes; both numbers stay on the device until they are asked for.
+
+The largest entry is found among the bits without the sign, which order as the numbers do, infinity and NaN above all.
+Squares are summed in float64. Floor: the bytes of the tensor, 0.11 ms for 8192 x 28672 bfloat16 at 4.3 TB/s; torch
+operations, which write every step in float64, move 58 bytes a number, 3.2 ms. **Not measured on a GPU yet.**
+"""
+
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
+# (kernel bodies are Triton's language, not Python)
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from spectrum_fast.measure.ops.triton_support import launch_on, require_device
+
+BLOCK = 2048
+"""Numbers of one step of a program, 16 a thread."""
+STEPS = 32
+OPTIONS = {"BLOCK": BLOCK, "STEPS": STEPS, "num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
+_BITS = {
+    torch.float64: torch.int64,
+    torch.float32: torch.int32,
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
+}
+
+
+def measure(weight: Tensor) -> tuple[float, float]:
+    """See :func:`spectrum_fast.measure.ops.extent.measure`; waits for the device."""
+    largest, total = measure_there(weight).tolist()
+    return largest, total
+
+
+def measure_there(weight: Tensor) -> Tensor:
+    """The two numbers of :func:`measure` as a float64 tensor on the weight's device, without a wait for it.
+
+    Raises:
+        BackendUnavailableError: the weight is not on a CUDA device.
+    """
+    require_device("weight", weight)
+    flat = weight.detach().reshape(-1)
+    programs = triton.cdiv(flat.numel(), BLOCK * STEPS)
+    tops = torch.empty(programs, dtype=torch.int64, device=flat.device)
+    sums = torch.empty(programs, dtype=torch.float64, device=flat.device)
+    with launch_on(flat):
+        _extent_kernel[(programs,)](flat, tops, sums, flat.numel(), **OPTIONS)
+    largest = tops.amax().to(_BITS[weight.dtype]).view(weight.dtype).to(torch.float64)
+    return torch.stack([largest, sums.sum()])
+
+
+@triton.jit(do_not_specialize=["size"])
+def _extent_kernel(weight, tops, sums, size, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+    """Bits of the largest |w| and sum of w² of BLOCK * STEPS numbers."""
+    pid = tl.program_id(0)
+    at = pid.to(tl.int64) * (BLOCK * STEPS) + tl.arange(0, BLOCK)
+    width: tl.constexpr = weight.dtype.element_ty.primitive_bitwidth
+    integer: tl.constexpr = tl.int64 if width == 64 else tl.int32 if width == 32 else tl.int16
+    top = tl.zeros([BLOCK], dtype=tl.int64 if width == 64 else tl.int32)
+    total = tl.zeros([BLOCK], dtype=tl.float64)
+    for _ in range(STEPS):
+        w = tl.load(weight + at, mask=at < size, other=0.0)
+        bits = w.to(integer, bitcast=True).to(top.dtype) & ((1 << (width - 1)) - 1)
+        top = tl.maximum(top, bits)
+        # Half precisions by way of float32, the only step that the interpreter knows.
+        x = w.to(tl.float64) if width == 64 else w.to(tl.float32).to(tl.float64)
+        total += x * x
+        at += BLOCK
+    tl.store(tops + pid, tl.max(top, axis=0).to(tl.int64))
+    tl.store(sums + pid, tl.sum(total, axis=0))

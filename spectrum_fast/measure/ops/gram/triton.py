@@ -1,0 +1,196 @@
+"""The Gram product on the GPU: the lower half by tensor cores, each tile written twice.
+
+``G = W Wᵀ`` (or ``Wᵀ W``) is symmetric, so only the tiles on or below the diagonal are launched, k (k + 1) / 2 entries
+instead of k²; a tile is stored once as it is and once transposed, so the result is exactly symmetric. Programs run
+through the triangle in groups of tile rows, column by column, so that programs at work at the same time share operand
+tiles in the L2.
+
+Precision. Products of two bfloat16 or two float16 numbers are exact in float32. Tensor cores add them to their float32
+accumulator 8 or 16 at a time and round towards zero every time, so a long sum shrinks: by 4e-5 of itself over 28672
+terms, thirty times the bound that the engine states (emulated, ``tests/measure/ops/test_tensor_core_sums.py``). So
+every DEPTH-deep block of a sum starts from zero in the tensor cores and is added outside of them, rounded to nearest:
+3e-7 on the diagonal, which the engine scales to the known trace, and 1e-7 beside it, for any length. A float32 operand
+is split in registers into ``hi = bf16(w)`` and ``lo = bf16(w - hi)`` and multiplied as ``hi hi + hi lo + lo hi`` (the
+part dropped is below 2^-16 of a product, and 2^-18 on average). Float64 is left to ``torch.mm`` (cuBLAS), FP8 to
+``triton_codes.py``.
+
+Cost of an m x n weight, k = min(m, n), K = max(m, n): flops k (k + 1) K (three times that for float32 operands);
+bytes at least k K itemsize read + 4 k² written; floor at 790 TFLOP/s dense bf16 for 8192 x 28672: 1.93 TFLOP = 2.4 ms,
+against 4.9 ms for a full product. **Not measured on a GPU yet**; ``torch.mm(out_dtype=torch.float32)`` is the peer in
+time; it keeps one sum in the tensor cores.
+
+Source: M. Fasi et al., Numerical behavior of NVIDIA tensor cores, 2021; H. Ootomo, R. Yokota, Recovering single
+precision accuracy from tensor cores, 2022 (sums outside of them).
+"""
+
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
+# pyright: reportPossiblyUnboundVariable=false
+# (kernel bodies are Triton's language, not Python)
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from spectrum_fast.measure.ops.gram.device_tiles import GROUP, store_tile, tile_of, tile_pointers
+from spectrum_fast.measure.ops.triton_support import INTERPRETED, capability_of, launch_on, require_device
+
+
+def gram(weight: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
+    """Form ``W Wᵀ`` if m <= n, else ``Wᵀ W``; batched for a 3-D weight.
+
+    Args:
+        weight: (m, n) or (batch, m, n), float64, float32, float16 or bfloat16, on a CUDA device; any strides.
+        out_dtype: float32, or float64 (then everything is computed in float64, by ``torch.mm``).
+
+    Returns:
+        (k, k) or (batch, k, k) in ``out_dtype``, k = min(m, n), contiguous, exactly symmetric in float32.
+
+    Accuracy: bfloat16 and float16 operands: float32 accumulation of exact products. Float32 operands: 2^-16 |W| |W|ᵀ
+    entrywise at worst; rounding errors of random sign make that a few 1e-7 of ``|G|`` in practice (tests).
+
+    Raises:
+        BackendUnavailableError: the weight is not on a CUDA device.
+    """
+    require_device("weight", weight)
+    w = weight.detach()
+    if out_dtype == torch.float64:
+        wide = w.to(torch.float64)
+        return wide @ wide.mT if wide.shape[-2] <= wide.shape[-1] else wide.mT @ wide
+    w = w if w.shape[-2] <= w.shape[-1] else w.mT
+    batch = w if w.ndim == 3 else w[None]
+    count, k, _ = batch.shape
+    out = torch.empty(count, k, k, dtype=torch.float32, device=w.device)
+    launch_gram(batch, out)
+    return out if w.ndim == 3 else out[0]
+
+
+def add_gram(block: Tensor, out: Tensor) -> None:
+    """``out += A Aᵀ`` for A (k, K), as ``ops.gram.add_gram``; the lower half of ``out`` is read."""
+    require_device("block", block)
+    w = block.detach()
+    if out.dtype == torch.float64:
+        wide = w.to(torch.float64)
+        out.addmm_(wide, wide.mT)
+        return
+    launch_gram(w[None], out[None], ADD=True)
+
+
+def launch_gram(batch: Tensor, out: Tensor, tile: int = 128, **overrides: int | bool) -> None:
+    """Launch the kernel: batch (count, k, K) any strides, out (count, k, k) float32.
+
+    ``ADD=True`` among the overrides adds to ``out``, else it is written.
+
+    ``tile`` is the side of the tiles; tests use small ones. ``overrides`` replace entries of :func:`gram_options`, for
+    tuning.
+    """
+    count, k, depth = batch.shape
+    options = gram_options(batch.dtype, tile, capability_of(batch)) | overrides
+    batch, along_depth, stride = with_unit_stride(batch)
+    tiles = triton.cdiv(k, tile)
+    with launch_on(out):
+        _gram_kernel[(tiles * (tiles + 1) // 2, count)](
+            batch, out, k, depth, batch.stride(0), stride, out.stride(0), 1.0, ALONG_DEPTH=along_depth, **options
+        )
+
+
+def with_unit_stride(batch: Tensor) -> tuple[Tensor, bool, int]:
+    """The batch, copied if neither axis is contiguous; whether the sum runs along memory; the stride of the other axis.
+
+    The unit stride is a constant of the kernel, so that tiles load in whole vectors.
+    """
+    if batch.stride(2) != 1 and batch.stride(1) != 1:
+        batch = batch.contiguous()
+    along_depth = batch.stride(2) == 1
+    return batch, along_depth, batch.stride(1) if along_depth else batch.stride(2)
+
+
+def gram_options(dtype: torch.dtype, tile: int = 128, capability: int = 90) -> dict[str, int | bool]:
+    """Compile-time constants and launch options of the kernel for operands of ``dtype``.
+
+    A block of the sum is as deep as registers and shared memory allow: after each, every warp adds 64 sums outside of
+    the tensor cores, 128 cycles of its scheduler: as long as the tensor cores take for 16 terms in half precision.
+    """
+    split = dtype == torch.float32
+    return {
+        "TILE": tile,
+        "DEPTH": min(tile, 128 if not split else 64 if capability >= 90 else 32),
+        "GROUP": GROUP,
+        "SPLIT": split,
+        "WIDEN": INTERPRETED,
+        "ADD": False,
+        "num_warps": 8,
+        "num_stages": 2,
+        "enable_fp_fusion": True,
+    }
+
+
+@triton.jit
+def _halves(x, WIDEN: tl.constexpr):
+    """X = hi + lo in bfloat16, hi rounded to nearest by bits: a conversion there and back takes eight times as long.
+
+    In the interpreter, which truncates and whose bfloat16 product is wrong, both are rounded by bits and stay float32.
+    """
+    high = (x.to(tl.uint32, bitcast=True) + 0x8000) & 0xFFFF0000
+    low = x - high.to(tl.float32, bitcast=True)
+    if WIDEN:
+        bits = (low.to(tl.uint32, bitcast=True) + 0x8000) & 0xFFFF0000
+        hi = high.to(tl.float32, bitcast=True)
+        lo = bits.to(tl.float32, bitcast=True)
+    else:
+        hi = (high >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
+        lo = low.to(tl.bfloat16)
+    return hi, lo
+
+
+@triton.jit
+def _gram_kernel(
+    weight,
+    out,
+    k,
+    depth,
+    weight_batch,
+    weight_stride,
+    out_batch,
+    one,
+    ALONG_DEPTH: tl.constexpr,
+    TILE: tl.constexpr,
+    DEPTH: tl.constexpr,
+    GROUP: tl.constexpr,
+    SPLIT: tl.constexpr,
+    WIDEN: tl.constexpr,
+    ADD: tl.constexpr,
+):
+    """One TILE x TILE tile; weight[i, p] at i * stride + p (ALONG_DEPTH) or i + p * stride.
+
+    ``one`` is 1.0, which the compiler cannot know: it would put ``total + dot(a, b)`` back into the tensor cores.
+    """
+    row_tile, column_tile = tile_of(tl.program_id(0), tl.cdiv(k, TILE), GROUP)
+    batch = tl.program_id(1).to(tl.int64)
+    weight += batch * weight_batch
+    i = row_tile * TILE + tl.arange(0, TILE)
+    j = column_tile * TILE + tl.arange(0, TILE)
+    p = tl.arange(0, DEPTH)
+    left, right, step = tile_pointers(weight, i, j, p, k, weight_stride, ALONG_DEPTH, DEPTH)
+    total = tl.zeros([TILE, TILE], dtype=tl.float32)
+    for q in range(0, depth, DEPTH):
+        inside = p < depth - q
+        a = tl.load(left, mask=inside[None, :], other=0)
+        b = tl.load(right, mask=inside[:, None], other=0)
+        if SPLIT:
+            a_hi, a_lo = _halves(a, WIDEN)
+            b_hi, b_lo = _halves(b, WIDEN)
+            partial = tl.dot(a_lo, b_hi)
+            partial = tl.dot(a_hi, b_lo, partial)
+            total += tl.dot(a_hi, b_hi, partial) * one
+        else:
+            if WIDEN:
+                a = a.to(tl.float32)
+                b = b.to(tl.float32)
+            total += tl.dot(a, b) * one
+        left += step
+        right += step
+    store_tile(out + batch * out_batch, total, i, j, k, ADD)

@@ -1,0 +1,427 @@
+"""Slicing on the GPU: one program a (matrix, shift), the active window of the factorisation in registers.
+
+Method. Right-looking LDLᵀ one column a step, as in :mod:`spectrum_fast.measure.ops.sturm.reference`, but the window
+never moves: index i of the matrix lives in slot ``i mod P`` (P = 32 or 64 slots, P >= b). A thread owns one slot as
+column and all slots as rows. ``U`` holds only what eliminations have *added* to the active entries, so a new index
+starts as a zeroed column and the band itself is read once, row by row, in its own storage. A step is
+
+    m = U[s, :] + band[j, (slot - s) mod P] - x e_s,   d = m[s],   m[s] <- band[j, P],   U[:, s] <- 0,
+    U <- U - m (m / d)ᵀ
+
+with s = j mod P: row s is picked from registers (no exchange between threads), m is spread over the threads through
+P numbers of shared memory, and no other data moves. Zero padding past row n makes every loop free of masks.
+
+Cost for one real shift: bytes n (b + 2) * itemsize, read from L1/L2 after the first shift of a matrix; floor n b² / 2
+multiply-adds. The step does P² of them (both triangles; half of one is dead): 2 x the floor at b = P. At an assumed
+vector rate of 17 T multiply-adds/s in float64 (34 TFLOP/s) and 33 T in float32, the floor of one shift of an
+8192 x 33 band is 0.25 us (float64), of one 8192 x 65 band 1.0 us, if all multiprocessors are full: 132 of them hold
+about 1,800 programs at P = 32 (142 registers a thread, Triton 3.6). With fewer shifts than that the n dependent steps
+set the time. A complex shift costs 4 x as much. **No time has been measured on a GPU yet.**
+
+float64 is the default choice of the callers: counting must add no error to the band's own. Registers, spills and
+shared memory of every variant: tests/measure/ops/test_triton_compile.py.
+"""
+
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
+# pyright: reportPossiblyUnboundVariable=false
+# (kernel bodies are Triton's language, not Python)
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from spectrum_fast.errors import UsageError
+from spectrum_fast.measure.ops.triton_support import INTERPRETED, launch_on, require_device
+
+MAX_HALF_WIDTH = 64
+"""Widest band served: a window of 128 slots spills registers (complex float64: 848 bytes a thread, sm_90)."""
+
+_ROW_PADDING = 8
+"""Rows are padded to a multiple of this, the largest number of steps unrolled, and one more is read ahead."""
+
+
+@dataclass(frozen=True)
+class PreparedBand:
+    """Bands of equal shape as the kernels read them; made once, used for every round of shifts.
+
+    Attributes:
+        rows: (m, n_padded + 1, b + 2): band row j scaled by 2^-exponent so that max |B| is in [1/2, 1), zero past the
+            end, then the bound below which pivot j is rounding error.
+        exponents: (m,) int64.
+        zero: (m,) bool, whether a matrix is all zero.
+        finite: (m,) bool, whether it holds neither NaN nor infinity.
+        order: n.
+        half_width: b, at most n - 1.
+        batched: whether a leading dimension was given.
+    """
+
+    rows: Tensor
+    exponents: Tensor
+    zero: Tensor
+    finite: Tensor
+    order: int
+    half_width: int
+    batched: bool
+
+    def require_finite(self) -> PreparedBand:
+        """Return self, or raise ValueError if an entry is NaN or infinite (this waits for the device)."""
+        if not bool(self.finite.all()):
+            raise ValueError("band: expected finite entries, found NaN or infinity")
+        return self
+
+
+def prepare_band(band: Tensor) -> PreparedBand:
+    """Scale, clean and pad bands for the kernels; all on the device, without waiting for it.
+
+    Args:
+        band: (n, b + 1) or (m, n, b + 1), any real floating dtype; half precisions are computed in float32.
+
+    Raises:
+        UsageError: the band is wider than :data:`MAX_HALF_WIDTH`.
+        BackendUnavailableError: the band is not on a CUDA device.
+    """
+    require_device("band", band)
+    batch = band.detach() if band.ndim == 3 else band.detach()[None]
+    matrices, n, _ = batch.shape
+    dtype = torch.float64 if band.dtype == torch.float64 else torch.float32
+    clean = batch[..., :n].to(dtype)
+    width = clean.shape[-1]
+    if width - 1 > MAX_HALF_WIDTH:
+        raise UsageError(
+            f"band: backend 'triton' slices bands of half-width up to {MAX_HALF_WIDTH}, found {width - 1}; "
+            "reduce to a narrower band or use backend 'reference'"
+        )
+    row = torch.arange(n, device=band.device)[:, None] + torch.arange(width, device=band.device)
+    clean = clean.masked_fill(row >= n, 0)
+    largest = clean.abs().amax(dim=(1, 2))
+    finite = torch.isfinite(largest)  # amax propagates NaN
+    exponents = torch.frexp(torch.where(finite, largest, 1).double()).exponent.to(torch.int64)
+    rows = clean.new_zeros(matrices, -(-n // _ROW_PADDING) * _ROW_PADDING + 1, width + 1)
+    scaled = _times_power_of_two(clean.double(), -exponents[:, None, None]).to(dtype)
+    eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
+    guard = 2.0**-39 if dtype == torch.float64 else 2.0**-17  # eps^(3/4), see ops/sturm
+    zero = largest == 0
+    rows[:, :, width] = 1
+    rows[:, :n, :width] = scaled
+    floors = guard * scaled.abs().amax(dim=2).clamp(min=eps)
+    rows[:, :n, width] = torch.where(zero[:, None], tiny, floors)
+    return PreparedBand(rows, exponents, zero, finite, n, width - 1, band.ndim == 3)
+
+
+def count_below(band: Tensor | PreparedBand, shifts: Tensor) -> Tensor:
+    """Count eigenvalues below each shift; :func:`spectrum_fast.measure.ops.sturm.count_below` for meaning and accuracy.
+
+    Args:
+        band: (n, b + 1) or (m, n, b + 1) floating, finite, on a CUDA device; or :func:`prepare_band` of it, which is
+            then trusted to be finite (no wait for the device).
+        shifts: (s,) float64, or (m, s) with a batch of bands.
+
+    Returns:
+        int64, shaped like ``shifts``.
+
+    Raises:
+        ValueError: NaN or infinity in the band, or shapes that do not match.
+        UsageError, BackendUnavailableError: see :func:`prepare_band`.
+    """
+    prepared = band if isinstance(band, PreparedBand) else prepare_band(band).require_finite()
+    x = _per_matrix(prepared, shifts)
+    # Gershgorin: |lambda| <= (2 b + 1) max |B|, so a shift beyond twice that counts like one there.
+    limit = 4.0 * prepared.half_width + 2.0
+    x = _times_power_of_two(x, (-prepared.exponents)[:, None].expand(x.shape)).clamp(-limit, limit)
+    x = x.to(prepared.rows.dtype).contiguous()
+    counts = torch.empty(x.shape, dtype=torch.int64, device=x.device)
+    launch_count(prepared, x, counts)
+    return counts.reshape(shifts.shape)
+
+
+def log_det(band: Tensor | PreparedBand, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:
+    """Sum log(lambda_i - z); :func:`spectrum_fast.measure.ops.sturm.log_det` for meaning and accuracy.
+
+    The kernel multiplies the pivots up in float64 with the exponent taken out after each, and counts how often the
+    running product crosses the negative real axis (arguments lie in (-pi, 0), so a crossing is a step from the lower
+    half plane to the upper): one logarithm and one arc tangent a shift are left.
+
+    Args:
+        band: (n, b + 1) or (m, n, b + 1) floating, finite, on a CUDA device; or :func:`prepare_band` of it.
+        shifts: (s,) complex128, or (m, s) with a batch of bands; Im z >= 0.
+        wanted: bool, shaped like ``shifts``; where False nothing is computed and 0 returned.
+
+    Returns:
+        complex128, shaped like ``shifts``; the imaginary part is not reduced modulo 2 pi.
+
+    Raises:
+        ValueError: NaN or infinity in the band, or shapes that do not match.
+        UsageError, BackendUnavailableError: see :func:`prepare_band`.
+    """
+    prepared = band if isinstance(band, PreparedBand) else prepare_band(band).require_finite()
+    z = _per_matrix(prepared, shifts.detach().resolve_conj())
+    if wanted is not None:
+        z = torch.where(wanted.view(z.shape), z, torch.complex(torch.ones_like(z.real), torch.ones_like(z.real)))
+    re, im = z.real.contiguous(), z.imag.contiguous()
+    # A shift far outside the spectrum sets its own scale 2^e: B and z are divided by it, L(z) regains n e log 2.
+    size = torch.maximum(re.abs(), im)
+    own = torch.frexp(size).exponent.to(torch.int64)
+    of_matrix = prepared.exponents[:, None].expand(z.shape)
+    is_zero = prepared.zero[:, None]
+    exponents = torch.where(is_zero, own, torch.where(size == 0, of_matrix, torch.maximum(own, of_matrix)))
+    scale = _times_power_of_two(torch.ones_like(size), torch.where(is_zero, 0, of_matrix - exponents))
+    dtype = prepared.rows.dtype
+    operands = torch.stack(
+        [
+            _times_power_of_two(re, -exponents).to(dtype),
+            _times_power_of_two(im, -exponents).to(dtype),
+            scale.to(dtype),
+        ],
+        dim=-1,
+    ).contiguous()
+    if wanted is not None:
+        operands[..., 1].masked_fill_(~wanted.view(z.shape), math.nan)  # what the kernel passes over
+    products = torch.empty(*z.shape, 4, dtype=torch.float64, device=z.device)
+    launch_log_det(prepared, operands, products)
+    p_re, p_im, powers, turns = products.unbind(-1)
+    angle = torch.where((p_im == 0) & (p_re < 0), -math.pi, torch.atan2(p_im, p_re)) - 2 * math.pi * turns
+    modulus = torch.log(torch.hypot(p_re, p_im))
+    logs = modulus + math.log(2.0) * (powers + prepared.order * exponents.double())
+    values = torch.complex(logs, angle).reshape(shifts.shape)
+    return values if wanted is None else torch.where(wanted, values, 0.0)
+
+
+def launch_count(prepared: PreparedBand, x: Tensor, counts: Tensor, slots: int | None = None) -> None:
+    """Launch the counting kernel: x (m, s) scaled shifts in the dtype of the rows, counts (m, s) int64."""
+    slots = slots or _slots(prepared.half_width)
+    if x.numel():
+        with launch_on(x):
+            _count_kernel[(x.numel(),)](
+                prepared.rows,
+                x,
+                counts,
+                prepared.order,
+                x.shape[1],
+                prepared.rows.shape[1],
+                **count_options(prepared.rows.dtype, prepared.half_width, slots),
+            )
+
+
+def launch_log_det(prepared: PreparedBand, operands: Tensor, products: Tensor, slots: int | None = None) -> None:
+    """Launch the pivot-product kernel: operands (m, s, 3) Re z, Im z, scale; products (m, s, 4) float64."""
+    slots = slots or _slots(prepared.half_width)
+    if operands.numel():
+        with launch_on(operands):
+            _log_det_kernel[(operands.shape[0] * operands.shape[1],)](
+                prepared.rows,
+                operands,
+                products,
+                prepared.order,
+                operands.shape[1],
+                prepared.rows.shape[1],
+                **log_det_options(prepared.rows.dtype, prepared.half_width, slots),
+            )
+
+
+def count_options(dtype: torch.dtype, half_width: int, slots: int) -> dict[str, int | bool]:
+    """Compile-time constants and launch options of the counting kernel (measured: no spills).
+
+    Rows of the window lie in registers, so a row whose place is known up to a multiple of UNROLLED is looked for in
+    P / UNROLLED of them: for half-width 32 a step takes 279, 222, 185, 177 instructions at 1, 2, 4, 8, the last spills.
+    """
+    wide, double = slots > 32, dtype == torch.float64
+    return _register_cap(double and not wide) | {
+        "WIDTH": half_width + 1,
+        "P": slots,
+        "UNROLLED": 1 if wide and double else 4,
+        "num_warps": 2 if wide else 1,
+        "enable_fp_fusion": True,
+    }
+
+
+def log_det_options(dtype: torch.dtype, half_width: int, slots: int) -> dict[str, int | bool]:
+    """Compile-time constants and launch options of the pivot-product kernel (measured: no spills).
+
+    Instructions a step for half-width 32, float64: 602, 515, 441, 406 at UNROLLED 1, 2, 4, 8; the last spills.
+    """
+    wide, double = slots > 32, dtype == torch.float64
+    return _register_cap(double and not wide) | {
+        "WIDTH": half_width + 1,
+        "P": slots,
+        "UNROLLED": 2 if not double else 4 if 16 < half_width <= 32 else 1,
+        "num_warps": (4 if double else 2) if wide else 1,
+        "enable_fp_fusion": True,
+    }
+
+
+def _register_cap(wanted: bool) -> dict[str, int]:
+    """Left alone, ptxas stops at 128 or 168 registers on sm_80, and spills."""
+    return {"maxnreg": 255} if wanted else {}
+
+
+def _slots(half_width: int) -> int:
+    return max(32, 1 << (half_width - 1).bit_length())
+
+
+def _per_matrix(prepared: PreparedBand, shifts: Tensor) -> Tensor:
+    """Shifts as (m, s)."""
+    matrices = prepared.rows.shape[0]
+    if shifts.ndim != 1 + prepared.batched or (prepared.batched and shifts.shape[0] != matrices):
+        expected = f"({matrices}, s)" if prepared.batched else "(s,)"
+        raise ValueError(f"shifts: expected shape {expected}, found {tuple(shifts.shape)}")
+    return shifts if prepared.batched else shifts[None]
+
+
+def _times_power_of_two(values: Tensor, exponents: Tensor) -> Tensor:
+    """Exact values * 2^exponents in float64, in three steps so that no factor leaves the range; exponents int64."""
+    for _ in range(3):
+        part = exponents.clamp(-1022, 1023)
+        values = values * ((part + 1023) << 52).view(torch.float64)
+        exponents = exponents - part
+    return values
+
+
+_INTERPRETED = tl.constexpr(INTERPRETED)
+
+
+@triton.jit
+def _or(a, b):
+    return a | b
+
+
+@triton.jit
+def _pick_row(window, row, s):
+    """Row s of a (P, P) window whose rows lie in registers: a bitwise or, which folds where the row is known."""
+    bits: tl.constexpr = tl.int64 if window.dtype == tl.float64 else tl.int32
+    masked = tl.where(row == s, window.to(bits, bitcast=True), 0)
+    if _INTERPRETED:  # noqa: SIM108 - the same bits; the interpreter takes a custom reduction number by number
+        picked = tl.sum(masked, axis=0)
+    else:
+        picked = tl.reduce(masked, 0, _or)
+    return picked.to(bits).to(window.dtype, bitcast=True)
+
+
+@triton.jit
+def _drop_column(window, col, s):
+    """Column s set to 0, or in float64 below 1e-313: one 32-bit operation a number, not two."""
+    if window.dtype == tl.float64:
+        bits = window.to(tl.int64, bitcast=True)
+        keep = tl.where(col == s, tl.full(col.shape, 0xFFFFFFFF, tl.int64), tl.full(col.shape, -1, tl.int64))
+        result = (bits & keep).to(tl.float64, bitcast=True)
+    else:
+        result = tl.where(col == s, 0.0, window)
+    return result
+
+
+@triton.jit(do_not_specialize=["n", "n_shifts", "padded_rows"])
+def _count_kernel(
+    rows, shifts, counts, n, n_shifts, padded_rows, WIDTH: tl.constexpr, P: tl.constexpr, UNROLLED: tl.constexpr
+):
+    """One shift of one matrix; rows (m, padded_rows, WIDTH + 1), shifts and counts (m, n_shifts)."""
+    pid = tl.program_id(0)
+    x = tl.load(shifts + pid)
+    slot = tl.arange(0, P)
+    row = tl.arange(0, P)[:, None]
+    col = tl.arange(0, P)[None, :]
+    here = rows + (pid // n_shifts).to(tl.int64) * padded_rows * (WIDTH + 1)
+    window = tl.zeros([P, P], dtype=x.dtype)
+    below = tl.zeros([P], dtype=tl.int32)
+    ahead = tl.load(here + slot, mask=slot < WIDTH, other=0.0)
+    for j0 in range(0, n, UNROLLED):
+        for e in tl.static_range(UNROLLED):
+            s = (j0 & (P - UNROLLED)) + e
+            m = ahead
+            next_offset = (slot - (s + 1)) & (P - 1)
+            ahead = tl.load(here + (WIDTH + 1) + next_offset, mask=next_offset < WIDTH, other=0.0)
+            floor = tl.load(here + WIDTH)
+            m = m - tl.where(slot == s, x, 0.0) + _pick_row(window, row, s)
+            d = tl.gather(m, tl.zeros([P], dtype=tl.int32) + s, 0)
+            # Towards its own side of zero; zero itself, and NaN, to minus the bound.
+            d = tl.where(tl.abs(d) >= floor, d, tl.where(d > 0, floor, -floor))
+            below += ((d < 0) & (j0 + e < n)).to(tl.int32)
+            if WIDTH == P + 1:  # noqa: SIM108 - a compile-time branch
+                edge = tl.load(here + P)
+            else:
+                edge = 0.0
+            m = tl.where(slot == s, edge, m)
+            scaled = m * (1.0 / d)
+            window = _drop_column(window, col, s) - m[:, None] * scaled[None, :]
+            here += WIDTH + 1
+    tl.store(counts + pid, tl.max(below, axis=0).to(tl.int64))
+
+
+@triton.jit(do_not_specialize=["n", "n_shifts", "padded_rows"])
+def _log_det_kernel(
+    rows, operands, products, n, n_shifts, padded_rows, WIDTH: tl.constexpr, P: tl.constexpr, UNROLLED: tl.constexpr
+):
+    """One complex shift of one matrix: mantissa (re, im) in [1/2, 2), exponent and turns of the product of pivots."""
+    pid = tl.program_id(0)
+    z_re = tl.load(operands + pid * 3)
+    z_im = tl.load(operands + pid * 3 + 1)
+    scale = tl.load(operands + pid * 3 + 2)
+    slot = tl.arange(0, P)
+    row = tl.arange(0, P)[:, None]
+    col = tl.arange(0, P)[None, :]
+    here = rows + (pid // n_shifts).to(tl.int64) * padded_rows * (WIDTH + 1)
+    u_re = tl.zeros([P, P], dtype=z_re.dtype)
+    u_im = tl.zeros([P, P], dtype=z_re.dtype)
+    p_re = tl.full([P], 1.0, tl.float64)
+    p_im = tl.zeros([P], dtype=tl.float64)
+    power = tl.zeros([P], dtype=tl.int64)
+    turns = tl.zeros([P], dtype=tl.int64)
+    n = tl.where(z_im == z_im, n, 0)  # NaN: nobody wants this one
+    # Exact pivots have |d| >= |Im d| >= Im z; a smaller one is rounding.
+    floor = tl.maximum(0.5 * z_im, 1e-32 if z_re.dtype == tl.float64 else 1e-16)
+    ahead = tl.load(here + slot, mask=slot < WIDTH, other=0.0)
+    for j0 in range(0, n, UNROLLED):
+        for e in tl.static_range(UNROLLED):
+            s = (j0 & (P - UNROLLED)) + e
+            m_re = ahead * scale
+            next_offset = (slot - (s + 1)) & (P - 1)
+            ahead = tl.load(here + (WIDTH + 1) + next_offset, mask=next_offset < WIDTH, other=0.0)
+            m_re = m_re - tl.where(slot == s, z_re, 0.0) + _pick_row(u_re, row, s)
+            m_im = _pick_row(u_im, row, s) - tl.where(slot == s, z_im, 0.0)
+            index = tl.zeros([P], dtype=tl.int32) + s
+            d_re = tl.gather(m_re, index, 0)
+            d_im = tl.gather(m_im, index, 0)
+            square = d_re * d_re + d_im * d_im
+            sound = square >= floor * floor
+            d_re = tl.where(sound, d_re, 0.0)
+            d_im = tl.where(sound, d_im, -floor)
+            inverse = 1.0 / tl.where(sound, square, floor * floor)
+
+            # p <- p d, in float64; exact pivots have Im d < 0, rounding must not put one on the other side.
+            active = (slot >= 0) & (j0 + e < n)
+            f_re = tl.where(active, d_re.to(tl.float64), 1.0)
+            f_im = tl.where(active, tl.minimum(d_im.to(tl.float64), 0.0), 0.0)
+            was_lower = (p_im < 0) | ((p_im == 0) & (p_re < 0))
+            q_re = p_re * f_re - p_im * f_im
+            q_im = p_re * f_im + p_im * f_re
+            is_lower = (q_im < 0) | ((q_im == 0) & (q_re < 0))
+            turns += (was_lower & (is_lower == 0)).to(tl.int64)
+            biased = tl.maximum(tl.abs(q_re), tl.abs(q_im)).to(tl.int64, bitcast=True) >> 52
+            power += biased - 1023
+            rescale = ((2046 - biased) << 52).to(tl.float64, bitcast=True)
+            p_re = q_re * rescale
+            p_im = q_im * rescale
+
+            if WIDTH == P + 1:  # noqa: SIM108 - a compile-time branch
+                edge = tl.load(here + P) * scale
+            else:
+                edge = 0.0
+            m_re = tl.where(slot == s, edge, m_re)
+            m_im = tl.where(slot == s, 0.0, m_im)
+            i_re = d_re * inverse
+            i_im = -d_im * inverse
+            t_re = (m_re * i_re - m_im * i_im)[None, :]
+            t_im = (m_re * i_im + m_im * i_re)[None, :]
+            u_re = _drop_column(u_re, col, s) - m_re[:, None] * t_re + m_im[:, None] * t_im
+            u_im = _drop_column(u_im, col, s) - m_re[:, None] * t_im - m_im[:, None] * t_re
+            here += WIDTH + 1
+    out = products + pid * 4
+    tl.store(out, tl.max(p_re, axis=0))
+    tl.store(out + 1, tl.max(p_im, axis=0))
+    tl.store(out + 2, tl.max(power, axis=0).to(tl.float64))
+    tl.store(out + 3, tl.max(turns, axis=0).to(tl.float64))

@@ -1,0 +1,264 @@
+"""The scan file: a :class:`~spectrum_fast.measure.scoring.records.ScanRecord` as strict, schema-versioned JSON.
+
+Layout of schema 1, keys in this order, one module a line::
+
+    {"schema": 1, "model": ..., "criterion": ..., "modules": [{"name", "type", "parameter", "shape", "dtype", "snr",
+     "noise_free", "s_max", "s_min", "q25", "q50", "q75", "threshold", "signal_sum", "noise_sum", "n_signal", "n_noise",
+     "error_bound", "method", "frobenius_residual", "note", "histogram": {"start", "knee", "end", "linear_bins",
+     "counts"}, "parts", "parameter_shape"}], "fused": [...],
+     "failures": [{"name", "shape", "dtype", "kind", "message", "parameter"}], "ties": {duplicate: original},
+     "skipped": [{"name", "reason"}], "provenance": {...}}
+
+``fused`` holds the scores of parameters that are scored in parts (:mod:`spectrum_fast.measure.scoring.fused`), for
+other programs: it follows from ``modules`` and is not read back. It is absent, as are ``parts``, ``parameter_shape``
+and a failure's ``parameter``, where there is nothing to say.
+Never ``NaN`` or ``Infinity``: ``snr`` is null where ``noise_free`` is true, other numbers are null where not known.
+Floats are written with ``repr`` and come back as the same bits. Keys that schema 1 does not know are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spectrum_fast.errors import ScanFileError, TensorError
+from spectrum_fast.files import read_text, write_text_atomic
+from spectrum_fast.measure.scoring.fused import fused_modules
+from spectrum_fast.measure.scoring.json_fields import COUNT, COUNTS, FLAG, NAME, OBJECT, REAL, SHAPE, TEXT, Check, Place
+from spectrum_fast.measure.scoring.published import record_from_published
+from spectrum_fast.measure.scoring.records import (
+    COUNT_FIELDS,
+    REAL_FIELDS,
+    ModuleScore,
+    ScanFailure,
+    ScanRecord,
+    SkippedTensor,
+)
+from spectrum_fast.measure.scoring.strict_json import parse_json
+from spectrum_fast.measure.spectra.histogram import Histogram
+
+SCHEMA = 1
+"""Version of the layout that is written; the only one that is read."""
+
+MODULE_FIELDS = (
+    "name",
+    "type",
+    "parameter",
+    "shape",
+    "dtype",
+    "snr",
+    "noise_free",
+    "s_max",
+    "s_min",
+    "q25",
+    "q50",
+    "q75",
+    "threshold",
+    "signal_sum",
+    "noise_sum",
+    "n_signal",
+    "n_noise",
+    "error_bound",
+    "method",
+    "frobenius_residual",
+    "note",
+    "histogram",
+)
+"""Keys of one entry of ``modules``, in the order they are written."""
+
+_FAILURE_FIELDS = ("name", "shape", "dtype", "kind", "message")
+
+_OPTIONAL_FIELDS = ("parts", "parameter_shape")
+"""Keys that are written only where they are known."""
+
+_MAY_BE_ABSENT = frozenset({"parameter", "q50", "frobenius_residual", "note", "histogram", *_OPTIONAL_FIELDS})
+
+
+def format_scan(record: ScanRecord) -> str:
+    """The text of the scan file.
+
+    Raises:
+        ScanFileError: ``provenance`` holds something that strict JSON cannot (NaN, infinity, an object).
+    """
+    head = {"schema": SCHEMA, "model": record.model, "criterion": record.criterion}
+    failures = [failure_entry(failure) for failure in record.failures]
+    skipped = [{"name": entry.name, "reason": entry.reason} for entry in record.skipped]
+    parts = [f"{json.dumps(key)}: {_dump(value, record.model)}" for key, value in head.items()]
+    parts += [
+        f'"modules": {_dump_lines(_modules(record.modules), record.model)}',
+    ]
+    if fused := fused_modules(record):
+        parts.append(f'"fused": {_dump_lines(_modules(fused), record.model)}')
+    parts += [
+        f'"failures": {_dump_lines(failures, record.model)}',
+        f'"ties": {_dump(dict(record.ties), record.model)}',
+        f'"skipped": {_dump_lines(skipped, record.model)}',
+        f'"provenance": {_dump(dict(record.provenance), record.model)}',
+    ]
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def write_scan(record: ScanRecord, path: str | Path) -> None:
+    """Write the scan file, whole or not at all.
+
+    Raises:
+        ScanFileError: the target cannot be written or the record is not strict JSON; an old file is unchanged.
+    """
+    write_text_atomic(path, format_scan(record), error=ScanFileError)
+
+
+def read_scan(path: str | Path) -> ScanRecord:
+    """Read a scan file of this package or a published result in either layout.
+
+    Raises:
+        ScanFileError: the file is missing, empty, of an unknown schema, or an entry is not what it should be; the
+            message names file, module and field.
+    """
+    return parse_scan(read_text(path, error=ScanFileError), str(path))
+
+
+def parse_scan(text: str, source: str = "scan") -> ScanRecord:
+    """Read a scan from text; see :func:`read_scan`.
+
+    Args:
+        text: content of the file.
+        source: what to call it in messages; for a published result also where the model's slug is taken from.
+    """
+    document = parse_json(text, source, ScanFileError)
+    if isinstance(document, dict):
+        if document.get("kind") == "selection":
+            raise ScanFileError(f"{source}: expected a scan, found a selection; read it with load_selection")
+        if "schema" in document and not isinstance(document["schema"], dict):
+            return _record_from_own(document, source)
+        if isinstance(document.get("modules"), list):
+            raise ScanFileError(f"{source}: field 'schema': expected {SCHEMA}, found none")
+    return record_from_published(document, source)
+
+
+def _modules(modules: Sequence[ModuleScore]) -> list[dict[str, Any]]:
+    return [module_entry(module) for module in modules]
+
+
+def module_entry(module: ModuleScore) -> dict[str, Any]:
+    """The entry of ``modules`` for one score; :func:`read_module` gives the same score back, bit for bit."""
+    entry = _entry(module, MODULE_FIELDS, _OPTIONAL_FIELDS)
+    if module.histogram is not None:
+        entry["histogram"] = {key: getattr(module.histogram, key) for key in _HISTOGRAM_CHECKS}
+    return entry
+
+
+def read_module(place: Place, values: dict[str, Any]) -> ModuleScore:
+    """One entry of ``modules``.
+
+    Args:
+        place: where it stands, for messages; its class of errors is raised.
+        values: the entry's fields.
+
+    Raises:
+        SpectrumFastError: of the place's class: a field is missing or not what it should be.
+    """
+    known = place.read_all(values, _MODULE_CHECKS, _MAY_BE_ABSENT)
+    histogram = known.get("histogram")
+    try:
+        if histogram is not None:
+            inside = Place(place.source, place.error, f"{place.entry}: histogram")
+            known["histogram"] = Histogram(**inside.read_all(histogram, _HISTOGRAM_CHECKS))
+        return ModuleScore(**known)
+    except TensorError as cause:
+        raise place.error(f"{place.source}: {place.entry}: {cause}") from cause
+
+
+def failure_entry(failure: ScanFailure) -> dict[str, Any]:
+    """The entry of ``failures`` for one failure; :func:`read_failure` gives it back."""
+    return _entry(failure, _FAILURE_FIELDS, ("parameter",))
+
+
+def read_failure(place: Place, values: dict[str, Any]) -> ScanFailure:
+    """One entry of ``failures``; see :func:`read_module`."""
+    return ScanFailure(**place.read_all(values, _FAILURE_CHECKS, frozenset({"parameter"})))
+
+
+def _entry(record: ModuleScore | ScanFailure, fields: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of a record; of the optional ones those that are known."""
+    values = {key: getattr(record, key) for key in fields}
+    return values | {key: value for key in optional if (value := getattr(record, key)) is not None}
+
+
+def _dump(value: Any, model: str) -> str:
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as cause:
+        raise ScanFileError(
+            f"scan of {model}: expected values that strict JSON can hold, found one that it cannot: {cause}"
+        ) from cause
+
+
+def _dump_lines(entries: list[dict[str, Any]], model: str) -> str:
+    """A JSON list with one entry a line."""
+    if not entries:
+        return "[]"
+    return "[\n" + ",\n".join(" " + _dump(entry, model) for entry in entries) + "\n]"
+
+
+_MODULE_CHECKS: dict[str, Check] = {
+    "name": NAME,
+    "type": NAME,
+    "parameter": NAME.or_null(),
+    "shape": SHAPE.or_null(),
+    "dtype": TEXT.or_null(),
+    "snr": REAL.or_null(),
+    "noise_free": FLAG,
+    "method": TEXT.or_null(),
+    "note": TEXT,
+    "histogram": OBJECT.or_null(),
+    "parameter_shape": SHAPE.or_null(),
+    **dict.fromkeys(REAL_FIELDS, REAL.or_null()),
+    **dict.fromkeys(COUNT_FIELDS, COUNT.or_null()),
+}
+_HISTOGRAM_CHECKS = {"start": REAL, "knee": REAL, "end": REAL, "linear_bins": COUNT, "counts": COUNTS}
+_FAILURE_CHECKS = {
+    "name": NAME,
+    "shape": SHAPE.or_null(),
+    "dtype": TEXT.or_null(),
+    "kind": TEXT,
+    "message": TEXT,
+    "parameter": NAME.or_null(),
+}
+_SKIPPED_CHECKS = {"name": NAME, "reason": TEXT}
+
+
+def _record_from_own(document: dict[str, Any], source: str) -> ScanRecord:
+    schema = document["schema"]
+    if schema != SCHEMA or isinstance(schema, bool):
+        raise ScanFileError(
+            f"{source}: field 'schema': expected {SCHEMA}, the only version that this version of spectrum_fast reads, "
+            f"found {json.dumps(schema)}; read it with the version that wrote it, or scan again"
+        )
+    place = Place(source, ScanFileError)
+    model = place.read(document, "model", TEXT)
+    criterion = place.read(document, "criterion", TEXT)
+    ties = place.read(document, "ties", OBJECT, {})
+    for name in ties:
+        place.read(ties, name, NAME)
+    provenance = place.read(document, "provenance", OBJECT, {})
+    place.refuse_non_finite("provenance", provenance)
+    modules = [read_module(entry, values) for entry, values in place.entries(document, "modules")]
+    failures = [read_failure(entry, values) for entry, values in place.entries(document, "failures")]
+    skipped = [
+        SkippedTensor(**entry.read_all(values, _SKIPPED_CHECKS))
+        for entry, values in place.entries(document, "skipped", [])
+    ]
+    try:
+        return ScanRecord(
+            model=model,
+            criterion=criterion,
+            modules=tuple(modules),
+            failures=tuple(failures),
+            ties=ties,
+            skipped=tuple(skipped),
+            provenance=provenance,
+        )
+    except ScanFileError as cause:
+        raise ScanFileError(f"{source}: {cause}") from cause

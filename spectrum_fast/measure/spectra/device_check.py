@@ -1,0 +1,67 @@
+"""Is a GPU's answer right? Asked once a process, of matrices whose singular values are known, before any weight.
+
+No kernel is trusted because it compiled. A device that is asked for is given a few matrices of chosen singular values,
+plain, spiky and in a batch; if a score misses its stated bound, the device is refused by name and nothing is scanned.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+
+from spectrum_fast.errors import BackendUnavailableError, SpectrumFastError
+from spectrum_fast.measure.spectra.batched import compute_spectra
+from spectrum_fast.measure.spectra.engine import compute_spectrum
+from spectrum_fast.measure.spectra.record import Criterion, Spectrum
+from spectrum_fast.measure.spectra.svd_method import svd_functionals
+
+_SHAPE = (264, 391)
+"""Odd sizes, past every special case for small ones, and a moment's work."""
+
+
+@cache
+def require_right_answers(device: str, criterion: Criterion) -> None:
+    """Compute known spectra on a device and compare.
+
+    Args:
+        device: a torch device, ``cuda:0``.
+        criterion: the rule whose scores are compared.
+
+    Raises:
+        BackendUnavailableError: a score is outside its stated bound, or a kernel failed; the message says which.
+    """
+    for name, weight in _known_matrices().items():
+        exact = svd_functionals(weight, criterion, torch.float64)
+        expected = criterion.score(exact.signal_sum, exact.noise_sum, exact.statistics.s_max, exact.threshold)
+        on_device = weight.to(device)
+        try:
+            alone = compute_spectrum(on_device, criterion)
+            together = compute_spectra([on_device, on_device], criterion)
+        except (RuntimeError, SpectrumFastError) as error:
+            raise BackendUnavailableError(f"device {device!r}: a kernel failed on a {name} matrix: {error}") from error
+        for found in (alone, *together):
+            _compare(device, name, found, expected)
+
+
+def _compare(device: str, name: str, found: Spectrum | Exception, expected: float) -> None:
+    if not isinstance(found, Spectrum) or found.snr is None:
+        raise BackendUnavailableError(f"device {device!r}: expected a score of a {name} matrix, found {found}")
+    if not abs(found.snr - expected) <= found.error_bound * expected:
+        raise BackendUnavailableError(
+            f"device {device!r}: expected the score {expected:.8g} of a {name} matrix within {found.error_bound:.1e}, "
+            f"found {found.snr:.8g} ({found.method}); its kernels are wrong here: use --device cpu and report this"
+        )
+
+
+def _known_matrices() -> dict[str, torch.Tensor]:
+    generator = np.random.default_rng(11)
+    noise = generator.standard_normal(_SHAPE) * 0.02
+    spikes = generator.standard_normal((_SHAPE[0], 3)) @ generator.standard_normal((3, _SHAPE[1]))
+    plain = torch.from_numpy(noise + 0.004 * spikes)  # some signal by every rule, and not spiky yet
+    return {
+        "plain": plain.to(torch.bfloat16),
+        "spiky": torch.from_numpy(noise + 0.5 * spikes).to(torch.bfloat16),
+        "float32": plain.to(torch.float32),
+    }

@@ -1,0 +1,101 @@
+"""What the engine knows about one matrix: the functionals of its singular values that a score needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from spectrum_fast.measure.spectra.histogram import Histogram
+
+
+@dataclass(frozen=True)
+class OrderStatistics:
+    """Linear-interpolated quantiles and extremes of the singular values of one matrix.
+
+    Attributes:
+        s_min: smallest of the ``min(m, n)`` singular values.
+        q25: quantile at 0.25, linear interpolation between order statistics (``torch.quantile``'s default).
+        q50: median.
+        q75: quantile at 0.75.
+        s_max: largest singular value.
+    """
+
+    s_min: float
+    q25: float
+    q50: float
+    q75: float
+    s_max: float
+
+
+class Criterion(Protocol):
+    """A rule that splits singular values into signal and noise and turns the split into a score."""
+
+    @property
+    def name(self) -> str:
+        """The word used for it on the command line and in files."""
+        ...
+
+    @property
+    def threshold_power(self) -> int:
+        """With which power the threshold enters the score itself: 0 or 1."""
+        ...
+
+    def threshold(self, statistics: OrderStatistics, n_min: int, n_max: int) -> float:
+        """The boundary: values above it are signal, values at or below it are noise."""
+        ...
+
+    def score(self, signal_sum: float, noise_sum: float, s_max: float, threshold: float) -> float:
+        """The score of a matrix whose noise set is not empty; larger means more signal."""
+        ...
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The singular spectrum of one matrix, reduced to what scores and reports use.
+
+    Attributes:
+        shape: rows and columns of the matrix.
+        criterion: name of the rule behind ``threshold`` and ``snr``.
+        snr: the score; None when the noise set is empty (``noise_free``), for there is nothing to divide by, or when
+            it cannot be told whether it is empty (``error_bound`` is infinite).
+        noise_free: no value (or only exact zeros) lies at or below the threshold, so the ratio has no finite value.
+        s_max: largest singular value.
+        s_min: smallest singular value.
+        q25: quantile at 0.25 of the singular values.
+        q50: median of the singular values.
+        q75: quantile at 0.75 of the singular values.
+        threshold: boundary between noise (at or below) and signal (above).
+        signal_sum: sum of the singular values above the threshold.
+        noise_sum: sum of the singular values at or below the threshold.
+        n_signal: how many lie above.
+        n_noise: how many lie at or below.
+        frobenius_residual: relative difference between the sum of squares that the method's spectrum implies and
+            ``||W||_F^2`` summed independently in float64; a check, near rounding when all is well.
+        error_bound: bound on the relative error of ``snr`` against exact arithmetic on the same weights; where nothing
+            is divided (``noise_free``, or a score of zero), of the quotient of those of ``signal_sum``, ``noise_sum``
+            and ``s_max`` that are not zero.
+        method: how it was computed, e.g. ``band-float32``, ``band-float32-rotated``, ``band-float64``,
+            ``svd-float64``.
+        reason: why that method was used, in a few words.
+        histogram: how many singular values lie where.
+    """
+
+    shape: tuple[int, int]
+    criterion: str
+    snr: float | None
+    noise_free: bool
+    s_max: float
+    s_min: float
+    q25: float
+    q50: float
+    q75: float
+    threshold: float
+    signal_sum: float
+    noise_sum: float
+    n_signal: int
+    n_noise: int
+    frobenius_residual: float
+    error_bound: float
+    method: str
+    reason: str
+    histogram: Histogram

@@ -1,0 +1,1 @@
+"""From a checkpoint, wherever it lies, to weights in memory."""

@@ -1,0 +1,171 @@
+"""From a folder or a file to an opened checkpoint: which files are read, and whether they belong together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from spectrum_fast.errors import CheckpointError
+from spectrum_fast.read.checkpoint.config import read_config
+from spectrum_fast.read.checkpoint.duplicates import tied_head_note
+from spectrum_fast.read.checkpoint.folder import Folder
+from spectrum_fast.read.checkpoint.header import Header, read_header
+from spectrum_fast.read.checkpoint.index import read_index
+from spectrum_fast.read.checkpoint.layout import choose_layout
+from spectrum_fast.read.checkpoint.naming import natural_key
+from spectrum_fast.read.checkpoint.record import Checkpoint, compute_fingerprint
+from spectrum_fast.read.storage import Address, RemoteFile
+from spectrum_fast.read.storage.files import shorten
+
+_HEADERS_AT_ONCE = 8
+
+
+def open_file(source: str, address: Address) -> Checkpoint:
+    """Open one safetensors file.
+
+    Args:
+        source: what the user gave, fit to be shown.
+        address: the file.
+
+    Raises:
+        CheckpointError: another kind of file, or a broken one.
+    """
+    name = address.name
+    if not name.endswith(".safetensors"):
+        kind = "the folder of an index" if name.endswith(".index.json") else "a folder, a .safetensors file or a hub id"
+        raise CheckpointError(f"{address}: expected {kind}, found {name}; pickles and other formats are never opened")
+    header = read_header(address)
+    _require_tensors(source, [header])
+    return _assemble(source, name.removesuffix(".safetensors"), [header], None, ())
+
+
+def open_folder(source: str, folder: Folder, name: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+    """Open the checkpoint in a folder.
+
+    Args:
+        source: what the user gave, fit to be shown.
+        folder: the folder.
+        name: display name of the checkpoint.
+        notes: notes that it shall carry before those found here.
+
+    Raises:
+        CheckpointError: nothing safe to read there, or something broken.
+    """
+    names = folder.names
+    layout = choose_layout(str(folder), names)
+    notes += layout.notes
+    if layout.index is None:
+        headers = _read_headers(folder, layout.files)
+        _require_distinct(headers)
+    else:
+        headers, index_notes = _open_index(folder, layout.index)
+        notes += index_notes
+    _require_tensors(source, headers)
+    config: dict[str, Any] | None = None
+    if "config.json" in names:
+        try:
+            config = read_config(folder.file("config.json"))
+        except CheckpointError as error:
+            notes += (f"config.json was not used: {error}",)
+    return _assemble(source, name, headers, config, notes)
+
+
+def _assemble(
+    source: str, name: str, headers: Sequence[Header], config: dict[str, Any] | None, notes: tuple[str, ...]
+) -> Checkpoint:
+    tensors = tuple(ref for header in headers for ref in header.tensors)
+    tied = tied_head_note(tensors, config)
+    return Checkpoint(
+        source=source,
+        name=name,
+        files=tuple(header.path for header in headers),
+        tensors=tensors,
+        config=config,
+        notes=notes if tied is None else (*notes, tied),
+        fingerprint=compute_fingerprint(headers),
+    )
+
+
+def _read_headers(folder: Folder, names: Iterable[str]) -> list[Header]:
+    addresses = [folder.file(name) for name in sorted(names, key=natural_key)]
+    if not any(isinstance(address, RemoteFile) for address in addresses):
+        return [read_header(address) for address in addresses]
+    # Side by side, since each of them waits for the network most of the time.
+    stop = threading.Event()
+    with ThreadPoolExecutor(_HEADERS_AT_ONCE, "spectrum-fast-header") as pool:
+        try:
+            return list(pool.map(lambda address: read_header(address, stop), addresses))
+        finally:
+            stop.set()  # an error or Ctrl-C does not wait for the rest of them
+
+
+def _open_index(folder: Folder, index_name: str) -> tuple[list[Header], tuple[str, ...]]:
+    index, names = folder.file(index_name), folder.names
+    weight_map = read_index(index)
+    shards = sorted(set(weight_map.values()), key=natural_key)
+    present = set(names)
+    missing = [shard for shard in shards if shard not in present]
+    if missing:
+        raise CheckpointError(
+            f"{index}: {len(missing)} of {len(shards)} files named in it are missing: {', '.join(missing)}; "
+            "download the checkpoint again"
+        )
+    headers = _read_headers(folder, shards)
+    home = _require_distinct(headers)
+    for tensor, shard in weight_map.items():
+        found = home.get(tensor)
+        if found is None:
+            raise CheckpointError(
+                f"{index}: tensor {shorten(tensor)} should be in {shard}, found in no file of the index; "
+                "index and files do not belong together: download or save the checkpoint again"
+            )
+        if found != shard:
+            raise CheckpointError(
+                f"{index}: tensor {shorten(tensor)} should be in {shard}, found in {found}; "
+                "index and files do not belong together: download or save the checkpoint again"
+            )
+    return headers, _index_notes(index_name, home, weight_map, shards, names)
+
+
+def _index_notes(
+    index_name: str, home: dict[str, str], weight_map: dict[str, str], shards: Sequence[str], names: Sequence[str]
+) -> tuple[str, ...]:
+    notes = []
+    unlisted = sorted((tensor for tensor in home if tensor not in weight_map), key=natural_key)
+    if unlisted:
+        notes.append(
+            f"{len(unlisted)} tensors are not listed in {index_name} and were read all the same: {_some(unlisted)}"
+        )
+    unread = sorted(
+        (name for name in names if name.endswith(".safetensors") and name not in set(shards)), key=natural_key
+    )
+    if unread:
+        notes.append(f"{index_name} was followed; not read: {', '.join(unread[:8])}{' and more' if unread[8:] else ''}")
+    return tuple(notes)
+
+
+def _require_distinct(headers: Sequence[Header]) -> dict[str, str]:
+    """Map tensor name -> file name, refusing a tensor that is stored in two files."""
+    home: dict[str, str] = {}
+    for header in headers:
+        file = header.path.name
+        for ref in header.tensors:
+            first = home.setdefault(ref.name, file)
+            if first is not file:
+                raise CheckpointError(
+                    f"{header.path.parent}: tensor {shorten(ref.name)} is stored in both {first} and {file}; these "
+                    "are two checkpoints in one folder or a broken one: pass one file, or a folder with one model"
+                )
+    return home
+
+
+def _require_tensors(source: str, headers: Sequence[Header]) -> None:
+    if not any(header.tensors for header in headers):
+        raise CheckpointError(f"{source}: the safetensors files hold no tensor at all; save the model again")
+
+
+def _some(names: Sequence[str], limit: int = 5) -> str:
+    shown = ", ".join(shorten(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

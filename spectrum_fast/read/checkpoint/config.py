@@ -1,0 +1,45 @@
+"""``config.json`` beside a checkpoint: read as plain data, never acted upon."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from spectrum_fast.errors import CheckpointError
+from spectrum_fast.read.storage import Address, read_small_file
+
+MAX_CONFIG_BYTES = 1 << 20
+"""Largest config.json that is read; real ones stay under 100 kB."""
+
+
+def read_config(path: Address) -> dict[str, Any]:
+    """Read a model's configuration.
+
+    ``Infinity`` is accepted: transformers writes it for some state-space models.
+
+    Raises:
+        CheckpointError: too large, not UTF-8, not JSON, or not an object.
+    """
+    raw = read_small_file(path, MAX_CONFIG_BYTES)
+    try:
+        config = json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: expected JSON: {error}; download or save it again") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(
+            f"{path}: expected a JSON object, found {type(config).__name__}; download or save it again"
+        )
+    return config
+
+
+def ties_embeddings(config: dict[str, Any] | None) -> bool:
+    """Say whether the configuration, or its text part, sets ``tie_word_embeddings``.
+
+    >>> ties_embeddings({"text_config": {"tie_word_embeddings": True}})
+    True
+    """
+    if config is None:
+        return False
+    text = config.get("text_config")
+    parts = [config, text] if isinstance(text, dict) else [config]
+    return any(part.get("tie_word_embeddings") is True for part in parts)

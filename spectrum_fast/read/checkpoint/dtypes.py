@@ -1,0 +1,124 @@
+"""Storage types of safetensors: their sizes, which of them are numbers, and which may be codes of a packed weight.
+
+torch is imported only where a torch type is asked for, so that reading headers stays quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spectrum_fast.errors import UnsupportedDtypeError
+from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
+from spectrum_fast.read.storage import Address
+from spectrum_fast.read.storage.files import shorten
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPE_BITS: dict[str, int] = {
+    "BOOL": 8,
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "U8": 8,
+    "I8": 8,
+    "F8_E5M2": 8,
+    "F8_E4M3": 8,
+    "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "C64": 64,
+    "F64": 64,
+    "I64": 64,
+    "U64": 64,
+}
+"""Bits an element of each storage type.
+
+Source: the ``Dtype`` enumeration of the safetensors library 0.8.0 (``safetensors/src/tensor.rs``); the tests open a
+file of every type with that library.
+"""
+
+_TORCH_NAMES: dict[str, str] = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+SUPPORTED_DTYPES: tuple[str, ...] = tuple(_TORCH_NAMES)
+"""Storage types whose elements are numbers as they stand."""
+
+_CODE_NAMES: dict[str, str] = {
+    "U8": "uint8",
+    "I8": "int8",
+    "I32": "int32",
+    "I64": "int64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+}
+
+
+def decodable(dtype: str) -> bool:
+    """Say whether a tensor of this storage type holds numbers that need no scale.
+
+    >>> decodable("BF16"), decodable("F8_E4M3")
+    (True, False)
+    """
+    return dtype in _TORCH_NAMES
+
+
+def require_decodable(ref: TensorRef) -> None:
+    """Refuse a tensor whose storage type is not decoded.
+
+    Raises:
+        UnsupportedDtypeError: names the tensor, its file, its type and the supported ones.
+    """
+    if not decodable(ref.dtype):
+        raise _unsupported(ref.dtype, ref.name, ref.file)
+
+
+def torch_dtype(ref: TensorRef) -> torch.dtype:
+    """Give the torch type of a tensor's elements.
+
+    Raises:
+        UnsupportedDtypeError: the storage type is not decoded.
+    """
+    import torch
+
+    require_decodable(ref)
+    return getattr(torch, _TORCH_NAMES[ref.dtype])
+
+
+def storage_dtype(ref: TensorRef) -> torch.dtype:
+    """Give the torch type that holds a tensor's bytes, for codes and their companions as well as for plain numbers.
+
+    Raises:
+        UnsupportedDtypeError: no decoder takes this storage type.
+    """
+    import torch
+
+    name = _TORCH_NAMES.get(ref.dtype) or _CODE_NAMES.get(ref.dtype)
+    if name is None:
+        raise _unsupported(ref.dtype, ref.name, ref.file)
+    return getattr(torch, name)
+
+
+def storage_name(dtype: torch.dtype) -> str:
+    """The name that safetensors has for a torch type, or torch's own name where it has none.
+
+    >>> import torch
+    >>> storage_name(torch.bfloat16), storage_name(torch.quint8)
+    ('BF16', 'quint8')
+    """
+    name = str(dtype).removeprefix("torch.")
+    return next((key for key, known in {**_TORCH_NAMES, **_CODE_NAMES}.items() if known == name), name)
+
+
+def _unsupported(dtype: str, name: str, file: Address) -> UnsupportedDtypeError:
+    return UnsupportedDtypeError(
+        f"tensor {shorten(name)} in {file}: expected one of {', '.join(SUPPORTED_DTYPES)}, found {shorten(dtype)}, "
+        "which this version does not decode; exclude the tensor or convert the checkpoint to one of those types"
+    )

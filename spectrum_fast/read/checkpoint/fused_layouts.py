@@ -1,0 +1,210 @@
+"""Which rows or columns of a fused projection belong to which of its parts, model family by model family.
+
+``qkv_proj`` is rows q, k, v in Phi-3, but rows ``[head, (q, k, v), head_dim]`` in GPT-NeoX's ``query_key_value``: the
+name alone does not say. So the layout is taken from ``model_type`` and the head counts in ``config.json``; a family
+that is not listed here, or counts that do not fit the weight, are refused. Each entry is held to the family's own code
+in transformers (tests/read/checkpoint/test_fused_layouts.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from spectrum_fast.errors import UnsupportedDtypeError
+from spectrum_fast.read.checkpoint.weight_plan import FusedPart, WeightPlan
+from spectrum_fast.read.storage.files import shorten
+
+FUSED_NAMES = frozenset({"qkv_proj", "query_key_value", "Wqkv", "c_attn", "gate_up_proj"})
+"""Last components of module names that fuse projections."""
+
+Config = Mapping[str, Any]
+Parts = tuple[FusedPart, ...]
+
+
+class _UnknownLayoutError(Exception):
+    """What is missing to tell the layout."""
+
+
+def split_fused(plan: WeightPlan, config: Config | None) -> tuple[WeightPlan, ...]:
+    """One plan for each projection that the weight fuses; the plan itself if it fuses none.
+
+    Parts are called after the module: ``...qkv_proj.q``, ``.k``, ``.v``; ``...gate_up_proj.gate``, ``.up``. All keep
+    the whole parameter's name in ``parameter``.
+
+    Raises:
+        UnsupportedDtypeError: the configuration does not say how the weight is laid out.
+    """
+    kind = plan.name.rpartition(".")[2]
+    if kind not in FUSED_NAMES:
+        return (plan,)
+    try:
+        parts = _parts_of(plan, kind, config)
+    except _UnknownLayoutError as error:
+        raise UnsupportedDtypeError(
+            f"tensor {shorten(plan.main.name)} in {plan.main.file}: {kind} cannot be split: {error}; scan it whole "
+            "(without --split-fused) or exclude it"
+        ) from None
+    return tuple(
+        replace(
+            plan,
+            name=f"{plan.name}.{part.name}",
+            part=part,
+            parts=(plan.parts or 1) * len(parts),
+            whole_shape=plan.whole_shape or _decoded_shape(plan),
+        )
+        for part in parts
+    )
+
+
+def _parts_of(plan: WeightPlan, kind: str, config: Config | None) -> Parts:
+    for section in _sections(config):
+        layouts = _LAYOUTS.get((section["model_type"], kind))
+        if layouts is not None:
+            return layouts(plan, section)
+    known = [section["model_type"] for section in _sections(config)]
+    if not known:
+        raise _UnknownLayoutError("expected a model_type in config.json, found none")
+    raise _UnknownLayoutError(f"its layout in models of type {' / '.join(known)} is not known to this version")
+
+
+def _sections(config: Config | None) -> list[Config]:
+    """The configuration and its text part, as far as they name a model type."""
+    text = (config or {}).get("text_config")
+    parts = (config or {}, text if isinstance(text, Mapping) else {})
+    return [part for part in parts if isinstance(part.get("model_type"), str)]
+
+
+def _decoded_shape(plan: WeightPlan) -> tuple[int, ...] | None:
+    """Shape of the weight as far as the header tells it: that of the codes, if there is one for each entry."""
+    return plan.main.shape if plan.decoder in ("", "scaled", "bitsandbytes-int8") else None
+
+
+def _count(config: Config, *names: str) -> int:
+    for name in names:
+        value = config.get(name)
+        if type(value) is int and value > 0:
+            return value
+    raise _UnknownLayoutError(f"expected {' or '.join(names)} in config.json, found none")
+
+
+def _flag(config: Config, name: str) -> bool:
+    value = config.get(name)
+    if not isinstance(value, bool):
+        raise _UnknownLayoutError(f"expected {name} (true or false) in config.json, found {value!r}")
+    return value
+
+
+def _heads(config: Config) -> int:
+    return _count(config, "num_attention_heads", "n_head", "n_heads")
+
+
+def _head_dim(config: Config) -> int:
+    head_dim = config.get("head_dim")
+    if type(head_dim) is int and head_dim > 0:
+        return head_dim
+    hidden, heads = _count(config, "hidden_size", "n_embd", "n_embed", "d_model"), _heads(config)
+    if hidden % heads:
+        raise _UnknownLayoutError(f"{heads} heads do not divide the hidden size {hidden}")
+    return hidden // heads
+
+
+def _runs(names: str, widths: tuple[int, ...], axis: int = 0, repeats: int = 1) -> Parts:
+    """Parts of these widths one after the other, the whole sequence ``repeats`` times."""
+    extent = repeats * sum(widths)
+    begins = [sum(widths[:place]) for place in range(len(widths))]
+    return tuple(
+        FusedPart(name, axis, repeats, begin, begin + width, extent)
+        for name, begin, width in zip(names.split(), begins, widths, strict=True)
+    )
+
+
+def _qkv_runs(plan: WeightPlan, config: Config, axis: int = 0) -> Parts:  # noqa: ARG001
+    """All of q, then all of k, then all of v; fewer heads for k and v where the configuration says so."""
+    width = _head_dim(config)
+    inner = config.get("attn_config")
+    kv = config.get("num_key_value_heads")
+    kv = kv if kv is not None or not isinstance(inner, Mapping) else inner.get("kv_n_heads")
+    kv = kv if type(kv) is int and kv > 0 else _heads(config)
+    return _runs("q k v", (_heads(config) * width, kv * width, kv * width), axis)
+
+
+def _qkv_by_head(plan: WeightPlan, config: Config) -> Parts:  # noqa: ARG001
+    """For each head its q, k and v."""
+    width = _head_dim(config)
+    return _runs("q k v", (width, width, width), repeats=_heads(config))
+
+
+def _qkv_falcon(plan: WeightPlan, config: Config) -> Parts:
+    """Three generations: grouped (q of a group, its k, its v), one k and v for all heads, or head by head."""
+    heads, width = _heads(config), _head_dim(config)
+    if _flag(config, "new_decoder_architecture"):
+        groups = _count(config, "num_kv_heads", "n_head_kv")
+        if heads % groups:
+            raise _UnknownLayoutError(f"{groups} groups do not divide {heads} heads")
+        return _runs("q k v", (heads // groups * width, width, width), repeats=groups)
+    if _flag(config, "multi_query"):
+        return _runs("q k v", (heads * width, width, width))
+    return _qkv_by_head(plan, config)
+
+
+def _qkv_bigcode(plan: WeightPlan, config: Config) -> Parts:
+    """With multi-query all heads' q, then one k and v; without, head by head."""
+    heads, width = _heads(config), _head_dim(config)
+    if _flag(config, "multi_query"):
+        return _runs("q k v", (heads * width, width, width))
+    return _qkv_by_head(plan, config)
+
+
+def _qkv_gpt2(plan: WeightPlan, config: Config) -> Parts:
+    """Columns: GPT-2 keeps its weights as [in, out]."""
+    if ".crossattention." in plan.name:
+        raise _UnknownLayoutError("in cross-attention it holds k and v only")
+    return _qkv_runs(plan, config, axis=1)
+
+
+def _halves(plan: WeightPlan, config: Config) -> Parts:
+    """Rows: the upper half is gate, the lower up."""
+    return _two(plan, config, axis=0, interleaved=False)
+
+
+def _halves_of_columns(plan: WeightPlan, config: Config) -> Parts:
+    """Columns of [in, out] experts: the left half is gate, the right up."""
+    return _two(plan, config, axis=1, interleaved=False)
+
+
+def _interleaved(plan: WeightPlan, config: Config) -> Parts:
+    """Gate and up by turns: columns of [in, out] experts, or rows of the packed ones, which are transposed."""
+    return _two(plan, config, axis=0 if plan.decoder == "mxfp4" else 1, interleaved=True)
+
+
+def _two(plan: WeightPlan, config: Config, axis: int, *, interleaved: bool) -> Parts:
+    shape = plan.whole_shape or _decoded_shape(plan)
+    extent = shape[-2:][axis] if shape is not None else 2 * _count(config, "intermediate_size")
+    if extent % 2:
+        raise _UnknownLayoutError(f"{extent} {'rows' if axis == 0 else 'columns'} do not make two halves")
+    return _runs("gate up", (1, 1), axis, extent // 2) if interleaved else _runs("gate up", (extent // 2,) * 2, axis)
+
+
+_EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "deepseek_v2", "deepseek_v3", "glm4_moe", "phimoe", "dots1")
+"""Families whose experts transformers 5 fuses to [experts, 2 * inner, hidden] when it loads them."""
+
+_LAYOUTS: Mapping[tuple[str, str], Callable[[WeightPlan, Config], Parts]] = {
+    ("phi3", "qkv_proj"): _qkv_runs,
+    ("phi3", "gate_up_proj"): _halves,
+    ("glm", "gate_up_proj"): _halves,
+    ("glm4", "gate_up_proj"): _halves,
+    ("gpt_neox", "query_key_value"): _qkv_by_head,
+    ("bloom", "query_key_value"): _qkv_by_head,
+    ("persimmon", "query_key_value"): _qkv_by_head,
+    ("falcon", "query_key_value"): _qkv_falcon,
+    ("mpt", "Wqkv"): _qkv_runs,
+    ("dbrx", "Wqkv"): _qkv_runs,
+    ("gpt2", "c_attn"): _qkv_gpt2,
+    ("gpt_bigcode", "c_attn"): _qkv_bigcode,
+    ("gpt_oss", "gate_up_proj"): _interleaved,
+    ("llama4", "gate_up_proj"): _halves_of_columns,
+    ("llama4_text", "gate_up_proj"): _halves_of_columns,
+    **{(family, "gate_up_proj"): _halves for family in _EXPERTS},
+}

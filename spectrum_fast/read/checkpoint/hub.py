@@ -1,0 +1,125 @@
+"""Checkpoints named by a hub id, through huggingface_hub's own cache.
+
+Only safetensors files, their index and config.json are asked for: no pickle, no code. huggingface_hub is imported when
+a hub id is opened and not before.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from spectrum_fast.errors import CheckpointError
+from spectrum_fast.read.checkpoint.index import read_index
+from spectrum_fast.read.checkpoint.layout import choose_layout
+
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w.-]+(?:/[\w.-]+)*))?", re.ASCII)
+
+
+def parse_hub_id(text: str) -> tuple[str, str] | None:
+    """Split ``org/name[@revision]``; None if the text cannot be a hub id.
+
+    >>> parse_hub_id("org/name@v1.0"), parse_hub_id("org/name")
+    (('org/name', 'v1.0'), ('org/name', 'main'))
+    >>> parse_hub_id("./folder"), parse_hub_id("a/b.safetensors")
+    (None, None)
+    """
+    match = _HUB_ID.fullmatch(text)
+    if match is None or ".." in text or text.endswith((".safetensors", ".json")):
+        return None
+    return match.group(1), match.group(2) or "main"
+
+
+def list_repository(repository: str, revision: str) -> tuple[str, tuple[str, ...]]:
+    """Ask the hub for the commit behind a revision and the names of the files in it, those in folders left out.
+
+    Raises:
+        CheckpointError: not reachable, no such repository or revision, or no access.
+    """
+    from huggingface_hub import HfApi, constants, errors
+
+    shown = f"hub id {repository!r} (revision {revision!r})"
+    if constants.HF_HUB_OFFLINE:
+        raise CheckpointError(
+            f"{shown}: HF_HUB_OFFLINE is set, but reading without storing needs a connection; unset it, or leave out "
+            "--no-store to read the cache"
+        )
+    try:
+        info = HfApi().model_info(repository, revision=revision)
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        raise _unknown(shown, error) from error
+    # The HTTP library's errors have no base in common.
+    except Exception as error:
+        raise CheckpointError(
+            f"{shown}: the hub cannot be reached ({_first_line(error)}); check the connection, or leave out --no-store "
+            "to read the cache"
+        ) from error
+    if info.sha is None:
+        raise CheckpointError(f"{shown}: the hub names no commit for it; give a commit as org/name@commit")
+    return info.sha, tuple(entry.rfilename for entry in info.siblings or [] if "/" not in entry.rfilename)
+
+
+def fetch_snapshot(repository: str, revision: str) -> Path:
+    """Give the local folder of a repository's snapshot, downloading what is missing where the hub can be reached.
+
+    Args:
+        repository: ``org/name``.
+        revision: branch, tag or commit.
+
+    Returns:
+        The snapshot's folder in the cache (``HF_HUB_CACHE``); without a connection it may lack files, which shows when
+        it is opened.
+
+    Raises:
+        CheckpointError: not reachable and not cached, no such repository or revision, no access, or nothing to read in
+            it.
+    """
+    from huggingface_hub import constants, errors, snapshot_download
+
+    shown = f"hub id {repository!r} (revision {revision!r})"
+    offline = constants.HF_HUB_OFFLINE
+    problem = "HF_HUB_OFFLINE is set"
+    if not offline:
+        try:
+            return _download(repository, revision)
+        except CheckpointError:
+            raise
+        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+            raise _unknown(shown, error) from error
+        # The HTTP library's errors have no base in common; whatever it was, the cache is tried and else we raise.
+        except Exception as error:  # noqa: BLE001
+            problem = f"the hub cannot be reached ({_first_line(error)})"
+    try:
+        # No pattern, no file asked for: only the folder is looked up.
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=[], local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{shown}: {problem} and it is not in the cache {constants.HF_HUB_CACHE}; run "
+            f"`hf download {repository} --revision {revision} --include '*.safetensors' '*.safetensors.index.json' "
+            "config.json` where there is a connection, copy the cache here, or pass a local folder"
+        ) from error
+
+
+def _download(repository: str, revision: str) -> Path:
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+
+    info = HfApi().model_info(repository, revision=revision)
+    names = [entry.rfilename for entry in info.siblings or [] if "/" not in entry.rfilename]
+    layout = choose_layout(f"hub id {repository!r}", names)
+    wanted = list(layout.files)
+    if layout.index is not None:
+        index = hf_hub_download(repository, layout.index, revision=revision)
+        wanted = [layout.index, *sorted(set(read_index(Path(index)).values()))]
+    patterns = [re.sub(r"([*?\[])", r"[\1]", name) for name in [*wanted, "config.json"]]
+    return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+
+
+def _unknown(shown: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{shown}: the hub does not know it or does not let you see it ({_first_line(error)}); check the spelling, "
+        "accept the model's licence on its page, or log in with `hf auth login`"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"

@@ -1,0 +1,117 @@
+"""Which files of a folder make up the model, decided from their names alone.
+
+The same rule serves a local folder and a repository's listing, so nothing is downloaded that would not be read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from spectrum_fast.errors import CheckpointError
+from spectrum_fast.read.checkpoint.naming import natural_key
+
+STANDARD_FILE = "model.safetensors"
+"""Name of a model in one file."""
+
+STANDARD_INDEX = "model.safetensors.index.json"
+"""Name of the index of a model in several files."""
+
+_INDEX_SUFFIX = ".safetensors.index.json"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_NUMBERED = re.compile(r"(.+)-([0-9]{1,6})-of-([0-9]{1,6})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files to read.
+
+    Attributes:
+        index: name of the index file to follow, or None.
+        files: names of the safetensors files where there is no index; empty where the index names them.
+        notes: what was passed over and why.
+    """
+
+    index: str | None
+    files: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def choose_layout(where: str, names: Collection[str]) -> Layout:
+    """Choose the files of a model: ``model.safetensors``, else an index, else every safetensors file.
+
+    ``model.safetensors`` goes before an index, as in transformers; what is passed over is noted.
+
+    Args:
+        where: the folder or hub id, for messages.
+        names: plain names of the files in it (not of files in folders below).
+
+    Returns:
+        The files to read.
+
+    Raises:
+        CheckpointError: no safetensors file, only pickles, several indexes and none standard, or gaps in a numbered
+            set.
+    """
+    files = sorted((name for name in names if name.endswith(".safetensors")), key=natural_key)
+    indexes = sorted((name for name in names if name.endswith(_INDEX_SUFFIX)), key=natural_key)
+    if STANDARD_FILE in files:
+        passed = [name for name in files + indexes if name != STANDARD_FILE]
+        return Layout(None, (STANDARD_FILE,), _note_passed(STANDARD_FILE, passed))
+    if indexes:
+        if STANDARD_INDEX not in indexes and len(indexes) > 1:
+            raise CheckpointError(
+                f"{where}: several index files and none named {STANDARD_INDEX}: {', '.join(indexes)}; "
+                "move the variant to be read into a folder of its own"
+            )
+        index = STANDARD_INDEX if STANDARD_INDEX in indexes else indexes[0]
+        return Layout(index, (), _note_passed(index, [name for name in indexes if name != index]))
+    if not files:
+        raise _nothing_to_read(where, names)
+    _check_numbers(where, files)
+    return Layout(None, tuple(files), ())
+
+
+def _note_passed(taken: str, passed: list[str]) -> tuple[str, ...]:
+    return (f"{taken} was read; not read: {_list_some(passed)}",) if passed else ()
+
+
+def _check_numbers(where: str, files: list[str]) -> None:
+    """Refuse ``name-00001-of-00003`` without its sisters: the sets are small, gaps are broken downloads."""
+    numbers: dict[tuple[str, int], set[int]] = {}
+    for name in files:
+        match = _NUMBERED.fullmatch(name)
+        if match is not None:
+            numbers.setdefault((match.group(1), int(match.group(3))), set()).add(int(match.group(2)))
+    for (stem, total), present in numbers.items():
+        first = 0 if 0 in present else 1
+        missing = total - len(present & set(range(first, first + total)))
+        if missing:
+            raise CheckpointError(
+                f"{where}: {missing} of {total} files {stem}-*-of-{total}.safetensors are missing (no index names "
+                "them); download the checkpoint again"
+            )
+
+
+def _nothing_to_read(where: str, names: Collection[str]) -> CheckpointError:
+    pickles = sorted((name for name in names if name.endswith(_PICKLES)), key=natural_key)
+    if pickles:
+        return CheckpointError(
+            f"{where}: expected *.safetensors, found only pickles ({_list_some(pickles)}), which run code when they "
+            "are loaded and are never opened here; convert them in a sandbox you trust: "
+            "transformers.AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER, safe_serialization=True)"
+        )
+    if any(name.endswith(".gguf") for name in names):
+        return CheckpointError(
+            f"{where}: expected *.safetensors, found GGUF files; scan the checkpoint they were made from"
+        )
+    return CheckpointError(
+        f"{where}: no *.safetensors file in this folder; pass the folder that holds them (folders below are not "
+        "searched)"
+    )
+
+
+def _list_some(names: list[str], limit: int = 8) -> str:
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

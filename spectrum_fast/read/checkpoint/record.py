@@ -1,0 +1,51 @@
+"""An opened checkpoint: what the rest of the program sees."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spectrum_fast.read.checkpoint.header import Header
+from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
+from spectrum_fast.read.storage import Address
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All tensors of a model, located but not read.
+
+    Attributes:
+        source: what the user gave.
+        name: display name: the hub id, or the directory's name, or the file's stem.
+        files: the safetensors files, in natural order of their names.
+        tensors: every tensor, in file order and then by offset: the order in which reading is sequential.
+        config: content of config.json, or None.
+        notes: what a person should know: files passed over, unlisted tensors, ties.
+        fingerprint: SHA-256 over names, sizes and headers of the files, hexadecimal; a change of a shape, a name or an
+            offset changes it, a change of values alone does not.
+    """
+
+    source: str
+    name: str
+    files: tuple[Address, ...]
+    tensors: tuple[TensorRef, ...]
+    config: dict[str, Any] | None
+    notes: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(ref.nbytes for ref in self.tensors)
+
+
+def compute_fingerprint(headers: Sequence[Header]) -> str:
+    """SHA-256 over name, size and header digest of each file, in the given order, wherever the files lie."""
+    total = hashlib.sha256()
+    for header in headers:
+        total.update(
+            f"{header.path.name}\0{header.stamp.size_bytes}\0{header.digest}\n".encode("utf-8", "surrogateescape")
+        )
+    return total.hexdigest()

@@ -1,0 +1,41 @@
+"""Where one tensor lies: the record that the header parser hands to the reader."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from spectrum_fast.read.storage import Address, Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRef:
+    """One tensor of a safetensors file, not yet read.
+
+    Attributes:
+        name: parameter name as stored, ``model.layers.0.mlp.down_proj.weight``.
+        file: path, or remote address, of the file that holds the bytes.
+        dtype: storage type as the header names it, ``BF16``.
+        shape: extents, row-major; empty for a scalar.
+        begin: absolute offset in ``file`` of the first byte.
+        nbytes: number of bytes; the header parser has checked it against ``shape`` and ``dtype``.
+        stamp: state of the file when its header was read, or None if it is not to be checked.
+    """
+
+    name: str
+    file: Address
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    nbytes: int
+    stamp: Stamp | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def element_count(self) -> int:
+        """Number of elements, 1 for a scalar.
+
+        >>> from pathlib import Path
+        >>> TensorRef("w", Path("m.safetensors"), "F32", (2, 3), 100, 24).element_count
+        6
+        """
+        return math.prod(self.shape)

@@ -1,0 +1,84 @@
+"""One matrix to score, and the stored tensors that it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
+
+
+@dataclass(frozen=True)
+class FusedPart:
+    """Which rows or columns of a fused weight are one of its projections.
+
+    The axis is ``repeats`` equal stretches; of each, the places from ``begin`` to ``end`` belong to the part.
+
+    Attributes:
+        name: ``q``, ``k``, ``v``, ``gate`` or ``up``.
+        axis: 0 for rows, 1 for columns.
+        repeats: stretches along the axis: 1 where the part is one run.
+        begin: first place in a stretch.
+        end: place after the last.
+        extent: length of the axis, to be checked against the weight.
+    """
+
+    name: str
+    axis: int
+    repeats: int
+    begin: int
+    end: int
+    extent: int
+
+
+@dataclass(frozen=True)
+class WeightPlan:
+    """How to get one weight matrix: what to read, and how to turn it into numbers.
+
+    The references are already cut to what is needed: of a tensor that fuses experts they cover the bytes of one expert,
+    so memory is bounded by one expert.
+
+    Attributes:
+        name: module name, unique in a scan; for an expert of a fused parameter
+            :func:`spectrum_fast.read.checkpoint.experts.expert_name`.
+        parameter: name of the parameter in the unquantised model; all experts of a fused parameter share it.
+        main: the weight itself, or its codes.
+        companions: role -> tensor that is needed to decode the codes; may lie in other files than ``main``.
+        decoder: key of :data:`spectrum_fast.measure.ops.decode.DECODERS`; empty for a plain weight.
+        layout: name of the format for people; empty for a plain weight.
+        block: rows and columns of a block of codes that share a scale, for decoders that use it.
+        expert: index of the expert in its fused parameter, or None.
+        parts: how many matrices its parameter is scored in; None where the parameter is one matrix.
+        whole_shape: shape of the whole parameter, unpacked, if this is a part of it; else None.
+        part: which of the decoded matrix is scored, where that is one of the projections it fuses; None for all of it.
+    """
+
+    name: str
+    parameter: str
+    main: TensorRef
+    companions: Mapping[str, TensorRef] = field(default_factory=lambda: MappingProxyType({}))
+    decoder: str = ""
+    layout: str = ""
+    block: tuple[int, int] | None = None
+    expert: int | None = None
+    parts: int | None = None
+    whole_shape: tuple[int, ...] | None = None
+    part: FusedPart | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes to read for it, codes and companions together."""
+        return self.main.nbytes + sum(ref.nbytes for ref in self.companions.values())
+
+    @property
+    def note(self) -> str:
+        """What a reader of the score should know about the way from storage to matrix; empty for a plain weight."""
+        return "; ".join(
+            part
+            for part in (
+                f"decoded from {self.layout}" if self.decoder else "",
+                f"expert {self.expert} of {self.parameter}" if self.expert is not None else "",
+            )
+            if part
+        )

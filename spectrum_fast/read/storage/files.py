@@ -1,0 +1,82 @@
+"""Regular files of this machine: opening them (never a pipe or a device), and noticing when they change.
+
+:mod:`spectrum_fast.read.storage` reads them, and files that lie elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from spectrum_fast.errors import CheckpointError
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """What identifies one state of one file; a scan compares it before and after reading.
+
+    Attributes:
+        size_bytes: length of the file.
+        mtime_ns: time of the last change of its content, nanoseconds since the epoch.
+        inode: inode number; a file replaced by renaming has another one.
+        device: number of the device that holds the inode.
+    """
+
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+    device: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileStamp:
+        """Take the stamp from the result of a ``stat`` call."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
+
+
+def shorten(text: str, limit: int = 120) -> str:
+    """Quote a name from an untrusted file for an error message, at most about ``limit`` characters.
+
+    >>> shorten("model.layers.0")
+    "'model.layers.0'"
+    """
+    return repr(text if len(text) <= limit else text[: limit - 3] + "...")
+
+
+def open_regular_file(path: Path) -> tuple[int, FileStamp]:
+    """Open ``path`` for reading and make sure that it is a regular file.
+
+    Returns:
+        The file descriptor, which the caller closes, and the stamp of the file behind it.
+
+    Raises:
+        CheckpointError: the file is missing, not readable or not a regular file.
+    """
+    try:
+        # Without O_NONBLOCK the open of a named pipe would wait for a writer for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be opened: {_reason(error)}; check the path and its permissions"
+        ) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise CheckpointError(f"{path}: expected a regular file, found {_kind(status.st_mode)}; pass the file itself")
+    return descriptor, FileStamp.of(status)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a character device",
+        stat.S_IFBLK: "a block device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else")

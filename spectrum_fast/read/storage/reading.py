@@ -1,0 +1,58 @@
+"""Whole pieces of a stored file: short reads are put together, small files are read at once."""
+
+from __future__ import annotations
+
+from spectrum_fast.errors import CheckpointError
+from spectrum_fast.read.storage.address import Address, RemoteFile
+from spectrum_fast.read.storage.opening import open_stored_file
+from spectrum_fast.read.storage.stored_file import StoredFile
+
+
+def read_bytes(file: StoredFile, count: int, offset: int) -> bytes:
+    """Read up to ``count`` bytes at ``offset``; fewer only at the end of the file.
+
+    The caller has checked ``count`` against the file's size: so much is allocated.
+
+    Raises:
+        OSError: the read failed.
+        CheckpointError: a remote file is no longer the one that was opened.
+    """
+    data = bytearray(count)
+    done = 0
+    with memoryview(data) as view:
+        while done < count and (got := file.read_into(view[done:], offset + done)):
+            done += got
+        return bytes(view[:done])
+
+
+def read_small_file(address: Address, limit_bytes: int) -> bytes:
+    """Read a whole file that must not be larger than ``limit_bytes``.
+
+    Raises:
+        CheckpointError: the file is too large, cannot be read or is not a regular file.
+    """
+    if isinstance(address, RemoteFile):
+        from spectrum_fast.read.storage.remote_file import fetch_small_file
+
+        return fetch_small_file(address, limit_bytes)
+    file = open_stored_file(address)
+    try:
+        if file.size_bytes > limit_bytes:
+            raise CheckpointError(
+                f"{address}: expected at most {limit_bytes} bytes, found {file.size_bytes}; this is not a checkpoint's "
+                "file"
+            )
+        return read_bytes(file, file.size_bytes, 0)
+    except OSError as error:
+        raise CheckpointError(f"{address}: cannot be read: {read_failure(error)}") from error
+    finally:
+        file.close()
+
+
+def read_failure(error: OSError) -> str:
+    """Say what went wrong with a read and what to do.
+
+    >>> read_failure(OSError(5, "Input/output error"))
+    'Input/output error; check the disk'
+    """
+    return f"{error.strerror}; check the disk" if error.strerror else str(error)

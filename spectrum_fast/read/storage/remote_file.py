@@ -1,0 +1,205 @@
+"""A file behind a network, open for positional reads."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+
+from spectrum_fast.errors import CheckpointError
+from spectrum_fast.read.storage.address import RemoteFile
+from spectrum_fast.read.storage.network import Stop
+from spectrum_fast.read.storage.problems import RemoteProblem, RemoteReadError
+from spectrum_fast.read.storage.ranges import RangeReader
+from spectrum_fast.read.storage.settings import RemoteSettings, remote_settings
+from spectrum_fast.read.storage.stored_file import RemoteStamp
+from spectrum_fast.read.storage.transport import Transport
+
+OPENING_BYTES = 128 << 10
+"""Bytes read when a file is opened: one request gives its state and, for nearly every file, its whole header (a shard
+of an 8B model has about 30 kB of it)."""
+
+
+class RemoteStoredFile:
+    """A remote file, read by ranges; large reads are split into parts that are fetched side by side.
+
+    Every answer must bear the size, entity tag, date and version of the first one, and is asked for under ``If-Match``
+    where the server gave a strong tag. So a file that changes is noticed at the next byte that is read of it, and
+    :meth:`require_unchanged` costs no request.
+
+    Args:
+        address: the file.
+        settings: bounds; None takes them from the environment.
+        stop: once set, opening and reading end within a moment with an error; :meth:`close` has the same effect.
+
+    Raises:
+        CheckpointError: missing, forbidden, empty, not served by ranges, or not reachable.
+        BackendUnavailableError: obstore is not installed.
+    """
+
+    def __init__(
+        self, address: RemoteFile, settings: RemoteSettings | None = None, stop: threading.Event | None = None
+    ) -> None:
+        self._address = address
+        self._settings = settings or remote_settings()
+        self._closed = threading.Event()
+        self._stop = Stop(self._closed, stop)
+        self._changed: CheckpointError | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_lock = threading.Lock()
+        self._reader = RangeReader(Transport(address, self._settings), self._settings)
+        start = bytearray(OPENING_BYTES)
+        try:
+            count, self._stamp = self._reader.read(memoryview(start), 0, None, self._stop)
+        except RemoteProblem as problem:
+            raise refusal(address, problem) from problem
+        except RemoteReadError as error:
+            raise CheckpointError(str(error)) from error
+        self._start = bytes(start[:count])
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file when it was opened."""
+        return self._stamp.size_bytes
+
+    @property
+    def stamp(self) -> RemoteStamp:
+        """State of the file when it was opened."""
+        return self._stamp
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Read by parallel ranges; see :meth:`StoredFile.read_into`. All that was asked for is read, to the end."""
+        if self._stop.is_set():
+            raise RemoteReadError(f"{self._address}: the file was closed")
+        count = max(0, min(len(buffer), self.size_bytes - offset))
+        if offset + count <= len(self._start):
+            buffer[:count] = self._start[offset : offset + count]
+            return count
+        step = self._settings.part_bytes
+        spans = [(at, min(at + step, count)) for at in range(0, count, step)]
+        try:
+            if len(spans) == 1:
+                self._reader.read(buffer[:count], offset, self._stamp, self._stop)
+            else:
+                self._read_parts(buffer, offset, spans)
+        except RemoteProblem as problem:
+            if problem.kind in ("closed", "forbidden", "refused"):
+                raise RemoteReadError(
+                    f"{self._address}: {problem.words}; {_advice(self._address, problem)}"
+                ) from problem
+            self._changed = refusal(self._address, problem, opened=True)
+            raise self._changed from problem
+        return count
+
+    def descriptor(self) -> int | None:
+        """None: there is no descriptor."""
+        return None
+
+    def require_unchanged(self) -> None:
+        """Every byte was checked when it came; says so again if a change was seen.
+
+        Raises:
+            CheckpointError: an answer bore another state than the first one.
+        """
+        if self._changed is not None:
+            raise self._changed
+
+    def close(self) -> None:
+        """End reads in progress, in other threads too, at their next piece; let go of the threads."""
+        self._closed.set()
+        with self._pool_lock:
+            if self._pool is not None:
+                self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def _read_parts(self, buffer: memoryview, offset: int, spans: list[tuple[int, int]]) -> None:
+        pool = self._threads()
+        parts: list[Future[object]] = []
+        abandon = threading.Event()
+        stop = self._stop.also(abandon)
+        try:
+            for begin, end in spans:
+                parts.append(pool.submit(self._reader.read, buffer[begin:end], offset + begin, self._stamp, stop))
+            wait(parts, return_when=FIRST_EXCEPTION)
+        finally:
+            # The caller's memory must not be written to after we return, come what may.
+            failed = [part for part in parts if part.done() and not part.cancelled() and part.exception()]
+            abandon.set()
+            for part in parts:
+                part.cancel()
+            wait(parts)
+        for part in failed or parts:
+            if part.cancelled():
+                raise RemoteReadError(f"{self._address}: the file was closed")
+            part.result()
+
+    def _threads(self) -> ThreadPoolExecutor:
+        with self._pool_lock:
+            if self._stop.is_set():
+                raise RemoteReadError(f"{self._address}: the file was closed")
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._settings.parts_in_flight, "spectrum-fast-range")
+            return self._pool
+
+
+def fetch_small_file(address: RemoteFile, limit_bytes: int) -> bytes:
+    """Read a whole remote file that must not be larger than ``limit_bytes``, in one request.
+
+    Raises:
+        CheckpointError: too large, missing, forbidden or not reachable.
+    """
+    settings = remote_settings()
+    try:
+        data = RangeReader(Transport(address, settings), settings).read_whole(limit_bytes, Stop())
+    except RemoteProblem as problem:
+        raise refusal(address, problem) from problem
+    except RemoteReadError as error:
+        raise CheckpointError(str(error)) from error
+    if data is None:
+        raise CheckpointError(
+            f"{address}: expected at most {limit_bytes} bytes, found more; this is not a checkpoint's file"
+        )
+    return data
+
+
+def refusal(address: RemoteFile, problem: RemoteProblem, opened: bool = False) -> CheckpointError:
+    """Put a problem that no retry mends in words, with what to do.
+
+    Args:
+        address: the file.
+        problem: what went wrong.
+        opened: whether the file had been opened before, so that its absence is a change.
+    """
+    if opened and problem.kind in ("missing", "changed"):
+        return CheckpointError(
+            f"{address}: the file was replaced or removed while being read ({problem.words}); scan again when nothing "
+            "writes to it"
+        )
+    if problem.kind == "changed" and problem.words.startswith("416"):
+        return CheckpointError(f"{address}: expected a safetensors file, found an empty one; save it again")
+    return CheckpointError(f"{address}: cannot be read: {problem.words}; {_advice(address, problem)}")
+
+
+_ADVICE = {
+    "s3": "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, or AWS_SKIP_SIGNATURE=true for a public bucket "
+    "(docs/sources.md)",
+    "gs": "set GOOGLE_SERVICE_ACCOUNT to the path of a key file, or GOOGLE_SKIP_SIGNATURE=true for a public bucket "
+    "(docs/sources.md)",
+    "hf": "accept the model's licence on its page, or log in with `hf auth login`",
+}
+
+
+def _advice(address: RemoteFile, problem: RemoteProblem) -> str:
+    if problem.kind == "missing":
+        return "check the address"
+    if problem.kind == "no ranges":
+        return (
+            "serve it with a server that answers ranges with 206 (nginx, caddy, an object store), or copy the "
+            "checkpoint here first"
+        )
+    if problem.kind == "forbidden":
+        return _ADVICE.get(
+            address.scheme, "check user name and password, or whether the signature in the address has expired"
+        )
+    if problem.kind == "closed":
+        return "nothing more is read"
+    return "check the address and the server"

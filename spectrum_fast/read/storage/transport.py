@@ -1,0 +1,249 @@
+"""One remote file as a source of byte ranges, through the obstore library, which is imported here and only when needed.
+
+obstore's own retries are switched off: they do not honour ``Retry-After``, cannot continue a broken answer of a server
+that gives no entity tag, and cannot be told to stop. :mod:`spectrum_fast.read.storage.ranges` retries instead.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from spectrum_fast.errors import BackendUnavailableError
+from spectrum_fast.read.storage.address import RemoteFile
+from spectrum_fast.read.storage.network import Stop, wait_for
+from spectrum_fast.read.storage.problems import RemoteProblem, problem_of
+from spectrum_fast.read.storage.settings import RemoteSettings
+from spectrum_fast.read.storage.stored_file import RemoteStamp
+
+_STREAM_BYTES = 1 << 20
+_PROBE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where requests for a file go.
+
+    Attributes:
+        url: address, without user name and password.
+        headers: sent with every request to that host; dropped when a redirect leads to another one.
+        stamp: what is known about the file beforehand, or None. Its entity tag and version then stand for those of the
+            answers.
+    """
+
+    url: str
+    headers: dict[str, str]
+    stamp: RemoteStamp | None = None
+
+    def __repr__(self) -> str:
+        return f"Target({RemoteFile(self.url)})"
+
+
+class Transport:
+    """Requests for ranges of one file.
+
+    Args:
+        address: the file.
+        settings: time limits.
+
+    Raises:
+        BackendUnavailableError: obstore is not installed.
+        CheckpointError: a file of the hub cannot be found there.
+    """
+
+    def __init__(self, address: RemoteFile, settings: RemoteSettings) -> None:
+        self.address = address
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._resume_at = 0.0
+        self._connect()
+
+    def get(self, begin: int, end: int, etag: str, stop: Stop) -> tuple[RemoteStamp, Iterator[bytes]]:
+        """Ask for a range.
+
+        Args:
+            begin: first byte.
+            end: byte after the last one; may lie past the end of the file.
+            etag: entity tag that the file must still have, or empty.
+            stop: breaks the request off.
+
+        Returns:
+            State of the file according to the answer, and the bytes, in pieces.
+
+        Raises:
+            RemoteProblem: there was no good answer, or the request was broken off; taking the pieces raises it too.
+        """
+        options: dict[str, Any] = {"range": (begin, end)}
+        known = self._target.stamp
+        if etag and not etag.startswith("W/") and known is None:
+            options["if_match"] = etag
+        result, meta = self._ask(stop, options=options)
+        stamp = RemoteStamp(meta["size"], meta["e_tag"] or "", _date(meta), meta["version"] or "")
+        if known is not None:
+            if stamp.size_bytes != known.size_bytes:
+                raise RemoteProblem("changed", f"expected {known.size_bytes} bytes, found {stamp.size_bytes}")
+            stamp = RemoteStamp(stamp.size_bytes, known.etag, known.last_modified, known.version)
+        return stamp, _pieces(result, stop)
+
+    def get_whole(self, limit_bytes: int, stop: Stop) -> bytes | None:
+        """Read all of a small file with one plain request, for servers do not always cut small files.
+
+        Returns:
+            The bytes, or None if there are more than ``limit_bytes``.
+
+        Raises:
+            RemoteProblem: there was no good answer.
+        """
+        result, meta = self._ask(stop)
+        if meta["size"] > limit_bytes:
+            return None
+        data = b"".join(_pieces(result, stop))
+        return data if len(data) <= limit_bytes else None
+
+    def renew(self) -> bool:
+        """Ask for a new signed address where there is one to ask for; says whether there was."""
+        if self.address.scheme != "hf":
+            return False
+        with self._lock:
+            self._connect()
+        return True
+
+    def pause(self) -> float:
+        """Seconds that the server wants us to wait, as far as it has told."""
+        return max(0.0, self._resume_at - time.monotonic())
+
+    def learn_pause(self) -> None:
+        """Ask a server that turned us away how long to wait (``Retry-After``).
+
+        obstore keeps an answer's headers to itself, so one more request, for one byte, is made here, at most one at a
+        time. s3 and gs do not send the header, and are not asked.
+        """
+        if self.address.scheme in ("s3", "gs") or not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self.pause() == 0.0:
+                self._resume_at = time.monotonic() + _ask_pause(
+                    self._target, min(self._settings.stall_seconds, _PROBE_SECONDS)
+                )
+        finally:
+            self._lock.release()
+
+    def _ask(self, stop: Stop, **options: Any) -> tuple[Any, Any]:
+        try:
+            result = wait_for(lambda: self._obstore.get_async(self._store, self._path, **options), stop)
+            return result, result.meta
+        except RemoteProblem:
+            raise
+        except Exception as error:  # obstore's errors have no base that covers all of them
+            raise problem_of(error) from error
+
+    def _connect(self) -> None:
+        self._obstore = load_obstore()
+        self._target = target_of(self.address)
+        self._store, self._path = open_store(self._target, self._settings)
+
+
+def _pieces(result: Any, stop: Stop) -> Iterator[bytes]:
+    """The body of an answer, piece by piece."""
+    try:
+        stream = result.stream(min_chunk_size=_STREAM_BYTES)
+        while True:
+            try:
+                piece = wait_for(lambda: stream.__anext__(), stop)
+            except StopAsyncIteration:
+                return
+            yield bytes(piece)
+    except (RemoteProblem, GeneratorExit):
+        raise
+    except Exception as error:  # as above
+        raise problem_of(error) from error
+
+
+def load_obstore() -> Any:
+    """Import obstore.
+
+    Raises:
+        BackendUnavailableError: it is not installed.
+    """
+    try:
+        import obstore
+        import obstore.store
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "reading remote files: expected the package obstore, found none; run pip install 'spectrum-fast[remote]'"
+        ) from error
+    return obstore
+
+
+def target_of(address: RemoteFile) -> Target:
+    """Find out where requests for a file go, and with which headers."""
+    if address.scheme == "hf":
+        from spectrum_fast.read.storage.hub_files import resolve_hub_file
+
+        return resolve_hub_file(address)
+    if address.scheme in ("s3", "gs"):
+        return Target(address.url, {})
+    parts = urlsplit(address.url)
+    user, at, host = parts.netloc.rpartition("@")
+    headers = {}
+    if at:
+        headers["authorization"] = "Basic " + base64.b64encode(unquote(user).encode()).decode("ascii")
+    return Target(urlunsplit((parts.scheme, host, parts.path, parts.query, "")), headers)
+
+
+def open_store(target: Target, settings: RemoteSettings, retries: int = 0) -> tuple[Any, str]:
+    """Make obstore's store for a target, and the path in it; ``retries`` are those of obstore itself."""
+    store = load_obstore().store
+    stall, whole = f"{settings.stall_seconds * 1000:.0f}ms", f"{max(600.0, settings.patience_seconds):.0f}s"
+    client: dict[str, Any] = {"connect_timeout": stall, "read_timeout": stall, "timeout": whole}
+    retry = {"max_retries": retries, "retry_timeout": timedelta(seconds=settings.patience_seconds)}
+    scheme, _, rest = target.url.partition("://")
+    if scheme in ("s3", "gs"):
+        bucket, _, key = rest.partition("/")
+        make = store.S3Store if scheme == "s3" else store.GCSStore
+        # Not as client_options: those would displace what the environment says, AWS_ALLOW_HTTP among it.
+        return make(bucket, config=client, retry_config=retry), key
+    client |= {"allow_http": scheme == "http", "default_headers": target.headers}
+    return store.HTTPStore(target.url, client_options=client, retry_config=retry), ""
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
+        """Follow nothing: a server that redirects is not turning us away, and our headers are for it alone."""
+
+
+def _ask_pause(target: Target, timeout_seconds: float) -> float:
+    request = urllib.request.Request(target.url, headers={**target.headers, "Range": "bytes=0-0"})  # noqa: S310 (http or https: checked when the address was taken)
+    try:
+        with urllib.request.build_opener(_NoRedirects).open(request, timeout=timeout_seconds):
+            return 0.0
+    except urllib.error.HTTPError as error:
+        with error:
+            return _seconds(error.headers.get("Retry-After", "")) if error.code in (429, 503) else 0.0
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _seconds(text: str) -> float:
+    """Read a ``Retry-After``: seconds, or a date."""
+    if text.strip().isdigit() and len(text) < 12:
+        return float(text)
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _date(meta: Any) -> str:
+    date = meta["last_modified"]
+    return date.isoformat() if date is not None and date.timestamp() > 0 else ""

@@ -1,0 +1,306 @@
+"""Weights with all that they are made of, read far ahead of their use into a bounded buffer."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from weakref import ReferenceType, ref
+
+from torch import Tensor
+
+from spectrum_fast.read.checkpoint.dtypes import decodable, storage_dtype, torch_dtype
+from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
+from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.stream.batch import Batch
+from spectrum_fast.read.stream.blocks import BlockMatrix
+from spectrum_fast.read.stream.device import Transfer
+from spectrum_fast.read.stream.layout import lay_out, region_bytes
+from spectrum_fast.read.stream.options import MINIMUM_BUFFER_BYTES, StreamOptions
+from spectrum_fast.read.stream.passes import BlockReader
+from spectrum_fast.read.stream.pipeline import Pipeline, too_large
+from spectrum_fast.read.stream.statistics import StreamStatistics
+
+STRETCH_BYTES = 32 << 20
+"""Weights are read together up to this many bytes: four tasks, so that every thread has one."""
+_SHARE = 2
+"""A plain matrix larger than one part in this many of the budget is read by blocks: two of the largest fit."""
+
+
+@dataclass(frozen=True)
+class LoadedWeight:
+    """The stored tensors of one weight, in memory and not yet decoded.
+
+    Valid until :meth:`release`, or until the stream is asked for the next weight: then the memory is used again.
+
+    Attributes:
+        plan: what it is.
+        main: the weight, or its codes, in the stored type and shape, on the stream's device; a :class:`BlockMatrix`
+            where it is too large for the buffer.
+        companions: role -> tensor, as in the plan.
+        read_seconds: time that the reading threads spent on it (its share of the stretch that it was read in); 0 for a
+            matrix in blocks, which is yet to be read.
+        wait_seconds: time that the consumer had to wait for it.
+    """
+
+    plan: WeightPlan
+    main: Tensor | BlockMatrix
+    companions: Mapping[str, Tensor]
+    read_seconds: float
+    wait_seconds: float = 0.0
+    on_release: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+
+    def release(self) -> None:
+        """Say that the tensors are no longer needed; a second call does nothing."""
+        self.on_release()
+
+
+@dataclass
+class _Stretch:
+    """Weights in work: a batch and the plans that are still to be handed out of it."""
+
+    plans: deque[WeightPlan]
+    batch: Batch | None = None
+    nbytes: int = 0
+    was_begun: bool = False
+
+
+class WeightStream(Iterator[LoadedWeight]):
+    """Iterator over the weights of some plans; see :func:`stream_weights`.
+
+    Plans are taken and memory is given back in the thread that iterates, and only there: memory comes free only when
+    the consumer moves on, so that is when there is something to plan.
+    """
+
+    def __init__(self, plans: Iterable[WeightPlan], options: StreamOptions, transfer: Transfer | None = None) -> None:
+        self._plans = iter(plans)
+        self._options = options
+        self._transfer = transfer
+        self._pipeline: Pipeline | None = None
+        self._returned: WeightPlan | None = None  # taken from the plans, belongs to the next stretch
+        self._waiting: _Stretch | None = None  # put together, waits for memory
+        self._stretches: deque[_Stretch] = deque()
+        self._release_held: Callable[[], None] = _nothing
+        self._exhausted = False
+        self._closed = False
+
+    @property
+    def statistics(self) -> StreamStatistics:
+        """Counts so far; final once the stream is exhausted or closed."""
+        return StreamStatistics() if self._pipeline is None else self._pipeline.statistics
+
+    def __iter__(self) -> WeightStream:
+        return self
+
+    def __next__(self) -> LoadedWeight:
+        self._release_held()
+        if self._closed:
+            raise StopIteration
+        try:
+            if self._pipeline is None:
+                self._pipeline = Pipeline(self._options, self._transfer)
+            self._plan_ahead(self._pipeline)
+            loaded = self._hand_out(self._pipeline)
+        except BaseException:
+            self.close()
+            raise
+        self._release_held = loaded.on_release
+        return loaded
+
+    def close(self) -> None:
+        """Stop reading, give all memory back and close the files; a weight in hand is no longer valid."""
+        if self._closed:
+            return
+        if self._pipeline is not None:
+            self._pipeline.interrupt()
+        self._release_held()
+        self._closed = True
+        if self._pipeline is not None:
+            self._pipeline.close()
+            for stretch in self._stretches:
+                if stretch.batch is not None:
+                    stretch.batch.release()
+        self._stretches.clear()
+        self._waiting = self._returned = None
+
+    def __enter__(self) -> WeightStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _plan_ahead(self, pipeline: Pipeline) -> None:
+        """Start as many stretches as the plans, the budget and the read-ahead allow; at least the one that is next."""
+        while not (self._stretches and self._stretches[-1].batch is None):  # nothing is read past a matrix in blocks
+            if self._waiting is None:
+                self._waiting = self._next_stretch(pipeline)
+                if self._waiting is None:
+                    return
+            stretch = self._waiting
+            if not self._is_large(pipeline, stretch.plans[0]):
+                if self._exceeds_window(pipeline, stretch.nbytes):
+                    return
+                refs = [part for plan in stretch.plans for part in _refs_of(plan)]
+                layout = lay_out(refs, direct=pipeline.direct)
+                stretch.batch = pipeline.start(refs, layout, layout.tasks())
+                if stretch.batch is None:
+                    if not self._stretches:
+                        raise too_large(stretch.plans[0].main, layout.nbytes, pipeline.ring.capacity_bytes)
+                    return
+            self._stretches.append(stretch)
+            self._waiting = None
+
+    def _next_stretch(self, pipeline: Pipeline) -> _Stretch | None:
+        """The next plans that are read together; None if there are none, or none may be taken yet."""
+        ahead = sum(len(stretch.plans) for stretch in self._stretches)
+        limit = float("inf") if self._options.read_ahead is None else self._options.read_ahead + 1
+        if self._exceeds_window(pipeline, 1):
+            return None
+        stretch = _Stretch(deque())
+        most = min(STRETCH_BYTES, pipeline.ring.capacity_bytes // 4)
+        while ahead + len(stretch.plans) < limit:
+            plan = self._take_plan()
+            if plan is None:
+                break
+            large = self._is_large(pipeline, plan)
+            again = bool(stretch.plans) and stretch.plans[-1].main == plan.main  # another part of what is read anyway
+            if stretch.plans and not again and (large or stretch.nbytes + plan.nbytes > most):
+                self._returned = plan
+                break
+            stretch.plans.append(plan)
+            stretch.nbytes += 0 if again else plan.nbytes
+            if large:
+                break
+        return stretch if stretch.plans else None
+
+    def _take_plan(self) -> WeightPlan | None:
+        if self._returned is not None:
+            plan, self._returned = self._returned, None
+            return plan
+        plan = None if self._exhausted else next(self._plans, None)
+        self._exhausted = plan is None
+        return plan
+
+    def _exceeds_window(self, pipeline: Pipeline, nbytes: int) -> bool:
+        """Whether reading so much more would be too far ahead; one stretch beside the one in use never is."""
+        return len(self._stretches) > 1 and pipeline.ring.in_use_bytes + nbytes > self._options.window_bytes
+
+    def _is_large(self, pipeline: Pipeline, plan: WeightPlan) -> bool:
+        """Whether a weight is read by blocks: a plain matrix of numbers that is too large a part of the budget."""
+        return _comes_in_blocks(plan) and plan.main.nbytes > pipeline.ring.capacity_bytes // _SHARE
+
+    def _hand_out(self, pipeline: Pipeline) -> LoadedWeight:
+        if not self._stretches:
+            raise StopIteration
+        stretch = self._stretches[0]
+        plan = stretch.plans.popleft()
+        pipeline.statistics.weights += 1
+        if stretch.batch is None:
+            self._stretches.popleft()
+            return self._hand_out_blocks(pipeline, plan)
+        batch, waited = stretch.batch, 0.0
+        if not stretch.was_begun:
+            stretch.was_begun = True
+            waited = pipeline.await_batch(batch)
+        for part in _refs_of(plan):
+            batch.require_read(part)
+        dtype_of = storage_dtype if plan.decoder else torch_dtype
+        return LoadedWeight(
+            plan,
+            batch.tensor(plan.main, dtype_of(plan.main)),
+            {role: batch.tensor(part, storage_dtype(part)) for role, part in plan.companions.items()},
+            batch.read_seconds * plan.nbytes / max(1, stretch.nbytes),
+            waited,
+            _once(partial(_take_back, ref(self), pipeline, stretch, batch, plan)),
+        )
+
+    def _hand_out_blocks(self, pipeline: Pipeline, plan: WeightPlan) -> LoadedWeight:
+        pipeline.statistics.streamed_weights += 1
+        reader = BlockReader(pipeline, plan.main)
+        return LoadedWeight(plan, reader.matrix(), {}, 0.0, 0.0, _once(reader.close))
+
+    def take_back(self, pipeline: Pipeline, stretch: _Stretch, batch: Batch, plan: WeightPlan) -> None:
+        """The consumer is done with a weight; with the last of its stretch the memory goes back."""
+        if self._closed:
+            return
+        if stretch.plans:
+            if pipeline.options.poisons:
+                batch.poison(plan.main, [part for later in stretch.plans for part in _refs_of(later)])
+            return
+        self._stretches.remove(stretch)
+        pipeline.dispose(batch)
+
+
+def stream_weights(
+    plans: Iterable[WeightPlan], options: StreamOptions | None = None, *, transfer: Transfer | None = None
+) -> WeightStream:
+    """Read weights in the given order, by several threads, ahead of the consumer, into a buffer of fixed size.
+
+    Codes and companions of a weight are read together; companions may lie in another file. Weights that lie side by
+    side are read in long stretches; an expert of a fused tensor counts as one weight. Memory does not grow with the
+    model: all that was read and is not yet done with lies in one ring of ``options.capacity_bytes``. A plain matrix
+    larger than half of it comes as a :class:`BlockMatrix`, whose blocks are read as they are used.
+
+    A weight is valid until the next one is asked for or its ``release`` is called. Close the stream (or let it go) to
+    stop early: the threads end within a chunk and the files are closed.
+
+    Args:
+        plans: what to read; file order is fastest. Advanced only in the caller's thread, as far as the budget and
+            ``options.read_ahead`` call for.
+        options: how to read; None for all defaults.
+        transfer: how to copy to a device that torch does not know; for tests.
+
+    Returns:
+        An iterator of :class:`LoadedWeight`, with ``close()`` and ``statistics``.
+
+    Raises:
+        BackendUnavailableError: the device is not there, or direct I/O was asked for by name and is refused.
+        UnsupportedDtypeError: a storage type that no decoder takes; raised in that weight's turn.
+        UsageError: a packed weight is larger than the budget; raised in that weight's turn.
+        CheckpointError: a file cannot be read, is shorter than its header said, or has changed; in its turn.
+    """
+    return WeightStream(plans, options or StreamOptions(), transfer)
+
+
+def required_buffer_bytes(plans: Iterable[WeightPlan]) -> int:
+    """The smallest budget that serves these plans: packed weights are decoded whole, plain ones may come in blocks."""
+    packed = (plan for plan in plans if not _comes_in_blocks(plan))
+    most = max((sum(region_bytes(part.nbytes) for part in _refs_of(plan)) for plan in packed), default=0)
+    return max(MINIMUM_BUFFER_BYTES, most)
+
+
+def _comes_in_blocks(plan: WeightPlan) -> bool:
+    """Whether a weight may be read by blocks: a plain matrix of numbers that is scored as it is stored."""
+    return not plan.decoder and plan.part is None and len(plan.main.shape) in (1, 2) and decodable(plan.main.dtype)
+
+
+def _refs_of(plan: WeightPlan) -> list[TensorRef]:
+    return [plan.main, *plan.companions.values()]
+
+
+def _take_back(
+    stream: ReferenceType[WeightStream], pipeline: Pipeline, stretch: _Stretch, batch: Batch, plan: WeightPlan
+) -> None:
+    """For weights that outlive their stream: no reference to it is kept, and then there is nothing to give back."""
+    found = stream()
+    if found is not None:
+        found.take_back(pipeline, stretch, batch, plan)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _once(call: Callable[[], None]) -> Callable[[], None]:
+    """A function that makes the call the first time only."""
+    left = [call]
+
+    def run() -> None:
+        if left:
+            left.pop()()
+
+    return run

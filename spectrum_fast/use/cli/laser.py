@@ -1,0 +1,67 @@
+"""``spectrum-fast laser``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spectrum_fast.errors import UsageError
+from spectrum_fast.use.cli.consoles import say
+
+HELP = """Replace chosen matrices by low-rank ones, into a new checkpoint.
+
+\b
+Example: spectrum-fast laser MODEL --scan mp.json --top-percent 25 --out DIR"""
+
+
+def laser(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint folder, .safetensors file, or hub id.")],
+    scan: Annotated[Path, typer.Option(metavar="FILE", help="Scan of the model, by --criterion mp.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")],
+    selection: Annotated[Path | None, typer.Option(metavar="FILE", help="The modules, already selected.")] = None,
+    top_percent: Annotated[float, typer.Option(metavar="P", help="Share of each module type.")] = 25.0,
+    order: Annotated[str, typer.Option(metavar="NAME", help="top, bottom or random.")] = "top",
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Only modules like this; repeatable.")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Not these modules; repeatable.")] = None,
+    rank: Annotated[int | None, typer.Option(metavar="R", help="This rank instead of the noise edge's.")] = None,
+    fraction: Annotated[float | None, typer.Option(metavar="F", help="This share of the shorter side.")] = None,
+) -> None:
+    """Choose, factor, write."""
+    from spectrum_fast.choose.selection.formats import load_selection
+    from spectrum_fast.choose.selection.scan_result import load_scan
+    from spectrum_fast.read.checkpoint import open_checkpoint
+    from spectrum_fast.read.checkpoint.naming import role
+    from spectrum_fast.use.cli.interrupts import terminable
+    from spectrum_fast.use.laser import LaserRecord, choose_targets, write_laser
+
+    checkpoint, scores = open_checkpoint(model), load_scan(scan)
+    if selection is None:
+        chosen = scores.select(
+            top_percent,
+            include=include or (),
+            exclude=exclude or (),
+            always="none",
+            fused="parts",
+            order=order,
+        )
+    elif include or exclude:
+        raise UsageError("--selection has fixed the modules, so --include and --exclude have no effect")
+    else:
+        chosen = load_selection(selection)
+    names = [module.name for module in chosen.modules if role(module.name) == "other"]
+    targets, whole = choose_targets(checkpoint, scores, names, rank=rank, fraction=fraction)
+
+    def report(record: LaserRecord) -> None:
+        say(f"{record.module}: rank {record.rank} of {record.full_rank}, relative error {record.relative_error:.3g}")
+
+    facts = {"criterion": scores.criterion, "top_percent": chosen.top_percent, "order": order}
+    with terminable():
+        records = write_laser(checkpoint, targets, out, facts=facts, progress=report)
+    if whole:
+        say(f"{len(whole)} chosen modules keep all singular values and stay as they are")
+    saved = 1 - sum(record.numbers for record in records) / sum(record.whole for record in records)
+    say(f"wrote {out}: {len(records)} matrices at low rank; as factors they would take {100 * saved:.1f} % less")

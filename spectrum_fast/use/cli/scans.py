@@ -1,0 +1,99 @@
+"""``spectrum-fast scans``: a library of scans in a folder or a dataset on the hub."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spectrum_fast.use.cli.consoles import say, show
+
+HELP = """A library of scans, in a folder or a dataset on the hub.
+
+\b
+Example: spectrum-fast scans list model_snr_results"""
+
+LIST_HELP = """List the scans of a library; a broken file is named, and is exit code 1.
+
+\b
+Example: spectrum-fast scans list model_snr_results"""
+
+GET_HELP = """Write the scan file of a model.
+
+\b
+Example: spectrum-fast scans get model_snr_results Qwen/Qwen2-7B -o scan.json"""
+
+ADD_HELP = """Put a scan into a library, whole and in the reference's layout.
+
+\b
+Example: spectrum-fast scans add model_snr_results scan.json --model org/name"""
+
+Place = Annotated[
+    str, typer.Argument(metavar="LIBRARY", help="Folder, or hub dataset: org/name or hf://datasets/org/name.")
+]
+
+app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("list", help=LIST_HELP, short_help="List the scans of a library.")
+def list_scans(
+    library: Place,
+    names_only: Annotated[bool, typer.Option("--names-only", help="Do not open the files.")] = False,
+) -> None:
+    """List and print."""
+    from spectrum_fast.choose.library import open_library
+    from spectrum_fast.use.report.library_table import library_table
+
+    entries = open_library(library).entries(read=not names_only)
+    if not entries:
+        say(f"{library}: no file here is named snr_results_*.json or scan_*.json")
+        return
+    show(library_table(entries))
+    for entry in entries:
+        if entry.problem:
+            say(f"failed: {entry.problem}", style="red")
+    if any(entry.problem for entry in entries):
+        raise typer.Exit(1)
+
+
+@app.command("get", help=GET_HELP, short_help="Write the scan file of a model.")
+def get_scan(
+    library: Place,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name, or its slug in the file name.")],
+    criterion: Annotated[str, typer.Option(metavar="NAME", help="spectrum or mp.")] = "spectrum",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write; default is stdout.")
+    ] = None,
+) -> None:
+    """Find it and copy it."""
+    from spectrum_fast.choose.library import open_library
+    from spectrum_fast.errors import ScanFileError
+    from spectrum_fast.files import write_text_atomic
+
+    text = open_library(library).read(model, criterion)
+    if output is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        write_text_atomic(output, text, error=ScanFileError)
+        say(f"wrote {output}")
+
+
+@app.command("add", help=ADD_HELP, short_help="Put a scan into a library.")
+def add_scan(
+    library: Place,
+    scan: Annotated[Path, typer.Argument(metavar="SCAN", help="Scan file, ours or a published one.")],
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="File it under this name; default is the scan's own.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a scan of the same model.")] = False,
+) -> None:
+    """Write its files."""
+    from spectrum_fast.choose.library import open_library
+    from spectrum_fast.choose.selection.scan_result import load_scan
+
+    opened = open_library(library)
+    for name in opened.add(load_scan(scan), model=model, replace=replace):
+        say(f"wrote {name} in {opened.where}")

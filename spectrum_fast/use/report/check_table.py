@@ -1,0 +1,58 @@
+"""What each reader of a selection trains, as a person reads it."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from spectrum_fast.choose.selection.check import ReaderReport, SelectionCheck
+from spectrum_fast.use.report.layout import add_row, plain_table, shorten_list
+
+
+def check_table(result: SelectionCheck) -> RenderableType:
+    """One line a reader, then the differences in words."""
+    table = plain_table()
+    for heading in ("reader", "entries", "parameters", "values", "share", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("reader", "verdict") else "right", no_wrap=True)
+    for report in result.reports:
+        add_row(
+            table,
+            report.reader,
+            f"{report.entries - len(report.unmatched)}/{report.entries}",
+            f"{len(report.parameters)}",
+            f"{report.values:,}",
+            f"{100 * report.share:.2f} %",
+            "refuses" if report.problem else "as selected" if report.agrees else "differs",
+        )
+    whose = "running model" if result.origin == "runtime" else "checkpoint"
+    parts: list[RenderableType] = [
+        Text(f"{result.model}: {result.total_values:,} values, parameter names of the {whose}"),
+        Text(""),
+        table,
+    ]
+    words = [line for report in result.reports for line in _differences(report)]
+    if words:
+        parts += [Text(""), *map(Text, words)]
+    if result.note:
+        parts += [Text(""), Text(f"note: {result.note}")]
+    return Group(*parts)
+
+
+def _differences(report: ReaderReport) -> list[str]:
+    lines = []
+    if report.problem:
+        lines.append(f"{report.reader}: {report.problem}")
+    if report.extra:
+        lines.append(f"{report.reader} also trains {len(report.extra)}: {shorten_list(report.extra)}")
+    if report.missing:
+        lines.append(f"{report.reader} leaves frozen {len(report.missing)}: {shorten_list(report.missing)}")
+    if not (report.problem or report.extra or report.missing) and report.values != report.wanted_values:
+        lines.append(
+            f"{report.reader} trains {report.values:,} values of these parameters, the selection says "
+            f"{report.wanted_values:,}: it does not see ranges of rows"
+        )
+    if report.unmatched:
+        lines.append(
+            f"{report.reader}: {len(report.unmatched)} entries match nothing: {shorten_list(report.unmatched)}"
+        )
+    return lines

@@ -1,0 +1,85 @@
+"""The comparison of two scans as a person reads it."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from spectrum_fast.choose.selection.compare import ModuleDifference, ScanComparison
+from spectrum_fast.use.report.layout import add_row, plain_table, shorten_list
+
+_LARGEST = 10
+
+
+def comparison_table(result: ScanComparison) -> RenderableType:
+    """Rank correlation per type, the largest score differences, and how far the selections agree."""
+    parts: list[RenderableType] = [Text(line) for line in _headline(result)]
+    if result.differences:
+        parts += [Text(""), _type_table(result)]
+        ranked = _largest(result)
+        parts += [Text(""), _difference_table(ranked)] if ranked else [Text(""), Text("all scores are equal")]
+    return Group(*parts)
+
+
+def _headline(result: ScanComparison) -> list[str]:
+    common = len(result.differences)
+    lines = [
+        f"a: {result.model_a}",
+        f"b: {result.model_b}",
+        f"{common} modules in both, {len(result.only_a)} only in a, {len(result.only_b)} only in b",
+    ]
+    for side, names in (("a", result.only_a), ("b", result.only_b)):
+        if names:
+            lines.append(f"only in {side}: {shorten_list(names)}")
+    if not common:
+        return [*lines, "nothing to compare: no module has a score in both"]
+    overlap = result.overlap
+    lines += [
+        f"relative score difference: median {_number(result.median_relative)}, largest {_number(result.max_relative)}",
+        f"rank correlation (Spearman): {_number(result.spearman)}",
+        f"top {result.top_percent:g} % of each type: "
+        + (
+            f"a takes {overlap.n_a}, b takes {overlap.n_b}, both {overlap.n_both} (Jaccard {overlap.jaccard:.3f})"
+            if overlap.n_a or overlap.n_b
+            else "neither takes a module, the types are too small"
+        ),
+    ]
+    if result.noise_free_mismatches:
+        lines.append(
+            f"noise-free in one of them only: {len(result.noise_free_mismatches)}: "
+            + shorten_list(result.noise_free_mismatches)
+        )
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4g}"
+
+
+def _score(value: float | None) -> str:
+    return "inf" if value is None else f"{value:.4g}"
+
+
+def _type_table(result: ScanComparison) -> Table:
+    table = plain_table()
+    table.add_column("type", overflow="fold")
+    table.add_column("rank correlation", justify="right")
+    for name, correlation in result.spearman_by_type.items():
+        add_row(table, name, _number(correlation))
+    return table
+
+
+def _largest(result: ScanComparison) -> list[ModuleDifference]:
+    unequal = [entry for entry in result.differences if entry.relative]
+    return sorted(unequal, key=lambda entry: -(entry.relative or 0.0))[:_LARGEST]
+
+
+def _difference_table(entries: list[ModuleDifference]) -> Table:
+    table = plain_table()
+    table.add_column("largest differences", overflow="fold")
+    for heading in ("a", "b", "relative"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for entry in entries:
+        add_row(table, entry.name, _score(entry.snr_a), _score(entry.snr_b), _number(entry.relative))
+    return table

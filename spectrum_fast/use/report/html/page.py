@@ -1,0 +1,102 @@
+"""One HTML file from a payload: style, code, plotting library and data inside, nothing fetched.
+
+Two walls against hostile names. The data are compressed and in base64, so no byte of them can be markup, and the page's
+code puts text into the document as text only. And the page's own security policy runs no script but the two whose
+hashes it names, and lets nothing be fetched or sent.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from spectrum_fast.errors import BackendUnavailableError
+
+_SCRIPTS = (
+    "text.js",
+    "theme.js",
+    "data.js",
+    "selection.js",
+    "figure.js",
+    "heatmap.js",
+    "experts.js",
+    "ranks.js",
+    "spectrum.js",
+    "compare.js",
+    "table.js",
+    "details.js",
+    "main.js",
+)
+"""In the order they are put together; each one uses those before it."""
+
+
+def render_page(payload: Mapping[str, Any], title: str) -> str:
+    """The text of the page.
+
+    Raises:
+        BackendUnavailableError: plotly, whose JavaScript library is put into the page, is not installed.
+    """
+    assets = files("spectrum_fast.use.report.html") / "assets"
+    library = plotly_library()
+    code = (
+        '"use strict";\n(() => {\n' + "\n".join((assets / name).read_text("utf-8") for name in _SCRIPTS) + "\n})();\n"
+    )
+    if "</script" in code.lower() or "<!--" in code:
+        raise AssertionError("the page's code would end its own element")  # assets are ours; a test renders them
+    replacements = {
+        "POLICY": _policy(code, library),
+        "TITLE": escape_text(title),
+        "STYLE": (assets / "style.css").read_text("utf-8"),
+        "LIBRARY": _packed(library.encode("utf-8")),
+        "DATA": _packed(json.dumps(payload, allow_nan=False, separators=(",", ":")).encode("utf-8")),
+        "CODE": code,
+    }
+    page = (assets / "page.html").read_text("utf-8")
+    parts = page.split("%%")  # text, KEY, text, KEY, ..., text: no value is looked into for further keys
+    return "".join(replacements[part] if index % 2 else part for index, part in enumerate(parts))
+
+
+def plotly_library() -> str:
+    """The source of plotly.js as the package plotly brings it.
+
+    Raises:
+        BackendUnavailableError: the package is not installed, or holds no library.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+
+        return get_plotlyjs()
+    except (ImportError, OSError) as cause:
+        raise BackendUnavailableError(
+            f"report: expected the package plotly, found none that can be used ({cause}); "
+            "install it with: pip install 'spectrum-fast[report]'"
+        ) from cause
+
+
+def escape_text(text: str) -> str:
+    """``text`` as HTML text.
+
+    >>> escape_text("a<b & c")
+    'a&lt;b &amp; c'
+    """
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _packed(data: bytes) -> str:
+    return base64.b64encode(gzip.compress(data, compresslevel=9, mtime=0)).decode("ascii")
+
+
+def _policy(*scripts: str) -> str:
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(s.encode('utf-8')).digest()).decode()}'" for s in scripts
+    )
+    # plotly sets styles one by one, and draws an exported picture through a blob or data address.
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )

@@ -1,0 +1,157 @@
+"""Scans as columns: what the page is given. Plain JSON values, one list a field, so that 45,000 modules stay small."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from spectrum_fast.choose.selection.ranking import GROUPINGS, rank_modules
+from spectrum_fast.choose.selection.select import ALWAYS_ROLES
+from spectrum_fast.errors import UsageError
+from spectrum_fast.measure.scoring.fused import competing_modules
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.read.checkpoint.naming import expert_index, layer_index, merged_experts_type, module_type, role
+from spectrum_fast.use.report.thresholds import find_thresholds
+from spectrum_fast.version import __version__
+
+_DIGITS = 7
+"""Significant digits of what is only looked at; scores keep every bit, for the page compares them."""
+
+
+def build_payload(scans: Sequence[ScanRecord], *, top_percent: float, labels: Sequence[str]) -> dict[str, Any]:
+    """All that the page shows.
+
+    Args:
+        scans: one or more.
+        top_percent: where the slider stands at first.
+        labels: what to call each scan, one each.
+    """
+    return {
+        "version": __version__,
+        "top_percent": top_percent,
+        "groupings": list(GROUPINGS),
+        "scans": [_scan_columns(scan, label) for scan, label in zip(scans, labels, strict=True)],
+    }
+
+
+def make_labels(scans: Sequence[ScanRecord], files: Sequence[str]) -> list[str]:
+    """A short name for each scan: the last part of the model's, with the file's where that is not unique."""
+    labels = [PurePath(scan.model).name or scan.model for scan in scans]
+    return [
+        label if labels.count(label) == 1 else f"{label} ({PurePath(file).name})"
+        for label, file in zip(labels, files, strict=True)
+    ]
+
+
+def _scan_columns(scan: ScanRecord, label: str) -> dict[str, Any]:
+    """One scan; the modules that compete come first, then the parts of those that are fused."""
+    competing, fused = _competing(scan)
+    at_stake = {module.name for module in competing}
+    modules = (*competing, *(module for module in scan.modules if module.name not in at_stake))
+    scored = {module.name for module in scan.modules}
+    unit = {module.parameter: index for index, module in enumerate(competing) if module.name not in scored}
+    types, type_of = _coded(module.type for module in modules)
+    merged = [merged_experts_type(name) for name in types]
+    shapes, shape_of = _coded(None if module.shape is None else list(module.shape) for module in modules)
+    dtypes, dtype_of = _coded(module.dtype for module in modules)
+    methods, method_of = _coded(module.method for module in modules)
+    notes, note_of = _coded(module.note for module in modules)
+    place = {module.name: index for index, module in enumerate(rank_modules(modules))}
+    both = [find_thresholds(module) for module in modules]
+    return {
+        "label": label,
+        "model": scan.model,
+        "criterion": scan.criterion,
+        "published": scan.published,
+        "fused": fused,
+        "competing": len(competing),
+        "unit": [
+            index if index < len(competing) else unit.get(module.parameter, -1) for index, module in enumerate(modules)
+        ],
+        "types": types,
+        "merged": merged,
+        "shapes": shapes,
+        "dtypes": dtypes,
+        "methods": methods,
+        "notes": notes,
+        "name": [module.name for module in modules],
+        "type": type_of,
+        "layer": [_or_minus_one(layer_index(module.name)) for module in modules],
+        "expert": [_or_minus_one(expert_index(module.name)) for module in modules],
+        "snr": [module.snr for module in modules],
+        "order": [place[module.name] for module in modules],
+        "always": [int(role(module.name) in ALWAYS_ROLES) for module in modules],
+        "shape": shape_of,
+        "dtype": dtype_of,
+        "method": method_of,
+        "note": note_of,
+        "s_max": _column(modules, lambda module: module.s_max),
+        "q50": _column(modules, lambda module: module.q50),
+        "signal_sum": _column(modules, lambda module: module.signal_sum),
+        "noise_sum": _column(modules, lambda module: module.noise_sum),
+        "n_signal": [module.n_signal for module in modules],
+        "n_noise": [module.n_noise for module in modules],
+        "error_bound": [module.error_bound for module in modules],
+        "threshold": _column(modules, lambda module: module.threshold),
+        "threshold_spectrum": [_short(found.spectrum if found else None) for found in both],
+        "threshold_mp": [_short(found.mp if found else None) for found in both],
+        "histogram": [_histogram(module) for module in modules],
+        "failures": [
+            {
+                "name": failure.name,
+                "type": merged_experts_type(module_type(failure.name)),
+                "layer": _or_minus_one(layer_index(failure.name)),
+                "kind": failure.kind,
+                "message": failure.message,
+            }
+            for failure in scan.failures
+        ],
+        "ties": [[copy, original] for copy, original in scan.ties.items()],
+        "ties_always": [copy for copy in scan.ties if role(copy) in ALWAYS_ROLES],
+        "skipped": [[reason, count] for reason, count in Counter(entry.reason for entry in scan.skipped).most_common()],
+        "provenance": dict(scan.provenance),
+    }
+
+
+def _competing(scan: ScanRecord) -> tuple[tuple[ModuleScore, ...], str]:
+    """What a selection chooses among, and how it takes fused parameters."""
+    try:
+        return competing_modules(scan), "parameter"
+    except UsageError:  # a file of another program that does not tell the sums of the parts
+        return scan.modules, "parts"
+
+
+def _coded(values: Iterable[Any]) -> tuple[list[Any], list[int]]:
+    """Distinct values in order of appearance, and which of them each value is."""
+    codes: dict[Hashable, int] = {}
+    distinct: list[Any] = []
+    column: list[int] = []
+    for value in values:
+        key = tuple(value) if isinstance(value, list) else value
+        if key not in codes:
+            codes[key] = len(distinct)
+            distinct.append(value)
+        column.append(codes[key])
+    return distinct, column
+
+
+def _column(modules: Sequence[ModuleScore], field: Callable[[ModuleScore], float | None]) -> list[float | None]:
+    return [_short(field(module)) for module in modules]
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.{_DIGITS}g}")
+
+
+def _histogram(module: ModuleScore) -> list[Any] | None:
+    """``[start, knee, end, linear_bins, [counts]]``, None where there is none."""
+    found = module.histogram
+    if found is None:
+        return None
+    return [_short(found.start), _short(found.knee), _short(found.end), found.linear_bins, list(found.counts)]
+
+
+def _or_minus_one(index: int | None) -> int:
+    return -1 if index is None else index

@@ -1,0 +1,107 @@
+"""One module of a scan as a person reads it: its spectrum and its numbers."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from spectrum_fast.choose.selection.patterns import near_names_text
+from spectrum_fast.choose.selection.ranking import rank_modules
+from spectrum_fast.errors import UsageError
+from spectrum_fast.measure.scoring.fused import fused_modules
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.read.checkpoint.naming import module_name
+from spectrum_fast.use.report.layout import printable
+from spectrum_fast.use.report.spectrum_plot import SpectrumPlot
+from spectrum_fast.use.report.thresholds import Thresholds, find_thresholds
+
+
+def find_module(scan: ScanRecord, name: str) -> ModuleScore:
+    """The module called ``name``; a parameter's name and a duplicate's name do too.
+
+    Raises:
+        UsageError: there is none (the message names the nearest), or it has no score (the message says why).
+    """
+    wanted = module_name(name)
+    wanted = scan.ties.get(wanted, wanted)
+    known = {module.name: module for module in (*fused_modules(scan), *scan.modules)}
+    if wanted in known:
+        return known[wanted]
+    for failure in scan.failures:
+        if failure.name == wanted:
+            raise UsageError(f"{name} has no score ({failure.kind}): {failure.message}")
+    for skipped in scan.skipped:
+        if skipped.name == wanted:
+            raise UsageError(f"{name} was not scored: {skipped.reason}")
+    raise UsageError(
+        f"scan of {scan.model}: expected a module, found none called {name!r}{near_names_text(wanted, known)}"
+    )
+
+
+def module_view(scan: ScanRecord, module: ModuleScore) -> RenderableType:
+    """Name, picture, numbers; what the scan file does not hold is said."""
+    thresholds = find_thresholds(module)
+    parts: list[RenderableType] = [Text(printable(module.name), style="bold"), Text("")]
+    if module.histogram is not None:
+        parts.append(SpectrumPlot(module.histogram, thresholds))
+    else:
+        parts.append(Text(_no_histogram(scan, module)))
+    return Group(*parts, Text(""), _facts(scan, module, thresholds))
+
+
+def _no_histogram(scan: ScanRecord, module: ModuleScore) -> str:
+    if scan.published:
+        return "no spectrum: a published result holds scores only; scan the checkpoint to see one"
+    if module.method == "fused":
+        return "no spectrum of its own: this parameter fuses several matrices, show one of them"
+    return "no spectrum: this scan file holds no histograms; scan again with this version to get them"
+
+
+def _facts(scan: ScanRecord, module: ModuleScore, thresholds: Thresholds | None) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    score = "noise-free, ranks above every finite score" if module.snr is None else f"{module.snr:.6g}"
+    bound = (
+        ""
+        if module.error_bound is None or module.snr is None
+        else f"  (relative error at most {module.error_bound:.1e})"
+    )
+    ranked = rank_modules(other for other in _of_type(scan, module))
+    rows = [
+        ("snr", f"{score}{bound}"),
+        ("rank", f"{ranked.index(module) + 1} of {len(ranked)} of type {module.type}"),
+        ("shape", None if module.shape is None else " x ".join(map(str, module.shape))),
+        ("stored as", module.dtype),
+        ("values", _quantiles(module)),
+        ("threshold used", _number(module.threshold, f" (criterion {scan.criterion})")),
+        ("Spectrum rule", _number(thresholds.spectrum if thresholds else None)),
+        ("MP edge", _number(thresholds.mp if thresholds else None)),
+        ("signal", _side(module.n_signal, module.signal_sum, "above")),
+        ("noise", _side(module.n_noise, module.noise_sum, "at or below")),
+        ("method", module.method),
+        ("note", module.note or None),
+    ]
+    for key, value in rows:
+        if value is not None:
+            table.add_row(key, Text(printable(value)))
+    return table
+
+
+def _of_type(scan: ScanRecord, module: ModuleScore) -> list[ModuleScore]:
+    return [other for other in (*scan.modules, *fused_modules(scan)) if other.type == module.type]
+
+
+def _quantiles(module: ModuleScore) -> str | None:
+    named = (("min", module.s_min), ("q25", module.q25), ("median", module.q50), ("q75", module.q75))
+    shown = [f"{key} {value:.4g}" for key, value in (*named, ("max", module.s_max)) if value is not None]
+    return ", ".join(shown) or None
+
+
+def _number(value: float | None, more: str = "") -> str | None:
+    return None if value is None else f"{value:.6g}{more}"
+
+
+def _side(count: int | None, total: float | None, where: str) -> str | None:
+    return None if count is None or total is None else f"{count} values {where}, sum {total:.6g}"

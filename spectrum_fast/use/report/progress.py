@@ -1,0 +1,147 @@
+"""Progress of a scan on stderr: a bar in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from spectrum_fast.use.report.step import ScanProgress
+
+_LINE_SECONDS = 10.0
+"""Seconds between two lines where stderr is no terminal."""
+_BAR_COLUMNS = 66
+"""Width of the bar, the figures and the blanks between them; the rest of the line is for the module's name."""
+
+
+_BOUNDS = {"read": "reading", "compute": "computing"}
+
+
+class ScanMeter:
+    """Context manager whose instance is called with every step of a scan."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._console = console
+        self._bar = None if quiet or not console.is_terminal else _make_bar(console)
+        self._quiet = quiet
+        self._task = None
+        self._last_line = time.monotonic()
+        self._last_step: ScanProgress | None = None
+
+    def __enter__(self) -> ScanMeter:
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task("scan", total=None, rate="", left="", bound="", module="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        step = self._last_step
+        if not self._quiet and step is not None and step.done == step.total:
+            self._say(_format_end(step))
+
+    def __call__(self, step: ScanProgress) -> None:
+        """Show one step."""
+        self._last_step = step
+        if step.resumed and not step.name and not self._quiet:
+            self._say(
+                f"going on where an interrupted scan was: {step.resumed} of {step.total} modules are finished, "
+                f"{format_bytes(step.resumed_bytes)} of {format_bytes(step.total_bytes)}"
+            )
+        if self._bar is not None and self._task is not None:
+            self._bar.update(
+                self._task,
+                total=step.total_bytes,
+                completed=step.done_bytes,
+                description=f"{step.done}/{step.total}",
+                rate="" if step.bytes_per_second is None else f"{format_bytes(step.bytes_per_second)}/s",
+                left="" if step.left_seconds is None else format_left(step.left_seconds),
+                bound=step.bound or "",
+                module=_end_of(step.name, self._console.width - _BAR_COLUMNS),
+            )
+        elif not self._quiet:
+            now = time.monotonic()
+            if step.done < step.total and now - self._last_line >= _LINE_SECONDS:
+                self._last_line = now
+                self._say(format_line(step))
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def format_line(step: ScanProgress) -> str:
+    """One line for logs: modules, bytes, rate, time left, and what bounds the rate."""
+    line = (
+        f"scanned {step.done}/{step.total} modules, {format_bytes(step.done_bytes)} of "
+        f"{format_bytes(step.total_bytes)} in {_seconds(step)}"
+    )
+    if step.bytes_per_second is not None:
+        line += f", {format_bytes(step.bytes_per_second)}/s"
+    if step.left_seconds is not None:
+        line += f", about {format_left(step.left_seconds)} left"
+    if step.bound is not None:
+        line += f", bound by {_BOUNDS[step.bound]}"
+    return line + (f", {step.processes} processes" if step.processes > 1 else "")
+
+
+def _format_end(step: ScanProgress) -> str:
+    taken_over = f" ({step.resumed} of them in an earlier sitting)" if step.resumed else ""
+    return f"scanned {step.total} modules{taken_over}, {format_bytes(step.total_bytes)} in {_seconds(step)}"
+
+
+def format_left(seconds: float) -> str:
+    """Time left, no finer than anybody could know.
+
+    >>> format_left(17.6), format_left(150), format_left(7260)
+    ('18 s', '2 min 30 s', '2 h 01 min')
+    """
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 100:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def format_bytes(count: float) -> str:
+    """A size in decimal units, as disks and networks state it.
+
+    >>> format_bytes(999), format_bytes(217_088), format_bytes(141_107_412_992)
+    ('999 B', '217 kB', '141 GB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _seconds(step: ScanProgress) -> str:
+    return f"{step.elapsed_seconds:.1f} s" if step.elapsed_seconds < 10 else f"{step.elapsed_seconds:.0f} s"
+
+
+def _end_of(name: str, room: int) -> str:
+    """The end of a name, which tells more than its beginning, in ``room`` columns."""
+    if len(name) <= room:
+        return name
+    return "…" + name[len(name) - room + 1 :] if room > 4 else ""
+
+
+def _make_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=8),
+        DownloadColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[bound]}"),
+        TextColumn("{task.fields[module]}", markup=False),
+        console=console,
+        transient=True,
+    )

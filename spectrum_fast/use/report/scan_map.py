@@ -1,0 +1,138 @@
+"""A scan at one glance in a terminal: layer by module type, shaded by rank, and the layers that lead and trail."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from spectrum_fast.choose.selection.ranking import rank_modules
+from spectrum_fast.choose.selection.records import Selection
+from spectrum_fast.measure.scoring.fused import competing_modules
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.read.checkpoint.naming import expert_index, layer_index, merged_experts_type
+from spectrum_fast.use.report.layout import add_row, plain_table, printable
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_ASCII = ".:-=+*#@"
+_COLOURS = ("#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39", "#d2e21b", "#fde725")
+"""Steps of the viridis scale that are readable on dark and on light."""
+_MOST_ROWS = 24
+_LABEL = 30
+_NAMED = 3
+
+
+def scan_map(scan: ScanRecord, selection: Selection | None = None) -> RenderableType | None:
+    """The map and the leading and trailing layers of each type; None if no type has modules in two layers.
+
+    Args:
+        scan: what to show.
+        selection: made from it; says how fused parameters are taken.
+    """
+    fused = (selection.fused if selection is not None else None) or "parts"
+    rows = _rows(competing_modules(scan, fused))
+    if not rows:
+        return None
+    return Group(Text(""), RankMap(rows[:_MOST_ROWS], len(rows)), Text(""), _extremes(rows[:_MOST_ROWS]))
+
+
+@dataclass(frozen=True)
+class MapRow:
+    """One module type: its modules best first, and the mean rank of each layer, 0 for the last and 1 for the first."""
+
+    name: str
+    ranked: tuple[ModuleScore, ...]
+    by_layer: dict[int, float]
+
+
+def _rows(modules: Iterable[ModuleScore]) -> list[MapRow]:
+    groups: dict[str, list[ModuleScore]] = {}
+    for module in modules:
+        if layer_index(module.name) is not None:
+            groups.setdefault(merged_experts_type(module.type), []).append(module)
+    rows = []
+    for name, members in groups.items():
+        ranked = rank_modules(members)
+        places: dict[int, list[float]] = {}
+        for place, module in enumerate(ranked):
+            height = 1 - place / (len(ranked) - 1) if len(ranked) > 1 else 1.0
+            places.setdefault(layer_index(module.name) or 0, []).append(height)
+        if len(places) > 1:
+            rows.append(MapRow(name, tuple(ranked), {layer: math.fsum(p) / len(p) for layer, p in places.items()}))
+    return rows
+
+
+@dataclass(frozen=True)
+class RankMap:
+    """Draws the map in the width there is; several layers share a column where there are more layers than columns."""
+
+    rows: Sequence[MapRow]
+    n_types: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        marks = _ASCII if options.ascii_only else _BLOCKS
+        label = min(_LABEL, max(len(printable(row.name)) for row in self.rows), options.max_width // 2)
+        first = min(min(row.by_layer) for row in self.rows)
+        layers = max(max(row.by_layer) for row in self.rows) - first + 1
+        a_column = max(1, math.ceil(layers / max(8, options.max_width - label - 2)))
+        columns = math.ceil(layers / a_column)
+        share = "" if a_column == 1 else f", {a_column} layers a column"
+        yield Text(f"rank within its type by layer: {marks[0]} last, {marks[-1]} first{share}")
+        for row in self.rows:
+            line = Text(_clip(printable(row.name), label, options.ascii_only).ljust(label + 2))
+            for column in range(columns):
+                line.append(*_mark(row, first + column * a_column, a_column, marks))
+            yield line
+        yield Text(" " * (label + 2) + _ruler(first, columns, a_column))
+        if self.n_types > len(self.rows):
+            yield Text(f"and {self.n_types - len(self.rows)} more types; `spectrum-fast report` shows all")
+
+
+def _mark(row: MapRow, start: int, count: int, marks: str) -> tuple[str, str]:
+    """The character and the colour of one column; a blank where no layer of it has a score."""
+    inside = [row.by_layer[layer] for layer in range(start, start + count) if layer in row.by_layer]
+    if not inside:
+        return " ", ""
+    level = min(len(marks) - 1, int(math.fsum(inside) / len(inside) * len(marks)))
+    return marks[level], _COLOURS[level]
+
+
+def _ruler(first: int, columns: int, a_column: int) -> str:
+    """Layer numbers under the columns, as many as there is room for."""
+    line = ""
+    for column in range(columns):
+        number = str(first + column * a_column)
+        if (first + column * a_column) % (5 * a_column if columns < 60 else 10 * a_column) == 0 and column >= len(line):
+            line = line.ljust(column) + number + " "
+    return line.rstrip()
+
+
+def _clip(text: str, room: int, ascii_only: bool) -> str:
+    """The end of a name, which tells types apart, in ``room`` columns."""
+    if len(text) <= room:
+        return text
+    dots = ".." if ascii_only else "…"
+    return dots + text[len(text) - room + len(dots) :]
+
+
+def _extremes(rows: Sequence[MapRow]) -> Table:
+    """The first and the last modules of each type by their layers; the table of scores has the scores."""
+    experts = any(expert_index(module.name) is not None for row in rows for module in row.ranked)
+    what = "layer:expert" if experts else "layers"
+    table = plain_table()
+    table.add_column("type", overflow="fold")
+    table.add_column(f"best {what}", no_wrap=True)
+    table.add_column(f"worst {what}", no_wrap=True)
+    for row in rows:
+        named = min(_NAMED, len(row.ranked) // 2) or 1
+        add_row(table, row.name, _places(row.ranked[:named]), _places(row.ranked[: -named - 1 : -1]))
+    return table
+
+
+def _places(modules: Iterable[ModuleScore]) -> str:
+    experts = ((layer_index(module.name), expert_index(module.name)) for module in modules)
+    return ", ".join(str(layer) if expert is None else f"{layer}:{expert}" for layer, expert in experts)

@@ -1,0 +1,159 @@
+"""The histogram of one spectrum in a terminal, with what pure noise would look like and where both thresholds lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+from spectrum_fast.measure.scoring.marchenko_pastur import singular_value_density
+from spectrum_fast.measure.spectra.histogram import Histogram
+from spectrum_fast.use.report.thresholds import Thresholds
+
+_ROWS = 12
+_EIGHTHS = " ▁▂▃▄▅▆▇█"
+_MARGIN = 8
+"""Columns for the numbers at the left."""
+_NOISE, _SPECTRUM, _MP = "orange3", "magenta", "green"
+_POINTS = 16
+"""Points a bin for the integral of the noise curve."""
+
+
+@dataclass(frozen=True)
+class SpectrumPlot:
+    """One column a bin: bars for what is there, dots for what pure noise of that shape would put there.
+
+    Attributes:
+        histogram: the counts.
+        thresholds: both of them, None where the shape or the quantiles are not known.
+    """
+
+    histogram: Histogram
+    thresholds: Thresholds | None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        edges, counts = _fit(self.histogram, max(8, options.max_width - _MARGIN))
+        noise = _expected(edges, int(counts.sum()), self.thresholds)
+        top = max(float(counts.max()), float(noise.max()), 1.0)
+        ascii_only = options.ascii_only
+        marks = _threshold_columns(edges, self.thresholds)
+        yield _letters(marks, len(counts))
+        for row in range(_ROWS, 0, -1):
+            yield _line(row, top, counts, noise, marks, ascii_only)
+        yield Text(" " * (_MARGIN - 1) + ("+" + "-" * len(counts) if ascii_only else "└" + "─" * len(counts)))
+        yield _axis(edges, self.histogram)
+        yield from _legend(self.histogram, self.thresholds, ascii_only)
+
+
+def _fit(histogram: Histogram, room: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Edges and counts in at most ``room`` columns: neighbours are joined where there are more bins."""
+    edges, counts = histogram.edges, np.array(histogram.counts, dtype=np.int64)
+    joined = -(-len(counts) // room)
+    starts = np.arange(0, len(counts), joined)
+    return np.append(edges[:-1][starts], edges[-1]), np.add.reduceat(counts, starts)
+
+
+def _expected(edges: npt.NDArray[np.float64], size: int, thresholds: Thresholds | None) -> npt.NDArray[np.float64]:
+    """How many of ``size`` singular values of pure noise fall into each bin."""
+    if thresholds is None or not thresholds.sigma > 0:
+        return np.zeros(len(edges) - 1)
+    fractions = (np.arange(_POINTS) + 0.5) / _POINTS
+    widths = np.diff(edges)
+    points = edges[:-1, None] + widths[:, None] * fractions
+    density = singular_value_density(points, thresholds.sigma, thresholds.n_min, thresholds.n_max)
+    return size * density.mean(axis=1) * widths
+
+
+def _threshold_columns(edges: npt.NDArray[np.float64], thresholds: Thresholds | None) -> dict[int, tuple[str, str]]:
+    """Column -> letter and colour of the threshold inside it."""
+    if thresholds is None:
+        return {}
+    found: dict[int, tuple[str, str]] = {}
+    for value, letter, colour in ((thresholds.spectrum, "S", _SPECTRUM), (thresholds.mp, "M", _MP)):
+        column = int(np.searchsorted(edges, value, side="right")) - 1
+        if 0 <= column < len(edges) - 1:
+            found[column] = ("B", colour) if column in found else (letter, colour)
+    return found
+
+
+def _letters(marks: dict[int, tuple[str, str]], columns: int) -> Text:
+    line = Text(" " * _MARGIN)
+    for column in range(columns):
+        line.append(*marks.get(column, (" ", "")))
+    return line
+
+
+def _line(
+    row: int,
+    top: float,
+    counts: npt.NDArray[np.int64],
+    noise: npt.NDArray[np.float64],
+    marks: dict[int, tuple[str, str]],
+    ascii_only: bool,
+) -> Text:
+    """One line of the picture, counted from the bottom."""
+    label = f"{top * row / _ROWS:.0f}" if row in (_ROWS, _ROWS // 2) else ""
+    line = Text(label.rjust(_MARGIN - 2) + (" |" if ascii_only else " │"))
+    for column, count in enumerate(counts):
+        height = _ROWS * count / top
+        level = int(np.clip(round(8 * (height - row + 1)), 0, 8))
+        if count and row == 1:
+            level = max(level, 1)  # one value among thousands is still to be seen
+        if noise[column] > 0 and int(_ROWS * noise[column] / top) == row - 1:
+            line.append("o" if ascii_only else "•", _NOISE)
+        elif level == 0 and column in marks:
+            line.append(":" if ascii_only else "┊", marks[column][1])
+        elif ascii_only:
+            line.append("#" if level >= 4 or (level and row == 1) else " ")
+        else:
+            line.append(_EIGHTHS[level])
+    return line
+
+
+def _axis(edges: npt.NDArray[np.float64], histogram: Histogram) -> Text:
+    """The value at the left edge, at the knee and at the right edge."""
+    columns = len(edges) - 1
+    line = [" "] * (columns + 1)
+    right = f"{histogram.end:.4g}"
+
+    def write(column: int, text: str) -> None:
+        start = max(0, min(column, columns + 1 - len(text)))
+        line[start : start + len(text)] = text
+
+    write(0, f"{histogram.start:.4g}")
+    if histogram.knee < histogram.end:
+        knee = int(np.argmin(np.abs(edges - histogram.knee)))
+        if knee + 14 < columns:
+            write(knee, f"{histogram.knee:.4g}")
+    else:
+        write(columns // 2, f"{edges[columns // 2]:.4g}")
+    write(columns, right)
+    return Text(" " * _MARGIN + "".join(line).rstrip())
+
+
+def _legend(histogram: Histogram, thresholds: Thresholds | None, ascii_only: bool) -> RenderResult:
+    tail = "" if histogram.knee == histogram.end else f"; wider bins, of equal ratio, above {histogram.knee:.4g}"
+    yield Text(f"singular values in each of {len(histogram.counts)} bins{tail}")
+    if thresholds is None:
+        yield Text("neither thresholds nor noise: the file does not tell the quantiles or the shape")
+        return
+    dot = "o" if ascii_only else "•"
+    yield Text.assemble(
+        ("S", _SPECTRUM),
+        f" Spectrum rule {_place(thresholds.spectrum, histogram)}   ",
+        ("M", _MP),
+        f" Marchenko-Pastur edge {_place(thresholds.mp, histogram)}   ",
+        (dot, _NOISE),
+        " pure noise",
+    )
+    if "B" in {letter for letter, _ in _threshold_columns(histogram.edges, thresholds).values()}:
+        yield Text("B: both thresholds lie in one bin")
+
+
+def _place(value: float, histogram: Histogram) -> str:
+    """The threshold, and whether it lies outside the picture."""
+    side = " (above all values)" if value > histogram.end else " (below all)" if value < histogram.start else ""
+    return f"{value:.4g}{side}"

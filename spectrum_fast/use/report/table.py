@@ -1,0 +1,124 @@
+"""A scan as a person reads it in a terminal: one line a module type, the best and the worst of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from spectrum_fast.choose.selection.ranking import rank_modules
+from spectrum_fast.choose.selection.records import Selection
+from spectrum_fast.measure.scoring.fused import competing_modules
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.read.checkpoint.naming import merged_experts_type
+from spectrum_fast.use.report.layout import add_row, plain_table, printable, shorten_list
+
+_NOISE_FREE = "inf"
+
+
+def scan_table(scan: ScanRecord, selection: Selection | None = None, *, wide: bool = False) -> RenderableType:
+    """One line a module type: how many modules, how many of them the selection takes, scores; fits 80 columns.
+
+    Experts of one projection share a line (``mlp.experts.*.down_proj``), whatever grouping selects them; fused ones are
+    shown as the selection takes them, each parameter or each part.
+
+    Args:
+        scan: what to show.
+        selection: made from it; ``taken`` says how many it takes of how many.
+        wide: name the best module of each type; needs about 120 columns.
+    """
+    parts: list[RenderableType] = [Text(printable(_title(scan, selection))), Text("")]
+    if scan.modules:
+        parts += [_score_table(scan, selection, wide), Text("")]
+    return Group(*parts, *(Text(printable(line)) for line in _remarks(scan, selection)))
+
+
+def format_score(module: ModuleScore) -> str:
+    """Four significant digits; ``inf`` for a module without noise."""
+    return _NOISE_FREE if module.snr is None else f"{module.snr:.4g}"
+
+
+def _score_table(scan: ScanRecord, selection: Selection | None, wide: bool) -> Table:
+    table = plain_table()
+    table.add_column("type", overflow="fold")
+    table.add_column("modules" if selection is None else "taken", justify="right", no_wrap=True)
+    for heading in ("shape", "best", "median", "worst"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    if wide:
+        table.add_column("best module", overflow="fold")
+    taken = {module.name for module in selection.modules} if selection is not None else set()
+    always = set(selection.always) if selection is not None else set()
+    fused = (selection.fused if selection is not None else None) or "parts"
+    for name, modules in _by_shown_type(competing_modules(scan, fused)).items():
+        ranked = rank_modules(modules)
+        row = [name, str(len(modules)) if selection is None else _taken(modules, taken, always), _shapes(modules)]
+        row += [format_score(ranked[place]) for place in (0, len(ranked) // 2, -1)]
+        if wide:
+            row.append(ranked[0].name)
+        add_row(table, *row)
+    return table
+
+
+def _by_shown_type(modules: Sequence[ModuleScore]) -> dict[str, list[ModuleScore]]:
+    groups: dict[str, list[ModuleScore]] = {}
+    for module in modules:
+        groups.setdefault(merged_experts_type(module.type), []).append(module)
+    return groups
+
+
+def _taken(modules: Sequence[ModuleScore], taken: set[str], always: set[str]) -> str:
+    if any(module.name in always for module in modules):
+        return "always"
+    return f"{sum(module.name in taken for module in modules)}/{len(modules)}"
+
+
+def _title(scan: ScanRecord, selection: Selection | None) -> str:
+    title = f"{scan.model}: {len(scan.modules)} modules scored, criterion {scan.criterion}"
+    if selection is not None and selection.top_percent is not None:
+        title += f", top {selection.top_percent:g} % of each type"
+    return title
+
+
+def _shapes(modules: Sequence[ModuleScore]) -> str:
+    shapes = {module.shape for module in modules if module.shape is not None}
+    if len(shapes) != 1:
+        return "various" if shapes else "-"
+    return "x".join(str(extent) for extent in next(iter(shapes)))
+
+
+def _remarks(scan: ScanRecord, selection: Selection | None) -> list[str]:
+    """What a table of scores does not show: accuracy, ties, what was left out, what failed."""
+    remarks = []
+    if selection is not None:
+        undecided = [group.name for group in selection.groups if group.undecided]
+        if undecided:
+            remarks.append(f"tied at the cut, taken in the order of names: {shorten_list(undecided)}")
+    noise_free = sum(module.noise_free for module in scan.modules)
+    if noise_free:
+        remarks.append(f"{_NOISE_FREE}: {noise_free} noise-free modules, no singular value below the threshold")
+    bounds = [module.error_bound for module in scan.modules if module.error_bound is not None]
+    if bounds:
+        methods = Counter(module.method or "unknown" for module in scan.modules)
+        used = ", ".join(f"{count} by {method}" for method, count in methods.items())
+        remarks.append(f"largest relative error bound {max(bounds):.1e}; {used}")
+    if scan.ties:
+        pairs = [f"{copy} = {original}" for copy, original in scan.ties.items()]
+        remarks.append(f"equal tensors, scored once: {shorten_list(pairs)}")
+    if scan.skipped:
+        reasons = Counter(reason for _, reason in scan.skipped)
+        remarks.append(
+            "not scored: " + shorten_list([f"{count} x {reason}" for reason, count in reasons.most_common()])
+        )
+    remarks += [f"note: {note}" for note in _notes(scan)]
+    if scan.failures:
+        names = shorten_list([failure.name for failure in scan.failures])
+        remarks.append(f"FAILED, no score: {len(scan.failures)} tensors: {names}")
+    return remarks
+
+
+def _notes(scan: ScanRecord) -> list[str]:
+    notes = scan.provenance.get("notes", ())
+    return [str(note) for note in notes] if isinstance(notes, (list, tuple)) else []

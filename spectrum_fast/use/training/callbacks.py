@@ -1,0 +1,158 @@
+"""A selection in a training script of one's own, by one more line.
+
+``trainer = SFTTrainer(..., callbacks=[sf.SpectrumCallback(selection)])`` freezes everything else before the optimizer
+is made, proves on the optimizer itself that nothing else is in it, puts tokens a second, peak memory and the trainable
+share into the log, and leaves ``run.json`` in the output folder. ``spectrum-fast train`` uses the same class.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from spectrum_fast.choose.selection.masking import PartMask, is_masked
+from spectrum_fast.errors import SelectionError
+from spectrum_fast.use.training.meter import TrainingMeter, peak_cuda_bytes, peak_rss_bytes
+from spectrum_fast.use.training.record import RUN_NAME, describe_run, write_run
+from spectrum_fast.use.training.trainable import (
+    TrainableShare,
+    require_matching_optimizer,
+    require_some_trainable,
+    trainable_share,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from spectrum_fast.choose.selection.apply import AppliedSelection
+    from spectrum_fast.choose.selection.records import Selection
+
+
+class SpectrumCallback(TrainerCallback):
+    """Trains the selected modules only, and says what it does.
+
+    Args:
+        selection: what to train; None trains what is trainable already (everything, or adapters).
+        partial: fused experts that are selected in part, see
+        :func:`spectrum_fast.choose.selection.apply.apply_selection`. all_expected: every parameter is meant to be
+        trained. facts: more entries for ``run.json``.
+        write: leave ``run.json`` when training ends; without it the record is only kept, as ``record``.
+
+    Raises:
+        SelectionError: (when the trainer is made) an entry matches nothing, or nothing or everything would be trained;
+            (before the first step) the optimizer holds anything else.
+    """
+
+    def __init__(
+        self,
+        selection: Selection | None = None,
+        *,
+        partial: str = "refuse",
+        all_expected: bool = False,
+        facts: dict[str, Any] | None = None,
+        write: bool = True,
+    ) -> None:
+        self.selection = selection
+        self.partial = partial
+        self.all_expected = all_expected
+        self.facts = facts or {}
+        self.write = write
+        self.record: dict[str, Any] | None = None
+        self.applied: AppliedSelection | None = None
+        self.share: TrainableShare | None = None
+        self.meter = TrainingMeter()
+        self._held: dict[str, str] = {}
+        self._first_step = 0
+
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
+        """Freeze everything but the selection, before there is an optimizer."""
+        model: nn.Module = parts["model"]
+        if self.selection is not None:
+            self.applied = self.selection.apply(model, partial=self.partial)
+        self.share = require_some_trainable(model, all_expected=self.all_expected)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
+    ) -> None:
+        """Check the optimizer that was made, just before the first step."""
+        model, optimizer = parts["model"], parts["optimizer"]
+        self.share = self.share or trainable_share(model)
+        self.facts["optimizer_tensors"] = require_matching_optimizer(optimizer, model)
+        self._require_no_decay(optimizer)
+        self._held = self._digests(model)
+        self._first_step = state.global_step
+        self.meter.start(_tokens(state))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **parts: Any,
+    ) -> None:
+        """Add our figures to the log."""
+        if logs is None or "loss" not in logs:
+            return
+        added: dict[str, Any] = {}
+        if "num_tokens" in logs:
+            added["tokens_per_second"] = round(self.meter.rate(logs["num_tokens"]), 1)
+        added["peak_rss_gib"] = round(peak_rss_bytes() / 2**30, 3)
+        if (cuda := peak_cuda_bytes()) is not None:
+            added["peak_cuda_gib"] = round(cuda / 2**30, 3)
+        if self.share is not None:
+            added["trainable_percent"] = round(100 * self.share.fraction, 4)
+        logs |= added
+        if state.log_history:
+            state.log_history[-1] |= added
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
+        """Check what was held, and leave ``run.json``."""
+        model = parts["model"]
+        moved = [name for name, digest in self._digests(model).items() if digest != self._held.get(name)]
+        if moved:
+            raise SelectionError(
+                f"{moved[0]}: experts that were not selected have changed; the optimizer {args.optim} mixes the values "
+                "of a parameter, so it cannot train a part of one: use adamw, or spectrum.partial: whole"
+            )
+        self.record = describe_run(self, args, state)
+        if self.write and state.is_world_process_zero:
+            write_run(self.record, Path(str(args.output_dir)) / RUN_NAME)
+
+    @property
+    def masks(self) -> dict[str, PartMask]:
+        """Parameters that are trained in part."""
+        return dict(self.applied.masks) if self.applied is not None else {}
+
+    @property
+    def first_step(self) -> int:
+        """Steps that had been made before, where the run was resumed."""
+        return self._first_step
+
+    def _digests(self, model: nn.Module) -> dict[str, str]:
+        """Of what must not change; under ZeRO-3 and FSDP the whole is not here to be looked at."""
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        return {
+            name: mask.digest(parameters[name])
+            for name, mask in self.masks.items()
+            if name in parameters
+            and parameters[name].shape.numel() == mask.total
+            and type(parameters[name].data).__name__ != "DTensor"
+        }
+
+    def _require_no_decay(self, optimizer: Any) -> None:
+        groups = getattr(getattr(optimizer, "optimizer", optimizer), "param_groups", [])
+        for group in groups:
+            if group.get("weight_decay") and any(map(is_masked, group["params"])):
+                raise SelectionError(
+                    "a parameter trained in part has weight decay, which would move the experts that are not selected; "
+                    "put it in a group with weight_decay 0, or use `spectrum-fast train`, which does"
+                )
+
+
+def _tokens(state: TrainerState) -> float:
+    """Tokens seen when the run was stopped before, from its log."""
+    return next((entry["num_tokens"] for entry in reversed(state.log_history) if "num_tokens" in entry), 0.0)

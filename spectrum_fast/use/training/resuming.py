@@ -1,0 +1,99 @@
+"""Where a run goes on from, and what it says when another of its processes is gone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spectrum_fast.errors import CheckpointError, RankError, UsageError
+from spectrum_fast.use.training.saving import find_damage, last_whole
+
+if TYPE_CHECKING:
+    from spectrum_fast.use.training.config import TrainConfig
+
+_SIGNS_OF_LOSS = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "connection was likely closed",
+    "broken pipe",
+    "socket timeout",
+    "timed out waiting",
+    "remote process exited",
+    "nccl communicator was aborted",
+)
+"""What torch's gloo and NCCL back ends say, in lower case, when another process has ended."""
+
+
+def checkpoint_to_resume(config: TrainConfig, say: Callable[[str], None]) -> str | None:
+    """The checkpoint folder to go on from; ``true`` means the last whole one in the output folder.
+
+    Args:
+        config: of the run.
+        say: told of newer checkpoints that are damaged and passed over.
+
+    Raises:
+        UsageError: there is none.
+        CheckpointError: the one that is named, or every one there is, is not whole.
+    """
+    wanted = config.trainer.get("resume_from_checkpoint")
+    if not wanted:
+        return None
+    home, where = config.output_folder, f"{config.source}: resume_from_checkpoint"
+    if wanted is True or wanted == "true":
+        found, passed_over = last_whole(home)
+        for word in passed_over:
+            say(f"warning: {word}")
+        if found is not None:
+            return str(found)
+        if passed_over:
+            raise CheckpointError(
+                f"{where}: expected a whole checkpoint in {home}, found none: {passed_over[0]}; drop the key to begin "
+                "anew"
+            )
+        raise UsageError(
+            f"{where}: expected a checkpoint-* folder in {home}, found none; set save_steps in the run that writes "
+            "them, or drop the key"
+        )
+    folder = Path(wanted)
+    if not folder.is_dir():
+        raise UsageError(f"{where}: there is no folder {wanted}")
+    if damage := find_damage(folder):
+        raise CheckpointError(f"{where}: expected a whole checkpoint, found {wanted}, where {damage}; choose another")
+    return str(wanted)
+
+
+def same_everywhere(resume: str | None) -> str | None:
+    """The first process's answer, in every process."""
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([resume])[0]
+
+
+@contextlib.contextmanager
+def lost_processes_explained(home: Path) -> Iterator[None]:
+    """Say what has happened and how to go on where a collective failed because another process is gone.
+
+    Args:
+        home: the output folder.
+
+    Raises:
+        RankError: that has happened.
+    """
+    try:
+        yield
+    except RuntimeError as cause:
+        words = str(cause).lower()
+        if not any(sign in words for sign in _SIGNS_OF_LOSS):
+            raise
+        found, _ = last_whole(home)
+        rest = (
+            f"the last whole checkpoint is {found}; go on from it with --set resume_from_checkpoint=true"
+            if found is not None
+            else "there is no checkpoint yet; save_steps says how often one is written"
+        )
+        raise RankError(
+            f"another process of this run has ended, and the run with it; {rest} (found by this one as: "
+            f"{str(cause).splitlines()[0][:160]})"
+        ) from cause

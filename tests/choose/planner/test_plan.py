@@ -1,0 +1,149 @@
+"""Choosing what is trained, fitting a limit, and the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.make_checkpoint import write_checkpoint
+from spectrum_fast.choose.planner import ModelShape, TrainingSetup, fit_percent, plan_memory, read_model_shape
+from spectrum_fast.choose.planner.memory import GIB
+from spectrum_fast.choose.planner.trained import competing_groups
+from spectrum_fast.choose.selection.scan_result import Scan
+from spectrum_fast.errors import CheckpointError, SelectionError, UsageError
+from spectrum_fast.read.checkpoint import open_checkpoint
+from spectrum_fast.scanning import scan
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("llama"), like="llama-3-8b", layers=8, scale=32).path
+
+
+@pytest.fixture(scope="module")
+def shape(folder: Path) -> ModelShape:
+    return read_model_shape(open_checkpoint(folder))
+
+
+@pytest.fixture(scope="module")
+def scores(folder: Path) -> Scan:
+    return scan(folder)
+
+
+def test_the_shape_of_a_model(shape: ModelShape) -> None:
+    assert (shape.layers, shape.hidden, shape.vocab, shape.heads, shape.tied) == (8, 128, 4008, 32, False)
+    assert shape.count == sum(p.count for p in shape.parameters)
+    assert {len(members) for members in competing_groups(shape).values()} == {8}
+
+
+def test_experts_are_fused_as_in_memory(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, like="mixtral-8x7b", layers=2, scale=64)
+    moe = read_model_shape(open_checkpoint(tmp_path))
+    fused = [p for p in moe.parameters if p.name.endswith("experts.gate_up_proj")]
+    assert [p.shape for p in fused] == [(8, 2 * 14336 // 64, 64)] * 2
+    assert len(fused[0].sources) == 16
+    assert moe.experts_per_token == 2
+    assert moe.count == sum(ref.element_count for ref in open_checkpoint(tmp_path).tensors)
+    plan = plan_memory(moe, TrainingSetup(seq_len=64), top_percent=50)
+    assert any("estimate" in note for note in plan.notes())
+
+
+def test_a_share_without_a_scan_takes_as_many_as_a_scan_would(scores: Scan, shape: ModelShape) -> None:
+    setup = TrainingSetup(seq_len=64)
+    for percent in (12.5, 25, 60, 100):
+        blind = plan_memory(shape, setup, top_percent=percent)
+        seen = plan_memory(shape, setup, scan=scores, top_percent=percent)
+        assert blind.trained.trained_count == seen.trained.trained_count
+        assert blind.states == seen.states
+    assert "no scan given" in blind.trained.assumption
+
+
+def test_a_selection_of_another_model_is_refused(scores: Scan, tmp_path: Path) -> None:
+    other = write_checkpoint(tmp_path, like="llama-3-8b", layers=2, scale=32).path
+    small = read_model_shape(open_checkpoint(other))
+    with pytest.raises(SelectionError, match="modules of the selection are not in"):
+        plan_memory(small, TrainingSetup(), scan=scores)
+
+
+def test_adapters_on_selected_modules_leave_embeddings_alone(scores: Scan, shape: ModelShape) -> None:
+    plan = plan_memory(shape, TrainingSetup(method="spectrum-qlora", zero=0, lora_rank=4), scan=scores)
+    assert len(plan.trained.adapted) == 7 * 2
+    assert not plan.trained.trained
+    rows = sum(sum(p.shape) for p in shape.parameters if p.module in plan.trained.adapted)
+    assert plan.trained.trained_count == 4 * rows
+
+
+@pytest.mark.parametrize("method", ["spectrum", "spectrum-lora"])
+@pytest.mark.parametrize("checkpointing", ["none", "layer"])
+def test_fit_is_the_largest_share_that_fits(shape: ModelShape, method: str, checkpointing: str) -> None:
+    setup = TrainingSetup(method=method, gpus=2, zero=2, seq_len=256, checkpointing=checkpointing)
+    peaks = [plan_memory(shape, setup, top_percent=100 * taken / 8).peak for taken in range(1, 9)]
+    assert peaks == sorted(peaks)
+    assert len(set(peaks)) == 8
+    for taken, peak in enumerate(peaks, start=1):
+        assert fit_percent(shape, setup, peak).top_percent == 100 * taken / 8
+        if taken > 1:
+            assert fit_percent(shape, setup, peak - 1).top_percent == 100 * (taken - 1) / 8
+    with pytest.raises(SelectionError, match="the smallest share"):
+        fit_percent(shape, setup, peaks[0] - 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"zero": 1}, "unknown zero 1: expected one of 0, 2, 3"),
+        ({"method": "magic"}, "unknown method 'magic'"),
+        ({"gpus": 0}, "gpus: expected a whole number of 1 or more"),
+        ({"zero": 0, "offload": "optimizer"}, "is DeepSpeed's"),
+        ({"zero": 2, "offload": "all"}, "use zero 3"),
+        ({"lora_dropout": 1.0}, "lora_dropout"),
+    ],
+)
+def test_bad_setups_are_refused(values: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TrainingSetup(**values)
+
+
+def test_packed_checkpoints_and_parts_are_refused(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"a.weight": torch.zeros(4, 4)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="embedding and the layers"):
+        read_model_shape(open_checkpoint(tmp_path))
+    codes = {"a.weight": torch.zeros(4, 4, dtype=torch.int8), "a.weight_scale": torch.zeros(4)}
+    save_file(codes, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"found a\.weight stored as"):
+        read_model_shape(open_checkpoint(tmp_path))
+
+
+def test_the_command(folder: Path, run_inside) -> None:
+    done = run_inside("plan", folder, "--gpus", "2", "--zero", "3", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    document = json.loads(done.stdout)
+    expected = plan_memory(read_model_shape(open_checkpoint(folder)), TrainingSetup(gpus=2)).as_json()
+    assert document == json.loads(json.dumps(expected))
+    table = run_inside("plan", folder, "--fit", "4", "--zero", "0")
+    assert table.returncode == 0
+    for part in ("weights", "gradients", "optimizer", "activations", "buffers", "peak"):
+        assert f"\n{part} " in table.stdout
+    assert "top 100 %, fits in 4.00 GiB" in table.stdout
+    assert document["per_gpu_bytes"]["peak"] < 4 * GIB
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fit", "0.001"], "the smallest share"),
+        (["--fit", "8", "--method", "full"], "takes no share"),
+        (["--zero", "7"], "unknown zero 7"),
+        (["--scan", "a.json", "--selection", "b.json"], "give one of them"),
+    ],
+)
+def test_bad_commands_are_one_line(folder: Path, run_inside, arguments: list[str], message: str) -> None:
+    done = run_inside("plan", folder, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,73 @@
+"""Weights in codes: what is kept so, and that it stands for the weight that decoding gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from spectrum_fast.measure.ops.decode import decode_weight
+from spectrum_fast.measure.ops.decode.coded import as_coded
+from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
+from spectrum_fast.read.checkpoint.weight_plan import FusedPart, WeightPlan
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def plan(decoder: str, block: tuple[int, int] | None = None, part: FusedPart | None = None) -> WeightPlan:
+    anything = TensorRef("w", "F8_E4M3", (1,), "file", 0, 1)
+    return WeightPlan("w", "w.weight", anything, decoder=decoder, block=block, part=part)
+
+
+def fp8(rows: int, columns: int) -> torch.Tensor:
+    return (40 * torch.randn(rows, columns, generator=GENERATOR)).to(torch.float8_e4m3fn)
+
+
+@pytest.mark.parametrize(
+    ("block", "scale"),
+    [
+        ((128, 128), torch.rand(2, 4, generator=GENERATOR)),
+        ((128, 128), torch.rand(8, generator=GENERATOR).to(torch.bfloat16)),
+        ((128, 128), torch.randint(110, 130, (2, 4), generator=GENERATOR, dtype=torch.uint8)),
+        ((200, 420), torch.tensor(0.02)),
+        (None, torch.tensor([0.02])),
+    ],
+    ids=["blocks", "flat-bfloat16", "powers-of-two", "one", "one-without-a-block"],
+)
+def test_fp8(block: tuple[int, int] | None, scale: torch.Tensor) -> None:
+    codes, how = fp8(200, 420), plan("scaled", block)
+    coded = as_coded(how, codes, {"scale": scale})
+    assert coded is not None
+    assert coded.is_fp8
+    assert (coded.shape, coded.device.type) == ((200, 420), "cpu")
+    assert torch.equal(coded.decode(), decode_weight(how, codes, {"scale": scale}))
+    copy = coded.clone()
+    codes.zero_()
+    assert not torch.equal(copy.decode(), coded.decode())
+    assert coded.nbytes < 200 * 420 + 100
+
+
+def test_mxfp4() -> None:
+    blocks = torch.randint(0, 256, (40, 3, 16), generator=GENERATOR, dtype=torch.uint8)
+    scale = torch.randint(110, 130, (40, 3), generator=GENERATOR, dtype=torch.uint8)
+    coded = as_coded(plan("mxfp4", (1, 32)), blocks, {"scale": scale})
+    assert coded is not None
+    assert coded.shape == (40, 96)
+    assert torch.equal(coded.cpu().decode(), decode_weight(plan("mxfp4"), blocks, {"scale": scale}))
+    assert coded.nbytes == 40 * 3 * 17
+
+
+@pytest.mark.parametrize(
+    ("how", "codes", "companions"),
+    [
+        (plan("scaled", (1, 420)), fp8(200, 420), {"scale": torch.ones(200)}),
+        (plan("scaled", (128, 128)), fp8(200, 420), {"scale": torch.ones(3, 4)}),
+        (plan("scaled", (128, 128)), fp8(200, 420).to(torch.float8_e5m2), {"scale": torch.ones(2, 4)}),
+        (plan("scaled", (128, 128)), fp8(20, 42), {"scale": torch.ones(1, 1), "zero_point": torch.ones(1, 1)}),
+        (plan("scaled", (128, 128), FusedPart("q", 0, 1, 0, 10, 20)), fp8(20, 42), {"scale": torch.ones(1, 1)}),
+        (plan("mxfp4"), torch.zeros(4, 2, 16, dtype=torch.uint8), {"scale": torch.zeros(4, 3, dtype=torch.uint8)}),
+        (plan(""), torch.ones(4, 4), {}),
+    ],
+    ids=["rows", "too-many", "e5m2", "zero-points", "part", "mxfp4", "plain"],
+)
+def test_everything_else_is_decoded(how: WeightPlan, codes: torch.Tensor, companions: dict[str, torch.Tensor]) -> None:
+    assert as_coded(how, codes, companions) is None

@@ -1,0 +1,270 @@
+"""The GPU band reduction against float64 eigenvalues: as torch operations, in the interpreter, and on a GPU.
+
+The interpreter is chosen when triton is imported, so one test runs the others of its kind in a process of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from spectrum_fast.errors import UsageError
+from spectrum_fast.measure.ops.band import device_torch
+from spectrum_fast.measure.ops.band.device_workspace import ROWS, Workspace, allocate
+
+from support.bands import dense_and_clean
+from support.interpreter import (
+    IN_INTERPRETER_OR_ON_GPU,
+    INTERPRETED,
+    WITH_GPU,
+    on_gpu,
+    outside_the_interpreter,
+    run_interpreted,
+)
+
+triton_band = pytest.importorskip("spectrum_fast.measure.ops.band.triton")
+
+DTYPES = [torch.float32, torch.float64]
+BOUND = 20.0
+"""Largest eigenvalue error in units of eps ||A||_F, as in test_band.py; float16 halves leave 3 and less."""
+COHERENT_BOUND = 0.5
+"""Allowed in addition, times n, where all entries are equal (see test_band.py)."""
+
+both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+IN_TORCH = [] if INTERPRETED else ["torch"]
+on_all = pytest.mark.parametrize("device", [*IN_TORCH, IN_INTERPRETER_OR_ON_GPU], indirect=True)
+in_torch = pytest.mark.parametrize("device", [*IN_TORCH, *([] if INTERPRETED else [WITH_GPU])], indirect=True)
+
+
+@outside_the_interpreter
+def test_in_the_interpreter() -> None:
+    run_interpreted(__file__)
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def noise_gram(n: int) -> Tensor:
+    weight = randn(n, n + 7)
+    return weight @ weight.T
+
+
+def graded_spectrum(n: int) -> Tensor:
+    q = torch.linalg.qr(randn(n, n, seed=1)).Q
+    return (q * torch.logspace(0, -12, n, dtype=torch.float64)) @ q.T
+
+
+def graded_rows(n: int) -> Tensor:
+    scale = torch.logspace(0, -8, n, dtype=torch.float64)
+    return scale[:, None] * noise_gram(n) * scale
+
+
+def low_rank(n: int, rank: int) -> Tensor:
+    weight = randn(n, rank, seed=2)
+    return weight @ weight.T
+
+
+def two_blocks(n: int) -> Tensor:
+    """Panels that are zero while the blocks before and after them are not."""
+    half = n // 2
+    return torch.block_diag(noise_gram(half), randn(n - half, n - half, seed=3))
+
+
+def duplicate_rows(n: int) -> Tensor:
+    """Every row of the weight twice: each panel has half its rank."""
+    weight = randn(-(-n // 2), n, seed=4).repeat_interleave(2, 0)[:n]
+    return weight @ weight.T
+
+
+FAMILIES = {
+    "noise_gram": noise_gram,
+    "indefinite": lambda n: randn(n, n),
+    "zero": lambda n: torch.zeros(n, n, dtype=torch.float64),
+    "identity": lambda n: torch.eye(n, dtype=torch.float64),
+    "rank_one": lambda n: low_rank(n, 1),
+    "low_rank": lambda n: low_rank(n, 3),
+    "graded_spectrum": graded_spectrum,
+    "graded_rows": graded_rows,
+    "outlier": lambda n: noise_gram(n) + 1e6 * low_rank(n, 1),
+    "duplicate_rows": duplicate_rows,
+    "equal_columns": lambda n: torch.ones(n, n, dtype=torch.float64) + torch.eye(n, dtype=torch.float64),
+    "two_blocks": two_blocks,
+    "tiny": lambda n: 1e-30 * noise_gram(n),
+}
+EXTREME = {"very_tiny": lambda n: 1e-200 * noise_gram(n), "huge": lambda n: 1e200 * noise_gram(n)}
+
+
+def symmetric(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    return ((matrix + matrix.T) / 2).to(dtype).contiguous()
+
+
+def spectrum_error(band: Tensor, matrix: Tensor) -> float:
+    """Largest eigenvalue error in units of eps ||A||_F."""
+    band = band.cpu()
+    assert torch.isfinite(band).all()
+    scale = float(matrix.abs().max().double())
+    if scale == 0.0:
+        return float(band.abs().max())
+    original = matrix.double() / scale
+    error = torch.linalg.eigvalsh(dense_and_clean(band.double() / scale)) - torch.linalg.eigvalsh(original)
+    return float(error.abs().max() / original.norm()) / torch.finfo(matrix.dtype).eps
+
+
+def limit(name: str, n: int) -> float:
+    return BOUND + (COHERENT_BOUND * n if name == "equal_columns" else 0.0)
+
+
+def fill_scratch(workspace: Workspace) -> Workspace:
+    """NaN (or a wrong flag) in everything but the operands and the band, which starts as zeros by contract."""
+    for field in dataclasses.fields(workspace):
+        value = getattr(workspace, field.name)
+        if isinstance(value, Tensor) and field.name not in ("matrix", "band", "scale"):
+            value.fill_(torch.nan if value.is_floating_point() else 7)
+    return workspace
+
+
+@on_all
+@both_dtypes
+@pytest.mark.parametrize(("n", "b"), [(11, 8), (24, 8), (37, 8), (70, 16)])
+def test_spectrum_with_scratch_full_of_nan(n: int, b: int, dtype: torch.dtype, device: str) -> None:
+    names = ["noise_gram", "rank_one", "two_blocks", "graded_spectrum"] if n == 70 else list(FAMILIES)
+    matrices = [symmetric(FAMILIES[name](n), dtype) for name in names]
+    batch = torch.stack(matrices).to(device)
+    bands = triton_band.reduce_in(fill_scratch(allocate(batch, b)))
+    assert bands.shape == (len(names), n, b + 1)
+    for name, matrix, band in zip(names, matrices, bands, strict=True):
+        assert spectrum_error(band, matrix) <= limit(name, n), name
+
+
+@on_all
+def test_odd_half_widths(device: str) -> None:
+    for b in (1, 3, 13):
+        matrix = symmetric(noise_gram(30), torch.float32)
+        assert spectrum_error(triton_band.reduce_to_band(matrix.clone().to(device), b), matrix) <= BOUND
+
+
+@in_torch
+@both_dtypes
+@pytest.mark.parametrize("n", [1, 2, 5, 33, 65, 129, 257])
+def test_spectrum(n: int, dtype: torch.dtype, device: str) -> None:
+    families = FAMILIES | EXTREME if dtype == torch.float64 else FAMILIES
+    matrices = torch.stack([symmetric(family(n), dtype) for family in families.values()])
+    for b in (1, 8, 32, 64) if n < 100 else (16, 33, 64):
+        bands = triton_band.reduce_to_band(matrices.clone().to(device), b)
+        assert bands.shape == (len(families), n, b + 1)
+        assert bands.dtype == dtype
+        for name, matrix, band in zip(families, matrices, bands, strict=True):
+            assert spectrum_error(band, matrix) <= limit(name, n), (name, b)
+
+
+@in_torch
+@both_dtypes
+def test_a_batch_is_its_matrices_one_by_one(dtype: torch.dtype, device: str) -> None:
+    matrices = [symmetric(FAMILIES[name](130), dtype).to(device) for name in ("noise_gram", "low_rank", "zero")]
+    together = triton_band.reduce_to_band(torch.stack(matrices), 32)
+    for matrix, band in zip(matrices, together, strict=True):
+        alone = triton_band.reduce_to_band(matrix.clone(), 32)
+        size = torch.finfo(dtype).eps * float(matrix.double().norm())
+        assert float((band - alone).abs().max()) <= BOUND * size
+
+
+@on_gpu
+@both_dtypes
+@pytest.mark.parametrize(("n", "b"), [(1000, 32), (1024, 64), (2048, 32), (1337, 16)])
+def test_large(n: int, b: int, dtype: torch.dtype, device: str) -> None:
+    for name in ("noise_gram", "outlier", "low_rank"):
+        matrix = symmetric(FAMILIES[name](n), dtype)
+        band = triton_band.reduce_to_band(matrix.clone().to(device), b)
+        assert spectrum_error(band, matrix) <= BOUND, name
+
+
+@on_gpu
+@both_dtypes
+def test_kernels_follow_their_model(dtype: torch.dtype, device: str) -> None:
+    """Signs of reflections are fixed, so the bands agree entry by entry, not only in their eigenvalues."""
+    matrix = symmetric(noise_gram(300), dtype)
+    model = triton_band.reduce_in(allocate(matrix[None].clone(), 32), device_torch)[0]
+    found = triton_band.reduce_to_band(matrix.clone().to(device), 32).cpu()
+    assert float((found - model).abs().max()) <= 1e4 * torch.finfo(dtype).eps * float(matrix.double().norm())
+
+
+@on_gpu
+@both_dtypes
+def test_a_graph_captures_it_and_runs_give_the_same_bits(dtype: torch.dtype, device: str) -> None:
+    source = torch.stack([symmetric(FAMILIES[name](400), dtype) for name in ("noise_gram", "low_rank")]).to(device)
+    work = source.clone()
+    eager = triton_band.reduce_to_band(work, 32).clone()
+    work.copy_(source)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):  # a wait for the device inside raises here
+        work.copy_(source)
+        captured = triton_band.reduce_to_band(work, 32)
+    for _ in range(2):
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(captured, eager)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="plain torch")
+@pytest.mark.parametrize("rows", [32, 33, 100])
+@pytest.mark.parametrize("kind", ["noise", "zero", "rank one", "equal", "graded", "near duplicate", "tiny", "wide"])
+def test_every_panel_gives_an_orthogonal_reflector(rows: int, kind: str) -> None:
+    """I - V T Vᵀ is orthogonal and takes P to [R; 0], to float64, whatever the panel."""
+    b, rows = 32, 20 if kind == "wide" else rows
+    panel = randn(rows, b)
+    if kind == "zero":
+        panel.zero_()
+    elif kind == "rank one":
+        panel = randn(rows, 1) @ randn(1, b, seed=5)
+    elif kind == "equal":
+        panel.fill_(1.0)
+    elif kind == "graded":
+        panel *= torch.logspace(0, -12, b, dtype=torch.float64)
+    elif kind == "near duplicate":
+        panel[:, 5] = panel[:, 9] + 1e-10 * panel[:, 5]
+    elif kind == "tiny":
+        panel *= 1e-30
+    n = rows + b
+    matrix = torch.zeros(n, n, dtype=torch.float64)
+    matrix[b:, :b], matrix[:b, b:] = panel, panel.T
+    w = fill_scratch(allocate(matrix[None], b))
+    for step in ("gather_panel", "factor_gram", "orthonormalise", "reconstruct", "reflect_columns", "form_basis"):
+        getattr(device_torch, step)(w, 0)
+    v, t = w.basis[0, 0, b:], w.small[device_torch.T, 0]
+    eye = torch.eye(rows, dtype=torch.float64)
+    q = eye - v @ t @ v.T
+    r = torch.zeros_like(panel)
+    for j in range(b):
+        count = min(j + 1, rows)
+        r[:count, j] = w.band[0, j, b - j : b - j + count]
+    assert float((q.T @ q - eye).abs().max()) <= 1e-13
+    assert float((q.T @ panel - r).norm()) <= 1e-13 * float(panel.norm())
+    broken = {"zero", "rank one", "equal", "near duplicate", "wide"}
+    assert bool(w.broken[0]) == (kind in broken)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="plain torch")
+def test_halves_are_as_good_as_float32() -> None:
+    """The bounds of spectra/rounding.py (4 eps ||G||_F / √n for one eigenvalue) hold for this form too."""
+    matrix = symmetric(noise_gram(512), torch.float32)
+    unit = torch.finfo(torch.float32).eps * float(matrix.double().norm()) / 512**0.5
+    truth = torch.linalg.eigvalsh(matrix.double())
+    error = torch.linalg.eigvalsh(dense_and_clean(triton_band.reduce_to_band(matrix.clone(), 32))) - truth
+    assert float(error.abs().max()) <= 2.0 * unit
+    assert abs(float(error.mean())) <= 0.2 * unit
+
+
+def test_a_band_too_wide_is_refused() -> None:
+    with pytest.raises(UsageError, match="up to 64, found 65"):
+        triton_band.reduce_to_band(torch.zeros(100, 100), 65)
+
+
+def test_the_sweep_fills_the_device() -> None:
+    w = allocate(torch.zeros(1, 8 * ROWS, 8 * ROWS), 16)
+    assert w.sweep_splits(512) == 4  # no more parts than blocks of columns
+    assert allocate(torch.zeros(64, 64, 64), 16).sweep_splits(64) == 1

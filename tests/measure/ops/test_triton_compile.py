@@ -1,0 +1,285 @@
+"""Every Triton kernel compiles for sm_90 and sm_80 with no driver: no spills, shared memory in bounds, the right unit.
+
+``pytest -s`` prints the resource table.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton.backends.nvidia")
+
+from spectrum_fast.measure.ops.band import device_kernels, device_panel, device_small, device_sweep
+from spectrum_fast.measure.ops.decode import triton as triton_decode
+from spectrum_fast.measure.ops.extent import triton as triton_extent
+from spectrum_fast.measure.ops.extent import triton_codes as extent_codes
+from spectrum_fast.measure.ops.gram import triton as triton_gram
+from spectrum_fast.measure.ops.gram import triton_codes
+from spectrum_fast.measure.ops.sturm import triton as triton_sturm
+
+# The machine code tools are inside the wheel; tests are imported one by one, so the harness is found by its path.
+_SPEC = importlib.util.spec_from_file_location("triton_compile", Path(__file__).with_name("triton_compile.py"))
+assert _SPEC is not None
+assert _SPEC.loader is not None
+harness = importlib.util.module_from_spec(_SPEC)
+sys.modules[_SPEC.name] = harness  # dataclasses look their module up
+_SPEC.loader.exec_module(harness)
+
+pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
+
+POINTER = {
+    torch.float64: "*fp64",
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.uint8: "*u8",
+}
+SLOW_FLOAT16 = pytest.param(torch.float16, marks=pytest.mark.slow)
+on_both_chips = pytest.mark.parametrize("capability", [90, 80])
+
+
+def check(name, kernel, signature, options, capability, folder, divisible=()):
+    constants = {key: options.pop(key) for key in list(options) if key.isupper()}
+    used = harness.compile_kernel(
+        kernel, signature, constants | {"DIVISIBLE": divisible}, options, capability, Path(folder)
+    )
+    print("\n" + used.line(name, capability, options["num_warps"]), end="")
+    assert used.stack_bytes == 0, "registers spill"
+    assert used.local_bytes == 0, "registers spill"
+    assert used.shared_bytes <= harness.SHARED_LIMIT_BYTES[capability]
+    assert used.long_tensor_core_sums() == [], "they round towards zero: see tests/measure/ops/test_tensor_core_sums.py"
+    assert not re.search(r"mma[^;]*\btf32\b", used.ptx), "a float32 product in 11 bits"
+    return used
+
+
+@on_both_chips
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("half_width", [pytest.param(16, marks=pytest.mark.slow), 32, 64])
+def test_count_below(half_width: int, dtype: torch.dtype, capability: int, tmp_path: Path) -> None:
+    pointer = POINTER[dtype]
+    signature = {"rows": pointer, "shifts": pointer, "counts": "*i64"}
+    signature |= dict.fromkeys(("n", "n_shifts", "padded_rows"), "i32")
+    options = triton_sturm.count_options(dtype, half_width, max(32, half_width))
+    name = f"count_below b={half_width} {dtype}"
+    used = check(name, triton_sturm._count_kernel, signature, options, capability, tmp_path)
+    if (half_width, dtype) == (32, torch.float64):
+        assert used.loop <= 4 * 200, "instructions of four steps"
+
+
+@on_both_chips
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("half_width", [pytest.param(16, marks=pytest.mark.slow), 32, 64])
+def test_log_det(half_width: int, dtype: torch.dtype, capability: int, tmp_path: Path) -> None:
+    pointer = POINTER[dtype]
+    signature = {"rows": pointer, "operands": pointer, "products": "*fp64"}
+    signature |= dict.fromkeys(("n", "n_shifts", "padded_rows"), "i32")
+    options = triton_sturm.log_det_options(dtype, half_width, max(32, half_width))
+    name = f"log_det b={half_width} {dtype}"
+    used = check(name, triton_sturm._log_det_kernel, signature, options, capability, tmp_path)
+    if (half_width, dtype) == (32, torch.float64):
+        assert used.loop <= 4 * 460, "instructions of four steps"
+
+
+GRAM_ARGUMENTS = {"out": "*fp32"} | dict.fromkeys(("k", "depth", "weight_stride"), "i32")
+GRAM_ARGUMENTS |= dict.fromkeys(("weight_batch", "out_batch"), "i64")
+GRAM_DIVISIBLE = ("k", "depth", "weight_stride", "weight_batch", "out_batch")
+
+
+@on_both_chips
+@pytest.mark.parametrize("along_depth", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, SLOW_FLOAT16], ids=str)
+def test_gram(dtype: torch.dtype, along_depth: bool, capability: int, tmp_path: Path) -> None:
+    check_gram(dtype, along_depth, False, capability, tmp_path)
+
+
+@on_both_chips
+@pytest.mark.parametrize("along_depth", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.slow)], ids=str)
+def test_gram_added(dtype: torch.dtype, along_depth: bool, capability: int, tmp_path: Path) -> None:
+    check_gram(dtype, along_depth, True, capability, tmp_path)
+
+
+def check_gram(dtype: torch.dtype, along_depth: bool, add: bool, capability: int, tmp_path: Path) -> None:
+    signature = {"weight": POINTER[dtype]} | GRAM_ARGUMENTS | {"one": "fp32"}
+    options = triton_gram.gram_options(dtype, capability=capability) | {"ALONG_DEPTH": along_depth, "ADD": add}
+    name = f"gram {'W Wt' if along_depth else 'Wt W'} {dtype}"
+    used = check(name, triton_gram._gram_kernel, signature, options, capability, tmp_path, GRAM_DIVISIBLE)
+    assert ("HGMMA" if capability == 90 else "HMMA") in used.sass
+    if capability == 90:  # bench/gpu/README.md counts with them
+        assert used.loop <= (520 if dtype == torch.float32 else 270), "instructions of one step"
+
+
+@pytest.mark.parametrize("along_depth", [True, False])
+@pytest.mark.parametrize(("convert", "capability"), [(True, 90), (False, 80)])
+def test_gram_of_codes(convert: bool, capability: int, along_depth: bool, tmp_path: Path) -> None:
+    signature = {"codes": "*fp8e4nv" if convert else "*u8", "scales": "*fp32", "out": "*fp32"}
+    signature |= dict.fromkeys(("k", "depth", "code_stride", "scale_batch", "scale_row", "scale_depth"), "i32")
+    signature |= dict.fromkeys(("code_batch", "out_batch"), "i64")
+    options = triton_codes.block_scaled_options(convert) | {"ALONG_DEPTH": along_depth}
+    name = f"gram {'W Wt' if along_depth else 'Wt W'} e4m3"
+    divisible = ("k", "depth", "code_stride", "code_batch", "out_batch")
+    used = check(name, triton_codes._block_scaled_kernel, signature, options, capability, tmp_path, divisible)
+    assert ("HGMMA" if capability == 90 else "HMMA") in used.sass
+    if capability == 90:
+        assert used.loop <= 420, "instructions of one step"
+    assert not any(op.startswith("QGMMA") for op in used.sass), "sums of 14 bits"
+
+
+F64, F16, I32, I64 = "*fp64", "*fp16", "i32", "i64"
+BAND_TALL = {
+    "gather": (
+        device_panel.gather_kernel,
+        {"matrix": None, "band": None, "panel": F64, "basis": F64, "z": F64, "partials": F64}
+        | dict.fromkeys(("n", "index", "chunks", "max_chunks"), I32),
+        ("HALF_WIDTH", "PENDING"),
+    ),
+    "orthonormalise": (
+        device_panel.orthonormalise_kernel,
+        dict.fromkeys(("panel", "basis", "r1", "w", "partials"), F64)
+        | dict.fromkeys(("n", "begin", "max_chunks"), I32),
+        (),
+    ),
+    "form_basis": (
+        device_panel.form_basis_kernel,
+        {"basis": F64, "halves": F16, "m": F64, "top": F64, "n": I32, "begin": I32, "plane": I64},
+        ("HALF_WIDTH", "SPLIT"),
+    ),
+    "form_y": (
+        device_panel.form_y_kernel,
+        {"product": None, "basis": F64, "z": F64, "t": F64, "partials": F64, "n": I32, "begin": I32, "splits": I32}
+        | {"part": I64, "max_chunks": I32},
+        (),
+    ),
+    "form_z": (
+        device_panel.form_z_kernel,
+        {"basis": F64, "z": F64, "halves": F16, "t": F64, "inner": F64, "scale": "*fp32", "n": I32, "begin": I32}
+        | {"plane": I64},
+        ("SPLIT",),
+    ),
+}
+BAND_SMALL = {
+    "factor_gram": (
+        device_small.factor_gram_kernel,
+        {"inner": F64, "r1": F64, "w": F64, "broken": "*i32", "too_wide": I32},
+        (),
+    ),
+    "reconstruct": (
+        device_small.reconstruct_kernel,
+        {"inner": F64, "basis": F64, "band": None, "small": F64, "broken": "*i32", "n": I32, "index": I32}
+        | {"plane": I64},
+        (),
+    ),
+    "reflect": (
+        device_small.reflect_kernel,
+        {"panel": F64, "basis": F64, "band": None, "small": F64, "broken": "*i32", "n": I32, "index": I32}
+        | {"plane": I64},
+        ("ROWS",),
+    ),
+}
+band_widths = pytest.mark.parametrize("half_width", [pytest.param(16, marks=pytest.mark.slow), 32, 64])
+
+
+@on_both_chips
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
+@band_widths
+@pytest.mark.parametrize("name", [*BAND_TALL, *BAND_SMALL])
+def test_band_panel(name: str, half_width: int, dtype: torch.dtype, capability: int, tmp_path: Path) -> None:
+    kernel, signature, extra = (BAND_TALL | BAND_SMALL)[name]
+    signature = {key: value or POINTER[dtype] for key, value in signature.items()}
+    if name in BAND_TALL:
+        options = device_kernels.tall_options(half_width)
+    else:
+        options = device_kernels.small_options(half_width, half_width)
+    known = {"HALF_WIDTH": half_width, "PENDING": True, "SPLIT": dtype == torch.float32, "ROWS": device_kernels.ROWS}
+    options |= {key: known[key] for key in extra}
+    divisible = ("n", "plane", "part")
+    for steps in device_kernels.reconstruct_steps(half_width) if name == "reconstruct" else (None,):
+        line = f"band {name} b={half_width} {dtype}" + (f" steps {steps:03b}" if steps else "")
+        chosen = options | ({"STEPS": steps} if steps else {})
+        check(line, kernel, signature, chosen, capability, tmp_path, divisible)
+
+
+@on_both_chips
+@pytest.mark.parametrize("pending", [True, False])
+@band_widths
+def test_band_sweep(half_width: int, pending: bool, capability: int, tmp_path: Path) -> None:
+    signature = {"matrix": "*fp32", "new": F16, "old": F16, "z": F16, "product": "*fp32", "scale": "*fp32"}
+    signature |= {"n": I32, "index": I32, "plane": I64, "part": I64}
+    options = device_kernels.sweep_options(half_width) | {"HALF_WIDTH": half_width, "PENDING": pending}
+    name = f"band sweep b={half_width}{'' if pending else ' first'}"
+    divisible = ("n", "plane", "part")
+    used = check(name, device_sweep.sweep_kernel, signature, options, capability, tmp_path, divisible)
+    assert ("HGMMA" if capability == 90 else "HMMA") in used.sass
+
+
+def test_a_spill_is_seen(tmp_path: Path) -> None:
+    """The check can fail: the window of 64 slots in one warp does not fit."""
+    signature = {"rows": "*fp64", "shifts": "*fp64", "counts": "*i64", "n": "i32", "n_shifts": "i32"}
+    options = triton_sturm.count_options(torch.float64, 64, 64) | {"num_warps": 1}
+    with pytest.raises(AssertionError, match="spill"):
+        check(
+            "count_below, too wide",
+            triton_sturm._count_kernel,
+            signature | {"padded_rows": "i32"},
+            options,
+            90,
+            tmp_path,
+        )
+
+
+def test_a_long_sum_in_the_tensor_cores_is_seen(tmp_path: Path) -> None:
+    """The check can fail: a plain loop of products is what it looks for."""
+    import triton
+    import triton.language as tl
+
+    @triton.jit
+    def plain_product(a, b, out, depth, SIDE: tl.constexpr):
+        i = tl.arange(0, SIDE)
+        total = tl.zeros([SIDE, SIDE], dtype=tl.float32)
+        for _ in range(depth):
+            places = i[:, None] * SIDE + i[None, :]
+            total += tl.dot(tl.load(a + places), tl.load(b + places))
+            a += SIDE * SIDE
+        tl.store(out + i[:, None] * SIDE + i[None, :], total)
+
+    signature = {"a": "*fp16", "b": "*fp16", "out": "*fp32", "depth": "i32"}
+    with pytest.raises(AssertionError, match="towards zero"):
+        check(
+            "plain product",
+            plain_product,
+            signature,
+            {"SIDE": 64, "num_warps": 4, "enable_fp_fusion": True},
+            90,
+            tmp_path,
+        )
+
+
+@on_both_chips
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, SLOW_FLOAT16], ids=str)
+def test_extent(dtype: torch.dtype, capability: int, tmp_path: Path) -> None:
+    signature = {"weight": POINTER[dtype], "tops": "*i64", "sums": "*fp64", "size": "i64"}
+    check(f"extent {dtype}", triton_extent._extent_kernel, signature, dict(triton_extent.OPTIONS), capability, tmp_path)
+
+
+@on_both_chips
+def test_extent_of_codes(capability: int, tmp_path: Path) -> None:
+    signature = {"codes": "*u8", "tops": "*u8", "sums": "*fp64", "rows": "i32", "columns": "i32"}
+    kernel, options = extent_codes._extent_kernel, dict(extent_codes.OPTIONS)
+    check("extent e4m3", kernel, signature, options, capability, tmp_path, ("rows", "columns"))
+
+
+@on_both_chips
+def test_decoding_of_four_bit_codes(capability: int, tmp_path: Path) -> None:
+    signature = {"codes": "*u8", "scales": "*u8", "tables": "*bf16", "out": "*bf16", "count": "i32"}
+    options = {"BLOCK": triton_decode.BLOCK_BYTES, **triton_decode.OPTIONS}
+    check("decode mxfp4", triton_decode._group_kernel, signature, dict(options), capability, tmp_path)
+    signature = {"codes": "*u8", "table": "*fp32", "maxima": "*fp32", "out": "*fp32"}
+    signature |= dict.fromkeys(("size", "half_width"), "i32")
+    check("decode nf4", triton_decode._nibble_kernel, signature, dict(options), capability, tmp_path)

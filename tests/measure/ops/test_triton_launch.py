@@ -1,0 +1,105 @@
+"""Launches without a GPU: Triton takes the arguments of every launch of the engine, and knows the kernels beforehand.
+
+A driver that only says ``sm_90`` stands in for the real one, and a hook ends every launch where compiling would begin.
+"""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("triton.backends.nvidia")
+
+from bench.gpu import compile_ahead
+from spectrum_fast.measure.ops.band import device_kernels
+from spectrum_fast.measure.ops.band import triton as triton_band
+from spectrum_fast.measure.ops.extent import triton as triton_extent
+from spectrum_fast.measure.ops.extent import triton_codes as extent_codes
+from spectrum_fast.measure.ops.gram import triton as triton_gram
+from spectrum_fast.measure.ops.gram import triton_codes
+from spectrum_fast.measure.ops.sturm import triton as triton_sturm
+
+pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter launches nothing")
+
+Launches = set[tuple[str, object]]
+_NO_DEVICE = 990
+"""A number under which nobody else keeps compiled kernels."""
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
+    """What would be compiled: name of the kernel, and what Triton compiles it for."""
+    from triton import knobs
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime.driver import driver
+
+    found: Launches = set()
+
+    def end_here(*, key: object, fn: object, **_: object) -> bool:
+        found.add((fn.name, str(key)))  # type: ignore[attr-defined]
+        return True
+
+    stand_in = SimpleNamespace(
+        get_current_device=lambda: _NO_DEVICE,
+        get_current_stream=lambda _: 0,
+        get_current_target=lambda: GPUTarget("cuda", 90, 32),
+    )
+    monkeypatch.setattr(driver, "_active", stand_in)
+    monkeypatch.setattr(knobs.runtime, "jit_cache_hook", end_here)
+    for module in (triton_extent, extent_codes, triton_gram, triton_codes, triton_sturm):
+        monkeypatch.setattr(module, "require_device", lambda *_: None)
+    monkeypatch.setattr(triton_band, "choose_steps", lambda _: device_kernels)
+    return found
+
+
+def run_job(job: str, launches: Launches) -> Launches:
+    launches.clear()
+    compile_ahead.JOBS[job]()
+    return set(launches)
+
+
+@pytest.mark.parametrize("job", compile_ahead.JOBS)
+def test_every_launch_is_accepted(job: str, launches: Launches) -> None:
+    names = {name for name, _ in run_job(job, launches)}
+    expected = {
+        "gram": {"_block_scaled_kernel" if job == "gram-fp8" else "_gram_kernel"},
+        "band": {
+            "gather_kernel",
+            "factor_gram_kernel",
+            "orthonormalise_kernel",
+            "reconstruct_kernel",
+            "reflect_kernel",
+            "form_basis_kernel",
+            "form_y_kernel",
+            "form_z_kernel",
+        },
+        "sturm": {"_count_kernel", "_log_det_kernel"},
+        "extent": {"_extent_kernel"},
+    }[job.partition("-")[0]]
+    assert names == expected | ({"sweep_kernel"} if job.startswith("band") and "float64" not in job else set())
+
+
+def test_an_argument_too_few_is_noticed(launches: Launches) -> None:
+    with pytest.raises(TypeError, match="missing"):
+        triton_extent._extent_kernel[(1,)](torch.ones(4), torch.ones(1), **triton_extent.OPTIONS)
+
+
+def test_what_a_scan_launches_is_compiled_ahead(launches: Launches) -> None:
+    """Sizes of real models: nothing is compiled in the middle of a run."""
+    ahead = set().union(*(run_job(job, launches) for job in ("gram-bfloat16", "band-32", "sturm-32", "extent")))
+    launches.clear()
+    for rows, columns in ((1024, 4096), (4096, 1024)):
+        weight = torch.zeros(2, rows, columns, dtype=torch.bfloat16)
+        triton_extent.measure_there(weight[0])
+        grams = triton_gram.gram(weight)
+    triton_band.reduce_to_band(grams.zero_(), 32)
+    bands = torch.zeros(2, 1024, 33, dtype=torch.float64)
+    prepared = triton_sturm.prepare_band(bands)
+    for shifts in (1, 67, 24 * 8, 528):
+        x = torch.zeros(2, shifts, dtype=torch.float64)
+        triton_sturm.count_below(prepared, x)
+        triton_sturm.log_det(prepared, torch.complex(x, x + 1), torch.ones(2, shifts, dtype=torch.bool))
+    assert launches <= ahead, sorted(name for name, _ in launches - ahead)

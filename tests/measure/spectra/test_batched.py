@@ -1,0 +1,174 @@
+"""Batches against float64 SVD, and against the engine that takes one matrix at a time."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from spectrum_fast.errors import TensorError
+from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.spectra.band_method import half_width
+from spectrum_fast.measure.spectra.batched import compute_spectra
+from spectrum_fast.measure.spectra.batched import weights as batched_weights
+from spectrum_fast.measure.spectra.batched.bins import bins_of
+from spectrum_fast.measure.spectra.binning import empty_histogram
+from spectrum_fast.measure.spectra.engine import compute_spectrum
+from spectrum_fast.measure.spectra.record import OrderStatistics, Spectrum
+from spectrum_fast.measure.spectra.rotation import ROTATION_RANK
+
+from support import bounds, coded_weights, families, matrices, truth
+
+CRITERION = find_criterion("spectrum")
+
+
+def draw_batch(name: str, rows: int, columns: int, count: int, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Matrices of one family and shape, of a scale that a batch takes."""
+    batch = []
+    for seed in range(count):
+        matrix = families.FAMILIES[name](np.random.default_rng([seed, *name.encode()]), rows, columns)
+        matrix = matrix[:rows, :columns] / max(float(np.abs(matrix).max()), 1e-30)
+        if matrix.shape == (rows, columns):
+            batch.append(torch.from_numpy(np.ascontiguousarray(matrix)).to(dtype))
+    return batch
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_stated_bounds_hold(name: str, backend: str) -> None:
+    for rows, columns in ((208, 300), (260, 200)):
+        weights = draw_batch(name, rows, columns, 3, torch.bfloat16)
+        if not weights:
+            continue
+        for weight, found in zip(weights, compute_spectra(weights, CRITERION, backend=backend), strict=True):
+            assert isinstance(found, Spectrum)
+            case = f"{name} {rows}x{columns} {backend}: {found.method}, {found.reason}"
+            verdict = bounds.judge(bounds.Truth.of(weight), CRITERION, found)
+            assert verdict.ratio <= 1, f"{case}: error {verdict.error:.1e}, bound {verdict.bound:.1e}"
+            assert verdict.bound <= 1e-4 or name == "badly_scaled", case
+            assert sum(found.histogram.counts) == min(rows, columns), case
+
+
+@pytest.mark.parametrize("criterion", ["spectrum", "mp"])
+def test_trained_like_batches_need_no_second_look_and_agree_with_the_single_engine(criterion: str) -> None:
+    rule = find_criterion(criterion)
+    generator = torch.Generator().manual_seed(5)
+    weights = torch.randn(6, 320, 512, generator=generator) * 0.02
+    weights += torch.randn(6, 320, 12, generator=generator) @ torch.randn(6, 12, 512, generator=generator) * 0.02
+    weights[4:] += 0.5 * torch.randn(2, 320, 1, generator=generator) @ torch.randn(2, 1, 512, generator=generator)
+    batch = weights.to(torch.bfloat16)
+    found = compute_spectra(batch, rule)
+    for weight, one in zip(batch, found, strict=True):
+        alone = compute_spectrum(weight, rule)
+        assert isinstance(one, Spectrum)
+        assert one.reason.startswith("batch of")
+        assert one.method == alone.method
+        assert one.snr == pytest.approx(alone.snr, rel=one.error_bound + alone.error_bound)
+        for field in ("q25", "q50", "q75", "s_max", "s_min", "threshold", "signal_sum", "noise_sum"):
+            assert getattr(one, field) == pytest.approx(getattr(alone, field), rel=1e-5), field
+        assert (one.n_signal, one.n_noise) == (alone.n_signal, alone.n_noise)
+        assert sum(abs(a - b) for a, b in zip(one.histogram.counts, alone.histogram.counts, strict=True)) <= 4
+        assert one.histogram.edges == pytest.approx(alone.histogram.edges, rel=1e-5)
+    assert {one.method for one in found if isinstance(one, Spectrum)} == {"band-float32", "band-float32-rotated"}
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+@pytest.mark.parametrize("kind", ["fp8", "mxfp4"])
+def test_weights_in_codes_come_to_what_their_numbers_come_to(
+    kind: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among them one with outliers, one that is all zero and one with a scale that is no number."""
+    coded = coded_weights.batch(kind, 7, 224, 320)
+    coded[2].codes.view(torch.uint8).zero_()
+    coded[4].scales.fill_(math.nan if kind == "fp8" else 255)
+    monkeypatch.setattr(batched_weights, "DECODED_BYTES", 3 * 224 * 320 * 4)  # more than one turn
+    found = compute_spectra(coded, CRITERION, backend=backend)
+    expected = compute_spectra([weight.decode() for weight in coded], CRITERION, backend=backend)
+    assert len(found) == 7
+    for index, (one, other) in enumerate(zip(found, expected, strict=True)):
+        if index == 4:
+            assert isinstance(one, TensorError)
+            assert str(one) == str(other)
+        else:
+            assert one == other
+    assert {one.method for one in found if isinstance(one, Spectrum)} == {
+        "band-float32",
+        "band-float32-rotated",
+        "exact",
+    }
+
+
+def test_numbers_and_codes_in_one_batch_are_refused() -> None:
+    (coded,) = coded_weights.batch("fp8", 1, 224, 320)
+    with pytest.raises(TypeError, match="found 1 of numbers and 1 in codes"):
+        compute_spectra([coded, coded.decode()], CRITERION)
+
+
+def test_what_a_batch_does_not_serve_is_computed_alone_in_its_place() -> None:
+    good = torch.randn(220, 240, generator=torch.Generator().manual_seed(1))
+    broken, huge = good.clone(), good * 2.0**60
+    broken[3, 4] = math.nan
+    found = compute_spectra([good, broken, torch.zeros_like(good), huge, good], CRITERION)
+    assert isinstance(found[1], TensorError)
+    assert "NaN" in str(found[1])
+    first, zero, third, last = found[0], found[2], found[3], found[4]
+    assert isinstance(first, Spectrum)
+    assert isinstance(zero, Spectrum)
+    assert isinstance(third, Spectrum)
+    assert zero.snr == 0.0
+    assert first == last
+    assert third.q50 == pytest.approx(first.q50 * 2.0**60, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 100), (150, 400)])
+def test_small_sides_go_to_the_svd(shape: tuple[int, int]) -> None:
+    weights = torch.randn(2, *shape, generator=torch.Generator().manual_seed(2))
+    found = compute_spectra(weights, CRITERION)
+    assert [one.method for one in found if isinstance(one, Spectrum)] == ["svd-float64"] * 2
+
+
+def test_an_empty_batch() -> None:
+    assert compute_spectra([], CRITERION) == []
+
+
+@pytest.mark.parametrize("outliers", [(300.0,), tuple(300.0 + 100 * index for index in range(12))])
+def test_outliers_in_the_first_rows_do_not_set_the_scale_of_the_rest(outliers: tuple[float, ...]) -> None:
+    # The GPU's products are of float16 halves, scaled as a whole: under the outliers' scale the bulk has 10 bits.
+    assert half_width(640, on_gpu=True) >= ROTATION_RANK
+    weight = matrices.trained_like(800, 640, outliers=outliers).bfloat16()
+    found = compute_spectra([weight], CRITERION, backend="torch")[0]
+    assert isinstance(found, Spectrum)
+    assert found.method == "band-float32-rotated"
+    assert found.reason.startswith("batch")
+    truth.assert_matches(weight, found)
+    assert found.q25 == pytest.approx(truth.exact(weight).q25, rel=1e-5)
+
+
+def test_a_result_does_not_depend_on_its_neighbours() -> None:
+    weights = torch.randn(5, 256, 300, generator=torch.Generator().manual_seed(3)).to(torch.bfloat16)
+    together = compute_spectra(weights, CRITERION)
+    for one, weight in zip(together, weights, strict=True):
+        alone = compute_spectra(weight[None], CRITERION)[0]
+        assert isinstance(one, Spectrum)
+        assert isinstance(alone, Spectrum)
+        assert one.snr == pytest.approx(alone.snr, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (0.0, 1.0, 2.0, 3.0, 4.0),
+        (1.0, 1.0, 1.0, 1.0, 1.0),
+        (0.5, 0.6, 0.7, 0.8, 90.0),
+        (0.0, 0.0, 0.0, 0.0, 5.0),
+    ],
+)
+def test_bins_are_those_of_one_matrix(values: tuple[float, float, float, float, float]) -> None:
+    bins = bins_of(OrderStatistics(*(torch.tensor([value], dtype=torch.float64) for value in values)))  # type: ignore[arg-type]
+    expected = empty_histogram(OrderStatistics(*values))
+    assert int(bins.linear_bins[0]) == expected.linear_bins
+    assert (float(bins.start), float(bins.end)) == (expected.start, expected.end)
+    if expected.linear_bins > 1:
+        assert bins.inner[0].numpy() == pytest.approx(expected.edges[1:-1], rel=1e-12)

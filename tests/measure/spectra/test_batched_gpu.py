@@ -1,0 +1,106 @@
+"""The batched engine on CUDA tensors: right, within its stated bounds, and without a wait that nobody counted."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from spectrum_fast.measure.ops.decode.coded import CodedWeight
+from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.spectra.batched import compute_spectra
+from spectrum_fast.measure.spectra.batched import engine as batched_engine
+from spectrum_fast.measure.spectra.batched.operations import to_device
+from spectrum_fast.measure.spectra.batched.weights import as_weights
+from spectrum_fast.measure.spectra.device_check import require_right_answers
+from spectrum_fast.measure.spectra.record import Spectrum
+
+from support import coded_weights, matrices, truth
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+CRITERION = find_criterion("spectrum")
+
+
+def test_numbers_reach_the_device() -> None:
+    assert torch.equal(to_device([3, 1], torch.int64, torch.device("cpu")), torch.tensor([3, 1]))
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize(("rows", "columns", "count"), [(1111, 640, 3), (1024, 3072, 2), (2048, 2560, 2)])
+def test_stated_bounds_hold(rows: int, columns: int, count: int, dtype: torch.dtype) -> None:
+    weights = [
+        matrices.trained_like(rows, columns, outliers=(20.0,) if seed else (300.0,), seed=seed).to(dtype).cuda()
+        for seed in range(count)
+    ]
+    for weight, found in zip(weights, compute_spectra(weights, CRITERION), strict=True):
+        assert isinstance(found, Spectrum)
+        assert found.method.startswith("band-float32"), found.reason
+        assert found.reason.startswith("batch"), found.reason
+        truth.assert_matches(weight, found)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("kind", ["fp8", "mxfp4"])
+@pytest.mark.parametrize(("rows", "columns"), [(1100, 640), (1024, 3072)])
+def test_stated_bounds_hold_for_codes(rows: int, columns: int, kind: str) -> None:
+    weights = [CodedWeight(one.codes.cuda(), one.scales.cuda()) for one in coded_weights.batch(kind, 3, rows, columns)]
+    for weight, found in zip(weights, compute_spectra(weights, CRITERION), strict=True):
+        assert isinstance(found, Spectrum)
+        assert found.reason.startswith("batch"), found.reason
+        truth.assert_matches(weight.decode(), found)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_no_numbers_are_made_of_fp8_codes() -> None:
+    """Memory for codes, a copy of them and the results; numbers would take four times as much."""
+    codes = torch.randint(0, 0x7E, (256, 1 << 17), dtype=torch.uint8, device="cuda").view(torch.float8_e4m3fn)
+    weights = [CodedWeight(codes, torch.full((2, 1 << 10), 1e-3, device="cuda"))] * 2
+    batch = as_weights(weights)
+    batch.extents("auto"), batch.gram("auto")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    batch.extents("auto"), batch.gram("auto")
+    assert torch.cuda.max_memory_allocated() - before < 1.2 * 2 * codes.nbytes
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize(("outlier", "expected"), [(3.0, 3), (30.0, 6)], ids=["plain", "spiky"])
+def test_the_host_waits_three_times_a_batch(outlier: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For extents, spikiness and records; where outliers are rotated, three times more in finding them."""
+    weights = [matrices.trained_like(520, 640, outliers=(outlier,), seed=seed).bfloat16().cuda() for seed in range(3)]
+    compute_spectra(weights, CRITERION)  # compiled, and pinned memory at hand
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            compute_spectra(weights, CRITERION)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    said = [str(wait.message) for wait in waits if "synchroniz" in str(wait.message)]
+    assert len(said) == expected, said
+
+    def without_a_wait(stage):
+        def run(*arguments: object, **options: object) -> object:
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                return stage(*arguments, **options)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+        return run
+
+    for name in ("corrected_gram", "batched_band", "slice_batch"):
+        monkeypatch.setattr(batched_engine, name, without_a_wait(getattr(batched_engine, name)))
+    compute_spectra(weights, CRITERION)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_known_spectra_come_out_right() -> None:
+    require_right_answers.__wrapped__("cuda", CRITERION)

@@ -1,0 +1,118 @@
+"""The rotation that gathers outliers: orthogonal whatever it spans, and no singular value moves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.spectra.batched import compute_spectra
+from spectrum_fast.measure.spectra.blockwise import sums_of_squares
+from spectrum_fast.measure.spectra.engine import compute_spectrum
+from spectrum_fast.measure.spectra.record import Spectrum
+from spectrum_fast.measure.spectra.rotation import OutlierBasis, find_outlier_basis, rotate
+
+from support import bounds, families, matrices
+
+EPS = torch.finfo(torch.float32).eps
+WEIGHTS = {
+    "one outlier": matrices.trained_like(120, 150, outliers=(60.0,)),
+    "many outliers": matrices.trained_like(150, 120, outliers=tuple(2.0**k for k in range(14))),
+    "far outliers": matrices.trained_like(120, 120, outliers=(1e6, 1e3, 5.0)),
+    "plain noise": matrices.gaussian(100, 130),
+    "rank one": torch.outer(torch.arange(1.0, 91, dtype=torch.float64), torch.ones(110, dtype=torch.float64)),
+    "diagonal": torch.diag(torch.logspace(0, -6, 80, dtype=torch.float64)),
+    "fewer rows than gathered": matrices.gaussian(20, 40),
+    "one row": matrices.gaussian(1, 40),
+}
+
+
+def gram(weight: Tensor) -> Tensor:
+    wide = weight.float()
+    return wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide
+
+
+def dense(basis: OutlierBasis) -> Tensor:
+    v = basis.v.double()
+    return torch.eye(len(v), dtype=torch.float64) - v @ basis.t.double() @ v.T
+
+
+both_ways = pytest.mark.parametrize("batched", [False, True], ids=["one", "batch"])
+
+
+def find(weight: Tensor, *, batched: bool) -> OutlierBasis:
+    if not batched:
+        return find_outlier_basis(gram(weight))
+    found = find_outlier_basis(torch.stack([torch.eye(min(weight.shape)), gram(weight)]))
+    return OutlierBasis(found.v[1], found.t[1], found.largest[1])
+
+
+@both_ways
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_orthogonal_and_no_singular_value_moves(name: str, batched: bool) -> None:
+    weight = WEIGHTS[name]
+    basis = find(weight, batched=batched)
+    h = dense(basis)
+    assert (h @ h.T - torch.eye(len(h), dtype=torch.float64)).abs().max() <= 4 * EPS
+    rotated = rotate(weight.float(), basis)
+    assert rotated.shape == weight.shape
+    expected = torch.linalg.svdvals(weight.float().double())
+    assert (torch.linalg.svdvals(rotated.double()) - expected).abs().max() <= 4 * EPS * expected[0]
+
+
+@both_ways
+@pytest.mark.parametrize("name", ["one outlier", "many outliers", "far outliers"])
+def test_what_towers_is_gathered_in_the_first_rows(name: str, batched: bool) -> None:
+    weight = WEIGHTS[name]
+    basis = find(weight, batched=batched)
+    rotated = rotate(weight.float(), basis).double()
+    rest = rotated[basis.rank :] if weight.shape[0] <= weight.shape[1] else rotated[:, basis.rank :]
+    values = torch.linalg.svdvals(weight)
+    # The Gram matrix in float32 knows the outliers' directions to some hundred units of rounding.
+    assert torch.linalg.matrix_norm(rest, 2) <= 1.5 * values[20] + 200 * EPS * values[0]
+    assert float(basis.largest) == pytest.approx(float(values[0] ** 2), rel=1e-5)
+
+
+def test_a_batch_is_its_matrices_one_by_one() -> None:
+    """One of them has dependent columns, which the others have not."""
+    weights = [matrices.trained_like(100, 140, outliers=(40.0,), seed=seed) for seed in range(3)]
+    weights.append(WEIGHTS["rank one"][:, :90].repeat(2, 2)[:100, :140])
+    grams = torch.stack([gram(weight) for weight in weights])
+    together = find_outlier_basis(grams)
+    rotated = rotate(torch.stack(weights).float(), together).double()
+    for index, weight in enumerate(weights):
+        alone = find_outlier_basis(grams[index])
+        assert float(together.largest[index]) == pytest.approx(float(alone.largest), rel=1e-6)
+        expected = torch.linalg.svdvals(weight.float().double())
+        assert (torch.linalg.svdvals(rotated[index]) - expected).abs().max() <= 4 * EPS * expected[0]
+        rest = rotate(weight.float(), alone).double()[alone.rank :].norm()
+        assert rotated[index, together.rank :].norm() <= 1.2 * rest + 4 * EPS * expected[0]
+
+
+@pytest.mark.parametrize("shape", [(3, 700), (700, 3), (40, 256), (2, 50, 600), (2, 600, 50), (1, 1)])
+@pytest.mark.parametrize("dim", [-1, -2])
+def test_sums_of_squares(shape: tuple[int, ...], dim: int) -> None:
+    weights = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    found = sums_of_squares(weights, dim)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, weights.double().square().sum(dim), rtol=3e-7, atol=0)
+
+
+@pytest.mark.parametrize("tall", [False, True])
+def test_the_bulk_is_not_shifted_by_the_outliers_rounding(tall: bool) -> None:
+    """The whole trace, that an outlier rounds, must not set the diagonal of the bulk; whole, in blocks, in a batch."""
+    weight = families.draw("graded_rows", 40489, 200, 400)
+    weight = weight.T.contiguous() if tall else weight
+    truth = bounds.Truth.of(weight)
+    split = find_criterion("spectrum")
+    expected = truth.expected(split)
+    for found in (
+        compute_spectrum(weight, split),
+        compute_spectrum(bounds.in_blocks(weight, 3), split),
+        compute_spectra([weight], split, backend="torch")[0],
+    ):
+        assert isinstance(found, Spectrum)
+        assert found.method == "band-float32-rotated"
+        assert found.noise_sum == pytest.approx(expected.noise_sum, rel=1e-6)  # it was 1.4e-5
+        assert bounds.judge(truth, split, found).ratio < 0.3

@@ -1,0 +1,64 @@
+"""The stream on a GPU: page-locked ring, side stream, device tensors. The same assertions as on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from spectrum_fast.errors import BackendUnavailableError
+from spectrum_fast.read.checkpoint import open_checkpoint
+from spectrum_fast.read.stream import BlockMatrix, StreamOptions, load_tensor, stream_weights
+from spectrum_fast.read.stream.device import pin_memory
+from spectrum_fast.read.stream.ring import Ring
+
+from support.streams import plans_of, reading_threads
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.mark.parametrize("direct_io", ["off", "auto"])
+@pytest.mark.parametrize("buffer_bytes", [8 << 20, None])
+def test_what_arrives_is_what_was_stored(tmp_path: Path, buffer_bytes: int | None, direct_io: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = {f"w{i:02d}": torch.randn(700, 900, generator=generator).bfloat16() for i in range(40)}
+    tensors |= {
+        "x.tall": torch.randn(9000, 700, generator=generator),
+        "y.wide": torch.randn(700, 9000, generator=generator),
+    }
+    save_file(tensors, tmp_path / "m.safetensors")
+    refs = open_checkpoint(tmp_path).tensors
+    options = StreamOptions(buffer_bytes=buffer_bytes, device="cuda", direct_io=direct_io, poison=True)
+    sums = []
+    with stream_weights(plans_of(refs), options) as stream:
+        for loaded in stream:
+            expected = load_tensor(loaded.plan.main)
+            if isinstance(loaded.main, BlockMatrix):
+                found = torch.cat([block.clone() for block in loaded.main.blocks()], 0 if loaded.main.is_tall else 1)
+                assert torch.equal(found.cpu(), expected)
+                continue
+            assert loaded.main.device.type == "cuda"
+            # Work that is still in flight when the next weight is asked for: it must see this one.
+            square = loaded.main.float() @ loaded.main.float().T
+            sums.append((square.diagonal().sum(), expected.double().square().sum()))
+    for found, truth in sums:
+        assert float(found) == pytest.approx(float(truth), rel=1e-3)
+    assert stream.statistics.peak_buffer_bytes <= stream.statistics.capacity_bytes
+    assert reading_threads() == []
+
+
+def test_the_ring_is_page_locked() -> None:
+    ring = Ring(1 << 20, pin=pin_memory)
+    assert ring.bytes.is_pinned()
+    ring.close()
+    assert not ring.bytes.is_pinned()
+
+
+def test_a_device_number_that_is_not_there() -> None:
+    with pytest.raises(BackendUnavailableError, match="usable CUDA devices"):
+        next(stream_weights([], StreamOptions(device="cuda:99")))

@@ -1,0 +1,226 @@
+"""``spectrum-fast scan``: what goes where, exit codes, and failures that come before the work."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from spectrum_fast import load_scan
+from spectrum_fast.measure.spectra import engine
+from spectrum_fast.use.cli.scan import DEFAULT_TOLERANCE
+
+
+def test_the_default_tolerance_is_the_engines() -> None:
+    assert DEFAULT_TOLERANCE == engine.DEFAULT_TOLERANCE
+
+
+def single_line(text: str) -> str:
+    lines = text.splitlines()
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+def test_table_on_stdout_words_on_stderr(run, tiny: Path, tmp_path: Path) -> None:
+    target = tmp_path / "scan.json"
+    done = run("scan", tiny, "--out", target)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[:6] == [
+        f"{tiny.name}: 57 modules scored, criterion spectrum, top 25 % of each type",
+        "",
+        "type                 taken   shape    best  median   worst",
+        "──────────────────────────────────────────────────────────",
+        "model.embed_tokens  always  256x64   2.023   2.023   2.023",
+        done.stdout.splitlines()[5],
+    ]
+    assert done.stdout.splitlines()[5].startswith("mlp.down_proj          2/8  64x176")
+    assert "note: lm_head is tied to model.embed_tokens and is scored once" in done.stdout
+    assert "not scored: 17 x 1-D (norm or bias)" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    progress, wrote = done.stderr.splitlines()
+    assert progress.startswith("scanned 57 modules, 770 kB in ")
+    assert wrote == f"wrote {target}"
+    assert "\x1b" not in done.stdout + done.stderr
+    assert len(load_scan(target).modules) == 57
+
+
+def test_a_wide_terminal_names_the_best_modules(run, tiny: Path) -> None:
+    done = run("scan", tiny, "--include", "*.v_proj", COLUMNS="140")
+    header = done.stdout.splitlines()[2]
+    assert header.endswith("best module")
+    assert ".self_attn.v_proj" in done.stdout
+
+
+def test_failed_tensors_are_named_and_the_rest_is_kept(run, inside, broken: Path, tmp_path: Path) -> None:
+    target = tmp_path / "scan.json"
+    done = run("scan", broken, "--out", target)
+    assert done.returncode == 1
+    failed = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 2
+    assert failed[0].startswith("failed: model.layers.3.mlp.up_proj.weight in model.safetensors: holds NaN or infinity")
+    assert "'model.layers.5.mlp.up_proj.weight'" in failed[1]
+    assert "found 'I8'" in failed[1]
+    assert "FAILED, no score: 2 tensors: model.layers.3.mlp.up_proj," in done.stdout
+    scan = load_scan(target)
+    assert (len(scan.modules), len(scan.failures)) == (55, 2)
+
+    refused = inside("select", target)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "incomplete: 2 tensors have no score" in single_line(refused.stderr)
+    allowed = inside("select", target, "--allow-incomplete", "--format", "names")
+    assert allowed.returncode == 0
+    assert "model.layers.3.mlp.up_proj" not in allowed.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--top-percent", "0"], "top percent: expected a number in (0, 100], found 0.0"),
+        (["--top-percent", "nan"], "top percent"),
+        (["--method", "magic"], "unknown method 'magic': expected one of auto, band, svd"),
+        (["--precision", "half"], "unknown precision 'half'"),
+        (["--criterion", "aic"], "unknown criterion 'aic': expected one of spectrum, mp"),
+        (["--device", "cuda"], "use --device cpu"),
+        (["--threads", "0"], "threads: expected at least 1"),
+        (["--include", "nope"], "include: pattern 'nope' matches no module"),
+        (["--out", "{tmp}"], "found a folder"),
+        (["--out", "{tmp}/no/scan.json"], "there is no folder"),
+        (["--out", "{model}/model.safetensors"], "the name of a checkpoint's file"),
+    ],
+)
+def test_bad_options_are_one_line_and_exit_code_2(
+    inside, tiny: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    before = state(tiny / "model.safetensors")
+    done = inside("scan", tiny, *(text.format(tmp=tmp_path, model=tiny) for text in arguments))
+    assert (done.returncode, done.stdout) == (2, "")
+    line = single_line(done.stderr)
+    assert line.startswith("error: ")
+    assert message in line
+    assert state(tiny / "model.safetensors") == before
+
+
+def state(path: Path) -> tuple[int, ...]:
+    """What a write would change; the time of the last read is left out."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_the_right_to_write(run, tiny: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    done = run("scan", tiny, "--out", tmp_path / "scan.json")
+    tmp_path.chmod(0o700)
+    assert done.returncode == 2
+    assert "without that right" in single_line(done.stderr)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_scan_that_cannot_be_written_is_saved_elsewhere(run, tiny: Path, tmp_path: Path) -> None:
+    done = run("scan", tiny, "--include", "*.v_proj", "--out", "/dev/full", TMPDIR=str(tmp_path))
+    assert done.returncode == 2
+    assert "self_attn.v_proj" in done.stdout
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: /dev/full: cannot be written")
+    (rescued,) = tmp_path.glob("spectrum-fast-scan-*.json")
+    assert last.endswith(f"the scan was saved as {rescued} instead")
+    assert len(load_scan(rescued).modules) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere/at/all", "no such folder or file"),
+        ("empty", "empty"),
+        ("text.safetensors", "text.safetensors"),
+    ],
+)
+def test_a_bad_path_is_one_clear_line(inside, tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.safetensors").write_text("this is no checkpoint")
+    done = inside("scan", tmp_path / name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in single_line(done.stderr)
+    assert str(tmp_path) in done.stderr
+
+
+def test_a_file_replaced_during_a_scan_leaves_no_output(run, inside, tiny: Path, tmp_path: Path) -> None:
+    script = """
+import os, sys
+from spectrum_fast.use.cli import main
+from spectrum_fast.use.report.progress import ScanMeter
+from spectrum_fast.read.stream import options, weights
+weights.STRETCH_BYTES = options.AUTO_WINDOW_BYTES = 1  # or all of the small file were read at once
+real = ScanMeter.__call__
+def meter(self, step):
+    real(self, step)
+    if step.done == 3:
+        os.utime(sys.argv[2] + "/model.safetensors")
+ScanMeter.__call__ = meter
+main()
+"""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes((tiny / "model.safetensors").read_bytes())
+    target = tmp_path / "scan.json"
+    target.write_text("the scan of yesterday")
+    done = subprocess.run(
+        [sys.executable, "-c", script, "scan", str(model), "--out", str(target)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "replaced while being read" in single_line(done.stderr)
+    assert target.read_text() == "the scan of yesterday"
+    journal = tmp_path / ".scan.json.journal"
+    assert sorted(tmp_path.iterdir()) == [journal, model, target]
+
+    kept = journal.read_bytes()
+    refused = inside("scan", model, "--out", target)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    line = single_line(refused.stderr)
+    assert f"{journal}: this journal of an interrupted scan belongs to another one: files model.safetensors ch" in line
+    assert re.search(r"throw its \d finished modules away with --restart", line)
+    assert journal.read_bytes() == kept
+    assert inside("scan", model, "--out", target, "--restart").returncode == 0
+    assert sorted(tmp_path.iterdir()) == [model, target]
+
+
+def test_control_c_leaves_no_scan_file_and_no_traceback(tmp_path: Path) -> None:
+    from bench.make_checkpoint import write_checkpoint
+
+    model = write_checkpoint(tmp_path / "model", like="llama-3-8b", layers=4, scale=8, embeddings=False).path
+    command = ["scan", str(model), "--method", "svd", "--threads", "1", "--out", str(tmp_path / "scan.json")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spectrum_fast", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    wait_until_scanning(process.pid, model / "model.safetensors")
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (130, "")
+    kept = rf"\d+ finished modules are safe in {tmp_path}/.scan.json.journal; the same command goes on from there"
+    assert re.fullmatch(rf"interrupted: (no file is left half-written|{kept})", single_line(stderr))
+    assert {path.name for path in tmp_path.iterdir()} <= {"model", ".scan.json.journal"}
+
+
+def wait_until_scanning(pid: int, file: Path, timeout_seconds: float = 60) -> None:
+    """Until the process has opened the checkpoint's file."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                if link.readlink() == file:
+                    time.sleep(0.1)  # past the header and the look for ties
+                    return
+            except OSError:
+                continue
+        time.sleep(0.005)
+    pytest.fail("the scan did not begin")

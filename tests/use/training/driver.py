@@ -1,0 +1,99 @@
+"""Many short trainings in one group of processes: imports and the start of the group are paid for once.
+
+``python driver.py CASES.json`` under torchrun or alone; a case is ``{"name", "config", "may_fail"}``. Each writes its
+output folder, and ``facts.json`` in it: what DeepSpeed's own partitions hold, seen from outside our code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+
+def main(cases_file: str) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    failed = False
+    for case in json.loads(Path(cases_file).read_text()):
+        outcome = _run(case)
+        failed |= outcome.get("error") is not None
+        if os.environ.get("RANK", "0") == "0":
+            folder = Path(case["config"]["output_dir"])
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "facts.json").write_text(json.dumps(outcome))
+        _forget()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    sys.exit(int(failed))
+
+
+def _run(case: dict[str, Any]) -> dict[str, Any]:
+    from spectrum_fast.use.training.config import parse_config
+    from spectrum_fast.use.training.run import train
+    from spectrum_fast.use.training.trainer import SelectiveTrainer
+
+    facts: dict[str, Any] = {"name": case["name"], "error": None}
+    original = SelectiveTrainer.save_model
+
+    def save_model(trainer: Any, *arguments: Any, **options: Any) -> None:
+        facts.update(_partitions(trainer))
+        original(trainer, *arguments, **options)
+
+    SelectiveTrainer.save_model = save_model  # type: ignore[method-assign]
+    try:
+        train(parse_config(case["config"], case["name"]), overwrite=True, say=lambda _: None)
+    except Exception as error:  # noqa: BLE001 - the parent process asserts on it
+        facts["error"] = f"{type(error).__name__}: {error}"
+        facts["traceback"] = traceback.format_exc()
+    finally:
+        SelectiveTrainer.save_model = original  # type: ignore[method-assign]
+    return facts
+
+
+def _partitions(trainer: Any) -> dict[str, Any]:
+    """Numbers in this process's share of the optimizer, and what torch's optimizer has states for."""
+    import torch
+
+    engine = getattr(trainer, "deepspeed", None)
+    zero = getattr(engine, "optimizer", None)
+    for attribute in ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups"):
+        groups = getattr(zero, attribute, None)
+        if groups is not None:
+            inner = zero.optimizer
+            states = [
+                value.numel()
+                for state in inner.state.values()
+                for key, value in state.items()
+                if key == "exp_avg" and torch.is_tensor(value)
+            ]
+            return {"partition": sum(group.numel() for group in groups), "states": sum(states)}
+    inner = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
+    return {
+        "partition": sum(p.numel() for group in inner.param_groups for p in group["params"]),
+        "states": sum(state["exp_avg"].numel() for state in inner.state.values() if "exp_avg" in state),
+    }
+
+
+def _forget() -> None:
+    """Let the next case configure DeepSpeed and accelerate anew."""
+    from accelerate.state import AcceleratorState, GradientState
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    for name in [name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))]:
+        del os.environ[name]  # transformers leaves there what the last case was
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+    with contextlib.suppress(AttributeError):
+        unset_hf_deepspeed_config()
+    gc.collect()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
