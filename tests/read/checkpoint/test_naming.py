@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectrum_fast.read.checkpoint import config, containment, dtypes, files, hub, naming, tensor_ref
+from spectrum_fast.read.checkpoint import config, containment, dtypes, hub, naming, tensor_ref
 from spectrum_fast.read.checkpoint.naming import (
     is_buffer,
     is_embedding,
@@ -22,6 +22,7 @@ from spectrum_fast.read.checkpoint.naming import (
     natural_key,
     role,
 )
+from spectrum_fast.read.storage import files
 
 
 @pytest.mark.parametrize("module", [naming, hub, files, dtypes, config, containment, tensor_ref])
