@@ -18,10 +18,11 @@ from spectrum_fast.read.checkpoint.dtypes import decodable
 from spectrum_fast.read.checkpoint.duplicates import find_ties
 from spectrum_fast.read.checkpoint.experts import is_fused_experts
 from spectrum_fast.read.checkpoint.fused_layouts import split_fused
-from spectrum_fast.read.checkpoint.naming import is_buffer, module_name, natural_key
+from spectrum_fast.read.checkpoint.naming import is_buffer, is_no_matrix, module_name, natural_key
 from spectrum_fast.read.checkpoint.quantisation_config import QuantisationConfig, read_quantisation_config
 from spectrum_fast.read.checkpoint.quantised import QuantisedTensors, quantised_companions
 from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.storage.files import shorten
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class ScanPlan:
     ties: Mapping[str, str]
     total_bytes: int
 
+
+MAX_MATRICES = 1 << 18
+"""Most matrices in one scan; the largest published models hold 140,000."""
 
 _BY_PATTERN = "left out by the include/exclude patterns"
 
@@ -87,7 +91,16 @@ def plan_scan(
     quantised = quantised_companions(checkpoint.tensors)
     config = read_quantisation_config(checkpoint.config)
     layout = (checkpoint.config or {}) if split else None
-    found = [_look_at(ref, quantised, config, include_norms, layout) for ref in checkpoint.tensors]
+    found: list[_FoundTensor] = []
+    matrices = 0
+    for ref in checkpoint.tensors:
+        found.append(_look_at(ref, quantised, config, include_norms, layout))
+        matrices += len(found[-1].plans)
+        if matrices > MAX_MATRICES:
+            raise CheckpointError(
+                f"{checkpoint.name}: expected at most {MAX_MATRICES} matrices in all, found more by tensor "
+                f"{shorten(ref.name)}, which no published model comes near; scan its files one by one"
+            )
     is_wanted = _pattern_test(found, include, exclude)
     weights: list[WeightPlan] = []
     refused: list[ScanFailure] = []
@@ -182,13 +195,15 @@ def _skip_reason(ref: TensorRef, quantised: QuantisedTensors, include_norms: boo
         return f"belongs to {quantised.companions[ref.name]}"
     if is_buffer(ref.name):
         return "buffer"
+    if is_no_matrix(ref.name):
+        return "a table of rates or biases, which multiplies nothing"
+    if ref.name in quantised.packed:
+        return None
     dimensions = len(ref.shape)
     if ref.element_count == 0:
         return f"empty, shape {ref.shape}"
     if dimensions == 0:
         return "scalar"
-    if ref.name in quantised.packed:
-        return None
     if ref.name.endswith("bias") and dimensions > 1:
         return f"{dimensions}-D bias"
     if dimensions == 1:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import spectrum_fast as sf
+from spectrum_fast.errors import CheckpointError
 
 from support import matrices, truth
 
@@ -94,3 +95,79 @@ def test_gptq_as_its_library_packed_it(tmp_path: Path, case: str, checkpoint_for
     assert scan.module(name).snr == pytest.approx(truth.exact(decoded).snr, rel=1e-3)  # the library's is float16
     assert "GPTQ" in scan.module(name).note
     assert scan.module(name).parameter == f"{name}.weight"
+
+
+def fp8(*shape: int) -> torch.Tensor:
+    return torch.ones(shape).to(torch.float8_e4m3fn)
+
+
+def words(*shape: int) -> torch.Tensor:
+    return torch.zeros(shape, dtype=torch.int32)
+
+
+GPTQ = {"quant_method": "gptq", "bits": 4}
+AWQ = {"quant_method": "awq", "bits": 4}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "section"),
+    [
+        ({"weight": fp8(256, 256), "weight_scale_inv": torch.zeros(0, 1)}, {}),
+        ({"weight": fp8(256, 256), "weight_scale_inv": torch.zeros(1, 0)}, {}),
+        ({"weight": fp8(256, 256), "weight_scale_inv": torch.zeros(64, 0)}, {}),
+        ({"weight": fp8(), "weight_scale_inv": torch.ones(1)}, {}),
+        ({"weight": fp8(0, 4), "weight_scale": torch.ones(1)}, {}),
+        ({"qweight": words(12, 0), "qzeros": words(3, 0), "scales": torch.zeros(3, 0)}, GPTQ),
+        ({"qweight": words(12, 64), "qzeros": words(0, 8), "scales": torch.zeros(0, 64)}, GPTQ),
+        ({"qweight": words(96, 0), "qzeros": words(3, 0), "scales": torch.zeros(3, 0)}, AWQ),
+        ({"qweight": words(96, 8), "qzeros": words(0, 8), "scales": torch.zeros(0, 64)}, AWQ),
+        (
+            {
+                "weight_packed": words(64, 12),
+                "weight_scale": torch.zeros(64, 0),
+                "weight_shape": torch.tensor([64, 96]),
+            },
+            {},
+        ),
+    ],
+)
+def test_codes_or_companions_without_values_are_a_failure_of_that_tensor(tmp_path: Path, tensors, section) -> None:
+    name = "model.layers.0.mlp.up_proj"
+    stored = {f"{name}.{part}": tensor for part, tensor in tensors.items()}
+    save_file(stored | {"lm_head.weight": matrices.gaussian(20, 30)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": section}))
+    scan = sf.scan(tmp_path)
+    (failure,) = scan.failures
+    assert failure.name.startswith(name)
+    assert failure.kind == "unsupported"
+    assert "expected values in" in failure.message or "expected a matrix" in failure.message
+    assert "scan the unquantised checkpoint" in failure.message
+    assert [module.name for module in scan.modules] == ["lm_head"]
+
+
+def test_more_experts_than_any_model_has_are_refused_before_a_record_is_made_of_them(tmp_path: Path) -> None:
+    name = "model.layers.0.mlp.experts.gate_up_proj"
+    save_file(
+        {name: torch.ones(400_000, 1, 1).bfloat16(), "lm_head.weight": torch.ones(4, 4)}, tmp_path / "m.safetensors"
+    )
+    scan = sf.scan(tmp_path / "m.safetensors")
+    (failure,) = scan.failures
+    assert failure.name == name
+    assert "expected at most 8192 experts, found 400000 in shape (400000, 1, 1)" in failure.message
+
+
+def test_more_matrices_than_any_model_has_are_refused(tmp_path: Path) -> None:
+    stack = {f"layers.{layer}.experts.w": torch.ones(8192, 1, 1).bfloat16() for layer in range(33)}
+    save_file(stack, tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError, match=r"at most 262144 matrices in all, found more by tensor 'layers\..*'"):
+        sf.scan(tmp_path / "m.safetensors")
+
+
+def test_tables_of_rates_and_biases_are_skipped(tmp_path: Path) -> None:
+    names = ["backbone.layers.0.mixer.A_log", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
+    save_file(
+        {name: torch.ones(32, 8) for name in names} | {"lm_head.weight": torch.eye(4)}, tmp_path / "m.safetensors"
+    )
+    scan = sf.scan(tmp_path / "m.safetensors")
+    assert [module.name for module in scan.modules] == ["lm_head"]
+    assert {entry.reason for entry in scan.skipped} == {"a table of rates or biases, which multiplies nothing"}

@@ -17,7 +17,7 @@ from spectrum_fast.read.checkpoint.layout import choose_layout
 from spectrum_fast.read.checkpoint.naming import natural_key
 from spectrum_fast.read.checkpoint.record import Checkpoint, compute_fingerprint
 from spectrum_fast.read.storage import Address, RemoteFile
-from spectrum_fast.read.storage.files import shorten
+from spectrum_fast.read.storage.files import list_some, shorten
 
 _HEADERS_AT_ONCE = 8
 
@@ -109,7 +109,7 @@ def _open_index(folder: Folder, index_name: str) -> tuple[list[Header], tuple[st
     missing = [shard for shard in shards if shard not in present]
     if missing:
         raise CheckpointError(
-            f"{index}: {len(missing)} of {len(shards)} files named in it are missing: {', '.join(missing)}; "
+            f"{index}: {len(missing)} of {len(shards)} files named in it are missing: {list_some(missing)}; "
             "download the checkpoint again"
         )
     headers = _read_headers(folder, shards)
@@ -136,13 +136,14 @@ def _index_notes(
     unlisted = sorted((tensor for tensor in home if tensor not in weight_map), key=natural_key)
     if unlisted:
         notes.append(
-            f"{len(unlisted)} tensors are not listed in {index_name} and were read all the same: {_some(unlisted)}"
+            f"{len(unlisted)} tensors are not listed in {index_name} and were read all the same: "
+            + list_some(unlisted, 5, shorten)
         )
     unread = sorted(
         (name for name in names if name.endswith(".safetensors") and name not in set(shards)), key=natural_key
     )
     if unread:
-        notes.append(f"{index_name} was followed; not read: {', '.join(unread[:8])}{' and more' if unread[8:] else ''}")
+        notes.append(f"{index_name} was followed; not read: {list_some(unread)}")
     return tuple(notes)
 
 
@@ -164,8 +165,3 @@ def _require_distinct(headers: Sequence[Header]) -> dict[str, str]:
 def _require_tensors(source: str, headers: Sequence[Header]) -> None:
     if not any(header.tensors for header in headers):
         raise CheckpointError(f"{source}: the safetensors files hold no tensor at all; save the model again")
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    shown = ", ".join(shorten(name) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

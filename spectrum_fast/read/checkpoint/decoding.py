@@ -22,6 +22,9 @@ from spectrum_fast.read.storage.files import shorten
 DEFAULT_BLOCK = (128, 128)
 """Block of DeepSeek's FP8 layout where the configuration does not say (DeepSeek-V3's inference code)."""
 
+MAX_EXPERTS = 1 << 13
+"""Most experts in one tensor; the largest published models fuse some hundreds."""
+
 _FLOATS = ("F32", "F16", "BF16")
 _FP8 = ("F8_E4M3", "F8_E5M2")
 _MXFP4_BLOCK = 32
@@ -56,6 +59,9 @@ def plan_packed(packed: PackedWeight, config: QuantisationConfig) -> tuple[Weigh
             f"tensor {shorten(codes.name)} in {codes.file}: {packed.layout}: expected {', '.join(packed.missing)} "
             "beside it, found in no file of the checkpoint; download or save it again"
         )
+    for what in (codes, *packed.companions.values()):
+        if what.element_count == 0:
+            raise refuse(packed, f"expected values in {shorten(what.name)}, found none, shape {what.shape}")
     roles = set(packed.companions)
     if packed.layout.startswith("MXFP4"):
         return _plan_mxfp4(packed)
@@ -93,6 +99,11 @@ def _split(plan: WeightPlan) -> tuple[WeightPlan, ...]:
             f"shape {main.shape}; exclude it"
         )
     count = main.shape[0]
+    if count > MAX_EXPERTS:  # before a record is made of any
+        raise UnsupportedDtypeError(
+            f"tensor {shorten(main.name)} in {main.file}: expected at most {MAX_EXPERTS} experts, found {count} in "
+            f"shape {main.shape}, which no published model comes near; exclude it"
+        )
     return tuple(
         replace(
             plan,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint.naming import natural_key
+from spectrum_fast.read.storage.files import list_some
 
 STANDARD_FILE = "model.safetensors"
 """Name of a model in one file."""
@@ -62,7 +63,7 @@ def choose_layout(where: str, names: Collection[str]) -> Layout:
     if indexes:
         if STANDARD_INDEX not in indexes and len(indexes) > 1:
             raise CheckpointError(
-                f"{where}: several index files and none named {STANDARD_INDEX}: {', '.join(indexes)}; "
+                f"{where}: several index files and none named {STANDARD_INDEX}: {list_some(indexes)}; "
                 "move the variant to be read into a folder of its own"
             )
         index = STANDARD_INDEX if STANDARD_INDEX in indexes else indexes[0]
@@ -74,7 +75,7 @@ def choose_layout(where: str, names: Collection[str]) -> Layout:
 
 
 def _note_passed(taken: str, passed: list[str]) -> tuple[str, ...]:
-    return (f"{taken} was read; not read: {_list_some(passed)}",) if passed else ()
+    return (f"{taken} was read; not read: {list_some(passed)}",) if passed else ()
 
 
 def _check_numbers(where: str, files: list[str]) -> None:
@@ -98,7 +99,7 @@ def _nothing_to_read(where: str, names: Collection[str]) -> CheckpointError:
     pickles = sorted((name for name in names if name.endswith(_PICKLES)), key=natural_key)
     if pickles:
         return CheckpointError(
-            f"{where}: expected *.safetensors, found only pickles ({_list_some(pickles)}), which run code when they "
+            f"{where}: expected *.safetensors, found only pickles ({list_some(pickles)}), which run code when they "
             "are loaded and are never opened here; convert them in a sandbox you trust: "
             "transformers.AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER, safe_serialization=True)"
         )
@@ -110,8 +111,3 @@ def _nothing_to_read(where: str, names: Collection[str]) -> CheckpointError:
         f"{where}: no *.safetensors file in this folder; pass the folder that holds them (folders below are not "
         "searched)"
     )
-
-
-def _list_some(names: list[str], limit: int = 8) -> str:
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

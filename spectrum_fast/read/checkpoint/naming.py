@@ -45,6 +45,14 @@ _BUFFERS = frozenset(
         "sin_cached",
     }
 )
+# Parameters of two extents whose rows or entries are looked up or applied one by one: they multiply nothing.
+_TABLES = frozenset(
+    {
+        "A_log",  # Mamba, Jamba, Falcon-Mamba: decay rates of the state
+        "relative_attention_bias",  # T5, MPNet
+        "relative_position_bias_table",  # Swin, BEiT
+    }
+)
 _DIGITS = re.compile(r"([0-9]+)")
 
 
@@ -181,6 +189,17 @@ def is_buffer(name: str) -> bool:
     (True, False)
     """
     return name.rpartition(".")[2] in _BUFFERS
+
+
+def is_no_matrix(name: str) -> bool:
+    """Say whether a parameter of two extents is a table of rates or biases: there are no singular values to ask for.
+
+    >>> is_no_matrix("backbone.layers.0.mixer.A_log"), is_no_matrix("backbone.layers.0.mixer.in_proj.weight")
+    (True, False)
+    >>> is_no_matrix("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
+    True
+    """
+    return module_name(name).rpartition(".")[2] in _TABLES
 
 
 def _natural_piece(piece: str) -> tuple[int, int, str]:

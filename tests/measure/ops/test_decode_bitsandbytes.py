@@ -56,8 +56,13 @@ def damage(parts: dict, key: str, value: object) -> dict:
     [
         ("shape", [64, 126], "codes: expected 4032 elements, found 4096"),
         ("shape", [8192], "expected a matrix"),
-        ("shape", [64, -128], "shape: expected whole numbers above 0"),
-        ("shape", "64x128", "shape: expected a list"),
+        ("shape", [64, -128], r"shape: expected a matrix \[rows, columns\]"),
+        ("shape", "64x128", "shape: expected a matrix"),
+        ("shape", [10**400, 10**400], r"shape: expected at most 8192 values, as the codes hold, found \[1000.*\.\.\."),
+        ("blocksize", 10**400, "blocksize: expected a whole number above 0, of 63 bits, found 1000"),
+        ("nested_blocksize", 10**400, "nested_blocksize: expected a whole number"),
+        ("nested_offset", 10**400, "nested_offset: expected a number, found 1000"),
+        ("nested_offset", float("nan"), "nested_offset: expected a number, found nan"),
         ("shape", None, "shape"),
         ("blocksize", 128, "absmax: expected 64 elements, found 128"),
         ("blocksize", 0, "blocksize"),
@@ -77,6 +82,19 @@ def test_a_description_that_does_not_fit_is_refused(key, value, message):
 def test_a_description_that_is_no_json_object_is_refused(raw):
     parts, _ = quantise(torch.randn(64, 128), "nf4", False, 64)
     with pytest.raises(UnsupportedDtypeError, match=r"quant_state|quant_type"):
+        decode_4bit(**parts | {"quant_state": torch.tensor(list(raw), dtype=torch.uint8)})
+
+
+@pytest.mark.parametrize("blocksize", [2**30, 2**62])
+def test_a_block_larger_than_the_weight_takes_no_memory(blocksize):
+    parts, _ = quantise(torch.randn(64, 128), "nf4", True, 64)
+    assert torch.equal(decode_4bit(**damage(parts, "nested_blocksize", blocksize)), decode_4bit(**parts))
+
+
+def test_a_key_given_twice_is_refused():
+    parts, _ = quantise(torch.randn(64, 128), "nf4", False, 64)
+    raw = b'{"quant_type": "nf4", "blocksize": 64, "shape": [64, 128], "shape": [128, 64]}'
+    with pytest.raises(UnsupportedDtypeError, match="a key occurs twice"):
         decode_4bit(**parts | {"quant_state": torch.tensor(list(raw), dtype=torch.uint8)})
 
 

@@ -110,6 +110,14 @@ def test_unlisted_tensors_and_files_are_noted(sharded):
     assert any("model-00002-of-00002.safetensors" in note for note in checkpoint.notes)
 
 
+def test_a_thousand_missing_shards_are_counted_and_some_are_named(tmp_path):
+    shards = {f"l.{i}.weight": f"model-{i:05d}-of-01000.safetensors" for i in range(1000)}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    with pytest.raises(CheckpointError, match=r"1000 of 1000 files named in it are missing: .* and 992 more") as caught:
+        open_checkpoint(tmp_path)
+    assert len(str(caught.value)) < 1000
+
+
 def test_all_missing_shards_are_named(sharded):
     for number in (1, 2):
         (sharded / f"model-0000{number}-of-00002.safetensors").unlink()

@@ -15,6 +15,7 @@ from spectrum_fast.read.checkpoint.naming import (
     is_buffer,
     is_embedding,
     is_head,
+    is_no_matrix,
     layer_index,
     merged_experts_type,
     module_name,
@@ -76,6 +77,13 @@ def test_roles(name, expected):
     assert role(name) == expected
     assert is_embedding(name) == (expected == "embedding")
     assert is_head(name) == (expected == "head")
+
+
+def test_tables_of_rates_and_biases_are_no_matrices():
+    assert is_no_matrix("backbone.layers.3.mixer.A_log")
+    assert is_no_matrix("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
+    assert is_no_matrix("encoder.relative_attention_bias.weight")
+    assert not is_no_matrix("backbone.layers.3.mixer.x_proj.weight")
 
 
 def test_types():

@@ -14,6 +14,7 @@ from spectrum_fast.measure.ops.decode.nibbles import look_up_nibbles
 from spectrum_fast.measure.ops.dispatch import compiled_nibbles, use_native
 
 _INT8_MAX = 127.0
+_LARGEST = torch.finfo(torch.float32).max
 _MAX_STATE_BYTES = 1 << 16
 
 
@@ -51,12 +52,12 @@ def decode_4bit(
     Source: bitsandbytes ``functional.py`` (``QuantState.from_dict``, ``dequantize_4bit``).
     """
     state = _read_state(quant_state)
-    shape = tuple(_count(state, "shape", extent) for extent in _list(state.get("shape")))
-    size, blocksize = math.prod(shape), _count(state, "blocksize", state.get("blocksize"))
-    if len(shape) != 2:
-        raise UnsupportedDtypeError(f"expected a matrix, found shape {shape}")
-    _require_count("codes", codes.numel(), math.ceil(size / 2))
-    _require_count("absmax", absmax.numel(), math.ceil(size / blocksize))
+    # Sizes that the description states are held to what is stored before anything is made of them.
+    shape = _shape(state.get("shape"), 2 * codes.numel())
+    size = math.prod(shape)
+    blocksize = _block_size(state, "blocksize", size)
+    _require_count("codes", codes.numel(), -(-size // 2))
+    _require_count("absmax", absmax.numel(), -(-size // blocksize))
     _require_count("quant_map", quant_map.numel(), 16)
     if nested_absmax is not None and nested_quant_map is not None:
         absmax = _decode_maxima(absmax, nested_absmax, nested_quant_map, state)
@@ -107,12 +108,12 @@ def decode_int8(
 
 
 def _decode_maxima(absmax: Tensor, nested_absmax: Tensor, nested_map: Tensor, state: dict[str, Any]) -> Tensor:
-    blocksize = _count(state, "nested_blocksize", state.get("nested_blocksize"))
+    blocksize = _block_size(state, "nested_blocksize", absmax.numel())
     offset = state.get("nested_offset")
-    if isinstance(offset, bool) or not isinstance(offset, (int, float)):
-        raise UnsupportedDtypeError(f"nested_offset: expected a number, found {offset!r}")
+    if isinstance(offset, bool) or not isinstance(offset, (int, float)) or not abs(offset) <= _LARGEST:
+        raise UnsupportedDtypeError(f"nested_offset: expected a number, found {_shown(offset)}")
     _require_count("nested_quant_map", nested_map.numel(), 256)
-    _require_count("nested_absmax", nested_absmax.numel(), math.ceil(absmax.numel() / blocksize))
+    _require_count("nested_absmax", nested_absmax.numel(), -(-absmax.numel() // blocksize))
     values = nested_map.to(torch.float32).reshape(256)[absmax.reshape(-1).to(torch.int64)]
     scales = nested_absmax.to(torch.float32).reshape(-1).repeat_interleave(blocksize)[: values.numel()]
     return values * scales + float(offset)
@@ -124,26 +125,44 @@ def _read_state(quant_state: Tensor) -> dict[str, Any]:
             f"quant_state: expected at most {_MAX_STATE_BYTES} bytes, found {quant_state.numel()}"
         )
     try:
-        state = json.loads(bytes(quant_state.reshape(-1).tolist()).decode("utf-8"))
+        state = json.loads(bytes(quant_state.reshape(-1).tolist()).decode("utf-8"), object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
         raise UnsupportedDtypeError(f"quant_state: expected JSON: {error}") from error
     if not isinstance(state, dict):
         raise UnsupportedDtypeError(f"quant_state: expected a JSON object, found {type(state).__name__}")
     if state.get("quant_type") not in ("nf4", "fp4"):
-        raise UnsupportedDtypeError(f"quant_type: expected nf4 or fp4, found {state.get('quant_type')!r}")
+        raise UnsupportedDtypeError(f"quant_type: expected nf4 or fp4, found {_shown(state.get('quant_type'))}")
     return state
 
 
-def _list(value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise UnsupportedDtypeError(f"shape: expected a list, found {value!r}")
-    return value
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return found
 
 
-def _count(state: dict[str, Any], key: str, value: object) -> int:
-    if type(value) is not int or value < 1:
-        raise UnsupportedDtypeError(f"{key}: expected whole numbers above 0, found {state.get(key)!r}")
-    return value
+def _shape(value: object, most: int) -> tuple[int, ...]:
+    """Two extents; neither is larger than the number of values that are stored."""
+    if not isinstance(value, list) or len(value) != 2 or not all(type(side) is int and side > 0 for side in value):
+        raise UnsupportedDtypeError(f"shape: expected a matrix [rows, columns], found {_shown(value)}")
+    if max(value) > most:
+        raise UnsupportedDtypeError(f"shape: expected at most {most} values, as the codes hold, found {_shown(value)}")
+    return tuple(value)
+
+
+def _block_size(state: dict[str, Any], key: str, count: int) -> int:
+    """The block size stated for ``count`` values; one that is larger than all of them means one block."""
+    value = state.get(key)
+    if type(value) is not int or not 0 < value < 2**63:
+        raise UnsupportedDtypeError(f"{key}: expected a whole number above 0, of 63 bits, found {_shown(value)}")
+    return min(value, max(1, count))
+
+
+def _shown(value: object) -> str:
+    """A value from the file for people, at most some eighty characters of it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _require_count(what: str, found: int, expected: int) -> None:

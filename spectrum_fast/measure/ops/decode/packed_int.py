@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 
 import torch
@@ -47,9 +46,7 @@ def decode_pack_quantized(
     """
     rows, columns = (int(extent) for extent in shape.reshape(-1).tolist())
     fitting = [
-        bits
-        for bits in (4, 8)
-        if min(rows, columns) > 0 and codes.shape == (rows, math.ceil(columns * bits / _WORD_BITS))
+        bits for bits in (4, 8) if min(rows, columns) > 0 and codes.shape == (rows, -(-columns * bits // _WORD_BITS))
     ]
     if len(fitting) != 1:
         raise UnsupportedDtypeError(
@@ -58,12 +55,12 @@ def decode_pack_quantized(
     bits = fitting[0]
     scale = scale.to(torch.float32)
     scale = scale.reshape(1, 1) if scale.numel() == 1 else scale
-    if scale.ndim != 2 or scale.shape[0] not in (1, rows):
+    if scale.ndim != 2 or scale.shape[0] not in (1, rows) or scale.shape[1] == 0:
         raise UnsupportedDtypeError(f"expected scales [{rows}, groups], found {tuple(scale.shape)}")
     groups = scale.shape[1]
     points = None
     if zero_point is not None:
-        if zero_point.shape != (math.ceil(rows * bits / _WORD_BITS), groups):
+        if zero_point.shape != (-(-rows * bits // _WORD_BITS), groups):
             raise UnsupportedDtypeError(f"zero points {tuple(zero_point.shape)} do not fit scales {tuple(scale.shape)}")
         points = _unpack(zero_point.T.contiguous(), bits, rows).T
     if group_index is not None and not bool((group_index == -1).all()):
