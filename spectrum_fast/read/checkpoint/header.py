@@ -231,6 +231,8 @@ def _parse(raw: bytes) -> tuple[_Entries, dict[str, str]]:
             dtype, shape, begin, end = _parse_entry(cursor, name)
             count = _element_count(name, shape)
             more = _next_member(cursor)
+        if not name.isprintable():
+            raise _unprintable(name, len(seen) + 1)
         if name in seen:
             raise JsonError(f"tensor {shorten(name)} occurs twice")
         seen.add(name)
@@ -312,6 +314,15 @@ def _element_count(name: str, shape: tuple[int, ...]) -> int:
         if bound > MAX_COUNT:
             raise JsonError(f"tensor {shorten(name)}: shape {list(shape)} overflows 63 bits")
     return count
+
+
+def _unprintable(name: str, number: int) -> JsonError:
+    """Names go into files that trainers execute and onto terminals, where a line break or an escape code would act."""
+    place = next(i for i, character in enumerate(name) if not character.isprintable())
+    return JsonError(
+        f"tensor {number}, {shorten(name)}: expected a name of printable characters, found {name[place]!r} as its "
+        f"character {place + 1}"
+    )
 
 
 def _too_many_tensors() -> JsonError:

@@ -33,6 +33,18 @@ def spelt_out(name: str, fields: str) -> bytes:
 AGAIN = "; download or save the file again"
 
 
+@pytest.mark.parametrize("spelling", ["\\n", "\\u0000", "\\u001b", "\x7f", "\u0085", "\\u2028", "\u202e"])
+def test_a_name_that_would_act_where_it_is_written_is_refused_with_its_place(write_raw, spelling):
+    fields = json.dumps(entry())[1:-1]
+    raw = f'{{"a":{{{fields}}},"x{spelling}trust_remote_code: true":{{{fields}}}}}'.encode()
+    character = json.loads(f'"{spelling}"')
+    name = f"x{character}trust_remote_code: true"
+    assert refusal(write_raw(raw, bytes(1))) == (
+        f"broken safetensors header: tensor 2, {name!r}: expected a name of printable characters, found "
+        f"{character!r} as its character 2{AGAIN}"
+    )
+
+
 @pytest.mark.parametrize("usual", [True, False])
 @pytest.mark.parametrize(
     ("dtype", "shape", "offsets", "reason"),
