@@ -1,8 +1,8 @@
 """Files written whole or not at all.
 
-A result is written to a temporary file in the folder of its target, flushed to the disk and renamed over the target in
-one step. Whatever goes wrong on the way (no space, no right, a kill), the file that stood there before is untouched;
-what a kill leaves of a temporary file is removed by the next one who writes there.
+A result is written to a temporary file in the folder of its target, flushed to the disk, read back and renamed over the
+target in one step. Whatever goes wrong on the way (no space, no right, a kill), the file that stood there before is
+untouched; what a kill leaves of a temporary file is removed by the next one who writes there.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ def _replace(target: Path, data: bytes, mode: int | None) -> None:
         with os.fdopen(made.descriptor, "wb", closefd=False) as file:
             file.write(data)
         os.fsync(made.descriptor)
+        if Path(made.path).read_bytes() != data:
+            raise OSError("read back, it is not what was written")
         if mode is not None:
             os.fchmod(made.descriptor, stat.S_IMODE(mode))
         os.replace(made.path, target)

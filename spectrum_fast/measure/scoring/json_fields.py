@@ -46,7 +46,7 @@ def _is_list_of(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
+    return isinstance(value, str) and value != "" and value.isprintable()  # a control character would act somewhere
 
 
 TEXT = Check(lambda value: isinstance(value, str), "a text")

@@ -196,7 +196,7 @@ class ScanRecord:
         provenance: how the scan was made; plain JSON values only.
 
     Raises:
-        ScanFileError: two modules (or a module and a failure) have the same name.
+        ScanFileError: two modules (or a module and a failure) have the same name, or one has control characters.
     """
 
     model: str
@@ -215,6 +215,8 @@ class ScanRecord:
         for entry in (*self.modules, *self.failures):
             if entry.name in seen:
                 raise ScanFileError(f"scan of {self.model}: expected each module once, found {entry.name!r} twice")
+            if not (entry.name + getattr(entry, "type", "")).isprintable():  # it would act where it is written
+                raise ScanFileError(f"scan of {self.model}: expected printable names and types, found {entry.name!r}")
             seen.add(entry.name)
 
     @property

@@ -29,5 +29,11 @@ def show(renderable: RenderableType) -> None:
 
 
 def say(text: str, style: str | None = None) -> None:
-    """Write words for a person to stderr, as they are; one line each, but in a terminal lines break between words."""
-    err.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=not err.is_terminal)
+    """Write words for a person to stderr; one line each, but in a terminal lines break between words.
+
+    Control characters are spelled out: words quote names from strangers' files.
+    """
+    from spectrum_fast.use.report.layout import printable  # tables are loaded once there is something to say
+
+    lines = "\n".join(map(printable, text.split("\n")))
+    err.print(lines, style=style, markup=False, emoji=False, highlight=False, soft_wrap=not err.is_terminal)

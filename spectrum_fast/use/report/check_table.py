@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from spectrum_fast.choose.selection.check import ReaderReport, SelectionCheck
-from spectrum_fast.use.report.layout import add_row, plain_table, shorten_list
+from spectrum_fast.use.report.layout import add_row, plain_table, printable, shorten_list
 
 
 def check_table(result: SelectionCheck) -> RenderableType:
@@ -26,15 +26,15 @@ def check_table(result: SelectionCheck) -> RenderableType:
         )
     whose = "running model" if result.origin == "runtime" else "checkpoint"
     parts: list[RenderableType] = [
-        Text(f"{result.model}: {result.total_values:,} values, parameter names of the {whose}"),
+        Text(f"{printable(result.model)}: {result.total_values:,} values, parameter names of the {whose}"),
         Text(""),
         table,
     ]
     words = [line for report in result.reports for line in _differences(report)]
     if words:
-        parts += [Text(""), *map(Text, words)]
+        parts += [Text(""), *(Text(printable(line)) for line in words)]
     if result.note:
-        parts += [Text(""), Text(f"note: {result.note}")]
+        parts += [Text(""), Text(printable(f"note: {result.note}"))]
     return Group(*parts)
 
 

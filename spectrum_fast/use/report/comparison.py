@@ -7,14 +7,14 @@ from rich.table import Table
 from rich.text import Text
 
 from spectrum_fast.choose.selection.compare import ModuleDifference, ScanComparison
-from spectrum_fast.use.report.layout import add_row, plain_table, shorten_list
+from spectrum_fast.use.report.layout import add_row, plain_table, printable, shorten_list
 
 _LARGEST = 10
 
 
 def comparison_table(result: ScanComparison) -> RenderableType:
     """Rank correlation per type, the largest score differences, and how far the selections agree."""
-    parts: list[RenderableType] = [Text(line) for line in _headline(result)]
+    parts: list[RenderableType] = [Text(printable(line)) for line in _headline(result)]
     if result.differences:
         parts += [Text(""), _type_table(result)]
         ranked = _largest(result)

@@ -8,12 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from spectrum_fast.choose.selection import (
     FORMATS,
     SCAN_FORMATS,
     SELECTION_FORMATS,
     Scan,
+    SelectedModule,
+    Selection,
+    SelectionGroup,
     export_warnings,
     load_scan,
     load_selection,
@@ -298,3 +302,34 @@ def test_every_reading_of_an_entry_against_brute_force():
             assert entry in other
             assert not re.match(entry, other)
     assert {reading for _, _, reading in found} == {"axolotl", "unescaped dots", "substring"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x: y.0.q", "model.0.q #", "- a.0.q", "a.0.[q]", "a.0.q+", "a.0.q\ntrust_remote_code: true", "a.0.q\0", "*"],
+)
+@pytest.mark.parametrize("output_format", ["axolotl", "names", "peft"])
+def test_a_name_that_a_reader_would_take_for_something_else_is_not_written(tmp_path, name, output_format):
+    entry = SelectedModule(name=name, type="q", group="q", shape=(4, 4))
+    target = tmp_path / "out"
+    target.write_text("old")
+    with pytest.raises(SelectionError, match=f"format '{output_format}' cannot hold this: read back, "):
+        Selection(modules=(entry,), always_rule="none").save(target, output_format)
+    assert target.read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["1", "null", "1.5", "yes", "0x1f", ".", "é.0.q"])
+def test_a_name_that_yaml_knows_otherwise_is_quoted(name):
+    module = SelectedModule(name=name, type="q", group="q")
+    text = write_selection(Selection(modules=(module,), always_rule="none"), "axolotl")
+    assert yaml.safe_load(text) == {"unfrozen_parameters": [name]}
+    assert parse_selection(text).names == (name,)
+
+
+def test_a_group_s_name_cannot_leave_its_comment():
+    module = SelectedModule(name="a.0.q", type="q", group="q")
+    named = SelectionGroup(name="q", taken=1)
+    hostile = SelectionGroup(name="z\nplugins: [evil]\n#", taken=0)
+    for groups, problem in (((named, hostile), "'plugins' is not what it was"), ((hostile, named), "expected YAML")):
+        with pytest.raises(SelectionError, match=problem):
+            write_selection(Selection(modules=(module,), groups=groups, always_rule="none"), "axolotl")

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from spectrum_fast.choose.selection.formats import load_selection, parse_selection, save_selection, write_selection
+from spectrum_fast.choose.selection.formats.own_json import format_own
 from spectrum_fast.choose.selection.records import SelectedModule, Selection, SelectionGroup
 from spectrum_fast.errors import SelectionError
 
@@ -88,7 +89,7 @@ def test_saving_names_the_format(tmp_path):
 
 def test_errors_of_a_file_name_its_path_and_the_module_that_stands_twice(tmp_path):
     path = tmp_path / "selection.json"
-    path.write_text(write_selection(replace(FULL, modules=(MODULE, replace(MODULE, name="l.1.q"), MODULE))))
+    path.write_text(format_own(replace(FULL, modules=(MODULE, replace(MODULE, name="l.1.q"), MODULE))))
     with pytest.raises(SelectionError) as caught:
         load_selection(path)
     assert str(caught.value) == f"{path}: expected each module once, found 'l.0.q' twice"

@@ -15,7 +15,7 @@ from spectrum_fast.measure.scoring.scan_file import format_scan, parse_scan, rea
 PUBLISHED = Path(__file__).parents[3] / ".." / "shared" / "data" / "published_snr"
 FILES = sorted(PUBLISHED.glob("*.json"))
 EMPTY = "snr_results_deepseek-ai-DeepSeek-V3.1-Base.json"
-TINY = Path(__file__).parents[2] / "selection" / "data"
+TINY = Path(__file__).parents[2] / "choose" / "selection" / "data"
 
 needs_published = pytest.mark.skipif(not FILES, reason="the published results are not beside the checkout")
 

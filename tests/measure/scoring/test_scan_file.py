@@ -89,7 +89,7 @@ def test_layout_of_the_file():
 
 numbers = st.none() | st.floats(min_value=0, allow_nan=False, allow_infinity=False)
 counts = st.none() | st.integers(min_value=0, max_value=2**53)
-text = st.text(min_size=1, max_size=20)
+text = st.text(st.characters(categories=["L", "M", "N", "P", "S"]).filter(str.isprintable), min_size=1, max_size=20)
 
 
 @st.composite
@@ -126,6 +126,18 @@ def test_any_record_round_trips_through_strict_json(modules, model, ties):
     json.loads(written, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     assert written.isascii()
     assert parse_scan(written) == record
+
+
+@pytest.mark.parametrize("part", ["name", "type"])
+def test_names_that_would_act_where_they_are_written_are_no_names(part):
+    entry = {"name": "a.q", "type": "q", "snr": 1.0} | {part: "q\ntrust_remote_code: true"}
+    with pytest.raises(ScanFileError, match="printable names and types"):
+        ScanRecord("m", "mp", (ModuleScore(**entry),))
+    with pytest.raises(ScanFileError, match=f"field '{part}': expected a name"):
+        parse({**document(), "modules": [{**document()["modules"][0], part: entry[part]}]})
+    published = {entry["name"]: {"snr": 1.0, "type": entry["type"]}}
+    with pytest.raises(ScanFileError, match="printable names and types"):
+        parse(published)
 
 
 def test_a_path_that_is_no_utf8_can_still_be_written(tmp_path):

@@ -14,11 +14,12 @@ format                 what                                                     
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from spectrum_fast.choose.selection.formats.file_names import ReferenceFileNames, reference_file_names, slug
 from spectrum_fast.choose.selection.formats.name_lists import (
+    can_carry_adapter,
     format_names,
     format_peft,
     parse_names,
@@ -26,11 +27,20 @@ from spectrum_fast.choose.selection.formats.name_lists import (
 )
 from spectrum_fast.choose.selection.formats.own_json import format_own, selection_from_own
 from spectrum_fast.choose.selection.formats.reference_json import format_reference, format_reference_sorted
-from spectrum_fast.choose.selection.formats.reference_yaml import KEY, format_reference_yaml, parse_reference_yaml
+from spectrum_fast.choose.selection.formats.reference_yaml import (
+    KEY,
+    format_reference_yaml,
+    header_modules,
+    other_keys,
+    parse_reference_yaml,
+)
 from spectrum_fast.choose.selection.records import Selection
-from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.errors import ScanFileError, SelectionError, UsageError
 from spectrum_fast.files import read_text, write_text_atomic
+from spectrum_fast.measure.scoring.fused import competing_modules
+from spectrum_fast.measure.scoring.json_fields import ABSENT
 from spectrum_fast.measure.scoring.records import ScanRecord
+from spectrum_fast.measure.scoring.scan_file import parse_scan
 from spectrum_fast.measure.scoring.strict_json import parse_json
 
 __all__ = [
@@ -67,7 +77,8 @@ FORMATS = ("json", "axolotl", "reference", "reference-sorted", "peft", "names")
 def write_selection(source: Selection | ScanRecord, output_format: str = "json") -> str:
     """The text of ``source`` in a format.
 
-    All formats but ``json`` name whole parameters: their readers cannot free a part of one.
+    All formats but ``json`` name whole parameters: their readers cannot free a part of one. The text is read back and
+    compared before it is returned, so that no name can say something else in a file than in the selection.
 
     Args:
         source: a selection for :data:`SELECTION_FORMATS`, a scan for :data:`SCAN_FORMATS`.
@@ -75,16 +86,53 @@ def write_selection(source: Selection | ScanRecord, output_format: str = "json")
 
     Raises:
         UsageError: unknown format, or it is made from the other kind of source.
+        SelectionError: the format cannot hold a name: it would be read back as something else.
     """
     if output_format in SELECTION_FORMATS:
         if not isinstance(source, Selection):
             raise UsageError(f"format {output_format!r} is made from a selection, found a scan: select first")
-        return SELECTION_FORMATS[output_format](source if output_format == "json" else source.whole_parameters())
-    if output_format in SCAN_FORMATS:
+        source = source if output_format == "json" else source.whole_parameters()
+        text = SELECTION_FORMATS[output_format](source)
+    elif output_format in SCAN_FORMATS:
         if not isinstance(source, ScanRecord):
             raise UsageError(f"format {output_format!r} holds the scores of a whole scan, found a selection")
-        return SCAN_FORMATS[output_format](source)
-    raise UsageError(f"unknown format {output_format!r}: expected one of {', '.join(FORMATS)}")
+        text = SCAN_FORMATS[output_format](source)
+    else:
+        raise UsageError(f"unknown format {output_format!r}: expected one of {', '.join(FORMATS)}")
+    problem = _difference(source, text, output_format)
+    if problem:
+        raise SelectionError(
+            f"format {output_format!r} cannot hold this: read back, {problem}; leave the module out (exclude), or "
+            "choose format 'json'"
+        )
+    return text
+
+
+def _difference(source: Selection | ScanRecord, text: str, output_format: str) -> str:
+    """What ``text`` says otherwise than ``source`` when it is read back; empty if nothing."""
+    try:
+        if isinstance(source, ScanRecord):
+            wrote = {module.name: module.rank_value for module in competing_modules(source)}
+            read = {module.name: module.rank_value for module in parse_scan(text, "the text").modules}
+        elif output_format == "json":
+            wrote, read = source, parse_selection(text, "the text")
+            return "" if wrote == read else "it is another selection"
+        else:
+            wrote = dict.fromkeys(_NAMES_IN.get(output_format, lambda selection: selection.names)(source))
+            read = dict.fromkeys(parse_selection(text, "the text").names)
+            if output_format == "axolotl":
+                read |= dict.fromkeys(other_keys(text), "a key of its own")
+    except (SelectionError, ScanFileError) as error:
+        return str(error)
+    wrong = next((name for name in {**wrote, **read} if wrote.get(name, ABSENT) != read.get(name, ABSENT)), None)
+    return "" if wrong is None else f"{wrong!r} is not what it was"
+
+
+_NAMES_IN: dict[str, Callable[[Selection], Iterable[str]]] = {
+    "axolotl": lambda selection: [*header_modules(selection), *selection.names],
+    "peft": lambda selection: [module.name for module in selection.modules if can_carry_adapter(module)],
+}
+"""What the formats that do not hold exactly the names of a selection hold."""
 
 
 def save_selection(source: Selection | ScanRecord, path: str | Path, output_format: str = "json") -> None:

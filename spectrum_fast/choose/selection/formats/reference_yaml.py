@@ -8,7 +8,8 @@ r"""The YAML of the reference implementation, byte for byte; axolotl and several
     # mlp.down_proj layers
     - model.layers.1.mlp.down_proj
 
-Entries are unindented and unquoted, because public scripts parse lines that start with ``"- "``. The two header lines
+Entries are unindented and, unless YAML itself would take one for something else (``1``, ``null``), unquoted, because
+public scripts parse lines that start with ``"- "``. The two header lines
 are always there, except with ``always="none"`` or a list of one's own, where they would train what the selection does
 not: then the header names exactly the modules of ``always``. A default selection whose embeddings have another name
 (``model.language_model.embed_tokens``, ``transformer.wte``) gets them as further header lines, so that the file means
@@ -18,6 +19,7 @@ what the selection says; for every model whose names the reference knows, the by
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spectrum_fast.choose.selection.ranking import count_taken
@@ -46,11 +48,19 @@ def format_reference_yaml(selection: Selection) -> str:
     by_group: dict[str, list[str]] = {group.name: _singletons(group, selection) for group in selection.groups}
     for module in selection.modules:
         by_group.setdefault(module.group, []).append(module.name)
-    lines = [KEY, *(f"- ^{name}.weight$" for name in header_modules(selection))]
+    parts = [f"{KEY}\n", _entries([f"^{name}.weight$" for name in header_modules(selection)])]
     for group, names in by_group.items():
-        lines.append(f"# {group} layers")
-        lines += [f"- {name}" for name in names]
-    return "\n".join(lines) + "\n"
+        parts += [f"# {group} layers\n", _entries(names)]
+    return "".join(parts)
+
+
+def _entries(texts: Sequence[str]) -> str:
+    """One ``- text`` a line, as the YAML library spells it: a name can never become a key, or two lines."""
+    import yaml
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times faster, where it is built
+    one_line = 1 << 30
+    return yaml.dump(list(texts), None, dumper, width=one_line, allow_unicode=True) if texts else ""
 
 
 def _singletons(group: SelectionGroup, selection: Selection) -> list[str]:
@@ -58,6 +68,21 @@ def _singletons(group: SelectionGroup, selection: Selection) -> list[str]:
     if selection.always_rule != "default" or not selection.top_percent or group.size:
         return []
     return list(group.always)[: count_taken(len(group.always), selection.top_percent)]
+
+
+def other_keys(text: str) -> set[str]:
+    """Keys beside ``unfrozen_parameters`` that the YAML library finds in a file.
+
+    Raises:
+        SelectionError: it finds no YAML.
+    """
+    import yaml
+
+    try:
+        document = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+    except yaml.YAMLError as error:
+        raise SelectionError(f"expected YAML, found {error}") from error
+    return set(document) - {KEY.rstrip(":")}
 
 
 @dataclass
