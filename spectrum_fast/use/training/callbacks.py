@@ -7,6 +7,7 @@ share into the log, and leaves ``run.json`` in the output folder. ``spectrum-fas
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ from transformers import TrainerCallback
 from spectrum_fast.choose.selection.masking import PartMask, is_masked
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.use.training.meter import TrainingMeter, peak_cuda_bytes, peak_rss_bytes
+from spectrum_fast.use.training.precision import LEAST_SHARE, WATCHED_STEPS, ChangeMeter, describe_loss, widen_trained
 from spectrum_fast.use.training.record import RUN_NAME, describe_run, write_run
 from spectrum_fast.use.training.trainable import (
     TrainableShare,
     require_matching_optimizer,
+    require_same_trainable,
     require_some_trainable,
-    trainable_share,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 class SpectrumCallback(TrainerCallback):
     """Trains the selected modules only, and says what it does.
 
+    Selected parameters of 16 bits become float32 under autocast (:mod:`spectrum_fast.use.training.precision`), and a
+    run whose first steps change less than half of the selected values is warned.
+
     Args:
         selection: what to train; None trains what is trainable already (everything, or adapters).
         partial: fused experts that are selected in part, see
@@ -43,7 +48,8 @@ class SpectrumCallback(TrainerCallback):
 
     Raises:
         SelectionError: (when the trainer is made) an entry matches nothing, or nothing or everything would be trained;
-            (before the first step) the optimizer holds anything else.
+            (before the first step) the optimizer holds anything else, as it does where the callback was added to a
+            trainer that is made already, or processes train different parameters.
     """
 
     def __init__(
@@ -64,27 +70,41 @@ class SpectrumCallback(TrainerCallback):
         self.applied: AppliedSelection | None = None
         self.share: TrainableShare | None = None
         self.meter = TrainingMeter()
+        self.changed_share: float | None = None
+        self._changes: ChangeMeter | None = None
         self._held: dict[str, str] = {}
         self._first_step = 0
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
         """Freeze everything but the selection, before there is an optimizer."""
-        model: nn.Module = parts["model"]
-        if self.selection is not None:
-            self.applied = self.selection.apply(model, partial=self.partial)
-        self.share = require_some_trainable(model, all_expected=self.all_expected)
+        self._freeze(parts["model"], args)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
     ) -> None:
         """Check the optimizer that was made, just before the first step."""
         model, optimizer = parts["model"], parts["optimizer"]
-        self.share = self.share or trainable_share(model)
+        if self.share is None:  # added with add_callback: the optimizer is made, of what was trainable then
+            self._freeze(model, args)
         self.facts["optimizer_tensors"] = require_matching_optimizer(optimizer, model)
+        require_same_trainable(model)
         self._require_no_decay(optimizer)
         self._held = self._digests(model)
         self._first_step = state.global_step
-        self.meter.start(_tokens(state))
+        self._changes = ChangeMeter(optimizer)
+        self.meter.start(state.num_input_tokens_seen)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
+    ) -> None:
+        """Watch the gradients of the first steps."""
+        if self._changes is not None:
+            self._changes.before_step()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
+        """Take the share of values that the first steps have changed."""
+        if self._changes is not None and self._changes.steps >= WATCHED_STEPS:
+            self._take_share(args, state)
 
     def on_log(
         self,
@@ -105,6 +125,8 @@ class SpectrumCallback(TrainerCallback):
             added["peak_cuda_gib"] = round(cuda / 2**30, 3)
         if self.share is not None:
             added["trainable_percent"] = round(100 * self.share.fraction, 4)
+        if self.changed_share is not None:
+            added["changed_percent"] = round(100 * self.changed_share, 2)
         logs |= added
         if state.log_history:
             state.log_history[-1] |= added
@@ -112,6 +134,7 @@ class SpectrumCallback(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
         """Check what was held, and leave ``run.json``."""
         model = parts["model"]
+        self._take_share(args, state)
         moved = [name for name, digest in self._digests(model).items() if digest != self._held.get(name)]
         if moved:
             raise SelectionError(
@@ -132,6 +155,21 @@ class SpectrumCallback(TrainerCallback):
         """Steps that had been made before, where the run was resumed."""
         return self._first_step
 
+    def _freeze(self, model: nn.Module, args: TrainingArguments) -> None:
+        if self.selection is not None:
+            self.applied = self.selection.apply(model, partial=self.partial)
+        self.share = require_some_trainable(model, all_expected=self.all_expected)
+        if (self.selection is not None or self.all_expected) and widen_trained(model, args):
+            self.share = require_some_trainable(model, all_expected=self.all_expected)
+
+    def _take_share(self, args: TrainingArguments, state: TrainerState) -> None:
+        """Once: after the first steps, or at the end of a run that has fewer."""
+        if self._changes is None:
+            return
+        self.changed_share, self._changes = self._changes.share(), None
+        if self.changed_share is not None and self.changed_share < LEAST_SHARE and state.is_world_process_zero:
+            warnings.warn(describe_loss(self.changed_share, args), stacklevel=2)
+
     def _digests(self, model: nn.Module) -> dict[str, str]:
         """Of what must not change; under ZeRO-3 and FSDP the whole is not here to be looked at."""
         parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -151,8 +189,3 @@ class SpectrumCallback(TrainerCallback):
                     "a parameter trained in part has weight decay, which would move the experts that are not selected; "
                     "put it in a group with weight_decay 0, or use `spectrum-fast train`, which does"
                 )
-
-
-def _tokens(state: TrainerState) -> float:
-    """Tokens seen when the run was stopped before, from its log."""
-    return next((entry["num_tokens"] for entry in reversed(state.log_history) if "num_tokens" in entry), 0.0)

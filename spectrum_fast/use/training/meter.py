@@ -17,7 +17,7 @@ class TrainingMeter:
         self.started = self._last_time = time.perf_counter()
 
     def start(self, tokens: float = 0.0) -> None:
-        """Begin to count; a resumed run has seen ``tokens`` before."""
+        """Begin to count from what the trainer's count is: where it keeps one over a resumption, ``tokens``."""
         self.first_tokens = self._last_tokens = tokens
         self.started = self._last_time = time.perf_counter()
         if torch.cuda.is_available():
@@ -26,6 +26,8 @@ class TrainingMeter:
     def rate(self, tokens: float) -> float:
         """Tokens a second since the last call, when ``tokens`` had been seen in all by now."""
         now = time.perf_counter()
+        if tokens < self._last_tokens:  # TRL's SFT and DPO trainers begin anew when they are resumed
+            self.first_tokens = self._last_tokens = 0.0
         rate = (tokens - self._last_tokens) / max(now - self._last_time, 1e-9)
         self._last_tokens = tokens
         self._last_time = now

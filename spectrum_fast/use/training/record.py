@@ -3,9 +3,9 @@
 Layout of schema 1: ``{"schema": 1, "kind": "run", "created", "method", "model", "shard", "config": {...},
 "optimizer_tensors", "processes", "trainable": {"parameters", "total_parameters", "fraction", "tensors", "bytes",
 "total_bytes"}, "selection": {"digest", "modules", "always", "order", "seed", "criterion", "top_percent", "masked"} or
-null, "steps", "resumed_at_step", "epochs", "seconds", "tokens", "tokens_per_second", "loss": {"first", "last"},
-"peak_rss_bytes": [one a process], "peak_cuda_bytes": [one a process] or null, "history": [the log], "versions":
-{...}}``. A script of one's own has no ``method``, ``model``, ``shard`` and ``config``.
+null, "steps", "resumed_at_step", "epochs", "seconds", "tokens", "tokens_per_second", "changed_share",
+"loss": {"first", "last"}, "peak_rss_bytes": [one a process], "peak_cuda_bytes": [one a process] or null, "history":
+[the log], "versions": {...}}``. A script of one's own has no ``method``, ``model``, ``shard`` and ``config``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import math
 import platform
 from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,10 @@ def describe_run(callback: SpectrumCallback, arguments: TrainingArguments, state
 
     peaks = gather_object([(peak_rss_bytes(), peak_cuda_bytes())])
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-    tokens = [entry["num_tokens"] for entry in state.log_history if "num_tokens" in entry]
     seconds = callback.meter.seconds
-    seen = (tokens[-1] if tokens else 0) - callback.meter.first_tokens
+    tokens, seen = tokens_of(
+        state.log_history, first_step=callback.first_step, counted_from=callback.meter.first_tokens
+    )
     share = callback.share
     trained = (
         0 if share is None else share.parameters - sum(mask.total - mask.trained for mask in callback.masks.values())
@@ -69,14 +71,29 @@ def describe_run(callback: SpectrumCallback, arguments: TrainingArguments, state
         "resumed_at_step": callback.first_step or None,
         "epochs": state.epoch,
         "seconds": round(seconds, 3),
-        "tokens": tokens[-1] if tokens else None,
+        "tokens": tokens or None,
         "tokens_per_second": round(seen / seconds, 1) if seen else None,
+        "changed_share": callback.changed_share,
         "loss": {"first": losses[0] if losses else None, "last": losses[-1] if losses else None},
         "peak_rss_bytes": [rss for rss, _ in peaks],
         "peak_cuda_bytes": [cuda for _, cuda in peaks] if all(cuda is not None for _, cuda in peaks) else None,
         "history": state.log_history,
         "versions": versions(),
     }
+
+
+def tokens_of(history: list[dict[str, Any]], *, first_step: int, counted_from: float) -> tuple[float, float]:
+    """Tokens seen in all, and since the run was last resumed.
+
+    Args:
+        history: the trainer's log; the count in it begins anew where TRL's trainers are resumed.
+        first_step: where it was last resumed.
+        counted_from: what the count was then.
+    """
+    counts = [(entry.get("step", 0), entry["num_tokens"]) for entry in history if "num_tokens" in entry]
+    before = [count for step, count in counts if step <= first_step]
+    seen = counts[-1][1] - counted_from if len(counts) > len(before) else 0
+    return sum(now for now, then in pairwise([*before, 0]) if then < now) + seen, seen
 
 
 def write_run(record: dict[str, Any], path: Path) -> None:

@@ -89,6 +89,9 @@ def change_trained(selection: Selection, model: nn.Module, optimizer: Any) -> Op
     added = [key for key in trained if key not in held]
     for key in added:
         _group_for(inner.param_groups, trained[key])["params"].append(trained[key])
+    place = {id(parameter): index for index, parameter in enumerate(model.parameters())}
+    for group in inner.param_groups:  # a saved state is read back by place, into groups that are made in model order
+        group["params"].sort(key=lambda parameter: place.get(id(parameter), -1))
     return OptimizerChange(
         added=tuple(sorted(names[key] for key in added)),
         dropped=tuple(sorted(names.get(key, "a parameter that is not the model's") for key in dropped)),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from spectrum_fast.errors import SelectionError
 
@@ -101,9 +104,29 @@ def require_matching_optimizer(optimizer: Any, model: nn.Module) -> int:
             f"the optimizer holds {len(held)} parameters, expected the {len(wanted)} trainable ones"
             + (f"; it should not hold {', '.join(sorted(extra)[:_SHOWN])}" if extra else "")
             + (f"; it lacks {', '.join(sorted(missing)[:_SHOWN])}" if missing else "")
-            + "; select before the optimizer is made"
+            + "; select before the optimizer is made: selection.apply(model), or callbacks="
+            "[SpectrumCallback(selection)] where the trainer is made, not add_callback"
         )
     return len(held)
+
+
+def require_same_trainable(model: nn.Module) -> None:
+    """Check that every process of the run trains the same parameters; all of them must call it.
+
+    Raises:
+        SelectionError: two processes differ: their scans, selections or files are not the same.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    names = sorted(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    mine = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    found: list[str] = [""] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, mine)
+    if other := next((rank for rank, digest in enumerate(found) if digest != found[0]), None):
+        raise SelectionError(
+            f"process {other} would train other parameters than process 0: give every process the same selection or "
+            "scan file"
+        )
 
 
 def optimizer_parameters(optimizer: Any) -> list[Any]:

@@ -37,10 +37,17 @@ class Watcher(transformers.TrainerCallback):
         self.states.append({names[p] for p in optimizer.state})
 
 
-def run(folder: Path, *callbacks: Any, steps: int = STEPS, **options: Any) -> tuple[Any, Watcher]:
+def run(
+    folder: Path,
+    *callbacks: Any,
+    steps: int = STEPS,
+    saving: dict[str, Any] | None = None,
+    selection: Any = None,
+    resume: Path | None = None,
+) -> tuple[Any, Watcher]:
     """Train a tiny Llama of 8 layers on fixed tokens."""
     model = tiny_models.make_model("llama", 24, layers=8)
-    sf.scan(model).select(25).apply(model)
+    (selection or sf.scan(model).select(25)).apply(model)
     generator = torch.Generator().manual_seed(0)
     data = [{"input_ids": row, "labels": row} for row in torch.randint(0, 24, (16, 12), generator=generator)]
     arguments = transformers.TrainingArguments(
@@ -50,15 +57,14 @@ def run(folder: Path, *callbacks: Any, steps: int = STEPS, **options: Any) -> tu
         learning_rate=0.05,
         weight_decay=0.1,
         logging_steps=1,
-        save_strategy="no",
         report_to=[],
         use_cpu=True,
         disable_tqdm=True,
-        **options,
+        **(saving or {"save_strategy": "no"}),
     )
     watcher = Watcher()
     trainer = transformers.Trainer(model=model, args=arguments, train_dataset=data, callbacks=[*callbacks, watcher])
-    trainer.train()
+    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     return trainer, watcher
 
 
@@ -102,6 +108,22 @@ def test_reselection_moves_flags_optimizer_and_state_together(tmp_path: Path) ->
     decayed = [group for group in trainer.optimizer.optimizer.param_groups if group["weight_decay"]]
     assert all(p.dim() > 1 for group in decayed for p in group["params"])
     assert sf.load_selection(tmp_path / "selection-step-3.json") == callback.selection
+
+
+def test_a_run_resumed_after_reselection_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    """A checkpoint's optimizer state is read back by place: groups are in model order, whenever a member came."""
+    saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": 4, "max_grad_norm": 1.0}
+    callback = sf.RescanCallback(every_steps=3, reselect_every=3)
+    _, whole = run(tmp_path / "whole", callback, saving=saving)
+    assert callback.history[0].added
+    chosen = sf.load_selection(tmp_path / "whole" / "selection-step-3.json")
+    again = sf.RescanCallback(every_steps=3, reselect_every=3)
+    _, resumed = run(
+        tmp_path / "resumed", again, saving=saving, selection=chosen, resume=tmp_path / "whole" / "checkpoint-4"
+    )
+    assert len(resumed.weights) == 2
+    for name, value in whole.weights[-1].items():
+        assert torch.equal(resumed.weights[-1][name], value), name
 
 
 def test_a_change_that_cannot_be_leaves_all_as_it_was() -> None:

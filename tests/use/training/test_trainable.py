@@ -213,3 +213,40 @@ def test_a_script_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         transformers.Trainer(
             model=model, args=arguments, train_dataset=rows, callbacks=[sf.SpectrumCallback(choose("nowhere"))]
         )
+
+
+def test_a_callback_that_comes_too_late_is_an_error_and_trains_nothing(tmp_path: Path):
+    """The optimizer is made of what was trainable before: everything."""
+    transformers = pytest.importorskip("transformers")
+    import spectrum_fast as sf
+
+    model = make_model("llama", layers=2)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path / "out"), max_steps=2, use_cpu=True, report_to=[], disable_tqdm=True
+    )
+    rows = [{"input_ids": [3, 4, 5, 6], "labels": [3, 4, 5, 6]}] * 4
+    trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows)
+    trainer.add_callback(sf.SpectrumCallback(choose("model.layers.1.mlp.up_proj")))
+    with pytest.raises(SelectionError, match=r"the optimizer holds .* expected the 1 trainable.*not add_callback"):
+        trainer.train()
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_tokens_of_a_resumed_run_are_those_of_all_its_sittings():
+    """TRL's counts begin anew where a run goes on; the log keeps the old ones."""
+    from spectrum_fast.use.training.meter import TrainingMeter
+    from spectrum_fast.use.training.record import tokens_of
+
+    log = [{"step": 1, "num_tokens": 40.0}, {"step": 2, "num_tokens": 80.0}, {"step": 3, "num_tokens": 40.0}]
+    log += [{"step": 3, "train_loss": 1.0}, {"step": 4, "num_tokens": 90.0}, {"step": 5, "num_tokens": 130.0}]
+    assert tokens_of(log, first_step=3, counted_from=0) == (250, 130)
+    assert tokens_of(log[:2], first_step=0, counted_from=0) == (80, 80)
+    kept = [{"step": 1, "num_tokens": 40.0}, {"step": 2, "num_tokens": 80.0}]  # a trainer whose count goes on
+    assert tokens_of(kept, first_step=1, counted_from=40) == (80, 40)
+    assert tokens_of([], first_step=0, counted_from=0) == (0, 0)
+    meter = TrainingMeter()
+    meter.start(100)
+    assert meter.rate(60) > 0
+    assert meter.first_tokens == 0
