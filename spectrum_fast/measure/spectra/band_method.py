@@ -63,10 +63,12 @@ def band_functionals(
     band = reduce_to_band(squares.matrix, width, backend=backend)
     # Counts are taken in float64 whatever the band was computed in: slicing then adds nothing to the error.
     band = band.to(torch.float64)
+    trace = float(band[:, 0].sum())
+    if not math.isfinite(trace) or not bool(torch.isfinite(band).all()):
+        return Functionals.none()
     table = CountTable(_count_function(band, backend), size)
     grid = _first_grid(squares.trace, squares.norm, size)
     table.add(np.concatenate([grid, _low_grid(grid[1], rounding.floor())]))
-    trace = float(band[:, 0].sum())
     found = slice_functionals(table, _log_det_function(band, backend), criterion, n_max, rounding, tolerance, trace)
     return replace(found, consistent=_is_consistent(band, trace, squares, eps))
 

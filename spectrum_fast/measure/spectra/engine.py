@@ -204,16 +204,26 @@ def _svd_attempt(matrix: Tensor | BlockMatrix, criterion: Criterion, dtype: torc
 
 
 def to_spectrum(shape: tuple[int, int], criterion: Criterion, attempt: Attempt, extent: Extent) -> Spectrum:
-    """Undo the scaling (an exact power of two) and score."""
+    """Undo the scaling (an exact power of two) and score.
+
+    Raises:
+        TensorError: a singular value, a sum of them or the score is no float64 number.
+    """
     f = attempt.functionals
     scale = math.ldexp(1.0, extent.exponent)
     noise_free = f.noise_sum == 0.0 and f.n_undecided == 0
     signal_sum, noise_sum = f.signal_sum * scale, f.noise_sum * scale
     s_max, threshold = f.statistics.s_max * scale, f.threshold * scale
+    snr = None if f.noise_sum == 0.0 else _score(criterion, f, scale)
+    if not math.isfinite(max(s_max, threshold, signal_sum, noise_sum, snr or 0.0)):
+        raise TensorError(
+            f"entries up to {extent.max_abs:.1e}: expected singular values, sums of them and a score that are finite "
+            "in float64, found one that overflows; scale the tensor"
+        )
     return Spectrum(
         shape=shape,
         criterion=criterion.name,
-        snr=None if noise_sum == 0.0 else criterion.score(signal_sum, noise_sum, s_max, threshold),
+        snr=snr,
         noise_free=noise_free,
         s_max=s_max,
         s_min=f.statistics.s_min * scale,
@@ -231,6 +241,12 @@ def to_spectrum(shape: tuple[int, int], criterion: Criterion, attempt: Attempt, 
         reason=attempt.reason,
         histogram=f.histogram.scaled(scale),
     )
+
+
+def _score(criterion: Criterion, f: Functionals, scale: float) -> float:
+    """Of the scaled numbers, which are none of the least that float64 has; a score is a product of powers of them."""
+    of_one, of_scale = criterion.score(1.0, 1.0, 1.0, 1.0), criterion.score(1.0, 1.0, scale, scale)
+    return criterion.score(f.signal_sum, f.noise_sum, f.statistics.s_max, f.threshold) * (of_scale / of_one)
 
 
 def _zero_spectrum(shape: tuple[int, int], criterion: Criterion) -> Spectrum:

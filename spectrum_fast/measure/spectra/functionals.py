@@ -52,6 +52,13 @@ class Functionals:
     consistent: bool = True
     """Trace and norm came through the method unchanged; if not, a kernel is at fault and nothing here is trusted."""
 
+    @classmethod
+    def none(cls) -> Functionals:
+        """Of a matrix that the method lost to infinities."""
+        nothing = OrderStatistics(0.0, 0.0, 0.0, 0.0, 0.0)
+        empty = Histogram(0.0, 0.0, 0.0, 1, (0,))
+        return cls(nothing, 0.0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0.0, 0.0, 0.0, empty, consistent=False)
+
     def score_error(self) -> float:
         """Bound on the relative error of ``signal_sum / noise_sum / s_max``; infinite where nothing can be said.
 

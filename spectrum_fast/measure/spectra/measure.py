@@ -66,7 +66,7 @@ def scale_exponent(max_abs: float, dtype: torch.dtype) -> int:
     if dtype == torch.float16 or not math.isfinite(max_abs) or max_abs == 0.0:
         return 0  # squares of float16 are always safe in float32
     exponent = math.frexp(max_abs)[1]
-    return 0 if -16 <= exponent <= 16 else exponent
+    return 0 if -16 <= exponent <= 16 else exponent - 1  # 2^1024 is no float64
 
 
 def scale_by_power_of_two(matrix: Tensor, exponent: int) -> Tensor:

@@ -35,6 +35,8 @@ OUTLIER = 16.0
 """Relative error, in eps, of an eigenvalue that is all of ``||G||_F``; measured 7 and less."""
 ROTATION = 4.0
 """Error of every singular value from rotating the weights, in units of ``eps s_max / sqrt(n)``; measured 1 and less."""
+LEAST_SCALE = 2.0**-1000
+"""Where a matrix is zero outside its outliers, nothing else is left to be beside; more than the square of nothing."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Rounding:
 
     def uncertainty(self, t: float) -> float:
         """Absolute uncertainty of one computed singular value near ``t``."""
-        return self._shift(t, self.point * (1 + SMALL * self.scale / (SMALL * self.scale + t * t)))
+        small = max(SMALL * self.scale, LEAST_SCALE)
+        return self._shift(t, self.point * (1 + small / (small + t * t)))
 
     def largest_more(self, t: float) -> float:
         """What the uncertainty of the largest one has more, if it is near ``t``."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.spectra.rounding import FLOOR, LARGEST, MEAN, OUTLIER, POINT, ROTATION, SMALL
+from spectrum_fast.measure.spectra.rounding import FLOOR, LARGEST, LEAST_SCALE, MEAN, OUTLIER, POINT, ROTATION, SMALL
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class BatchRounding:
 
     def uncertainty(self, t: Tensor) -> Tensor:
         """Absolute uncertainty of one computed singular value near each t (m, s)."""
-        small = SMALL * self.scale
+        small = (SMALL * self.scale).clamp(min=LEAST_SCALE)
         return self._shift(t, self.point * (1 + small / (small + t * t)))
 
     def largest_more(self, t: Tensor) -> Tensor:
