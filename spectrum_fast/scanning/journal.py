@@ -7,6 +7,10 @@ one JSON object; the first is the header, which says what is scanned and how::
     90be2f11 {"settings": {"threads": 8, ...}}
     1f0c33a8 {"module": {"name": ..., ...}}        as in the scan file
     77e1b2c4 {"failure": {"name": ..., ...}}
+    03d4a1b9 {"problem": {"name": ..., ...}, "traceback": "..."}
+
+A problem is a failure that is no property of the tensor (a fault of this program, no memory): it is kept for whoever
+looks into it, and its module is tried again by the next sitting.
 
 A line is handed to the system as soon as its module is finished, so that a killed process loses nothing; it is flushed
 to the disk about once a second, so that a power loss takes little more than the last second. A line that was torn, by
@@ -40,6 +44,9 @@ SCHEMA = 1
 
 Settings = Mapping[str, Any]
 """What may change between two sittings of one scan, and changes no more than the last bits: threads, versions."""
+
+PROBLEMS = frozenset({"error", "memory"})
+"""Kinds of failure that are no property of the tensor."""
 
 _SYNC_SECONDS = 1.0
 """Time between two flushes to the disk, at least."""
@@ -87,6 +94,7 @@ class Journal:
         self._length = 0
         self._current: Settings | None = None
         self._synced, self._next_sync = True, 0.0
+        self._has_problems = self._ended = False
 
     def __enter__(self) -> Journal:
         try:
@@ -131,7 +139,8 @@ class Journal:
             JournalError: the journal was begun for something else, or cannot be written.
         """
         wanted = json.loads(json.dumps(identity))
-        if self._identity is None or (self._identity != wanted and not len(self)):
+        if self._identity is None or (self._identity != wanted and (self._ended or not len(self))):
+            self.modules, self.failures, self.settings, self._current = {}, {}, [], None
             os.ftruncate(self._descriptor, 0)
             self._length = 0
             self._append_line({"journal": SCHEMA, "identity": wanted})
@@ -163,11 +172,13 @@ class Journal:
         if settings != self._current:
             self._append_line({"settings": dict(settings)})
             self._current = settings
-        if isinstance(record, ModuleScore):
-            self._append_line({"module": module_entry(record)})
+        if isinstance(record, ScanFailure) and record.kind in PROBLEMS:
+            self._append_line({"problem": failure_entry(record), "traceback": record.traceback})
+            self._has_problems = True
         else:
-            self._append_line({"failure": failure_entry(record)})
-        self._keep(record, settings)
+            is_score = isinstance(record, ModuleScore)
+            self._append_line({"module": module_entry(record)} if is_score else {"failure": failure_entry(record)})
+            self._keep(record, settings)
         if time.monotonic() >= self._next_sync:
             self.sync()
 
@@ -187,16 +198,23 @@ class Journal:
         now = time.monotonic()
         self._synced, self._next_sync = True, now + max(_SYNC_SECONDS, _SYNC_SHARE * (now - started))
 
-    def remove(self) -> None:
-        """Delete the file and let go of it: the scan is safe elsewhere.
+    def finish(self) -> None:
+        """Let go of the file, for the scan is safe elsewhere, and delete it.
+
+        With problems in it, it stays for whoever looks into them. The same scan then tries those modules again, and any
+        other one replaces it.
 
         Raises:
-            JournalError: it cannot be deleted.
+            JournalError: it cannot be deleted, or written.
         """
-        try:
-            self.path.unlink(missing_ok=True)
-        except OSError as cause:
-            raise self._cannot("deleted", cause) from cause
+        if self._has_problems:
+            self._append_line({"ended": True})
+            self.sync()
+        else:
+            try:
+                self.path.unlink(missing_ok=True)
+            except OSError as cause:
+                raise self._cannot("deleted", cause) from cause
         self._close()
 
     def _open_locked(self) -> int:
@@ -263,6 +281,7 @@ class Journal:
             self._keep(read_module(place, place.read(entry, "module", OBJECT)), self._current or {})
         elif "failure" in entry:
             self._keep(read_failure(place, place.read(entry, "failure", OBJECT)), self._current or {})
+        self._ended = "ended" in entry  # until a later sitting adds to it
 
     def _keep(self, record: ModuleScore | ScanFailure, settings: Settings) -> None:
         if record.name in self:

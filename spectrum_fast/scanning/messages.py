@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from spectrum_fast.errors import RankError
@@ -38,6 +39,7 @@ def encode_result(result: ModuleResult, scan: str, settings: Settings) -> dict[s
     return {
         "result": "module" if is_score else "failure",
         "record": module_entry(record) if is_score else failure_entry(record),
+        "traceback": "" if is_score else record.traceback,
         "seconds": [result.read_seconds, result.wait_seconds, result.compute_seconds],
         "scan": scan,
         "settings": dict(settings),
@@ -51,5 +53,8 @@ def decode_result(message: Mapping[str, Any]) -> ModuleResult:
         RankError: it is no result of this version.
     """
     place = Place(f"message of rank {message.get('rank')}", RankError, "result")
-    read = read_module if message["result"] == "module" else read_failure
-    return ModuleResult(read(place, message["record"]), *message["seconds"])
+    if message["result"] == "module":
+        record = read_module(place, message["record"])
+    else:
+        record = replace(read_failure(place, message["record"]), traceback=message["traceback"])
+    return ModuleResult(record, *message["seconds"])

@@ -23,6 +23,7 @@ from spectrum_fast.read.checkpoint.quantisation_config import QuantisationConfig
 from spectrum_fast.read.checkpoint.quantised import QuantisedTensors, quantised_companions
 from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.read.storage.files import shorten
+from spectrum_fast.scanning.results import ends_scan, unforeseen_failure
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class _FoundTensor:
     ref: TensorRef
     name: str
     skip_reason: str = ""
-    problem: str = ""
+    failure: ScanFailure | None = None
     plans: tuple[WeightPlan, ...] = ()
 
 
@@ -112,13 +113,8 @@ def plan_scan(
             skipped.append(SkippedTensor(entry.name, _BY_PATTERN))
         elif entry.skip_reason:
             skipped.append(SkippedTensor(entry.name, entry.skip_reason))
-        elif entry.problem:
-            ref = entry.ref
-            refused.append(
-                ScanFailure(
-                    name=entry.name, kind="unsupported", message=entry.problem, shape=ref.shape, dtype=ref.dtype
-                )
-            )
+        elif entry.failure is not None:
+            refused.append(entry.failure)
         else:
             names = {plan.name for plan in taken}
             skipped += [SkippedTensor(plan.name, _BY_PATTERN) for plan in entry.plans if plan.name not in names]
@@ -161,7 +157,15 @@ def _look_at(
             plans = tuple(part for plan in plans for part in split_fused(plan, layout))
         return _FoundTensor(ref, name, plans=plans)
     except UnsupportedDtypeError as error:
-        return _FoundTensor(ref, name, problem=str(error))
+        return _FoundTensor(
+            ref,
+            name,
+            failure=ScanFailure(name=name, kind="unsupported", message=str(error), shape=ref.shape, dtype=ref.dtype),
+        )
+    except Exception as error:
+        if ends_scan(error):
+            raise
+        return _FoundTensor(ref, name, failure=unforeseen_failure(name, ref, error))
 
 
 def _pattern_test(found: Sequence[_FoundTensor], include: Sequence[str], exclude: Sequence[str]) -> Callable[..., bool]:

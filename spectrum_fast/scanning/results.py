@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import torch
 
-from spectrum_fast.errors import TensorError, UnsupportedDtypeError
+from spectrum_fast.errors import SpectrumFastError, TensorError, UnsupportedDtypeError
 from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.scoring.measure import score_weight
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.measure.spectra.record import Spectrum
+from spectrum_fast.read.checkpoint import TensorRef
 from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.read.stream import BlockMatrix, LoadedWeight
+from spectrum_fast.scanning.memory import is_out_of_memory
 
 Compute: TypeAlias = Callable[[torch.Tensor | BlockMatrix], Spectrum]
 """From a matrix, whole or in blocks, to its spectrum."""
+
+Record: TypeAlias = ModuleScore | ScanFailure
+
+_PACKAGE = Path(__file__).parents[1]
+_WORDS = 200
+"""Characters of an unforeseen error's own words, at most: libraries put whole stacks of calls into theirs."""
 
 
 @dataclass(frozen=True)
@@ -32,36 +42,93 @@ class ModuleResult:
         compute_seconds: spent decoding and scoring it.
     """
 
-    record: ModuleScore | ScanFailure
-    read_seconds: float
-    wait_seconds: float
-    compute_seconds: float
+    record: Record
+    read_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    compute_seconds: float = 0.0
 
 
-def score_loaded(loaded: LoadedWeight, compute: Compute) -> ModuleScore | ScanFailure:
+def score_loaded(loaded: LoadedWeight, compute: Compute) -> Record:
     """Decode and score one weight; what cannot be scored becomes a failure record, never a number."""
-    plan = loaded.plan
+
+    def score() -> Record:
+        weight = decode_weight(loaded.plan, loaded.main, loaded.companions)
+        return record_of(loaded.plan, tuple(weight.shape), compute(weight))
+
+    return attempt(loaded.plan, score)
+
+
+def attempt(plan: WeightPlan, make: Callable[[], Record]) -> Record:
+    """What ``make`` returns for a weight; the failure of this weight alone, if it raises what is no error of the whole.
+
+    Raises:
+        Exception: one that ends the scan (:func:`ends_scan`).
+    """
     try:
-        weight = decode_weight(plan, loaded.main, loaded.companions)
-        return record_of(plan, tuple(weight.shape), compute(weight))
-    except (TensorError, UnsupportedDtypeError, torch.linalg.LinAlgError) as error:  # pyright: ignore[reportPrivateImportUsage]
+        return make()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other tensors have nothing to do with it
         return failure_of(plan, error)
 
 
-def record_of(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum) -> ModuleScore | ScanFailure:
+def record_of(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum | Exception) -> Record:
     """The score of a weight from its spectrum; a failure where the score cannot be told from rounding."""
+    if isinstance(found, Exception):
+        return failure_of(plan, found)
     if math.isfinite(found.error_bound):
         return score_weight(plan, shape, found)
     return _failure(plan, "accuracy", _unknown_score(found))
 
 
+def ends_scan(error: Exception) -> bool:
+    """Whether an error concerns the whole scan (storage, device, usage) and not only the tensor in work."""
+    if isinstance(error, SpectrumFastError):
+        return not isinstance(error, (TensorError, UnsupportedDtypeError))
+    return isinstance(error, (OSError, torch.AcceleratorError)) and not is_out_of_memory(error)
+
+
 def failure_of(plan: WeightPlan, error: Exception) -> ScanFailure:
-    """The failure of a weight from what was raised on the way to its spectrum."""
+    """The failure of a weight from what was raised on the way to its score.
+
+    Raises:
+        Exception: ``error`` itself, if it ends the scan.
+    """
+    if ends_scan(error):
+        raise error
     if isinstance(error, UnsupportedDtypeError):
         return _failure(plan, "unsupported", str(error))
     if isinstance(error, TensorError):
         return _failure(plan, "values", str(error))
-    return _failure(plan, "numeric", f"LAPACK gave up: {error}; try another method")
+    if isinstance(error, torch.linalg.LinAlgError):  # pyright: ignore[reportPrivateImportUsage]
+        return _failure(plan, "numeric", f"LAPACK gave up: {error}; try another method")
+    if is_out_of_memory(error):
+        return _failure(
+            plan,
+            "memory",
+            "there was no memory left to score it; free some, or take a smaller buffer (--buffer-gib) or fewer threads "
+            "(--threads): the same command then goes on from the journal, if there is one, and tries it again",
+        )
+    return unforeseen_failure(plan.name, plan.main, error, plan.parameter if plan.parts is not None else None)
+
+
+def unforeseen_failure(name: str, ref: TensorRef, error: Exception, parameter: str | None = None) -> ScanFailure:
+    """The failure of a module by a fault of this program, with what its authors need to find it."""
+    lines = str(error).strip().splitlines()
+    words = f"{type(error).__name__}{': ' + lines[0][:_WORDS] if lines else ''}"
+    own = [
+        f"{path.relative_to(_PACKAGE).as_posix()}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if (path := Path(frame.filename)).is_relative_to(_PACKAGE)
+    ]
+    return ScanFailure(
+        name=name,
+        kind="error",
+        message=f"{ref.name} in {ref.file.name}: {words}{' at ' + own[-1] if own else ''}; a fault of spectrum_fast: "
+        "please report it with this line and the traceback in the scan's journal",
+        shape=ref.shape,
+        dtype=ref.dtype,
+        parameter=parameter,
+        traceback="".join(traceback.format_exception(error)),
+    )
 
 
 def _unknown_score(found: Spectrum) -> str:

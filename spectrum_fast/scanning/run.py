@@ -88,14 +88,16 @@ def scan(
         direct_io: ``off`` (through the page cache), ``on`` (past it, O_DIRECT, or an error) or ``auto`` (past it where
             the file system allows).
         out: scan file to write when all is done. Until then finished modules are kept in a journal beside it,
-            ``.NAME.journal``, which is deleted once the scan file is written. A live model keeps none: it changes.
+            ``.NAME.journal``, which is deleted once the scan file is written, unless a module failed by a fault of this
+            program or for want of memory: then it stays, with the traceback. A live model keeps none: it changes.
         journal: the journal's path, to keep it elsewhere; without ``out`` it stays, complete, and is yours to delete.
         restart: throw away what an interrupted scan left in the journal.
         progress: called at the beginning and after every tensor.
 
     Returns:
-        The scan: one score or one failure for every tensor that is a weight matrix, and what was skipped and why. Its
-        ``run`` holds the times, which its file does not.
+        The scan: one score or one failure for every tensor that is a weight matrix, and what was skipped and why.
+        Whatever goes wrong with one tensor is its failure alone; the scan goes on. Its ``run`` holds the times, which
+        its file does not.
 
     Raises:
         CheckpointError: the checkpoint cannot be opened, or changed while being read.
@@ -104,7 +106,7 @@ def scan(
         BackendUnavailableError: the device, or direct I/O, was asked for by name and cannot be used.
         JournalError: the journal belongs to another scan (the checkpoint or an option changed), is in use by another
             process, or cannot be written, as on a full disk; finished modules are safe in it.
-        OutOfMemoryError: memory has run out; finished modules are safe in the journal.
+        OutOfMemoryError: no memory for the buffer or the plan; finished modules are safe in the journal.
         ScanFileError: ``out`` cannot be written; the journal is kept.
     """
     options = ScanOptions(
@@ -136,7 +138,7 @@ def scan(
         if out is not None:
             result.save(os.fspath(out))
             if opened is not None:
-                opened.remove()
+                opened.finish()
     return result
 
 

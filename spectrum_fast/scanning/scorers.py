@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from spectrum_fast.errors import TensorError, UnsupportedDtypeError
 from spectrum_fast.measure.ops.band.device_graph import RECORDINGS
 from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.ops.decode.coded import CodedWeight, as_coded
@@ -19,7 +19,15 @@ from spectrum_fast.measure.spectra.record import Criterion, Spectrum
 from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.read.stream import BlockMatrix, LoadedWeight
 from spectrum_fast.scanning.memory import is_out_of_memory
-from spectrum_fast.scanning.results import Compute, ModuleResult, failure_of, record_of, score_loaded
+from spectrum_fast.scanning.results import (
+    Compute,
+    ModuleResult,
+    attempt,
+    ends_scan,
+    failure_of,
+    record_of,
+    score_loaded,
+)
 
 BATCH_BYTES = 4 << 30
 """Weights, Gram matrices and workspace of matrices that wait for each other: 64 experts of 2048 x 7168 take 3 GB, and
@@ -92,8 +100,8 @@ class _Waiting:
 class Together:
     """Weights of one shape and type are collected and scored as a batch; the rest as :class:`OneByOne` does.
 
-    Where the device's memory runs out, the batch is halved; a matrix that does not fit alone is scored on the CPU, and
-    its note says so.
+    A batch that fails is halved, down to the matrix at fault. One that the device's memory does not hold even alone is
+    scored on the CPU, and its note says so.
 
     Args:
         criterion: the rule that splits signal from noise.
@@ -128,17 +136,17 @@ class Together:
             weight = as_coded(loaded.plan, loaded.main, loaded.companions)
             if weight is None:
                 weight = decode_weight(loaded.plan, loaded.main, loaded.companions)
-        except (UnsupportedDtypeError, TensorError) as error:
-            record = failure_of(loaded.plan, error)
-            yield ModuleResult(record, loaded.read_seconds, wait_seconds, 0.0)
+            # The stream uses its memory again; a decoded weight may be a view of it.
+            waiting = _Waiting(loaded.plan, weight.clone(), loaded.read_seconds, wait_seconds)
+        except Exception as error:  # noqa: BLE001 - of this weight, or raised again
+            yield ModuleResult(failure_of(loaded.plan, error), loaded.read_seconds, wait_seconds, 0.0)
             return
         if len(weight.shape) != 2:
             yield from self._alone.add(loaded, wait_seconds)
             return
         key = (tuple(weight.shape), weight.dtype)
         batch = self._waiting.setdefault(key, [])
-        # The stream uses its memory again; a decoded weight may be a view of it.
-        batch.append(_Waiting(loaded.plan, weight.clone(), loaded.read_seconds, wait_seconds))
+        batch.append(waiting)
         if len(batch) >= self._most or self._waiting_bytes() > self._batch_bytes:
             largest = max(self._waiting, key=lambda other: sum(map(_bytes, self._waiting[other])))
             yield from self._score(self._waiting.pop(key if len(batch) >= self._most else largest))
@@ -156,25 +164,24 @@ class Together:
         spectra = self._spectra([one.weight for one in batch])
         seconds = (time.perf_counter() - began) / len(batch)
         for one, found in zip(batch, spectra, strict=True):
-            if isinstance(found, Spectrum):
-                record = record_of(one.plan, tuple(one.weight.shape), found)
-            else:
-                record = failure_of(one.plan, found)
+            record = attempt(one.plan, partial(record_of, one.plan, tuple(one.weight.shape), found))
             yield ModuleResult(record, one.read_seconds, one.wait_seconds, seconds)
 
     def _spectra(self, weights: Sequence[Tensor | CodedWeight]) -> list[Spectrum | Exception]:
         try:
             return compute_spectra(weights, self._criterion, tolerance=self._tolerance)
         except Exception as error:
-            on_cpu = weights[0].device.type == "cpu"
-            if not is_out_of_memory(error) or (on_cpu and len(weights) == 1):
+            if ends_scan(error):
                 raise
-        RECORDINGS.forget()
-        if len(weights) > 1:
+            problem = error
+        if is_out_of_memory(problem):
+            RECORDINGS.forget()
+        if len(weights) > 1:  # smaller batches need less memory, and leave out whichever of them is at fault
             half = len(weights) // 2
             return [*self._spectra(weights[:half]), *self._spectra(weights[half:])]
-        found = compute_spectra([weights[0].cpu()], self._criterion, tolerance=self._tolerance)
-        return [_moved(one) if isinstance(one, Spectrum) else one for one in found]
+        if not is_out_of_memory(problem) or weights[0].device.type == "cpu":
+            return [problem]
+        return [_moved(one) if isinstance(one, Spectrum) else one for one in self._spectra([weights[0].cpu()])]
 
 
 def _bytes(one: _Waiting) -> int:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
-from spectrum_fast.read.stream import StreamOptions, StreamStatistics, stream_weights
+from spectrum_fast.read.stream import StreamOptions, StreamStatistics, WeightStream, stream_weights
 from spectrum_fast.scanning.journal import Settings
 from spectrum_fast.scanning.ledger import Ledger
-from spectrum_fast.scanning.results import ModuleResult
+from spectrum_fast.scanning.results import ModuleResult, failure_of
 from spectrum_fast.scanning.scorers import Scorer
 
 
@@ -56,13 +56,24 @@ def do_work(work: Work, scorer: Scorer, options: StreamOptions) -> StreamStatist
     total = StreamStatistics()
     while True:
         with stream_weights(work.take(), options) as stream:
-            waiting_since = time.perf_counter()
-            for loaded in stream:
-                for result in scorer.add(loaded, time.perf_counter() - waiting_since):
-                    work.deliver(result)
-                waiting_since = time.perf_counter()
-            for result in scorer.finish():
+            for result in _score_all(stream, scorer):
                 work.deliver(result)
         total.add(stream.statistics)
         if not work.more():
             return total
+
+
+def _score_all(stream: WeightStream, scorer: Scorer) -> Iterator[ModuleResult]:
+    while True:
+        waiting_since = time.perf_counter()
+        try:
+            loaded = next(stream, None)
+        except Exception as error:
+            if stream.failed is None:
+                raise
+            yield ModuleResult(failure_of(stream.failed, error))
+            continue
+        if loaded is None:
+            break
+        yield from scorer.add(loaded, time.perf_counter() - waiting_since)
+    yield from scorer.finish()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from spectrum_fast.errors import BackendUnavailableError
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
@@ -142,8 +142,28 @@ def test_a_cpu_that_has_no_memory_says_so(mixed: Path, monkeypatch: pytest.Monke
         raise MemoryError
 
     monkeypatch.setattr(scorers, "compute_spectra", no_memory)
-    with pytest.raises(MemoryError):
-        records(mixed, Together(CRITERION, 1e-4, make_compute(ScanOptions())))
+    found = records(mixed, Together(CRITERION, 1e-4, make_compute(ScanOptions())))
+    failed = {record.kind for record in found.values() if isinstance(record, ScanFailure)}
+    assert failed == {"memory"}
+
+
+def test_a_batch_that_fails_is_halved_down_to_the_matrix_at_fault(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = records(mixed, Together(CRITERION, 1e-4, make_compute(ScanOptions())))
+    poisoned = "model.layers.0.mlp.experts.2.up_proj"
+    culprit = load_file(mixed / "model.safetensors")[f"{poisoned}.weight"]
+
+    def fails_with_one(weights: list[torch.Tensor], *arguments: object, **options: object) -> object:
+        if any(torch.equal(weight, culprit) for weight in weights):
+            raise ZeroDivisionError("float division by zero")
+        return compute_spectra(weights, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(scorers, "compute_spectra", fails_with_one)
+    found = records(mixed, Together(CRITERION, 1e-4, make_compute(ScanOptions())))
+    failure = found.pop(poisoned)
+    assert isinstance(failure, ScanFailure)
+    assert (failure.kind, "ZeroDivisionError: float division" in failure.message) == ("error", True)
+    assert found.keys() == expected.keys() - {poisoned}
+    assert {name: type(record) for name, record in found.items()} == {name: type(expected[name]) for name in found}
 
 
 def test_what_is_no_lack_of_memory_is_not_tried_again() -> None:

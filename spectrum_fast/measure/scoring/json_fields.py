@@ -14,6 +14,8 @@ ABSENT: Any = object()
 """Stands for a field that is not there, which null is not."""
 
 _MAX_DEPTH = 50
+_TOO_MANY = 2**63
+"""Of anything: no file has so many bytes, and what computes with a count takes 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def _is_real(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _TOO_MANY
 
 
 def _is_list_of(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -54,9 +56,9 @@ NAME = Check(_is_name, "a name")
 NAMES = Check(_is_list_of(_is_name), "a list of names")
 FLAG = Check(lambda value: isinstance(value, bool), "true or false")
 REAL = Check(_is_real, "a finite number >= 0")
-COUNT = Check(_is_count, "a whole number >= 0")
-COUNTS = Check(_is_list_of(_is_count), "a list of whole numbers >= 0")
-SHAPE = Check(_is_list_of(_is_count), "a list of whole numbers")
+COUNT = Check(_is_count, "a whole number >= 0 and < 2^63")
+COUNTS = Check(_is_list_of(_is_count), "a list of whole numbers >= 0 and < 2^63")
+SHAPE = Check(_is_list_of(_is_count), "a list of whole numbers >= 0 and < 2^63")
 OBJECT = Check(lambda value: isinstance(value, dict), "an object")
 LIST = Check(lambda value: isinstance(value, list), "a list")
 

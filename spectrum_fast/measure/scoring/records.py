@@ -165,6 +165,7 @@ class ScanFailure:
         shape: of the stored tensor, None where not known.
         dtype: storage type, None where not known.
         parameter: full name in the checkpoint; None where not known.
+        traceback: of an error that nobody foresaw; for the journal and for a report, not for the scan file.
     """
 
     name: str
@@ -173,6 +174,7 @@ class ScanFailure:
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
     parameter: str | None = None
+    traceback: str = field(default="", repr=False, compare=False)
 
 
 class SkippedTensor(NamedTuple):

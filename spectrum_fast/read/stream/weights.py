@@ -71,6 +71,9 @@ class WeightStream(Iterator[LoadedWeight]):
 
     Plans are taken and memory is given back in the thread that iterates, and only there: memory comes free only when
     the consumer moves on, so that is when there is something to plan.
+
+    Attributes:
+        failed: the weight that the last error was about, if the stream goes on with the next one; None where it ended.
     """
 
     def __init__(self, plans: Iterable[WeightPlan], options: StreamOptions, transfer: Transfer | None = None) -> None:
@@ -84,6 +87,7 @@ class WeightStream(Iterator[LoadedWeight]):
         self._release_held: Callable[[], None] = _nothing
         self._exhausted = False
         self._closed = False
+        self.failed: WeightPlan | None = None
 
     @property
     def statistics(self) -> StreamStatistics:
@@ -95,6 +99,7 @@ class WeightStream(Iterator[LoadedWeight]):
 
     def __next__(self) -> LoadedWeight:
         self._release_held()
+        self.failed = None
         if self._closed:
             raise StopIteration
         try:
@@ -103,7 +108,8 @@ class WeightStream(Iterator[LoadedWeight]):
             self._plan_ahead(self._pipeline)
             loaded = self._hand_out(self._pipeline)
         except BaseException:
-            self.close()
+            if self.failed is None:
+                self.close()
             raise
         self._release_held = loaded.on_release
         return loaded
@@ -208,15 +214,16 @@ class WeightStream(Iterator[LoadedWeight]):
             waited = pipeline.await_batch(batch)
         for part in _refs_of(plan):
             batch.require_read(part)
+        release = _once(partial(_take_back, ref(self), pipeline, stretch, batch, plan))
         dtype_of = storage_dtype if plan.decoder else torch_dtype
-        return LoadedWeight(
-            plan,
-            batch.tensor(plan.main, dtype_of(plan.main)),
-            {role: batch.tensor(part, storage_dtype(part)) for role, part in plan.companions.items()},
-            batch.read_seconds * plan.nbytes / max(1, stretch.nbytes),
-            waited,
-            _once(partial(_take_back, ref(self), pipeline, stretch, batch, plan)),
-        )
+        try:
+            main = batch.tensor(plan.main, dtype_of(plan.main))
+            companions = {role: batch.tensor(part, storage_dtype(part)) for role, part in plan.companions.items()}
+        except Exception:  # its bytes are there: the others have nothing to do with it
+            self.failed, self._release_held = plan, release
+            raise
+        read_seconds = batch.read_seconds * plan.nbytes / max(1, stretch.nbytes)
+        return LoadedWeight(plan, main, companions, read_seconds, waited, release)
 
     def _hand_out_blocks(self, pipeline: Pipeline, plan: WeightPlan) -> LoadedWeight:
         pipeline.statistics.streamed_weights += 1
@@ -259,7 +266,8 @@ def stream_weights(
 
     Raises:
         BackendUnavailableError: the device is not there, or direct I/O was asked for by name and is refused.
-        UnsupportedDtypeError: a storage type that no decoder takes; raised in that weight's turn.
+        UnsupportedDtypeError: a storage type that no decoder takes. Like any error in making the tensors of one weight,
+            it is raised in that weight's turn, ``failed`` of the stream names the weight, and the stream goes on.
         UsageError: a packed weight is larger than the budget; raised in that weight's turn.
         CheckpointError: a file cannot be read, is shorter than its header said, or has changed; in its turn.
     """

@@ -99,7 +99,7 @@ class LongScan:
             raise type(interrupt)(self._what_is_safe()) from interrupt
 
     def save(self, result: Scan) -> None:
-        """Write the scan file, and let the journal go.
+        """Write the scan file, and let the journal go (:meth:`Journal.finish`).
 
         Raises:
             ScanFileError: it cannot be written; the journal is kept.
@@ -107,7 +107,7 @@ class LongScan:
         assert self._out is not None  # noqa: S101
         save_scan(result, self._out)
         if self._journal is not None:
-            self._journal.remove()
+            self._journal.finish()
 
     def _what_is_safe(self) -> str:
         if self._journal is None or not len(self._journal):

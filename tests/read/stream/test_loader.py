@@ -104,12 +104,19 @@ def test_unaligned_data(tmp_path, options):
 
 @pytest.mark.parametrize("read_ahead", [0, 1, None])
 def test_an_undecoded_type_is_refused_in_its_turn(tmp_path, read_ahead):
-    save_file({"a": torch.ones(2), "b": torch.ones(2, dtype=torch.int64)}, tmp_path / "m.safetensors")
+    tensors = {"a": torch.ones(2), "b": torch.ones(2, dtype=torch.int64), "c": torch.ones(2) * 3}
+    save_file(tensors, tmp_path / "m.safetensors")
     refs = sorted(open_checkpoint(tmp_path).tensors, key=lambda ref: ref.name)
-    stream = stream_weights(plans_of(refs), StreamOptions(read_ahead=read_ahead))
+    stream = stream_weights(plans_of(refs), StreamOptions(read_ahead=read_ahead, poison=True))
     assert next(stream).plan.name == "a"
     with pytest.raises(UnsupportedDtypeError, match=r"'b'.*I64"):
         next(stream)
+    assert stream.failed is not None
+    assert stream.failed.main.name == "b"
+    assert next(stream).main.tolist() == [3, 3]  # the others have nothing to do with it
+    assert stream.failed is None
+    assert list(stream) == []
+    stream.close()
     assert descriptors() == set()
     assert next(stream, None) is None
 
