@@ -15,7 +15,7 @@ from spectrum_fast.measure.scoring.records import ScanFailure, SkippedTensor
 from spectrum_fast.read.checkpoint import Checkpoint, TensorRef
 from spectrum_fast.read.checkpoint.decoding import plan_packed, plan_plain
 from spectrum_fast.read.checkpoint.dtypes import decodable
-from spectrum_fast.read.checkpoint.duplicates import find_ties
+from spectrum_fast.read.checkpoint.duplicates import find_copies, tied_names
 from spectrum_fast.read.checkpoint.experts import is_fused_experts
 from spectrum_fast.read.checkpoint.fused_layouts import split_fused
 from spectrum_fast.read.checkpoint.naming import is_buffer, is_no_matrix, module_name, natural_key
@@ -34,7 +34,9 @@ class ScanPlan:
         weights: matrices to read and score, in file order; a tensor that fuses experts gives one for each of them.
         refused: tensors that hold a weight in a form that is not decoded; they become failures of the scan.
         skipped: tensors left out on purpose, with the reason.
-        ties: duplicate module -> module that is scored for both.
+        ties: module -> module that is scored for both, because they are one parameter of the model.
+        copies: weights that are not read, each with the name of the module whose bytes are equal and whose score it
+            takes.
         total_bytes: bytes of ``weights``, scales and other companions included.
     """
 
@@ -42,6 +44,7 @@ class ScanPlan:
     refused: tuple[ScanFailure, ...]
     skipped: tuple[SkippedTensor, ...]
     ties: Mapping[str, str]
+    copies: tuple[tuple[WeightPlan, str], ...]
     total_bytes: int
 
 
@@ -82,7 +85,7 @@ def plan_scan(
         exclude: patterns of module names.
         include_norms: score 1-D weights too.
         split: score the projections that a weight fuses (``qkv_proj``) one by one.
-        known_ties: name of each duplicate -> name of its original, where there are no files to compare bytes in.
+        known_ties: name of each tied tensor -> name of its original, where there are no files to compare bytes in.
 
     Raises:
         UsageError: nothing is left to score, or a pattern is malformed.
@@ -125,15 +128,22 @@ def plan_scan(
         )
     _require_one_tensor_a_module(checkpoint, weights, refused)
     plain = [plan for plan in weights if not plan.decoder and plan.expert is None and plan.part is None]
+    names = {plan.main.name for plan in plain}
     if known_ties is None:
-        known_ties = find_ties(replace(checkpoint, tensors=tuple(plan.main for plan in plain)))
-    ties = {copy: original for copy, original in known_ties.items() if original in {plan.main.name for plan in plain}}
-    to_read = tuple(plan for plan in weights if plan.main.name not in ties)
+        equal = find_copies(replace(checkpoint, tensors=tuple(plan.main for plan in plain)))
+        known_ties = tied_names(equal, checkpoint.config)
+    else:
+        equal = known_ties
+    equal = {copy: original for copy, original in equal.items() if original in names}
+    ties = {copy: original for copy, original in equal.items() if copy in known_ties}
+    to_read = tuple(plan for plan in weights if plan.main.name not in equal)
+    copies = [plan for plan in plain if plan.main.name in equal and plan.main.name not in ties]
     return ScanPlan(
         weights=to_read,
         refused=tuple(refused),
         skipped=tuple(skipped),
         ties={module_name(copy): module_name(ties[copy]) for copy in sorted(ties, key=lambda copy: natural_key(copy))},
+        copies=tuple((plan, module_name(equal[plan.main.name])) for plan in copies),
         total_bytes=sum(plan.nbytes for plan in to_read),
     )
 

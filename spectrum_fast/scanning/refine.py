@@ -17,7 +17,7 @@ from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.engine import compute_spectrum
 from spectrum_fast.read.stream import StreamOptions, stream_weights
 from spectrum_fast.scanning.plan import ScanPlan
-from spectrum_fast.scanning.results import Compute, score_loaded
+from spectrum_fast.scanning.results import Compute, copied, score_loaded
 
 REFINED_TOLERANCE = 1e-7
 """Accuracy of a refined score: a thousandth of the default one, and well above what float64 rounding allows."""
@@ -45,7 +45,9 @@ def refine_cuts(
     if not scan.modules:
         return scan
     plans = {weight.name: weight for weight in plan.weights}
-    doubtful = [name for name in doubtful_modules(scan, top_percent) if name in plans]
+    originals = {copy.name: found for copy, found in plan.copies}
+    doubtful = dict.fromkeys(originals.get(name, name) for name in doubtful_modules(scan, top_percent))
+    doubtful = [name for name in doubtful if name in plans]
     if not doubtful:
         return scan
     rule = find_criterion(criterion)
@@ -57,6 +59,7 @@ def refine_cuts(
             if isinstance(record, ModuleScore):
                 note = f"refined: the cut at {top_percent:g} % was undecided"
                 refined[record.name] = replace(record, note=f"{record.note}; {note}" if record.note else note)
+    refined |= {copy.name: copied(refined[found], copy) for copy, found in plan.copies if found in refined}
     return replace(
         scan,
         modules=tuple(refined.get(module.name, module) for module in scan.modules),

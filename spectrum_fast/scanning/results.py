@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 
@@ -17,9 +17,12 @@ from spectrum_fast.measure.scoring.measure import score_weight
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.measure.spectra.record import Spectrum
 from spectrum_fast.read.checkpoint import TensorRef
+from spectrum_fast.read.checkpoint.naming import module_type
 from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
 from spectrum_fast.read.stream import BlockMatrix, LoadedWeight
 from spectrum_fast.scanning.memory import is_out_of_memory
+
+_Found = TypeVar("_Found", ModuleScore, ScanFailure)
 
 Compute: TypeAlias = Callable[[torch.Tensor | BlockMatrix], Spectrum]
 """From a matrix, whole or in blocks, to its spectrum."""
@@ -84,6 +87,15 @@ def ends_scan(error: Exception) -> bool:
     if isinstance(error, SpectrumFastError):
         return not isinstance(error, (TensorError, UnsupportedDtypeError))
     return isinstance(error, (OSError, torch.AcceleratorError)) and not is_out_of_memory(error)
+
+
+def copied(record: _Found, plan: WeightPlan) -> _Found:
+    """What was found for a weight, as found for another one with the same bytes."""
+    said = f"the same bytes as {record.name}, read once"
+    if isinstance(record, ScanFailure):
+        return replace(record, name=plan.name, message=f"{record.message} ({said})")
+    note = f"{record.note}; {said}" if record.note else said
+    return replace(record, name=plan.name, type=module_type(plan.name), parameter=plan.parameter, note=note)
 
 
 def failure_of(plan: WeightPlan, error: Exception) -> ScanFailure:

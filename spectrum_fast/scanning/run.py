@@ -27,6 +27,7 @@ from spectrum_fast.scanning.memory import explain_memory
 from spectrum_fast.scanning.options import ScanOptions, thread_count
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
 from spectrum_fast.scanning.refine import refine_cuts
+from spectrum_fast.scanning.results import copied
 from spectrum_fast.scanning.scorers import OneByOne, Scorer, Together, or_on_cpu
 from spectrum_fast.scanning.work import OwnWork, do_work
 from spectrum_fast.use.report.step import ScanProgress
@@ -224,11 +225,13 @@ def assemble_scan(
     checkpoint: Checkpoint, plan: ScanPlan, options: ScanOptions, ledger: Ledger, run: dict[str, Any]
 ) -> Scan:
     """A complete ledger as the scan that a user gets."""
-    failures = (*plan.refused, *ledger.failures.values())
+    modules, failures = [*ledger.modules.values()], [*plan.refused, *ledger.failures.values()]
+    modules += [copied(ledger.modules[found], copy) for copy, found in plan.copies if found in ledger.modules]
+    failures += [copied(ledger.failures[found], copy) for copy, found in plan.copies if found in ledger.failures]
     scan = Scan(
         model=checkpoint.name,
         criterion=options.criterion,
-        modules=tuple(sorted(ledger.modules.values(), key=lambda module: natural_key(module.name))),
+        modules=tuple(sorted(modules, key=lambda module: natural_key(module.name))),
         failures=tuple(sorted(failures, key=lambda failure: natural_key(failure.name))),
         ties=plan.ties,
         skipped=plan.skipped,

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,46 @@ def test_copies_are_scored_once_and_said_so(tmp_path: Path) -> None:
     assert [module.name for module in scan.modules].count("model.embed_tokens") == 1
     assert "lm_head" not in {module.name for module in scan.modules}
     assert "lm_head" in scan.select(50).always
+
+
+def test_equal_layers_of_a_merged_model_are_read_once_and_compete_each(tmp_path: Path) -> None:
+    distinct = [weight(60 + i) for i in range(4)]
+    tensors = {f"model.layers.{i}.mlp.up_proj.weight": distinct[i % 4].clone() for i in range(8)}
+    steps: list[ScanProgress] = []
+    scan = sf.scan(write(tmp_path, tensors), progress=steps.append, top_percent=None)
+    assert (scan.ties, steps[-1].total, len(scan.modules)) == ({}, 4, 8)
+    for i in range(4):
+        first, copy = (scan.module(f"model.layers.{n}.mlp.up_proj") for n in (i, i + 4))
+        assert copy.note == f"{first.note}; the same bytes as {first.name}, read once"
+        assert replace(copy, name=first.name, parameter=first.parameter, note=first.note) == first
+    assert len(scan.select(100).modules) == 8
+    best = max(range(4), key=lambda i: scan.module(f"model.layers.{i}.mlp.up_proj").rank_value)
+    names = {module.name for module in scan.select(25).modules}
+    assert names == {f"model.layers.{n}.mlp.up_proj" for n in (best, best + 4)}
+
+
+def test_equal_layers_at_the_cut_are_refined_together(tmp_path: Path) -> None:
+    path = write(tmp_path, {f"model.layers.{i}.mlp.up_proj.weight": weight(5).clone() for i in range(4)})
+    scan = sf.scan(path, top_percent=50)
+    assert scan.provenance["refined"] == [f"model.layers.{i}.mlp.up_proj" for i in range(4)]
+    assert len({module.snr for module in scan.modules}) == 1
+    assert scan.select(50).groups[0].undecided
+
+
+def test_a_copy_of_what_cannot_be_scored_fails_too(tmp_path: Path) -> None:
+    broken = weight(5)
+    broken[0, 0] = torch.nan
+    scan = sf.scan(write(tmp_path, {"a.0.q.weight": broken, "a.1.q.weight": broken.clone(), **layers(1)}))
+    assert [failure.name for failure in scan.failures] == ["a.0.q", "a.1.q"]
+    assert scan.failures[1].message.endswith("(the same bytes as a.0.q, read once)")
+
+
+def test_a_head_that_the_configuration_unties_competes_for_itself(tmp_path: Path) -> None:
+    table = weight(50)
+    tensors = {"model.embed_tokens.weight": table, "lm_head.weight": table.clone(), **layers(2)}
+    scan = sf.scan(write(tmp_path, tensors, {"tie_word_embeddings": False}))
+    assert scan.ties == {}
+    assert scan.module("lm_head").snr == scan.module("model.embed_tokens").snr
 
 
 def test_a_copy_of_an_excluded_tensor_is_scored_itself(tmp_path: Path) -> None:

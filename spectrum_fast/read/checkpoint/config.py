@@ -38,8 +38,19 @@ def ties_embeddings(config: dict[str, Any] | None) -> bool:
     >>> ties_embeddings({"text_config": {"tie_word_embeddings": True}})
     True
     """
-    if config is None:
-        return False
-    text = config.get("text_config")
-    parts = [config, text] if isinstance(text, dict) else [config]
-    return any(part.get("tie_word_embeddings") is True for part in parts)
+    return True in _said_of_ties(config)
+
+
+def unties_embeddings(config: dict[str, Any] | None) -> bool:
+    """Say whether ``tie_word_embeddings`` is set to false, in the configuration or its text part, and nowhere to true.
+
+    >>> unties_embeddings({"tie_word_embeddings": False}), unties_embeddings({})
+    (True, False)
+    """
+    return False in _said_of_ties(config) and not ties_embeddings(config)
+
+
+def _said_of_ties(config: dict[str, Any] | None) -> list[bool]:
+    parts = [config, (config or {}).get("text_config")]
+    said = [part.get("tie_word_embeddings") for part in parts if isinstance(part, dict)]
+    return [value for value in said if isinstance(value, bool)]

@@ -1,4 +1,7 @@
-"""Tied and duplicate tensors: the same bytes stored twice, so that they are scored once.
+"""The same bytes stored twice: scored once, and one module or two.
+
+A head stored beside the table that it is tied to is one parameter of the model (:func:`tied_names`). Equal layers of a
+merged or upcycled model are parameters of their own, which a training moves apart; each competes for itself.
 
 Tensors of one file cannot share bytes (the header forbids overlap), so a copy shows only in its content. Reading
 everything to find out would double a scan's input. Instead a block of a few kilobytes is compared first, of every
@@ -11,13 +14,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from spectrum_fast.errors import CheckpointError
-from spectrum_fast.read.checkpoint.config import ties_embeddings
-from spectrum_fast.read.checkpoint.naming import is_embedding, is_head, module_name, natural_key
+from spectrum_fast.read.checkpoint.config import ties_embeddings, unties_embeddings
+from spectrum_fast.read.checkpoint.naming import is_embedding, is_head, module_name, natural_key, role
 from spectrum_fast.read.checkpoint.record import Checkpoint
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.storage import (
@@ -41,7 +44,7 @@ _SAMPLES = 4
 _REQUESTS_AT_ONCE = 8
 
 
-def find_ties(checkpoint: Checkpoint, min_dimensions: int = 2) -> dict[str, str]:
+def find_copies(checkpoint: Checkpoint, min_dimensions: int = 2) -> dict[str, str]:
     """Find tensors with equal type, shape and bytes.
 
     Args:
@@ -60,7 +63,7 @@ def find_ties(checkpoint: Checkpoint, min_dimensions: int = 2) -> dict[str, str]
     for ref in checkpoint.tensors:
         if len(ref.shape) >= min_dimensions and ref.nbytes:
             alike[ref.dtype, ref.shape].append(ref)
-    ties: dict[str, str] = {}
+    found: dict[str, str] = {}
     with _Files() as files:
         # Blocks are taken in file order over all groups, so that a disk is swept once.
         candidates = [
@@ -71,7 +74,26 @@ def find_ties(checkpoint: Checkpoint, min_dimensions: int = 2) -> dict[str, str]
             groups = [equal for group in groups for equal in files.equal_groups(group, spans)]
         for group in groups:
             original, *copies = sorted(group, key=originality)
-            ties.update({copy.name: original.name for copy in copies})
+            found.update({copy.name: original.name for copy in copies})
+    return found
+
+
+def tied_names(copies: Mapping[str, str], config: dict[str, Any] | None) -> dict[str, str]:
+    """Those of the copies that are one parameter with their original in the model.
+
+    Lookup tables and output heads with equal bytes are, unless the configuration says ``tie_word_embeddings: false``,
+    which parts the heads from the tables.
+
+    Args:
+        copies: name of each copy -> name of its original.
+        config: the model's configuration.
+    """
+    untied = unties_embeddings(config)
+    ties = {}
+    for copy, original in copies.items():
+        roles = {role(copy), role(original)}
+        if "other" not in roles and not (untied and len(roles) > 1):
+            ties[copy] = original
     return ties
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import spectrum_fast
 from spectrum_fast.choose.selection import Scan, Selection, write_selection
 from spectrum_fast.choose.selection.formats import parse_selection
 from spectrum_fast.choose.selection.runtime_names import canonical_name
@@ -299,3 +300,23 @@ def test_importing_loads_no_training_library(tmp_path):
     loaded = set(done.stdout.split())
     assert "spectrum_fast.choose.selection.apply" in loaded
     assert not {"triton", "transformers", "peft", "deepspeed"} & loaded
+
+
+def test_a_model_upcycled_from_equal_experts_is_trained_as_selected(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = transformers.MixtralConfig(**sizes, num_hidden_layers=2, vocab_size=50, num_local_experts=4)
+    model = transformers.MixtralForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if "experts" in name and parameter.ndim == 3:
+            parameter.data.copy_(parameter.data[:1].expand_as(parameter))
+    model.save_pretrained(tmp_path)
+    scan = spectrum_fast.scan(tmp_path, top_percent=None)
+    assert (len(scan.modules), scan.ties) == (2 * (4 + 1 + 4 * 3) + 2, {})
+    scan.select(100, always="none").apply(model)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in frozen} <= {
+        "norm",
+        "input_layernorm",
+        "post_attention_layernorm",
+    }

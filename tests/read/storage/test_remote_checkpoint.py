@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint import Checkpoint, open_checkpoint
-from spectrum_fast.read.checkpoint.duplicates import find_ties
+from spectrum_fast.read.checkpoint.duplicates import find_copies
 from spectrum_fast.read.storage.remote_file import OPENING_BYTES
 from spectrum_fast.read.stream import load_tensor, stream_weights
 
@@ -57,7 +57,7 @@ def assert_same(remote: Checkpoint, local: Checkpoint) -> None:
     assert [(r.name, r.dtype, r.shape, r.begin, r.nbytes, r.file.name) for r in remote.tensors] == [
         (r.name, r.dtype, r.shape, r.begin, r.nbytes, r.file.name) for r in local.tensors
     ]
-    assert find_ties(remote) == find_ties(local)
+    assert find_copies(remote) == find_copies(local)
     with stream_weights(plans_of(remote.tensors)) as stream:
         for there, here in zip(stream, local.tensors, strict=True):
             assert torch.equal(there.main, load_tensor(here))
@@ -147,7 +147,7 @@ def test_few_bytes_are_read_twice_to_find_copies(server, sharded):
     serve(server, sharded, "/m/")
     remote = open_checkpoint(f"{server.url}/m")
     server.requests.clear()
-    assert find_ties(remote) == {"lm_head.weight": "embed_tokens.weight"}
+    assert find_copies(remote) == {"lm_head.weight": "embed_tokens.weight"}
     copies = 2 * 400 * 300 * 4
     asked = sum(end - begin for begin, end in server.ranges() if begin)
     assert asked < copies + 16 * 4096  # the copies themselves, and blocks of the rest
