@@ -29,7 +29,7 @@ def gemm_flops_per_second(n: int, dtype: torch.dtype = torch.float32, rounds: in
 
 def gram_flops_per_second(n: int, dtype: torch.dtype = torch.float32, rounds: int = 3) -> float:
     """Rate of our own symmetric product on an n x n matrix, counting only its half: n² (n + 1) operations."""
-    weight = torch.randn(n, n).to(dtype)
+    weight = torch.randn(1, n, n).to(dtype)
     return float(n) * n * (n + 1) / best_seconds(lambda: gram(weight), rounds)
 
 

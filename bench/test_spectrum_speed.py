@@ -142,9 +142,9 @@ def test_gram_stage(dtype: str, bench_size: str, benchmark: Any) -> None:
     if dtype == "f32":
         weight = weight.float()
     sample = weight[:64].double() @ weight.double().T
-    found = gram(weight)[:64].double()
+    found = gram(weight[None])[0, :64].double()
     assert torch.linalg.norm(found - sample) <= 2e-6 * torch.linalg.norm(sample)
-    benchmark.pedantic(lambda: gram(weight), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(lambda: gram(weight[None]), rounds=5, warmup_rounds=1)
     _against_floor(benchmark, float(n) * (n + 1) * depth, n // 2)
     benchmark.extra_info |= {
         "n": n,
@@ -160,9 +160,9 @@ def test_band_stage(bench_size: str, benchmark: Any) -> None:
     """Floor: 4/3 n³ operations, what the reduction costs where it uses symmetry, at the rate of ``torch.mm``."""
     n = STAGE_SIDES[bench_size]
     b = half_width(n)
-    matrix = gram(weight_of("model.layers.0.self_attn.q_proj.weight", (n, n)))
-    trace, energy = matrix.diagonal().double().sum(), torch.linalg.norm(matrix.double())
-    band = reduce_to_band(matrix.clone(), b)
+    matrix = gram(weight_of("model.layers.0.self_attn.q_proj.weight", (n, n))[None])
+    trace, energy = matrix[0].diagonal().double().sum(), torch.linalg.norm(matrix.double())
+    band = reduce_to_band(matrix.clone(), b)[0]
     assert abs(band[:, 0].double().sum() - trace) <= 1e-5 * trace
     off_diagonal = torch.linalg.norm(band[:, 1:].double())
     found_energy = torch.sqrt(torch.linalg.norm(band[:, 0].double()) ** 2 + 2 * off_diagonal**2)
@@ -184,24 +184,24 @@ def test_sturm_stage(operation: str, bench_size: str, benchmark: Any) -> None:
     n = STAGE_SIDES[bench_size] // 2
     b = half_width(n)
     weight = weight_of("bench.layers.0.mlp.square.weight", (n, n))
-    band = reduce_to_band(gram(weight), b)
+    bands = reduce_to_band(gram(weight[None]), b)
     eigenvalues = exact_singular_values(weight, "gram").flip(0) ** 2
     shifts = torch.quantile(eigenvalues, torch.linspace(0.05, 0.95, SHIFTS, dtype=torch.float64))
     if operation == "count_below":
-        counts = count_below(band, shifts)
+        counts = count_below(bands, shifts[None])[0]
         assert (counts.cpu() - torch.searchsorted(eigenvalues, shifts)).abs().max() <= 2
-        benchmark.pedantic(lambda: count_below(band, shifts), rounds=5, warmup_rounds=1)
+        benchmark.pedantic(lambda: count_below(bands, shifts[None]), rounds=5, warmup_rounds=1)
         flops = float(n) * b**2 * SHIFTS
     else:
         real = shifts[::8]
         points = torch.complex(real, torch.full_like(real, 0.05 * eigenvalues.median().item()))
-        found = log_det(band, points).real
+        found = log_det(bands, points[None])[0].real
         exact = torch.log(eigenvalues.to(torch.complex128) - points[:, None]).real.sum(1)
         assert (found - exact).abs().max() <= 1e-4 * n
-        benchmark.pedantic(lambda: log_det(band, points), rounds=5, warmup_rounds=1)
+        benchmark.pedantic(lambda: log_det(bands, points[None]), rounds=5, warmup_rounds=1)
         flops = 4.0 * n * b**2 * len(points)
     _against_floor(benchmark, flops, STAGE_SIDES[bench_size] // 2)
-    benchmark.extra_info |= {"n": n, "half_width": b, "dtype": str(band.dtype).removeprefix("torch.")}
+    benchmark.extra_info |= {"n": n, "half_width": b, "dtype": str(bands.dtype).removeprefix("torch.")}
 
 
 @pytest.mark.parametrize("b", [16, 32, 64])
@@ -210,16 +210,16 @@ def test_sturm_stage(operation: str, bench_size: str, benchmark: Any) -> None:
 def test_half_width(side: int, b: int, bench_size: str, benchmark: Any) -> None:
     """Reduction and the shifts that one matrix takes, at each band width: where to change from one to the next."""
     n = side if bench_size == "full" else side // 8
-    matrix = gram(weight_of("bench.layers.0.mlp.square.weight", (n, n)))
-    scale = matrix.diagonal().mean().item()
+    matrix = gram(weight_of("bench.layers.0.mlp.square.weight", (n, n))[None])
+    scale = matrix[0].diagonal().mean().item()
     shifts = torch.linspace(0.0, 4.0, SHIFTS_A_MATRIX, dtype=torch.float64) * scale
     seconds: dict[str, list[float]] = {"band": [], "slice": []}
 
     def reduce_and_slice(copy: Tensor) -> Tensor:
         start = time.perf_counter()
-        band = reduce_to_band(copy, b)
+        bands = reduce_to_band(copy, b)
         middle = time.perf_counter()
-        counts = count_below(band, shifts)
+        counts = count_below(bands, shifts[None])[0]
         seconds["band"].append(middle - start)
         seconds["slice"].append(time.perf_counter() - middle)
         return counts

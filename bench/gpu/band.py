@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.gpu.timing import DEVICE, Build, Case, WrongResultError
 from spectrum_fast.measure.ops.band import triton as triton_band
-from spectrum_fast.measure.ops.sturm import triton as triton_sturm
+from spectrum_fast.measure.ops.sturm import count_below
 
 
 def band_builds(
@@ -68,7 +68,7 @@ def band_case(name: str, count: int, n: int, b: int, graph: bool, with_peer: boo
         truth = torch.linalg.eigvalsh(matrix)
         x = torch.linspace(0.02, 0.98, 64, dtype=torch.float64, device=DEVICE) * truth[-1]
         slack = 20 * eps * norm / n**0.5
-        counts = triton_sturm.count_below(found, x)
+        counts = count_below(found[None], x[None])[0]
         low = (truth[None] < (x - slack)[:, None]).sum(1)
         high = (truth[None] <= (x + slack)[:, None]).sum(1)
         wrong = int(((counts < low) | (counts > high)).sum())

@@ -46,24 +46,24 @@ def _extent_fp8() -> None:
 def _band(dtype: torch.dtype, half_width: int, order: int) -> None:
     from spectrum_fast.measure.ops.band import triton as triton_band
 
-    matrix = torch.randn(order, order, device=DEVICE, dtype=dtype)
-    triton_band.reduce_to_band(matrix + matrix.T, half_width)
+    matrix = torch.randn(1, order, order, device=DEVICE, dtype=dtype)
+    triton_band.reduce_to_band(matrix + matrix.mT, half_width)
 
 
 def _sturm(dtype: torch.dtype, half_width: int) -> None:
     from spectrum_fast.measure.ops.sturm import triton as triton_sturm
 
-    band = torch.randn(80, half_width + 1, device=DEVICE, dtype=dtype)
-    x = torch.zeros(3, dtype=torch.float64, device=DEVICE)
-    triton_sturm.count_below(band, x)
-    triton_sturm.log_det(band, torch.complex(x, x + 1))
+    bands = triton_sturm.prepare(torch.randn(1, 80, half_width + 1, device=DEVICE, dtype=dtype))
+    x = torch.zeros(1, 3, dtype=torch.float64, device=DEVICE)
+    triton_sturm.count_below(bands, x)
+    triton_sturm.log_det(bands, torch.complex(x, x + 1))
 
 
 def _extent() -> None:
     from spectrum_fast.measure.ops.extent import triton as triton_extent
 
     for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
-        triton_extent.measure_there(torch.ones(99, device=DEVICE, dtype=dtype))
+        triton_extent.measure(torch.ones(1, 9, 11, device=DEVICE, dtype=dtype))
 
 
 JOBS: dict[str, Callable[[], None]] = {

@@ -47,7 +47,7 @@ def sturm_case(name: str, kind: str, b: int, dtype: torch.dtype, matrices: int, 
     reach = 4 * b**0.5
     x = torch.linspace(-0.5 * reach, 2.5 * reach, shifts, dtype=torch.float64, device=DEVICE).expand(matrices, -1)
     z = torch.complex(x, torch.full_like(x, 1.0))
-    prepared = triton_sturm.prepare_band(bands).require_finite()
+    prepared = triton_sturm.prepare(bands)
     counting = kind == "count_below"
 
     def call() -> Tensor:
@@ -78,7 +78,7 @@ def sturm_case(name: str, kind: str, b: int, dtype: torch.dtype, matrices: int, 
         check,
         [call],
         flops=flops,
-        bytes=float(prepared.rows.nbytes),
+        bytes=float(prepared.as_scaled().rows.nbytes),
         flops_per_second=VECTOR_FLOPS[dtype],
     )
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spectrum_fast.measure.ops.band import device_torch
 from spectrum_fast.measure.ops.sturm import native as sturm
+from spectrum_fast.measure.ops.sturm.bands import Bands
 
 from emulated_cuda import graphs, streams
 from emulated_cuda.tensors import DeviceTensor, to_host
@@ -68,12 +69,12 @@ def _decoded(codes: Tensor, scales: Tensor) -> Tensor:
 
 
 def _extent(weight: Tensor, tops: Tensor, sums: Tensor, size: int) -> None:
-    assert size == weight.numel()
+    assert size * len(weight) == weight.numel()
     integer = {8: torch.int64, 4: torch.int32, 2: torch.int16}[weight.element_size()]
     bits = weight.view(integer).to(torch.int64) & ((1 << (8 * weight.element_size() - 1)) - 1)
     tops.zero_()
     sums.zero_()
-    tops[0], sums[0] = bits.max(), weight.to(torch.float64).square().sum()
+    tops[:, 0], sums[:, 0] = bits.amax(1), weight.to(torch.float64).square().sum(1)
 
 
 def _extent_of_codes(codes: Tensor, tops: Tensor, sums: Tensor, rows: int, columns: int) -> None:
@@ -85,8 +86,7 @@ def _extent_of_codes(codes: Tensor, tops: Tensor, sums: Tensor, rows: int, colum
 
 
 def _count(rows: Tensor, x: Tensor, counts: Tensor, order: int, *_: object) -> None:
-    for place, shifts in enumerate(x.to(torch.float64)):
-        counts[place] = sturm.count_below(_band(rows[place], order), shifts.contiguous())
+    counts.copy_(sturm.count_below(_bands(rows, order), x.to(torch.float64)))
 
 
 def _log_det(rows: Tensor, operands: Tensor, products: Tensor, order: int, *_: object) -> None:
@@ -98,7 +98,7 @@ def _log_det(rows: Tensor, operands: Tensor, products: Tensor, order: int, *_: o
         z = torch.complex(re, im)
         inside = scale > 0
         shifts = torch.where(inside, z / torch.where(inside, scale, 1.0), torch.complex(re * 0, re * 0 + 1))
-        values = sturm.log_det(_band(rows[place], order), shifts.contiguous())
+        values = sturm.log_det(_bands(rows[place, None], order), shifts[None])[0]
         values = torch.where(inside, values + order * torch.log(scale), order * torch.log(-z))
         unit = torch.polar(torch.ones_like(re), values.imag)
         turns = torch.round((unit.angle() - values.imag) / (2 * torch.pi))
@@ -106,8 +106,8 @@ def _log_det(rows: Tensor, operands: Tensor, products: Tensor, order: int, *_: o
         products[place, wanted] = torch.stack([unit.real, unit.imag, powers, turns], dim=-1)
 
 
-def _band(rows: Tensor, order: int) -> Tensor:
-    return rows[:order, :-1].to(torch.float64).contiguous()
+def _bands(rows: Tensor, order: int) -> Bands:
+    return Bands(rows[:, :order, :-1].to(torch.float64).contiguous())
 
 
 def _groups(codes: Tensor, scales: Tensor, tables: Tensor, out: Tensor, count: int) -> None:

@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,9 @@ import torch
 from torch import Tensor
 
 import spectrum_fast as sf
+from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.scoring.records import ModuleScore
-from spectrum_fast.measure.spectra.batched import compute_spectra
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.read.stream import StreamOptions, stream_weights
 from spectrum_fast.scanning import scorers
@@ -231,17 +230,17 @@ def test_blocks_change_scores_within_their_bounds(model: Path, one: sf.Scan, dir
 
 @pytest.mark.parametrize(("seed", "most"), [(0, 64), (5, 2)])
 def test_batches_on_the_way_of_a_device_change_scores_within_their_bounds(
-    tensors: dict[str, Tensor], one: sf.Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, most: int
+    tensors: dict[str, Tensor], one: sf.Scan, tmp_path: Path, seed: int, most: int
 ) -> None:
     """The batched engine in the order of steps of a GPU, on tensors of the CPU, whatever order weights come in."""
-    monkeypatch.setattr(scorers, "compute_spectra", partial(compute_spectra, backend="torch"))
     folder = write_shards(tmp_path / "model", shuffled(tensors, seed), 2)
     together = Together(find_criterion("spectrum"), 1e-4, make_compute(ScanOptions()), most=most)
     found: list[ModuleScore] = []
-    with stream_weights(plan_scan(open_checkpoint(folder)).weights, StreamOptions()) as stream:
+    weights = plan_scan(open_checkpoint(folder)).weights
+    with use_backend(MODEL), stream_weights(weights, StreamOptions()) as stream:
         for loaded in stream:
             found += _scores(together.add, loaded, 0.0)
-    found += _scores(together.finish)
+        found += _scores(together.finish)
     by_name = {module.name: module for module in found}
     assert sum(module.note.count("batch of") for module in found) >= 8
     assert_modules_within_bounds([by_name[module.name] for module in one.modules], one.modules)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.scoring.fused import merge_parts
 from spectrum_fast.measure.scoring.records import ModuleScore
@@ -136,7 +137,8 @@ def _blocks(weight: Tensor, rule: Criterion) -> Spectrum:
 
 def _batched(weight: Tensor, rule: Criterion, backend: str) -> Spectrum:
     """The matrix and its mirror image as a batch; the answer for the first."""
-    found = compute_spectra([weight, weight.flip(0)], rule, backend=backend)[0]
+    with use_backend(backend):
+        found = compute_spectra([weight, weight.flip(0)], rule)[0]
     assert isinstance(found, Spectrum)
     return found
 
@@ -153,7 +155,7 @@ ENGINES: dict[str, Callable[[Tensor, Criterion], Spectrum]] = {
     "svd-float64": partial(_method, method="svd", precision="float64"),
     "blocks": _blocks,
     "batched": partial(_batched, backend="auto"),
-    "batched-torch": partial(_batched, backend="torch"),
+    "batched-torch": partial(_batched, backend=MODEL),
 }
 """Every way to a score that states a bound which is proved, not measured."""
 

@@ -32,7 +32,7 @@ HALF_WIDTH = 16
 def main() -> int:
     """Draw all of them."""
     weight = load_weight()
-    band = reduce_to_band((weight.T @ weight).to(torch.float64), HALF_WIDTH)
+    band = reduce_to_band((weight.T @ weight).to(torch.float64)[None], HALF_WIDTH)[0]
     values = torch.linalg.svdvals(weight.double()).sort().values.numpy()
     draw_matrices(weight, band)
     draw_counts(values, weight.shape)
@@ -131,7 +131,7 @@ def draw_contour(band: torch.Tensor, values: np.ndarray) -> None:
 
     def evaluate(shifts: np.ndarray) -> np.ndarray:
         nodes.append(shifts)
-        return log_det(band, torch.from_numpy(shifts)).numpy()
+        return log_det(band[None], torch.from_numpy(shifts)[None])[0].numpy()
 
     used, errors = [], []
     for exponent in np.arange(1.0, 10.5, 0.5):
@@ -156,7 +156,7 @@ def draw_contour(band: torch.Tensor, values: np.ndarray) -> None:
 def _staircase(band: torch.Tensor, a: float, b: float, points: int) -> float:
     """The midpoint rule on the staircase itself."""
     middle = a + (b - a) * (np.arange(points) + 0.5) / points
-    table = CountTable(lambda t: count_below(band, torch.from_numpy(t * t)).numpy(), band.shape[0])
+    table = CountTable(lambda t: count_below(band[None], torch.from_numpy(t * t)[None])[0].numpy(), band.shape[0])
     return float((b - a) * np.mean([table.below(float(point)) for point in middle]))
 
 

@@ -1,5 +1,20 @@
-"""Numerical operations on one matrix: one folder an operation, every backend with one signature.
+"""Numerical operations on matrices of one shape: one folder an operation, every backend with one signature.
 
-``reference`` is readable torch and runs anywhere in any float dtype; ``native`` is the compiled C++ for CPU tensors;
-callers never import a backend: :func:`spectrum_fast.measure.ops.dispatch.backend_module` picks it in one place.
+Every operation takes a batch with the leading dimension m; a single matrix is a batch of one, which costs no copy:
+
+===========================  ===================================================  =====================================
+operation                    takes                                                gives
+===========================  ===================================================  =====================================
+``extent.measure``           weights (m, r, c)                                    (m, 2) float64, max abs and sum w^2
+``gram.gram``                weights (m, r, c), ``out_dtype``                     (m, k, k), k = min(r, c)
+``gram.add_gram``            blocks (m, k, K), out (m, k, k)                      out += A A^T in place
+``band.reduce_to_band``      matrices (m, n, n), destroyed; half-width b          (m, n, b + 1)
+``sturm.prepare``            bands (m, n, b + 1)                                  ``sturm.Bands``, to be sliced often
+``sturm.count_below``        bands, prepared or not; shifts (m, s) float64        (m, s) int64
+``sturm.log_det``            bands; shifts (m, s) complex128; ``wanted`` (m, s)   (m, s) complex128, 0 where not wanted
+===========================  ===================================================  =====================================
+
+Results lie where the operands lie, and nothing waits for a device. ``reference`` is readable torch and runs anywhere in
+any float dtype; ``native`` is the compiled C++ for CPU tensors; ``triton`` is for CUDA tensors. Callers never import a
+backend: :mod:`spectrum_fast.measure.ops.dispatch` picks it in one place, and says what is checked where.
 """

@@ -1,24 +1,83 @@
 """The one place where a backend is chosen for an operation.
 
+The backend is one value for all operations: ``auto`` unless :func:`use_backend` says otherwise around a call.
 ``auto`` takes the fastest backend that can run on the tensor's device. A backend asked for by name either runs or
 raises: it is never replaced in silence.
+
+What is checked where. A public function of an operation checks what a tensor says of itself (dtype, shape, strides,
+device), on every backend. The numbers inside (NaN among shifts, infinity in a band) it checks where they lie in the
+host's memory, see :func:`on_host`: on a device that question would wait for all that is under way, so there it is not
+asked, and what comes of such numbers is undefined (the engine looks at the extent of the weights and at the trace of
+the band). Backends check nothing but where they can run.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
 
 import torch
+from torch import Tensor
 
 from spectrum_fast.errors import BackendUnavailableError, UsageError
+from spectrum_fast.measure.ops.triton_support import INTERPRETED
 
 BACKENDS = ("auto", "reference", "native", "triton")
 """Names accepted wherever a ``backend`` is taken."""
 
+MODEL = "model"
+"""A further one for tests and error campaigns: the GPU's order of steps and its rounding in torch operations, on any
+device. It proves the fixed schedule where there is no GPU. Bands come from ``ops/band/model.py``, extent and Gram
+product from the reference; counts, which round alike everywhere, from what ``auto`` takes."""
+
+_MODELLED = {"band": MODEL, "extent": "reference", "gram": "reference"}
+
 TRITON_OPERATIONS = frozenset({"band", "decode-nibbles", "extent", "gram", "sturm"})
 """Operations that have a Triton form; the others run as torch operations on a GPU."""
+
+
+_backend: ContextVar[str] = ContextVar("spectrum_fast_backend", default="auto")
+
+
+@contextmanager
+def use_backend(backend: str) -> Iterator[None]:
+    """Choose the backend of every operation called inside.
+
+    The choice belongs to the thread (or task) that makes it: a thread that is started inside begins with ``auto``,
+    unless it is run in a copy of the context (``contextvars.copy_context().run``).
+
+    Args:
+        backend: one of :data:`BACKENDS`, or :data:`MODEL`.
+
+    Raises:
+        UsageError: ``backend`` is not a known name.
+    """
+    if backend not in (*BACKENDS, MODEL):
+        raise UsageError(f"unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}")
+    before = _backend.set(backend)
+    try:
+        yield
+    finally:
+        _backend.reset(before)
+
+
+def backend_in_use() -> str:
+    """What :func:`use_backend` chose here, ``auto`` if nothing did."""
+    return _backend.get()
+
+
+def follows_device_schedule(device_type: str) -> bool:
+    """Whether matrices there are reduced in the GPU's fixed order of steps, which never waits for the device."""
+    return choose_backend("band", device_type) in ("triton", MODEL)
+
+
+def on_host(tensor: Tensor) -> bool:
+    """Whether its numbers can be looked at without a wait for a device."""
+    return tensor.device.type == "cpu"
 
 
 @cache
@@ -41,23 +100,28 @@ def _import_problem(module: str) -> str | None:
     return None
 
 
-def choose_backend(operation: str, device_type: str, backend: str = "auto") -> str:
+def choose_backend(operation: str, device_type: str, backend: str | None = None) -> str:
     """Name the backend that serves one operation on tensors on ``device_type``.
 
     Args:
         operation: ``extent``, ``gram``, ``band``, ``sturm``, ``decode`` or
             ``decode-nibbles`` (codes of four bits by table).
         device_type: ``torch.device.type`` of the operands, ``"cpu"`` or ``"cuda"``.
-        backend: one of :data:`BACKENDS`.
+        backend: one of :data:`BACKENDS`; None for the one in use, see :func:`use_backend`.
 
     Returns:
-        ``"native"``, ``"triton"`` or ``"reference"``.
+        ``"native"``, ``"triton"`` or ``"reference"``; ``"model"`` for the band reduction of :data:`MODEL`.
 
     Raises:
         UsageError: ``backend`` is not a known name.
         BackendUnavailableError: the named backend has no form of this operation, cannot run on this device or is not
             installed.
     """
+    backend = _backend.get() if backend is None else backend
+    if backend == MODEL:
+        if operation in _MODELLED:
+            return _MODELLED[operation]
+        backend = "auto"
     if backend not in BACKENDS:
         raise UsageError(f"unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}")
     if backend == "auto":
@@ -78,7 +142,8 @@ def choose_backend(operation: str, device_type: str, backend: str = "auto") -> s
                 f"backend 'triton' has no form of {operation!r}, only of {', '.join(sorted(TRITON_OPERATIONS))}; "
                 "use backend 'auto', which takes torch operations for it"
             )
-        _require_device(backend, device_type, "cuda")
+        if not INTERPRETED:
+            _require_device(backend, device_type, "cuda")
         _require_import(backend, "triton", triton_problem(), "install it with `pip install triton`")
     return backend
 
@@ -98,11 +163,14 @@ def _require_import(backend: str, what: str, problem: str | None, remedy: str) -
         )
 
 
-def backend_module(operation: str, device_type: str, backend: str = "auto") -> ModuleType:
+def backend_module(operation: str, device_type: str) -> ModuleType:
     """Import the module that implements ``operation`` for tensors on this device."""
-    return importlib.import_module(
-        f"spectrum_fast.measure.ops.{operation}.{choose_backend(operation, device_type, backend)}"
-    )
+    return _module(operation, choose_backend(operation, device_type))
+
+
+@cache
+def _module(operation: str, backend: str) -> ModuleType:
+    return importlib.import_module(f"spectrum_fast.measure.ops.{operation}.{backend}")
 
 
 def use_native(operand: torch.Tensor, backend: str) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.measure.ops.band import reduce_to_band
-from spectrum_fast.measure.ops.sturm import count_below, log_det
+from spectrum_fast.measure.ops.sturm import Bands, count_below, log_det, prepare
 from spectrum_fast.measure.spectra.counting import CountTable, FloatArray
 from spectrum_fast.measure.spectra.functionals import Functionals, slice_functionals
 from spectrum_fast.measure.spectra.record import Criterion
@@ -43,7 +43,6 @@ def band_functionals(
     n_max: int,
     rounding: Rounding,
     tolerance: float,
-    backend: str = "auto",
     width: int | None = None,
 ) -> Functionals:
     """Functionals from the Gram matrix of a weight; the matrix is destroyed.
@@ -54,22 +53,22 @@ def band_functionals(
         n_max: long side of the weight.
         rounding: what rounding may have done so far and will do in the reduction.
         tolerance: relative accuracy wanted of the score.
-        backend: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
         width: half-width of the band; None leaves it to :func:`half_width`.
     """
     size = squares.matrix.shape[0]
     eps = torch.finfo(squares.matrix.dtype).eps
     width = half_width(size, on_gpu=squares.matrix.is_cuda) if width is None else width
-    band = reduce_to_band(squares.matrix, width, backend=backend)
     # Counts are taken in float64 whatever the band was computed in: slicing then adds nothing to the error.
-    band = band.to(torch.float64)
+    bands = reduce_to_band(squares.matrix[None], width).to(torch.float64)
+    band = bands[0]
     trace = float(band[:, 0].sum())
     if not math.isfinite(trace) or not bool(torch.isfinite(band).all()):
         return Functionals.none()
-    table = CountTable(_count_function(band, backend), size)
+    prepared = prepare(bands)
+    table = CountTable(_count_function(prepared), size)
     grid = _first_grid(squares.trace, squares.norm, size)
     table.add(np.concatenate([grid, _low_grid(grid[1], rounding.floor())]))
-    found = slice_functionals(table, _log_det_function(band, backend), criterion, n_max, rounding, tolerance, trace)
+    found = slice_functionals(table, _log_det_function(prepared), criterion, n_max, rounding, tolerance, trace)
     return replace(found, consistent=_is_consistent(band, trace, squares, eps))
 
 
@@ -88,17 +87,17 @@ def _first_grid(trace: float, norm: float, size: int) -> FloatArray:
     return np.concatenate([linear, np.geomspace(bulk, top, 12)[1:]]) if top > bulk else np.append(linear, top)
 
 
-def _count_function(band: Tensor, backend: str) -> Callable[[FloatArray], np.ndarray]:
+def _count_function(bands: Bands) -> Callable[[FloatArray], np.ndarray]:
     def count(points: FloatArray) -> np.ndarray:
-        shifts = torch.from_numpy(points * points).to(band.device)
-        return count_below(band, shifts, backend=backend).cpu().numpy()
+        shifts = torch.from_numpy(points * points)[None].to(bands.storage.device)
+        return count_below(bands, shifts)[0].cpu().numpy()
 
     return count
 
 
-def _log_det_function(band: Tensor, backend: str) -> Callable[[np.ndarray], np.ndarray]:
+def _log_det_function(bands: Bands) -> Callable[[np.ndarray], np.ndarray]:
     def evaluate(shifts: np.ndarray) -> np.ndarray:
-        return log_det(band, torch.from_numpy(shifts).to(band.device), backend=backend).cpu().numpy()
+        return log_det(bands, torch.from_numpy(shifts)[None].to(bands.storage.device))[0].cpu().numpy()
 
     return evaluate
 

@@ -45,37 +45,34 @@ class MeasuredBlocks(BlockMatrix):
         return self if dtype == torch.float32 and self.dtype != torch.float64 else super().to(dtype)
 
 
-def measure_blocks(matrix: BlockMatrix, backend: str = "auto") -> tuple[MeasuredBlocks, float, float]:
+def measure_blocks(matrix: BlockMatrix) -> tuple[MeasuredBlocks, float, float]:
     """The matrix with its float32 Gram matrix, its largest absolute entry, and its sum of squares in float64."""
     gram = None if matrix.dtype == torch.float64 else _zeros(matrix, torch.float32)
     max_abs, total = 0.0, 0.0
     for block in matrix.blocks():
-        largest, squares = measure(block, backend=backend)
+        largest, squares = measure(block[None])[0].tolist()
         max_abs = max_abs if largest <= max_abs or math.isnan(max_abs) else largest
         total += squares
         if gram is not None:
-            add_gram(_along(matrix, block), gram, backend=backend)
+            add_gram(_along(matrix, block)[None], gram[None])
     found = [] if gram is None else [gram]
     measured = MeasuredBlocks(matrix.shape, matrix.dtype, matrix.device, matrix.open_pass, matrix.count, found)
     return measured, max_abs, total
 
 
-def block_gram(
-    matrix: BlockMatrix, dtype: torch.dtype, backend: str = "auto", diagonal: Tensor | None = None
-) -> Tensor:
+def block_gram(matrix: BlockMatrix, dtype: torch.dtype, diagonal: Tensor | None = None) -> Tensor:
     """``W W^T`` or ``W^T W``, whichever is smaller, in one pass; in none where an earlier one left it.
 
     Args:
         matrix: W.
         dtype: of the sums.
-        backend: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
         diagonal: (k,) float64; what the diagonal is in float64 is added to it.
     """
     if isinstance(matrix, MeasuredBlocks) and matrix.gram and dtype == torch.float32:
         return matrix.gram.pop()
     gram = _zeros(matrix, dtype)
     for block in matrix.blocks():
-        add_gram(_along(matrix, block), gram, backend=backend)
+        add_gram(_along(matrix, block)[None], gram[None])
         if diagonal is not None:
             diagonal += sums_of_squares(block, -2 if matrix.is_tall else -1)
     return gram

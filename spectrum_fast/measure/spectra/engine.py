@@ -66,7 +66,6 @@ def compute_spectrum(
     method: str = "auto",
     precision: str = "auto",
     tolerance: float = DEFAULT_TOLERANCE,
-    backend: str = "auto",
 ) -> Spectrum:
     """The singular spectrum of one matrix, as far as a score needs it.
 
@@ -78,7 +77,6 @@ def compute_spectrum(
             estimate whose ``error_bound`` is measured, not proved (:mod:`spectrum_fast.measure.spectra.rsvd_method`).
         precision: working precision; ``auto`` is float32 with escalation for ``band`` and float64 for ``svd``.
         tolerance: relative accuracy wanted of the score against exact arithmetic on the given weights.
-        backend: which implementation of the operations, see :mod:`spectrum_fast.measure.ops.dispatch`.
 
     Returns:
         The record; ``error_bound`` states the accuracy reached, ``method`` and ``reason`` what was used and why.
@@ -90,7 +88,7 @@ def compute_spectrum(
     """
     _check_arguments(method, precision, tolerance)
     matrix = _as_matrix(weight)
-    scaled, extent = measure_extent(matrix, backend)
+    scaled, extent = measure_extent(matrix)
     if not extent.finite:
         count = count_not_finite(matrix) if isinstance(matrix, BlockMatrix) else int((~torch.isfinite(matrix)).sum())
         raise TensorError(
@@ -100,7 +98,7 @@ def compute_spectrum(
     rows, columns = matrix.shape
     if extent.max_abs == 0.0:
         return _zero_spectrum((rows, columns), criterion)
-    attempt = _best_attempt(scaled, extent, criterion, method, precision, tolerance, backend)
+    attempt = _best_attempt(scaled, extent, criterion, method, precision, tolerance)
     found = to_spectrum((rows, columns), criterion, attempt, extent)
     if isinstance(matrix, BlockMatrix):
         return replace(found, reason=f"{found.reason}; {matrix.count}")
@@ -114,7 +112,6 @@ def _best_attempt(
     method: str,
     precision: str,
     tolerance: float,
-    backend: str,
 ) -> Attempt:
     """The first attempt that meets the tolerance, in order of cost; the last one if none does."""
     n_min, n_max = min(matrix.shape), max(matrix.shape)
@@ -132,14 +129,14 @@ def _best_attempt(
         trouble = "rsvd needs the whole matrix"
     attempt = None
     if precision != "float64" and matrix.dtype != torch.float64:
-        attempt = _band_float32(matrix, extent, criterion, tolerance, backend, forced=precision == "float32")
+        attempt = _band_float32(matrix, extent, criterion, tolerance, forced=precision == "float32")
         if attempt.score_error <= tolerance or precision == "float32":
             return attempt
         trouble = _trouble("float32", attempt, tolerance)
     elif matrix.dtype == torch.float64 and precision != "float64":
         trouble = "float64 weights are not rounded to float32" if precision == "float32" else "float64 weights"
-    squares = weight_gram(matrix, torch.float64, extent.sum_of_squares, backend)
-    functionals = band_functionals(squares, criterion, n_max, estimate_rounding(squares), tolerance, backend)
+    squares = weight_gram(matrix, torch.float64, extent.sum_of_squares)
+    functionals = band_functionals(squares, criterion, n_max, estimate_rounding(squares), tolerance)
     attempt = Attempt(functionals, functionals.score_error(), "band-float64", trouble)
     if attempt.score_error <= tolerance or method == "band":
         return attempt
@@ -154,32 +151,32 @@ def _trouble(what: str, attempt: Attempt, tolerance: float) -> str:
 
 
 def _band_float32(
-    matrix: Tensor | BlockMatrix, extent: Extent, criterion: Criterion, tolerance: float, backend: str, *, forced: bool
+    matrix: Tensor | BlockMatrix, extent: Extent, criterion: Criterion, tolerance: float, *, forced: bool
 ) -> Attempt:
     """Gram and band in float32, with the outlier rotation where it is needed."""
     n_max = max(matrix.shape)
     foreseen = _rotate_what_is_foreseen(matrix, extent)
     if foreseen is None:
         whole = matrix.to(torch.float32) if forced else matrix
-        squares = weight_gram(whole, torch.float32, extent.sum_of_squares, backend)
+        squares = weight_gram(whole, torch.float32, extent.sum_of_squares)
         if squares.spikiness <= SPIKY:
-            functionals = band_functionals(squares, criterion, n_max, estimate_rounding(squares), tolerance, backend)
+            functionals = band_functionals(squares, criterion, n_max, estimate_rounding(squares), tolerance)
             reason = f"spikiness {squares.spikiness:.0f} <= {SPIKY:.0f}"
             return Attempt(functionals, functionals.score_error(), "band-float32", reason)
         basis = find_outlier_basis(squares.matrix)
         del squares
         foreseen = rotate(matrix, basis), basis
     rotated, basis = foreseen
-    squares = rotated_gram(rotated, extent.sum_of_squares, backend)
+    squares = rotated_gram(rotated, extent.sum_of_squares)
     s_max = math.sqrt(max(float(basis.largest), 0.0))
     width = half_width(squares.matrix.shape[0], on_gpu=squares.matrix.is_cuda)
-    rounding = estimate_rounding(squares, min(basis.rank, width), s_max, backend)
+    rounding = estimate_rounding(squares, min(basis.rank, width), s_max)
     if width < basis.rank:  # a wider band where more outliers than the first panel holds would set the bulk's rounding
-        wide = estimate_rounding(squares, basis.rank, s_max, backend)
+        wide = estimate_rounding(squares, basis.rank, s_max)
         if rounding.point > WIDER_BAND * wide.point:
             rounding, width = wide, half_width(squares.matrix.shape[0], basis.rank)
     spikiness = squares.spikiness
-    functionals = band_functionals(squares, criterion, n_max, rounding, tolerance, backend, width)
+    functionals = band_functionals(squares, criterion, n_max, rounding, tolerance, width)
     compare = ">" if spikiness > SPIKY else "near"  # what was foreseen may turn out to be a little less
     reason = f"spikiness {spikiness:.0f} {compare} {SPIKY:.0f}"
     return Attempt(functionals, functionals.score_error(), "band-float32-rotated", reason)

@@ -36,28 +36,28 @@ class Extent:
 
 
 @overload
-def measure_extent(matrix: Tensor, backend: str = "auto") -> tuple[Tensor, Extent]: ...
+def measure_extent(matrix: Tensor) -> tuple[Tensor, Extent]: ...
 @overload
-def measure_extent(matrix: BlockMatrix, backend: str = "auto") -> tuple[BlockMatrix, Extent]: ...
-def measure_extent(matrix: Tensor | BlockMatrix, backend: str = "auto") -> tuple[Tensor | BlockMatrix, Extent]:
+def measure_extent(matrix: BlockMatrix) -> tuple[BlockMatrix, Extent]: ...
+def measure_extent(matrix: Tensor | BlockMatrix) -> tuple[Tensor | BlockMatrix, Extent]:
     """The matrix, multiplied by an exact power of two if its scale calls for it, and its extent."""
     if isinstance(matrix, BlockMatrix):
-        return _measure_blocks(matrix, backend)
-    max_abs, total = measure(matrix, backend=backend)
+        return _measure_blocks(matrix)
+    max_abs, total = measure(matrix[None])[0].tolist()
     exponent = scale_exponent(max_abs, matrix.dtype)
     if exponent == 0:
         return matrix, Extent(max_abs, 0, total)
     scaled = scale_by_power_of_two(matrix, -exponent)
-    return scaled, Extent(max_abs, exponent, measure(scaled, backend=backend)[1])
+    return scaled, Extent(max_abs, exponent, float(measure(scaled[None])[0, 1]))
 
 
-def _measure_blocks(matrix: BlockMatrix, backend: str) -> tuple[BlockMatrix, Extent]:
-    measured, max_abs, total = measure_blocks(matrix, backend)
+def _measure_blocks(matrix: BlockMatrix) -> tuple[BlockMatrix, Extent]:
+    measured, max_abs, total = measure_blocks(matrix)
     exponent = scale_exponent(max_abs, matrix.dtype)
     if exponent == 0:
         return measured, Extent(max_abs, 0, total)
     scaled = matrix.map(lambda block: scale_by_power_of_two(block, -exponent), matrix.dtype)
-    measured, _, total = measure_blocks(scaled, backend)
+    measured, _, total = measure_blocks(scaled)
     return measured, Extent(max_abs, exponent, total)
 
 

@@ -85,7 +85,7 @@ class Rounding:
         return shift + self.absolute
 
 
-def estimate_rounding(squares: Squares, rotated_rank: int = 0, s_max: float = 0.0, backend: str = "auto") -> Rounding:
+def estimate_rounding(squares: Squares, rotated_rank: int = 0, s_max: float = 0.0) -> Rounding:
     """Rounding of Gram and reduction in the dtype of the Gram matrix (k x k), to be asked before its reduction.
 
     Args:
@@ -93,13 +93,12 @@ def estimate_rounding(squares: Squares, rotated_rank: int = 0, s_max: float = 0.
         rotated_rank: rows at the top into which outliers were rotated and that lie within the first panel of the
             reduction; they do not touch the rest.
         s_max: largest singular value, if rotated.
-        backend: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
     """
     size = squares.matrix.shape[0]
     eps = torch.finfo(squares.matrix.dtype).eps
     bulk_norm = squares.norm
     if 0 < rotated_rank < size:
-        bulk_norm = math.sqrt(measure(squares.matrix[rotated_rank:], backend=backend)[1])
+        bulk_norm = math.sqrt(float(measure(squares.matrix[None, rotated_rank:])[0, 1]))
     unit = eps * bulk_norm / math.sqrt(size)
     absolute = ROTATION * eps * s_max / math.sqrt(size) if rotated_rank else 0.0
     return Rounding(POINT * unit, MEAN * unit, OUTLIER * eps / squares.norm, unit / eps, eps, absolute)

@@ -34,22 +34,17 @@ class Squares:
         return self.matrix.shape[0] * (self.norm / self.trace) ** 2
 
 
-def weight_gram(
-    weight: Tensor | BlockMatrix, dtype: torch.dtype, sum_of_squares: float, backend: str = "auto"
-) -> Squares:
+def weight_gram(weight: Tensor | BlockMatrix, dtype: torch.dtype, sum_of_squares: float) -> Squares:
     """The smaller Gram matrix of ``weight`` in ``dtype``, its diagonal corrected by the known trace.
 
     Sums of squares round downwards a little in every float32 kernel (one sign throughout, measured 1e-6 relative),
     which would shift the whole spectrum. The trace is known in float64, so the diagonal is scaled to it.
     """
-    if isinstance(weight, BlockMatrix):
-        matrix = block_gram(weight, dtype, backend)
-    else:
-        matrix = gram(weight, out_dtype=dtype, backend=backend)
-    return correct_trace(matrix, sum_of_squares, backend)
+    matrix = block_gram(weight, dtype) if isinstance(weight, BlockMatrix) else gram(weight[None], out_dtype=dtype)[0]
+    return correct_trace(matrix, sum_of_squares)
 
 
-def rotated_gram(rotated: Tensor | BlockMatrix, sum_of_squares: float, backend: str = "auto") -> Squares:
+def rotated_gram(rotated: Tensor | BlockMatrix, sum_of_squares: float) -> Squares:
     """The smaller Gram matrix, float32, of a weight whose outliers were gathered in its first rows (or columns).
 
     Its diagonal is formed by itself, row by row, and summed in float64. The known trace is no help here: rotating
@@ -59,16 +54,15 @@ def rotated_gram(rotated: Tensor | BlockMatrix, sum_of_squares: float, backend: 
     Args:
         rotated: from :func:`spectrum_fast.measure.spectra.rotation.rotate`.
         sum_of_squares: of the weight before.
-        backend: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
     """
     if isinstance(rotated, BlockMatrix):
         diagonal = torch.zeros(min(rotated.shape), dtype=torch.float64, device=rotated.device)
-        matrix = block_gram(rotated, torch.float32, backend, diagonal)
+        matrix = block_gram(rotated, torch.float32, diagonal)
     else:
-        matrix = gram(rotated, backend=backend)
+        matrix = gram(rotated[None])[0]
         diagonal = gram_diagonal(rotated)
     matrix.diagonal().copy_(diagonal)
-    return Squares(matrix, sum_of_squares, math.sqrt(measure(matrix, backend=backend)[1]))
+    return Squares(matrix, sum_of_squares, math.sqrt(float(measure(matrix[None])[0, 1])))
 
 
 def gram_diagonal(weights: Tensor) -> Tensor:
@@ -76,8 +70,8 @@ def gram_diagonal(weights: Tensor) -> Tensor:
     return sums_of_squares(weights, -1 if weights.shape[-2] <= weights.shape[-1] else -2)
 
 
-def correct_trace(matrix: Tensor, sum_of_squares: float, backend: str = "auto") -> Squares:
+def correct_trace(matrix: Tensor, sum_of_squares: float) -> Squares:
     """A Gram matrix whose diagonal is scaled, in place, to the trace that is known from the weights."""
     diagonal = matrix.diagonal()
     diagonal *= sum_of_squares / float(diagonal.to(torch.float64).sum())
-    return Squares(matrix, sum_of_squares, math.sqrt(measure(matrix, backend=backend)[1]))
+    return Squares(matrix, sum_of_squares, math.sqrt(float(measure(matrix[None])[0, 1])))

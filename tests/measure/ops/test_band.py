@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.errors import UsageError
-from spectrum_fast.measure.ops.band import reduce_to_band
 from spectrum_fast.measure.ops.band.reference import factor_panel, reconstruct_householder, reflect_columns
 from spectrum_fast.measure.ops.dispatch import native_problem
 
 from support.bands import dense_and_clean
 from support.instruction_sets import run_at_level
+from support.operations import reduce_to_band
 
 SIZES = [1, 2, 5, 31, 32, 33, 64, 65, 100, 257]
 HALF_WIDTHS = [1, 2, 8, 32]
@@ -280,7 +280,7 @@ for dtype in (torch.float32, torch.float64):
         weight = torch.randn(n, n + 9, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
         for name, matrix in (("gram", weight @ weight.T), ("rank one", weight[:, :1] @ weight[:, :1].T)):
             matrix = matrix.to(dtype)
-            band = reduce_to_band(matrix.clone(), b, backend="native").double()
+            band = reduce_to_band(matrix.clone()[None], b)[0].double()
             dense = torch.zeros(n, n, dtype=torch.float64)
             for d in range(min(b, n - 1) + 1):
                 dense.diagonal(-d).copy_(band[: n - d, d])
@@ -306,8 +306,8 @@ def test_instruction_sets(level):
     ("matrix", "half_width", "error", "words"),
     [
         (torch.zeros(3, 3, dtype=torch.float16), 1, TypeError, "float16"),
-        (torch.zeros(3, 4), 1, ValueError, r"\(3, 4\)"),
-        (torch.zeros(0, 0), 1, ValueError, r"\(0, 0\)"),
+        (torch.zeros(3, 4), 1, ValueError, r"\(1, 3, 4\)"),
+        (torch.zeros(0, 0), 1, ValueError, r"\(1, 0, 0\)"),
         (torch.zeros(3, 6)[:, ::2], 1, ValueError, "strides"),
         (torch.zeros(3, 3), 0, ValueError, "found 0"),
     ],

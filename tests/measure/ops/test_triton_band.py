@@ -144,7 +144,7 @@ def test_spectrum_with_scratch_full_of_nan(n: int, b: int, dtype: torch.dtype, d
 def test_odd_half_widths(device: str) -> None:
     for b in (1, 3, 13):
         matrix = symmetric(noise_gram(30), torch.float32)
-        assert spectrum_error(triton_band.reduce_to_band(matrix.clone().to(device), b), matrix) <= BOUND
+        assert spectrum_error(triton_band.reduce_to_band(matrix[None].clone().to(device), b)[0], matrix) <= BOUND
 
 
 @in_torch
@@ -167,7 +167,7 @@ def test_a_batch_is_its_matrices_one_by_one(dtype: torch.dtype, device: str) -> 
     matrices = [symmetric(FAMILIES[name](130), dtype).to(device) for name in ("noise_gram", "low_rank", "zero")]
     together = triton_band.reduce_to_band(torch.stack(matrices), 32)
     for matrix, band in zip(matrices, together, strict=True):
-        alone = triton_band.reduce_to_band(matrix.clone(), 32)
+        alone = triton_band.reduce_to_band(matrix[None].clone(), 32)[0]
         size = torch.finfo(dtype).eps * float(matrix.double().norm())
         assert float((band - alone).abs().max()) <= BOUND * size
 
@@ -178,7 +178,7 @@ def test_a_batch_is_its_matrices_one_by_one(dtype: torch.dtype, device: str) -> 
 def test_large(n: int, b: int, dtype: torch.dtype, device: str) -> None:
     for name in ("noise_gram", "outlier", "low_rank"):
         matrix = symmetric(FAMILIES[name](n), dtype)
-        band = triton_band.reduce_to_band(matrix.clone().to(device), b)
+        band = triton_band.reduce_to_band(matrix[None].clone().to(device), b)[0]
         assert spectrum_error(band, matrix) <= BOUND, name
 
 
@@ -188,7 +188,7 @@ def test_kernels_follow_their_model(dtype: torch.dtype, device: str) -> None:
     """Signs of reflections are fixed, so the bands agree entry by entry, not only in their eigenvalues."""
     matrix = symmetric(noise_gram(300), dtype)
     model = triton_band.reduce_in(allocate(matrix[None].clone(), 32), device_torch)[0]
-    found = triton_band.reduce_to_band(matrix.clone().to(device), 32).cpu()
+    found = triton_band.reduce_to_band(matrix[None].clone().to(device), 32)[0].cpu()
     assert float((found - model).abs().max()) <= 1e4 * torch.finfo(dtype).eps * float(matrix.double().norm())
 
 
@@ -254,14 +254,14 @@ def test_halves_are_as_good_as_float32() -> None:
     matrix = symmetric(noise_gram(512), torch.float32)
     unit = torch.finfo(torch.float32).eps * float(matrix.double().norm()) / 512**0.5
     truth = torch.linalg.eigvalsh(matrix.double())
-    error = torch.linalg.eigvalsh(dense_and_clean(triton_band.reduce_to_band(matrix.clone(), 32))) - truth
+    error = torch.linalg.eigvalsh(dense_and_clean(triton_band.reduce_to_band(matrix[None].clone(), 32)[0])) - truth
     assert float(error.abs().max()) <= 2.0 * unit
     assert abs(float(error.mean())) <= 0.2 * unit
 
 
 def test_a_band_too_wide_is_refused() -> None:
     with pytest.raises(UsageError, match="up to 64, found 65"):
-        triton_band.reduce_to_band(torch.zeros(100, 100), 65)
+        triton_band.reduce_to_band(torch.zeros(1, 100, 100), 65)
 
 
 def test_the_sweep_fills_the_device() -> None:

@@ -93,11 +93,11 @@ def test_what_a_scan_launches_is_compiled_ahead(launches: Launches) -> None:
     launches.clear()
     for rows, columns in ((1024, 4096), (4096, 1024)):
         weight = torch.zeros(2, rows, columns, dtype=torch.bfloat16)
-        triton_extent.measure_there(weight[0])
+        triton_extent.measure(weight)
         grams = triton_gram.gram(weight)
     triton_band.reduce_to_band(grams.zero_(), 32)
     bands = torch.zeros(2, 1024, 33, dtype=torch.float64)
-    prepared = triton_sturm.prepare_band(bands)
+    prepared = triton_sturm.prepare(bands)
     for shifts in (1, 67, 24 * 8, 528):
         x = torch.zeros(2, shifts, dtype=torch.float64)
         triton_sturm.count_below(prepared, x)

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from spectrum_fast.errors import TensorError
+from spectrum_fast.measure.ops.decode.coded import CodedWeight
+from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.band_method import half_width
 from spectrum_fast.measure.spectra.batched import compute_spectra
@@ -24,6 +26,11 @@ from support import bounds, coded_weights, families, matrices, truth
 CRITERION = find_criterion("spectrum")
 
 
+def compute_by(backend: str, weights: list[torch.Tensor] | list[CodedWeight]) -> list[Spectrum | Exception]:
+    with use_backend(backend):
+        return compute_spectra(weights, CRITERION)
+
+
 def draw_batch(name: str, rows: int, columns: int, count: int, dtype: torch.dtype) -> list[torch.Tensor]:
     """Matrices of one family and shape, of a scale that a batch takes."""
     batch = []
@@ -35,14 +42,14 @@ def draw_batch(name: str, rows: int, columns: int, count: int, dtype: torch.dtyp
     return batch
 
 
-@pytest.mark.parametrize("backend", ["auto", "torch"])
+@pytest.mark.parametrize("backend", ["auto", MODEL])
 @pytest.mark.parametrize("name", families.FAMILIES)
 def test_stated_bounds_hold(name: str, backend: str) -> None:
     for rows, columns in ((208, 300), (260, 200)):
         weights = draw_batch(name, rows, columns, 3, torch.bfloat16)
         if not weights:
             continue
-        for weight, found in zip(weights, compute_spectra(weights, CRITERION, backend=backend), strict=True):
+        for weight, found in zip(weights, compute_by(backend, weights), strict=True):
             assert isinstance(found, Spectrum)
             case = f"{name} {rows}x{columns} {backend}: {found.method}, {found.reason}"
             verdict = bounds.judge(bounds.Truth.of(weight), CRITERION, found)
@@ -74,7 +81,7 @@ def test_trained_like_batches_need_no_second_look_and_agree_with_the_single_engi
     assert {one.method for one in found if isinstance(one, Spectrum)} == {"band-float32", "band-float32-rotated"}
 
 
-@pytest.mark.parametrize("backend", ["auto", "torch"])
+@pytest.mark.parametrize("backend", ["auto", MODEL])
 @pytest.mark.parametrize("kind", ["fp8", "mxfp4"])
 def test_weights_in_codes_come_to_what_their_numbers_come_to(
     kind: str, backend: str, monkeypatch: pytest.MonkeyPatch
@@ -84,8 +91,8 @@ def test_weights_in_codes_come_to_what_their_numbers_come_to(
     coded[2].codes.view(torch.uint8).zero_()
     coded[4].scales.fill_(math.nan if kind == "fp8" else 255)
     monkeypatch.setattr(batched_weights, "DECODED_BYTES", 3 * 224 * 320 * 4)  # more than one turn
-    found = compute_spectra(coded, CRITERION, backend=backend)
-    expected = compute_spectra([weight.decode() for weight in coded], CRITERION, backend=backend)
+    found = compute_by(backend, coded)
+    expected = compute_by(backend, [weight.decode() for weight in coded])
     assert len(found) == 7
     for index, (one, other) in enumerate(zip(found, expected, strict=True)):
         if index == 4:
@@ -138,7 +145,7 @@ def test_outliers_in_the_first_rows_do_not_set_the_scale_of_the_rest(outliers: t
     # The GPU's products are of float16 halves, scaled as a whole: under the outliers' scale the bulk has 10 bits.
     assert half_width(640, on_gpu=True) >= ROTATION_RANK
     weight = matrices.trained_like(800, 640, outliers=outliers).bfloat16()
-    found = compute_spectra([weight], CRITERION, backend="torch")[0]
+    found = compute_by(MODEL, [weight])[0]
     assert isinstance(found, Spectrum)
     assert found.method == "band-float32-rotated"
     assert found.reason.startswith("batch")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from spectrum_fast.errors import TensorError
+from spectrum_fast.measure.ops.dispatch import use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.blockwise import triangular_factor
 from spectrum_fast.measure.spectra.engine import compute_spectrum
@@ -26,7 +27,8 @@ SIDES = {"tall": (700, 300), "wide": (300, 700), "square": (400, 400)}
 def test_a_tame_matrix_is_read_once(shape, dtype, backend):
     matrix = trained_like(*shape).to(dtype)
     blocks = in_blocks(matrix, 7)
-    found = compute_spectrum(blocks, RULE, backend=backend)
+    with use_backend(backend):
+        found = compute_spectrum(blocks, RULE)
     assert_matches(matrix, found)
     assert found.shape == shape
     assert blocks.count.passes == (2 if dtype == torch.float64 else 1)

@@ -205,11 +205,11 @@ def test_a_faulty_reduction_is_noticed_and_not_trusted(monkeypatch: pytest.Monke
 
     honest = band_method.reduce_to_band
 
-    def faulty(matrix: torch.Tensor, half_width: int, *, backend: str = "auto") -> torch.Tensor:
-        size = float(torch.linalg.matrix_norm(matrix))
-        band = honest(matrix, half_width, backend=backend)
-        band[100, 0] += 0.01 * size
-        return band
+    def faulty(matrices: torch.Tensor, half_width: int) -> torch.Tensor:
+        size = float(torch.linalg.matrix_norm(matrices[0]))
+        bands = honest(matrices, half_width)
+        bands[0, 100, 0] += 0.01 * size
+        return bands
 
     monkeypatch.setattr(band_method, "reduce_to_band", faulty)
     weight = matrices.trained_like(300, 400, seed=14).to(torch.float32)

@@ -8,21 +8,21 @@ from torch import Tensor
 from spectrum_fast.measure.ops.dispatch import backend_module
 
 
-def reduce_to_band(matrix: Tensor, half_width: int, *, backend: str = "auto") -> Tensor:
-    """Reduce a symmetric matrix to a band of half-width b by orthogonal similarity; DESTROYS ``matrix``.
+def reduce_to_band(matrices: Tensor, half_width: int) -> Tensor:
+    """Reduce symmetric matrices to bands of half-width b by orthogonal similarity; DESTROYS ``matrices``.
 
     For each panel P of b columns below its diagonal block: ``P = Q [R; 0]`` with ``Q = I - V T Vᵀ`` (float64, also for
     float32 matrices), then ``A <- Qᵀ A Q = A - V Zᵀ - Z Vᵀ`` with ``Y = A V T`` and ``Z = Y - 1/2 V (Tᵀ Vᵀ Y)``.
     4/3 n³ flops, all but O(n² b) of them in products of the size of the matrix.
 
     Args:
-        matrix: (n, n), n >= 1, float32 or float64, symmetric (only the lower half is read), finite, contiguous.
-            Its contents are undefined afterwards.
-        half_width: b >= 1. A matrix with n <= b + 1 is copied.
-        backend: one of :data:`spectrum_fast.measure.ops.dispatch.BACKENDS`.
+        matrices: (m, n, n), n >= 1, float32 or float64, symmetric in both halves, finite, contiguous. Their contents
+            are undefined afterwards.
+        half_width: b >= 1 (at most 64 with Triton). Matrices with n <= b + 1 are copied.
 
     Returns:
-        (n, b + 1) in the dtype of the matrix, lower band storage: ``band[j, d] = B[j + d, j]``, zeros past the end.
+        (m, n, b + 1) in the dtype of the matrices, lower band storage: ``band[j, d] = B[j + d, j]``, zeros past the
+        end.
 
     Accuracy: the eigenvalues of B are those of A + E with ``||E||_F = O(eps ||A||_F)``, eps of the dtype. Measured
     largest eigenvalue error: 8 eps ||A||_F over random, graded, rank-deficient and tiny matrices (n <= 300); where all
@@ -32,17 +32,18 @@ def reduce_to_band(matrix: Tensor, half_width: int, *, backend: str = "auto") ->
     Raises:
         TypeError: neither float32 nor float64.
         ValueError: not square, empty, not contiguous, or ``half_width`` < 1.
-        UsageError, BackendUnavailableError: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
+        UsageError: a wider band than the backend makes.
+        BackendUnavailableError: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
 
     Source: C. Bischof, B. Lang, X. Sun, A framework for symmetric band reduction, 2000; G. Ballard et al.,
     Reconstructing Householder vectors from tall-skinny QR, 2014.
     """
-    if matrix.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"matrix: expected torch.float32 or torch.float64, found {matrix.dtype}")
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
-        raise ValueError(f"matrix: expected shape (n, n) with n >= 1, found {tuple(matrix.shape)}")
-    if not matrix.is_contiguous():
-        raise ValueError(f"matrix: expected a contiguous tensor, found strides {matrix.stride()}; use .contiguous()")
+    if matrices.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"matrices: expected torch.float32 or torch.float64, found {matrices.dtype}")
+    if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2] or matrices.shape[1] == 0:
+        raise ValueError(f"matrices: expected shape (m, n, n) with n >= 1, found {tuple(matrices.shape)}")
+    if not matrices.is_contiguous():
+        raise ValueError(f"matrices: expected a contiguous tensor, found strides {matrices.stride()}")
     if half_width < 1:
         raise ValueError(f"half_width: expected at least 1, found {half_width}")
-    return backend_module("band", matrix.device.type, backend).reduce_to_band(matrix, half_width)
+    return backend_module("band", matrices.device.type).reduce_to_band(matrices.detach(), half_width)

@@ -12,22 +12,13 @@ from torch import Tensor
 from spectrum_fast import _native
 
 
-def reduce_to_band(matrix: Tensor, half_width: int) -> Tensor:
-    """Reduce a symmetric matrix to band form.
+def reduce_to_band(matrices: Tensor, half_width: int) -> Tensor:
+    """Bands (m, n, b + 1), the same bits whenever the number of threads is the same.
 
-    Args:
-        matrix: (n, n) float32 or float64 on the CPU, contiguous; only the lower half is read, and today it survives
-            (half of n² elements of scratch memory are used instead), but the contract allows its destruction.
-        half_width: b >= 1.
-
-    Returns:
-        (n, b + 1), ``band[j, d] = B[j + d, j]``, zeros past the end. The same bits whenever the number of threads is
-        the same.
-
-    Raises:
-        TypeError: neither float32 nor float64.
-        ValueError: not square, empty or not contiguous.
+    Only the lower half is read, and today it survives (half of n² elements of scratch memory are used instead), but the
+    contract allows its destruction.
     """
-    band = torch.empty((matrix.shape[0], half_width + 1), dtype=matrix.dtype)
-    _native.reduce_to_band(matrix.detach(), band)
-    return band
+    bands = torch.empty((*matrices.shape[:2], half_width + 1), dtype=matrices.dtype)
+    for matrix, band in zip(matrices, bands, strict=True):
+        _native.reduce_to_band(matrix, band)
+    return bands

@@ -13,18 +13,14 @@ NEARLY_ORTHONORMAL = 1e-2
 accuracy (its error falls from d to d² + eps); beyond it, the panel is factored column by column."""
 
 
-def reduce_to_band(matrix: Tensor, half_width: int) -> Tensor:
-    """Reduce a symmetric matrix to band form, one panel of ``half_width`` columns after the other, in place.
+def reduce_to_band(matrices: Tensor, half_width: int) -> Tensor:
+    """Bands (m, n, b + 1), one matrix after the other, one panel of b columns after the other, in place."""
+    bands = [_reduce(matrix, half_width) for matrix in matrices]
+    return torch.stack(bands) if bands else matrices.new_zeros(*matrices.shape[:2], half_width + 1)
 
-    Args:
-        matrix: (n, n) float32 or float64, symmetric; destroyed.
-        half_width: b >= 1.
 
-    Returns:
-        (n, b + 1), ``band[j, d] = B[j + d, j]``, zeros past the end.
-    """
-    n, b, dtype = matrix.shape[0], half_width, matrix.dtype
-    A = matrix.detach()
+def _reduce(A: Tensor, b: int) -> Tensor:
+    n, dtype = A.shape[0], A.dtype
     column = 0
     while n - column > b + 1:
         begin = column + b

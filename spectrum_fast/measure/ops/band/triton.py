@@ -75,17 +75,14 @@ MAX_HALF_WIDTH = 64
 """Widest band served: the b x b work sits in the registers of one block."""
 
 
-def reduce_to_band(matrix: Tensor, half_width: int) -> Tensor:
-    """Reduce symmetric matrices of one shape to band form; DESTROYS ``matrix``, does not wait for the device.
+def reduce_to_band(matrices: Tensor, half_width: int) -> Tensor:
+    """Bands (m, n, b + 1) of symmetric matrices; DESTROYS ``matrices``, does not wait for the device.
 
     Args:
-        matrix: (n, n) or (m, n, n), float32 or float64, symmetric in both halves, finite, contiguous. On a CPU tensor
-            the kernels are replaced by torch operations of the same meaning (outside the interpreter): the tests of
-            the order of steps need no GPU.
+        matrices: (m, n, n), float32 or float64, symmetric in both halves, finite, contiguous. On a CPU tensor the
+            kernels are replaced by torch operations of the same meaning (outside the interpreter): the tests of the
+            order of steps need no GPU.
         half_width: b in 1 ... 64 where n > b + 1.
-
-    Returns:
-        (n, b + 1) or (m, n, b + 1), ``band[j, d] = B[j + d, j]``, zeros past the end, in the dtype of the matrix.
 
     Accuracy: float64: eigenvalue errors within 20 eps ||A||_F; float32: as for three bfloat16 products, see
     :func:`spectrum_fast.measure.ops.band.reduce_to_band` (the tests' limit is 100 eps ||A||_F).
@@ -93,26 +90,26 @@ def reduce_to_band(matrix: Tensor, half_width: int) -> Tensor:
     Raises:
         UsageError: a wider band.
     """
-    batch = matrix.detach() if matrix.ndim == 3 else matrix.detach()[None]
-    n = batch.shape[1]
+    n = matrices.shape[1]
     if n > half_width + 1 and half_width > MAX_HALF_WIDTH:
         raise UsageError(
             f"half_width: backend 'triton' reduces to half-widths up to {MAX_HALF_WIDTH}, found {half_width}; "
             "use a narrower band or backend 'reference'"
         )
     if n <= half_width + 1:
-        band = batch.new_zeros(batch.shape[0], n, half_width + 1)
-        _write_block(band, batch, 0)
-    elif batch.shape[0] == 0:
-        band = batch.new_zeros(0, n, half_width + 1)
-    else:
-        scale = _scale_down(batch) if batch.dtype == torch.float64 else None
-        with launch_on(batch):
-            recorded = RECORDINGS.reduce(batch, half_width, reduce_in) if graphs_are_on() and batch.is_cuda else None
-            band = reduce_in(allocate(batch, half_width)) if recorded is None else recorded
-        if scale is not None:
-            band /= scale
-    return band if matrix.ndim == 3 else band[0]
+        bands = matrices.new_zeros(len(matrices), n, half_width + 1)
+        _write_block(bands, matrices, 0)
+        return bands
+    if len(matrices) == 0:
+        return matrices.new_zeros(0, n, half_width + 1)
+    scale = _scale_down(matrices) if matrices.dtype == torch.float64 else None
+    with launch_on(matrices):
+        record = graphs_are_on() and matrices.is_cuda
+        recorded = RECORDINGS.reduce(matrices, half_width, reduce_in) if record else None
+        bands = reduce_in(allocate(matrices, half_width)) if recorded is None else recorded
+    if scale is not None:
+        bands /= scale
+    return bands
 
 
 def reduce_in(workspace: Workspace, steps: ModuleType | None = None) -> Tensor:

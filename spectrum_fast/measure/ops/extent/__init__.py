@@ -1,21 +1,33 @@
-"""Largest absolute entry and sum of squares of a tensor, in one pass over its bytes."""
+"""Largest absolute entry and sum of squares of each matrix of a batch, in one pass over its bytes."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from spectrum_fast.measure.ops.dispatch import backend_module
 
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Element types that are measured."""
 
-def measure(weight: Tensor, *, backend: str = "auto") -> tuple[float, float]:
-    """``(max |w|, sum w^2)`` of a float64, float32, float16 or bfloat16 tensor of any shape.
+
+def measure(weights: Tensor) -> Tensor:
+    """``max |w|`` and ``sum w^2`` of each matrix.
 
     Args:
-        weight: the tensor; the native form copies it if it is not contiguous.
-        backend: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
+        weights: (m, r, c), float64, float32, float16 or bfloat16, r c >= 1; a matrix that is not contiguous is copied.
 
     Returns:
-        The largest absolute entry (NaN or infinity if the tensor holds one) and the sum of squares in float64,
-        relative accuracy 1e-13. The sum may over- or underflow for float64 entries beyond 1e+-150.
+        (m, 2) float64 on the weights' device: the largest absolute entry (NaN or infinity if the matrix holds one) and
+        the sum of squares, relative accuracy 1e-13. The sum may over- or underflow for float64 entries beyond 1e+-150.
+
+    Raises:
+        TypeError: another dtype.
+        ValueError: not a batch of matrices, or empty ones.
+        BackendUnavailableError: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
     """
-    return backend_module("extent", weight.device.type, backend).measure(weight)
+    if weights.dtype not in DTYPES:
+        raise TypeError(f"weights: expected float64, float32, float16 or bfloat16, found {weights.dtype}")
+    if weights.ndim != 3 or 0 in weights.shape[1:]:
+        raise ValueError(f"weights: expected shape (m, r, c) with r, c >= 1, found {tuple(weights.shape)}")
+    return backend_module("extent", weights.device.type).measure(weights.detach())

@@ -1,4 +1,4 @@
-"""Extent of a CUDA tensor in one pass over its bytes; both numbers stay on the device until they are asked for.
+"""Extent of CUDA tensors in one pass over their bytes; both numbers stay on the device.
 
 The largest entry is found among the bits without the sign, which order as the numbers do, infinity and NaN above all.
 Squares are summed in float64. Floor: the bytes of the tensor, 0.11 ms for 8192 x 28672 bfloat16 at 4.3 TB/s; torch
@@ -30,33 +30,31 @@ _BITS = {
 }
 
 
-def measure(weight: Tensor) -> tuple[float, float]:
-    """See :func:`spectrum_fast.measure.ops.extent.measure`; waits for the device."""
-    largest, total = measure_there(weight).tolist()
-    return largest, total
-
-
-def measure_there(weight: Tensor) -> Tensor:
-    """The two numbers of :func:`measure` as a float64 tensor on the weight's device, without a wait for it.
+def measure(weights: Tensor) -> Tensor:
+    """See :func:`spectrum_fast.measure.ops.extent.measure`.
 
     Raises:
-        BackendUnavailableError: the weight is not on a CUDA device.
+        BackendUnavailableError: the weights are not on a CUDA device.
     """
-    require_device("weight", weight)
-    flat = weight.detach().reshape(-1)
-    programs = triton.cdiv(flat.numel(), BLOCK * STEPS)
-    tops = torch.empty(programs, dtype=torch.int64, device=flat.device)
-    sums = torch.empty(programs, dtype=torch.float64, device=flat.device)
-    with launch_on(flat):
-        _extent_kernel[(programs,)](flat, tops, sums, flat.numel(), **OPTIONS)
-    largest = tops.amax().to(_BITS[weight.dtype]).view(weight.dtype).to(torch.float64)
-    return torch.stack([largest, sums.sum()])
+    require_device("weights", weights)
+    count, size = len(weights), weights.shape[1] * weights.shape[2]
+    flat = weights.detach().reshape(count, size)
+    programs = triton.cdiv(size, BLOCK * STEPS)
+    tops = torch.empty(count, programs, dtype=torch.int64, device=flat.device)
+    sums = torch.empty(count, programs, dtype=torch.float64, device=flat.device)
+    if count:
+        with launch_on(flat):
+            _extent_kernel[(programs, count)](flat, tops, sums, size, **OPTIONS)
+    largest = tops.amax(1).to(_BITS[weights.dtype]).view(weights.dtype).to(torch.float64)
+    return torch.stack([largest, sums.sum(1)], dim=1)
 
 
 @triton.jit(do_not_specialize=["size"])
 def _extent_kernel(weight, tops, sums, size, BLOCK: tl.constexpr, STEPS: tl.constexpr):
-    """Bits of the largest |w| and sum of w² of BLOCK * STEPS numbers."""
+    """Bits of the largest |w| and sum of w² of BLOCK * STEPS numbers of one matrix."""
     pid = tl.program_id(0)
+    batch = tl.program_id(1).to(tl.int64)
+    weight += batch * size
     at = pid.to(tl.int64) * (BLOCK * STEPS) + tl.arange(0, BLOCK)
     width: tl.constexpr = weight.dtype.element_ty.primitive_bitwidth
     integer: tl.constexpr = tl.int64 if width == 64 else tl.int32 if width == 32 else tl.int16
@@ -70,5 +68,6 @@ def _extent_kernel(weight, tops, sums, size, BLOCK: tl.constexpr, STEPS: tl.cons
         x = w.to(tl.float64) if width == 64 else w.to(tl.float32).to(tl.float64)
         total += x * x
         at += BLOCK
-    tl.store(tops + pid, tl.max(top, axis=0).to(tl.int64))
-    tl.store(sums + pid, tl.sum(total, axis=0))
+    place = batch * tl.num_programs(0) + pid
+    tl.store(tops + place, tl.max(top, axis=0).to(tl.int64))
+    tl.store(sums + place, tl.sum(total, axis=0))

@@ -39,44 +39,35 @@ from spectrum_fast.measure.ops.gram.device_tiles import GROUP, store_tile, tile_
 from spectrum_fast.measure.ops.triton_support import INTERPRETED, capability_of, launch_on, require_device
 
 
-def gram(weight: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
-    """Form ``W Wᵀ`` if m <= n, else ``Wᵀ W``; batched for a 3-D weight.
-
-    Args:
-        weight: (m, n) or (batch, m, n), float64, float32, float16 or bfloat16, on a CUDA device; any strides.
-        out_dtype: float32, or float64 (then everything is computed in float64, by ``torch.mm``).
-
-    Returns:
-        (k, k) or (batch, k, k) in ``out_dtype``, k = min(m, n), contiguous, exactly symmetric in float32.
+def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
+    """``W Wᵀ`` or ``Wᵀ W``, whichever is smaller, see :func:`spectrum_fast.measure.ops.gram.gram`.
 
     Accuracy: bfloat16 and float16 operands: float32 accumulation of exact products. Float32 operands: 2^-16 |W| |W|ᵀ
-    entrywise at worst; rounding errors of random sign make that a few 1e-7 of ``|G|`` in practice (tests).
+    entrywise at worst; rounding errors of random sign make that a few 1e-7 of ``|G|`` in practice (tests). A float64
+    result is computed in float64, by ``torch.bmm``.
 
     Raises:
-        BackendUnavailableError: the weight is not on a CUDA device.
+        BackendUnavailableError: the weights are not on a CUDA device.
     """
-    require_device("weight", weight)
-    w = weight.detach()
+    require_device("weights", weights)
+    wide = weights if weights.shape[1] <= weights.shape[2] else weights.mT
     if out_dtype == torch.float64:
-        wide = w.to(torch.float64)
-        return wide @ wide.mT if wide.shape[-2] <= wide.shape[-1] else wide.mT @ wide
-    w = w if w.shape[-2] <= w.shape[-1] else w.mT
-    batch = w if w.ndim == 3 else w[None]
-    count, k, _ = batch.shape
-    out = torch.empty(count, k, k, dtype=torch.float32, device=w.device)
-    launch_gram(batch, out)
-    return out if w.ndim == 3 else out[0]
+        wide = wide.to(torch.float64)
+        return wide @ wide.mT
+    count, k, _ = wide.shape
+    out = torch.empty(count, k, k, dtype=torch.float32, device=weights.device)
+    launch_gram(wide, out)
+    return out
 
 
-def add_gram(block: Tensor, out: Tensor) -> None:
-    """``out += A Aᵀ`` for A (k, K), as ``ops.gram.add_gram``; the lower half of ``out`` is read."""
-    require_device("block", block)
-    w = block.detach()
+def add_gram(blocks: Tensor, out: Tensor) -> None:
+    """``out += A Aᵀ``, see :func:`spectrum_fast.measure.ops.gram.add_gram`; the lower half of ``out`` is read."""
+    require_device("blocks", blocks)
     if out.dtype == torch.float64:
-        wide = w.to(torch.float64)
-        out.addmm_(wide, wide.mT)
-        return
-    launch_gram(w[None], out[None], ADD=True)
+        wide = blocks.to(torch.float64)
+        out.baddbmm_(wide, wide.mT)
+    else:
+        launch_gram(blocks, out, ADD=True)
 
 
 def launch_gram(batch: Tensor, out: Tensor, tile: int = 128, **overrides: int | bool) -> None:
@@ -88,6 +79,8 @@ def launch_gram(batch: Tensor, out: Tensor, tile: int = 128, **overrides: int | 
     tuning.
     """
     count, k, depth = batch.shape
+    if count == 0:
+        return
     options = gram_options(batch.dtype, tile, capability_of(batch)) | overrides
     batch, along_depth, stride = with_unit_stride(batch)
     tiles = triton.cdiv(k, tile)

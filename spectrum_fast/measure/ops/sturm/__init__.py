@@ -1,4 +1,4 @@
-"""Slicing: what a symmetric band matrix tells about its spectrum without its eigenvalues.
+"""Slicing: what symmetric band matrices tell about their spectra without their eigenvalues.
 
 Two functionals of the eigenvalues lambda_0 <= ... <= lambda_{n-1} of a symmetric band matrix B, each from one
 unpivoted factorisation ``B - x I = L D Lᵀ`` a shift (n b² / 2 multiply-adds, every shift independent):
@@ -8,7 +8,7 @@ unpivoted factorisation ``B - x I = L D Lᵀ`` a shift (n b² / 2 multiply-adds,
   sums of smooth functions of the eigenvalues.
 
 Band storage: ``band[j, d] = B[j + d, j]`` for d = 0..b, shape (n, b + 1); entries past the end (j + d >= n) are never
-read as part of B, whatever they hold.
+read as part of B, whatever they hold. Bands that are sliced more than once are prepared once (:func:`prepare`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,36 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.dispatch import backend_module
+from spectrum_fast.measure.ops.dispatch import backend_module, on_host
+from spectrum_fast.measure.ops.sturm.bands import Bands
+
+__all__ = ["Bands", "count_below", "log_det", "prepare"]
 
 
-def count_below(band: Tensor, shifts: Tensor, *, backend: str = "auto") -> Tensor:
-    """Count the eigenvalues of a symmetric band matrix below each shift.
+def prepare(bands: Tensor) -> Bands:
+    """Bands as the backend in use reads them, to be sliced again and again; costs nothing on the CPU.
+
+    Args:
+        bands: (m, n, b + 1), any real floating dtype (native: float32 or float64), finite; b at most 64 with Triton.
+
+    Raises:
+        TypeError: a wrong dtype.
+        ValueError: a wrong shape; NaN or infinity, where the bands lie on the host.
+        UsageError: a wider band than the backend slices.
+        BackendUnavailableError: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
+    """
+    if not bands.is_floating_point():
+        raise TypeError(f"bands: expected a real floating dtype, found {bands.dtype}")
+    if bands.ndim != 3 or bands.shape[1] < 1 or bands.shape[2] < 1:
+        raise ValueError(f"bands: expected shape (m, n, b + 1) with n >= 1 and b >= 0, found {tuple(bands.shape)}")
+    prepared = backend_module("sturm", bands.device.type).prepare(bands.detach().contiguous())
+    if on_host(bands) and prepared.scaled is not None and not bool(prepared.scaled.finite.all()):
+        raise ValueError("bands: expected finite entries, found NaN or infinity")
+    return prepared
+
+
+def count_below(bands: Tensor | Bands, shifts: Tensor) -> Tensor:
+    """Count the eigenvalues of symmetric band matrices below shifts of each.
 
     By Sylvester's law of inertia N(x) is the number of negative pivots of the unpivoted LDLᵀ of ``B - x I``.
 
@@ -34,13 +59,12 @@ def count_below(band: Tensor, shifts: Tensor, *, backend: str = "auto") -> Tenso
     (outliers first).
 
     Args:
-        band: (n, b + 1), any real floating dtype (backend native: float32 or float64), finite. Arithmetic is done in
-            this dtype, half precisions in float32.
-        shifts: (s,) float64, on the band's device; infinite ones count 0 or n.
-        backend: one of :data:`spectrum_fast.measure.ops.dispatch.BACKENDS`.
+        bands: (m, n, b + 1) as for :func:`prepare`, or prepared. Arithmetic is done in their dtype, half precisions in
+            float32.
+        shifts: (m, s) float64, on the bands' device; infinite ones count 0 or n.
 
     Returns:
-        (s,) int64 counts in [0, n], on the band's device.
+        (m, s) int64 counts in [0, n], on the bands' device.
 
     Accuracy: the count of a matrix ``B + E`` with ``|E| = O(eps * g * max |B|)``; the growth g = 1 / min |d| is of the
     order of n for most shifts and at most eps^(-3/4), and E has rank at most b where g is large. Shifts nearer to each
@@ -48,19 +72,19 @@ def count_below(band: Tensor, shifts: Tensor, *, backend: str = "auto") -> Tenso
 
     Raises:
         TypeError: a wrong dtype.
-        ValueError: a wrong shape, NaN among the shifts, NaN or infinity in the band.
-        UsageError, BackendUnavailableError: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
+        ValueError: a wrong shape; NaN among shifts that lie on the host.
+        UsageError, BackendUnavailableError: as for :func:`prepare`.
 
     Source: B. N. Parlett, The Symmetric Eigenvalue Problem, ch. 3; LAPACK dstebz for the guard.
     """
-    _require_operands(band, shifts, torch.float64)
-    if bool(torch.isnan(shifts).any()):
+    prepared = _operands(bands, shifts, torch.float64)
+    if on_host(shifts) and bool(torch.isnan(shifts).any()):
         raise ValueError("shifts: expected numbers, found NaN")
-    return backend_module("sturm", band.device.type, backend).count_below(band, shifts)
+    return backend_module("sturm", shifts.device.type).count_below(prepared, shifts.detach())
 
 
-def log_det(band: Tensor, shifts: Tensor, *, backend: str = "auto") -> Tensor:
-    """Sum log(lambda_i - z) over the eigenvalues of a symmetric band matrix, for z in the upper half plane.
+def log_det(bands: Tensor | Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:
+    """Sum log(lambda_i - z) over the eigenvalues of symmetric band matrices, for z in the upper half plane.
 
     ``L(z) = sum_i log(lambda_i - z) = sum_j log d_j(z)``, principal logarithms on both sides, where d_j are the pivots
     of the unpivoted complex symmetric (not Hermitian) LDLᵀ of ``B - z I``. The imaginary part is *not* reduced
@@ -77,46 +101,55 @@ def log_det(band: Tensor, shifts: Tensor, *, backend: str = "auto") -> Tensor:
     ``n log(-i y)``: the constant is 0. The same argument holds for every leading block.
 
     Args:
-        band: (n, b + 1), any real floating dtype (backend native: float32 or float64), finite. Pivots are computed in
-            the complex form of this dtype (half precisions in complex64), their logarithms in float64.
-        shifts: (s,) complex128, on the band's device, finite; Im z > 0, or Im z = 0 and z below every eigenvalue.
-        backend: one of :data:`spectrum_fast.measure.ops.dispatch.BACKENDS`.
+        bands: (m, n, b + 1) as for :func:`prepare`, or prepared. Pivots are computed in the complex form of their dtype
+            (half precisions in complex64), their logarithms in float64.
+        shifts: (m, s) complex128, on the bands' device, finite; Im z > 0, or Im z = 0 and z below every eigenvalue.
+        wanted: (m, s) bool on the same device; where False, nothing is asked of the shift and 0 is returned.
 
     Returns:
-        (s,) complex128, on the band's device; the imaginary part is 0 for real shifts.
+        (m, s) complex128, on the bands' device; the imaginary part is 0 for real shifts.
 
     Accuracy: ``O(n eps max |B| / dist)`` absolute, dist the distance from z to the nearest eigenvalue of B or of a
     leading block of it, so never worse than with dist = Im z.
 
     Raises:
         TypeError: a wrong dtype.
-        ValueError: a wrong shape, NaN or infinity, Im z < 0, a real shift that is not below every eigenvalue.
-        UsageError, BackendUnavailableError: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
+        ValueError: a wrong shape; of shifts that lie on the host also NaN or infinity, Im z < 0, and a real shift that
+            is not below every eigenvalue.
+        UsageError, BackendUnavailableError: as for :func:`prepare`.
 
     Source: B. N. Parlett, The Symmetric Eigenvalue Problem, ch. 3; the argument above.
     """
-    _require_operands(band, shifts, torch.complex128)
-    if not bool((torch.isfinite(shifts.real) & torch.isfinite(shifts.imag) & (shifts.imag >= 0)).all()):
+    prepared = _operands(bands, shifts, torch.complex128)
+    if wanted is not None and (wanted.dtype != torch.bool or wanted.shape != shifts.shape):
+        raise ValueError(f"wanted: expected bool {tuple(shifts.shape)}, found {wanted.dtype} {tuple(wanted.shape)}")
+    backend = backend_module("sturm", shifts.device.type)
+    if not on_host(shifts):
+        return backend.log_det(prepared, shifts.detach(), wanted)
+    ignored = False if wanted is None else ~wanted
+    fine = torch.isfinite(shifts.real) & torch.isfinite(shifts.imag) & (shifts.imag >= 0)
+    if not bool((fine | ignored).all()):
         raise ValueError("shifts: expected finite numbers with imaginary part >= 0; use L(conj z) = conj L(z)")
-    values = backend_module("sturm", band.device.type, backend).log_det(band, shifts)
-    real = shifts.imag == 0
+    values = backend.log_det(prepared, shifts.detach(), wanted)
     # A negative pivot contributes -pi; n of the smallest arguments that rounding leaves stay far below 1.
-    if bool((real & (values.imag < -1)).any()):
-        inside = shifts.real[real & (values.imag < -1)][0].item()
+    real = shifts.imag == 0
+    wrong = real & (values.imag < -1)
+    if bool(wrong.any()):
         raise ValueError(
-            f"shifts: a real shift must lie below every eigenvalue, found {inside:g}; give it a positive imaginary part"
+            f"shifts: a real shift must lie below every eigenvalue, found {shifts.real[wrong][0].item():g}; give it a "
+            "positive imaginary part"
         )
     return torch.complex(values.real, torch.where(real, 0.0, values.imag))
 
 
-def _require_operands(band: Tensor, shifts: Tensor, shift_dtype: torch.dtype) -> None:
-    if not band.is_floating_point():
-        raise TypeError(f"band: expected a real floating dtype, found {band.dtype}")
-    if band.ndim != 2 or band.shape[0] < 1 or band.shape[1] < 1:
-        raise ValueError(f"band: expected shape (n, b + 1) with n >= 1 and b >= 0, found {tuple(band.shape)}")
+def _operands(bands: Tensor | Bands, shifts: Tensor, shift_dtype: torch.dtype) -> Bands:
+    """Check what can be seen without looking at numbers; the bands, prepared."""
+    prepared = bands if isinstance(bands, Bands) else prepare(bands)
     if shifts.dtype != shift_dtype:
         raise TypeError(f"shifts: expected {shift_dtype}, found {shifts.dtype}; use .to({shift_dtype})")
-    if shifts.ndim != 1:
-        raise ValueError(f"shifts: expected one dimension, found shape {tuple(shifts.shape)}")
-    if shifts.device != band.device:
-        raise ValueError(f"shifts: expected on the band's device {band.device}, found on {shifts.device}")
+    count, device = len(prepared.storage), prepared.storage.device
+    if shifts.ndim != 2 or shifts.shape[0] != count:
+        raise ValueError(f"shifts: expected shape ({count}, s), found {tuple(shifts.shape)}")
+    if shifts.device != device:
+        raise ValueError(f"shifts: expected on the bands' device {device}, found on {shifts.device}")
+    return prepared

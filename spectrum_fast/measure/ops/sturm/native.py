@@ -1,7 +1,8 @@
 """Slicing by the compiled kernels (kernels/sturm*): vector lanes over shifts, OpenMP over groups of lanes.
 
-Same signatures and meaning as :mod:`spectrum_fast.measure.ops.sturm.reference`; arguments are checked by the package's
-public functions, dtypes and layout again at the border of the extension.
+Same signatures and meaning as :mod:`spectrum_fast.measure.ops.sturm`, which checks arguments; dtypes (bands are float32
+or float64), layout and NaN or infinity in a band are checked again at the border of the extension. A band is scaled as
+it is packed for a call, so nothing is prepared.
 """
 
 from __future__ import annotations
@@ -10,37 +11,36 @@ import torch
 from torch import Tensor
 
 from spectrum_fast import _native
+from spectrum_fast.measure.ops.sturm.bands import Bands
 
 
-def count_below(band: Tensor, shifts: Tensor) -> Tensor:
-    """Count eigenvalues below each shift; band (n, b + 1) float32 or float64 on the CPU, shifts (s,) float64.
+def prepare(bands: Tensor) -> Bands:
+    """Bands as they are."""
+    return Bands(bands)
 
-    Returns:
-        (s,) int64.
 
-    Raises:
-        TypeError: the band is neither float32 nor float64.
-        ValueError: NaN or infinity in the band.
-    """
+def count_below(bands: Bands, shifts: Tensor) -> Tensor:
+    """See :func:`spectrum_fast.measure.ops.sturm.count_below`."""
     below = torch.empty(shifts.shape, dtype=torch.int64)
-    _native.count_below(band.detach().contiguous(), shifts.detach().contiguous(), below)
+    for band, x, out in zip(bands.storage, shifts.contiguous(), below, strict=True):
+        _native.count_below(band, x, out)
     return below
 
 
-def log_det(band: Tensor, shifts: Tensor) -> Tensor:
-    """Sum log(lambda_i - z); band (n, b + 1) float32 or float64 on the CPU, shifts (s,) complex128, Im z >= 0.
+def log_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:
+    """See :func:`spectrum_fast.measure.ops.sturm.log_det`.
 
     Pivots are computed in the band's precision and multiplied up in double precision; as every argument lies in
     (-pi, 0), the running product crosses the negative real axis exactly where it goes from the lower half plane to
     the upper one, so one logarithm and one arc tangent a shift are enough.
-
-    Returns:
-        (s,) complex128, imaginary part not reduced modulo 2 pi.
-
-    Raises:
-        TypeError: the band is neither float32 nor float64.
-        ValueError: NaN or infinity in the band.
     """
-    values = torch.empty(shifts.shape, dtype=torch.complex128)
-    _native.log_det(band.detach().contiguous(), shifts.detach().resolve_conj().contiguous(), values)
+    values = torch.zeros(shifts.shape, dtype=torch.complex128)
+    for place, (band, z) in enumerate(zip(bands.storage, shifts.resolve_conj().contiguous(), strict=True)):
+        if wanted is None:
+            _native.log_det(band, z, values[place])
+        else:
+            some = z[wanted[place]]
+            found = torch.empty_like(some)
+            _native.log_det(band, some, found)
+            values[place, wanted[place]] = found
     return values

@@ -30,7 +30,6 @@ shared memory of every variant: tests/measure/ops/test_triton_compile.py.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import triton
@@ -38,190 +37,92 @@ import triton.language as tl
 from torch import Tensor
 
 from spectrum_fast.errors import UsageError
+from spectrum_fast.measure.ops.sturm.bands import Bands, ScaledBands, scale_bands, scale_complex, scale_real
 from spectrum_fast.measure.ops.triton_support import INTERPRETED, launch_on, require_device
 
 MAX_HALF_WIDTH = 64
 """Widest band served: a window of 128 slots spills registers (complex float64: 848 bytes a thread, sm_90)."""
 
-_ROW_PADDING = 8
-"""Rows are padded to a multiple of this, the largest number of steps unrolled, and one more is read ahead."""
 
-
-@dataclass(frozen=True)
-class PreparedBand:
-    """Bands of equal shape as the kernels read them; made once, used for every round of shifts.
-
-    Attributes:
-        rows: (m, n_padded + 1, b + 2): band row j scaled by 2^-exponent so that max |B| is in [1/2, 1), zero past the
-            end, then the bound below which pivot j is rounding error.
-        exponents: (m,) int64.
-        zero: (m,) bool, whether a matrix is all zero.
-        finite: (m,) bool, whether it holds neither NaN nor infinity.
-        order: n.
-        half_width: b, at most n - 1.
-        batched: whether a leading dimension was given.
-    """
-
-    rows: Tensor
-    exponents: Tensor
-    zero: Tensor
-    finite: Tensor
-    order: int
-    half_width: int
-    batched: bool
-
-    def require_finite(self) -> PreparedBand:
-        """Return self, or raise ValueError if an entry is NaN or infinite (this waits for the device)."""
-        if not bool(self.finite.all()):
-            raise ValueError("band: expected finite entries, found NaN or infinity")
-        return self
-
-
-def prepare_band(band: Tensor) -> PreparedBand:
-    """Scale, clean and pad bands for the kernels; all on the device, without waiting for it.
-
-    Args:
-        band: (n, b + 1) or (m, n, b + 1), any real floating dtype; half precisions are computed in float32.
+def prepare(bands: Tensor) -> Bands:
+    """Bands with their scaled form, made on the device without waiting for it.
 
     Raises:
-        UsageError: the band is wider than :data:`MAX_HALF_WIDTH`.
-        BackendUnavailableError: the band is not on a CUDA device.
+        UsageError: bands wider than :data:`MAX_HALF_WIDTH`.
+        BackendUnavailableError: they are not on a CUDA device.
     """
-    require_device("band", band)
-    batch = band.detach() if band.ndim == 3 else band.detach()[None]
-    matrices, n, _ = batch.shape
-    dtype = torch.float64 if band.dtype == torch.float64 else torch.float32
-    clean = batch[..., :n].to(dtype)
-    width = clean.shape[-1]
-    if width - 1 > MAX_HALF_WIDTH:
+    require_device("bands", bands)
+    half_width = min(bands.shape[2], bands.shape[1]) - 1
+    if half_width > MAX_HALF_WIDTH:
         raise UsageError(
-            f"band: backend 'triton' slices bands of half-width up to {MAX_HALF_WIDTH}, found {width - 1}; "
+            f"bands: backend 'triton' slices bands of half-width up to {MAX_HALF_WIDTH}, found {half_width}; "
             "reduce to a narrower band or use backend 'reference'"
         )
-    row = torch.arange(n, device=band.device)[:, None] + torch.arange(width, device=band.device)
-    clean = clean.masked_fill(row >= n, 0)
-    largest = clean.abs().amax(dim=(1, 2))
-    finite = torch.isfinite(largest)  # amax propagates NaN
-    exponents = torch.frexp(torch.where(finite, largest, 1).double()).exponent.to(torch.int64)
-    rows = clean.new_zeros(matrices, -(-n // _ROW_PADDING) * _ROW_PADDING + 1, width + 1)
-    scaled = _times_power_of_two(clean.double(), -exponents[:, None, None]).to(dtype)
-    eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
-    guard = 2.0**-39 if dtype == torch.float64 else 2.0**-17  # eps^(3/4), see ops/sturm
-    zero = largest == 0
-    rows[:, :, width] = 1
-    rows[:, :n, :width] = scaled
-    floors = guard * scaled.abs().amax(dim=2).clamp(min=eps)
-    rows[:, :n, width] = torch.where(zero[:, None], tiny, floors)
-    return PreparedBand(rows, exponents, zero, finite, n, width - 1, band.ndim == 3)
+    return Bands(bands, scale_bands(bands))
 
 
-def count_below(band: Tensor | PreparedBand, shifts: Tensor) -> Tensor:
-    """Count eigenvalues below each shift; :func:`spectrum_fast.measure.ops.sturm.count_below` for meaning and accuracy.
-
-    Args:
-        band: (n, b + 1) or (m, n, b + 1) floating, finite, on a CUDA device; or :func:`prepare_band` of it, which is
-            then trusted to be finite (no wait for the device).
-        shifts: (s,) float64, or (m, s) with a batch of bands.
-
-    Returns:
-        int64, shaped like ``shifts``.
-
-    Raises:
-        ValueError: NaN or infinity in the band, or shapes that do not match.
-        UsageError, BackendUnavailableError: see :func:`prepare_band`.
-    """
-    prepared = band if isinstance(band, PreparedBand) else prepare_band(band).require_finite()
-    x = _per_matrix(prepared, shifts)
-    # Gershgorin: |lambda| <= (2 b + 1) max |B|, so a shift beyond twice that counts like one there.
-    limit = 4.0 * prepared.half_width + 2.0
-    x = _times_power_of_two(x, (-prepared.exponents)[:, None].expand(x.shape)).clamp(-limit, limit)
-    x = x.to(prepared.rows.dtype).contiguous()
+def count_below(bands: Bands, shifts: Tensor) -> Tensor:
+    """See :func:`spectrum_fast.measure.ops.sturm.count_below`."""
+    scaled = bands.as_scaled()
+    x = scale_real(scaled, shifts)
     counts = torch.empty(x.shape, dtype=torch.int64, device=x.device)
-    launch_count(prepared, x, counts)
-    return counts.reshape(shifts.shape)
+    launch_count(scaled, x, counts)
+    return counts
 
 
-def log_det(band: Tensor | PreparedBand, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:
-    """Sum log(lambda_i - z); :func:`spectrum_fast.measure.ops.sturm.log_det` for meaning and accuracy.
+def log_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:
+    """See :func:`spectrum_fast.measure.ops.sturm.log_det`.
 
     The kernel multiplies the pivots up in float64 with the exponent taken out after each, and counts how often the
     running product crosses the negative real axis (arguments lie in (-pi, 0), so a crossing is a step from the lower
     half plane to the upper): one logarithm and one arc tangent a shift are left.
-
-    Args:
-        band: (n, b + 1) or (m, n, b + 1) floating, finite, on a CUDA device; or :func:`prepare_band` of it.
-        shifts: (s,) complex128, or (m, s) with a batch of bands; Im z >= 0.
-        wanted: bool, shaped like ``shifts``; where False nothing is computed and 0 returned.
-
-    Returns:
-        complex128, shaped like ``shifts``; the imaginary part is not reduced modulo 2 pi.
-
-    Raises:
-        ValueError: NaN or infinity in the band, or shapes that do not match.
-        UsageError, BackendUnavailableError: see :func:`prepare_band`.
     """
-    prepared = band if isinstance(band, PreparedBand) else prepare_band(band).require_finite()
-    z = _per_matrix(prepared, shifts.detach().resolve_conj())
+    z = shifts.resolve_conj()
     if wanted is not None:
-        z = torch.where(wanted.view(z.shape), z, torch.complex(torch.ones_like(z.real), torch.ones_like(z.real)))
-    re, im = z.real.contiguous(), z.imag.contiguous()
-    # A shift far outside the spectrum sets its own scale 2^e: B and z are divided by it, L(z) regains n e log 2.
-    size = torch.maximum(re.abs(), im)
-    own = torch.frexp(size).exponent.to(torch.int64)
-    of_matrix = prepared.exponents[:, None].expand(z.shape)
-    is_zero = prepared.zero[:, None]
-    exponents = torch.where(is_zero, own, torch.where(size == 0, of_matrix, torch.maximum(own, of_matrix)))
-    scale = _times_power_of_two(torch.ones_like(size), torch.where(is_zero, 0, of_matrix - exponents))
-    dtype = prepared.rows.dtype
-    operands = torch.stack(
-        [
-            _times_power_of_two(re, -exponents).to(dtype),
-            _times_power_of_two(im, -exponents).to(dtype),
-            scale.to(dtype),
-        ],
-        dim=-1,
-    ).contiguous()
+        z = torch.where(wanted, z, torch.complex(torch.ones_like(z.real), torch.ones_like(z.real)))
+    scaled = bands.as_scaled()
+    re, im, factor, regained = scale_complex(scaled, z)
     if wanted is not None:
-        operands[..., 1].masked_fill_(~wanted.view(z.shape), math.nan)  # what the kernel passes over
+        im.masked_fill_(~wanted, math.nan)  # what the kernel passes over
+    operands = torch.stack([re, im, factor], dim=-1)
     products = torch.empty(*z.shape, 4, dtype=torch.float64, device=z.device)
-    launch_log_det(prepared, operands, products)
+    launch_log_det(scaled, operands, products)
     p_re, p_im, powers, turns = products.unbind(-1)
     angle = torch.where((p_im == 0) & (p_re < 0), -math.pi, torch.atan2(p_im, p_re)) - 2 * math.pi * turns
-    modulus = torch.log(torch.hypot(p_re, p_im))
-    logs = modulus + math.log(2.0) * (powers + prepared.order * exponents.double())
-    values = torch.complex(logs, angle).reshape(shifts.shape)
+    logs = torch.log(torch.hypot(p_re, p_im)) + math.log(2.0) * powers + regained
+    values = torch.complex(logs, angle)
     return values if wanted is None else torch.where(wanted, values, 0.0)
 
 
-def launch_count(prepared: PreparedBand, x: Tensor, counts: Tensor, slots: int | None = None) -> None:
+def launch_count(bands: ScaledBands, x: Tensor, counts: Tensor, slots: int | None = None) -> None:
     """Launch the counting kernel: x (m, s) scaled shifts in the dtype of the rows, counts (m, s) int64."""
-    slots = slots or _slots(prepared.half_width)
+    slots = slots or _slots(bands.half_width)
     if x.numel():
         with launch_on(x):
             _count_kernel[(x.numel(),)](
-                prepared.rows,
+                bands.rows,
                 x,
                 counts,
-                prepared.order,
+                bands.order,
                 x.shape[1],
-                prepared.rows.shape[1],
-                **count_options(prepared.rows.dtype, prepared.half_width, slots),
+                bands.rows.shape[1],
+                **count_options(bands.rows.dtype, bands.half_width, slots),
             )
 
 
-def launch_log_det(prepared: PreparedBand, operands: Tensor, products: Tensor, slots: int | None = None) -> None:
+def launch_log_det(bands: ScaledBands, operands: Tensor, products: Tensor, slots: int | None = None) -> None:
     """Launch the pivot-product kernel: operands (m, s, 3) Re z, Im z, scale; products (m, s, 4) float64."""
-    slots = slots or _slots(prepared.half_width)
+    slots = slots or _slots(bands.half_width)
     if operands.numel():
         with launch_on(operands):
             _log_det_kernel[(operands.shape[0] * operands.shape[1],)](
-                prepared.rows,
+                bands.rows,
                 operands,
                 products,
-                prepared.order,
+                bands.order,
                 operands.shape[1],
-                prepared.rows.shape[1],
-                **log_det_options(prepared.rows.dtype, prepared.half_width, slots),
+                bands.rows.shape[1],
+                **log_det_options(bands.rows.dtype, bands.half_width, slots),
             )
 
 
@@ -263,24 +164,6 @@ def _register_cap(wanted: bool) -> dict[str, int]:
 
 def _slots(half_width: int) -> int:
     return max(32, 1 << (half_width - 1).bit_length())
-
-
-def _per_matrix(prepared: PreparedBand, shifts: Tensor) -> Tensor:
-    """Shifts as (m, s)."""
-    matrices = prepared.rows.shape[0]
-    if shifts.ndim != 1 + prepared.batched or (prepared.batched and shifts.shape[0] != matrices):
-        expected = f"({matrices}, s)" if prepared.batched else "(s,)"
-        raise ValueError(f"shifts: expected shape {expected}, found {tuple(shifts.shape)}")
-    return shifts if prepared.batched else shifts[None]
-
-
-def _times_power_of_two(values: Tensor, exponents: Tensor) -> Tensor:
-    """Exact values * 2^exponents in float64, in three steps so that no factor leaves the range; exponents int64."""
-    for _ in range(3):
-        part = exponents.clamp(-1022, 1023)
-        values = values * ((part + 1023) << 52).view(torch.float64)
-        exponents = exponents - part
-    return values
 
 
 _INTERPRETED = tl.constexpr(INTERPRETED)

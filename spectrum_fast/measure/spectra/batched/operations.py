@@ -1,23 +1,16 @@
-"""The operations on a batch: in one launch on a GPU, matrix by matrix on the CPU."""
+"""The operations on a batch in terms of singular values, and on weights in codes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.band import reduce_to_band
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
-from spectrum_fast.measure.ops.dispatch import backend_module, choose_backend
-from spectrum_fast.measure.ops.extent.reference import measure_there
-from spectrum_fast.measure.ops.gram import gram
-from spectrum_fast.measure.ops.sturm import count_below, log_det
+from spectrum_fast.measure.ops.dispatch import choose_backend, follows_device_schedule
+from spectrum_fast.measure.ops.sturm import count_below, log_det, prepare
 from spectrum_fast.measure.spectra.band_method import half_width
-
-TORCH = "torch"
-"""Backend of this package alone: the GPU's own order of steps in torch operations, on any device. It proves the
-orchestration where there is no GPU."""
 
 
 def to_device(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -26,28 +19,9 @@ def to_device(numbers: Sequence[float], dtype: torch.dtype, device: torch.device
     return on_host.to(device, non_blocking=True)
 
 
-def batched_extent(matrices: Sequence[Tensor], backend: str) -> Tensor:
-    """Largest entry and sum of squares of each matrix, (m, 2) float64, on their device."""
-    if matrices and backend != TORCH and _on_device("extent", matrices[0], backend):
-        measure = backend_module("extent", matrices[0].device.type, backend).measure_there
-    else:
-        measure = measure_there
-    return torch.stack([measure(matrix) for matrix in matrices])
-
-
-def batched_gram(weights: Tensor, backend: str) -> Tensor:
-    """Float32 Gram matrices (m, k, k) of weights (m, rows, columns), k the short side."""
-    if backend == TORCH:
-        wide = weights.to(torch.float32)
-        return wide @ wide.mT if wide.shape[1] <= wide.shape[2] else wide.mT @ wide
-    if _on_device("gram", weights, backend):
-        return backend_module("gram", weights.device.type, backend).gram(weights)
-    return torch.stack([gram(weight, backend=backend) for weight in weights])
-
-
-def takes_codes(weight: CodedWeight, backend: str) -> bool:
+def takes_codes(weight: CodedWeight) -> bool:
     """Whether kernels form extent and Gram product of such a weight from its codes."""
-    return weight.is_fp8 and backend != TORCH and _on_device("gram", weight.codes, backend)
+    return weight.is_fp8 and choose_backend("gram", weight.codes.device.type) == "triton"
 
 
 def coded_extent(weights: Sequence[CodedWeight]) -> Tensor:
@@ -70,21 +44,10 @@ def _stacked_codes(weights: Sequence[CodedWeight]) -> tuple[Tensor, Tensor]:
     return codes, torch.stack([weight.scales for weight in weights])
 
 
-def band_half_width(matrices: Tensor, backend: str, rotated_rank: int = 0) -> int:
+def band_half_width(matrices: Tensor, rotated_rank: int = 0) -> int:
     """Half-width of the bands that matrices (m, k, k) with ``rotated_rank`` rows of outliers are reduced to."""
-    size = matrices.shape[1]
-    on_device = backend == TORCH or _on_device("band", matrices, backend)
-    return half_width(size, rotated_rank, on_gpu=on_device)
-
-
-def batched_band(matrices: Tensor, half_width: int, backend: str) -> Tensor:
-    """Bands (m, k, b + 1), float64, of symmetric matrices (m, k, k), which are destroyed."""
-    if backend == TORCH or _on_device("band", matrices, backend):
-        from spectrum_fast.measure.ops.band import triton as device_band
-
-        return device_band.reduce_to_band(matrices, half_width).to(torch.float64)
-    bands = [reduce_to_band(matrix, half_width, backend=backend) for matrix in matrices]
-    return torch.stack(bands).to(torch.float64)
+    on_gpu = follows_device_schedule(matrices.device.type)
+    return half_width(matrices.shape[1], rotated_rank, on_gpu=on_gpu)
 
 
 class Slices:
@@ -92,38 +55,16 @@ class Slices:
 
     Args:
         bands: (m, n, b + 1) float64; eigenvalues are squared singular values.
-        backend: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`, or :data:`TORCH`.
     """
 
-    def __init__(self, bands: Tensor, backend: str) -> None:
-        self._bands = bands
-        self._backend = "auto" if backend == TORCH else backend
+    def __init__(self, bands: Tensor) -> None:
+        self._bands = prepare(bands)
         self.size = bands.shape[1]
-        self._device_form = _on_device("sturm", bands, self._backend)
-        if self._device_form:
-            from spectrum_fast.measure.ops.sturm import triton as device_sturm
-
-            self._prepared = device_sturm.prepare_band(bands)
-            self._device_sturm = device_sturm
 
     def below(self, points: Tensor) -> Tensor:
         """How many singular values lie below each point: (m, s) float64 at least 0 -> (m, s) int64."""
-        shifts = points * points
-        if self._device_form:
-            return self._device_sturm.count_below(self._prepared, shifts)
-        return self._one_by_one(count_below, shifts)
+        return count_below(self._bands, points * points)
 
     def log_det(self, shifts: Tensor, wanted: Tensor) -> Tensor:
         """``sum_i log(s_i^2 - z)``: (m, s) complex128 with Im z >= 0 -> (m, s) complex128; 0 where not wanted."""
-        if self._device_form:
-            return self._device_sturm.log_det(self._prepared, shifts, wanted)
-        return torch.where(wanted, self._one_by_one(log_det, shifts), 0.0)
-
-    def _one_by_one(self, operation: Callable[..., Tensor], shifts: Tensor) -> Tensor:
-        pairs = zip(self._bands, shifts, strict=True)
-        return torch.stack([operation(band, row.contiguous(), backend=self._backend) for band, row in pairs])
-
-
-def _on_device(operation: str, tensor: Tensor, backend: str) -> bool:
-    """Whether the batched Triton form serves this operation."""
-    return choose_backend(operation, tensor.device.type, backend) == "triton"
+        return log_det(self._bands, shifts, wanted)

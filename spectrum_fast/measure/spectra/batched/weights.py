@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
+from spectrum_fast.measure.ops.extent import measure
+from spectrum_fast.measure.ops.gram import gram
 from spectrum_fast.measure.spectra.batched.operations import (
-    batched_extent,
-    batched_gram,
     coded_extent,
     coded_gram,
     takes_codes,
@@ -47,11 +47,11 @@ class Weights(Protocol):
         """Some of them, in this order."""
         ...
 
-    def extents(self, backend: str) -> list[Extent]:
+    def extents(self) -> list[Extent]:
         """Largest entry and sum of squares of each, with one transfer."""
         ...
 
-    def gram(self, backend: str) -> Tensor:
+    def gram(self) -> Tensor:
         """Float32 Gram matrices (m, k, k), k the short side."""
         ...
 
@@ -96,13 +96,13 @@ class PlainWeights:
             return self
         return PlainWeights([self.matrices[index] for index in indices])
 
-    def extents(self, backend: str) -> list[Extent]:
+    def extents(self) -> list[Extent]:
         """See :meth:`Weights.extents`."""
-        return _extents(batched_extent(list(self.matrices), backend))
+        return _extents(torch.cat([measure(matrix[None]) for matrix in self.matrices]))
 
-    def gram(self, backend: str) -> Tensor:
+    def gram(self) -> Tensor:
         """See :meth:`Weights.gram`."""
-        return batched_gram(self.stacked(), backend)
+        return gram(self.stacked())
 
     def numbers(self, index: int) -> Tensor:
         """See :meth:`Weights.numbers`."""
@@ -148,20 +148,20 @@ class CodedWeights:
         """See :meth:`Weights.take`."""
         return CodedWeights([self.weights[index] for index in indices])
 
-    def extents(self, backend: str) -> list[Extent]:
+    def extents(self) -> list[Extent]:
         """See :meth:`Weights.extents`."""
-        if takes_codes(self.weights[0], backend):
+        if takes_codes(self.weights[0]):
             return _extents(coded_extent(self.weights))
-        return _extents(torch.cat([batched_extent([weight.decode()], backend) for weight in self.weights]))
+        return _extents(torch.cat([measure(weight.decode()[None]) for weight in self.weights]))
 
-    def gram(self, backend: str) -> Tensor:
+    def gram(self) -> Tensor:
         """See :meth:`Weights.gram`."""
-        if takes_codes(self.weights[0], backend):
+        if takes_codes(self.weights[0]):
             return coded_gram(self.weights)
         rows, columns = self.shape
         together = max(1, DECODED_BYTES // (rows * columns * self.dtype.itemsize))
         parts = [self.weights[begin : begin + together] for begin in range(0, len(self), together)]
-        return torch.cat([batched_gram(CodedWeights(part).stacked(), backend) for part in parts])
+        return torch.cat([gram(CodedWeights(part).stacked()) for part in parts])
 
     def numbers(self, index: int) -> Tensor:
         """See :meth:`Weights.numbers`."""

@@ -1,0 +1,215 @@
+"""The contract of every operation on every backend: one signature, a leading batch dimension, results near float64's.
+
+Triton's forms run in its interpreter, in a process of their own, or on a GPU where there is one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from spectrum_fast.errors import UsageError
+from spectrum_fast.measure.ops import band, extent, gram, sturm
+from spectrum_fast.measure.ops.dispatch import BACKENDS, MODEL, backend_in_use, use_backend
+
+from support.bands import dense, eigenvalues, random_band
+from support.interpreter import INTERPRETED, outside_the_interpreter, run_interpreted
+
+CONTRACT = {
+    "extent": {"measure": "weights"},
+    "gram": {"gram": "weights, *, out_dtype", "add_gram": "blocks, out"},
+    "band": {"reduce_to_band": "matrices, half_width"},
+    "sturm": {"prepare": "bands", "count_below": "bands, shifts", "log_det": "bands, shifts, wanted"},
+}
+"""Operation -> function -> its parameters."""
+ON_CPU = [] if INTERPRETED else ["reference", "native", MODEL]
+CASES = [pytest.param(backend, "cpu", id=backend) for backend in ON_CPU]
+CASES += [
+    pytest.param("triton", "cpu", id="triton-interpreter")
+    if INTERPRETED
+    else pytest.param("triton", "cuda", id="triton-cuda", marks=pytest.mark.gpu)
+]
+every_backend = pytest.mark.parametrize(("backend", "place"), CASES)
+M = 3
+
+
+@pytest.fixture(autouse=True)
+def _needs_a_gpu(request: pytest.FixtureRequest) -> None:
+    if "cuda" in request.node.name and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
+@outside_the_interpreter
+def test_in_the_interpreter() -> None:
+    run_interpreted(__file__)
+
+
+@outside_the_interpreter
+@pytest.mark.parametrize("operation", CONTRACT)
+def test_one_signature(operation: str) -> None:
+    public = importlib.import_module(f"spectrum_fast.measure.ops.{operation}")
+    backends = ["reference", "native"] + (["model"] if operation == "band" else [])
+    modules = [importlib.import_module(f"{public.__name__}.{name}") for name in backends]
+    modules.append(pytest.importorskip(f"{public.__name__}.triton"))
+    for name, expected in CONTRACT[operation].items():
+        wanted = _parameters(getattr(public, name))
+        assert ", ".join(wanted) == expected
+        for module in modules:
+            assert _parameters(getattr(module, name)) == wanted, (module.__name__, name)
+    for module in modules:
+        assert {name for name in vars(module) if name in _functions(module)} >= set(CONTRACT[operation])
+
+
+def _parameters(function: object) -> list[str]:
+    found: list[str] = []
+    for parameter in inspect.signature(function).parameters.values():  # type: ignore[arg-type]
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in found:
+            found.append("*")
+        found.append(parameter.name)
+    return found
+
+
+def _functions(module: ModuleType) -> set[str]:
+    return {name for name, value in vars(module).items() if callable(value)}
+
+
+def batch_of(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@every_backend
+@pytest.mark.parametrize("count", [0, 1, M])
+def test_extent(count: int, backend: str, place: str) -> None:
+    weights = batch_of(count, 7, 19).to(torch.bfloat16)
+    with use_backend(backend):
+        found = extent.measure(weights.to(place))
+    assert found.dtype == torch.float64
+    assert found.device.type == place
+    wide = weights.double().flatten(1)
+    expected = torch.stack([wide.abs().amax(1), wide.square().sum(1)], 1)
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-13, atol=0)
+
+
+@every_backend
+@pytest.mark.parametrize("shape", [(5, 12), (12, 5)])
+@pytest.mark.parametrize("count", [0, 1, M])
+def test_gram(count: int, shape: tuple[int, int], backend: str, place: str) -> None:
+    weights = batch_of(count, *shape).float()
+    wide = weights.double() if shape[0] < shape[1] else weights.double().mT
+    with use_backend(backend):
+        single = gram.gram(weights.to(place))
+        double = gram.gram(weights.double().to(place), out_dtype=torch.float64)
+        gram.add_gram(weights.to(place) if shape[0] < shape[1] else weights.to(place).mT, single)
+    assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
+    torch.testing.assert_close(single.cpu().double(), 2 * wide @ wide.mT, rtol=0, atol=1e-3)
+    torch.testing.assert_close(double.cpu(), wide @ wide.mT, rtol=0, atol=1e-13)
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("count", [0, 1, M])
+def test_band(count: int, dtype: torch.dtype, backend: str, place: str) -> None:
+    weights = batch_of(count, 23, 30)
+    matrices = (weights @ weights.mT).to(dtype)
+    with use_backend(backend):
+        bands = band.reduce_to_band(matrices.clone().to(place), 4)
+    assert bands.shape == (count, 23, 5)
+    assert bands.dtype == dtype
+    for found, matrix in zip(bands.cpu(), matrices.double(), strict=True):
+        error = eigenvalues(found) - torch.linalg.eigvalsh(matrix)
+        assert float(error.abs().max()) <= 20 * torch.finfo(dtype).eps * float(matrix.norm())
+
+
+@every_backend
+@pytest.mark.parametrize("count", [0, 1, M])
+def test_slices(count: int, backend: str, place: str) -> None:
+    bands = torch.stack([random_band(17, 3, seed=seed) for seed in range(M)])[:count]
+    truths = [torch.linalg.eigvalsh(dense(one)) for one in bands]
+    shifts = torch.linspace(-2.03, 3.01, 5, dtype=torch.float64).expand(count, -1) * (1 + torch.arange(count))[:, None]
+    z = torch.complex(shifts, torch.full_like(shifts, 0.4))
+    wanted = torch.arange(5).expand(count, -1) != torch.arange(count)[:, None]
+    with use_backend(backend):
+        prepared = sturm.prepare(bands.to(place))
+        counts, logs = sturm.count_below(prepared, shifts.to(place)), sturm.log_det(prepared, z.to(place))
+        some = sturm.log_det(prepared, torch.where(wanted, z, torch.nan).to(place), wanted.to(place))
+        assert torch.equal(sturm.count_below(bands.to(place), shifts.to(place)), counts)
+        assert torch.equal(sturm.log_det(bands.to(place), z.to(place)), logs)
+    assert (counts.dtype, logs.dtype, counts.shape) == (torch.int64, torch.complex128, shifts.shape)
+    torch.testing.assert_close(some, torch.where(wanted.to(place), logs, 0), rtol=0, atol=1e-13)
+    for truth, row, x, log, point in zip(truths, counts.cpu(), shifts, logs.cpu(), z, strict=True):
+        assert torch.equal(row, (truth < x[:, None]).sum(1))
+        expected = torch.from_numpy(np.log(truth.numpy() - point.numpy()[:, None]).sum(1))
+        torch.testing.assert_close(log, expected, rtol=0, atol=1e-11)
+
+
+@every_backend
+def test_numbers_on_the_host_are_checked(backend: str, place: str) -> None:
+    """On every backend alike; on a device they would have to be waited for."""
+    if place != "cpu":
+        pytest.skip("a device is not asked")
+    bands, x = random_band(9, 2)[None], torch.zeros(1, 2, dtype=torch.float64)
+    z, broken = torch.complex(x, x + 1), bands.clone()
+    broken[0, 4, 1] = torch.inf
+    with use_backend(backend):
+        with pytest.raises(ValueError, match="found NaN"):
+            sturm.count_below(bands, x * torch.nan)
+        for wrong in (z * torch.nan, z.conj()):
+            with pytest.raises(ValueError, match="imaginary part >= 0"):
+                sturm.log_det(bands, wrong)
+        with pytest.raises(ValueError, match="expected finite entries"):
+            sturm.count_below(broken, x)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: extent.measure(torch.zeros(3, 4)), ValueError, "weights: expected shape"),
+        (lambda: extent.measure(torch.zeros(1, 3, 4).int()), TypeError, "int32"),
+        (lambda: gram.gram(torch.zeros(3, 4)), ValueError, "weights: expected shape"),
+        (lambda: gram.add_gram(torch.zeros(2, 3, 4), torch.zeros(1, 3, 3)), ValueError, "out: expected"),
+        (lambda: band.reduce_to_band(torch.zeros(3, 3), 1), ValueError, "matrices: expected shape"),
+        (lambda: sturm.prepare(torch.zeros(3, 3)), ValueError, "bands: expected shape"),
+        (lambda: sturm.count_below(torch.zeros(2, 3, 1), torch.zeros(1, 3).double()), ValueError, "shifts: expected"),
+        (
+            lambda: sturm.log_det(torch.zeros(1, 3, 1), torch.ones(1, 2).cdouble(), torch.ones(1, 3) > 0),
+            ValueError,
+            "wanted: expected",
+        ),
+    ],
+)
+@outside_the_interpreter
+def test_a_single_matrix_is_no_batch(call, error, words) -> None:
+    with pytest.raises(error, match=words):
+        call()
+
+
+def _at_once(call: Callable[[], object]) -> None:
+    call()
+
+
+@outside_the_interpreter
+def test_the_backend_is_one_value() -> None:
+    assert backend_in_use() == "auto"
+    with use_backend("reference"):
+        with use_backend("native"):
+            assert backend_in_use() == "native"
+        assert backend_in_use() == "reference"
+        seen: list[str] = []
+        for run in (_at_once, copy_context().run):
+            thread = threading.Thread(target=run, args=(lambda: seen.append(backend_in_use()),))
+            thread.start()
+            thread.join()
+        assert seen == ["auto", "reference"], "a thread begins with auto, unless it is run in the context"
+    assert backend_in_use() == "auto"
+    with pytest.raises(UsageError, match=", ".join(BACKENDS)), use_backend("cublas"):
+        pass
+    assert backend_in_use() == "auto"
