@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from spectrum_fast.measure.scoring.measure import spectrum
     from spectrum_fast.measure.spectra.lowrank import svd_lowrank
     from spectrum_fast.measure.spectra.record import Spectrum
-    from spectrum_fast.scanning import scan
+    from spectrum_fast.scanning.run import scan
     from spectrum_fast.use.training.callbacks import SpectrumCallback as SpectrumCallback
     from spectrum_fast.use.training.rescan import RescanCallback as RescanCallback
 
@@ -35,7 +35,7 @@ _HOMES = {
     "SpectrumCallback": "spectrum_fast.use.training.callbacks",
     "load_scan": "spectrum_fast.choose.selection.scan_result",
     "load_selection": "spectrum_fast.choose.selection.formats",
-    "scan": "spectrum_fast.scanning",
+    "scan": "spectrum_fast.scanning.run",
     "spectrum": "spectrum_fast.measure.scoring.measure",
     "svd_lowrank": "spectrum_fast.measure.spectra.lowrank",
 }

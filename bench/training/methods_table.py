@@ -29,7 +29,7 @@ from bench.results_file import write_results
 from spectrum_fast.choose.planner import TrainingSetup, plan_memory, read_model_shape
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.read.checkpoint import open_checkpoint
-from spectrum_fast.scanning import scan as scan_checkpoint
+from spectrum_fast.scanning.run import scan as scan_checkpoint
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 PLAN_TOLERANCE = 0.10

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from spectrum_fast.scanning.run import scan
 from spectrum_fast.use.report.step import ScanProgress
 
-__all__ = ["ScanProgress", "scan"]
+__all__ = ["ScanProgress"]

@@ -34,8 +34,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from spectrum_fast.checks import OBJECT
 from spectrum_fast.errors import JournalError
-from spectrum_fast.measure.scoring.json_fields import OBJECT, Place
+from spectrum_fast.measure.scoring.json_fields import Place
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.measure.scoring.scan_file import failure_entry, module_entry, read_failure, read_module
 

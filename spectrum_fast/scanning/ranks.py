@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spectrum_fast.errors import RankError
-from spectrum_fast.scanning.options import usable_cores
+from spectrum_fast.scanning.threads import usable_cores
 
 _LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 """Variables of torchrun, Slurm, Open MPI and MPICH that tell how many processes share this machine."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -17,44 +17,27 @@ from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.device_check import require_right_answers
-from spectrum_fast.measure.spectra.engine import DEFAULT_TOLERANCE, compute_spectrum
+from spectrum_fast.measure.spectra.engine import compute_spectrum
+from spectrum_fast.options import takes_options
 from spectrum_fast.read.checkpoint import Checkpoint, open_checkpoint
 from spectrum_fast.read.checkpoint.naming import natural_key
 from spectrum_fast.scanning.journal import Journal, journal_path
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.live import plan_live, score_live
 from spectrum_fast.scanning.memory import explain_memory
-from spectrum_fast.scanning.options import ScanOptions, thread_count
+from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
+from spectrum_fast.scanning.provenance import scan_identity, scan_provenance, scan_settings
 from spectrum_fast.scanning.refine import refine_cuts
 from spectrum_fast.scanning.results import copied
 from spectrum_fast.scanning.scorers import OneByOne, Scorer, Together, or_on_cpu
+from spectrum_fast.scanning.threads import thread_count
 from spectrum_fast.scanning.work import OwnWork, do_work
 from spectrum_fast.use.report.step import ScanProgress
 
 
-def scan(
-    source: str | os.PathLike[str] | nn.Module,
-    *,
-    criterion: str = "spectrum",
-    method: str = "auto",
-    precision: str = "auto",
-    tolerance: float = DEFAULT_TOLERANCE,
-    device: str = "auto",
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    include_norms: bool = False,
-    split_fused: bool = False,
-    threads: int | None = None,
-    top_percent: float | None = 25.0,
-    no_store: bool = False,
-    buffer_gib: float | None = None,
-    direct_io: str = "off",
-    out: str | os.PathLike[str] | None = None,
-    journal: str | os.PathLike[str] | None = None,
-    restart: bool = False,
-    progress: Callable[[ScanProgress], None] | None = None,
-) -> Scan:
+@takes_options(ScanOptions)
+def scan(source: str | os.PathLike[str] | nn.Module, options: ScanOptions) -> Scan:
     """Score every weight matrix of a checkpoint, or of a live model.
 
     Tensors are read in file order into a buffer of fixed size, while the ones before are scored; memory never holds
@@ -67,33 +50,7 @@ def scan(
         source: a checkpoint directory, one ``.safetensors`` file, a hub id ``org/name``, or a folder or file behind
             ``https://``, ``s3://`` or ``gs://``; or a live ``torch.nn.Module``, scanned in place and left as it is
             (:mod:`spectrum_fast.scanning.live`).
-        criterion: ``spectrum`` (the published rule) or ``mp``.
-        method: ``auto``, ``band``, ``svd`` or ``rsvd`` (a quick estimate); see :func:`spectrum_fast.spectrum`.
-        precision: ``auto``, ``float32`` or ``float64``.
-        tolerance: relative accuracy wanted of every score.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. A GPU must first compute known spectra right, or it is
-            refused; matrices of one shape are scored together on it, and what its memory does not hold goes to the CPU,
-            which the record says. ``auto`` is the CPU in this version.
-        include: shell-style patterns (or ``re:...``) of module names to scan; empty means all.
-        exclude: patterns of module names to leave out.
-        include_norms: score 1-D tensors too, as one row each, like the reference implementation.
-        split_fused: score the projections that a weight fuses (``qkv_proj``, ``gate_up_proj``, ``query_key_value``,
-            ``Wqkv``, ``c_attn``) one by one; a weight whose layout the configuration does not tell is a failure.
-        threads: CPU threads of this scan; None leaves torch's setting.
-        top_percent: share of each module type that is going to be selected. Where two scores at that cut are nearer
-            than their error bounds, both are computed again in float64 (method and precision ``auto`` only;
-            ``provenance`` names them as ``refined``). None, and a live model, leave every cut as it is.
-        no_store: read a hub id over the network, range by range, and keep none of its files.
-        buffer_gib: hard limit of the buffer that weights are read into, GiB; a matrix larger than half of it is read
-            and scored block by block. None: 2, or an eighth of the memory if that is less, touched only as needed.
-        direct_io: ``off`` (through the page cache), ``on`` (past it, O_DIRECT, or an error) or ``auto`` (past it where
-            the file system allows).
-        out: scan file to write when all is done. Until then finished modules are kept in a journal beside it,
-            ``.NAME.journal``, which is deleted once the scan file is written, unless a module failed by a fault of this
-            program or for want of memory: then it stays, with the traceback. A live model keeps none: it changes.
-        journal: the journal's path, to keep it elsewhere; without ``out`` it stays, complete, and is yours to delete.
-        restart: throw away what an interrupted scan left in the journal.
-        progress: called at the beginning and after every tensor.
+        options: keywords, each of :class:`spectrum_fast.scanning.options.ScanOptions`.
 
     Returns:
         The scan: one score or one failure for every tensor that is a weight matrix, and what was skipped and why.
@@ -110,34 +67,18 @@ def scan(
         OutOfMemoryError: no memory for the buffer or the plan; finished modules are safe in the journal.
         ScanFileError: ``out`` cannot be written; the journal is kept.
     """
-    options = ScanOptions(
-        criterion=criterion,
-        method=method,
-        precision=precision,
-        tolerance=tolerance,
-        device=device,
-        include=include,
-        exclude=exclude,
-        include_norms=include_norms,
-        split_fused=split_fused,
-        threads=threads,
-        top_percent=top_percent,
-        no_store=no_store,
-        buffer_gib=buffer_gib,
-        direct_io=direct_io,
-    )
+    path = options.journal
     if isinstance(source, nn.Module):
-        if journal is not None or restart:
+        if path is not None or options.restart:
             raise UsageError("journal: expected none for a live model, whose values change; leave it out")
-        path = None
-    else:
-        path = journal if journal is not None else journal_path(out) if out is not None else None
-    if restart and path is None:
+    elif path is None and options.out is not None:
+        path = journal_path(options.out)
+    if options.restart and path is None:
         raise UsageError("restart: expected a journal to throw away, found neither 'out' nor 'journal'; pass one")
-    with nullcontext() if path is None else Journal(path, restart=restart) as opened:
-        result = run_scan(source, options, journal=opened, progress=progress)
-        if out is not None:
-            result.save(os.fspath(out))
+    with nullcontext() if path is None else Journal(path, restart=options.restart) as opened:
+        result = run_scan(source, options, journal=opened, progress=options.progress)
+        if options.out is not None:
+            result.save(os.fspath(options.out))
             if opened is not None:
                 opened.finish()
     return result
@@ -166,10 +107,10 @@ def run_scan(
     else:
         checkpoint, plan = open_and_plan(source, options)
     if journal is not None:
-        journal.begin(options.identity(checkpoint))
+        journal.begin(scan_identity(options, checkpoint))
     ledger = Ledger(plan, journal, progress or (lambda _: None), started)
     with explain_memory(), thread_count(options.threads) as threads:
-        settings = options.settings(threads)
+        settings = scan_settings(options, threads)
         facts: dict[str, Any] = {}
         if live is not None:
             scorer = make_scorer(options)
@@ -235,7 +176,9 @@ def assemble_scan(
         failures=tuple(sorted(failures, key=lambda failure: natural_key(failure.name))),
         ties=plan.ties,
         skipped=plan.skipped,
-        provenance=options.provenance(checkpoint, plan, ledger.settings or [options.settings(run["threads"])]),
+        provenance=scan_provenance(
+            options, checkpoint, plan, ledger.settings or [scan_settings(options, run["threads"])]
+        ),
         run={
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             **ledger.run_facts(),

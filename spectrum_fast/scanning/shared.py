@@ -18,10 +18,12 @@ from spectrum_fast.scanning.journal import Journal
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.memory import explain_memory
 from spectrum_fast.scanning.messages import describe_scan, digest_scan
-from spectrum_fast.scanning.options import ScanOptions, thread_count
+from spectrum_fast.scanning.options import ScanOptions
+from spectrum_fast.scanning.provenance import scan_identity, scan_settings
 from spectrum_fast.scanning.rank_work import Heart, RankWork
 from spectrum_fast.scanning.ranks import Rank
 from spectrum_fast.scanning.run import assemble_scan, make_scorer, open_and_plan
+from spectrum_fast.scanning.threads import thread_count
 from spectrum_fast.scanning.work import do_work
 from spectrum_fast.use.report.step import ScanProgress
 
@@ -62,7 +64,7 @@ def lead_scan(
     coordinator = None
     try:
         checkpoint, plan = open_and_plan(source, options)
-        identity = options.identity(checkpoint)
+        identity = scan_identity(options, checkpoint)
         if journal is not None:
             journal.begin(identity)
         description = describe_scan(identity, plan)
@@ -72,7 +74,7 @@ def lead_scan(
         exchange.announce(description)
         with Heart(exchange), explain_memory(), thread_count(options.threads) as threads:
             coordinator.start()
-            settings = options.settings(threads)
+            settings = scan_settings(options, threads)
             work = RankWork(exchange, plan.weights, scan, settings, coordinator.check)
             reading = do_work(work, make_scorer(options), _stream_options(options))
         coordinator.wait_for_others()
@@ -104,7 +106,7 @@ def follow_scan(exchange: Exchange, source: str | os.PathLike[str], options: Sca
                     raise RankError(f"rank 0 stopped the scan: {problem}")
                 time.sleep(_WAIT_SECONDS)
             checkpoint, plan = open_and_plan(source, options)
-            description = describe_scan(options.identity(checkpoint), plan)
+            description = describe_scan(scan_identity(options, checkpoint), plan)
             differing = [key for key in {**announced, **description} if announced.get(key) != description.get(key)]
             if differing:
                 raise RankError(
@@ -112,7 +114,7 @@ def follow_scan(exchange: Exchange, source: str | os.PathLike[str], options: Sca
                     "the same checkpoint, options and version"
                 )
             with explain_memory(), thread_count(options.threads) as threads:
-                settings = options.settings(threads)
+                settings = scan_settings(options, threads)
                 work = RankWork(exchange, plan.weights, digest_scan(description), settings)
                 do_work(work, make_scorer(options), _stream_options(options))
         except SpectrumFastError as error:

@@ -234,7 +234,7 @@ def test_other_options_are_refused_and_nothing_is_lost(llama: Path, tmp_path: Pa
 def test_another_version_is_refused(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "scan.json"
     interrupted(llama, out)
-    monkeypatch.setattr("spectrum_fast.scanning.options.__version__", "99.0")
+    monkeypatch.setattr("spectrum_fast.scanning.provenance.__version__", "99.0")
     with pytest.raises(JournalError, match=r'version was "0\..*", is "99\.0"'):
         sf.scan(llama, out=out)
 

@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 
 from tools.docs.commands_page import commands_page  # noqa: E402
 from tools.docs.history_page import history_page  # noqa: E402
+from tools.docs.options_table import fill_in_options  # noqa: E402
 from tools.docs.performance_page import calibration_table, performance_page  # noqa: E402
 from tools.docs.recipes_page import recipes_page  # noqa: E402
 
@@ -63,8 +64,8 @@ def on_config(config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:  # noqa: ARG001
-    """Fill in the calibration; a link to a file of the repository outside ``docs/`` becomes its name."""
-    text = markdown.replace(CALIBRATION_MARK, calibration_table())
+    """Fill in tables that are made; a link to a file of the repository outside ``docs/`` becomes its name."""
+    text = fill_in_options(markdown.replace(CALIBRATION_MARK, calibration_table()))
     return _OUTSIDE.sub(lambda found: f"] (`{found[1]}` in the repository)", text)
 
 

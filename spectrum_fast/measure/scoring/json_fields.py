@@ -4,63 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from spectrum_fast.checks import LIST, OBJECT, Check
 from spectrum_fast.errors import SpectrumFastError
 
 ABSENT: Any = object()
 """Stands for a field that is not there, which null is not."""
 
 _MAX_DEPTH = 50
-_TOO_MANY = 2**63
-"""Of anything: no file has so many bytes, and what computes with a count takes 64 bits."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """What a field must hold: a test of the value and its description for messages."""
-
-    test: Callable[[Any], bool]
-    expected: str
-
-    def or_null(self) -> Check:
-        """The same, or null."""
-        return Check(lambda value: value is None or self.test(value), f"{self.expected} or null")
-
-
-def _is_real(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(float(value)) and value >= 0
-    except OverflowError:
-        return False
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _TOO_MANY
-
-
-def _is_list_of(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(test, value))
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value != "" and value.isprintable()  # a control character would act somewhere
-
-
-TEXT = Check(lambda value: isinstance(value, str), "a text")
-NAME = Check(_is_name, "a name")
-NAMES = Check(_is_list_of(_is_name), "a list of names")
-FLAG = Check(lambda value: isinstance(value, bool), "true or false")
-REAL = Check(_is_real, "a finite number >= 0")
-COUNT = Check(_is_count, "a whole number >= 0 and < 2^63")
-COUNTS = Check(_is_list_of(_is_count), "a list of whole numbers >= 0 and < 2^63")
-SHAPE = Check(_is_list_of(_is_count), "a list of whole numbers >= 0 and < 2^63")
-OBJECT = Check(lambda value: isinstance(value, dict), "an object")
-LIST = Check(lambda value: isinstance(value, list), "a list")
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from spectrum_fast.errors import TensorError
 from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.scoring.options import SpectrumOptions
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.batched import compute_spectra
-from spectrum_fast.measure.spectra.engine import DEFAULT_TOLERANCE, compute_spectrum
+from spectrum_fast.measure.spectra.engine import compute_spectrum
 from spectrum_fast.measure.spectra.record import Spectrum
+from spectrum_fast.options import takes_options
 from spectrum_fast.read.checkpoint.naming import module_type
 from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
 
 
-def spectrum(
-    weight: Tensor,
-    *,
-    criterion: str = "spectrum",
-    method: str = "auto",
-    precision: str = "auto",
-    tolerance: float = DEFAULT_TOLERANCE,
-) -> Spectrum:
+@takes_options(SpectrumOptions)
+def spectrum(weight: Tensor | npt.NDArray[Any], options: SpectrumOptions) -> Spectrum:
     """Score one matrix by its singular values.
 
     With ``s`` the singular values of ``weight`` (m x n) the default criterion takes
@@ -28,12 +30,9 @@ def spectrum(
     ``snr = sum(s > threshold) / sum(s <= threshold) / max(s)``.
 
     Args:
-        weight: a matrix in float64, float32, float16 or bfloat16; a vector counts as one row. Never changed.
-        criterion: ``spectrum`` (the published rule) or ``mp`` (the true Marchenko-Pastur edge).
-        method: ``auto``, ``band`` (Gram, band reduction, slicing) ``svd`` (every singular value by
-            LAPACK), or ``rsvd``, an estimate for a quick look (:mod:`spectrum_fast.measure.spectra.rsvd_method`).
-        precision: ``auto``, ``float32`` or ``float64``.
-        tolerance: relative accuracy wanted of the score; ``auto`` escalates until its error bound meets it.
+        weight: a matrix in float64, float32, float16 or bfloat16, a tensor or a NumPy array; a vector counts as one
+            row. Never changed.
+        options: keywords, each of :class:`spectrum_fast.measure.scoring.options.SpectrumOptions`.
 
     Returns:
         The functionals of the spectrum; ``error_bound`` states the relative accuracy of ``snr``.
@@ -45,14 +44,33 @@ def spectrum(
 
     Source: arXiv 2406.06623; the engine is described in ARCHITECTURE.md.
     """
-    rule = find_criterion(criterion)
-    if weight.is_cuda and weight.ndim == 2 and weight.numel() and (method, precision) == ("auto", "auto"):
+    matrix, rule = _as_tensor(weight), find_criterion(options.criterion)
+    automatic = (options.method, options.precision) == ("auto", "auto")
+    if matrix.is_cuda and matrix.ndim == 2 and matrix.numel() and automatic:
         # The batched form asks the host nothing between its steps, which pays for one matrix, too.
-        found = compute_spectra([weight], rule, tolerance=tolerance)[0]
+        found = compute_spectra([matrix], rule, tolerance=options.tolerance)[0]
         if isinstance(found, Exception):
             raise found
         return found
-    return compute_spectrum(weight, rule, method=method, precision=precision, tolerance=tolerance)
+    return compute_spectrum(
+        matrix, rule, method=options.method, precision=options.precision, tolerance=options.tolerance
+    )
+
+
+def _as_tensor(weight: Any) -> Tensor:
+    """A tensor as it is, an array as a tensor of the same values.
+
+    Raises:
+        TensorError: it is neither, or an array of a type that torch does not have.
+    """
+    if isinstance(weight, Tensor):
+        return weight
+    if not isinstance(weight, np.ndarray):
+        raise TensorError(f"expected a torch tensor or a NumPy array, found {type(weight).__name__}")
+    try:
+        return torch.from_numpy(np.require(weight, requirements=["C", "W", "A"]))
+    except TypeError as cause:
+        raise TensorError(f"expected an array of floating-point numbers, found one of {weight.dtype}") from cause
 
 
 def score_weight(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum) -> ModuleScore:

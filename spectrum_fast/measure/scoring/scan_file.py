@@ -23,10 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from spectrum_fast.checks import COUNT, COUNTS, FLAG, NAME, OBJECT, REAL, SHAPE, TEXT, Check
 from spectrum_fast.errors import ScanFileError, TensorError
 from spectrum_fast.files import read_text, write_text_atomic
 from spectrum_fast.measure.scoring.fused import fused_modules
-from spectrum_fast.measure.scoring.json_fields import COUNT, COUNTS, FLAG, NAME, OBJECT, REAL, SHAPE, TEXT, Check, Place
+from spectrum_fast.measure.scoring.json_fields import Place
 from spectrum_fast.measure.scoring.published import record_from_published
 from spectrum_fast.measure.scoring.records import (
     COUNT_FIELDS,

@@ -16,6 +16,7 @@ from spectrum_fast.measure.spectra.blockwise import count_not_finite
 from spectrum_fast.measure.spectra.functionals import Functionals
 from spectrum_fast.measure.spectra.histogram import Histogram
 from spectrum_fast.measure.spectra.measure import Extent, measure_extent
+from spectrum_fast.measure.spectra.options import DEFAULT_TOLERANCE, METHODS, PRECISIONS
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
 from spectrum_fast.measure.spectra.rotation import (
     OutlierBasis,
@@ -30,11 +31,6 @@ from spectrum_fast.measure.spectra.sampling import foresee_outliers
 from spectrum_fast.measure.spectra.squares import rotated_gram, weight_gram
 from spectrum_fast.measure.spectra.svd_method import svd_functionals
 from spectrum_fast.read.stream import BlockMatrix
-
-METHODS = ("auto", "band", "svd", "rsvd")
-PRECISIONS = ("auto", "float32", "float64")
-DEFAULT_TOLERANCE = 1e-4
-"""Relative accuracy of a score: published scans have a median gap of 0.5 to 5 % at the cut, a hundred times this."""
 
 SMALL_SIDE = 192
 """Short sides up to this go to the float64 SVD under ``auto``: there it takes 2 to 6 ms, as long as Gram, band and

@@ -28,9 +28,7 @@ class LongScan:
     Args:
         model: the checkpoint.
         options: what to score and how.
-        out: scan file to write, or None.
-        keep_journal: keep a journal beside ``out`` while the scan runs.
-        restart: throw away what an interrupted scan left.
+        keep_journal: keep a journal beside the scan file while the scan runs.
         rank: which process this is, or None if it is the only one.
     """
 
@@ -39,13 +37,11 @@ class LongScan:
         model: str,
         options: ScanOptions,
         *,
-        out: Path | None,
         keep_journal: bool,
-        restart: bool,
         rank: Rank | None,
     ) -> None:
-        self._model, self._options, self._out, self._rank = model, options, out, rank
-        self._restart = restart
+        self._model, self._options, self._rank = model, options, rank
+        self._out = out = None if options.out is None else Path(options.out)
         # A pipe or a device has no place beside it.
         self._journal_path = (
             journal_path(out) if keep_journal and out is not None and (out.is_file() or not out.exists()) else None
@@ -80,7 +76,7 @@ class LongScan:
             if self._out is not None:
                 require_writable(self._out, "--out")
             if self._journal_path is not None:
-                self._journal = self._stack.enter_context(Journal(self._journal_path, restart=self._restart))
+                self._journal = self._stack.enter_context(Journal(self._journal_path, restart=self._options.restart))
             if self._exchange is None:
                 return run_scan(self._model, self._options, journal=self._journal, progress=progress)
             return lead_scan(

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.use.cli.consoles import WIDE_COLUMNS, err, out, say, show
+from spectrum_fast.use.cli.options import with_options
 
 if TYPE_CHECKING:
     from spectrum_fast.choose.selection.scan_result import Scan
@@ -19,52 +21,17 @@ HELP = """Score every weight matrix of a checkpoint.
 \b
 Example: spectrum-fast scan meta-llama/Llama-3.1-8B --out scan.json"""
 
-DEFAULT_TOLERANCE = 1e-4
-"""The engine's, written out so that ``--help`` need not load the engine; a test holds them equal."""
 _SHOWN = 20
 """Failures named on stderr; the scan file names all of them."""
 
 
+@with_options
 def scan(
     model: Annotated[
         str,
         typer.Argument(metavar="MODEL", help="Folder, .safetensors file, hub id org/name, https://, s3:// or gs://."),
     ],
-    out_file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Scan file to write (JSON).")] = None,
-    method: Annotated[str, typer.Option(metavar="NAME", help="auto, band, svd, or rsvd (quick estimate).")] = "auto",
-    precision: Annotated[str, typer.Option(metavar="NAME", help="auto, float32 or float64.")] = "auto",
-    criterion: Annotated[
-        str, typer.Option(metavar="NAME", help="spectrum (published rule) or mp (true noise edge).")
-    ] = "spectrum",
-    tolerance: Annotated[
-        float, typer.Option(metavar="X", help="Relative accuracy wanted of the scores.")
-    ] = DEFAULT_TOLERANCE,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
-    include: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATTERN", help="Scan only modules like this ('*.mlp.*', 're:...'); repeatable."),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Leave these modules out; repeatable.")
-    ] = None,
-    include_norms: Annotated[bool, typer.Option("--include-norms", help="Score 1-D weights too.")] = False,
-    split_fused: Annotated[
-        bool, typer.Option("--split-fused", help="Score q, k, v (gate, up) of fused projections one by one.")
-    ] = False,
-    top_percent: Annotated[
-        float, typer.Option(metavar="P", help="Share of each type to be taken; cuts in doubt are refined.")
-    ] = 25.0,
-    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads.")] = None,
-    no_store: Annotated[
-        bool, typer.Option("--no-store", help="Read a hub id over the network, keep none of its files.")
-    ] = False,
-    buffer_gib: Annotated[
-        float | None, typer.Option("--buffer-gib", metavar="G", help="Hard limit of the reading buffer, GiB.")
-    ] = None,
-    direct_io: Annotated[
-        str, typer.Option("--direct-io", metavar="MODE", help="Past the page cache: off, auto or on.")
-    ] = "off",
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an interrupted scan left.")] = False,
+    options: ScanOptions,
     no_journal: Annotated[
         bool, typer.Option("--no-journal", help="Keep none: an interrupted scan begins anew.")
     ] = False,
@@ -75,8 +42,6 @@ def scan(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")] = False,
 ) -> None:
     """Run a scan, write its file, show its table."""
-    from spectrum_fast.choose.selection.ranking import check_percent
-    from spectrum_fast.scanning.options import ScanOptions
     from spectrum_fast.scanning.ranks import find_rank
     from spectrum_fast.use.cli.long_scan import LongScan, write_timing
     from spectrum_fast.use.cli.output import require_writable
@@ -85,27 +50,10 @@ def scan(
     from spectrum_fast.use.report.scan_map import scan_map
     from spectrum_fast.use.report.table import scan_table
 
-    check_percent(top_percent)
     if timing is not None:
         require_writable(timing, "--timing")
-    options = ScanOptions(
-        criterion=criterion,
-        method=method,
-        precision=precision,
-        tolerance=tolerance,
-        device=device,
-        include=include or (),
-        exclude=exclude or (),
-        include_norms=include_norms,
-        split_fused=split_fused,
-        threads=threads,
-        top_percent=top_percent,
-        no_store=no_store,
-        buffer_gib=buffer_gib,
-        direct_io=direct_io,
-    )
     rank = find_rank()
-    run = LongScan(model, options, out=out_file, keep_journal=not no_journal, restart=restart, rank=rank)
+    run = LongScan(model, options, keep_journal=not no_journal, rank=rank)
     with run:
         if rank is not None and rank.rank > 0:
             run.follow()
@@ -120,16 +68,16 @@ def scan(
 
             result = run.run(show_progress)
         try:
-            if out_file is not None:
+            if options.out is not None:
                 run.save(result)
                 if words:
-                    say(f"wrote {out_file}")
+                    say(f"wrote {options.out}")
             if timing is not None:
                 write_timing(result, timing)
         finally:  # a file that cannot be written takes nothing else with it
-            _report_problems(result, tolerance)
+            _report_problems(result, options.tolerance)
             if not quiet:
-                selection = result.select(top_percent, allow_incomplete=True) if result.modules else None
+                selection = result.select(options.top_percent or 25, allow_incomplete=True) if result.modules else None
                 show(scan_table(result, selection, wide=out.width >= WIDE_COLUMNS))
                 overview = scan_map(result, selection)
                 if overview is not None:

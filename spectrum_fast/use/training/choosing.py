@@ -89,7 +89,7 @@ def _find_scan(config: TrainConfig, say: Callable[[str], None]) -> Scan:
             f"model_revision {revision}: only the main revision is scanned by the run itself; scan the folder of this "
             "revision first and give spectrum.scan"
         )
-    from spectrum_fast.scanning import scan
+    from spectrum_fast.scanning.run import scan
 
     say(f"scanning {config.model_name} (criterion {criterion}); the scan is kept as {kept}")
     made = scan(config.model_name, criterion=criterion)

@@ -46,7 +46,7 @@ def run_laser(config: TrainConfig, say: Callable[[str], None]) -> Path:
     if section.scan is not None:
         scan = load_scan(section.scan)
     else:
-        from spectrum_fast.scanning import scan as make_scan
+        from spectrum_fast.scanning.run import scan as make_scan
 
         say(f"scanning {config.model_name} (criterion mp)")
         scan = make_scan(config.model_name, criterion="mp")

@@ -164,7 +164,7 @@ class RescanCallback(TrainerCallback):
         self._pending = {}
 
     def _scan(self, model: nn.Module) -> Scan:
-        from spectrum_fast.scanning import scan
+        from spectrum_fast.scanning.run import scan
 
         return scan(model, criterion=self.criterion, threads=self.threads)
 

@@ -14,7 +14,7 @@ from spectrum_fast.choose.planner.trained import competing_groups
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import CheckpointError, SelectionError, UsageError
 from spectrum_fast.read.checkpoint import open_checkpoint
-from spectrum_fast.scanning import scan
+from spectrum_fast.scanning.run import scan
 
 
 @pytest.fixture(scope="module")

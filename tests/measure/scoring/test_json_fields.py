@@ -7,8 +7,9 @@ import re
 
 import pytest
 
+from spectrum_fast.checks import COUNT, COUNTS, FLAG, NAME, NAMES, REAL, SHAPE, TEXT
 from spectrum_fast.errors import ScanFileError
-from spectrum_fast.measure.scoring.json_fields import ABSENT, COUNT, COUNTS, FLAG, NAME, NAMES, REAL, SHAPE, TEXT, Place
+from spectrum_fast.measure.scoring.json_fields import ABSENT, Place
 
 FILE = Place("s.json", ScanFileError)
 ENTRY = Place("s.json", ScanFileError, "modules[3] (lm_head)")

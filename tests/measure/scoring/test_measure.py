@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from spectrum_fast.errors import UsageError
+from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
 from spectrum_fast.measure.scoring.measure import score_weight, spectrum
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.histogram import Histogram
@@ -89,6 +91,22 @@ def test_the_options_of_spectrum_reach_the_engine():
     assert spectrum(weight, method="band", precision="float32").method.startswith("band-float32")
     assert spectrum(weight, method="band").method.startswith("band-float32")
     assert spectrum(weight, method="band", tolerance=1e-9).method == "band-float64"
-    for option in ({"criterion": "x"}, {"method": "x"}, {"precision": "x"}, {"tolerance": -1.0}):
+    options: list[dict[str, Any]] = [{"criterion": "x"}, {"method": "x"}, {"precision": "x"}, {"tolerance": -1.0}]
+    for option in options:
         with pytest.raises(UsageError):
             spectrum(weight, **option)
+
+
+def test_a_numpy_array_is_scored_as_the_tensor_of_its_values() -> None:
+    weight = torch.randn(20, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    array = weight.numpy().copy()
+    array.flags.writeable = False
+    assert spectrum(array) == spectrum(weight)
+    assert spectrum(array[::-1].T) == spectrum(weight.flip(0).T)
+    assert spectrum(array.astype(np.float16)).snr == spectrum(weight.half()).snr
+    with pytest.raises(TensorError, match="expected a torch tensor or a NumPy array, found list"):
+        spectrum([[1.0]])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TensorError, match="expected an array of floating-point numbers, found one of <U1"):
+        spectrum(np.array([["a"]]))
+    with pytest.raises(UnsupportedDtypeError, match="int64"):
+        spectrum(np.array([[1]]))

@@ -13,12 +13,6 @@ from pathlib import Path
 import pytest
 
 from spectrum_fast import load_scan
-from spectrum_fast.measure.spectra import engine
-from spectrum_fast.use.cli.scan import DEFAULT_TOLERANCE
-
-
-def test_the_default_tolerance_is_the_engines() -> None:
-    assert DEFAULT_TOLERANCE == engine.DEFAULT_TOLERANCE
 
 
 def single_line(text: str) -> str:

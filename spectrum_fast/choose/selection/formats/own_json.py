@@ -13,9 +13,10 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from spectrum_fast.checks import COUNT, FLAG, NAME, NAMES, REAL, SHAPE, TEXT
 from spectrum_fast.choose.selection.records import SelectedModule, Selection, SelectionGroup
 from spectrum_fast.errors import SelectionError
-from spectrum_fast.measure.scoring.json_fields import COUNT, FLAG, NAME, NAMES, REAL, SHAPE, TEXT, Place
+from spectrum_fast.measure.scoring.json_fields import Place
 
 SCHEMA = 1
 """Version of the layout that is written; the only one that is read."""

@@ -1,0 +1,44 @@
+"""How a matrix is scored: the options that :func:`spectrum_fast.spectrum` and :func:`spectrum_fast.scan` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from spectrum_fast.checks import Check, is_number
+from spectrum_fast.measure.scoring.criteria import CRITERION_NAMES
+from spectrum_fast.measure.spectra.options import DEFAULT_TOLERANCE, METHODS, PRECISIONS
+from spectrum_fast.options import Option, Options
+
+_SHARE = Check(lambda value: is_number(value) and 0 < value < 1, "a number in (0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectrumOptions(Options):
+    """How a matrix is scored."""
+
+    method: Annotated[
+        str,
+        Option(
+            "auto, band, svd, or rsvd (quick estimate).",
+            "``band`` is Gram, band reduction and slicing, ``svd`` every singular value by LAPACK; ``auto`` takes the "
+            "fastest whose error bound meets the tolerance.",
+            metavar="NAME",
+            choices=METHODS,
+        ),
+    ] = "auto"
+    precision: Annotated[
+        str, Option("auto, float32 or float64.", "``auto`` begins with float32.", metavar="NAME", choices=PRECISIONS)
+    ] = "auto"
+    criterion: Annotated[
+        str, Option("spectrum (published rule) or mp (true noise edge).", metavar="NAME", choices=CRITERION_NAMES)
+    ] = "spectrum"
+    tolerance: Annotated[
+        float,
+        Option(
+            "Relative accuracy wanted of the scores.",
+            "``auto`` escalates until the error bound meets it.",
+            metavar="X",
+            check=_SHARE,
+        ),
+    ] = DEFAULT_TOLERANCE

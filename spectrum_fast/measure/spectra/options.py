@@ -1,0 +1,8 @@
+"""What the engine can be asked for; apart from it, so that a command's help need not load it."""
+
+from __future__ import annotations
+
+METHODS = ("auto", "band", "svd", "rsvd")
+PRECISIONS = ("auto", "float32", "float64")
+DEFAULT_TOLERANCE = 1e-4
+"""Relative accuracy of a score: published scans have a median gap of 0.5 to 5 % at the cut, a hundred times this."""

@@ -1,0 +1,86 @@
+"""How a scan came about: what decides its scores, under which circumstances they were found, and what its file says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import torch
+
+from spectrum_fast.measure.ops.dispatch import choose_backend
+from spectrum_fast.read.checkpoint import Checkpoint
+from spectrum_fast.scanning.options import ScanOptions
+from spectrum_fast.scanning.plan import ScanPlan
+from spectrum_fast.version import __version__
+
+_DECIDING = ("criterion", "method", "precision", "tolerance", "include", "exclude", "include_norms", "split_fused")
+
+
+def scan_identity(options: ScanOptions, checkpoint: Checkpoint) -> dict[str, Any]:
+    """All that decides the scores of this checkpoint, for the journal: another value is another scan.
+
+    The state of each file is part of it, since values can change under an unchanged header.
+    """
+    chosen = {key: getattr(options, key) for key in _DECIDING}
+    return {
+        "version": __version__,
+        "fingerprint": checkpoint.fingerprint,
+        **{key: list(value) if isinstance(value, (list, tuple)) else value for key, value in chosen.items()},
+        "files": {ref.file.name: _describe_stamp(ref.stamp) for ref in checkpoint.tensors if ref.stamp is not None},
+    }
+
+
+def scan_settings(options: ScanOptions, threads: int) -> dict[str, Any]:
+    """Under which circumstances scores are found: these change no more than their last bits."""
+    return {
+        "torch": torch.__version__,
+        "device": options.device,
+        "backend": choose_backend("gram", options.device.partition(":")[0]),
+        "threads": threads,
+    }
+
+
+def scan_provenance(
+    options: ScanOptions, checkpoint: Checkpoint, plan: ScanPlan, settings: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """How the scan came about, for its file: what decides the scores, and nothing that passes by, such as times.
+
+    Args:
+        options: what was asked for.
+        checkpoint: what was scanned.
+        plan: what was read of it.
+        settings: those under which modules were scored; a value that was not the same for all becomes a list.
+    """
+    return {
+        "tool": "spectrum_fast",
+        "version": __version__,
+        "torch": _one_or_all(settings, "torch"),
+        "checkpoint": checkpoint.source,
+        "fingerprint": checkpoint.fingerprint,
+        "notes": list(checkpoint.notes),
+        "method": options.method,
+        "precision": options.precision,
+        "tolerance": options.tolerance,
+        "device": _one_or_all(settings, "device"),
+        "backend": _one_or_all(settings, "backend"),
+        "threads": _one_or_all(settings, "threads"),
+        "bytes_read": plan.total_bytes,
+    }
+
+
+def _one_or_all(settings: Sequence[Mapping[str, Any]], key: str) -> Any:
+    values = sorted({entry[key] for entry in settings if key in entry})
+    return values[0] if len(values) == 1 else values
+
+
+def _describe_stamp(stamp: Any) -> str:
+    """A file's state in words that two sittings can compare; inode and device differ between machines and are left out.
+
+    A stamp of another kind than a local file's must have a ``repr`` that says what identifies its content.
+    """
+    if hasattr(stamp, "mtime_ns"):
+        seconds, nanoseconds = divmod(stamp.mtime_ns, 10**9)
+        moment = datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{stamp.size_bytes} bytes, changed {moment}.{nanoseconds:09d}Z"
+    return str(stamp)

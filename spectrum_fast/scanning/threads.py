@@ -1,0 +1,30 @@
+"""How many processors a scan computes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from spectrum_fast.measure.ops.dispatch import set_threads
+
+
+@contextmanager
+def thread_count(threads: int | None) -> Iterator[int]:
+    """Compute on this many CPU threads, and on as many as before afterwards; gives the number in use."""
+    if threads is None:
+        yield torch.get_num_threads()
+        return
+    before = torch.get_num_threads()
+    set_threads(threads)
+    try:
+        yield threads
+    finally:
+        set_threads(before)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,59 @@
+"""A class of options as the options of a command."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+
+from spectrum_fast.options import Option, Options, options_of
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorator of a command: a parameter whose type is a class of options stands for all of them.
+
+    The command gets the class, made of what was given; what the class refuses is the command's error.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    classes: dict[str, tuple[type[Options], dict[str, inspect.Parameter]]] = {}
+    for parameter in inspect.signature(command).parameters.values():
+        kind = hints[parameter.name]
+        if isinstance(kind, type) and issubclass(kind, Options):
+            shown = {entry.name: (entry, option) for entry, option in options_of(kind) if not option.python_only}
+            classes[parameter.name] = kind, {name: entry for name, (entry, _) in shown.items()}
+            parameters += [_declare(entry, option) for entry, option in shown.values()]
+        else:
+            parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(command)
+    def call(**given: Any) -> None:
+        for name, (kind, shown) in classes.items():
+            values = {key: given.pop(key) for key in shown}
+            given[name] = kind(**{key: shown[key].default if value is None else value for key, value in values.items()})
+        command(**given)
+
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call
+
+
+def _declare(entry: inspect.Parameter, option: Option) -> inspect.Parameter:
+    """One option as Typer reads it."""
+    flags = option.flags or (f"--{entry.name.replace('_', '-')}",)
+    kind, default = entry.annotation, entry.default
+    if get_origin(kind) is Sequence:
+        kind, default = list[str] | None, None
+    elif os.PathLike[str] in get_args(kind):
+        kind = Path | None
+
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in option.choices if choice.startswith(incomplete)]
+
+    declared = typer.Option(*flags, metavar=option.metavar, help=option.help, autocompletion=complete)
+    return entry.replace(annotation=Annotated[kind, declared], default=default)
