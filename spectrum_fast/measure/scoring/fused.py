@@ -27,6 +27,9 @@ from spectrum_fast.read.checkpoint.naming import module_name, module_type
 FUSED = ("parameter", "parts")
 """How fused parameters compete: ``parameter`` as one module with the score above, ``parts`` each part by itself."""
 
+_NO_BOUND = 1e100
+"""A bound that says nothing; the cube of a larger one is no float any more."""
+
 _NEEDED = ("signal_sum", "noise_sum", "s_max", "s_min", "threshold", "n_signal", "n_noise")
 
 
@@ -110,7 +113,7 @@ def merge_parts(parts: list[ModuleScore], criterion: str) -> ModuleScore:
         noise_sum=noise_sum,
         n_signal=sum(part.n_signal or 0 for part in parts),
         n_noise=sum(part.n_noise or 0 for part in parts),
-        error_bound=(1 + max(part.error_bound or 0.0 for part in parts)) ** 3 - 1,
+        error_bound=(1 + min(max(part.error_bound or 0.0 for part in parts), _NO_BOUND)) ** 3 - 1,
         method="fused",
         note=_note(parts),
     )

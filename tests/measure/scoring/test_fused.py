@@ -117,6 +117,7 @@ def test_every_figure_of_the_parameter_is_put_together_from_its_parts():
     assert (found.n_signal, found.n_noise, found.error_bound) == (4, 5, pytest.approx(3e-6, rel=1e-5))
     assert found.snr == pytest.approx(4.0 / 2.5 / 0.5)
     assert merged([replace(one, error_bound=None), other]).error_bound == 0.0
+    assert merged([replace(one, error_bound=1e150), other]).error_bound == pytest.approx(1e300)
 
 
 def test_a_parameter_that_is_scored_whole_is_not_fused():
