@@ -26,9 +26,15 @@ SPECTRA = {
 }
 
 
-def check(found: LowRankSvd, weight: torch.Tensor, rank: int, eps: float) -> torch.Tensor:
-    """Everything that a result says of itself, against the truth; gives the true values."""
-    truth = torch.linalg.svdvals(weight.double())
+def check(
+    found: LowRankSvd, weight: torch.Tensor, rank: int, eps: float, truth: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Everything that a result says of itself, against the truth; gives the true values.
+
+    In float64 the truth is the spectrum that the matrix was built from: LAPACK's own values are off by up to 60 eps on
+    some processors.
+    """
+    truth = torch.linalg.svdvals(weight.double()) if truth is None else truth
     k = found.rank
     assert k == min(rank, *weight.shape)
     assert found.u is not None
@@ -43,7 +49,7 @@ def check(found: LowRankSvd, weight: torch.Tensor, rank: int, eps: float) -> tor
     floor = 30 * eps * found.norm
     assert found.norm == pytest.approx(float(weight.double().norm()), rel=1e-6)
     assert found.frobenius_error == pytest.approx(frobenius, rel=2e-3, abs=floor)
-    assert spectral <= found.spectral_bound + floor
+    assert spectral <= found.spectral_bound
     assert found.spectral_bound <= 3.2 * spectral + floor
     assert found.relative_error == found.frobenius_error / found.norm
     return truth
@@ -55,7 +61,9 @@ def check(found: LowRankSvd, weight: torch.Tensor, rank: int, eps: float) -> tor
 def test_prescribed_spectra(spectrum, shape, dtype):
     weight = matrices.with_singular_values(SPECTRA[spectrum], *shape).to(dtype)
     found = sf.svd_lowrank(weight, 40)
-    truth = check(found, weight, 40, torch.finfo(dtype).eps)
+    values = torch.zeros(300, dtype=torch.float64)
+    values[: len(SPECTRA[spectrum])] = torch.from_numpy(np.sort(SPECTRA[spectrum])[::-1].copy())
+    truth = check(found, weight, 40, torch.finfo(dtype).eps, values if dtype == torch.float64 else None)
     assert found.method == "krylov"
     best = float(truth[40:].norm())
     assert found.frobenius_error <= 1.002 * best + 30 * torch.finfo(dtype).eps * found.norm

@@ -2,8 +2,8 @@
 
 Block Krylov: the span of ``Y, (W W^T) Y, ..., (W W^T)^q Y`` with ``Y = W Omega`` and Omega Gaussian holds
 approximations for which subspace iteration needs about the square of the passes over W (Musco & Musco 2015). Each new
-block is orthogonalised twice against those before it, so the basis stays orthonormal to rounding however
-ill-conditioned the powers are.
+block is orthogonalised against those before it until nothing is lost, so the basis stays orthonormal to rounding
+however ill-conditioned the powers are.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from torch import Tensor
 _WORST_PIVOT = 1e-6
 """Smallest ratio of Cholesky pivots (of a Gram matrix in float64, hence conditions up to 1e6) that is trusted; below it
 the block goes to Householder QR."""
+_PROJECTIONS = 4
+"""Steps after which a block counts as orthogonal to those before it; two or three are taken."""
 
 
 def orthonormalise(block: Tensor) -> Tensor:
@@ -63,11 +65,24 @@ def krylov_basis(weight: Tensor, start: Tensor, passes: int, depth: int) -> Tens
         block = orthonormalise(weight @ (weight.mT @ block))
     basis = block
     for _ in range(depth - 1):
-        block = weight @ (weight.mT @ block)
-        for _ in range(2):  # twice is enough, and the second time mends the directions that QR made up
-            block = orthonormalise(block - basis @ (basis.mT @ block))
+        block = _orthonormal_to(basis, weight @ (weight.mT @ block))
         basis = torch.cat((basis, block), dim=-1)
     return _mended(basis)
+
+
+def _orthonormal_to(basis: Tensor, block: Tensor) -> Tensor:
+    """An orthonormal basis of what the columns of ``block`` add to ``basis``.
+
+    Twice is enough where W still adds something. Where it adds nothing, the first step leaves rounding, of which the
+    second takes a part away, and only the third is orthogonal: so it goes on until no column loses half of itself.
+    """
+    for _ in range(_PROJECTIONS):
+        left = block - basis @ (basis.mT @ block)
+        loses = torch.linalg.vector_norm(left, dim=-2) < 0.5 * torch.linalg.vector_norm(block, dim=-2)
+        block = orthonormalise(left)
+        if not bool(loses.any()):
+            break
+    return block
 
 
 def _mended(basis: Tensor) -> Tensor:

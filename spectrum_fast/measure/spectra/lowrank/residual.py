@@ -15,6 +15,8 @@ _SEED = 20406
 _DIRECT = 1e-3
 """Share of the energy below which the left-over is measured entry by entry, since the difference of two sums of squares
 would be rounding."""
+_MEASURED = 1e-3
+"""Relative accuracy of the measured Frobenius norm."""
 _CHUNK_ENTRIES = 1 << 24
 
 
@@ -42,7 +44,7 @@ def frobenius_error(weight: Tensor, u: Tensor, s: Tensor, vh: Tensor, energy: fl
     return math.sqrt(total)
 
 
-def spectral_bound(weight: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> Tensor:
+def spectral_bound(weight: Tensor, u: Tensor, s: Tensor, vh: Tensor, frobenius: float = math.inf) -> Tensor:
     """Upper bounds on ``||W - U S V^T||_2``, each with probability at least 1 - 1e-10.
 
     For a matrix B and r Gaussian vectors, ``||B||_2 <= a sqrt(2 / pi) max_i ||B w_i||`` fails with probability at most
@@ -54,9 +56,10 @@ def spectral_bound(weight: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> Tensor:
         u: (batch, m, k).
         s: (batch, k).
         vh: (batch, k, n).
+        frobenius: ``||W - U S V^T||_F`` as :func:`frobenius_error` has it, which bounds the spectral norm too.
 
     Returns:
-        (batch,) float64.
+        (batch,) float64, with what rounding may hide of either.
 
     Source: Halko, Martinsson & Tropp 2011, lemma 4.1 and section 6.
     """
@@ -72,4 +75,4 @@ def spectral_bound(weight: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> Tensor:
         x = x / torch.where(norms > 0, norms, 1.0).to(x.dtype)
     largest = growth.amax((-2, -1)) + math.log(_SAFETY * math.sqrt(2 / math.pi))
     rounding = 8 * torch.finfo(weight.dtype).eps * s[..., :1].amax(-1)
-    return (largest / (2 * _POWERS + 1)).exp() + rounding
+    return (largest / (2 * _POWERS + 1)).exp().clamp(max=(1 + _MEASURED) * frobenius) + rounding
