@@ -39,7 +39,7 @@ from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.engine import compute_spectrum
 from spectrum_fast.read.checkpoint import open_checkpoint
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import StreamOptions, load_weight, stream_weights
 from spectrum_fast.scanning.plan import plan_scan
 

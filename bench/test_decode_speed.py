@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.decode.bitsandbytes import decode_4bit
-from spectrum_fast.measure.ops.decode.mxfp4 import decode_mxfp4
-from spectrum_fast.measure.ops.decode.packed_int import decode_pack_quantized
-from spectrum_fast.measure.ops.decode.scaled import decode_scaled
+from spectrum_fast.measure.ops.decode import decode
+from spectrum_fast.read.formats.bitsandbytes import read_4bit
+from spectrum_fast.read.formats.codes import Codes
+from spectrum_fast.read.formats.mxfp4 import read_mxfp4
+from spectrum_fast.read.formats.pack_quantized import read_pack_quantized
+from spectrum_fast.read.formats.scaled import read_scaled
 
 SHAPES = {"full": (4096, 14336), "small": (512, 1792)}
 
@@ -25,28 +25,28 @@ def _bytes(*shape: int) -> Tensor:
     return torch.randint(0, 120, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def _fp8(rows: int, columns: int) -> Callable[[str], Tensor]:
+def _fp8(rows: int, columns: int) -> Codes:
     codes = _bytes(rows, columns).view(torch.float8_e4m3fn)
     scale = torch.rand(rows // 128, columns // 128)
-    return lambda backend: decode_scaled(codes, scale, (128, 128), backend=backend)
+    return read_scaled(codes, scale, block=(128, 128))
 
 
-def _mxfp4(rows: int, columns: int) -> Callable[[str], Tensor]:
+def _mxfp4(rows: int, columns: int) -> Codes:
     blocks, scale = _bytes(rows, columns // 32, 16), _bytes(rows, columns // 32)
-    return partial(decode_mxfp4, blocks, scale)
+    return read_mxfp4(blocks, scale)
 
 
-def _nf4(rows: int, columns: int) -> Callable[[str], Tensor]:
+def _nf4(rows: int, columns: int) -> Codes:
     state = {"shape": [rows, columns], "blocksize": 64, "quant_type": "nf4"}
     text = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
     codes, maxima, table = _bytes(rows * columns // 2), torch.rand(rows * columns // 64), torch.randn(16)
-    return lambda backend: decode_4bit(codes, maxima, table, text, backend=backend)
+    return read_4bit(codes, maxima, table, text)
 
 
-def _int4(rows: int, columns: int) -> Callable[[str], Tensor]:
+def _int4(rows: int, columns: int) -> Codes:
     words, scale = _bytes(rows, columns // 2).view(torch.int32), torch.rand(rows, columns // 128)
     shape = torch.tensor([rows, columns])
-    return lambda backend: decode_pack_quantized(words, scale, shape, backend=backend)
+    return read_pack_quantized(words, scale, shape)
 
 
 FORMATS = {"fp8_blocks": _fp8, "mxfp4": _mxfp4, "nf4": _nf4, "int4_groups": _int4}
@@ -56,19 +56,19 @@ FORMATS = {"fp8_blocks": _fp8, "mxfp4": _mxfp4, "nf4": _nf4, "int4_groups": _int
 def test_decode(layout: str, bench_size: str, benchmark: Any) -> None:
     """Seconds a matrix, ours; the reference is timed in turns with it and kept beside it."""
     rows, columns = SHAPES[bench_size]
-    decode = FORMATS[layout](rows, columns)
-    assert torch.equal(decode("native"), decode("reference"))
+    codes = FORMATS[layout](rows, columns)
+    assert torch.equal(decode(codes, "native"), decode(codes, "reference"))
     rounds = 5
     peer = []
     for _ in range(rounds):
         began = time.perf_counter()
-        decode("reference")
+        decode(codes, "reference")
         peer.append(time.perf_counter() - began)
-    benchmark.pedantic(lambda: decode("native"), rounds=rounds, warmup_rounds=1)
+    benchmark.pedantic(lambda: decode(codes, "native"), rounds=rounds, warmup_rounds=1)
     median = statistics.median(peer)
     benchmark.extra_info.update(
         shape=[rows, columns],
         reference_seconds=median,
         ratio_to_reference=median / benchmark.stats.stats.median,
-        output_bytes_per_second=rows * columns * decode("native").element_size() / benchmark.stats.stats.median,
+        output_bytes_per_second=rows * columns * decode(codes, "native").element_size() / benchmark.stats.stats.median,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 
 CHUNK_BYTES = 256 << 20
 """Most bytes of a chunk of several weights: long enough to be read in one sweep, short enough to be done twice."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from spectrum_fast.measure.scoring.records import ScanFailure, SkippedTensor
 from spectrum_fast.read.checkpoint import TensorRef
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import LoadedWeight
 from spectrum_fast.scanning.live_model import LiveModel, describe_model
 from spectrum_fast.scanning.options import ScanOptions

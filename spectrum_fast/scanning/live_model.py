@@ -22,7 +22,7 @@ from spectrum_fast.errors import UsageError
 from spectrum_fast.read.checkpoint import Checkpoint, TensorRef
 from spectrum_fast.read.checkpoint.dtypes import storage_name
 from spectrum_fast.read.checkpoint.duplicates import originality
-from spectrum_fast.read.checkpoint.quantised import quantised_companions
+from spectrum_fast.read.formats.recognition import find_packed
 
 _ADAPTERS = frozenset(
     {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "original_module"}
@@ -78,7 +78,7 @@ def describe_model(model: nn.Module) -> LiveModel:
     for path, module in model.named_modules(remove_duplicate=False):
         collector.look_at(f"{path}." if path else "", module)
     refs = {ref.name: ref for ref in collector.refs}
-    quantised = quantised_companions(collector.refs)
+    quantised = find_packed(collector.refs)
     belonging = {*quantised.packed, *quantised.companions}
     ties = collector.ties(refs)
     wanted = (collector.owners.keys() | belonging) - ties.keys()  # buffers only where they belong to codes

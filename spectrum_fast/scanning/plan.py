@@ -13,15 +13,15 @@ from spectrum_fast.choose.selection.patterns import match_patterns
 from spectrum_fast.errors import CheckpointError, UnsupportedDtypeError, UsageError
 from spectrum_fast.measure.scoring.records import ScanFailure, SkippedTensor
 from spectrum_fast.read.checkpoint import Checkpoint, TensorRef
-from spectrum_fast.read.checkpoint.decoding import plan_packed, plan_plain
 from spectrum_fast.read.checkpoint.dtypes import decodable
 from spectrum_fast.read.checkpoint.duplicates import find_copies, tied_names
 from spectrum_fast.read.checkpoint.experts import is_fused_experts
-from spectrum_fast.read.checkpoint.fused_layouts import split_fused
 from spectrum_fast.read.checkpoint.naming import is_buffer, is_no_matrix, module_name, natural_key
-from spectrum_fast.read.checkpoint.quantisation_config import QuantisationConfig, read_quantisation_config
-from spectrum_fast.read.checkpoint.quantised import QuantisedTensors, quantised_companions
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.formats.config import QuantisationConfig, read_quantisation_config
+from spectrum_fast.read.formats.planning import plan_packed, plan_plain
+from spectrum_fast.read.formats.projections import split_fused
+from spectrum_fast.read.formats.recognition import QuantisedTensors, find_packed
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.storage.files import shorten
 from spectrum_fast.scanning.results import ends_scan, unforeseen_failure
 
@@ -92,7 +92,7 @@ def plan_scan(
         SelectionError: a pattern matches no tensor.
         CheckpointError: two tensors stand for one module, or a file changed.
     """
-    quantised = quantised_companions(checkpoint.tensors)
+    quantised = find_packed(checkpoint.tensors)
     config = read_quantisation_config(checkpoint.config)
     layout = (checkpoint.config or {}) if split else None
     found: list[_FoundTensor] = []
@@ -127,7 +127,7 @@ def plan_scan(
             + (" under the given include/exclude patterns; widen them" if include or exclude else "")
         )
     _require_one_tensor_a_module(checkpoint, weights, refused)
-    plain = [plan for plan in weights if not plan.decoder and plan.expert is None and plan.part is None]
+    plain = [plan for plan in weights if plan.decoder is None and plan.expert is None and plan.part is None]
     names = {plan.main.name for plan in plain}
     if known_ties is None:
         equal = find_copies(replace(checkpoint, tensors=tuple(plan.main for plan in plain)))

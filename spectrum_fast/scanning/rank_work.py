@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 from spectrum_fast.errors import RankError
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.scanning.chunks import indices_of
 from spectrum_fast.scanning.exchange import Exchange
 from spectrum_fast.scanning.journal import Settings

@@ -18,7 +18,7 @@ from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.measure.spectra.record import Spectrum
 from spectrum_fast.read.checkpoint import TensorRef
 from spectrum_fast.read.checkpoint.naming import module_type
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import BlockMatrix, LoadedWeight
 from spectrum_fast.scanning.memory import is_out_of_memory
 

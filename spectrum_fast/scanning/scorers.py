@@ -16,7 +16,7 @@ from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.ops.decode.coded import CodedWeight, as_coded
 from spectrum_fast.measure.spectra.batched import compute_spectra
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import BlockMatrix, LoadedWeight
 from spectrum_fast.scanning.memory import is_out_of_memory
 from spectrum_fast.scanning.results import (

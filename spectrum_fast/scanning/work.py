@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import StreamOptions, StreamStatistics, WeightStream, stream_weights
 from spectrum_fast.scanning.journal import Settings
 from spectrum_fast.scanning.ledger import Ledger

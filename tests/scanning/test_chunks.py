@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectrum_fast.read.checkpoint import TensorRef
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.scanning.chunks import cut_chunks, indices_of, spans_of, work_of
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 
 
 def plan_of(ref: TensorRef) -> WeightPlan:

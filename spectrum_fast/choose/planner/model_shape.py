@@ -17,7 +17,7 @@ from spectrum_fast.read.checkpoint import Checkpoint, TensorRef
 from spectrum_fast.read.checkpoint.config import ties_embeddings
 from spectrum_fast.read.checkpoint.dtypes import decodable
 from spectrum_fast.read.checkpoint.naming import is_buffer, is_embedding, is_head, layer_index, module_name
-from spectrum_fast.read.checkpoint.quantised import quantised_companions
+from spectrum_fast.read.formats.recognition import find_packed
 
 _EXPERT = re.compile(r"(?P<home>.*\bexperts)\.(?P<index>\d+)\.(?P<part>[A-Za-z_]\w*)\.weight$")
 _GATE_AND_UP = frozenset({"gate_proj", "up_proj", "w1", "w3"})
@@ -106,7 +106,7 @@ def read_model_shape(checkpoint: Checkpoint) -> ModelShape:
     Raises:
         CheckpointError: it holds packed weights, or no embedding or layer from which the sizes could be told.
     """
-    quantised = quantised_companions(checkpoint.tensors)
+    quantised = find_packed(checkpoint.tensors)
     if quantised.packed:
         first = next(iter(quantised.packed.values()))
         raise CheckpointError(

@@ -173,17 +173,6 @@ def _module(operation: str, backend: str) -> ModuleType:
     return importlib.import_module(f"spectrum_fast.measure.ops.{operation}.{backend}")
 
 
-def use_native(operand: torch.Tensor, backend: str) -> bool:
-    """Whether decoding this operand is left to the compiled kernels."""
-    return choose_backend("decode", operand.device.type, backend) == "native"
-
-
-def compiled_nibbles(operand: torch.Tensor, backend: str) -> ModuleType | None:
-    """The module whose kernels decode four-bit codes where this operand lies; None where torch operations do."""
-    choice = choose_backend("decode-nibbles", operand.device.type, backend)
-    return None if choice == "reference" else importlib.import_module(f"spectrum_fast.measure.ops.decode.{choice}")
-
-
 def set_threads(threads: int) -> None:
     """CPU threads of every later operation, torch's and the compiled kernels' alike."""
     torch.set_num_threads(threads)

@@ -18,7 +18,7 @@ from spectrum_fast.measure.spectra.engine import compute_spectrum
 from spectrum_fast.measure.spectra.record import Spectrum
 from spectrum_fast.options import takes_options
 from spectrum_fast.read.checkpoint.naming import module_type
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 
 
 @takes_options(SpectrumOptions)

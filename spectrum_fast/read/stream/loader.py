@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spectrum_fast.read.checkpoint.dtypes import storage_dtype, torch_dtype
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream.layout import lay_out
 from spectrum_fast.read.stream.options import MINIMUM_BUFFER_BYTES, StreamOptions
 from spectrum_fast.read.stream.pipeline import Pipeline

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spectrum_fast.read.checkpoint.dtypes import decodable, storage_dtype, torch_dtype
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream.batch import Batch
 from spectrum_fast.read.stream.blocks import BlockMatrix
 from spectrum_fast.read.stream.device import Transfer
@@ -283,7 +283,7 @@ def required_buffer_bytes(plans: Iterable[WeightPlan]) -> int:
 
 def _comes_in_blocks(plan: WeightPlan) -> bool:
     """Whether a weight may be read by blocks: a plain matrix of numbers that is scored as it is stored."""
-    return not plan.decoder and plan.part is None and len(plan.main.shape) in (1, 2) and decodable(plan.main.dtype)
+    return plan.decoder is None and plan.part is None and len(plan.main.shape) in (1, 2) and decodable(plan.main.dtype)
 
 
 def _refs_of(plan: WeightPlan) -> list[TensorRef]:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
 
+from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.ops.decode.coded import as_coded
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.checkpoint.weight_plan import FusedPart, WeightPlan
+from spectrum_fast.read.formats.mxfp4 import read_mxfp4
+from spectrum_fast.read.formats.scaled import read_scaled
+from spectrum_fast.read.formats.weight_plan import FusedPart, WeightPlan
 
 GENERATOR = torch.Generator().manual_seed(0)
 
 
-def plan(decoder: str, block: tuple[int, int] | None = None, part: FusedPart | None = None) -> WeightPlan:
-    anything = TensorRef("w", "F8_E4M3", (1,), "file", 0, 1)
-    return WeightPlan("w", "w.weight", anything, decoder=decoder, block=block, part=part)
+ANYTHING = TensorRef("w", Path("file"), "F8_E4M3", (1,), 0, 1)
+
+
+def scaled(block: tuple[int, int], part: FusedPart | None = None) -> WeightPlan:
+    return WeightPlan("w", "w.weight", ANYTHING, decoder=partial(read_scaled, block=block), part=part)
+
+
+MXFP4 = WeightPlan("w", "w", ANYTHING, decoder=read_mxfp4)
 
 
 def fp8(rows: int, columns: int) -> torch.Tensor:
@@ -29,12 +40,11 @@ def fp8(rows: int, columns: int) -> torch.Tensor:
         ((128, 128), torch.rand(8, generator=GENERATOR).to(torch.bfloat16)),
         ((128, 128), torch.randint(110, 130, (2, 4), generator=GENERATOR, dtype=torch.uint8)),
         ((200, 420), torch.tensor(0.02)),
-        (None, torch.tensor([0.02])),
     ],
-    ids=["blocks", "flat-bfloat16", "powers-of-two", "one", "one-without-a-block"],
+    ids=["blocks", "flat-bfloat16", "powers-of-two", "one"],
 )
-def test_fp8(block: tuple[int, int] | None, scale: torch.Tensor) -> None:
-    codes, how = fp8(200, 420), plan("scaled", block)
+def test_fp8(block: tuple[int, int], scale: torch.Tensor) -> None:
+    codes, how = fp8(200, 420), scaled(block)
     coded = as_coded(how, codes, {"scale": scale})
     assert coded is not None
     assert coded.is_fp8
@@ -49,25 +59,28 @@ def test_fp8(block: tuple[int, int] | None, scale: torch.Tensor) -> None:
 def test_mxfp4() -> None:
     blocks = torch.randint(0, 256, (40, 3, 16), generator=GENERATOR, dtype=torch.uint8)
     scale = torch.randint(110, 130, (40, 3), generator=GENERATOR, dtype=torch.uint8)
-    coded = as_coded(plan("mxfp4", (1, 32)), blocks, {"scale": scale})
+    coded = as_coded(MXFP4, blocks, {"scales": scale})
     assert coded is not None
     assert coded.shape == (40, 96)
-    assert torch.equal(coded.cpu().decode(), decode_weight(plan("mxfp4"), blocks, {"scale": scale}))
+    assert torch.equal(coded.cpu().decode(), decode_weight(MXFP4, blocks, {"scales": scale}))
     assert coded.nbytes == 40 * 3 * 17
 
 
 @pytest.mark.parametrize(
     ("how", "codes", "companions"),
     [
-        (plan("scaled", (1, 420)), fp8(200, 420), {"scale": torch.ones(200)}),
-        (plan("scaled", (128, 128)), fp8(200, 420), {"scale": torch.ones(3, 4)}),
-        (plan("scaled", (128, 128)), fp8(200, 420).to(torch.float8_e5m2), {"scale": torch.ones(2, 4)}),
-        (plan("scaled", (128, 128)), fp8(20, 42), {"scale": torch.ones(1, 1), "zero_point": torch.ones(1, 1)}),
-        (plan("scaled", (128, 128), FusedPart("q", 0, 1, 0, 10, 20)), fp8(20, 42), {"scale": torch.ones(1, 1)}),
-        (plan("mxfp4"), torch.zeros(4, 2, 16, dtype=torch.uint8), {"scale": torch.zeros(4, 3, dtype=torch.uint8)}),
-        (plan(""), torch.ones(4, 4), {}),
+        (scaled((1, 420)), fp8(200, 420), {"scale": torch.ones(200)}),
+        (scaled((128, 128)), fp8(200, 420).to(torch.float8_e5m2), {"scale": torch.ones(2, 4)}),
+        (scaled((128, 128)), fp8(20, 42), {"scale": torch.ones(1, 1), "zero_point": torch.ones(1, 1)}),
+        (scaled((128, 128), FusedPart("q", 0, 1, 0, 10, 20)), fp8(20, 42), {"scale": torch.ones(1, 1)}),
+        (WeightPlan("w", "w.weight", ANYTHING), torch.ones(4, 4), {}),
     ],
-    ids=["rows", "too-many", "e5m2", "zero-points", "part", "mxfp4", "plain"],
+    ids=["rows", "e5m2", "zero-points", "part", "plain"],
 )
 def test_everything_else_is_decoded(how: WeightPlan, codes: torch.Tensor, companions: dict[str, torch.Tensor]) -> None:
     assert as_coded(how, codes, companions) is None
+
+
+def test_scales_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(UnsupportedDtypeError, match="expected 2 x 4 scales, found 12"):
+        as_coded(scaled((128, 128)), fp8(200, 420), {"scale": torch.ones(3, 4)})

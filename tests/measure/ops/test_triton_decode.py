@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from spectrum_fast.errors import BackendUnavailableError
-from spectrum_fast.measure.ops.decode.bitsandbytes import decode_4bit
-from spectrum_fast.measure.ops.decode.mxfp4 import E2M1, decode_mxfp4
-from spectrum_fast.measure.ops.decode.scaled import scale_values
+from spectrum_fast.measure.ops.decode import decode
+from spectrum_fast.read.formats.bitsandbytes import read_4bit
+from spectrum_fast.read.formats.codes import scale_values
+from spectrum_fast.read.formats.mxfp4 import E2M1, read_mxfp4
 
 from support.interpreter import on_both, outside_the_interpreter, run_interpreted
 
@@ -25,7 +26,7 @@ def test_in_the_interpreter() -> None:
 @outside_the_interpreter
 def test_cpu_tensors_are_refused() -> None:
     with pytest.raises(BackendUnavailableError, match="'triton' runs on cuda"):
-        decode_mxfp4(torch.zeros(1, 1, 16, dtype=torch.uint8), torch.zeros(1, 1, dtype=torch.uint8), "triton")
+        decode(read_mxfp4(torch.zeros(1, 1, 16, dtype=torch.uint8), torch.zeros(1, 1, dtype=torch.uint8)), "triton")
 
 
 def random_bytes(*shape: int) -> torch.Tensor:
@@ -40,7 +41,7 @@ def test_mxfp4(rows: int, groups: int, device: str) -> None:
     table = torch.tensor(E2M1, dtype=torch.bfloat16)
     every = scale_values(torch.arange(256, dtype=torch.uint8)).to(torch.bfloat16)
     found = triton_decode.groups_of_32(*(part.to(device) for part in (blocks, scale, table, every)))
-    expected = decode_mxfp4(blocks, scale, "reference")
+    expected = decode(read_mxfp4(blocks, scale), "reference")
     assert torch.equal(found.cpu().view(torch.int16), expected.view(torch.int16))
 
 
@@ -55,5 +56,5 @@ def test_nf4(rows: int, columns: int, blocksize: int, device: str) -> None:
     text = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
     operands = [part.to(device) for part in (codes, table, maxima)]
     found = triton_decode.scaled_nibbles(*operands, blocksize, size).view(rows, columns)
-    expected = decode_4bit(codes, maxima, table, text, backend="reference")
+    expected = decode(read_4bit(codes, maxima, table, text), "reference")
     assert torch.equal(found.cpu().view(torch.int32), expected.view(torch.int32))

@@ -16,7 +16,7 @@ from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.histogram import Histogram
 from spectrum_fast.measure.spectra.record import Spectrum
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 
 FOUND = Spectrum(
     shape=(6, 4),

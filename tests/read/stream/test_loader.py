@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from spectrum_fast.errors import CheckpointError, UnsupportedDtypeError, UsageError
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.formats.scaled import read_scaled
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import StreamOptions, layout, load_tensor, stream_weights, weights
 
 from support.streams import descriptors, plan_of, plans_of, reading_threads, write_many
@@ -96,7 +97,7 @@ def test_unaligned_data(tmp_path, options):
         )
         (codes, ref) = open_checkpoint(path).tensors
         assert load_tensor(ref).tolist() == [1.5, -2.0]
-        packed = WeightPlan("w", "w", ref, {"codes": codes}, "any")
+        packed = WeightPlan("w", "w", ref, {"codes": codes}, read_scaled)
         for plan in (plan_of(ref), packed):
             (found,) = [(loaded.main.tolist(), len(loaded.companions)) for loaded in stream_weights([plan], options)]
             assert found == ([1.5, -2.0], len(plan.companions))

@@ -13,15 +13,15 @@ from safetensors.torch import load_file, save_file
 from spectrum_fast.errors import CheckpointError, UnsupportedDtypeError, UsageError
 from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.read.checkpoint import Checkpoint, open_checkpoint
-from spectrum_fast.read.checkpoint.decoding import plan_packed, plan_plain
-from spectrum_fast.read.checkpoint.quantisation_config import read_quantisation_config
-from spectrum_fast.read.checkpoint.quantised import quantised_companions
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.read.formats.config import read_quantisation_config
+from spectrum_fast.read.formats.planning import plan_packed, plan_plain
+from spectrum_fast.read.formats.recognition import find_packed
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import StreamOptions, load_weight, required_buffer_bytes, stream_weights
 
 
 def plans_of(checkpoint: Checkpoint) -> list[WeightPlan]:
-    quantised = quantised_companions(checkpoint.tensors)
+    quantised = find_packed(checkpoint.tensors)
     config = read_quantisation_config(checkpoint.config)
     found: list[WeightPlan] = []
     for ref in checkpoint.tensors:
@@ -116,5 +116,3 @@ def test_contradictions_name_the_tensor_and_its_layout(mixed):
     loaded = load_weight(plan)
     with pytest.raises(UnsupportedDtypeError, match=r"stored as FP8.*expected 2 x 2 scales, found 1"):
         decode_weight(plan, loaded.main, {"scale": torch.ones(1)})
-    with pytest.raises(UsageError, match="unknown decoder 'gguf'"):
-        decode_weight(replace(plan, decoder="gguf"), loaded.main, loaded.companions)

@@ -1,71 +1,65 @@
 """Codes and companions -> the weight matrix that they stand for.
 
-The score is that of the exact product of code and scale, rounded once to float32; formats whose values fit bfloat16
-exactly come out in bfloat16. Libraries often round once more, to the model's compute type: that is rounding of the
-computation and no property of the stored weight, so it is left out here.
+The formats (:mod:`spectrum_fast.read.formats`) say what codes mean; here they become numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+import importlib
+from collections.abc import Mapping
 from typing import overload
 
 from torch import Tensor
 
 from spectrum_fast.errors import UnsupportedDtypeError, UsageError
-from spectrum_fast.measure.ops.decode.bitsandbytes import decode_4bit, decode_int8
-from spectrum_fast.measure.ops.decode.gptq import decode_gptq
-from spectrum_fast.measure.ops.decode.mxfp4 import decode_mxfp4
-from spectrum_fast.measure.ops.decode.packed_int import decode_awq, decode_pack_quantized
-from spectrum_fast.measure.ops.decode.scaled import decode_scaled
-from spectrum_fast.read.checkpoint.weight_plan import FusedPart, WeightPlan
+from spectrum_fast.measure.ops.dispatch import choose_backend
+from spectrum_fast.read.formats.codes import Codes
+from spectrum_fast.read.formats.projections import take_part
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream.blocks import BlockMatrix
 
-Parts = Mapping[str, Tensor]
 
-DECODERS: Mapping[str, Callable[[WeightPlan, Tensor, Parts], Tensor]] = MappingProxyType(
-    {
-        "": lambda plan, main, parts: main,  # noqa: ARG005
-        "scaled": lambda plan, main, parts: decode_scaled(
-            main, parts["scale"], plan.block or tuple(main.shape), parts.get("zero_point")
-        ),
-        "mxfp4": lambda plan, main, parts: decode_mxfp4(main, parts["scale"]),  # noqa: ARG005
-        "bitsandbytes-4bit": lambda plan, main, parts: decode_4bit(  # noqa: ARG005
-            main,
-            parts["absmax"],
-            parts["quant_map"],
-            parts["quant_state"],
-            parts.get("nested_absmax"),
-            parts.get("nested_quant_map"),
-        ),
-        "bitsandbytes-int8": lambda plan, main, parts: decode_int8(  # noqa: ARG005
-            main, parts["SCB"], parts.get("weight_format")
-        ),
-        "pack-quantized": lambda plan, main, parts: decode_pack_quantized(  # noqa: ARG005
-            main,
-            parts["weight_scale"],
-            parts["weight_shape"],
-            parts.get("weight_zero_point"),
-            parts.get("weight_g_idx"),
-        ),
-        "awq": lambda plan, main, parts: decode_awq(main, parts["scales"], parts["qzeros"]),  # noqa: ARG005
-        "gptq": lambda plan, main, parts: decode_gptq(  # noqa: ARG005
-            main, parts["scales"], parts["qzeros"], parts.get("g_idx"), stored_less_one=True
-        ),
-        "gptq-v2": lambda plan, main, parts: decode_gptq(  # noqa: ARG005
-            main, parts["scales"], parts["qzeros"], parts.get("g_idx"), stored_less_one=False
-        ),
-    }
-)
-"""Decoder of each :attr:`WeightPlan.decoder`; the empty name passes a plain weight through."""
+def decode(codes: Codes, backend: str = "auto") -> Tensor:
+    """The numbers that codes stand for; see :class:`spectrum_fast.read.formats.codes.Codes`.
+
+    Args:
+        codes: as a format has read them.
+        backend: one of :data:`spectrum_fast.measure.ops.dispatch.BACKENDS`; all are equal to the bit.
+
+    Returns:
+        A matrix in float32 or bfloat16 (MXFP4), where the codes lie.
+
+    Raises:
+        BackendUnavailableError: the named backend cannot run here.
+    """
+    operation = "decode" if codes.table is None else "decode-nibbles"
+    choice = choose_backend(operation, codes.codes.device.type, backend)
+    return importlib.import_module(f"spectrum_fast.measure.ops.decode.{choice}").decode(codes)
+
+
+def read_codes(plan: WeightPlan, main: Tensor, companions: Mapping[str, Tensor]) -> Codes | None:
+    """What the stored tensors of a weight mean; None where they are numbers.
+
+    Raises:
+        UnsupportedDtypeError: companions contradict the codes.
+    """
+    if plan.decoder is None:
+        return None
+    try:
+        return plan.decoder(main, **companions)
+    except UnsupportedDtypeError as error:
+        raise UnsupportedDtypeError(
+            f"stored as {plan.layout}: {error}; download or save the checkpoint again"
+        ) from error
 
 
 @overload
-def decode_weight(plan: WeightPlan, main: Tensor, companions: Parts) -> Tensor: ...
+def decode_weight(plan: WeightPlan, main: Tensor, companions: Mapping[str, Tensor]) -> Tensor: ...
 @overload
-def decode_weight(plan: WeightPlan, main: BlockMatrix, companions: Parts) -> BlockMatrix: ...
-def decode_weight(plan: WeightPlan, main: Tensor | BlockMatrix, companions: Parts) -> Tensor | BlockMatrix:
+def decode_weight(plan: WeightPlan, main: BlockMatrix, companions: Mapping[str, Tensor]) -> BlockMatrix: ...
+def decode_weight(
+    plan: WeightPlan, main: Tensor | BlockMatrix, companions: Mapping[str, Tensor]
+) -> Tensor | BlockMatrix:
     """Turn what was read into the matrix to score.
 
     Args:
@@ -80,33 +74,11 @@ def decode_weight(plan: WeightPlan, main: Tensor | BlockMatrix, companions: Part
     Raises:
         UnsupportedDtypeError: companions contradict the codes, or the weight has another size than the projections that
             it should fuse.
-        UsageError: the plan names no known decoder.
     """
-    if plan.decoder not in DECODERS:
-        raise UsageError(f"unknown decoder {plan.decoder!r}: expected one of {', '.join(filter(None, DECODERS))}")
     if isinstance(main, BlockMatrix):
-        if plan.decoder or plan.part is not None:
+        if plan.decoder is not None or plan.part is not None:
             raise UsageError(f"{plan.name}: expected a weight that is decoded or split whole, found it in blocks")
         return main
-    try:
-        weight = DECODERS[plan.decoder](plan, main, companions)
-    except UnsupportedDtypeError as error:
-        raise UnsupportedDtypeError(
-            f"stored as {plan.layout}: {error}; download or save the checkpoint again"
-        ) from error
+    codes = read_codes(plan, main, companions)
+    weight = main if codes is None else decode(codes)
     return weight if plan.part is None else take_part(weight, plan.part)
-
-
-def take_part(weight: Tensor, part: FusedPart) -> Tensor:
-    """One projection of a fused weight; a view where it is one run of rows or columns.
-
-    Raises:
-        UnsupportedDtypeError: the weight has another size than the configuration says.
-    """
-    if weight.ndim != 2 or weight.shape[part.axis] != part.extent:
-        raise UnsupportedDtypeError(
-            f"the configuration says that it fuses projections of {part.extent} {'columns' if part.axis else 'rows'} "
-            f"together, found shape {tuple(weight.shape)}; scan it whole (without --split-fused)"
-        )
-    stretches = weight.unflatten(part.axis, (part.repeats, part.extent // part.repeats))
-    return stretches.narrow(part.axis + 1, part.begin, part.end - part.begin).flatten(part.axis, part.axis + 1)

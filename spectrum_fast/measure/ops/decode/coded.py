@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.decode.mxfp4 import decode_mxfp4
-from spectrum_fast.measure.ops.decode.scaled import decode_scaled, scale_values
-from spectrum_fast.read.checkpoint.weight_plan import WeightPlan
+from spectrum_fast.measure.ops.decode import decode, read_codes
+from spectrum_fast.read.formats.codes import scale_values
+from spectrum_fast.read.formats.mxfp4 import read_mxfp4
+from spectrum_fast.read.formats.scaled import read_scaled
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 
 SCALE_BLOCK = 128
 """Rows and columns of FP8 codes that share a scale, as DeepSeek writes them."""
@@ -57,8 +59,8 @@ class CodedWeight:
     def decode(self) -> Tensor:
         """The matrix in float32 (FP8) or bfloat16 (MXFP4), as ``ops.decode.decode_weight`` gives."""
         if self.is_fp8:
-            return decode_scaled(self.codes, self.scales, (SCALE_BLOCK, SCALE_BLOCK))
-        return decode_mxfp4(self.codes, self.scales)
+            return decode(read_scaled(self.codes, self.scales, block=(SCALE_BLOCK, SCALE_BLOCK)))
+        return decode(read_mxfp4(self.codes, self.scales))
 
     def clone(self) -> CodedWeight:
         """A copy in memory of its own."""
@@ -72,18 +74,19 @@ class CodedWeight:
 def as_coded(plan: WeightPlan, main: Tensor, companions: Mapping[str, Tensor]) -> CodedWeight | None:
     """What was read, as a weight in codes: FP8 e4m3 with a scale for each 128 x 128 block or for all, or MXFP4.
 
-    None for everything else, and where codes and scales do not fit: ``decode_weight`` then says what is wrong.
+    None for everything else.
+
+    Raises:
+        UnsupportedDtypeError: companions contradict the codes.
     """
-    if plan.part is not None or set(companions) != {"scale"}:
+    codes = read_codes(plan, main, companions) if plan.part is None else None
+    if codes is None:
         return None
-    scale = companions["scale"]
-    if plan.decoder == "mxfp4" and main.ndim == 3 and main.shape[2] == 16 and scale.shape == main.shape[:2]:
-        return CodedWeight(main, scale)
-    if plan.decoder != "scaled" or main.ndim != 2 or main.dtype != torch.float8_e4m3fn:
+    if codes.is_mxfp4:
+        return CodedWeight(main, codes.scale)
+    if codes.codes.dtype != torch.float8_e4m3fn or codes.zero is not None:
         return None
-    grid = tuple(-(-side // SCALE_BLOCK) for side in main.shape)
-    if plan.block == (SCALE_BLOCK, SCALE_BLOCK) and scale.numel() == grid[0] * grid[1]:
-        return CodedWeight(main, scale_values(scale).reshape(grid))
-    if plan.block in (None, tuple(main.shape)) and scale.numel() == 1:
-        return CodedWeight(main, scale_values(scale).reshape(1, 1).expand(grid))
-    return None
+    grid = tuple(-(-side // SCALE_BLOCK) for side in codes.shape)
+    if codes.block == (SCALE_BLOCK, SCALE_BLOCK):
+        return CodedWeight(main, scale_values(codes.scale))
+    return CodedWeight(main, scale_values(codes.scale).expand(grid)) if codes.scale.numel() == 1 else None

@@ -17,11 +17,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spectrum_fast.measure.ops.decode import reference
 from spectrum_fast.measure.ops.triton_support import launch_on, require_device
+from spectrum_fast.read.formats.codes import Codes, scale_values
 
 BLOCK_BYTES = 2048
 """Bytes of codes a program decodes: two values each, 16 of them a thread."""
 OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
+
+
+def decode(codes: Codes) -> Tensor:
+    """See :func:`spectrum_fast.measure.ops.decode.decode`; MXFP4, NF4 and FP4 have kernels, the rest stays in torch."""
+    table, width = codes.table, codes.block[1]
+    if table is not None and codes.is_mxfp4:
+        every = scale_values(torch.arange(256, dtype=torch.uint8, device=table.device)).to(torch.bfloat16)
+        return groups_of_32(codes.codes.view(*codes.scale.shape, 16), codes.scale, table, every)
+    if table is not None and codes.scale.shape[0] == 1 and not codes.low_first and width % 2 == 0:
+        size = codes.shape[0] * codes.shape[1]
+        return scaled_nibbles(codes.codes, table, codes.scale, width, size).view(codes.shape)
+    return reference.decode(codes)
 
 
 def groups_of_32(blocks: Tensor, scale: Tensor, table: Tensor, scale_values: Tensor) -> Tensor:

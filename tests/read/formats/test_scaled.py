@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from spectrum_fast.errors import UnsupportedDtypeError
-from spectrum_fast.measure.ops.decode.scaled import decode_scaled, scale_values
+from spectrum_fast.measure.ops.decode import decode
+from spectrum_fast.read.formats.codes import scale_values
+from spectrum_fast.read.formats.scaled import read_scaled
 
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
@@ -18,6 +20,10 @@ def every_code(dtype: torch.dtype, rows: int, columns: int) -> torch.Tensor:
     codes = torch.arange(256, dtype=torch.uint8)
     codes = codes[torch.isfinite(codes.view(dtype).float())]
     return codes.repeat(rows * columns // codes.numel() + 1)[: rows * columns].reshape(rows, columns).view(dtype)
+
+
+def decode_scaled(codes, scale, block, zero_point=None) -> torch.Tensor:
+    return decode(read_scaled(codes, scale, zero_point, block=block))
 
 
 def by_definition(codes, scale, block, zero_point=None) -> torch.Tensor:

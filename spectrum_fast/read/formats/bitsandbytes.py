@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from spectrum_fast.errors import UnsupportedDtypeError
-from spectrum_fast.measure.ops.decode.nibbles import look_up_nibbles
-from spectrum_fast.measure.ops.dispatch import compiled_nibbles, use_native
+from spectrum_fast.read.checkpoint.naming import module_name
+from spectrum_fast.read.formats.codes import Codes
+from spectrum_fast.read.formats.config import QuantisationConfig
+from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, missing, name_of, refuse
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 
 _INT8_MAX = 127.0
 _LARGEST = torch.finfo(torch.float32).max
 _MAX_STATE_BYTES = 1 << 16
+_NESTED = ("nested_absmax", "nested_quant_map")
 
 
-def decode_4bit(
+def read_4bit(
     codes: Tensor,
     absmax: Tensor,
     quant_map: Tensor,
     quant_state: Tensor,
     nested_absmax: Tensor | None = None,
     nested_quant_map: Tensor | None = None,
-    backend: str = "auto",
-) -> Tensor:
+    *,
+    kind: str = "",
+) -> Codes:
     """``W.flat[i] = quant_map[code i] * absmax[i // blocksize]``; the high nibble of a byte comes first.
 
     With double quantisation, ``absmax[k]`` is a byte that stands for
@@ -40,18 +46,17 @@ def decode_4bit(
             ``nested_blocksize`` and ``nested_offset``.
         nested_absmax: floats, one per ``nested_blocksize`` of ``absmax``.
         nested_quant_map: 256 floats.
-        backend: one of :data:`spectrum_fast.measure.ops.dispatch.BACKENDS`; ``native`` and ``reference`` are equal to
-        the bit.
+        kind: ``quant_type`` that the description's name promises; empty for either.
 
     Returns:
-        Float32 matrix of the shape in ``quant_state``; relative error 2^-23.
+        A matrix of the shape in ``quant_state``; relative error of the decoded values 2^-23.
 
     Raises:
         UnsupportedDtypeError: the description is no JSON of this kind, or numbers of elements do not fit it.
 
     Source: bitsandbytes ``functional.py`` (``QuantState.from_dict``, ``dequantize_4bit``).
     """
-    state = _read_state(quant_state)
+    state = _read_state(quant_state, kind)
     # Sizes that the description states are held to what is stored before anything is made of them.
     shape = _shape(state.get("shape"), 2 * codes.numel())
     size = math.prod(shape)
@@ -62,30 +67,19 @@ def decode_4bit(
     if nested_absmax is not None and nested_quant_map is not None:
         absmax = _decode_maxima(absmax, nested_absmax, nested_quant_map, state)
     table = quant_map.to(torch.float32).reshape(16)
-    if blocksize % 2 == 0 and (compiled := compiled_nibbles(codes, backend)) is not None:
-        return compiled.scaled_nibbles(codes, table, absmax, blocksize, size).reshape(shape)
-    values = look_up_nibbles(codes, table, low_first=False)[:size]
-    maxima = absmax.to(torch.float32).reshape(-1)
-    full = size // blocksize
-    values[: full * blocksize].view(full, blocksize).mul_(maxima[:full, None])
-    values[full * blocksize :].mul_(maxima[full:])
-    return values.reshape(shape)
+    return Codes(codes.reshape(1, -1), absmax.reshape(1, -1), (1, blocksize), shape, table=table, low_first=False)
 
 
-def decode_int8(
-    codes: Tensor, row_maxima: Tensor, weight_format: Tensor | None = None, backend: str = "auto"
-) -> Tensor:
-    """``W[i, j] = codes[i, j] * row_maxima[i] / 127``.
+def read_int8(codes: Tensor, SCB: Tensor, weight_format: Tensor | None = None) -> Codes:
+    """``W[i, j] = codes[i, j] * SCB[i] / 127``.
 
     Args:
         codes: int8 [rows, columns].
-        row_maxima: float [rows], stored as ``SCB``.
+        SCB: float [rows], the maxima of rows.
         weight_format: 0 for row-major; older versions could save tiles for the GPU, which are not decoded.
-        backend: one of :data:`spectrum_fast.measure.ops.dispatch.BACKENDS`; ``native`` and ``reference`` are equal to
-        the bit.
 
     Returns:
-        [rows, columns] float32; relative error 2^-23.
+        [rows, columns] that decode to float32; relative error 2^-23.
 
     Raises:
         UnsupportedDtypeError: another weight format, or the shapes do not fit.
@@ -94,17 +88,11 @@ def decode_int8(
     """
     if weight_format is not None and (weight_format.numel() != 1 or int(weight_format.reshape(-1)[0]) != 0):
         raise UnsupportedDtypeError(
-            f"weight_format: expected 0 (row-major), found {weight_format.reshape(-1).tolist()}"
+            f"weight_format: expected 0 (row-major), found {_shown(weight_format.reshape(-1).tolist())}"
         )
-    if codes.ndim != 2:
-        raise UnsupportedDtypeError(f"expected a matrix of codes, found shape {tuple(codes.shape)}")
-    _require_count("SCB", row_maxima.numel(), codes.shape[0])
-    scale = row_maxima.to(torch.float32).reshape(-1, 1) / _INT8_MAX
-    if use_native(codes, backend):
-        from spectrum_fast.measure.ops.decode import native
-
-        return native.scaled(codes, scale, (1, codes.shape[1]), None)
-    return codes.to(torch.float32).mul_(scale)
+    rows, columns = codes.shape
+    _require_count("SCB", SCB.numel(), rows)
+    return Codes(codes, SCB.to(torch.float32).reshape(-1, 1) / _INT8_MAX, (1, columns), (rows, columns))
 
 
 def _decode_maxima(absmax: Tensor, nested_absmax: Tensor, nested_map: Tensor, state: dict[str, Any]) -> Tensor:
@@ -119,7 +107,7 @@ def _decode_maxima(absmax: Tensor, nested_absmax: Tensor, nested_map: Tensor, st
     return values * scales + float(offset)
 
 
-def _read_state(quant_state: Tensor) -> dict[str, Any]:
+def _read_state(quant_state: Tensor, kind: str) -> dict[str, Any]:
     if quant_state.numel() > _MAX_STATE_BYTES:
         raise UnsupportedDtypeError(
             f"quant_state: expected at most {_MAX_STATE_BYTES} bytes, found {quant_state.numel()}"
@@ -130,8 +118,9 @@ def _read_state(quant_state: Tensor) -> dict[str, Any]:
         raise UnsupportedDtypeError(f"quant_state: expected JSON: {error}") from error
     if not isinstance(state, dict):
         raise UnsupportedDtypeError(f"quant_state: expected a JSON object, found {type(state).__name__}")
-    if state.get("quant_type") not in ("nf4", "fp4"):
-        raise UnsupportedDtypeError(f"quant_type: expected nf4 or fp4, found {_shown(state.get('quant_type'))}")
+    found = state.get("quant_type")
+    if found not in ((kind,) if kind else ("nf4", "fp4")):
+        raise UnsupportedDtypeError(f"quant_type: expected {kind or 'nf4 or fp4'}, found {_shown(found)}")
     return state
 
 
@@ -142,13 +131,13 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _shape(value: object, most: int) -> tuple[int, ...]:
+def _shape(value: object, most: int) -> tuple[int, int]:
     """Two extents; neither is larger than the number of values that are stored."""
     if not isinstance(value, list) or len(value) != 2 or not all(type(side) is int and side > 0 for side in value):
         raise UnsupportedDtypeError(f"shape: expected a matrix [rows, columns], found {_shown(value)}")
     if max(value) > most:
         raise UnsupportedDtypeError(f"shape: expected at most {most} values, as the codes hold, found {_shown(value)}")
-    return tuple(value)
+    return value[0], value[1]
 
 
 def _block_size(state: dict[str, Any], key: str, count: int) -> int:
@@ -168,3 +157,70 @@ def _shown(value: object) -> str:
 def _require_count(what: str, found: int, expected: int) -> None:
     if found != expected:
         raise UnsupportedDtypeError(f"{what}: expected {expected} elements, found {found}")
+
+
+def _plan_4bit(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:  # noqa: ARG001
+    codes, companions = packed.codes, packed.companions
+    nested = companions["absmax"].dtype == "U8" or not set(_NESTED).isdisjoint(companions)
+    lost = [name_of(codes.name, FOUR_BIT, role) for role in _NESTED if nested and role not in companions]
+    if lost:
+        raise missing(packed, ", ".join(lost))
+    if nested and companions["absmax"].dtype != "U8":
+        raise refuse(packed, f"expected U8 in absmax beside nested_absmax, found {companions['absmax'].dtype}")
+    decoder = partial(read_4bit, kind=companions["quant_state"].name[-3:])
+    return WeightPlan(module_name(codes.name), codes.name, codes, companions, decoder, packed.layout)
+
+
+def _plan_int8(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:  # noqa: ARG001
+    codes, companions = packed.codes, packed.companions
+    if len(codes.shape) != 2 or companions["SCB"].element_count != codes.shape[0]:
+        raise refuse(packed, f"expected a matrix with one SCB per row, found SCB {companions['SCB'].shape}")
+    return WeightPlan(module_name(codes.name), codes.name, codes, companions, read_int8, packed.layout, codes.shape)
+
+
+FOUR_BIT = Format(
+    title="NF4/FP4 (bitsandbytes)",
+    codes=".weight",
+    companions={
+        ".weight.absmax": "absmax",
+        ".weight.quant_map": "quant_map",
+        ".weight.quant_state.bitsandbytes__nf4": "quant_state",
+        ".weight.quant_state.bitsandbytes__fp4": "quant_state",
+        ".weight.nested_absmax": "nested_absmax",
+        ".weight.nested_quant_map": "nested_quant_map",
+    },
+    marks=("absmax", "quant_map", "quant_state", *_NESTED),
+    telling={
+        f".weight.{part}": ".weight"
+        for part in ("absmax", "quant_map", *_NESTED, "quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4")
+    },
+    types={"codes": ("U8",), "absmax": ("U8", *FLOATS), "quant_state": ("U8",)}
+    | dict.fromkeys(("quant_map", *_NESTED), FLOATS),
+    required=("absmax", "quant_map", "quant_state"),
+    plan=_plan_4bit,
+    row=(
+        "NF4, FP4, also with double quantisation",
+        "`weight` U8 + `absmax`, `quant_map`, `quant_state`",
+        "bitsandbytes",
+        "yes",
+        "bitsandbytes (`test_bitsandbytes.py`)",
+    ),
+)
+
+INT8 = Format(
+    title="int8 (bitsandbytes)",
+    codes=".weight",
+    companions={".SCB": "SCB", ".weight.SCB": "SCB", ".weight_format": "weight_format"},
+    marks=("SCB", "weight_format"),
+    telling={".weight.SCB": ".weight", ".SCB": ".weight"},
+    types={"codes": ("I8",), "SCB": FLOATS, "weight_format": ("U8",)},
+    required=("SCB",),
+    plan=_plan_int8,
+    row=(
+        "LLM.int8",
+        "`weight` I8 + `SCB`",
+        "bitsandbytes",
+        "yes, row-major only",
+        "bitsandbytes (`test_bitsandbytes.py`)",
+    ),
+)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from spectrum_fast.errors import UnsupportedDtypeError
-from spectrum_fast.measure.ops.decode import take_part
-from spectrum_fast.read.checkpoint.fused_layouts import _EXPERTS, split_fused
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.checkpoint.weight_plan import FusedPart, WeightPlan
+from spectrum_fast.read.formats.mxfp4 import read_mxfp4
+from spectrum_fast.read.formats.projections import _EXPERTS, split_fused, take_part
+from spectrum_fast.read.formats.weight_plan import FusedPart, WeightPlan
 
 transformers = pytest.importorskip("transformers")
 
@@ -222,7 +222,9 @@ def test_a_weight_of_another_size_than_the_configuration_says_is_refused():
 def test_packed_gpt_oss_experts_are_transposed_so_their_rows_alternate():
     """The library unpacks blocks [rows, groups, 16] to columns of [in, out]: what it takes from columns is in rows."""
     ref = TensorRef("mlp.experts.gate_up_proj_blocks", Path("m"), "U8", (6, 2, 16), 0, 192)
-    plan = WeightPlan("mlp.experts.0.gate_up_proj", "mlp.experts.gate_up_proj", ref, decoder="mxfp4", expert=0, parts=2)
+    plan = WeightPlan(
+        "mlp.experts.0.gate_up_proj", "mlp.experts.gate_up_proj", ref, decoder=read_mxfp4, expert=0, parts=2
+    )
     gate, up = split_fused(replace(plan, whole_shape=(2, 6, 64)), {"model_type": "gpt_oss"})
     rows = torch.arange(6)[:, None].expand(6, 64)
     assert take_part(rows, gate.part)[:, 0].tolist() == [0, 2, 4]

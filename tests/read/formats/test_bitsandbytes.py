@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from spectrum_fast.errors import UnsupportedDtypeError
-from spectrum_fast.measure.ops.decode.bitsandbytes import decode_4bit, decode_int8
+from spectrum_fast.measure.ops.decode import decode
+from spectrum_fast.read.formats.bitsandbytes import read_4bit, read_int8
 
 functional = pytest.importorskip("bitsandbytes.functional")
 
@@ -29,7 +30,7 @@ def quantise(weight: torch.Tensor, kind: str, nested: bool, blocksize: int) -> t
 def test_4bit(kind, nested, shape, blocksize):
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     parts, expected = quantise(weight, kind, nested, blocksize)
-    found = decode_4bit(**parts)
+    found = decode(read_4bit(**parts))
     assert found.dtype == torch.float32
     assert found.is_contiguous()
     assert torch.equal(found, expected)
@@ -40,7 +41,7 @@ def test_4bit_of_a_bfloat16_weight_is_what_the_library_rounds():
     weight = torch.randn(64, 128, generator=torch.Generator().manual_seed(2)).bfloat16()
     parts, expected = quantise(weight, "nf4", True, 64)
     assert expected.dtype == torch.bfloat16
-    assert torch.equal(decode_4bit(**parts).bfloat16(), expected)
+    assert torch.equal(decode(read_4bit(**parts)).bfloat16(), expected)
 
 
 def damage(parts: dict, key: str, value: object) -> dict:
@@ -75,34 +76,34 @@ def damage(parts: dict, key: str, value: object) -> dict:
 def test_a_description_that_does_not_fit_is_refused(key, value, message):
     parts, _ = quantise(torch.randn(64, 128), "nf4", True, 64)
     with pytest.raises(UnsupportedDtypeError, match=message):
-        decode_4bit(**damage(parts, key, value))
+        read_4bit(**damage(parts, key, value))
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 60_000, b" " * 70_000])
 def test_a_description_that_is_no_json_object_is_refused(raw):
     parts, _ = quantise(torch.randn(64, 128), "nf4", False, 64)
     with pytest.raises(UnsupportedDtypeError, match=r"quant_state|quant_type"):
-        decode_4bit(**parts | {"quant_state": torch.tensor(list(raw), dtype=torch.uint8)})
+        read_4bit(**parts | {"quant_state": torch.tensor(list(raw), dtype=torch.uint8)})
 
 
 @pytest.mark.parametrize("blocksize", [2**30, 2**62])
 def test_a_block_larger_than_the_weight_takes_no_memory(blocksize):
     parts, _ = quantise(torch.randn(64, 128), "nf4", True, 64)
-    assert torch.equal(decode_4bit(**damage(parts, "nested_blocksize", blocksize)), decode_4bit(**parts))
+    assert torch.equal(decode(read_4bit(**damage(parts, "nested_blocksize", blocksize))), decode(read_4bit(**parts)))
 
 
 def test_a_key_given_twice_is_refused():
     parts, _ = quantise(torch.randn(64, 128), "nf4", False, 64)
     raw = b'{"quant_type": "nf4", "blocksize": 64, "shape": [64, 128], "shape": [128, 64]}'
     with pytest.raises(UnsupportedDtypeError, match="a key occurs twice"):
-        decode_4bit(**parts | {"quant_state": torch.tensor(list(raw), dtype=torch.uint8)})
+        read_4bit(**parts | {"quant_state": torch.tensor(list(raw), dtype=torch.uint8)})
 
 
 def test_int8():
     weight = torch.randn(64, 96, generator=torch.Generator().manual_seed(3)).half()
     codes, maxima, _ = functional.int8_vectorwise_quant(weight)
     expected = functional.int8_vectorwise_dequant(codes, maxima)
-    found = decode_int8(codes, maxima, torch.tensor(0, dtype=torch.uint8))
+    found = decode(read_int8(codes, maxima, torch.tensor(0, dtype=torch.uint8)))
     assert torch.allclose(found, expected, rtol=3e-7, atol=0)
     assert (found - weight).abs().max() < 0.03
 
@@ -110,6 +111,6 @@ def test_int8():
 def test_int8_in_tiles_or_with_other_rows_is_refused():
     codes = torch.zeros(4, 8, dtype=torch.int8)
     with pytest.raises(UnsupportedDtypeError, match=r"expected 0 \(row-major\), found \[2\]"):
-        decode_int8(codes, torch.ones(4), torch.tensor(2, dtype=torch.uint8))
+        read_int8(codes, torch.ones(4), torch.tensor(2, dtype=torch.uint8))
     with pytest.raises(UnsupportedDtypeError, match="SCB: expected 4 elements, found 8"):
-        decode_int8(codes, torch.ones(8))
+        read_int8(codes, torch.ones(8))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
+from spectrum_fast.read.formats.codes import Codes
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,11 @@ class WeightPlan:
             :func:`spectrum_fast.read.checkpoint.experts.expert_name`.
         parameter: name of the parameter in the unquantised model; all experts of a fused parameter share it.
         main: the weight itself, or its codes.
-        companions: role -> tensor that is needed to decode the codes; may lie in other files than ``main``.
-        decoder: key of :data:`spectrum_fast.measure.ops.decode.DECODERS`; empty for a plain weight.
+        companions: role -> tensor that is needed to read the codes; may lie in other files than ``main``.
+        decoder: from the tensor of ``main`` and those of the companions, by role, to what the codes mean; it raises
+            ``UnsupportedDtypeError`` where they contradict each other. None for a plain weight.
         layout: name of the format for people; empty for a plain weight.
-        block: rows and columns of a block of codes that share a scale, for decoders that use it.
+        shape: of the decoded matrix (of all experts, before they are told apart), where the headers say it.
         expert: index of the expert in its fused parameter, or None.
         parts: how many matrices its parameter is scored in; None where the parameter is one matrix.
         whole_shape: shape of the whole parameter, unpacked, if this is a part of it; else None.
@@ -58,13 +60,18 @@ class WeightPlan:
     parameter: str
     main: TensorRef
     companions: Mapping[str, TensorRef] = field(default_factory=lambda: MappingProxyType({}))
-    decoder: str = ""
+    decoder: Callable[..., Codes] | None = None
     layout: str = ""
-    block: tuple[int, int] | None = None
+    shape: tuple[int, ...] | None = None
     expert: int | None = None
     parts: int | None = None
     whole_shape: tuple[int, ...] | None = None
     part: FusedPart | None = None
+
+    @property
+    def matrix_shape(self) -> tuple[int, ...] | None:
+        """Shape of the matrix before it is split into projections, where the headers say it."""
+        return self.main.shape if self.decoder is None else self.shape
 
     @property
     def nbytes(self) -> int:
@@ -77,7 +84,7 @@ class WeightPlan:
         return "; ".join(
             part
             for part in (
-                f"decoded from {self.layout}" if self.decoder else "",
+                f"decoded from {self.layout}" if self.decoder is not None else "",
                 f"expert {self.expert} of {self.parameter}" if self.expert is not None else "",
             )
             if part

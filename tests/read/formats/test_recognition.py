@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from spectrum_fast.errors import UnsupportedDtypeError
-from spectrum_fast.measure.ops.decode import DECODERS
-from spectrum_fast.read.checkpoint.decoding import plan_packed
 from spectrum_fast.read.checkpoint.dtypes import decodable, require_decodable, storage_dtype, torch_dtype
-from spectrum_fast.read.checkpoint.quantisation_config import QuantisationConfig
-from spectrum_fast.read.checkpoint.quantised import quantised_companions
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
+from spectrum_fast.read.formats.config import QuantisationConfig
+from spectrum_fast.read.formats.planning import plan_packed
+from spectrum_fast.read.formats.recognition import find_packed
 
 
 def refs(types: dict[str, str]) -> list[TensorRef]:
@@ -22,11 +21,11 @@ def refs(types: dict[str, str]) -> list[TensorRef]:
 
 
 LAYOUTS = {
-    "DeepSeek": ({"l.0.q.weight": "F8_E4M3"}, {"l.0.q.weight_scale_inv": "F32"}, "FP8"),
+    "DeepSeek": ({"l.0.q.weight": "F8_E4M3"}, {"l.0.q.weight_scale_inv": "F32"}, "scaled codes"),
     "compressed-tensors FP8": (
         {"l.0.q.weight": "F8_E4M3"},
         {"l.0.q.weight_scale": "BF16", "l.0.q.input_scale": "BF16"},
-        "compressed",
+        "scaled codes",
     ),
     "ModelOpt NVFP4": (
         {"q.weight": "U8"},
@@ -67,7 +66,7 @@ LAYOUTS = {
 def test_layouts(case, backwards):
     codes, companions, layout = LAYOUTS[case]
     tensors = refs({**codes, **companions, "plain.weight": "BF16", "plain.bias": "BF16", "q.bias": "F16"})
-    found = quantised_companions(tensors[::-1] if backwards else tensors)
+    found = find_packed(tensors[::-1] if backwards else tensors)
     assert set(found.packed) == set(codes)
     assert set(found.companions) == set(companions)
     (name,) = codes
@@ -76,22 +75,22 @@ def test_layouts(case, backwards):
     assert packed.codes.name == name
     assert {ref.name for ref in packed.companions.values()} <= set(companions)
     assert all(role in ref.name for role, ref in packed.companions.items())
-    assert packed.missing == ()
+    assert packed.owner == ""
 
 
 def test_every_layout_is_decoded_or_refused_by_name():
     """Shapes here are 4 x 4 throughout, so those with a shape of their own are refused for that."""
     for codes, companions, _ in LAYOUTS.values():
-        (packed,) = quantised_companions(refs({**codes, **companions})).packed.values()
+        (packed,) = find_packed(refs({**codes, **companions})).packed.values()
         try:
             plans = plan_packed(packed, QuantisationConfig())
         except UnsupportedDtypeError as error:
             assert packed.codes.name in str(error)  # noqa: PT017
             assert "m.safetensors" in str(error)  # noqa: PT017
-            assert packed.layout in str(error)  # noqa: PT017
+            assert any(form.title in str(error) for form in packed.formats)  # noqa: PT017
         else:
             assert [plan.main.name for plan in plans] == [packed.codes.name]
-            assert all(plan.decoder in DECODERS for plan in plans)
+            assert all(plan.decoder is not None for plan in plans)
 
 
 @pytest.mark.parametrize(
@@ -117,16 +116,17 @@ def test_every_layout_is_decoded_or_refused_by_name():
         ),
         ({"q.weight_packed": "I32", "q.weight_scale": "F16"}, "q.weight_packed", "q.weight_shape"),
         ({"q.weight_shape": "I64"}, "q.weight_shape", "q.weight_packed"),
+        ({"q.qweight": "I32", "q.scales": "F16"}, "q.qweight", "q.qzeros"),
         ({"experts.up_blocks": "U8"}, "experts.up_blocks", "experts.up_scales"),
         ({"experts.up_scales": "U8"}, "experts.up_scales", "experts.up_blocks"),
     ],
 )
 def test_a_lost_part_is_reported_with_both_names_and_never_scored(present, reported, missing):
     tensors = [replace(ref, shape=(4, 4, 4)) for ref in refs(present)]
-    found = quantised_companions(tensors)
+    found = find_packed(tensors)
     assert set(found.packed) == {reported}
     with pytest.raises(UnsupportedDtypeError, match="found in no file of the checkpoint") as caught:
-        plan_packed(found.packed[reported], QuantisationConfig())
+        plan_packed(found.packed[reported], QuantisationConfig("gptq"))
     assert reported in str(caught.value)
     assert missing in str(caught.value)
 
@@ -144,7 +144,7 @@ def test_plain_models_are_left_alone():
         "layer_scale.scales",
         "codebook.codes.weight",
     ]
-    found = quantised_companions(refs(dict.fromkeys(names, "BF16")))
+    found = find_packed(refs(dict.fromkeys(names, "BF16")))
     assert not found.packed
     assert not found.companions
 

@@ -3,7 +3,7 @@
 ``qkv_proj`` is rows q, k, v in Phi-3, but rows ``[head, (q, k, v), head_dim]`` in GPT-NeoX's ``query_key_value``: the
 name alone does not say. So the layout is taken from ``model_type`` and the head counts in ``config.json``; a family
 that is not listed here, or counts that do not fit the weight, are refused. Each entry is held to the family's own code
-in transformers (tests/read/checkpoint/test_fused_layouts.py).
+in transformers (tests/read/formats/test_projections.py).
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from spectrum_fast.errors import UnsupportedDtypeError
-from spectrum_fast.read.checkpoint.weight_plan import FusedPart, WeightPlan
+from spectrum_fast.read.formats.mxfp4 import read_mxfp4
+from spectrum_fast.read.formats.weight_plan import FusedPart, WeightPlan
 from spectrum_fast.read.storage.files import shorten
 
 FUSED_NAMES = frozenset({"qkv_proj", "query_key_value", "Wqkv", "c_attn", "gate_up_proj"})
@@ -52,10 +55,25 @@ def split_fused(plan: WeightPlan, config: Config | None) -> tuple[WeightPlan, ..
             name=f"{plan.name}.{part.name}",
             part=part,
             parts=(plan.parts or 1) * len(parts),
-            whole_shape=plan.whole_shape or _decoded_shape(plan),
+            whole_shape=plan.whole_shape or plan.matrix_shape,
         )
         for part in parts
     )
+
+
+def take_part(weight: Tensor, part: FusedPart) -> Tensor:
+    """One projection of a fused weight; a view where it is one run of rows or columns.
+
+    Raises:
+        UnsupportedDtypeError: the weight has another size than the configuration says.
+    """
+    if weight.ndim != 2 or weight.shape[part.axis] != part.extent:
+        raise UnsupportedDtypeError(
+            f"the configuration says that it fuses projections of {part.extent} {'columns' if part.axis else 'rows'} "
+            f"together, found shape {tuple(weight.shape)}; scan it whole (without --split-fused)"
+        )
+    stretches = weight.unflatten(part.axis, (part.repeats, part.extent // part.repeats))
+    return stretches.narrow(part.axis + 1, part.begin, part.end - part.begin).flatten(part.axis, part.axis + 1)
 
 
 def _parts_of(plan: WeightPlan, kind: str, config: Config | None) -> Parts:
@@ -74,11 +92,6 @@ def _sections(config: Config | None) -> list[Config]:
     text = (config or {}).get("text_config")
     parts = (config or {}, text if isinstance(text, Mapping) else {})
     return [part for part in parts if isinstance(part.get("model_type"), str)]
-
-
-def _decoded_shape(plan: WeightPlan) -> tuple[int, ...] | None:
-    """Shape of the weight as far as the header tells it: that of the codes, if there is one for each entry."""
-    return plan.main.shape if plan.decoder in ("", "scaled", "bitsandbytes-int8") else None
 
 
 def _count(config: Config, *names: str) -> int:
@@ -176,11 +189,11 @@ def _halves_of_columns(plan: WeightPlan, config: Config) -> Parts:
 
 def _interleaved(plan: WeightPlan, config: Config) -> Parts:
     """Gate and up by turns: columns of [in, out] experts, or rows of the packed ones, which are transposed."""
-    return _two(plan, config, axis=0 if plan.decoder == "mxfp4" else 1, interleaved=True)
+    return _two(plan, config, axis=0 if plan.decoder is read_mxfp4 else 1, interleaved=True)
 
 
 def _two(plan: WeightPlan, config: Config, axis: int, *, interleaved: bool) -> Parts:
-    shape = plan.whole_shape or _decoded_shape(plan)
+    shape = plan.whole_shape or plan.matrix_shape
     extent = shape[-2:][axis] if shape is not None else 2 * _count(config, "intermediate_size")
     if extent % 2:
         raise _UnknownLayoutError(f"{extent} {'rows' if axis == 0 else 'columns'} do not make two halves")

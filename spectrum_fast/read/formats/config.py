@@ -1,0 +1,125 @@
+"""What ``config.json`` says about quantisation, as far as decoding depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How some of the weights are said to be stored; None or empty where nothing is said.
+
+    Attributes:
+        bits: width of a code.
+        kind: ``int`` or ``float``.
+        strategy: what shares a scale: ``tensor``, ``channel``, ``group`` or ``block``.
+        group_size: inputs that share a scale; -1 for all of a row.
+        block: rows and columns that share a scale.
+        symmetric: whether there are no zero points.
+    """
+
+    bits: int | None = None
+    kind: str = ""
+    strategy: str = ""
+    group_size: int | None = None
+    block: tuple[int, int] | None = None
+    symmetric: bool | None = None
+
+    def has_bits(self, bits: int) -> bool:
+        """Whether codes of this width agree with it."""
+        return self.bits in (None, bits)
+
+    def groups(self, inputs: int) -> int | None:
+        """Groups of so many inputs; None where it does not say."""
+        if self.strategy in ("tensor", "channel") or self.group_size == -1:
+            return 1
+        size = self.group_size
+        return -(-inputs // size) if size is not None and size > 0 else None
+
+
+@dataclass(frozen=True)
+class QuantisationConfig:
+    """The quantisation section of a configuration; every field may be unknown.
+
+    Attributes:
+        method: ``quant_method``: ``fp8``, ``compressed-tensors``, ``awq``, ``gptq``; empty if unknown.
+        format: ``format`` of compressed-tensors, GPTQ's ``checkpoint_format`` or AWQ's ``version``; empty if unknown.
+        schemes: what is said of the weights; several where it differs among them, none where nothing is said.
+    """
+
+    method: str = ""
+    format: str = ""
+    schemes: tuple[Scheme, ...] = ()
+
+    @property
+    def bits(self) -> list[int]:
+        """Widths that occur."""
+        return sorted({scheme.bits for scheme in self.schemes if scheme.bits is not None})
+
+
+def read_quantisation_config(config: Mapping[str, Any] | None) -> QuantisationConfig:
+    """Read the section from a model's configuration or its text part; what is malformed counts as unknown.
+
+    >>> read_quantisation_config({"quantization_config": {"quant_method": "gptq", "bits": 4}}).schemes
+    (Scheme(bits=4, kind='', strategy='', group_size=None, block=None, symmetric=None),)
+    """
+    section = _section(config)
+    groups = section.get("config_groups")
+    weights = [_part(group, "weights") for group in groups.values()] if isinstance(groups, Mapping) else []
+    schemes = [_scheme(said, "num_bits", "block_structure") for said in weights if said is not None]
+    whole = _scheme(section, "bits", "weight_block_size")
+    if whole != Scheme() and not section.get("dynamic"):  # GPTQModel: other widths for modules that a pattern names
+        schemes.append(whole)
+    return QuantisationConfig(
+        method=_text(section.get("quant_method")),
+        format=_text(section.get("format", section.get("checkpoint_format", section.get("version")))),
+        schemes=tuple(dict.fromkeys(schemes)),
+    )
+
+
+def _scheme(said: Mapping[str, Any], bits: str, block: str) -> Scheme:
+    symmetric = said.get("symmetric")
+    return Scheme(
+        bits=_integer(said.get(bits)),
+        kind=_text(said.get("type")),
+        strategy=_text(said.get("strategy")),
+        group_size=_integer(said.get("group_size")),
+        block=_block(said.get(block)),
+        symmetric=symmetric if isinstance(symmetric, bool) else None,
+    )
+
+
+def _section(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    for part in (config, _part(config, "text_config")):
+        for key in ("quantization_config", "compression_config"):
+            if (section := _part(part, key)) is not None:
+                return section
+    return {}
+
+
+def _part(value: object, key: str) -> Mapping[str, Any] | None:
+    part = value.get(key) if isinstance(value, Mapping) else None
+    return part if isinstance(part, Mapping) else None
+
+
+def _text(value: object) -> str:
+    return value.lower() if isinstance(value, str) else ""
+
+
+def _integer(value: object) -> int | None:
+    return value if type(value) is int else None
+
+
+def _block(value: object) -> tuple[int, int] | None:
+    if isinstance(value, str) and "x" in value:  # compressed-tensors also writes "128x128"
+        value = [
+            int(part) if part.isdecimal() and part.isascii() and len(part) <= 9 else 0 for part in value.split("x")
+        ]
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return None
+    rows, columns = value
+    if type(rows) is not int or type(columns) is not int or not 0 < min(rows, columns) <= max(rows, columns) < 2**31:
+        return None
+    return rows, columns
