@@ -18,19 +18,19 @@ pytestmark = pytest.mark.skipif(
 )
 QUICK = [
     "emulated_cuda/test_emulated_cuda.py",
-    "spectra/test_batched_gpu.py::test_the_host_waits_three_times_a_batch",
-    "spectra/test_batched_gpu.py::test_known_spectra_come_out_right",
-    "stream/test_loader_gpu.py",
-    "ops/test_device_graph.py",
+    "measure/spectra/test_batched_gpu.py::test_the_host_waits_three_times_a_batch",
+    "measure/spectra/test_batched_gpu.py::test_known_spectra_come_out_right",
+    "read/stream/test_loader_gpu.py",
+    "measure/ops/test_device_graph.py",
 ]
 WHOLE = [
-    "spectra/test_batched_gpu.py",
-    "spectra/test_engine_gpu.py",
+    "measure/spectra/test_batched_gpu.py",
+    "measure/spectra/test_engine_gpu.py",
     "scanning/test_scorers.py",
     "scanning/test_live.py",
     "scanning/test_independence.py",
-    "ops/test_full_precision.py",
-    "ops/test_decode_scaled.py",
+    "measure/ops/test_full_precision.py",
+    "read/formats/test_scaled.py",
 ]
 
 

@@ -84,7 +84,7 @@ def test_a_missing_scale_is_a_failure_that_names_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("case", "checkpoint_format"), [("v1", "gptq"), ("v2", "gptq_v2")])
 def test_gptq_as_its_library_packed_it(tmp_path: Path, case: str, checkpoint_format: str) -> None:
-    stored = load_file(Path(__file__).parents[1] / "measure" / "ops" / "data" / "gptq.safetensors")
+    stored = load_file(Path(__file__).parents[1] / "read" / "formats" / "gptq.safetensors")
     layer = {role: stored[f"int4, any order, {case}.{role}"] for role in ("qweight", "scales", "qzeros", "g_idx")}
     name = "model.layers.0.mlp.up_proj"
     save_file({f"{name}.{role}": tensor for role, tensor in layer.items()}, tmp_path / "model.safetensors")
