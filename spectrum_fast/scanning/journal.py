@@ -36,9 +36,9 @@ from typing import Any
 
 from spectrum_fast.checks import OBJECT
 from spectrum_fast.errors import JournalError
-from spectrum_fast.measure.scoring.json_fields import Place
+from spectrum_fast.measure.scoring.json_fields import Place, entry_of
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
-from spectrum_fast.measure.scoring.scan_file import failure_entry, module_entry, read_failure, read_module
+from spectrum_fast.measure.scoring.scan_file import module_entry
 
 SCHEMA = 1
 """Version of the layout; the only one that is read."""
@@ -174,11 +174,11 @@ class Journal:
             self._append_line({"settings": dict(settings)})
             self._current = settings
         if isinstance(record, ScanFailure) and record.kind in PROBLEMS:
-            self._append_line({"problem": failure_entry(record), "traceback": record.traceback})
+            self._append_line({"problem": entry_of(record), "traceback": record.traceback})
             self._has_problems = True
         else:
             is_score = isinstance(record, ModuleScore)
-            self._append_line({"module": module_entry(record)} if is_score else {"failure": failure_entry(record)})
+            self._append_line({"module": module_entry(record)} if is_score else {"failure": entry_of(record)})
             self._keep(record, settings)
         if time.monotonic() >= self._next_sync:
             self.sync()
@@ -279,9 +279,9 @@ class Journal:
         if "settings" in entry:
             self._current = place.read(entry, "settings", OBJECT)
         elif "module" in entry:
-            self._keep(read_module(place, place.read(entry, "module", OBJECT)), self._current or {})
+            self._keep(place.read_record(ModuleScore, place.read(entry, "module", OBJECT)), self._current or {})
         elif "failure" in entry:
-            self._keep(read_failure(place, place.read(entry, "failure", OBJECT)), self._current or {})
+            self._keep(place.read_record(ScanFailure, place.read(entry, "failure", OBJECT)), self._current or {})
         self._ended = "ended" in entry  # until a later sitting adds to it
 
     def _keep(self, record: ModuleScore | ScanFailure, settings: Settings) -> None:

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from spectrum_fast.errors import RankError
-from spectrum_fast.measure.scoring.json_fields import Place
-from spectrum_fast.measure.scoring.records import ModuleScore
-from spectrum_fast.measure.scoring.scan_file import failure_entry, module_entry, read_failure, read_module
+from spectrum_fast.measure.scoring.json_fields import Place, entry_of
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
+from spectrum_fast.measure.scoring.scan_file import module_entry
 from spectrum_fast.scanning.journal import Settings
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.results import ModuleResult
@@ -38,7 +38,7 @@ def encode_result(result: ModuleResult, scan: str, settings: Settings) -> dict[s
     is_score = isinstance(record, ModuleScore)
     return {
         "result": "module" if is_score else "failure",
-        "record": module_entry(record) if is_score else failure_entry(record),
+        "record": module_entry(record) if is_score else entry_of(record),
         "traceback": "" if is_score else record.traceback,
         "seconds": [result.read_seconds, result.wait_seconds, result.compute_seconds],
         "scan": scan,
@@ -54,7 +54,7 @@ def decode_result(message: Mapping[str, Any]) -> ModuleResult:
     """
     place = Place(f"message of rank {message.get('rank')}", RankError, "result")
     if message["result"] == "module":
-        record = read_module(place, message["record"])
+        record = place.read_record(ModuleScore, message["record"])
     else:
-        record = replace(read_failure(place, message["record"]), traceback=message["traceback"])
+        record = replace(place.read_record(ScanFailure, message["record"]), traceback=message["traceback"])
     return ModuleResult(record, *message["seconds"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.apply import AppliedSelection, apply_selection
+from spectrum_fast.measure.scoring.json_fields import Name
 from spectrum_fast.read.checkpoint.naming import module_name
 
 if TYPE_CHECKING:
@@ -31,10 +32,10 @@ class SelectedModule:
         parameter_shape: shape of the whole parameter, if this is a part of it (an expert, a fused projection).
     """
 
-    name: str
-    type: str
-    group: str
-    parameter: str | None = None
+    name: Name
+    type: Name
+    group: Name
+    parameter: Name | None = None
     shape: tuple[int, ...] | None = None
     snr: float | None = None
     noise_free: bool = False
@@ -65,12 +66,12 @@ class SelectionGroup:
             noise-free modules, lie on both sides), so that which of them is taken is not decided by signal.
     """
 
-    name: str
+    name: Name
     taken: int
     size: int | None = None
     always: tuple[str, ...] = ()
-    last_taken: str | None = None
-    first_left_out: str | None = None
+    last_taken: Name | None = None
+    first_left_out: Name | None = None
     gap: float | None = None
     undecided: bool = False
 

@@ -1,20 +1,76 @@
-"""Hand-written checks of JSON entries: which field of which entry of which file, what was expected, what was found."""
+"""JSON entries and the dataclasses that declare their fields, and errors that say where in a file something is wrong.
+
+A field's type says how it is checked: ``float`` is a finite number >= 0, ``int`` a whole one, ``tuple[int, ...]`` a
+list of such, :data:`Name` a text that is not empty, a dataclass an object of its own; with ``None`` it may be null.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from functools import cache
+from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
-from spectrum_fast.checks import LIST, OBJECT, Check
-from spectrum_fast.errors import SpectrumFastError
+from spectrum_fast.checks import COUNT, COUNTS, FLAG, LIST, NAME, NAMES, OBJECT, REAL, TEXT, Check
+from spectrum_fast.errors import SpectrumFastError, TensorError
 
 ABSENT: Any = object()
 """Stands for a field that is not there, which null is not."""
 
+Name: TypeAlias = Annotated[str, NAME]
+"""A text that is not empty and holds no control character."""
+
+ONLY_WHERE_KNOWN = {"written": "only where known"}
+"""Metadata of a field that is left out of its entry where it is None."""
+NEVER_WRITTEN = {"written": "never"}
+"""Metadata of a field that is no part of its entry."""
+
 _MAX_DEPTH = 50
+_CHECKS: dict[Any, Check] = {
+    str: TEXT,
+    Name: NAME,
+    bool: FLAG,
+    int: COUNT,
+    float: REAL,
+    tuple[int, ...]: COUNTS,
+    tuple[str, ...]: NAMES,
+}
+_Record = TypeVar("_Record")
+
+
+def type_of(hint: Any) -> tuple[Any, bool]:
+    """The type of a field without None, or what stands for it, and whether that may be in it."""
+    if get_origin(hint) is Annotated or not (arguments := get_args(hint)) or Ellipsis in arguments:
+        return hint, False
+    kinds = [kind for kind in arguments if kind is not type(None) and not isinstance(kind, TypeVar)]
+    return kinds[0], len(kinds) < len(arguments)
+
+
+@cache
+def _declared(record: type) -> dict[str, tuple[Field[Any], Check, type | None]]:
+    """The fields of an entry: the check of each, and its dataclass if it is an object of its own."""
+    hints = get_type_hints(record, include_extras=True)
+    found: dict[str, tuple[Field[Any], Check, type | None]] = {}
+    for field in fields(record):
+        if field.metadata == NEVER_WRITTEN:
+            continue
+        kind, nullable = type_of(hints[field.name])
+        inner = kind if isinstance(kind, type) and is_dataclass(kind) else None
+        check = OBJECT if inner else _CHECKS.get(kind, LIST)
+        found[field.name] = field, check.or_null() if nullable else check, inner
+    return found
+
+
+def entry_of(record: Any) -> dict[str, Any]:
+    """The entry for a dataclass, its fields in their order; :meth:`Place.read_record` gives the same record back."""
+    entry: dict[str, Any] = {}
+    for name, (field, _, inner) in _declared(type(record)).items():
+        value = getattr(record, name)
+        if value is not None or field.metadata != ONLY_WHERE_KNOWN:
+            entry[name] = entry_of(value) if inner is not None and value is not None else value
+    return entry
 
 
 @dataclass(frozen=True)
@@ -51,16 +107,44 @@ class Place:
             raise self.wrong(field, check.expected, value)
         return value
 
-    def read_all(
-        self, values: Mapping[str, Any], checks: Mapping[str, Check], may_be_absent: frozenset[str] = frozenset()
+    def read_record(self, record: type[_Record], values: Mapping[str, Any]) -> _Record:
+        """An entry as the dataclass that declares its fields.
+
+        Each field is checked by its type. One with a default may be absent, for files from before it was added; keys
+        that the class does not have are dropped.
+
+        Raises:
+            SpectrumFastError: of class ``error``: a field is missing or not what it should be, or the class refuses the
+                values together.
+        """
+        try:
+            return record(**self.read_fields(record, values))
+        except TensorError as cause:
+            raise self.error(f"{self.source}: {self.entry}: {cause}") from cause
+
+    def read_fields(
+        self, record: type, values: Mapping[str, Any], names: Collection[str] = (), required: Collection[str] = ()
     ) -> dict[str, Any]:
-        """The known fields of an entry, each checked; unknown ones are dropped, a list becomes a tuple."""
-        result = {}
-        for field, check in checks.items():
-            value = self.read(values, field, check, None if field in may_be_absent else ABSENT)
-            if field in values:
-                result[field] = tuple(value) if isinstance(value, list) else value
-        return result
+        """The same as a mapping, or a part of it.
+
+        Args:
+            record: the class.
+            values: the entry.
+            names: the fields to read; all of them if there are none.
+            required: fields that must be there though they have a default.
+        """
+        known: dict[str, Any] = {}
+        declared = _declared(record)
+        for name in names or declared:
+            field, check, inner = declared[name]
+            if name not in values and field.default is not MISSING and name not in required:
+                continue
+            value = self.read(values, name, check)
+            if inner is not None and value is not None:
+                place = Place(self.source, self.error, f"{self.entry}: {name}")
+                value = inner(**place.read_fields(inner, value))
+            known[name] = tuple(value) if isinstance(value, list) else value
+        return known
 
     def entries(
         self, document: Mapping[str, Any], field: str, default: Any = ABSENT

@@ -8,37 +8,33 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any, NamedTuple, get_type_hints
 
 from spectrum_fast.errors import ScanFileError, TensorError
-from spectrum_fast.measure.spectra.histogram import Histogram
-
-REAL_FIELDS = (
-    "s_max",
-    "s_min",
-    "q25",
-    "q50",
-    "q75",
-    "threshold",
-    "signal_sum",
-    "noise_sum",
-    "error_bound",
-    "frobenius_residual",
-)
-"""Fields of :class:`ModuleScore` that hold a finite float >= 0, or None where it is not known."""
-
-COUNT_FIELDS = ("n_signal", "n_noise", "parts")
-"""Fields of :class:`ModuleScore` that hold a whole number >= 0, or None where it is not known."""
+from spectrum_fast.measure.scoring.json_fields import NEVER_WRITTEN, ONLY_WHERE_KNOWN, Name, type_of
+from spectrum_fast.measure.spectra.record import SpectralSummary
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModuleScore:
-    """The score of one module's weight and the functionals of its singular values behind it.
+class WeightIdentity:
+    """Which weight of a checkpoint a line of a scan speaks of; :class:`ModuleScore` describes the fields."""
 
-    A scan of our own fills every field; a published result knows only ``name``, ``type``, ``snr`` and ``noise_free``,
-    and the rest is None.
+    name: Name
+    type: Name
+    parameter: Name | None = None
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleScore(SpectralSummary[None], WeightIdentity):
+    """The spectrum of one module's weight, under its name; what a published result does not tell is None.
+
+    The functionals of the singular values and the score are those of
+    :class:`spectrum_fast.measure.spectra.record.SpectralSummary`; here ``snr`` is None if and only if ``noise_free``.
 
     Attributes:
         name: module name: the parameter without ``.weight``; unique in a scan.
@@ -46,23 +42,7 @@ class ModuleScore:
         parameter: full name in the checkpoint: ``...weight``, or bare for fused experts; None where not known.
         shape: of the stored tensor.
         dtype: storage type in the safetensors spelling, e.g. ``BF16``.
-        snr: sum of signal over sum of noise singular values over ``s_max``; None if and only if ``noise_free``.
-        noise_free: no singular value lies at or below the threshold, so there is nothing to divide by.
-        s_max: largest singular value.
-        s_min: smallest singular value.
-        q25: quantile at 0.25 of the singular values.
-        q50: their median.
-        q75: quantile at 0.75.
-        threshold: boundary between noise (at or below) and signal (above).
-        signal_sum: sum of the singular values above the threshold.
-        noise_sum: sum of those at or below.
-        n_signal: how many lie above.
-        n_noise: how many lie at or below.
-        error_bound: bound on the relative error of ``snr``, and where noise-free, of ``signal_sum / s_max``.
-        method: how it was computed, e.g. ``band-float32``.
-        frobenius_residual: relative difference between the squares' sum implied and the exact ``||W||_F^2``.
         note: why that method, or anything a reader should know.
-        histogram: how many singular values lie where.
         parts: how many matrices its parameter is scored in (experts of a fused tensor, parts of a fused projection);
             None where the parameter is one matrix.
         parameter_shape: shape of the whole parameter, if this is a part of it; else None.
@@ -71,41 +51,16 @@ class ModuleScore:
         TensorError: a number is NaN, infinite, negative or not a number, or ``snr`` contradicts ``noise_free``.
     """
 
-    name: str
-    type: str
-    snr: float | None
-    noise_free: bool = False
-    parameter: str | None = None
-    shape: tuple[int, ...] | None = None
-    dtype: str | None = None
-    s_max: float | None = None
-    s_min: float | None = None
-    q25: float | None = None
-    q50: float | None = None
-    q75: float | None = None
-    threshold: float | None = None
-    signal_sum: float | None = None
-    noise_sum: float | None = None
-    n_signal: int | None = None
-    n_noise: int | None = None
-    error_bound: float | None = None
-    method: str | None = None
-    frobenius_residual: float | None = None
     note: str = ""
-    histogram: Histogram | None = None
-    parts: int | None = None
-    parameter_shape: tuple[int, ...] | None = None
+    parts: int | None = field(default=None, metadata=ONLY_WHERE_KNOWN)
+    parameter_shape: tuple[int, ...] | None = field(default=None, metadata=ONLY_WHERE_KNOWN)
 
     def __post_init__(self) -> None:
         if not self.name:
             raise TensorError("a module score needs a name, found an empty one")
-        for key in ("snr", *REAL_FIELDS):
-            object.__setattr__(self, key, _finite(self.name, key, getattr(self, key)))
-        for key in COUNT_FIELDS:
-            object.__setattr__(self, key, _count(self.name, key, getattr(self, key)))
-        for key in ("shape", "parameter_shape"):
-            if (shape := getattr(self, key)) is not None:
-                object.__setattr__(self, key, tuple(operator.index(extent) for extent in shape))
+        for key, plain in _plain_of(type(self)).items():
+            if (value := getattr(self, key)) is not None:
+                object.__setattr__(self, key, plain(self.name, key, value))
         if self.noise_free and self.snr is not None:
             raise TensorError(f"{self.name}: a noise-free module has no finite snr, found {self.snr!r}")
         if not self.noise_free and self.snr is None:
@@ -128,10 +83,8 @@ class ModuleScore:
         return self.parts is not None and self.parameter is not None
 
 
-def _finite(name: str, key: str, value: Any) -> float | None:
-    """``value`` as a plain float >= 0 (numpy and torch scalars too), None stays None."""
-    if value is None:
-        return None
+def _finite(name: str, key: str, value: Any) -> float:
+    """``value`` as a plain float >= 0 (numpy and torch scalars too)."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError) as cause:
@@ -141,10 +94,8 @@ def _finite(name: str, key: str, value: Any) -> float | None:
     return number
 
 
-def _count(name: str, key: str, value: Any) -> int | None:
-    """``value`` as a plain int >= 0, None stays None."""
-    if value is None:
-        return None
+def _count(name: str, key: str, value: Any) -> int:
+    """``value`` as a plain int >= 0."""
     try:
         number = operator.index(value)
     except TypeError as cause:
@@ -152,6 +103,20 @@ def _count(name: str, key: str, value: Any) -> int | None:
     if number < 0 or isinstance(value, bool):
         raise TensorError(f"{name}: {key} must be a whole number >= 0, found {value!r}")
     return number
+
+
+def _counts(name: str, key: str, values: Any) -> tuple[int, ...]:
+    return tuple(_count(name, key, value) for value in values)
+
+
+_PLAIN: dict[Any, Callable[[str, str, Any], Any]] = {float: _finite, int: _count, tuple[int, ...]: _counts}
+
+
+@cache
+def _plain_of(record: type) -> dict[str, Callable[[str, str, Any], Any]]:
+    """Field -> what makes its value a plain number, or refuses it; by the field's type."""
+    kinds = {key: type_of(hint)[0] for key, hint in get_type_hints(record, include_extras=True).items()}
+    return {key: _PLAIN[kind] for key, kind in kinds.items() if kind in _PLAIN}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,13 +133,13 @@ class ScanFailure:
         traceback: of an error that nobody foresaw; for the journal and for a report, not for the scan file.
     """
 
-    name: str
-    kind: str
-    message: str
+    name: Name
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
-    parameter: str | None = None
-    traceback: str = field(default="", repr=False, compare=False)
+    kind: str
+    message: str
+    parameter: Name | None = field(default=None, metadata=ONLY_WHERE_KNOWN)
+    traceback: str = field(default="", repr=False, compare=False, metadata=NEVER_WRITTEN)
 
 
 class SkippedTensor(NamedTuple):

@@ -19,62 +19,24 @@ Floats are written with ``repr`` and come back as the same bits. Keys that schem
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from spectrum_fast.checks import COUNT, COUNTS, FLAG, NAME, OBJECT, REAL, SHAPE, TEXT, Check
-from spectrum_fast.errors import ScanFileError, TensorError
+from spectrum_fast.checks import NAME, OBJECT, TEXT
+from spectrum_fast.errors import ScanFileError
 from spectrum_fast.files import read_text, write_text_atomic
 from spectrum_fast.measure.scoring.fused import fused_modules
-from spectrum_fast.measure.scoring.json_fields import Place
+from spectrum_fast.measure.scoring.json_fields import Place, entry_of
 from spectrum_fast.measure.scoring.published import record_from_published
-from spectrum_fast.measure.scoring.records import (
-    COUNT_FIELDS,
-    REAL_FIELDS,
-    ModuleScore,
-    ScanFailure,
-    ScanRecord,
-    SkippedTensor,
-)
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, ScanRecord, SkippedTensor
 from spectrum_fast.measure.scoring.strict_json import parse_json
-from spectrum_fast.measure.spectra.histogram import Histogram
 
 SCHEMA = 1
 """Version of the layout that is written; the only one that is read."""
 
-MODULE_FIELDS = (
-    "name",
-    "type",
-    "parameter",
-    "shape",
-    "dtype",
-    "snr",
-    "noise_free",
-    "s_max",
-    "s_min",
-    "q25",
-    "q50",
-    "q75",
-    "threshold",
-    "signal_sum",
-    "noise_sum",
-    "n_signal",
-    "n_noise",
-    "error_bound",
-    "method",
-    "frobenius_residual",
-    "note",
-    "histogram",
-)
-"""Keys of one entry of ``modules``, in the order they are written."""
-
-_FAILURE_FIELDS = ("name", "shape", "dtype", "kind", "message")
-
-_OPTIONAL_FIELDS = ("parts", "parameter_shape")
-"""Keys that are written only where they are known."""
-
-_MAY_BE_ABSENT = frozenset({"parameter", "q50", "frobenius_residual", "note", "histogram", *_OPTIONAL_FIELDS})
+_AT_THE_END = ("histogram", "parts", "parameter_shape")
+"""Keys that stand behind all others in the line of a module, as in the first files."""
 
 
 def format_scan(record: ScanRecord) -> str:
@@ -84,14 +46,12 @@ def format_scan(record: ScanRecord) -> str:
         ScanFileError: ``provenance`` holds something that strict JSON cannot (NaN, infinity, an object).
     """
     head = {"schema": SCHEMA, "model": record.model, "criterion": record.criterion}
-    failures = [failure_entry(failure) for failure in record.failures]
+    failures = [entry_of(failure) for failure in record.failures]
     skipped = [{"name": entry.name, "reason": entry.reason} for entry in record.skipped]
     parts = [f"{json.dumps(key)}: {_dump(value, record.model)}" for key, value in head.items()]
-    parts += [
-        f'"modules": {_dump_lines(_modules(record.modules), record.model)}',
-    ]
+    parts.append(f'"modules": {_dump_lines(map(module_entry, record.modules), record.model)}')
     if fused := fused_modules(record):
-        parts.append(f'"fused": {_dump_lines(_modules(fused), record.model)}')
+        parts.append(f'"fused": {_dump_lines(map(module_entry, fused), record.model)}')
     parts += [
         f'"failures": {_dump_lines(failures, record.model)}',
         f'"ties": {_dump(dict(record.ties), record.model)}',
@@ -138,53 +98,10 @@ def parse_scan(text: str, source: str = "scan") -> ScanRecord:
     return record_from_published(document, source)
 
 
-def _modules(modules: Sequence[ModuleScore]) -> list[dict[str, Any]]:
-    return [module_entry(module) for module in modules]
-
-
 def module_entry(module: ModuleScore) -> dict[str, Any]:
-    """The entry of ``modules`` for one score; :func:`read_module` gives the same score back, bit for bit."""
-    entry = _entry(module, MODULE_FIELDS, _OPTIONAL_FIELDS)
-    if module.histogram is not None:
-        entry["histogram"] = {key: getattr(module.histogram, key) for key in _HISTOGRAM_CHECKS}
-    return entry
-
-
-def read_module(place: Place, values: dict[str, Any]) -> ModuleScore:
-    """One entry of ``modules``.
-
-    Args:
-        place: where it stands, for messages; its class of errors is raised.
-        values: the entry's fields.
-
-    Raises:
-        SpectrumFastError: of the place's class: a field is missing or not what it should be.
-    """
-    known = place.read_all(values, _MODULE_CHECKS, _MAY_BE_ABSENT)
-    histogram = known.get("histogram")
-    try:
-        if histogram is not None:
-            inside = Place(place.source, place.error, f"{place.entry}: histogram")
-            known["histogram"] = Histogram(**inside.read_all(histogram, _HISTOGRAM_CHECKS))
-        return ModuleScore(**known)
-    except TensorError as cause:
-        raise place.error(f"{place.source}: {place.entry}: {cause}") from cause
-
-
-def failure_entry(failure: ScanFailure) -> dict[str, Any]:
-    """The entry of ``failures`` for one failure; :func:`read_failure` gives it back."""
-    return _entry(failure, _FAILURE_FIELDS, ("parameter",))
-
-
-def read_failure(place: Place, values: dict[str, Any]) -> ScanFailure:
-    """One entry of ``failures``; see :func:`read_module`."""
-    return ScanFailure(**place.read_all(values, _FAILURE_CHECKS, frozenset({"parameter"})))
-
-
-def _entry(record: ModuleScore | ScanFailure, fields: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, Any]:
-    """The fields of a record; of the optional ones those that are known."""
-    values = {key: getattr(record, key) for key in fields}
-    return values | {key: value for key in optional if (value := getattr(record, key)) is not None}
+    """The entry of ``modules`` for one score; ``Place.read_record`` gives the same score back, bit for bit."""
+    entry = entry_of(module)
+    return entry | {key: entry.pop(key) for key in _AT_THE_END if key in entry}
 
 
 def _dump(value: Any, model: str) -> str:
@@ -196,38 +113,10 @@ def _dump(value: Any, model: str) -> str:
         ) from cause
 
 
-def _dump_lines(entries: list[dict[str, Any]], model: str) -> str:
+def _dump_lines(entries: Iterable[dict[str, Any]], model: str) -> str:
     """A JSON list with one entry a line."""
-    if not entries:
-        return "[]"
-    return "[\n" + ",\n".join(" " + _dump(entry, model) for entry in entries) + "\n]"
-
-
-_MODULE_CHECKS: dict[str, Check] = {
-    "name": NAME,
-    "type": NAME,
-    "parameter": NAME.or_null(),
-    "shape": SHAPE.or_null(),
-    "dtype": TEXT.or_null(),
-    "snr": REAL.or_null(),
-    "noise_free": FLAG,
-    "method": TEXT.or_null(),
-    "note": TEXT,
-    "histogram": OBJECT.or_null(),
-    "parameter_shape": SHAPE.or_null(),
-    **dict.fromkeys(REAL_FIELDS, REAL.or_null()),
-    **dict.fromkeys(COUNT_FIELDS, COUNT.or_null()),
-}
-_HISTOGRAM_CHECKS = {"start": REAL, "knee": REAL, "end": REAL, "linear_bins": COUNT, "counts": COUNTS}
-_FAILURE_CHECKS = {
-    "name": NAME,
-    "shape": SHAPE.or_null(),
-    "dtype": TEXT.or_null(),
-    "kind": TEXT,
-    "message": TEXT,
-    "parameter": NAME.or_null(),
-}
-_SKIPPED_CHECKS = {"name": NAME, "reason": TEXT}
+    lines = ",\n".join(" " + _dump(entry, model) for entry in entries)
+    return f"[\n{lines}\n]" if lines else "[]"
 
 
 def _record_from_own(document: dict[str, Any], source: str) -> ScanRecord:
@@ -245,10 +134,10 @@ def _record_from_own(document: dict[str, Any], source: str) -> ScanRecord:
         place.read(ties, name, NAME)
     provenance = place.read(document, "provenance", OBJECT, {})
     place.refuse_non_finite("provenance", provenance)
-    modules = [read_module(entry, values) for entry, values in place.entries(document, "modules")]
-    failures = [read_failure(entry, values) for entry, values in place.entries(document, "failures")]
+    modules = [entry.read_record(ModuleScore, values) for entry, values in place.entries(document, "modules")]
+    failures = [entry.read_record(ScanFailure, values) for entry, values in place.entries(document, "failures")]
     skipped = [
-        SkippedTensor(**entry.read_all(values, _SKIPPED_CHECKS))
+        SkippedTensor(entry.read(values, "name", NAME), entry.read(values, "reason", TEXT))
         for entry, values in place.entries(document, "skipped", [])
     ]
     try:

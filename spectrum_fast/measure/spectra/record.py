@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from spectrum_fast.measure.spectra.histogram import Histogram
+
+Unknown = TypeVar("Unknown", bound=None, covariant=True)
+"""What stands for a number that is not known: None where that may be, nothing at all where all are known."""
+_NOT_KNOWN: Any = None
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,15 @@ class Criterion(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Spectrum:
+@dataclass(frozen=True, kw_only=True)
+class SpectralSummary(Generic[Unknown]):
     """The singular spectrum of one matrix, reduced to what scores and reports use.
 
+    Whatever keeps, writes, reads or shows a score takes the fields from here: their order is that in files, their type
+    says what a file may hold. A further one is declared here and computed in the engine. ``Unknown`` is None where one
+    may be missing, as in a published file, which knows ``snr`` alone.
+
     Attributes:
-        shape: rows and columns of the matrix.
-        criterion: name of the rule behind ``threshold`` and ``snr``.
         snr: the score; None when the noise set is empty (``noise_free``), for there is nothing to divide by, or when
             it cannot be told whether it is empty (``error_bound`` is infinite).
         noise_free: no value (or only exact zeros) lies at or below the threshold, so the ratio has no finite value.
@@ -69,33 +75,51 @@ class Spectrum:
         noise_sum: sum of the singular values at or below the threshold.
         n_signal: how many lie above.
         n_noise: how many lie at or below.
-        frobenius_residual: relative difference between the sum of squares that the method's spectrum implies and
-            ``||W||_F^2`` summed independently in float64; a check, near rounding when all is well.
         error_bound: bound on the relative error of ``snr`` against exact arithmetic on the same weights; where nothing
             is divided (``noise_free``, or a score of zero), of the quotient of those of ``signal_sum``, ``noise_sum``
             and ``s_max`` that are not zero.
         method: how it was computed, e.g. ``band-float32``, ``band-float32-rotated``, ``band-float64``,
             ``svd-float64``.
-        reason: why that method was used, in a few words.
+        frobenius_residual: relative difference between the sum of squares that the method's spectrum implies and
+            ``||W||_F^2`` summed independently in float64; a check, near rounding when all is well.
         histogram: how many singular values lie where.
+    """
+
+    snr: float | None
+    noise_free: bool = False
+    s_max: float | Unknown = _NOT_KNOWN
+    s_min: float | Unknown = _NOT_KNOWN
+    q25: float | Unknown = _NOT_KNOWN
+    q50: float | Unknown = _NOT_KNOWN
+    q75: float | Unknown = _NOT_KNOWN
+    threshold: float | Unknown = _NOT_KNOWN
+    signal_sum: float | Unknown = _NOT_KNOWN
+    noise_sum: float | Unknown = _NOT_KNOWN
+    n_signal: int | Unknown = _NOT_KNOWN
+    n_noise: int | Unknown = _NOT_KNOWN
+    error_bound: float | Unknown = _NOT_KNOWN
+    method: str | Unknown = _NOT_KNOWN
+    frobenius_residual: float | Unknown = _NOT_KNOWN
+    histogram: Histogram | Unknown = _NOT_KNOWN
+
+    def summary(self) -> dict[str, Any]:
+        """These fields by name, of whatever they are part of."""
+        return {key: getattr(self, key) for key in SUMMARY_FIELDS}
+
+
+SUMMARY_FIELDS = tuple(field.name for field in fields(SpectralSummary))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum(SpectralSummary[NoReturn]):
+    """The summary of one matrix's spectrum, all of it known.
+
+    Attributes:
+        shape: rows and columns of the matrix.
+        criterion: name of the rule behind ``threshold`` and ``snr``.
+        reason: why that method was used, in a few words.
     """
 
     shape: tuple[int, int]
     criterion: str
-    snr: float | None
-    noise_free: bool
-    s_max: float
-    s_min: float
-    q25: float
-    q50: float
-    q75: float
-    threshold: float
-    signal_sum: float
-    noise_sum: float
-    n_signal: int
-    n_noise: int
-    frobenius_residual: float
-    error_bound: float
-    method: str
     reason: str
-    histogram: Histogram

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from spectrum_fast.checks import COUNT, COUNTS, FLAG, NAME, NAMES, REAL, SHAPE, TEXT
-from spectrum_fast.errors import ScanFileError
-from spectrum_fast.measure.scoring.json_fields import ABSENT, Place
+from spectrum_fast.errors import ScanFileError, TensorError
+from spectrum_fast.measure.scoring.json_fields import ABSENT, NEVER_WRITTEN, ONLY_WHERE_KNOWN, Name, Place, entry_of
 
 FILE = Place("s.json", ScanFileError)
 ENTRY = Place("s.json", ScanFileError, "modules[3] (lm_head)")
@@ -63,12 +65,84 @@ def test_a_default_stands_for_what_is_not_there_and_not_for_null():
         FILE.read({}, "x", COUNT)
 
 
-def test_known_fields_are_kept_lists_become_tuples_and_absent_ones_stay_away():
-    values = {"a": [1, 2], "b": "t", "other": 1}
-    checks = {"a": COUNTS, "b": TEXT, "c": TEXT}
-    assert FILE.read_all(values, checks, frozenset({"c"})) == {"a": (1, 2), "b": "t"}
-    with pytest.raises(ScanFileError, match="field 'c': expected a text, found nothing"):
-        FILE.read_all(values, checks)
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """An object inside an entry, which refuses a length without a unit."""
+
+    length: float
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if self.length and not self.unit:
+            raise TensorError("part: expected a unit, found none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """An entry with a field of every type."""
+
+    name: Name
+    flag: bool
+    count: int | None
+    sizes: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    text: str = "default"
+    part: Part | None = None
+    rare: int | None = field(default=None, metadata=ONLY_WHERE_KNOWN)
+    private: str = field(default="", metadata=NEVER_WRITTEN)
+
+
+WHOLE = Whole(name="a", flag=True, count=None, sizes=(1, 2), names=("b",), part=Part(length=2.5, unit="m"), private="x")
+ENTRY_OF_WHOLE = {
+    "name": "a",
+    "flag": True,
+    "count": None,
+    "sizes": [1, 2],
+    "names": ["b"],
+    "text": "default",
+    "part": {"length": 2.5, "unit": "m"},
+}
+
+
+def test_a_dataclass_is_written_and_read_by_its_declaration():
+    assert json.loads(json.dumps(entry_of(WHOLE))) == ENTRY_OF_WHOLE
+    assert list(entry_of(WHOLE)) == list(ENTRY_OF_WHOLE)
+    assert entry_of(replace(WHOLE, rare=3))["rare"] == 3
+    assert FILE.read_record(Whole, {**ENTRY_OF_WHOLE, "other": 1, "private": "y"}) == replace(WHOLE, private="")
+    least = FILE.read_record(Whole, {"name": "a", "flag": False, "count": 3})
+    assert least == Whole(name="a", flag=False, count=3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": ""}, "field 'name': expected a name, found \"\""),
+        ({"flag": None}, "field 'flag': expected true or false, found null"),
+        ({"count": ...}, "field 'count': expected a whole number >= 0 and < 2^63 or null, found nothing"),
+        ({"count": 1.0}, "field 'count': expected a whole number >= 0 and < 2^63 or null, found 1.0"),
+        ({"sizes": None}, "field 'sizes': expected a list of whole numbers >= 0 and < 2^63, found null"),
+        ({"names": ["a", ""]}, 'field \'names\': expected a list of names, found ["a", ""]'),
+        ({"text": None}, "field 'text': expected a text, found null"),
+        ({"part": []}, "field 'part': expected an object or null, found []"),
+        (
+            {"part": {"unit": "m"}},
+            "modules[3] (lm_head): part: field 'length': expected a finite number >= 0, found nothing",
+        ),
+        ({"part": {"length": 1.0}}, "modules[3] (lm_head): part: expected a unit, found none"),
+    ],
+)
+def test_what_an_entry_lacks_or_has_wrong_is_named(change, message):
+    values = {key: value for key, value in {**ENTRY_OF_WHOLE, **change}.items() if value is not ...}
+    with pytest.raises(ScanFileError) as caught:
+        ENTRY.read_record(Whole, values)
+    assert str(caught.value).endswith(message)
+    assert str(caught.value).startswith("s.json: modules[3] (lm_head): ")
+
+
+def test_some_of_the_fields_can_be_read_and_be_asked_for():
+    assert FILE.read_fields(Whole, ENTRY_OF_WHOLE, ("name", "text", "rare")) == {"name": "a", "text": "default"}
+    with pytest.raises(ScanFileError, match="field 'text': expected a text, found nothing"):
+        FILE.read_fields(Whole, {"name": "a"}, ("name", "text"), required=("text",))
 
 
 def test_entries_are_named_by_number_and_by_name_where_they_have_one():

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import get_type_hints
 
 import numpy as np
 import pytest
 import torch
 
 from spectrum_fast.errors import ScanFileError, TensorError
-from spectrum_fast.measure.scoring.records import COUNT_FIELDS, REAL_FIELDS, ModuleScore, ScanFailure, ScanRecord
+from spectrum_fast.measure.scoring.json_fields import type_of
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, ScanRecord
+
+REAL_FIELDS = [key for key, hint in get_type_hints(ModuleScore).items() if type_of(hint)[0] is float and key != "snr"]
+COUNT_FIELDS = [key for key, hint in get_type_hints(ModuleScore).items() if type_of(hint)[0] is int]
 
 
 def score(name: str = "model.layers.0.mlp.up_proj", **values) -> ModuleScore:

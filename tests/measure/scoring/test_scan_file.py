@@ -7,24 +7,26 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectrum_fast.errors import ScanFileError, SpectrumFastError
 from spectrum_fast.files import read_text, write_text_atomic
-from spectrum_fast.measure.scoring.records import (
-    COUNT_FIELDS,
-    REAL_FIELDS,
-    ModuleScore,
-    ScanFailure,
-    ScanRecord,
-    SkippedTensor,
-)
+from spectrum_fast.measure.scoring.json_fields import type_of
+from spectrum_fast.measure.scoring.measure import spectrum
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, ScanRecord, SkippedTensor
 from spectrum_fast.measure.scoring.scan_file import format_scan, parse_scan, read_scan, write_scan
 from spectrum_fast.measure.spectra.histogram import Histogram
+from spectrum_fast.measure.spectra.record import SUMMARY_FIELDS
+
+REAL_FIELDS = [key for key, hint in get_type_hints(ModuleScore).items() if type_of(hint)[0] is float and key != "snr"]
+COUNT_FIELDS = [key for key, hint in get_type_hints(ModuleScore).items() if type_of(hint)[0] is int]
 
 FULL = ScanRecord(
     model="some/model",
@@ -393,3 +395,32 @@ def test_a_broken_histogram_is_named(change, found):
     ) as error:
         parse(doc)
     assert found in str(error.value)
+
+
+OLD = Path(__file__).parent / "data"
+
+
+@pytest.mark.parametrize("name", ["dense", "experts"])
+def test_old_files_of_schema_1_are_read_and_written_as_they_were(name):
+    text = (OLD / f"{name}.json").read_text()
+    assert format_scan(parse_scan(text)) == text
+
+
+def test_the_earliest_files_say_the_same_of_what_they_say():
+    early, dense = read_scan(OLD / "early.json"), read_scan(OLD / "dense.json")
+    unsaid = {"parameter": None, "q50": None, "frobenius_residual": None, "note": "", "histogram": None}
+    assert early.modules == tuple(replace(module, **unsaid) for module in dense.modules)
+    assert [failure.message for failure in early.failures] == [failure.message for failure in dense.failures]
+    assert (early.ties, early.skipped) == ({}, ())
+
+
+def test_every_field_of_a_spectrum_is_in_the_file_and_comes_back(tmp_path):
+    """A functional is declared once: what ``Spectrum`` has, a scan file has, in its order."""
+    found = spectrum(torch.randn(20, 30, generator=torch.Generator().manual_seed(0)))
+    assert all(value is not None for value in found.summary().values())
+    scored = ModuleScore(name="l.0.q", type="q", **found.summary())
+    write_scan(ScanRecord("m", "spectrum", (scored,)), tmp_path / "scan.json")
+    (entry,) = json.loads((tmp_path / "scan.json").read_text())["modules"]
+    kept = [key for key in entry if key in SUMMARY_FIELDS]
+    assert kept == list(SUMMARY_FIELDS)
+    assert read_scan(tmp_path / "scan.json").modules == (scored,)

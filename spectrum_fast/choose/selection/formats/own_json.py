@@ -13,7 +13,6 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from spectrum_fast.checks import COUNT, FLAG, NAME, NAMES, REAL, SHAPE, TEXT
 from spectrum_fast.choose.selection.records import SelectedModule, Selection, SelectionGroup
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.measure.scoring.json_fields import Place
@@ -21,49 +20,28 @@ from spectrum_fast.measure.scoring.json_fields import Place
 SCHEMA = 1
 """Version of the layout that is written; the only one that is read."""
 
-_HEAD_CHECKS = {
-    "model": TEXT.or_null(),
-    "criterion": TEXT.or_null(),
-    "top_percent": REAL.or_null(),
-    "grouping": TEXT.or_null(),
-    "rounding": TEXT.or_null(),
-    "fused": TEXT.or_null(),
-    "order": TEXT,
-    "seed": COUNT.or_null(),
-    "always_rule": TEXT,
-    "always": NAMES,
-    "failed": NAMES,
-}
-_MAY_BE_ABSENT = frozenset({"fused", "order", "seed"})
-"""Fields that files written before them do not have."""
-_MODULE_CHECKS = {
-    "name": NAME,
-    "type": NAME,
-    "group": NAME,
-    "parameter": NAME.or_null(),
-    "shape": SHAPE.or_null(),
-    "snr": REAL.or_null(),
-    "noise_free": FLAG,
-    "rank": COUNT.or_null(),
-    "group_size": COUNT.or_null(),
-    "parameter_shape": SHAPE.or_null(),
-}
-_GROUP_CHECKS = {
-    "name": NAME,
-    "taken": COUNT,
-    "size": COUNT.or_null(),
-    "always": NAMES,
-    "last_taken": NAME.or_null(),
-    "first_left_out": NAME.or_null(),
-    "gap": REAL.or_null(),
-    "undecided": FLAG,
-}
+_HEAD = (
+    "model",
+    "criterion",
+    "top_percent",
+    "grouping",
+    "rounding",
+    "fused",
+    "order",
+    "seed",
+    "always_rule",
+    "always",
+    "failed",
+)
+"""Fields of a selection that are not lists of entries, in the order of the file."""
+_ALWAYS_THERE = frozenset(_HEAD) - {"fused", "order", "seed"}
+"""Fields that every file has, whatever it was written by."""
 
 
 def format_own(selection: Selection) -> str:
     """The text of the selection file, one module or group a line."""
     head: dict[str, Any] = {"schema": SCHEMA, "kind": "selection"}
-    head |= {key: getattr(selection, key) for key in _HEAD_CHECKS}
+    head |= {key: getattr(selection, key) for key in _HEAD}
     parts = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in head.items()]
     for key, entries in (("modules", selection.modules), ("groups", selection.groups)):
         lines = ",\n".join(" " + json.dumps(asdict(entry), allow_nan=False) for entry in entries)
@@ -87,14 +65,9 @@ def selection_from_own(document: dict[str, Any], source: str) -> Selection:
             f"found {json.dumps(schema)}"
         )
     place = Place(source, SelectionError)
-    head = place.read_all(document, _HEAD_CHECKS, _MAY_BE_ABSENT)
-    modules = [
-        SelectedModule(**entry.read_all(values, _MODULE_CHECKS, frozenset({"parameter_shape"})))
-        for entry, values in place.entries(document, "modules")
-    ]
-    groups = [
-        SelectionGroup(**entry.read_all(values, _GROUP_CHECKS)) for entry, values in place.entries(document, "groups")
-    ]
+    head = place.read_fields(Selection, document, _HEAD, _ALWAYS_THERE)
+    modules = [entry.read_record(SelectedModule, values) for entry, values in place.entries(document, "modules")]
+    groups = [entry.read_record(SelectionGroup, values) for entry, values in place.entries(document, "groups")]
     names = [*head["always"], *(module.name for module in modules)]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
