@@ -45,7 +45,11 @@ class JournalError(SpectrumFastError):
 
 
 class RankError(SpectrumFastError):
-    """The processes that share one scan cannot find each other, do not agree, or one of them stopped the scan."""
+    """A process of several cannot tell which one it is, or one of them has been lost."""
+
+
+class PartsError(SpectrumFastError):
+    """The parts of a scan are not all there, or not of one scan."""
 
 
 class OutOfMemoryError(SpectrumFastError):

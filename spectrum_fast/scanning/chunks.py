@@ -1,9 +1,9 @@
-"""A plan cut into pieces of work that processes take one after the other: neighbours together, the largest first."""
+"""A plan cut into pieces of work for several processes: neighbours together, the largest first."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 
@@ -13,9 +13,6 @@ _SHARES = 32
 """Chunks a process, about: the last one to finish is late by one chunk at most."""
 _BYTE_WORK = 64.0
 """Multiply-adds that reading and decoding one byte is worth, so that thin matrices are not free."""
-
-Span = tuple[int, int]
-"""First and one past the last index of consecutive weights of a plan."""
 
 
 def work_of(weight: WeightPlan) -> float:
@@ -29,60 +26,32 @@ def work_of(weight: WeightPlan) -> float:
 
 
 def cut_chunks(
-    weights: Sequence[WeightPlan], wanted: Iterable[int], processes: int, *, chunk_bytes: int = CHUNK_BYTES
-) -> list[tuple[Span, ...]]:
+    weights: Sequence[WeightPlan], processes: int, *, chunk_bytes: int = CHUNK_BYTES
+) -> list[tuple[WeightPlan, ...]]:
     """Cut work for ``processes`` processes.
 
-    Weights of one chunk are neighbours in file order, so that a chunk is read nearly in one sweep. Chunks come with the
-    largest first, by powers of two of their work, and in file order among those of about the same size.
+    Weights of one chunk are neighbours, so that a chunk is read nearly in one sweep. The largest chunks come first, by
+    powers of two of their work, and in file order among those of about the same size.
 
     Args:
-        weights: the weights of a plan, in file order.
-        wanted: indices of those to do, ascending.
-        processes: that will share them.
+        weights: what is to be done, in file order.
+        processes: that will share it.
         chunk_bytes: most bytes of a chunk of several weights.
 
     Returns:
-        The chunks; each wanted index is in exactly one of them.
+        The chunks; each weight is in exactly one of them.
     """
-    indices = list(wanted)
-    most_work = sum(work_of(weights[index]) for index in indices) / (processes * _SHARES)
-    chunks: list[list[int]] = []
-    work = size = 0.0
-    for index in indices:
-        more, more_bytes = work_of(weights[index]), weights[index].nbytes
-        if not chunks or work + more > most_work or size + more_bytes > chunk_bytes:
+    most_work = sum(map(work_of, weights)) / (processes * _SHARES)
+    chunks: list[list[WeightPlan]] = []
+    loads: list[float] = []
+    size = 0
+    for weight in weights:
+        if not chunks or loads[-1] + work_of(weight) > most_work or size + weight.nbytes > chunk_bytes:
             chunks.append([])
-            work = size = 0.0
-        chunks[-1].append(index)
-        work += more
-        size += more_bytes
-
-    def order(chunk: list[int]) -> tuple[int, int]:
-        return -math.frexp(sum(work_of(weights[index]) for index in chunk))[1], chunk[0]
-
-    return [spans_of(chunk) for chunk in sorted(chunks, key=order)]
-
-
-def spans_of(indices: Sequence[int]) -> tuple[Span, ...]:
-    """Ascending indices as spans.
-
-    >>> spans_of([0, 1, 2, 5])
-    ((0, 3), (5, 6))
-    """
-    spans: list[list[int]] = []
-    for index in indices:
-        if spans and spans[-1][1] == index:
-            spans[-1][1] += 1
-        else:
-            spans.append([index, index + 1])
-    return tuple((begin, end) for begin, end in spans)
-
-
-def indices_of(spans: Iterable[Sequence[int]]) -> list[int]:
-    """What :func:`spans_of` was given.
-
-    >>> indices_of(((0, 3), (5, 6)))
-    [0, 1, 2, 5]
-    """
-    return [index for begin, end in spans for index in range(begin, end)]
+            loads.append(0.0)
+            size = 0
+        chunks[-1].append(weight)
+        loads[-1] += work_of(weight)
+        size += weight.nbytes
+    order = sorted(range(len(chunks)), key=lambda place: (-math.frexp(loads[place])[1], place))
+    return [tuple(chunks[place]) for place in order]

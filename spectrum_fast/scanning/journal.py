@@ -4,6 +4,7 @@ A text file that is only ever appended to. Each line is the CRC-32 of its conten
 one JSON object; the first is the header, which says what is scanned and how::
 
     4c1d0a7e {"journal": 1, "identity": {"fingerprint": ..., "method": ..., ...}}
+    5d3e90aa {"about": {...}}                      where it was begun; only of a part (``scanning/parts.py``)
     90be2f11 {"settings": {"threads": 8, ...}}
     1f0c33a8 {"module": {"name": ..., ...}}        as in the scan file
     77e1b2c4 {"failure": {"name": ..., ...}}
@@ -78,7 +79,10 @@ class Journal:
         path: as given.
         modules: name -> score, of all modules finished so far.
         failures: name -> failure, likewise.
+        problems: name -> failure that is to be tried again: of this sitting or, by :meth:`read`, of all.
         settings: under which those were found, each once, in the order of the file.
+        identity: what is scanned, and how.
+        about: what else :meth:`begin` was told.
 
     Raises:
         JournalError: on entering: another scan holds it, it is no journal, or it cannot be opened.
@@ -88,14 +92,32 @@ class Journal:
         self.path = Path(path)
         self.modules: dict[str, ModuleScore] = {}
         self.failures: dict[str, ScanFailure] = {}
+        self.problems: dict[str, ScanFailure] = {}
         self.settings: list[Settings] = []
+        self.identity: dict[str, Any] = {}
+        self.about: dict[str, Any] = {}
         self._restart = restart
-        self._identity: dict[str, Any] | None = None
         self._descriptor = -1
         self._length = 0
         self._current: Settings | None = None
         self._synced, self._next_sync = True, 0.0
-        self._has_problems = self._ended = False
+        self._ended = False
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Journal:
+        """What a journal holds by now, whoever is at work on it; nothing of it is changed, and nothing can be appended.
+
+        Raises:
+            JournalError: it is none, or cannot be read.
+        """
+        journal = cls(path)
+        try:
+            data = journal.path.read_bytes()
+        except OSError as cause:
+            raise JournalError(f"{path}: cannot be read: {cause.strerror or cause}") from cause
+        if not journal._parse(data):
+            raise JournalError(f"{path}: expected the journal of a scan, found an empty file")
+        return journal
 
     def __enter__(self) -> Journal:
         try:
@@ -114,7 +136,7 @@ class Journal:
     ) -> None:
         if self._descriptor < 0:
             return
-        if not len(self):
+        if not len(self) and not self.problems:
             with contextlib.suppress(OSError):
                 self.path.unlink()  # nothing in it to go on from
         else:
@@ -130,32 +152,33 @@ class Journal:
         """Whether this module is finished."""
         return name in self.modules or name in self.failures
 
-    def begin(self, identity: Mapping[str, Any]) -> None:
+    def begin(self, identity: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
         """Say what is scanned: an empty journal takes it as its header, another must have the same.
 
         Args:
             identity: all that decides the scores and which modules there are; plain JSON values.
+            about: what may differ from sitting to sitting, for whoever reads the journal; likewise.
 
         Raises:
             JournalError: the journal was begun for something else, or cannot be written.
         """
         wanted = json.loads(json.dumps(identity))
-        if self._identity is None or (self._identity != wanted and (self._ended or not len(self))):
+        if not self.identity or (self.identity != wanted and (self._ended or not len(self))):
             self.modules, self.failures, self.settings, self._current = {}, {}, [], None
             os.ftruncate(self._descriptor, 0)
             self._length = 0
             self._append_line({"journal": SCHEMA, "identity": wanted})
-            self._identity = wanted
-            self.sync()
-            return
-        changed = [key for key in {**self._identity, **wanted} if self._identity.get(key) != wanted.get(key)]
-        if changed:
+            self.identity, self.about = wanted, {}
+        elif changes := describe_changes(self.identity, wanted):
             raise JournalError(
-                f"{self.path}: this journal of an interrupted scan belongs to another one: "
-                f"{'; '.join(_describe_change(key, self._identity.get(key), wanted.get(key)) for key in changed)}. "
+                f"{self.path}: this journal of an interrupted scan belongs to another one: {changes}. "
                 f"Go on with what it was begun with, or throw its {len(self)} finished modules away with --restart "
                 "(restart=True)"
             )
+        if about is not None and self.about != (told := json.loads(json.dumps(about))):
+            self._append_line({"about": told})
+            self.about = told
+        self.sync()
 
     def append(self, record: ModuleScore | ScanFailure, settings: Settings) -> None:
         """Keep one finished module; what is finished already stays as it is.
@@ -175,7 +198,7 @@ class Journal:
             self._current = settings
         if isinstance(record, ScanFailure) and record.kind in PROBLEMS:
             self._append_line({"problem": entry_of(record), "traceback": record.traceback})
-            self._has_problems = True
+            self.problems[record.name] = record
         else:
             is_score = isinstance(record, ModuleScore)
             self._append_line({"module": module_entry(record)} if is_score else {"failure": entry_of(record)})
@@ -208,7 +231,7 @@ class Journal:
         Raises:
             JournalError: it cannot be deleted, or written.
         """
-        if self._has_problems:
+        if self.problems:
             self._append_line({"ended": True})
             self.sync()
         else:
@@ -250,6 +273,17 @@ class Journal:
     def _read(self) -> None:
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
             data = file.read()
+        if not self._parse(data):
+            os.ftruncate(self._descriptor, 0)
+            return
+        self._length = len(data)
+        if data[-1:] != b"\n":
+            self._write(b"\n")  # ends a torn line, so that the next one is whole
+        self._current = None  # each sitting says anew under which settings it works
+        self.problems = {}
+
+    def _parse(self, data: bytes) -> bool:
+        """Take what the file holds; False if there is nothing to go on from."""
         lines = [_check_line(line) for line in data.split(b"\n")]
         entries = [entry for entry in lines if entry is not None]
         if not entries and not _TORN_AT_BIRTH.fullmatch(data):
@@ -258,35 +292,37 @@ class Journal:
                 "move it away, or choose another --out"
             )
         if self._restart or not entries:
-            os.ftruncate(self._descriptor, 0)
-            return
-        self._length = len(data)
+            return False
         header = entries[0]
         if lines[0] is None or header.get("journal") != SCHEMA or not isinstance(header.get("identity"), dict):
             raise JournalError(
                 f"{self.path}: expected a journal of version {SCHEMA}, whose first line says what is scanned, found "
                 f"{'a damaged one' if lines[0] is None else 'another'}; scan anew with --restart (restart=True)"
             )
-        self._identity = header["identity"]
+        self.identity = header["identity"]
         for number, entry in enumerate(lines[1:], start=2):
             if entry is not None:
                 self._take(Place(str(self.path), JournalError, f"line {number}"), entry)
-        if data[-1:] != b"\n":
-            self._write(b"\n")  # ends a torn line, so that the next one is whole
-        self._current = None  # each sitting says anew under which settings it works
+        return True
 
     def _take(self, place: Place, entry: dict[str, Any]) -> None:
-        if "settings" in entry:
+        if "about" in entry:
+            self.about = place.read(entry, "about", OBJECT)
+        elif "settings" in entry:
             self._current = place.read(entry, "settings", OBJECT)
         elif "module" in entry:
             self._keep(place.read_record(ModuleScore, place.read(entry, "module", OBJECT)), self._current or {})
         elif "failure" in entry:
             self._keep(place.read_record(ScanFailure, place.read(entry, "failure", OBJECT)), self._current or {})
+        elif "problem" in entry:
+            problem = place.read_record(ScanFailure, place.read(entry, "problem", OBJECT))
+            self.problems[problem.name] = problem
         self._ended = "ended" in entry  # until a later sitting adds to it
 
     def _keep(self, record: ModuleScore | ScanFailure, settings: Settings) -> None:
         if record.name in self:
             return
+        self.problems.pop(record.name, None)
         if isinstance(record, ModuleScore):
             self.modules[record.name] = record
         else:
@@ -335,6 +371,13 @@ def _check_line(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return entry if isinstance(entry, dict) else None
+
+
+def describe_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In words what differs between two identities; empty if nothing does."""
+    now = json.loads(json.dumps(now))
+    changed = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+    return "; ".join(_describe_change(key, was.get(key), now.get(key)) for key in changed)
 
 
 def _describe_change(key: str, was: Any, now: Any) -> str:

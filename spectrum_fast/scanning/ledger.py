@@ -24,6 +24,7 @@ class Ledger:
         started: when the scan began, by ``time.perf_counter``.
 
     Attributes:
+        plan: as given.
         modules: name -> score.
         failures: name -> failure.
         settings: under which those were found, each once.
@@ -33,6 +34,7 @@ class Ledger:
     def __init__(
         self, plan: ScanPlan, journal: Journal | None, report: Callable[[ScanProgress], None], started: float
     ) -> None:
+        self.plan = plan
         self._plans = {weight.name: weight for weight in plan.weights}
         self._journal = journal
         self._report = report
@@ -44,15 +46,22 @@ class Ledger:
         self.settings: list[Settings] = []
         self.processes = 1
         self._read_seconds = self._wait_seconds = self._compute_seconds = 0.0
+        self.resumed = 0
+        self._resumed_bytes = self._done_bytes = 0
+        self._resumed_work = self._done_work = 0.0
         if journal is not None:
-            self.modules.update({name: score for name, score in journal.modules.items() if name in self._plans})
-            self.failures.update({name: failure for name, failure in journal.failures.items() if name in self._plans})
-            self.settings += journal.settings
-        done = [self._plans[name] for name in (*self.modules, *self.failures)]
-        self.resumed = len(done)
-        self._resumed_bytes = self._done_bytes = sum(weight.nbytes for weight in done)
-        self._resumed_work = self._done_work = sum(map(work_of, done))
+            self.adopt(journal)
         self._tell("")
+
+    def adopt(self, journal: Journal) -> None:
+        """Count as done what a journal holds of the plan."""
+        for name, record in {**journal.problems, **journal.failures, **journal.modules}.items():
+            if name in self._plans and name not in self:
+                self._keep(record)
+                self.resumed += 1
+                self._resumed_bytes += self._plans[name].nbytes
+                self._resumed_work += work_of(self._plans[name])
+        self.settings += [settings for settings in journal.settings if settings not in self.settings]
 
     def __contains__(self, name: str) -> bool:
         """Whether this module is finished."""
@@ -76,15 +85,10 @@ class Ledger:
             self._journal.append(record, settings)
         if settings not in self.settings:
             self.settings.append(settings)
-        if isinstance(record, ModuleScore):
-            self.modules[record.name] = record
-        else:
-            self.failures[record.name] = record
+        self._keep(record)
         self._read_seconds += result.read_seconds
         self._wait_seconds += result.wait_seconds
         self._compute_seconds += result.compute_seconds
-        self._done_bytes += self._plans[record.name].nbytes
-        self._done_work += work_of(self._plans[record.name])
         self._tell(record.name)
 
     def run_facts(self) -> Mapping[str, Any]:
@@ -99,6 +103,14 @@ class Ledger:
             "bytes": self._done_bytes,
             "resumed_bytes": self._resumed_bytes,
         }
+
+    def _keep(self, record: ModuleScore | ScanFailure) -> None:
+        if isinstance(record, ModuleScore):
+            self.modules[record.name] = record
+        else:
+            self.failures[record.name] = record
+        self._done_bytes += self._plans[record.name].nbytes
+        self._done_work += work_of(self._plans[record.name])
 
     def _tell(self, name: str) -> None:
         self._report(

@@ -65,7 +65,7 @@ class ScanOptions(SpectrumOptions):
     split_fused: Annotated[
         bool,
         Option(
-            "Score q, k, v (gate, up) of fused projections one by one.",
+            "Score q, k, v (gate, up) of fused matrices singly.",
             "These are ``qkv_proj``, ``gate_up_proj``, ``query_key_value``, ``Wqkv`` and ``c_attn``; a weight whose "
             "layout the configuration does not tell is a failure.",
         ),
@@ -84,7 +84,7 @@ class ScanOptions(SpectrumOptions):
     threads: Annotated[
         int | None, Option("CPU threads.", "None leaves torch's setting.", metavar="N", check=_AT_LEAST_ONE)
     ] = None
-    no_store: Annotated[bool, Option("Read a hub id over the network, keep none of its files.")] = False
+    no_store: Annotated[bool, Option("Read a hub id over the network, keep no file.")] = False
     buffer_gib: Annotated[
         float | None,
         Option(
@@ -102,6 +102,16 @@ class ScanOptions(SpectrumOptions):
             metavar="MODE",
         ),
     ] = "off"
+    ray: Annotated[
+        str | None,
+        Option(
+            "Score by Ray: a cluster's address, or local.",
+            "Empty: the cluster that ``RAY_ADDRESS`` names or that runs here, else workers on this machine. Each task "
+            "has ``threads`` CPUs, or one, and with the device ``cuda`` a GPU; all machines must see the checkpoint. "
+            "Journal, scan and progress are those of one process, and so is the file.",
+            metavar="[ADDRESS]",
+        ),
+    ] = None
     restart: Annotated[bool, Option("Throw away what an interrupted scan left.")] = False
     journal: Annotated[
         str | os.PathLike[str] | None,
@@ -118,7 +128,9 @@ class ScanOptions(SpectrumOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "device", _choose_device(self.device))
+        object.__setattr__(self, "device", _choose_device(self.device, here=self.ray is None))
+        if self.ray is not None:
+            object.__setattr__(self, "threads", self.threads or 1)
         _ = self.stream  # checks the two that concern reading
 
     @property
@@ -153,13 +165,14 @@ class ScanOptions(SpectrumOptions):
         return self.top_percent if self.method == "auto" and self.precision == "auto" else None
 
 
-def _choose_device(device: str) -> str:
+def _choose_device(device: str, *, here: bool) -> str:
     """``auto`` is the CPU until the GPU kernels have been measured (README)."""
     if device in ("auto", "cpu"):
         return "cpu"
     if re.fullmatch(r"cuda(:[0-9]+)?", device) is None:
         raise UsageError(f"unknown device {device!r}: expected auto, cpu, cuda or cuda:N")
-    from spectrum_fast.read.stream.device import require_cuda
+    if here:
+        from spectrum_fast.read.stream.device import require_cuda
 
-    require_cuda(device)
+        require_cuda(device)
     return device

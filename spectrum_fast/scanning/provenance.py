@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime, timezone
 from typing import Any
 
@@ -15,6 +16,8 @@ from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.version import __version__
 
 _DECIDING = ("criterion", "method", "precision", "tolerance", "include", "exclude", "include_norms", "split_fused")
+
+_OWN = ("out", "journal", "progress", "restart", "ray")
 
 
 def scan_identity(options: ScanOptions, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -29,6 +32,20 @@ def scan_identity(options: ScanOptions, checkpoint: Checkpoint) -> dict[str, Any
         **{key: list(value) if isinstance(value, (list, tuple)) else value for key, value in chosen.items()},
         "files": {ref.file.name: _describe_stamp(ref.stamp) for ref in checkpoint.tensors if ref.stamp is not None},
     }
+
+
+def shared_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What processes that score one checkpoint together have in common (:func:`scan_identity`).
+
+    The state of files is left out: machines may have copies of their own, of different age.
+    """
+    return {key: value for key, value in identity.items() if key != "files"}
+
+
+def stored_options(options: ScanOptions) -> dict[str, Any]:
+    """The options by which another process scores and merges what this one does: plain values, no paths of this one."""
+    kept = {field.name: getattr(options, field.name) for field in fields(options) if field.name not in _OWN}
+    return {key: list(value) if isinstance(value, (list, tuple)) else value for key, value in kept.items()}
 
 
 def scan_settings(options: ScanOptions, threads: int) -> dict[str, Any]:

@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
-from functools import partial
 from typing import Any
 
 from torch import nn
 
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import UsageError
-from spectrum_fast.measure.scoring.criteria import find_criterion
-from spectrum_fast.measure.spectra.device_check import require_right_answers
-from spectrum_fast.measure.spectra.engine import compute_spectrum
 from spectrum_fast.options import takes_options
-from spectrum_fast.read.checkpoint import Checkpoint, open_checkpoint
+from spectrum_fast.read.checkpoint import Checkpoint
 from spectrum_fast.read.checkpoint.naming import natural_key
 from spectrum_fast.scanning.journal import Journal, journal_path
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.live import plan_live, score_live
 from spectrum_fast.scanning.memory import explain_memory
+from spectrum_fast.scanning.on_ray import score_on_ray
 from spectrum_fast.scanning.options import ScanOptions
-from spectrum_fast.scanning.plan import ScanPlan, plan_scan
+from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.provenance import scan_identity, scan_provenance, scan_settings
 from spectrum_fast.scanning.refine import refine_cuts
 from spectrum_fast.scanning.results import copied
-from spectrum_fast.scanning.scorers import OneByOne, Scorer, Together, or_on_cpu
+from spectrum_fast.scanning.scoring import make_scorer, open_and_plan, score_plan
 from spectrum_fast.scanning.threads import thread_count
-from spectrum_fast.scanning.work import OwnWork, do_work
 from spectrum_fast.use.report.step import ScanProgress
 
 
@@ -110,56 +106,19 @@ def run_scan(
         journal.begin(scan_identity(options, checkpoint))
     ledger = Ledger(plan, journal, progress or (lambda _: None), started)
     with explain_memory(), thread_count(options.threads) as threads:
-        settings = scan_settings(options, threads)
-        facts: dict[str, Any] = {}
+        facts: Mapping[str, Any] = {}
         if live is not None:
+            settings = scan_settings(options, threads)
             scorer = make_scorer(options)
             score_live(live, plan, scorer, options.device, lambda result: ledger.record(result, settings))
             options = replace(options, top_percent=None)  # there is no file to read a doubtful weight from again
+        elif options.ray is None:
+            facts = score_plan(plan, options, ledger)
         else:
-            facts = do_work(OwnWork(plan.weights, ledger, settings), make_scorer(options), options.stream).facts()
-        return assemble_scan(checkpoint, plan, options, ledger, {"processes": 1, "threads": threads, **facts})
-
-
-def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple[Checkpoint, ScanPlan]:
-    """Open a checkpoint and decide what of it is scored."""
-    checkpoint = open_checkpoint(source, no_store=options.no_store)
-    plan = plan_scan(
-        checkpoint,
-        include=options.include,
-        exclude=options.exclude,
-        include_norms=options.include_norms,
-        split=options.split_fused,
-    )
-    options.require_buffer(plan)
-    return checkpoint, plan
-
-
-def make_compute(options: ScanOptions) -> Callable[..., Any]:
-    """The function from a matrix to its spectrum under these options."""
-    return partial(
-        compute_spectrum,
-        criterion=find_criterion(options.criterion),
-        method=options.method,
-        precision=options.precision,
-        tolerance=options.tolerance,
-    )
-
-
-def make_scorer(options: ScanOptions) -> Scorer:
-    """What scores the weights of a checkpoint on the device of these options.
-
-    Raises:
-        BackendUnavailableError: the device computes known spectra wrong.
-    """
-    compute = make_compute(options)
-    if options.device == "cpu":
-        return OneByOne(compute)
-    criterion = find_criterion(options.criterion)
-    require_right_answers(options.device, criterion)
-    if options.method == "auto" and options.precision == "auto":
-        return Together(criterion, options.tolerance, or_on_cpu(compute))
-    return OneByOne(or_on_cpu(compute))
+            score_on_ray(source, checkpoint, plan, options, ledger)
+            options = replace(options, device="cpu")  # what is left to do is done here
+        facts = {"processes": ledger.processes, "threads": threads, **facts}
+        return assemble_scan(checkpoint, plan, options, ledger, facts)
 
 
 def assemble_scan(

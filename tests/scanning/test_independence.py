@@ -27,8 +27,8 @@ from spectrum_fast.read.stream import StreamOptions, stream_weights
 from spectrum_fast.scanning import scorers
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import plan_scan
-from spectrum_fast.scanning.run import make_compute
 from spectrum_fast.scanning.scorers import Together
+from spectrum_fast.scanning.scoring import make_compute
 
 from support import families, matrices
 from support.file_server import FileServer
@@ -191,10 +191,8 @@ def test_a_second_scan_is_the_first_to_the_byte(model: Path, one: sf.Scan, tmp_p
 
 def test_two_processes_change_no_byte(model: Path, one: sf.Scan, tmp_path: Path) -> None:
     one.save(tmp_path / "one.json")
-    out, port = tmp_path / "scan.json", free_port()
-    ranks = [
-        {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} for rank in (0, 1)
-    ]
+    out = tmp_path / "scan.json"
+    ranks = [{"RANK": str(rank), "WORLD_SIZE": "2"} for rank in (0, 1)]
     processes = [start(model, out, "--quiet", "--method", "auto", variables=variables) for variables in ranks]
     ends = [end(process) for process in processes]
     assert [(returned, stdout) for returned, stdout, _ in ends] == [(1, ""), (0, "")]  # rank 0 tells of the NaN

@@ -16,7 +16,7 @@ import spectrum_fast as sf
 from spectrum_fast.errors import JournalError, ScanFileError, UsageError
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.measure.scoring.scan_file import format_scan
-from spectrum_fast.scanning import ScanProgress, run
+from spectrum_fast.scanning import ScanProgress, scoring
 from spectrum_fast.scanning.journal import Journal, journal_path
 
 SETTINGS = {"threads": 1}
@@ -323,7 +323,7 @@ def test_an_error_that_is_no_ones_fault_loses_nothing(
 ) -> None:
     """No memory from the middle on: the modules before it are kept, the others tried again."""
     out = tmp_path / "scan.json"
-    real = run.make_compute
+    real = scoring.make_compute
     left = iter(range(5))
 
     def make(options):
@@ -337,7 +337,7 @@ def test_an_error_that_is_no_ones_fault_loses_nothing(
         return failing
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "make_compute", make)
+        patch.setattr(scoring, "make_compute", make)
         scan = sf.scan(llama, out=out)
         assert {failure.kind for failure in scan.failures} == {"memory"}
     assert sf.scan(llama, out=out).run["resumed_modules"] == 5

@@ -20,8 +20,8 @@ from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.scanning.live import plan_live, score_live
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.results import ModuleResult
-from spectrum_fast.scanning.run import make_compute
 from spectrum_fast.scanning.scorers import Together
+from spectrum_fast.scanning.scoring import make_compute
 
 transformers = pytest.importorskip("transformers")
 

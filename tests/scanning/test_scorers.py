@@ -20,8 +20,8 @@ from spectrum_fast.read.stream import StreamOptions, stream_weights
 from spectrum_fast.scanning import scorers
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import plan_scan
-from spectrum_fast.scanning.run import make_compute
 from spectrum_fast.scanning.scorers import OneByOne, Scorer, Together, or_on_cpu
+from spectrum_fast.scanning.scoring import make_compute
 
 from support import coded_weights
 

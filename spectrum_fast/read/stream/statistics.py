@@ -32,18 +32,6 @@ class StreamStatistics:
     streamed_weights: int = 0
     notes: list[str] = field(default_factory=list)
 
-    def add(self, other: StreamStatistics) -> None:
-        """Take the counts of a later stream in."""
-        self.capacity_bytes = max(self.capacity_bytes, other.capacity_bytes)
-        self.peak_buffer_bytes = max(self.peak_buffer_bytes, other.peak_buffer_bytes)
-        self.read_bytes += other.read_bytes
-        self.read_seconds += other.read_seconds
-        self.wait_seconds += other.wait_seconds
-        self.batches += other.batches
-        self.weights += other.weights
-        self.streamed_weights += other.streamed_weights
-        self.notes += [note for note in other.notes if note not in self.notes]
-
     def facts(self) -> dict[str, Any]:
         """The part that a scan keeps among what passed by in making it."""
         return {

@@ -12,10 +12,6 @@ import os
 # difference on a quiet one). It is read when the OpenMP library is loaded, hence before torch.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
-# A rank of a shared scan that loses touch says so itself, in one line; torch would add lines of C++.
-if os.environ.get("WORLD_SIZE", "1") != "1":
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
-
 from spectrum_fast.use.cli.app import main
 
 __all__ = ["main"]

@@ -20,6 +20,7 @@ from spectrum_fast.use.cli import (
     doctor,
     eval,
     laser,
+    merge,
     plan,
     report,
     scan,
@@ -30,6 +31,7 @@ from spectrum_fast.use.cli import (
 )
 from spectrum_fast.use.cli.consoles import say
 from spectrum_fast.use.cli.interrupts import exit_code
+from spectrum_fast.use.cli.ray_option import RayCommand
 from spectrum_fast.version import __version__
 
 EXIT_DONE = 0
@@ -74,7 +76,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(help=scan.HELP)(scan.scan)
+app.command(help=scan.HELP, cls=RayCommand)(scan.scan)
+app.command(help=merge.HELP, short_help="Make one scan of its parts.")(merge.merge)
 app.command(help=select.HELP)(select.select)
 app.command(help=compare.HELP, short_help="Compare two scans.")(compare.compare)
 app.command(help=check.HELP, short_help="Show what each reader would train.")(check.check)

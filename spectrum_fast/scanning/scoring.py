@@ -1,0 +1,70 @@
+"""A checkpoint opened, and its weights scored in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.spectra.device_check import require_right_answers
+from spectrum_fast.measure.spectra.engine import compute_spectrum
+from spectrum_fast.read.checkpoint import Checkpoint, open_checkpoint
+from spectrum_fast.scanning.ledger import Ledger
+from spectrum_fast.scanning.options import ScanOptions
+from spectrum_fast.scanning.plan import ScanPlan, plan_scan
+from spectrum_fast.scanning.provenance import scan_settings
+from spectrum_fast.scanning.scorers import OneByOne, Scorer, Together, or_on_cpu
+from spectrum_fast.scanning.work import score_weights
+
+
+def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple[Checkpoint, ScanPlan]:
+    """Open a checkpoint and decide what of it is scored."""
+    checkpoint = open_checkpoint(source, no_store=options.no_store)
+    plan = plan_scan(
+        checkpoint,
+        include=options.include,
+        exclude=options.exclude,
+        include_norms=options.include_norms,
+        split=options.split_fused,
+    )
+    options.require_buffer(plan)
+    return checkpoint, plan
+
+
+def make_compute(options: ScanOptions) -> Callable[..., Any]:
+    """The function from a matrix to its spectrum under these options."""
+    return partial(
+        compute_spectrum,
+        criterion=find_criterion(options.criterion),
+        method=options.method,
+        precision=options.precision,
+        tolerance=options.tolerance,
+    )
+
+
+def make_scorer(options: ScanOptions) -> Scorer:
+    """What scores the weights of a checkpoint on the device of these options.
+
+    Raises:
+        BackendUnavailableError: the device computes known spectra wrong.
+    """
+    compute = make_compute(options)
+    if options.device == "cpu":
+        return OneByOne(compute)
+    criterion = find_criterion(options.criterion)
+    require_right_answers(options.device, criterion)
+    if options.method == "auto" and options.precision == "auto":
+        return Together(criterion, options.tolerance, or_on_cpu(compute))
+    return OneByOne(or_on_cpu(compute))
+
+
+def score_plan(plan: ScanPlan, options: ScanOptions, ledger: Ledger) -> Mapping[str, Any]:
+    """Score what is left of a plan, in file order, into a ledger; returns what reading it took."""
+    left = [weight for weight in plan.weights if weight.name not in ledger]
+    settings = scan_settings(options, torch.get_num_threads())
+    scorer = make_scorer(options)
+    return score_weights(left, scorer, options.stream, lambda result: ledger.record(result, settings)).facts()
