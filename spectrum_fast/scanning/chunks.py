@@ -26,7 +26,7 @@ def work_of(weight: WeightPlan) -> float:
 
 
 def cut_chunks(
-    weights: Sequence[WeightPlan], processes: int, *, chunk_bytes: int = CHUNK_BYTES
+    weights: Sequence[WeightPlan], processes: int, *, chunk_bytes: int = CHUNK_BYTES, least_work: float = 0.0
 ) -> list[tuple[WeightPlan, ...]]:
     """Cut work for ``processes`` processes.
 
@@ -37,11 +37,12 @@ def cut_chunks(
         weights: what is to be done, in file order.
         processes: that will share it.
         chunk_bytes: most bytes of a chunk of several weights.
+        least_work: work that a chunk may have however many processes there are, where a chunk has its own price.
 
     Returns:
         The chunks; each weight is in exactly one of them.
     """
-    most_work = sum(map(work_of, weights)) / (processes * _SHARES)
+    most_work = max(sum(map(work_of, weights)) / (processes * _SHARES), least_work)
     chunks: list[list[WeightPlan]] = []
     loads: list[float] = []
     size = 0

@@ -65,9 +65,8 @@ def merge_parts(paths: Sequence[str | os.PathLike[str]], *, model: str | None = 
     count = parse_part(first.identity["part"]).count
     with explain_memory(), thread_count(options.threads) as threads:
         checkpoint, plan = open_and_plan(source, options)
-        if changes := describe_changes(
-            identity, _shared_identity({**first.identity, **scan_identity(options, checkpoint)})
-        ):
+        found = {**scan_identity(options, checkpoint), "part": first.identity["part"]}
+        if changes := describe_changes(identity, _shared_identity(found)):
             raise PartsError(f"{source}: not what {name} is a part of: {changes}; make all parts again, or say --model")
         ledger = Ledger(plan, None, lambda _: None, started)
         for part in parts.values():

@@ -33,6 +33,8 @@ from spectrum_fast.scanning.work import score_weights
 
 _RETRIES = 20
 """How often Ray starts a task again whose worker is lost; one that ends its worker every time is an error at last."""
+_LEAST_WORK = 1e9
+"""Multiply-adds of a task, some hundredths of a second, beside which its start counts for little."""
 _LOOK_SECONDS = 1.0
 """Time between two looks at how large the cluster is, at most."""
 
@@ -106,7 +108,8 @@ def _score_all(
             f"ray: expected a node with {threads} CPUs{' and a GPU' if on_gpu else ''} for a task, found none in the "
             "cluster; add one, or give fewer --threads"
         )
-    chunks = iter(cut_chunks([weight for weight in plan.weights if weight.name not in ledger], slots))
+    left = [weight for weight in plan.weights if weight.name not in ledger]
+    chunks = iter(cut_chunks(left, slots, least_work=_LEAST_WORK))
     running: dict[Any, str] = {}
     try:
         while True:

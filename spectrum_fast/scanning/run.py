@@ -67,6 +67,8 @@ def scan(source: str | os.PathLike[str] | nn.Module, options: ScanOptions) -> Sc
     if isinstance(source, nn.Module):
         if path is not None or options.restart:
             raise UsageError("journal: expected none for a live model, whose values change; leave it out")
+        if options.ray is not None:
+            raise UsageError("ray: expected a checkpoint in files, found a live model; leave it out")
     elif path is None and options.out is not None:
         path = journal_path(options.out)
     if options.restart and path is None:
@@ -112,7 +114,7 @@ def run_scan(
             scorer = make_scorer(options)
             score_live(live, plan, scorer, options.device, lambda result: ledger.record(result, settings))
             options = replace(options, top_percent=None)  # there is no file to read a doubtful weight from again
-        elif options.ray is None:
+        elif options.ray is None or isinstance(source, nn.Module):
             facts = score_plan(plan, options, ledger)
         else:
             score_on_ray(source, checkpoint, plan, options, ledger)

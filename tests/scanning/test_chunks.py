@@ -22,6 +22,11 @@ def weight(index: int, rows: int, columns: int) -> WeightPlan:
     return WeightPlan(name=ref.name, parameter=ref.name, main=ref)
 
 
+def plan_of(weights: tuple[WeightPlan, ...]) -> ScanPlan:
+    size = sum(w.nbytes for w in weights)
+    return ScanPlan(weights=weights, refused=(), skipped=(), ties={}, copies=(), total_bytes=size)
+
+
 def work(chunk: Sequence[WeightPlan]) -> float:
     return sum(map(work_of, chunk))
 
@@ -48,7 +53,7 @@ def test_every_weight_is_in_one_chunk(shapes, processes: int, chunk_bytes: int) 
 @given(shapes, st.integers(1, 64))
 def test_every_weight_is_in_one_part_and_parts_are_even(shapes, count: int) -> None:
     weights = tuple(weight(index, *shape) for index, shape in enumerate(shapes))
-    plan = ScanPlan(weights, (), (), {}, sum(w.nbytes for w in weights))
+    plan = plan_of(weights)
     parts = [share_of(plan, Part(number, count)) for number in range(count)]
     assert sorted(w.name for part in parts for w in part.weights) == sorted(w.name for w in weights)
     assert sum(part.total_bytes for part in parts) == plan.total_bytes
@@ -62,7 +67,7 @@ LAYER = [(4096, 4096)] * 2 + [(1024, 4096)] * 2 + [(14336, 4096)] * 3
 
 def test_parts_of_a_model_differ_by_a_few_per_cent() -> None:
     weights = tuple(weight(index, *shape) for index, shape in enumerate([(128256, 4096), *LAYER * 32]))
-    plan = ScanPlan(weights, (), (), {}, 0)
+    plan = plan_of(weights)
     loads = [work(share_of(plan, Part(number, 8)).weights) for number in range(8)]
     assert max(loads) < 1.05 * sum(loads) / 8
     assert cut_chunks(weights, 8)[0] == weights[:1], "the largest first"

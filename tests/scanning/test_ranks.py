@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import pytest
 
 from spectrum_fast.errors import RankError
-from spectrum_fast.scanning.options import ScanOptions, usable_cores
+from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.parts import Part
 from spectrum_fast.scanning.ranks import Rank, find_rank
+from spectrum_fast.scanning.threads import usable_cores
 
 TORCHRUN = {
     "RANK": "3",
