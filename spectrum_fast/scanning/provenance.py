@@ -11,6 +11,7 @@ import torch
 
 from spectrum_fast.measure.ops.dispatch import choose_backend
 from spectrum_fast.read.checkpoint import Checkpoint
+from spectrum_fast.read.checkpoint.config import finite_only
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.version import __version__
@@ -74,6 +75,7 @@ def scan_provenance(
         "version": __version__,
         "torch": _one_or_all(settings, "torch"),
         "checkpoint": checkpoint.source,
+        "config": finite_only(checkpoint.config),
         "fingerprint": checkpoint.fingerprint,
         "notes": list(checkpoint.notes),
         "method": options.method,

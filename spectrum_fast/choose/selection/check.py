@@ -8,25 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.selection.apply import apply_selection
 from spectrum_fast.choose.selection.formats import parse_selection
 from spectrum_fast.choose.selection.formats.name_lists import format_peft
 from spectrum_fast.choose.selection.formats.reference_yaml import KEY, format_reference_yaml
 from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton, read_skeleton
-from spectrum_fast.choose.selection.readers import (
-    Reading,
-    lines_of_yaml,
-    read_as_axolotl,
-    read_as_line_parser,
-    read_as_peft,
-    read_as_readme,
-)
+from spectrum_fast.choose.selection.readers.axolotl import entries_of_yaml, read_as_axolotl
+from spectrum_fast.choose.selection.readers.own import read_as_applied
+from spectrum_fast.choose.selection.readers.peft import read_as_peft
+from spectrum_fast.choose.selection.readers.reading import Reading, shapes_of
+from spectrum_fast.choose.selection.readers.scripts import lines_of_yaml, read_as_line_parser, read_as_readme
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.files import read_text
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from spectrum_fast.choose.selection.records import Selection
 
 READERS = ("spectrum-fast", "axolotl", "line-parser", "readme", "peft")
@@ -119,7 +113,7 @@ def check_selection(
     sources = _Sources.of_text(read_text(selection, error=SelectionError), str(selection))
     skeleton = read_skeleton(model, names)
     readings = _read_all(sources, skeleton)
-    shapes = {name: tuple(parameter.shape) for name, parameter in skeleton.module.named_parameters()}
+    shapes = shapes_of(skeleton.module)
     basis = readings["axolotl" if sources.selection is None else "spectrum-fast"]
     reports = []
     total = sum(_values(name, shapes, {}) for name in shapes)
@@ -167,51 +161,27 @@ class _Sources:
         return cls(
             selection=selection,
             refusal=refusal,
-            yaml_entries=_entries_of_yaml(yaml_text, source),
+            yaml_entries=entries_of_yaml(yaml_text, source),
             line_entries=lines_of_yaml(yaml_text),
             peft_entries=peft_entries,
             peft_problem=problem,
         )
 
 
-def _entries_of_yaml(text: str, source: str) -> list[str]:
-    import yaml
-
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SelectionError(f"{source}: expected YAML, found {str(error).splitlines()[0]}") from error
-    entries = document.get(KEY.rstrip(":")) if isinstance(document, dict) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-        raise SelectionError(f"{source}: expected a list of texts under {KEY!r}, found {str(entries)[:60]!r}")
-    return entries
-
-
 def _read_all(sources: _Sources, skeleton: ModelSkeleton) -> dict[str, Reading]:
-    shapes = {name: tuple(parameter.shape) for name, parameter in skeleton.module.named_parameters()}
+    shapes = shapes_of(skeleton.module)
     peft = read_as_peft(sources.peft_entries, shapes)
     if sources.peft_problem:
         peft = Reading(parameters=frozenset(), entries=0, problem=sources.peft_problem)
     return {
-        "spectrum-fast": _apply(sources, skeleton.module),
+        "spectrum-fast": Reading(parameters=frozenset(), entries=0, problem=sources.refusal)
+        if sources.selection is None
+        else read_as_applied(sources.selection, skeleton.module),
         "axolotl": read_as_axolotl(sources.yaml_entries, shapes),
         "line-parser": read_as_line_parser(sources.line_entries, shapes),
         "readme": read_as_readme(sources.line_entries, shapes),
         "peft": peft,
     }
-
-
-def _apply(sources: _Sources, module: nn.Module) -> Reading:
-    """Our own way, on the skeleton itself."""
-    selection = sources.selection
-    if selection is None:
-        return Reading(parameters=frozenset(), entries=0, problem=sources.refusal)
-    try:
-        applied = apply_selection(selection, module, strict=False)
-    except SelectionError as error:
-        return Reading(parameters=frozenset(), entries=len(selection.names), problem=str(error))
-    trained = frozenset(name for name, parameter in module.named_parameters() if parameter.requires_grad)
-    return Reading(parameters=trained, entries=len(selection.names), unmatched=applied.unmatched)
 
 
 def _adapter_targets(sources: _Sources, basis: Reading, shapes: Mapping[str, tuple[int, ...]]) -> Reading:

@@ -13,11 +13,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from spectrum_fast.errors import CheckpointError, UsageError
+from spectrum_fast.errors import CheckpointError, SelectionError, UsageError
 from spectrum_fast.read.checkpoint import open_checkpoint
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from spectrum_fast.choose.selection.scan_result import Scan
 
 ORIGINS = ("auto", "runtime", "checkpoint")
 """Where names come from: the running model where it can be built, the running model or an error, the files."""
@@ -64,6 +66,25 @@ def read_skeleton(source: str, names: str = "auto") -> ModelSkeleton:
         note = f"names are those of the checkpoint's files: {note}"
     tensors = [(ref.name, ref.shape, ref.dtype) for ref in checkpoint.tensors]
     return ModelSkeleton(checkpoint.name, module_of_tensors(tensors), "checkpoint", note)
+
+
+def skeleton_of_scan(scan: Scan) -> ModelSkeleton:
+    """The skeleton of what was scanned, from the scan alone: it holds the model's configuration.
+
+    Raises:
+        SelectionError: it holds neither that nor shapes, as a published file.
+    """
+    module, note = _build_runtime(scan.provenance.get("config"))
+    if module is not None:
+        return ModelSkeleton(scan.model, module, "runtime")
+    tensors = {entry.parameter: entry.parameter_shape or entry.shape for entry in scan.modules}
+    if None in tensors or None in tensors.values():
+        raise SelectionError(
+            f"scan of {scan.model}: it holds scores and no shapes, so what a trainer would train cannot be proved; "
+            "name the checkpoint with --model"
+        )
+    known = [(name, shape, "F32") for name, shape in tensors.items() if name is not None and shape is not None]
+    return ModelSkeleton(scan.model, module_of_tensors(known), "checkpoint", f"{note}, as far as the scan says")
 
 
 def module_of_tensors(tensors: Iterable[tuple[str, tuple[int, ...], str]]) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from spectrum_fast.errors import CheckpointError
@@ -30,6 +31,19 @@ def read_config(path: Address) -> dict[str, Any]:
             f"{path}: expected a JSON object, found {type(config).__name__}; download or save it again"
         )
     return config
+
+
+def finite_only(value: Any) -> Any:
+    """The same plain values with null for infinities and NaN, which a strict JSON file cannot hold.
+
+    >>> finite_only({"limits": [0.0, float("inf")]})
+    {'limits': [0.0, None]}
+    """
+    if isinstance(value, dict):
+        return {key: finite_only(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [finite_only(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def ties_embeddings(config: dict[str, Any] | None) -> bool:

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from spectrum_fast.errors import UsageError
+from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.files import write_text_atomic
 from spectrum_fast.use.cli.consoles import say
 
 HELP = """Choose the best modules of each group from a scan.
 
 \b
-Example: spectrum-fast select scan.json --format axolotl -o unfrozen.yaml"""
+Example: spectrum-fast select scan.json --for axolotl -o unfrozen.yaml"""
 
 
 def select(
     scan: Annotated[Path, typer.Argument(metavar="SCAN", help="Scan file, ours or a published snr_results_*.json.")],
     top_percent: Annotated[float, typer.Option(metavar="P", help="Share of each group, in (0, 100].")] = 25.0,
     output_format: Annotated[
-        str,
-        typer.Option("--format", metavar="NAME", help="json, axolotl, reference, reference-sorted, peft or names."),
-    ] = "json",
+        str | None,
+        typer.Option(
+            "--format", metavar="NAME", help="json (default), axolotl, reference, reference-sorted, peft or names."
+        ),
+    ] = None,
+    reader: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            metavar="NAME",
+            help="Write for this trainer, proved by its own rule on the running model: axolotl, peft, trl, ms-swift, "
+            "llama-factory, automodel, soup or names.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="With --for: the checkpoint, if the scan does not say enough.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write; default is stdout.")
     ] = None,
@@ -51,29 +66,43 @@ def select(
 ) -> None:
     """Select and write."""
     from spectrum_fast.choose.selection.ambiguity import export_warnings
-    from spectrum_fast.choose.selection.formats import SCAN_FORMATS, save_selection, write_selection
+    from spectrum_fast.choose.selection.export import export_selection
+    from spectrum_fast.choose.selection.formats import SCAN_FORMATS, write_selection
+    from spectrum_fast.choose.selection.model_skeleton import read_skeleton, skeleton_of_scan
     from spectrum_fast.choose.selection.scan_result import load_scan
 
     if output is not None and output.exists() and scan.exists() and output.samefile(scan):
         raise UsageError(f"--output {output}: expected another file than the scan that is read; choose another name")
     record = load_scan(scan)
-    rule = "default" if not always else always[0] if always in (["default"], ["none"]) else always
-    selection = record.select(
-        top_percent,
-        grouping=grouping,
-        rounding=rounding,
-        include=include or (),
-        exclude=exclude or (),
-        always=rule,
-        allow_incomplete=allow_incomplete,
-        fused=fused,
-    )
-    source = record if output_format in SCAN_FORMATS else selection
+    options: dict[str, Any] = {
+        "grouping": grouping,
+        "rounding": rounding,
+        "include": include or (),
+        "exclude": exclude or (),
+        "always": "default" if not always else always[0] if always in (["default"], ["none"]) else always,
+        "allow_incomplete": allow_incomplete,
+        "fused": fused,
+    }
+    if reader is not None:
+        if output_format is not None:
+            raise UsageError("--for decides the format; leave --format out")
+        skeleton = skeleton_of_scan(record) if model is None else read_skeleton(model)
+        export = export_selection(record, reader, skeleton, top_percent, **options)
+        text, words, warnings = export.text, export.summary(str(output or "FILE")), []
+    else:
+        if model is not None:
+            raise UsageError("--model says whose names --for writes; name a reader with --for")
+        output_format = output_format or "json"
+        selection = record.select(top_percent, **options)
+        text = write_selection(record if output_format in SCAN_FORMATS else selection, output_format)
+        words = selection.summary() if output else ""
+        warnings = export_warnings(selection, record, output_format)
     if output is None:
-        sys.stdout.write(write_selection(source, output_format))
+        sys.stdout.write(text)
         sys.stdout.flush()
     else:
-        save_selection(source, output, output_format)
-        say(selection.summary())
-    for warning in export_warnings(selection, record, output_format):
+        write_text_atomic(output, text, error=SelectionError)
+    if words:
+        say(words)
+    for warning in warnings:
         say(f"warning: {warning}", style="yellow")

@@ -13,6 +13,9 @@ from bench.make_checkpoint import write_checkpoint
 from spectrum_fast import scan
 from spectrum_fast.choose.selection.check import READERS, check_selection
 from spectrum_fast.choose.selection.model_skeleton import module_of_tensors, read_skeleton
+from spectrum_fast.choose.selection.readers.axolotl import read_as_axolotl
+from spectrum_fast.choose.selection.readers.peft import read_as_peft
+from spectrum_fast.choose.selection.readers.scripts import read_as_line_parser, read_as_readme
 from spectrum_fast.errors import CheckpointError, SelectionError, UsageError
 
 
@@ -145,13 +148,6 @@ def test_bad_input(checkpoint: Path, yaml_file: Path, tmp_path: Path) -> None:
 
 def test_a_large_model_is_checked_in_seconds() -> None:
     """Names of a DeepSeek: 45,000 parameters and 11,000 entries through the four name readers."""
-    from spectrum_fast.choose.selection.readers import (
-        read_as_axolotl,
-        read_as_line_parser,
-        read_as_peft,
-        read_as_readme,
-    )
-
     shapes = {
         f"model.layers.{i}.mlp.experts.{e}.{leaf}.weight": (2, 2)
         for i in range(58)

@@ -1,4 +1,4 @@
-"""The rules of ``selection/readers.py`` against the code of axolotl, its Spectrum plugin, PEFT and LLaMA-Factory.
+"""The rules of ``selection/readers/`` against the code of axolotl, its Spectrum plugin, PEFT and LLaMA-Factory.
 
 axolotl and LLaMA-Factory are installed by ``make setup`` without their dependencies; where they are missing these tests
 skip, and the rules stand on their documentation alone. torchtune has no place for a list of names in its
@@ -24,7 +24,8 @@ from spectrum_fast import Scan, load_scan, load_selection, scan
 from spectrum_fast.choose.selection.check import check_selection
 from spectrum_fast.choose.selection.formats import reference_file_names, save_selection, write_selection
 from spectrum_fast.choose.selection.model_skeleton import module_of_tensors, read_skeleton
-from spectrum_fast.choose.selection.readers import lines_of_yaml, read_as_axolotl, read_as_line_parser, read_as_readme
+from spectrum_fast.choose.selection.readers.axolotl import read_as_axolotl
+from spectrum_fast.choose.selection.readers.scripts import lines_of_yaml, read_as_line_parser, read_as_readme
 
 MATRIX = ((4, 6), "F32")
 

@@ -48,13 +48,13 @@ def format_reference_yaml(selection: Selection) -> str:
     by_group: dict[str, list[str]] = {group.name: _singletons(group, selection) for group in selection.groups}
     for module in selection.modules:
         by_group.setdefault(module.group, []).append(module.name)
-    parts = [f"{KEY}\n", _entries([f"^{name}.weight$" for name in header_modules(selection)])]
+    parts = [f"{KEY}\n", spell_entries([f"^{name}.weight$" for name in header_modules(selection)])]
     for group, names in by_group.items():
-        parts += [f"# {group} layers\n", _entries(names)]
+        parts += [f"# {group} layers\n", spell_entries(names)]
     return "".join(parts)
 
 
-def _entries(texts: Sequence[str]) -> str:
+def spell_entries(texts: Sequence[str]) -> str:
     """One ``- text`` a line, as the YAML library spells it: a name can never become a key, or two lines."""
     import yaml
 

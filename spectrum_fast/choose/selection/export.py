@@ -1,0 +1,127 @@
+"""A selection written for one reader, in the names of the running model, and proved by the reader's own rule.
+
+The scan knows the checkpoint's names; a trainer sees those of the model that transformers makes of it, which may be
+renamed and fused. So the modules are selected as the running model holds them (experts that it fuses compete as one
+parameter), the reader's file is written for exactly these parameters, and its rule is applied to the model's skeleton.
+A file by which the reader would train anything else is an error, and nothing is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from spectrum_fast.choose.selection.apply import AppliedSelection, apply_selection
+from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
+from spectrum_fast.choose.selection.patterns import near_names_text
+from spectrum_fast.choose.selection.readers import find_reader
+from spectrum_fast.choose.selection.readers.peft import adapter_targets
+from spectrum_fast.choose.selection.readers.reading import Reader, Wanted
+from spectrum_fast.choose.selection.records import Selection
+from spectrum_fast.choose.selection.runtime_view import as_fused_in
+from spectrum_fast.choose.selection.scan_result import Scan
+from spectrum_fast.errors import SelectionError
+from spectrum_fast.read.checkpoint.naming import role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What is written for a reader.
+
+    Attributes:
+        reader: whom it is for.
+        text: the file.
+        selection: what it says, in names of the model.
+        trained: numbers that the reader trains, or that the matrices have which it hangs adapters on.
+        total: numbers in the model.
+        ends: how many of ``trained`` are in embeddings and heads.
+        note: why the proof is about the checkpoint's files and not the running model; empty where it is not.
+    """
+
+    reader: Reader
+    text: str
+    selection: Selection
+    trained: int
+    total: int
+    ends: int
+    note: str
+
+    def summary(self, path: str) -> str:
+        """What a person must know, and what to tell the reader.
+
+        Args:
+            path: where the text was written.
+        """
+        deed = "adapts matrices of" if self.reader.adapts else "trains"
+        lines = [f"{self.reader.name} {deed} {self.trained:,} of {self.total:,} parameters ({self._percent():.1f} %)"]
+        if self.ends:
+            lines[0] += f", {self.ends:,} of them in embeddings and head (--always none leaves them frozen)"
+        elif self.reader.adapts and self.selection.always:
+            lines[0] += f"; not {', '.join(self.selection.always)}: name them in modules_to_save to train them too"
+        if self.note:
+            lines.append(f"not proved on the running model: {self.note}")
+        return "\n".join([*lines, f"to use it: {self.reader.usage.format(file=path)}"])
+
+    def _percent(self) -> float:
+        return 100 * self.trained / self.total
+
+
+def export_selection(
+    scan: Scan, reader: str, skeleton: ModelSkeleton, top_percent: float = 25, **options: Any
+) -> Export:
+    """Select, and write it for a reader.
+
+    Args:
+        scan: of the model's checkpoint.
+        reader: one of :data:`spectrum_fast.choose.selection.readers.READERS`.
+        skeleton: the model (:mod:`spectrum_fast.choose.selection.model_skeleton`).
+        top_percent: share of each group, in (0, 100].
+        options: further ones of :func:`spectrum_fast.choose.selection.select.select_modules`.
+
+    Raises:
+        SelectionError: the selection does not fit the model, or the reader cannot train exactly what it says.
+        UsageError: an argument is out of range.
+    """
+    found = find_reader(reader)
+    selection = as_fused_in(scan, skeleton.module).select(top_percent, **options)
+    applied = apply_selection(selection, skeleton.module)
+    parameters = tuple(name for name, value in skeleton.module.named_parameters() if value.requires_grad)
+    wanted = Wanted(selection=selection, model=skeleton.module, parameters=parameters)
+    text = found.write(wanted)
+    targets = _adapted(wanted) if found.adapts else frozenset(parameters)
+    _require_read_as(targets, text, wanted, found)
+    counts = {name: value.numel() for name, value in skeleton.module.named_parameters()}
+    return Export(
+        reader=found,
+        text=text,
+        selection=selection,
+        trained=sum(counts[name] for name in targets),
+        total=sum(counts.values()),
+        ends=0 if found.adapts else sum(counts.get(name, 0) for name in _ends(applied)),
+        note=skeleton.note,
+    )
+
+
+def _adapted(wanted: Wanted) -> frozenset[str]:
+    modules, parameters = adapter_targets(wanted)
+    return frozenset([*(f"{module}.weight" for module in modules), *parameters])
+
+
+def _ends(applied: AppliedSelection) -> set[str]:
+    """Parameters of embeddings and heads."""
+    return {name for entry, found in applied.matched.items() if role(entry) != "other" for name in found}
+
+
+def _require_read_as(targets: frozenset[str], text: str, wanted: Wanted, reader: Reader) -> None:
+    reading = reader.read(text, wanted.model)
+    if reading.problem:
+        raise SelectionError(f"{reader.name} would refuse this selection: {reading.problem}; nothing was written")
+    extra, missing = sorted(reading.parameters - targets), sorted(targets - reading.parameters)
+    if extra or missing:
+        name = (extra or missing)[0]
+        deed = "also train" if extra else "not train"
+        raise SelectionError(
+            f"{reader.name} ({reader.rule}) would {deed} {name}{near_names_text(name, targets) if extra else ''}, so "
+            f"nothing was written; leave its neighbours out or in together (--exclude, --always '{name}'), or write "
+            "for another reader (--for trl takes any selection)"
+        )

@@ -1,0 +1,116 @@
+r"""axolotl: ``unfrozen_parameters`` of its configuration, full fine-tuning of what matches.
+
+Rule (``freeze_layers_except``): ``re.match``, so a pattern is anchored at the start only; dots are literal unless a
+``+`` follows; ``[a:b]`` at the end names rows. It is held to axolotl's own code in ``test_readers_in_tools.py``.
+
+What is written here are names of the running model: a module's name where, read as a prefix, it means exactly that
+module's parameters, and else ``^name$`` for each of them. The format ``axolotl`` of the reference, byte for byte, is
+:mod:`spectrum_fast.choose.selection.formats.reference_yaml`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from spectrum_fast.choose.selection.formats.reference_yaml import KEY, spell_entries
+from spectrum_fast.choose.selection.readers.reading import (
+    PLAIN,
+    Reader,
+    Reading,
+    Wanted,
+    by_prefix,
+    match_entries,
+    matching,
+    shapes_of,
+)
+from spectrum_fast.errors import SelectionError
+
+_ROWS = re.compile(r"^(.+)\[([0-9]*)(?::([0-9]*))?\]$")
+
+
+def read_as_axolotl(entries: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> Reading:
+    """Axolotl's rule; a parameter that an entry gives a range of rows is trained in these rows only."""
+    starting_with = by_prefix(shapes)
+    rows: dict[str, set[int]] = {}
+
+    def match(entry: str) -> list[str]:
+        name, span = _split_rows(entry)
+        plain = PLAIN.fullmatch(name)
+        found = starting_with(name) if plain else matching(re.compile(re.sub(r"\.(?!\+)", r"\\.", name)), shapes)
+        if span is not None:
+            for parameter in found:
+                rows.setdefault(parameter, set()).update(_rows(entry, span, shapes[parameter]))
+        return found
+
+    wanted = list(entries)
+    try:
+        reading = match_entries(wanted, match)
+    except ValueError as error:
+        return Reading(parameters=frozenset(), entries=len(wanted), problem=str(error))
+    # An entry without a range does not widen one with a range: axolotl masks the gradient as soon as one is given.
+    return Reading(
+        parameters=reading.parameters,
+        rows={name: len(taken) for name, taken in rows.items()},
+        entries=reading.entries,
+        unmatched=reading.unmatched,
+        problem=reading.problem,
+    )
+
+
+def entries_of_yaml(text: str, source: str) -> list[str]:
+    """The entries as the YAML library reads them.
+
+    Raises:
+        SelectionError: no YAML, or no list of texts under ``unfrozen_parameters``.
+    """
+    import yaml
+
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SelectionError(f"{source}: expected YAML, found {str(error).splitlines()[0]}") from error
+    entries = document.get(KEY.rstrip(":")) if isinstance(document, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        raise SelectionError(f"{source}: expected a list of texts under {KEY!r}, found {str(entries)[:60]!r}")
+    return entries
+
+
+def _write(wanted: Wanted) -> str:
+    starting_with = by_prefix(shapes_of(wanted.model))
+    by_home: dict[str, set[str]] = {}
+    for name in wanted.parameters:
+        by_home.setdefault(name.rpartition(".")[0], set()).add(name)
+    entries = []
+    for home, names in by_home.items():
+        exact = home and set(starting_with(home)) == names
+        entries += [home] if exact else [f"^{name}$" for name in wanted.parameters if name in names]
+    return f"{KEY}\n{spell_entries(entries)}"
+
+
+READER = Reader(
+    name="axolotl",
+    rule="`unfrozen_parameters`: `re.match`, anchored at the start only, dots literal",
+    write=_write,
+    read=lambda text, model: read_as_axolotl(entries_of_yaml(text, "the file"), shapes_of(model)),
+    usage="add the lines of {file} to your axolotl configuration, without an adapter",
+)
+
+
+def _split_rows(entry: str) -> tuple[str, tuple[int, int | None] | None]:
+    """``name$[a:b]`` -> the name and the range, ``[a]`` one row."""
+    found = _ROWS.match(entry)
+    if found is None:
+        return entry, None
+    name, first, last = found.groups()
+    if last is None and first:
+        return name, (int(first), int(first) + 1)
+    return name, (int(first or 0), int(last) if last else None)
+
+
+def _rows(entry: str, span: tuple[int, int | None], shape: tuple[int, ...]) -> range:
+    height = shape[0] if shape else 0
+    first, last = span[0], height if span[1] is None else span[1]
+    if first >= last or last > height:
+        raise ValueError(f"invalid range of rows in {entry!r}: the parameter has {height}")
+    return range(first, last)

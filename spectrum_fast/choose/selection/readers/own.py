@@ -1,0 +1,49 @@
+"""This package's own way, exact names on any model: two lines in a script around TRL, transformers, accelerate..."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spectrum_fast.choose.selection.apply import apply_selection
+from spectrum_fast.choose.selection.formats import parse_selection, write_selection
+from spectrum_fast.choose.selection.readers.reading import Reader, Reading
+from spectrum_fast.errors import SelectionError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spectrum_fast.choose.selection.records import Selection
+
+
+def read_as_applied(selection: Selection, model: nn.Module) -> Reading:
+    """What :func:`~spectrum_fast.choose.selection.apply.apply_selection` frees in the model itself."""
+    entries = len(selection.names)
+    try:
+        applied = apply_selection(selection, model, strict=False)
+    except SelectionError as error:
+        return Reading(parameters=frozenset(), entries=entries, problem=str(error))
+    trained = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    return Reading(parameters=trained, entries=entries, unmatched=applied.unmatched)
+
+
+TRL = Reader(
+    name="trl",
+    rule="`load_selection(...).apply(model)`: exact names, wrappers understood",
+    write=lambda wanted: write_selection(wanted.selection, "json"),
+    read=lambda text, model: read_as_applied(parse_selection(text, "the file"), model),
+    usage='spectrum_fast.load_selection("{file}").apply(model)  # then SFTTrainer(model=model, ...), or any other',
+)
+
+NAMES = Reader(
+    name="names",
+    rule="one module of the running model a line, exact",
+    write=lambda wanted: "".join(f"{name}\n" for name in dict.fromkeys(map(_home, wanted.parameters))),
+    read=TRL.read,
+    usage="free the parameters of the modules named in {file}, and freeze all others",
+)
+
+
+def _home(parameter: str) -> str:
+    """The module of a ``weight`` or ``bias``; a bare parameter, such as fused experts, is its own."""
+    home, _, leaf = parameter.rpartition(".")
+    return home if leaf in ("weight", "bias") else parameter

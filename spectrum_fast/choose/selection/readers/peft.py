@@ -1,0 +1,79 @@
+"""PEFT: ``LoraConfig(target_modules=[...], target_parameters=[...])``, adapters on what is named.
+
+Rule: a module is a target if its name equals an entry or ends with ``"." + entry``, a parameter that no layer of PEFT's
+holds (experts fused in 3-D) likewise. Embeddings and heads that the selection trains always are no targets.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from spectrum_fast.choose.selection.adapters import lora_targets
+from spectrum_fast.choose.selection.readers.reading import Reader, Reading, Wanted, match_entries, shapes_of
+from spectrum_fast.errors import SelectionError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def read_as_peft(entries: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> Reading:
+    """PEFT's rule for ``target_modules``, on modules that hold a matrix called ``weight``."""
+    return _read_tails(entries, {n.removesuffix(".weight"): n for n, s in shapes.items() if _is_matrix(n, s)})
+
+
+def adapter_targets(wanted: Wanted) -> tuple[list[str], list[str]]:
+    """Modules and bare parameters for adapters.
+
+    Raises:
+        SelectionError: there are none, or only a part of a parameter is selected.
+    """
+    modules, parameters = lora_targets(wanted.selection, wanted.model)
+    if not modules and not parameters:
+        raise SelectionError(
+            "the selection holds no module for an adapter (embeddings and heads are left out); raise top_percent"
+        )
+    return modules, parameters
+
+
+def _write(wanted: Wanted) -> str:
+    modules, parameters = adapter_targets(wanted)
+    targets = {"target_modules": modules} | ({"target_parameters": parameters} if parameters else {})
+    return json.dumps(targets, indent=1) + "\n"
+
+
+def _read(text: str, model: nn.Module) -> Reading:
+    targets = json.loads(text)
+    shapes = shapes_of(model)
+    modules = read_as_peft(targets["target_modules"], shapes)
+    parameters = _read_tails(targets.get("target_parameters", ()), {name: name for name in shapes})
+    return Reading(
+        parameters=modules.parameters | parameters.parameters,
+        entries=modules.entries + parameters.entries,
+        unmatched=modules.unmatched + parameters.unmatched,
+    )
+
+
+def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    return name.endswith(".weight") and len(shape) == 2
+
+
+def _read_tails(entries: Iterable[str], homes: Mapping[str, str]) -> Reading:
+    """Each entry stands for the values of the keys that equal it or end with ``"." + entry``."""
+    by_tail: dict[str, list[str]] = {}
+    for home, parameter in homes.items():
+        parts = home.split(".")
+        for start in range(len(parts)):
+            by_tail.setdefault(".".join(parts[start:]), []).append(parameter)
+    return match_entries(dict.fromkeys(entries), lambda entry: by_tail.get(entry, ()))
+
+
+READER = Reader(
+    name="peft",
+    rule="`LoraConfig`: a target's name equals an entry or ends with `.` and the entry",
+    write=_write,
+    read=_read,
+    usage='LoraConfig(**json.load(open("{file}")), r=16, task_type="CAUSAL_LM")',
+    adapts=True,
+)

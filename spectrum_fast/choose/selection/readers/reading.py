@@ -1,0 +1,102 @@
+"""What a reader of a selection makes of it, and how a reader is described."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from spectrum_fast.choose.selection.name_index import NameIndex
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spectrum_fast.choose.selection.records import Selection
+
+PLAIN = re.compile(r"[\w.-]+")
+"""A name in which only dots mean something to a regular expression."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What one reader makes of the entries.
+
+    Attributes:
+        parameters: names of the parameters it frees, or of the weights it hangs adapters on.
+        rows: parameter -> the rows of it that are trained, where an entry names a range of rows.
+        entries: how many entries it sees.
+        unmatched: the entries that match nothing.
+        problem: why it refuses the file; empty if it does not.
+    """
+
+    parameters: frozenset[str]
+    entries: int
+    unmatched: tuple[str, ...] = ()
+    rows: Mapping[str, int] = field(default_factory=dict)
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a selection trains on a model, for a reader's file to say.
+
+    Attributes:
+        selection: the modules, under names that resolve in ``model``.
+        model: the model, without weights.
+        parameters: names of the parameters to train, each whole, in the model's order.
+    """
+
+    selection: Selection
+    model: nn.Module
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """A trainer, or another tool, that trains what a file names.
+
+    Attributes:
+        name: as on the command line.
+        rule: how it reads the file, in one line.
+        write: the text of its file.
+        read: what it trains, by its own rule, of a model given such a text.
+        usage: what to tell it to use the file; ``{file}`` stands for the path.
+        adapts: it hangs adapters on modules; others free parameters.
+    """
+
+    name: str
+    rule: str
+    write: Callable[[Wanted], str]
+    read: Callable[[str, nn.Module], Reading]
+    usage: str
+    adapts: bool = False
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Parameter -> shape, tied ones once, as trainers iterate over them."""
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def match_entries(entries: Iterable[str], match: Callable[[str], Iterable[str]]) -> Reading:
+    """The reading of entries that each stand for the names that ``match`` gives for them."""
+    wanted = list(entries)
+    try:
+        found = {entry: tuple(match(entry)) for entry in wanted}
+    except re.error as error:
+        return Reading(parameters=frozenset(), entries=len(wanted), problem=f"not a regular expression: {error}")
+    return Reading(
+        parameters=frozenset(name for matched in found.values() for name in matched),
+        entries=len(wanted),
+        unmatched=tuple(entry for entry, matched in found.items() if not matched),
+    )
+
+
+def matching(pattern: re.Pattern[str], names: Iterable[str]) -> list[str]:
+    """Names that the pattern accepts from their start."""
+    return [name for name in names if pattern.match(name)]
+
+
+def by_prefix(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """A look-up of the names that begin with a text."""
+    return NameIndex(list(names), set()).starting_with

@@ -1,0 +1,46 @@
+"""Two readers of the YAML's lines without a YAML library.
+
+- ``line-parser``: lines that start with ``"- "``, ``re.match`` with dots as they are; scripts around TRL do this;
+- ``readme``: the same lines, ``entry in name``; the snippet in the reference's README.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from spectrum_fast.choose.selection.name_index import NameIndex
+from spectrum_fast.choose.selection.readers.reading import PLAIN, Reading, match_entries, matching
+
+
+def lines_of_yaml(text: str) -> list[str]:
+    """Entries as the line parsers cut them out: quotes, comments and all."""
+    return [line.split("- ")[1] for line in text.splitlines() if line.startswith("- ")]
+
+
+def read_as_line_parser(entries: Iterable[str], names: Iterable[str]) -> Reading:
+    """``re.match`` with dots as they are."""
+    wanted, index = _indexed(entries, names)
+    return match_entries(
+        wanted,
+        lambda entry: (
+            index.matching_dots(entry) if PLAIN.fullmatch(entry) else matching(re.compile(entry), index.names)
+        ),
+    )
+
+
+def read_as_readme(entries: Iterable[str], names: Iterable[str]) -> Reading:
+    """``entry in name``."""
+    wanted, index = _indexed(entries, names)
+
+    def match(entry: str) -> list[str]:
+        if not PLAIN.fullmatch(entry):
+            return [name for name in index.names if entry in name]
+        return index.starting_with(entry) + index.containing(entry)
+
+    return match_entries(wanted, match)
+
+
+def _indexed(entries: Iterable[str], names: Iterable[str]) -> tuple[list[str], NameIndex]:
+    wanted = list(entries)
+    return wanted, NameIndex(list(names), {entry.partition(".")[0] for entry in wanted})

@@ -1,0 +1,45 @@
+"""Soup: ``training.unfrozen_parameters``, each entry searched anywhere in a name (``re.search``)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from spectrum_fast.choose.selection.readers.reading import Reader, Reading, Wanted, match_entries, shapes_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_EXACT = re.compile(r"\^((?:\w|-|\\.)+)\$")
+
+
+def _write(wanted: Wanted) -> str:
+    import yaml
+
+    entries = [f"^{re.escape(name)}$" for name in wanted.parameters]
+    document = {"training": {"unfrozen_parameters": entries}}
+    return yaml.safe_dump(document, width=1 << 30, allow_unicode=True)
+
+
+def _read(text: str, model: nn.Module) -> Reading:
+    import yaml
+
+    names = shapes_of(model)
+
+    def match(entry: str) -> list[str]:
+        exact = _EXACT.fullmatch(entry)
+        if exact:
+            name = re.sub(r"\\(.)", r"\1", exact[1])
+            return [name] if name in names else []
+        return [name for name in names if re.search(entry, name)]
+
+    return match_entries(yaml.safe_load(text)["training"]["unfrozen_parameters"], match)
+
+
+READER = Reader(
+    name="soup",
+    rule="`training.unfrozen_parameters`: `re.search`",
+    write=_write,
+    read=_read,
+    usage="merge {file} into your soup.yaml",
+)
