@@ -31,6 +31,7 @@ from bench.gpu.timing import DEVICE, Build, WrongResultError, measure, measure_r
 from bench.machine import machine_header
 from bench.results_file import SCHEMA, format_table, write_results
 from spectrum_fast.measure.ops.band.device_graph import RECORDINGS
+from spectrum_fast.measure.ops.triton_support import kernel_errors
 
 
 def kernel_rows(rehearse: bool, bf16: float) -> Iterator[Build]:
@@ -111,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows.append(measure(build.make(), rates, 3 if options.rehearse else 21))
             milliseconds = rows[-1]["median_seconds"] * 1e3
             print(f"{build.name}: {milliseconds:.3f} ms ({time.monotonic() - began:.1f} s)", file=sys.stderr)
-        except (WrongResultError, RuntimeError, ValueError) as error:  # one row must not take the others with it
+        except (WrongResultError, ValueError, *kernel_errors()) as error:  # one row must not take the others with it
             failures.append(f"{build.name}: {type(error).__name__}: {str(error)[:300]}")
             traceback.print_exc(limit=4)
         RECORDINGS.forget()

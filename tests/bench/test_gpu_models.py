@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.gpu import models, peers, spectra
+from bench.gpu import models, peers, spectra, suite
+from bench.gpu.timing import Build, WrongResultError
 from bench.gpu.weights import trained_like
 from bench.peers import exact_score
 
@@ -18,10 +19,43 @@ def test_a_rehearsal_scores_every_matrix_of_its_models(capsys: pytest.CaptureFix
     assert "'slice_batch': 0.0," not in lines[0]
 
 
-def test_a_wrong_score_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def out_of_resources(*_: object, **__: object) -> None:
+    """What Triton raises where a kernel wants more shared memory than there is; no RuntimeError."""
+    raise pytest.importorskip("triton.runtime.errors").OutOfResources(300000, 232448, "shared memory")
+
+
+def test_a_kernel_that_fails_takes_no_other_row_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    builds = [Build("first", out_of_resources), Build("second", out_of_resources)]
+    monkeypatch.setitem(suite.SECTIONS, "kernels", lambda *_: iter(builds))
+    assert suite.main(["kernels", "--rehearse"]) == 1
+    said = capsys.readouterr().out
+    assert "FAILED  first: OutOfResources" in said
+    assert "FAILED  second: OutOfResources" in said
+
+
+def test_a_model_that_fails_takes_no_other_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = list(models.MODELS)
+
+    def first_fails(name: str, *arguments: object, **options: object) -> object:
+        if name == names[0]:
+            out_of_resources()
+        return {"name": f"model[{name}]", "median_seconds": 0.0, "info": {}}
+
+    monkeypatch.setattr(models, "run_model", first_fails)
+    assert models.main(["--rehearse"]) == 1
+    said = capsys.readouterr()
+    assert f"model[{names[0]}]: FAILED  OutOfResources" in said.err
+    assert [line.partition(":")[0] for line in said.out.splitlines()] == [f"model[{name}]" for name in names[1:]]
+
+
+def test_a_wrong_score_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = models.compute_spectra
     monkeypatch.setattr(models, "compute_spectra", lambda weights, rule: exact([1.001 * weights[0]], rule))
-    with pytest.raises(SystemExit, match="expected"):
+    with pytest.raises(WrongResultError, match="expected"):
         models.check(models.Matrices(torch.randn(1, 210, 260, generator=torch.Generator().manual_seed(1))))
 
 

@@ -190,6 +190,18 @@ def test_right_answers_are_asked_for_before_a_device_is_used(monkeypatch: pytest
         require_right_answers.__wrapped__("cpu", CRITERION)
 
 
+def test_a_kernel_that_cannot_be_launched_refuses_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's own errors are no RuntimeError."""
+    error = pytest.importorskip("triton.runtime.errors").OutOfResources(300000, 232448, "shared memory")
+
+    def not_launched(*_: object, **__: object) -> object:
+        raise error
+
+    monkeypatch.setattr(device_check, "compute_spectrum", not_launched)
+    with pytest.raises(BackendUnavailableError, match="a kernel failed on a plain matrix: out of resource"):
+        require_right_answers.__wrapped__("cpu", CRITERION)
+
+
 @pytest.mark.parametrize("device", ["cuda", "cuda:3"])
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there_is_refused_before_anything_is_read(device: str) -> None:

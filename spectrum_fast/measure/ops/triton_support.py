@@ -31,6 +31,15 @@ def require_device(name: str, tensor: Tensor) -> None:
         )
 
 
+def kernel_errors() -> tuple[type[Exception], ...]:
+    """What a kernel raises that cannot be compiled, loaded or run: those of Triton are no ``RuntimeError``."""
+    try:
+        from triton.errors import TritonError
+    except ImportError:
+        return (RuntimeError,)
+    return (RuntimeError, TritonError)
+
+
 def capability_of(tensor: Tensor) -> int:
     """Compute capability of the tensor's device, 80 for an A100, 90 for an H100; 90 where it is no CUDA device."""
     if tensor.device.type != "cuda":

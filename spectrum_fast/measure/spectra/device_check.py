@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from spectrum_fast.errors import BackendUnavailableError, SpectrumFastError
+from spectrum_fast.measure.ops.triton_support import kernel_errors
 from spectrum_fast.measure.spectra.batched import compute_spectra
 from spectrum_fast.measure.spectra.engine import compute_spectrum
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
@@ -39,7 +40,7 @@ def require_right_answers(device: str, criterion: Criterion) -> None:
         try:
             alone = compute_spectrum(on_device, criterion)
             together = compute_spectra([on_device, on_device], criterion)
-        except (RuntimeError, SpectrumFastError) as error:
+        except (*kernel_errors(), SpectrumFastError) as error:
             raise BackendUnavailableError(f"device {device!r}: a kernel failed on a {name} matrix: {error}") from error
         for found in (alone, *together):
             _compare(device, name, found, expected)
