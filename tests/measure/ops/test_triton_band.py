@@ -6,6 +6,7 @@ The interpreter is chosen when triton is imported, so one test runs the others o
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.ops.band import device_torch
-from spectrum_fast.measure.ops.band.device_workspace import ROWS, Workspace, allocate
+from spectrum_fast.measure.ops.band.device_workspace import ROWS, V_SCALE, Workspace, allocate
 
 from support.bands import dense_and_clean
 from support.interpreter import (
@@ -262,6 +263,16 @@ def test_halves_are_as_good_as_float32() -> None:
 def test_a_band_too_wide_is_refused() -> None:
     with pytest.raises(UsageError, match="up to 64, found 65"):
         triton_band.reduce_to_band(torch.zeros(1, 100, 100), 65)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-37, 1e-20, 1.0, 3e4, 1e30, 3e38])
+def test_the_scale_and_its_reciprocal_are_exact_powers_of_two(size: float) -> None:
+    up, down = allocate(torch.full((1, 3, 3), size), 1).scale.double()[:, 0].tolist()
+    assert up * down * V_SCALE == 1.0
+    assert math.frexp(up)[0] == 0.5
+    assert 0 < float(torch.tensor(down).float()) < math.inf
+    if 1e-20 <= size <= 1e30:
+        assert 4096 <= up * 2 * float(torch.tensor(size)) < 8192 * (1 + 1e-6)
 
 
 def test_the_sweep_fills_the_device() -> None:

@@ -206,6 +206,50 @@ def test_band_panel(name: str, half_width: int, dtype: torch.dtype, capability: 
         check(line, kernel, signature, chosen, capability, tmp_path, divisible)
 
 
+IN_PLACE = {"orthonormalise": None, "form_basis": None, "form_z": None, "reconstruct": (0b001, 0b100)}
+"""Kernels that store where they have loaded, and the steps of the reconstruction that do."""
+
+
+@on_both_chips
+@pytest.mark.parametrize("half_width", [32, 64])
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_a_barrier_stands_between_loads_and_stores_in_place(
+    name: str, half_width: int, capability: int, tmp_path: Path
+) -> None:
+    kernel, signature, extra = (BAND_TALL | BAND_SMALL)[name]
+    signature = {key: value or "*fp32" for key, value in signature.items()}
+    tall = name in BAND_TALL
+    options = device_kernels.tall_options(half_width) if tall else device_kernels.small_options(half_width, half_width)
+    known = {"HALF_WIDTH": half_width, "SPLIT": True}
+    options |= {key: known[key] for key in extra if key in known}
+    for steps in IN_PLACE[name] or (None,):
+        chosen = options | ({"STEPS": steps} if steps else {})
+        used = check(f"{name} in place", kernel, signature, chosen, capability, tmp_path, ("n", "plane"))
+        assert barrier_after_last_load(used.ptx), (name, steps)
+
+
+def barrier_after_last_load(ptx: str) -> bool:
+    """Whether the first store to global memory that follows the last load from it comes after a barrier."""
+    found = re.findall(r"\b(ld\.global|st\.global|bar(?:rier)?\.(?:cta\.)?sync)", ptx)
+    last = max(place for place, what in enumerate(found) if what == "ld.global")
+    rest = found[last + 1 :]
+    return "st.global" in rest and rest[0] != "st.global"
+
+
+def test_a_missing_barrier_is_seen(tmp_path: Path) -> None:
+    """The check can fail: each thread here stores what it has loaded itself."""
+    import triton
+    import triton.language as tl
+
+    @triton.jit
+    def double(a):
+        i = tl.arange(0, 128)
+        tl.store(a + i, 2.0 * tl.load(a + i))
+
+    used = check("in place, no barrier", double, {"a": "*fp32"}, {"num_warps": 4}, 90, tmp_path)
+    assert not barrier_after_last_load(used.ptx)
+
+
 @on_both_chips
 @pytest.mark.parametrize("pending", [True, False])
 @band_widths
@@ -217,6 +261,9 @@ def test_band_sweep(half_width: int, pending: bool, capability: int, tmp_path: P
     divisible = ("n", "plane", "part")
     used = check(name, device_sweep.sweep_kernel, signature, options, capability, tmp_path, divisible)
     assert ("HGMMA" if capability == 90 else "HMMA") in used.sass
+    assert not {"MUFU", "RCP"} & used.sass, "an approximate reciprocal in place of the stored one"
+    assert "rcp.approx" not in used.ptx
+    assert "div.full" not in used.ptx
 
 
 def test_a_spill_is_seen(tmp_path: Path) -> None:

@@ -1,4 +1,9 @@
-"""Kernels over the rows of the tall panel: 64 rows a program, float64, products on the float64 matrix units."""
+"""Kernels over the rows of the tall panel: 64 rows a program, float64, products on the float64 matrix units.
+
+Some work in place in global memory. Which thread of a program loads a number and which stores it is the compiler's
+choice, so a barrier stands between the last load and the first store (tests/measure/ops/test_triton_compile.py looks
+for it in the compiled program).
+"""
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
@@ -140,6 +145,7 @@ def form_basis_kernel(
     upper = (i < begin + HALF_WIDTH)[:, None] & inside
     v_top = tl.load(top + (batch * WIDTH + (i - begin)[:, None]) * WIDTH + j, mask=upper, other=0.0)
     v = tl.where(upper, v_top, v)
+    tl.debug_barrier()
     tl.store(basis + tall, v, mask=inside)
     if SPLIT:
         _store_halves(halves, v * V_SCALE, tall, plane, inside)
@@ -205,6 +211,8 @@ def form_z_kernel(
     middle = 0.5 * tl.dot(tl.trans(tl.load(t + here)), tl.load(inner + here), out_dtype=tl.float64)
     v = tl.load(basis + tall, mask=inside, other=0.0)
     result = tl.load(z + tall, mask=inside, other=0.0) - tl.dot(v, middle, out_dtype=tl.float64)
+    up = tl.load(scale + batch).to(tl.float64)
+    tl.debug_barrier()
     tl.store(z + tall, result, mask=inside)
     if SPLIT:
-        _store_halves(halves, result * tl.load(scale + batch).to(tl.float64), tall, plane, inside)
+        _store_halves(halves, result * up, tall, plane, inside)

@@ -177,10 +177,11 @@ def _assemble(band, small, n, begin, start, plane, HALF_WIDTH: tl.constexpr, WID
     tl.debug_barrier()
     tl.store(m + here, product)
     full = -_product(u, t, WIDTH)
+    v_top = tl.where(pad, 0.0, tl.load(top + here))
+    r = tl.load(small + here) * sign[:, None]
     tl.debug_barrier()
     tl.store(t + here, tl.where(pad | (row > col), 0.0, full))
-    tl.store(top + here, tl.where(pad, 0.0, tl.load(top + here)))
-    r = tl.load(small + here) * sign[:, None]
+    tl.store(top + here, v_top)
     target = (start + col) * (HALF_WIDTH + 1) + HALF_WIDTH + row - col
     tl.store(band + target, r.to(band.dtype.element_ty), mask=(row <= col) & (col < HALF_WIDTH) & (begin + row < n))
 
@@ -274,6 +275,7 @@ def reflect_kernel(
                 x = tl.load(panel + i * WIDTH + k, mask=below, other=0.0)
                 v = tl.where(i == k, tl.where(active, 1.0, 0.0), x * inverse)
                 tile = tl.load(panel + i[:, None] * WIDTH + col, mask=below[:, None] & (col > k), other=0.0)
+                tl.debug_barrier()
                 tl.store(
                     panel + i[:, None] * WIDTH + col,
                     tile - v[:, None] * weights[None, :],

@@ -10,8 +10,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from spectrum_fast.measure.ops.band.device_panel import V_SCALE
-
 
 @triton.jit
 def _load_halves(halves, offset, plane, inside, WIDEN: tl.constexpr):
@@ -57,7 +55,8 @@ def sweep_kernel(
     """ROWS rows of A <- A - V Zᵀ - Z Vᵀ (``old``, ``z``), and this program's part of X = A V (``new``).
 
     Programs (row block, part of the columns, matrix): part s takes every splits-th block of COLUMNS columns. Halves of
-    (n, WIDTH) arrays are ``plane`` numbers apart, parts of X ``part``.
+    (n, WIDTH) arrays are ``plane`` numbers apart, parts of X ``part``. ``scale`` holds the scales of all matrices and
+    then what takes them off again with V's, stored because the compiler's reciprocal is approximate.
     """
     batch = tl.program_id(2).to(tl.int64)
     splits = tl.num_programs(1)
@@ -70,7 +69,7 @@ def sweep_kernel(
         v_high, v_low = _load_halves(old, tall, plane, rows_in, WIDEN)
         z_high, z_low = _load_halves(z, tall, plane, rows_in, WIDEN)
     up = tl.load(scale + batch)
-    down = 1.0 / (up * V_SCALE)
+    down = tl.load(scale + tl.num_programs(2) + batch)
     x = tl.zeros([ROWS, WIDTH], dtype=tl.float32)
     for first in range(begin + tl.program_id(1) * COLUMNS, n, splits * COLUMNS):
         j = first + tl.arange(0, COLUMNS)

@@ -140,8 +140,7 @@ def sweep(w: Workspace, index: int) -> None:
             trailing.baddbmm_(torch.cat([v, z], 2), torch.cat([z, v], 2).mT, alpha=-1.0)
         torch.bmm(trailing, w.basis[turn, :, begin:], out=x)
         return
-    up = w.scale[:, None, None]
-    down = 1.0 / (up * V_SCALE)
+    up, down = w.scale[:, :, None, None]
     if index:
         v, z = w.basis_halves[1 - turn, :, :, begin:].float(), w.z_halves[:, :, begin:].float()
         trailing -= (_three_products(v, z.mT) + _three_products(z, v.mT)) * down
@@ -164,7 +163,7 @@ def form_z(w: Workspace, index: int) -> None:
     z = w.z[:, begin:]
     z -= 0.5 * w.basis[index % 2, :, begin:] @ (w.small[T].mT @ w.inner)
     if w.split:
-        w.z_halves[:, :, begin:] = _halves(z * w.scale[:, None, None])
+        w.z_halves[:, :, begin:] = _halves(z * w.scale[0, :, None, None])
 
 
 def _eliminate(c: Tensor, b: int) -> tuple[Tensor, Tensor, Tensor]:

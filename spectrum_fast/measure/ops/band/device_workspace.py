@@ -13,7 +13,8 @@ SWEEP_ROWS = 128
 """Rows of the matrix that one program of the sweep takes."""
 MAX_SPLITS = 8
 """Programs that share the columns of one block of rows in the sweep, at most."""
-V_SCALE = 1024.0
+_V_EXPONENT = 10
+V_SCALE = 2.0**_V_EXPONENT
 """Factor on V (entries up to 1) before it is cut into float16 halves: the second half stays clear of subnormal numbers.
 """
 _PROGRAMS = 264
@@ -35,8 +36,8 @@ class Workspace:
         z: (m, n, B) float64, Y and then Z.
         basis_halves: (2, 2, m, n, B) float16: V_SCALE V = V[0] + V[1], for this panel and the last; empty for float64.
         z_halves: (2, m, n, B) float16: scale Z = Z[0] + Z[1]; empty for float64.
-        scale: (m,) float32, a power of two with ``scale ||A'||_F`` in [4096, 8192), A' the matrix without its first b
-            rows and columns: all that products are taken of.
+        scale: (2, m) float32, powers of two: scale[0] with ``scale ||A'||_F`` in [4096, 8192), A' the matrix without
+            its first b rows and columns: all that products are taken of; and ``scale[1] = 1 / (scale[0] V_SCALE)``.
         product: (MAX_SPLITS, m, n, B), A V in parts, in the dtype of the matrix.
         partials: (m, chunks, B, B) float64, sums over chunks of ROWS rows.
         inner: (m, B, B) float64, their total: Pᵀ P, Qᵀ Q or Vᵀ Y.
@@ -123,11 +124,12 @@ def allocate(matrix: Tensor, half_width: int) -> Workspace:
 
 
 def _scale_of(trailing: Tensor) -> Tensor:
-    """Powers of two that put every entry of A', of its orthogonal transforms and of Z into the range of float16.
+    """Powers of two that put A', its orthogonal transforms and Z into float16, and their reciprocals with V's; (2, m).
 
     Outliers that were rotated into the first rows must not set the scale: the rest would vanish under it.
     """
     norms = torch.linalg.vector_norm(trailing, dim=(1, 2), dtype=torch.float64)
     exponent = torch.frexp(torch.where(norms > 0, norms, 1.0)).exponent
-    # 2^e made of the bits of a float32; clamped, so that 1 / (V_SCALE scale) is a normal number too.
-    return ((140 - exponent.clamp(-90, 120)).to(torch.int32) << 23).view(torch.float32)
+    # 2^e made of the bits of a float32; clamped, so that the reciprocal, which takes V_SCALE off too, is a normal one.
+    up = 140 - exponent.clamp(-90, 120).to(torch.int32)
+    return (torch.stack([up, 254 - _V_EXPONENT - up]) << 23).view(torch.float32)
