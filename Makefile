@@ -6,7 +6,7 @@ MODEL ?=
 OUT ?= out
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-NATIVE_SOURCES := CMakeLists.txt pyproject.toml tools/install.py locks/torch.txt locks/core.txt $(wildcard kernels/*)
+NATIVE_SOURCES := CMakeLists.txt pyproject.toml tools/install.py locks/torch.txt locks/core.txt $(wildcard kernels/* kernels/*/*)
 
 .PHONY: help setup scan test test-slow bounds fuzz soak mutation sanitize lock audit licences bench check format clean docs wheel
 
@@ -103,7 +103,7 @@ check: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
-	@$(BIN)/clang-format --dry-run --Werror kernels/*.cpp kernels/*.hpp tests/native/*.cpp
+	@$(BIN)/clang-format --dry-run --Werror kernels/*.[ch]pp kernels/*/*.[ch]pp tests/native/*.cpp
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 docs: $(VENV)/.dev
@@ -115,7 +115,7 @@ wheel: $(VENV)/.dev
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
-	@$(BIN)/clang-format -i kernels/*.cpp kernels/*.hpp tests/native/*.cpp
+	@$(BIN)/clang-format -i kernels/*.[ch]pp kernels/*/*.[ch]pp tests/native/*.cpp
 
 clean:
 	rm -rf build mutants $(VENV) $(OUT)

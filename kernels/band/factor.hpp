@@ -7,8 +7,8 @@
 
 #include <omp.h>
 
-#include "band_panel.hpp"
-#include "band_small.hpp"
+#include "band/panel.hpp"
+#include "band/small.hpp"
 
 namespace {
 

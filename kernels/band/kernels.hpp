@@ -1,7 +1,7 @@
 // The compiled forms of the band reduction, one set per instruction set, and the choice between them.
 #pragma once
 
-#include "gemm_view.hpp"
+#include "gram/view.hpp"
 
 // A symmetric matrix (size x size, row-major, contiguous; only its lower half is read) and where its band goes:
 // band[j * (half_width + 1) + d] = B(j + d, j), zeros past the end. The two must not overlap.
@@ -13,25 +13,22 @@ struct BandTask {
     T* band;
 };
 
-void reduce_float32_portable(const BandTask<float>& task);
-void reduce_float64_portable(const BandTask<double>& task);
-void reduce_float32_avx2(const BandTask<float>& task);
-void reduce_float64_avx2(const BandTask<double>& task);
-void reduce_float32_avx512(const BandTask<float>& task);
-void reduce_float64_avx512(const BandTask<double>& task);
-
-// float32 to working accuracy out of three bfloat16 products (hi hi + hi lo + lo hi) on matrix units.
-void reduce_split_avx512_bf16(const BandTask<float>& task);
-void reduce_split_amx(const BandTask<float>& task);
-void reduce_split_amx_model(const BandTask<float>& task);  // the AMX form on a software model of the tiles
-
-enum class Product { automatic, float32, bf16x3 };
-
 struct BandKernel {
     const char* name;  // "amx-bf16x3", "avx512-bf16x3", "avx512", "avx2" or "portable"
     void (*float32)(const BandTask<float>& task);
     void (*float64)(const BandTask<double>& task);
 };
+
+extern const BandKernel band_portable;
+extern const BandKernel band_avx2;
+extern const BandKernel band_avx512;
+
+// float32 to working accuracy out of three bfloat16 products (hi hi + hi lo + lo hi) on matrix units.
+void band_pairs_avx512_bf16(const BandTask<float>& task);
+void band_pairs_amx(const BandTask<float>& task);
+void band_pairs_amx_model(const BandTask<float>& task);  // AMX on a software model of the tiles
+
+enum class Product { automatic, float32, bf16x3 };
 
 // The kernel for this processor; throws std::invalid_argument if `product` cannot run on it.
 BandKernel choose_band_kernel(Product product);

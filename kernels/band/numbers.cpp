@@ -1,13 +1,17 @@
-// The float32 and float64 band reductions for AVX-512.
-#include "band_kernels.hpp"
-#include "band_reduce.hpp"
-#include "gemm_fma.hpp"
+// The float32 and float64 band reductions, for any level.
+#include "band/kernels.hpp"
+#include "band/reduce.hpp"
+#include "cpu/level.hpp"
+#include "gram/fma_kernel.hpp"
 
 namespace {
+
 template <class T>
-using Reduction = BandReduction<Sweep<FmaKernel<T, 64, 8>, 64>, 64>;
+void reduce(const BandTask<T>& task) {
+    constexpr int bytes = KERNEL_VECTOR_BYTES;
+    BandReduction<Sweep<FmaKernel<T, bytes, bytes == 64 ? 8 : 4>, bytes>, bytes>::run(task);
+}
+
 }  // namespace
 
-void reduce_float32_avx512(const BandTask<float>& task) { Reduction<float>::run(task); }
-
-void reduce_float64_avx512(const BandTask<double>& task) { Reduction<double>::run(task); }
+extern constexpr BandKernel LEVELLED(band){LEVEL_NAME, reduce<float>, reduce<double>};

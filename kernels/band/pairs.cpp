@@ -1,10 +1,10 @@
-// The band reduction with three bfloat16 products for AMX.
-#include "band_kernels.hpp"
-#include "band_reduce.hpp"
-#include "band_split.hpp"
-#include "gemm_amx.hpp"
-#include "gemm_amx_tiles.hpp"
+// The band reduction with three bfloat16 products: by AVX512-BF16, by AMX, and on a model of AMX.
+#include "band/kernels.hpp"
+#include "band/reduce.hpp"
+#include "band/split.hpp"
+#include "cpu/level.hpp"
+#include "gram/pair_kernels.hpp"
 
-void reduce_split_amx(const BandTask<float>& task) {
-    BandReduction<SplitSweep<TileKernel<ProcessorTiles>, 64>, 64>::run(task);
+void LEVELLED(band_pairs)(const BandTask<float>& task) {
+    BandReduction<SplitSweep<LevelKernel, KERNEL_VECTOR_BYTES>, KERNEL_VECTOR_BYTES>::run(task);
 }

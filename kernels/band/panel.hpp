@@ -6,9 +6,9 @@
 // The number of columns is a multiple of 8 (padding columns are zeros). Small matrices are row-major, cols x cols.
 #pragma once
 
-#include "gemm_memory.hpp"
-#include "gemm_transpose.hpp"
-#include "gemm_view.hpp"
+#include "cpu/scratch.hpp"
+#include "gram/transpose.hpp"
+#include "gram/view.hpp"
 
 namespace {
 

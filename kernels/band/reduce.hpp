@@ -8,10 +8,10 @@
 
 #include <omp.h>
 
-#include "band_factor.hpp"
-#include "band_kernels.hpp"
-#include "band_sweep.hpp"
-#include "band_tiles.hpp"
+#include "band/factor.hpp"
+#include "band/kernels.hpp"
+#include "band/sweep.hpp"
+#include "band/tiles.hpp"
 
 namespace {
 

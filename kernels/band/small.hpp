@@ -4,7 +4,7 @@
 // of 8, from the last multiple of 8 before the first column that matters.
 #pragma once
 
-#include "gemm_view.hpp"
+#include "gram/view.hpp"
 
 namespace {
 

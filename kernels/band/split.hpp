@@ -2,19 +2,19 @@
 // low = bf16(x - high), and a product is high high + high low + low high, summed in float32.
 //
 // Same steps and interface as Sweep; the matrix itself stays float32. Operands are held in pairs along the depth
-// (gemm_pack.hpp), 32 rows a strip, in squares of 16 pairs (512 elements). A right operand has its pairs in order,
-// square[p * 32 + r]; a left one too, or, for a kernel with two packings, square[r * 16 + p] (gemm_amx.hpp).
+// (gram/pack.hpp), 32 rows a strip, in squares of 16 pairs (512 elements). A right operand has its pairs in order,
+// square[p * 32 + r]; a left one too, or, for a kernel with two packings, square[r * 16 + p] (gram/tile_kernel.hpp).
 #pragma once
 
 #include <cstdint>
 
-#include "band_panel.hpp"
-#include "band_sums.hpp"
-#include "band_tiles.hpp"
-#include "gemm_memory.hpp"
-#include "gemm_pack.hpp"
-#include "gemm_transpose.hpp"
-#include "gemm_view.hpp"
+#include "band/panel.hpp"
+#include "band/sums.hpp"
+#include "band/tiles.hpp"
+#include "cpu/scratch.hpp"
+#include "gram/pack.hpp"
+#include "gram/transpose.hpp"
+#include "gram/view.hpp"
 
 namespace {
 

@@ -1,9 +1,9 @@
 // X = A V as the threads leave it, each with its own share, and how the shares become a panel.
 #pragma once
 
-#include "band_panel.hpp"
-#include "gemm_memory.hpp"
-#include "gemm_view.hpp"
+#include "band/panel.hpp"
+#include "cpu/scratch.hpp"
+#include "gram/view.hpp"
 
 namespace {
 

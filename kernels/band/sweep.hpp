@@ -5,11 +5,11 @@
 // Each thread has an X of its own; tiles are dealt out in a fixed order, so a run can be repeated bit by bit.
 #pragma once
 
-#include "band_panel.hpp"
-#include "band_sums.hpp"
-#include "band_tiles.hpp"
-#include "gemm_memory.hpp"
-#include "gemm_view.hpp"
+#include "band/panel.hpp"
+#include "band/sums.hpp"
+#include "band/tiles.hpp"
+#include "cpu/scratch.hpp"
+#include "gram/view.hpp"
 
 namespace {
 

@@ -6,8 +6,8 @@
 // Tiles on the diagonal are held whole; rows and columns past the end are zeros.
 #pragma once
 
-#include "gemm_memory.hpp"
-#include "gemm_view.hpp"
+#include "cpu/scratch.hpp"
+#include "gram/view.hpp"
 
 namespace {
 

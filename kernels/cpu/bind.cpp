@@ -1,8 +1,9 @@
 // Python binding of the processor's features and of the number of threads.
+#include "bind.hpp"
+
 #include <omp.h>
 
-#include "bind.hpp"
-#include "cpu.hpp"
+#include "cpu/features.hpp"
 
 namespace nb = nanobind;
 

@@ -1,4 +1,4 @@
-#include "cpu.hpp"
+#include "cpu/features.hpp"
 
 #include <cstdlib>
 #include <stdexcept>

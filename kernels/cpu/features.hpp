@@ -15,3 +15,10 @@ struct CpuFeatures {
 // Detected features, less those that the environment variable SPECTRUM_FAST_ISA forbids
 // (portable | avx2 | avx512 | avx512_bf16 | amx: the highest level allowed).
 const CpuFeatures& cpu_features();
+
+// The best of a kernel's three general forms for this processor: name_avx512, name_avx2 or name_portable.
+#if defined(__x86_64__)
+#define BEST_OF(name) (cpu_features().avx512 ? name##_avx512 : cpu_features().avx2_fma ? name##_avx2 : name##_portable)
+#else
+#define BEST_OF(name) name##_portable
+#endif

@@ -1,4 +1,4 @@
-#include "gemm_memory.hpp"
+#include "cpu/scratch.hpp"
 
 #include <cstdlib>
 #include <new>

@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-// Both are compiled once, for the base instruction set (gemm_memory.cpp).
+// Both are compiled once, for the base instruction set (cpu/scratch.cpp).
 void* allocate_scratch(std::size_t bytes);
 void free_scratch(void* memory) noexcept;
 

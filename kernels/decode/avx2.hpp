@@ -1,7 +1,9 @@
 // AVX2: eight table look-ups at a time.
+#pragma once
+
 #include <immintrin.h>
 
-#include "decode_loops.hpp"
+#include "decode/plain.hpp"
 
 namespace {
 
@@ -58,5 +60,3 @@ void group(const std::uint8_t* codes, const std::uint16_t* table, std::uint16_t*
 }
 
 }  // namespace
-
-extern constexpr DecodeIsa decode_avx2{"avx2", bytes, nibbles, group};

@@ -1,7 +1,9 @@
 // AVX-512: a table of sixteen is one register, so that a look-up is one permutation.
+#pragma once
+
 #include <immintrin.h>
 
-#include "decode_loops.hpp"
+#include "decode/plain.hpp"
 
 namespace {
 
@@ -42,5 +44,3 @@ void group(const std::uint8_t* codes, const std::uint16_t* table, std::uint16_t*
 }
 
 }  // namespace
-
-extern constexpr DecodeIsa decode_avx512{"avx512", bytes, nibbles, group};

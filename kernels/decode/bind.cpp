@@ -1,4 +1,6 @@
 // Python border of decoding: checks what crosses it, then runs without the GIL.
+#include "bind.hpp"
+
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
@@ -6,8 +8,7 @@
 #include <optional>
 #include <string>
 
-#include "bind.hpp"
-#include "decode.hpp"
+#include "decode/decode.hpp"
 
 namespace nb = nanobind;
 

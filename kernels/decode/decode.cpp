@@ -1,30 +1,18 @@
 // Rows shared out among threads; the inner loops are those of the best instruction set that is here.
-#include "decode.hpp"
+#include "decode/decode.hpp"
 
 #include <omp.h>
 
 #include <algorithm>
 
-#include "cpu.hpp"
-#include "decode_kernels.hpp"
+#include "cpu/features.hpp"
+#include "decode/kernels.hpp"
 
-namespace {
-
-const DecodeIsa& best_isa() {
-#if defined(__x86_64__)
-    if (cpu_features().avx512) return decode_avx512;
-    if (cpu_features().avx2_fma) return decode_avx2;
-#endif
-    return decode_portable;
-}
-
-}  // namespace
-
-const char* decode_kernel_name() { return best_isa().name; }
+const char* decode_kernel_name() { return BEST_OF(decode).name; }
 
 void decode_scaled(const ScaledBlocks& shape, const std::uint8_t* codes, const float* table, const float* scales,
                    const float* zeros, float* out) {
-    const DecodeIsa& isa = best_isa();
+    const DecodeIsa& isa = BEST_OF(decode);
     const std::int64_t across = (shape.columns + shape.block_columns - 1) / shape.block_columns;
 #pragma omp parallel for schedule(static)
     for (std::int64_t row = 0; row < shape.rows; ++row) {
@@ -40,7 +28,7 @@ void decode_scaled(const ScaledBlocks& shape, const std::uint8_t* codes, const f
 
 void decode_nibbles(const NibbleGroups& shape, const std::uint8_t* codes, const float* table, const float* scales,
                     const float* zeros, float* out) {
-    const DecodeIsa& isa = best_isa();
+    const DecodeIsa& isa = BEST_OF(decode);
 #pragma omp parallel for schedule(static)
     for (std::int64_t row = 0; row < shape.rows; ++row) {
         for (std::int64_t group = 0; group < shape.groups; ++group) {
@@ -55,7 +43,7 @@ void decode_nibbles(const NibbleGroups& shape, const std::uint8_t* codes, const 
 
 void decode_groups(std::int64_t groups, const std::uint8_t* codes, const std::uint8_t* scales,
                    const std::uint16_t* tables, std::uint16_t* out) {
-    const DecodeIsa& isa = best_isa();
+    const DecodeIsa& isa = BEST_OF(decode);
 #pragma omp parallel for schedule(static)
     for (std::int64_t group = 0; group < groups; ++group) {
         isa.group(codes + 16 * group, tables + 16 * scales[group], out + 32 * group);

@@ -1,6 +1,6 @@
-// The border between the driver of decoding (decode.cpp, baseline code) and the inner loops compiled for one
-// instruction set (decode_avx512.cpp, decode_avx2.cpp, decode_portable.cpp): plain pointers only. Every loop does the
-// same two roundings an entry, in the same order, as the torch reference, so that results are equal to the bit.
+// The border between the driver of decoding (decode.cpp, baseline code) and the inner loops compiled once a level
+// (numbers.cpp): plain pointers only. Every loop does the same two roundings an entry, in the same order, as the torch
+// reference, so that results are equal to the bit.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // The plain loops: all of the portable form, and the ends of the vector forms.
 #pragma once
 
-#include "decode_kernels.hpp"
+#include "decode/kernels.hpp"
 
 namespace {
 

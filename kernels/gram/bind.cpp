@@ -1,89 +1,82 @@
 // Python binding of the symmetric Gram product.
+#include "bind.hpp"
+
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
-#include "bind.hpp"
-#include "gemm_kernels.hpp"
+#include "gram/kernels.hpp"
 
 namespace nb = nanobind;
 
 namespace {
 
 using AnyArray = nb::ndarray<nb::device::cpu>;
-using Weight = nb::ndarray<nb::ro, nb::device::cpu>;
+using Weights = nb::ndarray<nb::ro, nb::device::cpu>;
 
-Element element_of(const Weight& array) {
-    if (array.dtype() == nb::dtype<double>()) return Element::float64;
-    if (array.dtype() == nb::dtype<float>()) return Element::float32;
-    if (array.dtype() == nb::dtype<Float16>()) return Element::float16;
-    if (array.dtype() == nb::dtype<Bfloat16>()) return Element::bfloat16;
-    throw nb::type_error("gram: weight must be float64, float32, float16 or bfloat16");
-}
-
-std::string shape_of(std::size_t ndim, const auto& array) {
-    std::string text = "(";
-    for (std::size_t i = 0; i < ndim; ++i) text += (i == 0 ? "" : ", ") + std::to_string(array.shape(i));
-    return text + ")";
-}
-
-// A matrix whose rows are multiplied with each other.
-MatrixView as_stored(const Weight& weight) {
-    if (weight.ndim() != 2)
-        throw nb::value_error(
-            ("gram: weight must be a matrix, found shape " + shape_of(weight.ndim(), weight)).c_str());
-    const Index m = static_cast<Index>(weight.shape(0)), n = static_cast<Index>(weight.shape(1));
-    if (m == 0 || n == 0) throw nb::value_error(("gram: weight is empty, shape " + shape_of(2, weight)).c_str());
+// Matrix `index` of a batch, whose rows are multiplied with each other.
+MatrixView as_stored(const Weights& weights, Index index, Element element) {
+    const Index m = static_cast<Index>(weights.shape(1)), n = static_cast<Index>(weights.shape(2));
     // The stride of a dimension of length 1 is meaningless; call it contiguous so that the fast packing serves it.
-    const Index rs = m == 1 ? n : weight.stride(0), cs = n == 1 ? 1 : weight.stride(1);
-    const Element element = element_of(weight);
-    return MatrixView{weight.data(), element, m, n, rs, cs};
+    const Index rs = m == 1 ? n : weights.stride(1), cs = n == 1 ? 1 : weights.stride(2);
+    const char* data = static_cast<const char*>(weights.data()) + index * weights.stride(0) * size_of(element);
+    return MatrixView{data, element, m, n, rs, cs};
 }
 
 // The weight as the k x max(m, n) matrix whose rows are multiplied with each other.
-MatrixView orient(const Weight& weight) {
-    const MatrixView view = as_stored(weight);
+MatrixView orient(const MatrixView& view) {
     if (view.rows <= view.cols) return view;
     return MatrixView{view.data, view.element, view.cols, view.rows, view.col_stride, view.row_stride};
 }
 
-void require_square(const AnyArray& out, Index size) {
-    const std::string expected = "(" + std::to_string(size) + ", " + std::to_string(size) + ")";
-    if (out.ndim() != 2 || static_cast<Index>(out.shape(0)) != size || static_cast<Index>(out.shape(1)) != size)
-        throw nb::value_error(
-            ("gram: out must have shape " + expected + ", found " + shape_of(out.ndim(), out)).c_str());
-    if (size > 1 && (out.stride(1) != 1 || out.stride(0) != size))
-        throw nb::value_error("gram: out must be contiguous");
+void require_shapes(const Weights& weights, const AnyArray& out, bool oriented) {
+    if (weights.ndim() != 3 || weights.shape(1) == 0 || weights.shape(2) == 0)
+        throw nb::value_error(("gram: expected weights (m, r, c), found shape " + shape_of(weights)).c_str());
+    const std::size_t size = oriented ? weights.shape(1) : std::min(weights.shape(1), weights.shape(2));
+    if (out.ndim() != 3 || out.shape(0) != weights.shape(0) || out.shape(1) != size || out.shape(2) != size)
+        throw nb::value_error(("gram: out must have shape (" + std::to_string(weights.shape(0)) + ", " +
+                               std::to_string(size) + ", " + std::to_string(size) + "), found " + shape_of(out))
+                                  .c_str());
+    if (!is_contiguous(out)) throw nb::value_error("gram: out must be contiguous");
 }
 
-void multiply(const MatrixView& view, const AnyArray& out, bool add) {
-    require_square(out, view.rows);
-    const GramKernel& kernel = choose_gram_kernel(view.element);
-    if (out.dtype() == nb::dtype<double>()) {
-        const nb::gil_scoped_release release;
-        kernel.to_float64(view, static_cast<double*>(out.data()), add);
-    } else if (out.dtype() == nb::dtype<float>()) {
-        if (view.element == Element::float64)
-            throw nb::type_error("gram: a float64 weight needs a float64 out, found float32");
-        const nb::gil_scoped_release release;
-        kernel.to_float32(view, static_cast<float*>(out.data()), add);
-    } else {
-        throw nb::type_error("gram: out must be float32 or float64");
+// One product a matrix: of the weight turned so that it is the smaller one, or of a block as it is, added to `out`.
+void multiply(const Weights& weights, const AnyArray& out, bool add) {
+    const Element element = element_of(weights, "gram: weights");
+    require_shapes(weights, out, add);
+    const bool wide = out.dtype() == nb::dtype<double>();
+    if (!wide && out.dtype() != nb::dtype<float>()) throw nb::type_error("gram: out must be float32 or float64");
+    if (!wide && element == Element::float64)
+        throw nb::type_error("gram: float64 weights need a float64 out, found float32");
+    const Index count = static_cast<Index>(out.shape(0)), entries = static_cast<Index>(out.shape(1) * out.shape(2));
+    const nb::gil_scoped_release release;
+    const GramKernel& kernel = choose_gram_kernel(element);
+    for (Index i = 0; i < count; ++i) {
+        const MatrixView stored = as_stored(weights, i, element);
+        const MatrixView view = add ? stored : orient(stored);
+        if (wide) {
+            kernel.to_float64(view, static_cast<double*>(out.data()) + i * entries, add);
+        } else {
+            kernel.to_float32(view, static_cast<float*>(out.data()) + i * entries, add);
+        }
     }
 }
 
-void gram(const Weight& weight, const AnyArray& out) { multiply(orient(weight), out, false); }
+void gram(const Weights& weights, const AnyArray& out) { multiply(weights, out, false); }
 
-void gram_add(const Weight& block, const AnyArray& out) { multiply(as_stored(block), out, true); }
+void gram_add(const Weights& blocks, const AnyArray& out) { multiply(blocks, out, true); }
 
-void gram_amx_model(const Weight& weight, const AnyArray& out) {
-    const MatrixView view = orient(weight);
-    require_square(out, view.rows);
-    if (view.element != Element::bfloat16 || out.dtype() != nb::dtype<float>())
-        throw nb::type_error("gram_amx_model: weight must be bfloat16 and out float32");
+void gram_amx_model(const Weights& weights, const AnyArray& out) {
+    if (element_of(weights, "gram_amx_model: weights") != Element::bfloat16 || out.dtype() != nb::dtype<float>())
+        throw nb::type_error("gram_amx_model: weights must be bfloat16 and out float32");
+    require_shapes(weights, out, false);
+    const Index count = static_cast<Index>(out.shape(0)), entries = static_cast<Index>(out.shape(1) * out.shape(2));
     const nb::gil_scoped_release release;
-    gram_bfloat16_amx_model(view, static_cast<float*>(out.data()), false);
+    for (Index i = 0; i < count; ++i)
+        gram_pairs_amx_model(orient(as_stored(weights, i, Element::bfloat16)),
+                             static_cast<float*>(out.data()) + i * entries, false);
 }
 
 std::string gram_kernel(const std::string& dtype_name) {
@@ -98,11 +91,11 @@ std::string gram_kernel(const std::string& dtype_name) {
 }  // namespace
 
 void bind_gram(nb::module_& m) {
-    m.def("gram", &gram, nb::arg("weight"), nb::arg("out").noconvert(),
-          "out (k x k, float32 or float64) <- W Wᵀ or Wᵀ W, whichever is smaller, both halves written.");
-    m.def("gram_add", &gram_add, nb::arg("block"), nb::arg("out").noconvert(),
-          "out (k x k) += A Aᵀ for A (k x any), summed onto the lower half and mirrored.");
+    m.def("gram", &gram, nb::arg("weights"), nb::arg("out").noconvert(),
+          "out (m x k x k, float32 or float64) <- W Wᵀ or Wᵀ W, whichever is smaller, both halves written.");
+    m.def("gram_add", &gram_add, nb::arg("blocks"), nb::arg("out").noconvert(),
+          "out (m x k x k) += A Aᵀ for A (m x k x any), summed onto the lower half and mirrored.");
     m.def("gram_kernel", &gram_kernel, nb::arg("dtype_name"), "Name of the kernel that serves this dtype here.");
-    m.def("gram_amx_model", &gram_amx_model, nb::arg("weight"), nb::arg("out").noconvert(),
+    m.def("gram_amx_model", &gram_amx_model, nb::arg("weights"), nb::arg("out").noconvert(),
           "For tests: the AMX kernel on a software model of the tiles (bfloat16 in, float32 out, slow).");
 }

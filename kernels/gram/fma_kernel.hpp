@@ -7,7 +7,7 @@
 // serves as left operand (kRows neighbouring r are broadcast) and as right operand (kStrip of them are loaded).
 #pragma once
 
-#include "gemm_view.hpp"
+#include "gram/view.hpp"
 
 namespace {
 

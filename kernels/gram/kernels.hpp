@@ -1,28 +1,24 @@
 // The compiled forms of the symmetric product, one set per instruction set, and the choice between them.
 #pragma once
 
-#include "gemm_view.hpp"
+#include "gram/view.hpp"
 
 // out (view.rows x view.rows, row-major, contiguous) <- view view^T, or += if `add`; both halves written, and of an
 // `out` that is added to only the lower half is read.
-void gram_float32_portable(const MatrixView& view, float* out, bool add);
-void gram_float64_portable(const MatrixView& view, double* out, bool add);
-void gram_float32_avx2(const MatrixView& view, float* out, bool add);
-void gram_float64_avx2(const MatrixView& view, double* out, bool add);
-void gram_float32_avx512(const MatrixView& view, float* out, bool add);
-void gram_float64_avx512(const MatrixView& view, double* out, bool add);
-
-// bfloat16 views only: products of two bfloat16 are exact in float32, sums are float32.
-void gram_bfloat16_avx512(const MatrixView& view, float* out, bool add);
-void gram_bfloat16_amx(const MatrixView& view, float* out, bool add);
-void gram_bfloat16_amx_model(const MatrixView& view, float* out,
-                             bool add);  // the AMX kernel on a software model of the tiles
-
 struct GramKernel {
     const char* name;  // "amx-bf16", "avx512-bf16", "avx512", "avx2" or "portable"
     void (*to_float32)(const MatrixView& view, float* out, bool add);
     void (*to_float64)(const MatrixView& view, double* out, bool add);
 };
+
+extern const GramKernel gram_portable;
+extern const GramKernel gram_avx2;
+extern const GramKernel gram_avx512;
+
+// bfloat16 views only: products of two bfloat16 are exact in float32, sums are float32.
+void gram_pairs_avx512_bf16(const MatrixView& view, float* out, bool add);
+void gram_pairs_amx(const MatrixView& view, float* out, bool add);
+void gram_pairs_amx_model(const MatrixView& view, float* out, bool add);  // AMX on a software model of the tiles
 
 // What serves this element type on this processor (cpu_features(), and for AMX a self-check on first use).
 const GramKernel& choose_gram_kernel(Element element);

@@ -5,17 +5,17 @@
 #include <cstdint>
 #include <cstring>
 
-#include "gemm_pack.hpp"
-#include "gemm_view.hpp"
+#include "gram/pack.hpp"
+#include "gram/view.hpp"
 
 namespace {
 
-class ModelTiles {
+class Tiles {
   public:
-    ModelTiles() { std::memset(registers(), 0, sizeof(Tile) * 8); }
-    ~ModelTiles() {}
-    ModelTiles(const ModelTiles&) = delete;
-    ModelTiles& operator=(const ModelTiles&) = delete;
+    Tiles() { std::memset(registers(), 0, sizeof(Tile) * 8); }
+    ~Tiles() {}
+    Tiles(const Tiles&) = delete;
+    Tiles& operator=(const Tiles&) = delete;
 
     template <int kTile>  // tilezero
     static void zero() {

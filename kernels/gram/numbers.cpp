@@ -1,17 +1,17 @@
-// The float32 and float64 symmetric products for AVX-512.
-#include "gemm_fma.hpp"
-#include "gemm_kernels.hpp"
-#include "gemm_symmetric.hpp"
+// The float32 and float64 symmetric products, for any level.
+#include "cpu/level.hpp"
+#include "gram/fma_kernel.hpp"
+#include "gram/kernels.hpp"
+#include "gram/symmetric_product.hpp"
 
 namespace {
-using Kernel32 = FmaKernel<float, 64, 8>;
-using Kernel64 = FmaKernel<double, 64, 8>;
+
+template <class T>
+void multiply(const MatrixView& view, T* out, bool add) {
+    using Kernel = FmaKernel<T, KERNEL_VECTOR_BYTES, KERNEL_VECTOR_BYTES == 64 ? 8 : 4>;
+    SymmetricProduct<Kernel, NumberPacker<Kernel>>::run(view, out, view.rows, add);
+}
+
 }  // namespace
 
-void gram_float32_avx512(const MatrixView& view, float* out, bool add) {
-    SymmetricProduct<Kernel32, NumberPacker<Kernel32>>::run(view, out, view.rows, add);
-}
-
-void gram_float64_avx512(const MatrixView& view, double* out, bool add) {
-    SymmetricProduct<Kernel64, NumberPacker<Kernel64>>::run(view, out, view.rows, add);
-}
+extern constexpr GramKernel LEVELLED(gram){LEVEL_NAME, multiply<float>, multiply<double>};

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "gemm_transpose.hpp"
-#include "gemm_view.hpp"
+#include "gram/transpose.hpp"
+#include "gram/view.hpp"
 
 namespace {
 

@@ -1,6 +1,6 @@
 // The bfloat16 micro-kernel on AVX512-BF16: vdpbf16ps adds two products a lane to a float32 sum.
 //
-// Operands are packed in pairs along the depth (gemm_pack.hpp, pack_pairs); otherwise it is FmaKernel's twin, with the
+// Operands are packed in pairs along the depth (gram/pack.hpp, pack_pairs); otherwise it is FmaKernel's twin, with the
 // same strips.
 #pragma once
 
@@ -8,8 +8,8 @@
 
 #include <cstdint>
 
-#include "gemm_pack.hpp"
-#include "gemm_view.hpp"
+#include "gram/pack.hpp"
+#include "gram/view.hpp"
 
 namespace {
 

@@ -1,10 +1,9 @@
-// The bfloat16 symmetric product for AMX.
-#include "gemm_amx.hpp"
+// The bfloat16 symmetric products that multiply pairs: by AVX512-BF16, by AMX, and on a model of AMX.
+#include "cpu/level.hpp"
+#include "gram/kernels.hpp"
+#include "gram/pair_kernels.hpp"
+#include "gram/symmetric_product.hpp"
 
-#include "gemm_amx_tiles.hpp"
-#include "gemm_kernels.hpp"
-#include "gemm_symmetric.hpp"
-
-void gram_bfloat16_amx(const MatrixView& view, float* out, bool add) {
-    SymmetricProduct<TileKernel<ProcessorTiles>, TilePacker<ProcessorTiles>>::run(view, out, view.rows, add);
+void LEVELLED(gram_pairs)(const MatrixView& view, float* out, bool add) {
+    SymmetricProduct<LevelKernel, LevelPacker>::run(view, out, view.rows, add);
 }

@@ -5,14 +5,14 @@
 
 #include <cstdint>
 
-#include "gemm_view.hpp"
+#include "gram/view.hpp"
 
 namespace {
 
 // Eight tiles of 16 rows x 64 bytes. An object configures them for its thread and releases them when it goes.
-class ProcessorTiles {
+class Tiles {
   public:
-    ProcessorTiles() {
+    Tiles() {
         struct alignas(64) {
             std::uint8_t palette, start_row, reserved[14];
             std::uint16_t row_bytes[16];
@@ -26,9 +26,9 @@ class ProcessorTiles {
         asm volatile("" ::"m"(config) : "memory");
         _tile_loadconfig(&config);
     }
-    ~ProcessorTiles() { _tile_release(); }
-    ProcessorTiles(const ProcessorTiles&) = delete;
-    ProcessorTiles& operator=(const ProcessorTiles&) = delete;
+    ~Tiles() { _tile_release(); }
+    Tiles(const Tiles&) = delete;
+    Tiles& operator=(const Tiles&) = delete;
 
     // The intrinsics want literal tile numbers, hence the ladders.
     template <int kTile>

@@ -3,19 +3,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu.hpp"
-#include "gemm_kernels.hpp"
+#include "cpu/features.hpp"
+#include "gram/kernels.hpp"
 
 namespace {
 
-constexpr GramKernel portable{"portable", gram_float32_portable, gram_float64_portable};
-
 #if defined(__x86_64__)
-constexpr GramKernel avx2{"avx2", gram_float32_avx2, gram_float64_avx2};
-constexpr GramKernel avx512{"avx512", gram_float32_avx512, gram_float64_avx512};
-constexpr GramKernel avx512_bf16{"avx512-bf16", gram_bfloat16_avx512, gram_float64_avx512};
-constexpr GramKernel amx_bf16{"amx-bf16", gram_bfloat16_amx, gram_float64_avx512};
-
 // One product of an awkward shape on the tiles against the portable kernel: an emulator or hypervisor that announces
 // AMX and computes something else is found out here.
 bool check_amx() {
@@ -28,8 +21,8 @@ bool check_amx() {
     }
     const MatrixView view{values.data(), Element::bfloat16, rows, cols, cols, 1};
     std::vector<float> expected(rows * rows), found(rows * rows);
-    gram_float32_portable(view, expected.data(), false);
-    gram_bfloat16_amx(view, found.data(), false);
+    gram_portable.to_float32(view, expected.data(), false);
+    gram_pairs_amx(view, found.data(), false);
     for (std::size_t i = 0; i < expected.size(); ++i)
         if (!(std::fabs(expected[i] - found[i]) <= 1e-4F)) return false;  // entries are up to 101, errors about 1e-5
     return true;
@@ -49,15 +42,14 @@ bool amx_is_sound() {
 
 const GramKernel& choose_gram_kernel(Element element) {
 #if defined(__x86_64__)
-    const CpuFeatures& cpu = cpu_features();
+    static const GramKernel amx{"amx-bf16", gram_pairs_amx, gram_avx512.to_float64};
+    static const GramKernel avx512_bf16{"avx512-bf16", gram_pairs_avx512_bf16, gram_avx512.to_float64};
     if (element == Element::bfloat16) {
-        if (amx_is_sound()) return amx_bf16;
-        if (cpu.fast_bf16_dot) return avx512_bf16;
+        if (amx_is_sound()) return amx;
+        if (cpu_features().fast_bf16_dot) return avx512_bf16;
     }
-    if (cpu.avx512) return avx512;
-    if (cpu.avx2_fma) return avx2;
 #else
     (void)element;
 #endif
-    return portable;
+    return BEST_OF(gram);
 }

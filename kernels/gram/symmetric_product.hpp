@@ -8,15 +8,15 @@
 
 #include <omp.h>
 
-#include "gemm_memory.hpp"
-#include "gemm_pack.hpp"
-#include "gemm_view.hpp"
+#include "cpu/scratch.hpp"
+#include "gram/pack.hpp"
+#include "gram/view.hpp"
 
 namespace {
 
 inline Index round_up(Index value, Index step) { return (value + step - 1) / step * step; }
 
-// Kernel: a micro-kernel (gemm_fma.hpp describes one). Packer: packs one strip of a slab for it,
+// Kernel: a micro-kernel (gram/fma_kernel.hpp describes one). Packer: packs one strip of a slab for it,
 //   kColumns                        columns of A in one packed element;
 //   static Index depth(Index cols)  packed depth of that many columns, a multiple of Kernel::kDepthStep;
 //   static void pack(view, row, col, depth, left, right)  (left == right unless Kernel::kTwoPackings).

@@ -1,15 +1,15 @@
 // The bfloat16 micro-kernel on AMX tiles: a 32 x 32 block of C in 2 x 2 tiles of 16 x 16 float32.
 //
-// Written against a `Tiles` policy with the instructions it needs: the processor's (gemm_amx.cpp) or a software model
-// of them (gemm_amx_model.cpp), so that the kernel, its packing and the driver run under test on any machine. The right
-// operand is packed in pairs (pack_pairs: the layout that tdpbf16ps wants of its second source). The left one is packed
-// in blocks of 16 pairs: element (row r, pair p) of a strip lies at left[p / 16 * 512 + r * 16 + p % 16].
+// Written against a `Tiles` policy with the instructions it needs: the processor's (processor_tiles.hpp) or a software
+// model of them (model_tiles.hpp), so that the kernel, its packing and the driver run under test on any machine. The
+// right operand is packed in pairs (pack_pairs: the layout that tdpbf16ps wants of its second source). The left one is
+// packed in blocks of 16 pairs: element (row r, pair p) of a strip lies at left[p / 16 * 512 + r * 16 + p % 16].
 #pragma once
 
 #include <cstdint>
 
-#include "gemm_pack.hpp"
-#include "gemm_view.hpp"
+#include "gram/pack.hpp"
+#include "gram/view.hpp"
 
 namespace {
 

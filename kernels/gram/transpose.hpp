@@ -3,7 +3,7 @@
 
 #include <utility>
 
-#include "gemm_view.hpp"
+#include "gram/view.hpp"
 
 namespace {
 

@@ -7,6 +7,10 @@ using Index = std::ptrdiff_t;
 
 enum class Element { float64, float32, float16, bfloat16 };
 
+constexpr Index size_of(Element element) {
+    return element == Element::float64 ? 8 : element == Element::float32 ? 4 : 2;
+}
+
 // Element (i, j) lies at data + i * row_stride + j * col_stride, strides counted in elements.
 struct MatrixView {
     const void* data;

@@ -1,4 +1,6 @@
 // Python border of spectrum slicing: checks what crosses it, then runs without the GIL.
+#include "bind.hpp"
+
 #include <nanobind/stl/string.h>
 
 #include <complex>
@@ -6,8 +8,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "bind.hpp"
-#include "sturm.hpp"
+#include "sturm/slice.hpp"
 
 namespace nb = nanobind;
 
@@ -29,66 +30,63 @@ void require_layout(const nb::ndarray<>& array, const char* name, std::size_t di
                                std::to_string(array.ndim()))
                                   .c_str());
     }
-    std::int64_t stride = 1;
-    for (std::size_t axis = dimensions; axis-- > 0;) {
-        if (array.shape(axis) > 1 && array.stride(axis) != stride) {
-            throw nb::value_error((std::string(name) + ": expected a contiguous tensor; call .contiguous()").c_str());
-        }
-        stride *= static_cast<std::int64_t>(array.shape(axis));
+    if (!is_contiguous(array)) {
+        throw nb::value_error((std::string(name) + ": expected a contiguous tensor; call .contiguous()").c_str());
     }
 }
 
 // Checks the operands common to both operations; Shift and Value are the element types of shifts and out.
 template <class Shift, class Value>
-void require_operands(const nb::ndarray<>& band, const nb::ndarray<>& shifts, const nb::ndarray<>& out,
+void require_operands(const nb::ndarray<>& bands, const nb::ndarray<>& shifts, const nb::ndarray<>& out,
                       const char* shift_name, const char* value_name) {
-    if (band.dtype() != nb::dtype<float>() && band.dtype() != nb::dtype<double>()) {
-        throw nb::type_error("band: expected dtype float32 or float64");
+    if (bands.dtype() != nb::dtype<float>() && bands.dtype() != nb::dtype<double>()) {
+        throw nb::type_error("bands: expected dtype float32 or float64");
     }
     require_dtype<Shift>(shifts, "shifts", shift_name);
     require_dtype<Value>(out, "out", value_name);
-    require_layout(band, "band", 2);
-    require_layout(shifts, "shifts", 1);
-    require_layout(out, "out", 1);
-    if (band.shape(0) == 0 || band.shape(1) == 0) {
-        throw nb::value_error("band: expected shape (n, b + 1) with n >= 1 and b >= 0, found an empty tensor");
+    require_layout(bands, "bands", 3);
+    require_layout(shifts, "shifts", 2);
+    require_layout(out, "out", 2);
+    if (bands.shape(1) == 0 || bands.shape(2) == 0) {
+        throw nb::value_error("bands: expected shape (m, n, b + 1) with n >= 1 and b >= 0, found no entries");
     }
-    if (band.shape(0) > (1U << 24)) throw nb::value_error("band: expected at most 2^24 rows");
-    if (out.shape(0) != shifts.shape(0)) {
-        throw nb::value_error(("out: expected " + std::to_string(shifts.shape(0)) + " values, one a shift, found " +
-                               std::to_string(out.shape(0)))
+    if (bands.shape(1) > (1U << 24)) throw nb::value_error("bands: expected at most 2^24 rows");
+    if (shifts.shape(0) != bands.shape(0) || out.shape(0) != bands.shape(0) || out.shape(1) != shifts.shape(1)) {
+        throw nb::value_error(("shifts, out: expected shape (" + std::to_string(bands.shape(0)) + ", s), found " +
+                               shape_of(shifts) + " and " + shape_of(out))
                                   .c_str());
     }
 }
 
-void bound_count_below(const nb::ndarray<>& band, const nb::ndarray<>& shifts, const nb::ndarray<>& out) {
-    require_operands<double, std::int64_t>(band, shifts, out, "float64", "int64");
-    const auto n = static_cast<std::int64_t>(band.shape(0)), width = static_cast<std::int64_t>(band.shape(1));
-    const auto count = static_cast<std::int64_t>(shifts.shape(0));
-    const bool single = band.dtype() == nb::dtype<float>();
-    const auto* x = static_cast<const double*>(shifts.data());
-    auto* below = static_cast<std::int64_t*>(out.data());
-    nb::gil_scoped_release release;
-    if (single) {
-        count_below(static_cast<const float*>(band.data()), n, width, x, count, below);
+// Calls slice(band, n, width, shifts, count, out) for every matrix.
+template <class T, class Shift, class Value, class Slice>
+void slice_each(const nb::ndarray<>& bands, const nb::ndarray<>& shifts, const nb::ndarray<>& out, const Slice& slice) {
+    const auto n = static_cast<std::int64_t>(bands.shape(1)), width = static_cast<std::int64_t>(bands.shape(2));
+    const auto matrices = static_cast<std::int64_t>(bands.shape(0)), count = static_cast<std::int64_t>(shifts.shape(1));
+    const auto* band = static_cast<const T*>(bands.data());
+    const auto* x = static_cast<const Shift*>(shifts.data());
+    auto* values = static_cast<Value*>(out.data());
+    const nb::gil_scoped_release release;
+    for (std::int64_t i = 0; i < matrices; ++i)
+        slice(band + i * n * width, n, width, x + i * count, count, values + i * count);
+}
+
+void bound_count_below(const nb::ndarray<>& bands, const nb::ndarray<>& shifts, const nb::ndarray<>& out) {
+    require_operands<double, std::int64_t>(bands, shifts, out, "float64", "int64");
+    if (bands.dtype() == nb::dtype<float>()) {
+        slice_each<float, double, std::int64_t>(bands, shifts, out, count_below<float>);
     } else {
-        count_below(static_cast<const double*>(band.data()), n, width, x, count, below);
+        slice_each<double, double, std::int64_t>(bands, shifts, out, count_below<double>);
     }
 }
 
-void bound_log_det(const nb::ndarray<>& band, const nb::ndarray<>& shifts, const nb::ndarray<>& out) {
+void bound_log_det(const nb::ndarray<>& bands, const nb::ndarray<>& shifts, const nb::ndarray<>& out) {
     using Complex = std::complex<double>;
-    require_operands<Complex, Complex>(band, shifts, out, "complex128", "complex128");
-    const auto n = static_cast<std::int64_t>(band.shape(0)), width = static_cast<std::int64_t>(band.shape(1));
-    const auto count = static_cast<std::int64_t>(shifts.shape(0));
-    const bool single = band.dtype() == nb::dtype<float>();
-    const auto* z = static_cast<const Complex*>(shifts.data());
-    auto* values = static_cast<Complex*>(out.data());
-    nb::gil_scoped_release release;
-    if (single) {
-        log_det(static_cast<const float*>(band.data()), n, width, z, count, values);
+    require_operands<Complex, Complex>(bands, shifts, out, "complex128", "complex128");
+    if (bands.dtype() == nb::dtype<float>()) {
+        slice_each<float, Complex, Complex>(bands, shifts, out, log_det<float>);
     } else {
-        log_det(static_cast<const double*>(band.data()), n, width, z, count, values);
+        slice_each<double, Complex, Complex>(bands, shifts, out, log_det<double>);
     }
 }
 
@@ -98,8 +96,8 @@ void bind_sturm(nb::module_& m) {
     m.def(
         "sturm_kernel", [] { return std::string(sturm_kernel_name()); },
         "Instruction set of the slicing kernels here: avx512, avx2 or portable.");
-    m.def("count_below", bound_count_below, nb::arg("band"), nb::arg("shifts"), nb::arg("out"),
-          "out[s] <- number of eigenvalues of the band matrix below shifts[s].");
-    m.def("log_det", bound_log_det, nb::arg("band"), nb::arg("shifts"), nb::arg("out"),
-          "out[s] <- sum of log(lambda_i - shifts[s]) over the eigenvalues, imaginary part not reduced.");
+    m.def("count_below", bound_count_below, nb::arg("bands"), nb::arg("shifts"), nb::arg("out"),
+          "out[m, s] <- number of eigenvalues of band matrix m below shifts[m, s].");
+    m.def("log_det", bound_log_det, nb::arg("bands"), nb::arg("shifts"), nb::arg("out"),
+          "out[m, s] <- sum of log(lambda_i - shifts[m, s]) over its eigenvalues, imaginary part not reduced.");
 }

@@ -1,6 +1,5 @@
-// The border between the driver (sturm.cpp, baseline code) and the sweep compiled for one instruction set
-// (sturm_avx512.cpp, sturm_avx2.cpp, sturm_portable.cpp): plain pointers only, so that no inline function of the
-// standard library is ever instantiated in a file compiled for a newer processor.
+// The border between the driver (slice.cpp, baseline code) and the sweep compiled once a level (numbers.cpp): plain
+// pointers only.
 #pragma once
 
 #include <cstddef>

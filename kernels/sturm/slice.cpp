@@ -1,4 +1,4 @@
-#include "sturm.hpp"
+#include "sturm/slice.hpp"
 
 #include <omp.h>
 
@@ -13,18 +13,10 @@
 #include <string>
 #include <vector>
 
-#include "cpu.hpp"
-#include "sturm_kernels.hpp"
+#include "cpu/features.hpp"
+#include "sturm/kernels.hpp"
 
 namespace {
-
-const SturmIsa& best_isa() {
-#if defined(__x86_64__)
-    if (cpu_features().avx512) return sturm_avx512;
-    if (cpu_features().avx2_fma) return sturm_avx2;
-#endif
-    return sturm_portable;
-}
 
 const SturmKernels<float>& kernels_of(const SturmIsa& isa, float) { return isa.f32; }
 const SturmKernels<double>& kernels_of(const SturmIsa& isa, double) { return isa.f64; }
@@ -57,7 +49,7 @@ struct ScaledBand {
                 largest = std::max(largest, size);
             }
         }
-        if (!finite) throw std::invalid_argument("band: expected finite entries, found NaN or infinity");
+        if (!finite) throw std::invalid_argument("bands: expected finite entries, found NaN or infinity");
         zero = largest == 0;
         exponent = exponent_of(largest);
 
@@ -71,7 +63,8 @@ struct ScaledBand {
         live.assign(view.order, T(0));
         // A pivot d fills a block with entries of size 1 / d, which costs eps / d; moving it to the floor costs the
         // floor. eps^(3/4) keeps both small; it is relative to the column, because graded bands (a few huge
-        // eigenvalues at the head) need a local scale. See the docstring of spectrum_fast.measure.ops.sturm.count_below.
+        // eigenvalues at the head) need a local scale. See the docstring of
+        // spectrum_fast.measure.ops.sturm.count_below.
         constexpr T eps = std::numeric_limits<T>::epsilon();
         constexpr T guard = sizeof(T) == 8 ? T(0x1p-39) : T(0x1p-17);
         for (int j = 0; j < order; ++j) {
@@ -129,7 +122,7 @@ constexpr int most_lanes = 16;
 
 }  // namespace
 
-const char* sturm_kernel_name() { return best_isa().name; }
+const char* sturm_kernel_name() { return BEST_OF(sturm).name; }
 
 template <class T>
 void count_below(const T* band, std::int64_t n, std::int64_t width, const double* shifts, std::int64_t count,
@@ -137,7 +130,7 @@ void count_below(const T* band, std::int64_t n, std::int64_t width, const double
     for (std::int64_t s = 0; s < count; ++s) {
         if (std::isnan(shifts[s])) throw std::invalid_argument("shifts: expected numbers, found NaN");
     }
-    const SturmKernels<T>& kernels = kernels_of(best_isa(), T(0));
+    const SturmKernels<T>& kernels = kernels_of(BEST_OF(sturm), T(0));
     const SturmShape& shape = kernels.count_shape;
     const ScaledBand<T> scaled(band, n, width, shape);
     if (count == 0) return;
@@ -166,7 +159,7 @@ void log_det(const T* band, std::int64_t n, std::int64_t width, const std::compl
             throw std::invalid_argument("shifts: expected finite numbers with imaginary part >= 0");
         }
     }
-    const SturmKernels<T>& kernels = kernels_of(best_isa(), T(0));
+    const SturmKernels<T>& kernels = kernels_of(BEST_OF(sturm), T(0));
     const SturmShape& shape = kernels.product_shape;
     const ScaledBand<T> scaled(band, n, width, shape);
     if (count == 0) return;

@@ -5,15 +5,10 @@
 // A register tile of R rows x C columns takes R + C loads for R C multiply-adds and is stored once, so the b x b/2
 // window is read only once for every C columns.
 //
-// Include in one .cpp for each instruction set, after defining STURM_VECTOR_BYTES; everything here has internal
-// linkage.
+// Everything here has internal linkage: it is compiled once a level (cpu/level.hpp).
 #pragma once
 
-#include "sturm_kernels.hpp"
-
-#ifndef STURM_VECTOR_BYTES
-#error "define STURM_VECTOR_BYTES first"
-#endif
+#include "sturm/kernels.hpp"
 
 #define STURM_INLINE inline __attribute__((always_inline))
 #if defined(__clang__)
@@ -24,11 +19,11 @@
 
 namespace {
 
-typedef double Doubles __attribute__((vector_size(STURM_VECTOR_BYTES)));
-typedef float Floats __attribute__((vector_size(STURM_VECTOR_BYTES)));
-typedef float HalfFloats __attribute__((vector_size(STURM_VECTOR_BYTES / 2)));
-typedef long long Longs __attribute__((vector_size(STURM_VECTOR_BYTES)));
-typedef int Ints __attribute__((vector_size(STURM_VECTOR_BYTES)));
+typedef double Doubles __attribute__((vector_size(KERNEL_VECTOR_BYTES)));
+typedef float Floats __attribute__((vector_size(KERNEL_VECTOR_BYTES)));
+typedef float HalfFloats __attribute__((vector_size(KERNEL_VECTOR_BYTES / 2)));
+typedef long long Longs __attribute__((vector_size(KERNEL_VECTOR_BYTES)));
+typedef int Ints __attribute__((vector_size(KERNEL_VECTOR_BYTES)));
 
 template <class T>
 struct Simd;
@@ -38,7 +33,7 @@ struct Simd<double> {
     using Vector = Doubles;
     using Mask = Longs;
     using Bits = long long;
-    static constexpr int lanes = STURM_VECTOR_BYTES / 8;
+    static constexpr int lanes = KERNEL_VECTOR_BYTES / 8;
     static constexpr int doubles = 1;  // vectors of doubles that hold one Vector
     static constexpr double smallest = 1e-32;
     static STURM_INLINE Doubles widen(const Vector& v, int) { return v; }
@@ -49,7 +44,7 @@ struct Simd<float> {
     using Vector = Floats;
     using Mask = Ints;
     using Bits = int;
-    static constexpr int lanes = STURM_VECTOR_BYTES / 4;
+    static constexpr int lanes = KERNEL_VECTOR_BYTES / 4;
     static constexpr int doubles = 2;
     static constexpr float smallest = 1e-16f;
     static STURM_INLINE Doubles widen(const Vector& v, int half) {

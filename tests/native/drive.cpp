@@ -10,11 +10,11 @@
 #include <stdexcept>
 #include <vector>
 
-#include "band_kernels.hpp"
-#include "cpu.hpp"
-#include "decode.hpp"
-#include "gemm_kernels.hpp"
-#include "sturm.hpp"
+#include "band/kernels.hpp"
+#include "cpu/features.hpp"
+#include "decode/decode.hpp"
+#include "gram/kernels.hpp"
+#include "sturm/slice.hpp"
 
 namespace {
 

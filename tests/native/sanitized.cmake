@@ -1,13 +1,11 @@
 # The kernels without Python, under a sanitizer: an executable that calls each of them on random operands.
 # ThreadSanitizer needs clang with its own OpenMP runtime and Archer (tests/native/sanitize.sh sees to it).
 find_package(OpenMP REQUIRED COMPONENTS CXX)
-add_executable(_native tests/native/drive.cpp kernels/cpu.cpp)
+add_executable(_native tests/native/drive.cpp)
 set_target_properties(_native PROPERTIES OUTPUT_NAME drive)
 target_include_directories(_native PRIVATE kernels)
-target_compile_options(_native PRIVATE -fsanitize=${SPECTRUM_FAST_SANITIZER} -fno-sanitize-recover=all
-    -fno-omit-frame-pointer -g)
+set(KERNEL_FLAGS -fsanitize=${SPECTRUM_FAST_SANITIZER} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
+target_compile_options(_native PRIVATE ${KERNEL_FLAGS})
 target_link_options(_native PRIVATE -fsanitize=${SPECTRUM_FAST_SANITIZER})
 target_link_libraries(_native PRIVATE OpenMP::OpenMP_CXX)
-include(kernels/gemm.cmake)
-include(kernels/sturm.cmake)
-include(kernels/decode.cmake)
+include(kernels/levels.cmake)

@@ -207,7 +207,7 @@ def test_only_the_lower_half_is_read_and_everything_is_written(dtype):
     lower = matrix.clone()
     lower[torch.triu(torch.ones(70, 70, dtype=torch.bool), 1)] = torch.nan
     band = torch.full((70, 9), torch.nan, dtype=dtype)
-    _native.reduce_to_band(lower, band)
+    _native.reduce_to_band(lower[None], band[None])
     assert spectrum_error(band, matrix) <= BOUND
 
 
@@ -218,15 +218,15 @@ def test_three_bfloat16_products(n, b):
 
     matrix = symmetric(noise_gram(n), torch.float32)
     modelled = torch.full((n, b + 1), torch.nan)
-    _native.reduce_to_band_amx_model(matrix.clone(), modelled)
+    _native.reduce_to_band_amx_model(matrix.clone()[None], modelled[None])
     assert spectrum_error(modelled, matrix) <= SPLIT_BOUND
     band = torch.full((n, b + 1), torch.nan)
     if _native.cpu_features()["avx512_bf16"]:
-        _native.reduce_to_band(matrix.clone(), band, product="bf16x3")
+        _native.reduce_to_band(matrix.clone()[None], band[None], product="bf16x3")
         assert spectrum_error(band, matrix) <= SPLIT_BOUND
     else:
         with pytest.raises(ValueError, match="AVX512-BF16"):
-            _native.reduce_to_band(matrix.clone(), band, product="bf16x3")
+            _native.reduce_to_band(matrix.clone()[None], band[None], product="bf16x3")
 
 
 @needs_native
@@ -236,7 +236,7 @@ def test_three_bfloat16_products_are_far_better_than_one():
     # One bfloat16 product would leave an error of about 2⁻⁹ ||A||_F / eps = 16,000 units a step.
     matrix = symmetric(noise_gram(257), torch.float32)
     band = torch.empty(257, 33)
-    _native.reduce_to_band_amx_model(matrix.clone(), band)
+    _native.reduce_to_band_amx_model(matrix.clone()[None], band[None])
     assert spectrum_error(band, matrix) <= 5.0
 
 
@@ -339,18 +339,18 @@ def test_extension_refuses(matrix, band, error):
     from spectrum_fast import _native
 
     with pytest.raises(error):
-        _native.reduce_to_band(matrix, band)
+        _native.reduce_to_band(matrix[None], band[None])
 
 
 @needs_native
 def test_product_that_is_unknown_or_of_the_wrong_dtype():
     from spectrum_fast import _native
 
-    double = torch.zeros(3, 3, dtype=torch.float64)
-    with pytest.raises(TypeError, match="float32 matrix"):
-        _native.reduce_to_band(double, double[:, :2].contiguous(), product="bf16x3")
+    double = torch.zeros(1, 3, 3, dtype=torch.float64)
+    with pytest.raises(TypeError, match="float32 matrices"):
+        _native.reduce_to_band(double, double[:, :, :2].contiguous(), product="bf16x3")
     with pytest.raises(ValueError, match="int8"):
-        _native.reduce_to_band(torch.zeros(3, 3), torch.zeros(3, 2), product="int8")
+        _native.reduce_to_band(torch.zeros(1, 3, 3), torch.zeros(1, 3, 2), product="int8")
 
 
 def test_band_storage_of_a_known_matrix():

@@ -94,7 +94,7 @@ def test_every_entry_is_written_and_both_halves_agree(shape, dtype):
     from spectrum_fast import _native
 
     out = torch.full((min(shape),) * 2, torch.nan, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
-    _native.gram(normal(*shape, dtype), out)
+    _native.gram(normal(*shape, dtype)[None], out[None])
     assert torch.isfinite(out).all()
     assert torch.equal(out, out.T)
 
@@ -213,7 +213,7 @@ def test_amx_kernel_on_the_model_of_the_tiles(shape):
 
     weight = normal(*shape, torch.bfloat16)
     out = torch.full((min(shape),) * 2, torch.nan)
-    _native.gram_amx_model(weight, out)
+    _native.gram_amx_model(weight[None], out[None])
     assert relative_error(out, weight) <= bound(max(shape))
 
 
@@ -293,7 +293,7 @@ def test_extension_refuses(weight, out, error):
     from spectrum_fast import _native
 
     with pytest.raises(error):
-        _native.gram(weight, out)
+        _native.gram(weight[None], out[None])
 
 
 @needs_native

@@ -1,4 +1,4 @@
-"""The band reduction by the compiled kernels (kernels/band*): update and product fused in one sweep a panel.
+"""The band reduction by the compiled kernels (kernels/band): update and product fused in one sweep a panel.
 
 Same signature and meaning as :func:`spectrum_fast.measure.ops.band.reduce_to_band`, which checks the arguments; the
 extension checks them again at its border.
@@ -19,6 +19,5 @@ def reduce_to_band(matrices: Tensor, half_width: int) -> Tensor:
     contract allows its destruction.
     """
     bands = torch.empty((*matrices.shape[:2], half_width + 1), dtype=matrices.dtype)
-    for matrix, band in zip(matrices, bands, strict=True):
-        _native.reduce_to_band(matrix, band)
+    _native.reduce_to_band(matrices, bands)
     return bands

@@ -1,4 +1,4 @@
-"""Extent of CPU tensors in C++ (kernels/extent_bind.cpp)."""
+"""Extent of CPU tensors in C++ (kernels/extent)."""
 
 from __future__ import annotations
 
@@ -10,5 +10,6 @@ from spectrum_fast import _native
 
 def measure(weights: Tensor) -> Tensor:
     """See :func:`spectrum_fast.measure.ops.extent.measure`."""
-    found = [_native.measure(weight.contiguous()) for weight in weights]
-    return torch.tensor(found, dtype=torch.float64).view(-1, 2)
+    found = torch.empty(len(weights), 2, dtype=torch.float64)
+    _native.measure(weights.contiguous(), found)
+    return found

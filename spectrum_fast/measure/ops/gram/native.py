@@ -1,4 +1,4 @@
-"""The Gram product by the compiled kernels (kernels/gemm*): half the flops, packed once, AMX to portable.
+"""The Gram product by the compiled kernels (kernels/gram): half the flops, packed once, AMX to portable.
 
 Same signatures and meaning as :mod:`spectrum_fast.measure.ops.gram`, which checks the arguments; the extension checks
 them again at its border. The lower half is computed and mirrored, to the same bits for any number of threads.
@@ -16,12 +16,10 @@ def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
     """``W Wᵀ`` or ``Wᵀ W``, whichever is smaller, see :func:`spectrum_fast.measure.ops.gram.gram`."""
     size = min(weights.shape[1:])
     out = torch.empty((len(weights), size, size), dtype=out_dtype)
-    for weight, product in zip(weights, out, strict=True):
-        _native.gram(weight, product)
+    _native.gram(weights, out)
     return out
 
 
 def add_gram(blocks: Tensor, out: Tensor) -> None:
     """``out += A Aᵀ``, see :func:`spectrum_fast.measure.ops.gram.add_gram`."""
-    for block, product in zip(blocks, out, strict=True):
-        _native.gram_add(block, product)
+    _native.gram_add(blocks, out)

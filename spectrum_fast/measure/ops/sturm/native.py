@@ -1,4 +1,4 @@
-"""Slicing by the compiled kernels (kernels/sturm*): vector lanes over shifts, OpenMP over groups of lanes.
+"""Slicing by the compiled kernels (kernels/sturm): vector lanes over shifts, OpenMP over groups of lanes.
 
 Same signatures and meaning as :mod:`spectrum_fast.measure.ops.sturm`, which checks arguments; dtypes (bands are float32
 or float64), layout and NaN or infinity in a band are checked again at the border of the extension. A band is scaled as
@@ -22,8 +22,7 @@ def prepare(bands: Tensor) -> Bands:
 def count_below(bands: Bands, shifts: Tensor) -> Tensor:
     """See :func:`spectrum_fast.measure.ops.sturm.count_below`."""
     below = torch.empty(shifts.shape, dtype=torch.int64)
-    for band, x, out in zip(bands.storage, shifts.contiguous(), below, strict=True):
-        _native.count_below(band, x, out)
+    _native.count_below(bands.storage, shifts.contiguous(), below)
     return below
 
 
@@ -34,13 +33,13 @@ def log_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tenso
     (-pi, 0), the running product crosses the negative real axis exactly where it goes from the lower half plane to
     the upper one, so one logarithm and one arc tangent a shift are enough.
     """
+    z = shifts.resolve_conj().contiguous()
     values = torch.zeros(shifts.shape, dtype=torch.complex128)
-    for place, (band, z) in enumerate(zip(bands.storage, shifts.resolve_conj().contiguous(), strict=True)):
-        if wanted is None:
-            _native.log_det(band, z, values[place])
-        else:
-            some = z[wanted[place]]
-            found = torch.empty_like(some)
-            _native.log_det(band, some, found)
-            values[place, wanted[place]] = found
+    if wanted is None:
+        _native.log_det(bands.storage, z, values)
+        return values
+    for place, some in enumerate(wanted):
+        found = torch.empty(1, int(some.sum()), dtype=torch.complex128)
+        _native.log_det(bands.storage[place, None], z[place, None, some], found)
+        values[place, some] = found[0]
     return values

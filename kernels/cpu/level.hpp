@@ -1,0 +1,15 @@
+// The instruction set that a file is compiled for. CMake (kernels/levels.cmake) compiles one text once a level and says
+// which: KERNEL_LEVEL (portable, avx2, avx512, avx512_bf16, amx; amx_model is portable code), KERNEL_IS_<level>, and
+// KERNEL_VECTOR_BYTES, the width of a register.
+//
+// Such a file has one symbol that others see, named LEVELLED(name). Everything else has internal linkage, and no inline
+// function of the standard library is instantiated in it: a copy compiled for AVX-512 must never serve portable code.
+#pragma once
+
+#define KERNEL_PASTE_NOW(name, level) name##_##level
+#define KERNEL_PASTE(name, level) KERNEL_PASTE_NOW(name, level)
+#define KERNEL_TEXT_NOW(level) #level
+#define KERNEL_TEXT(level) KERNEL_TEXT_NOW(level)
+
+#define LEVELLED(name) KERNEL_PASTE(name, KERNEL_LEVEL)
+#define LEVEL_NAME KERNEL_TEXT(KERNEL_LEVEL)
