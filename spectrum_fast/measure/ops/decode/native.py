@@ -1,4 +1,4 @@
-"""Decoding in C++ (kernels/decode*.cpp), equal to the bit to the torch forms; the formats have checked the operands."""
+"""Decoding in C++ (kernels/decode), equal to the bit to the torch forms; the formats have checked the operands."""
 
 from __future__ import annotations
 
