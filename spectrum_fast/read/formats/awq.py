@@ -8,7 +8,7 @@ from torch import Tensor
 from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.read.formats.codes import Codes
 from spectrum_fast.read.formats.config import QuantisationConfig
-from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, refuse
+from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, refuse, require_groups
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.formats.words import unpack_words
 
@@ -44,16 +44,14 @@ def _in_order(words: Tensor) -> Tensor:
 
 def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:
     codes = packed.codes
-    if config.format not in ("", "gemm") or not all(scheme.has_bits(4) for scheme in config.schemes):
-        raise refuse(packed, f"version {config.format or 'unknown'} with {config.bits} bits, expected gemm with 4")
+    if config.format not in ("", "gemm"):
+        raise refuse(packed, f"version {config.format}, expected gemm")
     scales, qzeros = packed.companions["scales"].shape, packed.companions["qzeros"].shape
     if len(codes.shape) != 2 or len(scales) != 2 or codes.shape[0] % scales[0]:
         raise refuse(packed, f"scales {scales} do not divide the rows")
     if scales[1] != 8 * codes.shape[1] or qzeros != (scales[0], codes.shape[1]):
         raise refuse(packed, f"scales {scales} and qzeros {qzeros} do not fit the codes")
-    said = {scheme.groups(codes.shape[0]) for scheme in config.schemes} or {None}
-    if not said & {None, scales[0]}:
-        raise refuse(packed, f"scales {scales} are {scales[0]} groups, config.json names a size that makes {said}")
+    require_groups(packed, config, 4, codes.shape[0], scales[0])
     parameter = codes.name.removesuffix("qweight") + "weight"
     shape = (scales[1], codes.shape[0])
     layout = "int4 (AWQ, gemm)"

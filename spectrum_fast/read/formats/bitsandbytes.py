@@ -194,8 +194,8 @@ FOUR_BIT = Format(
         f".weight.{part}": ".weight"
         for part in ("absmax", "quant_map", *_NESTED, "quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4")
     },
-    types={"codes": ("U8",), "absmax": ("U8", *FLOATS), "quant_state": ("U8",)}
-    | dict.fromkeys(("quant_map", *_NESTED), FLOATS),
+    types={"codes": ("U8",), "absmax": ("U8", "F32"), "quant_state": ("U8",)}
+    | dict.fromkeys(("quant_map", *_NESTED), ("F32",)),
     required=("absmax", "quant_map", "quant_state"),
     plan=_plan_4bit,
     row=(

@@ -27,9 +27,14 @@ class Scheme:
     block: tuple[int, int] | None = None
     symmetric: bool | None = None
 
-    def has_bits(self, bits: int) -> bool:
-        """Whether codes of this width agree with it."""
-        return self.bits in (None, bits)
+    def allows(self, bits: int, kind: str) -> bool:
+        """Whether it may speak of codes of this width and kind; one that contradicts itself speaks of none."""
+        grouped = self.group_size is not None and self.group_size > 0
+        if (self.strategy in ("tensor", "channel", "block") and grouped) or (self.strategy == "group" and not grouped):
+            return False
+        if self.strategy == "block" and self.block is None:
+            return False
+        return self.bits in (None, bits) and self.kind in ("", kind)
 
     def groups(self, inputs: int) -> int | None:
         """Groups of so many inputs; None where it does not say."""

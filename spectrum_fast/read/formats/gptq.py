@@ -11,7 +11,7 @@ from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.read.formats.codes import Codes
 from spectrum_fast.read.formats.config import QuantisationConfig
-from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, refuse
+from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, refuse, require_groups
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.formats.words import WIDTHS, unpack_words
 
@@ -76,12 +76,7 @@ def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:
     if not bits:
         raise refuse(packed, f"scales {scales} and qzeros {qzeros} do not fit codes of 4 or 8 bits")
     inputs = codes.shape[0] * 32 // bits
-    if any(not scheme.has_bits(bits) or scheme.groups(inputs) not in (None, scales[0]) for scheme in config.schemes):
-        said = [(scheme.bits, scheme.group_size) for scheme in config.schemes]
-        raise refuse(
-            packed,
-            f"{bits} bits and {scales[0]} groups of {inputs} inputs, config.json names (bits, group_size) {said}",
-        )
+    require_groups(packed, config, bits, inputs, scales[0])
     index = companions.get("g_idx")
     if (index is None and inputs % scales[0]) or (index is not None and index.element_count != inputs):
         raise refuse(packed, f"expected g_idx [{inputs}], found {index.shape if index else 'none'}, {scales[0]} groups")

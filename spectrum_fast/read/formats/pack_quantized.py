@@ -87,8 +87,7 @@ def _require_said(schemes: tuple[Scheme, ...], bits: int, columns: int, groups: 
     """One of the schemes that the configuration names has to be this one."""
     for scheme in schemes:
         if (
-            scheme.has_bits(bits)
-            and scheme.kind in ("", "int")
+            scheme.allows(bits, "int")
             and scheme.groups(columns) in (None, groups)
             and scheme.symmetric in (None, symmetric)
         ):

@@ -80,7 +80,7 @@ def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:
     if len(codes.shape) not in (2, 3):
         raise refuse(packed, "expected a matrix, or one matrix per expert")
     kind = "int" if codes.dtype == "I8" else "float"
-    schemes = [each for each in config.schemes if each.has_bits(8) and each.kind in ("", kind)]
+    schemes = [scheme for scheme in config.schemes if scheme.allows(8, kind)]
     if config.schemes and not schemes:
         raise refuse(packed, f"config.json names {config.bits} bits or another kind of number than {codes.dtype}")
     block = _block_of(packed, scale, schemes)
@@ -109,7 +109,7 @@ def _block_of(packed: PackedWeight, scale: TensorRef, schemes: list[Scheme]) -> 
     if len(shape) == 3 and (not said or (1, columns) in said):
         known.append((rows, 1))  # [in, out] experts: an output is a column
     fitting = {(min(a, rows), min(b, columns)): (a, b) for a, b in known if _fits((a, b), grid, rows, columns)}
-    if not fitting and _fits(_MX_BLOCK, grid, rows, columns):
+    if not fitting and min(known)[0] > 1 and _fits(_MX_BLOCK, grid, rows, columns):
         return _MX_BLOCK
     if not fitting or (said and len(fitting) > 1):
         shown = " or ".join(f"{a}x{b}" for a, b in dict.fromkeys(known))
@@ -128,15 +128,13 @@ def _fits(block: Block, grid: tuple[int, ...], rows: int, columns: int) -> bool:
 
 def _said(scheme: Scheme, rows: int, columns: int) -> Block | None:
     """The block that a scheme names; None where it is mute."""
-    if scheme.block is not None and scheme.strategy in ("", "block"):
+    if scheme.strategy in ("", "block"):
         return scheme.block
     if scheme.strategy == "tensor":
         return rows, columns
     if scheme.strategy == "channel":
         return 1, columns
-    if scheme.strategy == "group" and scheme.group_size is not None and scheme.group_size > 0:
-        return 1, scheme.group_size
-    return None
+    return (1, scheme.group_size) if scheme.strategy == "group" and scheme.group_size else None
 
 
 def _grid(shape: tuple[int, int], block: Block) -> tuple[int, int]:

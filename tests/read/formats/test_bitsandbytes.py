@@ -114,3 +114,10 @@ def test_int8_in_tiles_or_with_other_rows_is_refused():
         read_int8(codes, torch.ones(4), torch.tensor(2, dtype=torch.uint8))
     with pytest.raises(UnsupportedDtypeError, match="SCB: expected 4 elements, found 8"):
         read_int8(codes, torch.ones(8))
+
+
+def test_a_description_of_another_type_than_its_name_says_is_refused():
+    parts, _ = quantise(torch.randn(64, 128), "nf4", False, 64)
+    read_4bit(**parts, kind="nf4")
+    with pytest.raises(UnsupportedDtypeError, match="quant_type: expected fp4, found 'nf4'"):
+        read_4bit(**parts, kind="fp4")

@@ -7,6 +7,7 @@ import torch
 
 from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.measure.ops.decode import decode
+from spectrum_fast.read.formats.config import read_quantisation_config
 from spectrum_fast.read.formats.pack_quantized import read_pack_quantized
 
 compressors = pytest.importorskip("compressed_tensors.compressors")
@@ -79,3 +80,26 @@ def test_what_does_not_fit_is_refused(change, message):
     }
     with pytest.raises(UnsupportedDtypeError, match=message):
         read_pack_quantized(**parts | change)
+
+
+@pytest.mark.parametrize(
+    ("said", "change", "message"),
+    [
+        ({"num_bits": 8}, {}, "found 4 bits in 2 groups of 64 columns, no zero points"),
+        ({"num_bits": 4, "group_size": 16, "strategy": "group"}, {}, "config.json does not name: .*group_size 16"),
+        ({"num_bits": 4, "strategy": "channel"}, {}, "strategy channel"),
+        ({"symmetric": False}, {}, "no zero points"),
+        ({"symmetric": True}, {"weight_zero_point": torch.zeros(2, 2, dtype=torch.int32)}, "with zero points"),
+        ({"type": "float"}, {}, "kind float"),
+    ],
+)
+def test_what_the_configuration_does_not_name_is_refused(said, change, message):
+    config = read_quantisation_config({"quantization_config": {"config_groups": {"g": {"weights": said}}}})
+    parts = {
+        "codes": torch.zeros(16, 8, dtype=torch.int32),
+        "weight_scale": torch.ones(16, 2),
+        "weight_shape": torch.tensor([16, 64]),
+    }
+    read_pack_quantized(**parts | change)
+    with pytest.raises(UnsupportedDtypeError, match=message):
+        read_pack_quantized(**parts | change, schemes=config.schemes)

@@ -122,6 +122,39 @@ def test_blocks_of_fp8(shape, scale, role, section, block):
             {"quant_method": "awq"},
             "do not divide",
         ),
+        (  # the grid of the block that is named, transposed
+            [("weight", "F8_E4M3", 256, 512), ("weight_scale_inv", "F32", 4, 2)],
+            {"weight_block_size": [128, 128]},
+            r"\(4, 2\) do not fit 256 x 512 in blocks of 128x128, which config.json names",
+        ),
+        ([("weight", "F8_E4M3", 256, 512), ("weight_scale_inv", "F32", 4, 2)], {}, "names no other"),
+        (  # that of a larger matrix
+            [("weight", "F8_E4M3", 256, 256), ("weight_scale_inv", "F32", 4, 4)],
+            {"weight_block_size": [128, 128]},
+            "do not fit 256 x 256 in blocks of 128x128",
+        ),
+        ([("weight", "F8_E4M3", 256, 256), ("weight_scale_inv", "F32", 1, 256)], {}, "do not fit"),
+        ([("weight", "F8_E4M3", 64, 128), ("weight_scale", "F32", 64, 128)], {}, "do not fit"),
+        (
+            [("weight", "F8_E4M3", 256, 256), ("weight_scale_inv", "F32")],
+            {"weight_block_size": [128, 128]},
+            "do not fit 256 x 256 in blocks of 128x128",
+        ),
+        (
+            [("qweight", "I32", 24, 64), ("scales", "F16", 3, 64), ("qzeros", "I32", 3, 16)],
+            {"quant_method": "gptq", "bits": 4, "group_size": 32},
+            "8 bits and 3 groups of 96 inputs, config.json names",
+        ),
+        (
+            [("qweight", "I32", 12, 64), ("scales", "F16", 6, 64), ("qzeros", "I32", 6, 8)],
+            {"quant_method": "gptq", "bits": 4, "group_size": 32},
+            r"4 bits and 6 groups of 96 inputs, config.json names \(bits, group_size\) \[\(4, 32\)\]",
+        ),
+        (
+            [("qweight", "I32", 96, 8), ("scales", "F16", 6, 64), ("qzeros", "I32", 6, 8)],
+            {"quant_method": "awq", "bits": 4, "group_size": 32},
+            r"4 bits and 6 groups of 96 inputs, config.json names \(bits, group_size\) \[\(4, 32\)\]",
+        ),
         ([("experts.up_blocks", "U8", 2, 8, 3, 16), ("experts.up_scales", "U8", 2, 8, 4)], {}, r"found U8 scales"),
         ([("experts.up_blocks", "U8", 2, 8, 3, 8), ("experts.up_scales", "U8", 2, 8, 3)], {}, r"groups, 16\]"),
     ],
@@ -195,6 +228,14 @@ def test_more_than_three_extents_are_refused():
 )
 def test_names_of_experts(parameter, expected):
     assert expert_name(parameter, 5) == expected
+
+
+def test_modules_of_their_own_width_are_read():
+    """GPTQModel's ``dynamic`` names other widths for some modules: then the shapes alone decide."""
+    tensors = [ref("m.qweight", "I32", 24, 64), ref("m.scales", "F16", 3, 64), ref("m.qzeros", "I32", 3, 16)]
+    section = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    (plan,) = plans(*tensors, config=config(**section, dynamic={"+:.*m.*": {"bits": 8}}))
+    assert plan.matrix_shape == (64, 96)
 
 
 @pytest.mark.parametrize(
