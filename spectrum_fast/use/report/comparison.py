@@ -62,9 +62,7 @@ def _score(value: float | None) -> str:
 
 
 def _type_table(result: ScanComparison) -> Table:
-    table = plain_table()
-    table.add_column("type", overflow="fold")
-    table.add_column("rank correlation", justify="right")
+    table = plain_table("type", "rank correlation")
     for name, correlation in result.spearman_by_type.items():
         add_row(table, name, _number(correlation))
     return table
@@ -76,10 +74,7 @@ def _largest(result: ScanComparison) -> list[ModuleDifference]:
 
 
 def _difference_table(entries: list[ModuleDifference]) -> Table:
-    table = plain_table()
-    table.add_column("largest differences", overflow="fold")
-    for heading in ("a", "b", "relative"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = plain_table("largest differences", "a", "b", "relative")
     for entry in entries:
         add_row(table, entry.name, _score(entry.snr_a), _score(entry.snr_b), _number(entry.relative))
     return table

@@ -23,13 +23,31 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.use.report.step import ScanProgress
 
 _LINE_SECONDS = 0.1
 """Least time between two lines."""
+_KEYS = (
+    "done",
+    "total",
+    "failed",
+    "resumed",
+    "done_bytes",
+    "total_bytes",
+    "resumed_bytes",
+    "elapsed_seconds",
+    "left_seconds",
+    "bytes_per_second",
+    "bound",
+    "read_seconds",
+    "wait_seconds",
+    "compute_seconds",
+    "processes",
+)
+"""What a step tells besides the module's name, in the order of the line."""
 
 
 class JsonMeter:
@@ -57,24 +75,10 @@ class JsonMeter:
 
 def format_step(step: ScanProgress) -> str:
     """One step as a line of JSON, without the line's end."""
-    entry = {
-        "module": step.name,
-        "done": step.done,
-        "total": step.total,
-        "failed": step.failed,
-        "resumed": step.resumed,
-        "done_bytes": step.done_bytes,
-        "total_bytes": step.total_bytes,
-        "resumed_bytes": step.resumed_bytes,
-        "elapsed_seconds": _round(step.elapsed_seconds),
-        "left_seconds": _round(step.left_seconds),
-        "bytes_per_second": _round(step.bytes_per_second),
-        "bound": step.bound,
-        "read_seconds": _round(step.read_seconds),
-        "wait_seconds": _round(step.wait_seconds),
-        "compute_seconds": _round(step.compute_seconds),
-        "processes": step.processes,
-    }
+    entry: dict[str, Any] = {"module": step.name}
+    for key in _KEYS:
+        value = getattr(step, key)
+        entry[key] = round(value, 3) if isinstance(value, float) else value
     return json.dumps(entry, allow_nan=False)
 
 
@@ -104,7 +108,3 @@ def open_json_meter(target: str, stderr: TextIO) -> Iterator[JsonMeter]:
     finally:
         with suppress(OSError):
             stream.close()
-
-
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rich import box
 from rich.table import Table
@@ -26,9 +26,30 @@ def printable(text: str) -> str:
     return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def plain_table() -> Table:
-    """An empty table without frame, its headings underlined."""
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+def plain_table(*headings: str, words: Collection[str] = ()) -> Table:
+    """An empty table without frame, its headings underlined.
+
+    The first column and those named in ``words`` hold text, to the left, broken over lines rather than cut; the others
+    hold figures, to the right and whole.
+    """
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for place, heading in enumerate(headings):
+        if place == 0 or heading in words:
+            table.add_column(heading, overflow="fold")
+        else:
+            table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def facts_table(facts: Mapping[str, str | None]) -> Table:
+    """Labels and what is said of them, a line each; what is None is left out."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, fact in facts.items():
+        if fact is not None:
+            add_row(table, label, fact)
+    return table
 
 
 def add_row(table: Table, *cells: str) -> None:

@@ -12,12 +12,7 @@ from spectrum_fast.use.report.layout import add_row, plain_table
 
 def library_table(entries: Sequence[LibraryEntry]) -> RenderableType:
     """One line a scan; the slug breaks over lines rather than lose an end."""
-    table = plain_table()
-    table.add_column("model", overflow="fold")
-    table.add_column("criterion", no_wrap=True)
-    for heading in ("modules", "types"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("holds", no_wrap=True)
+    table = plain_table("model", "criterion", "modules", "types", "holds", words=("criterion", "holds"))
     for entry in entries:
         whole = entry.files[0].rpartition("/")[2].startswith("scan_")
         add_row(

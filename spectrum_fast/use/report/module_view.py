@@ -12,7 +12,7 @@ from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.fused import fused_modules
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
 from spectrum_fast.read.checkpoint.naming import module_name
-from spectrum_fast.use.report.layout import printable
+from spectrum_fast.use.report.layout import facts_table, printable
 from spectrum_fast.use.report.spectrum_plot import SpectrumPlot
 from spectrum_fast.use.report.thresholds import Thresholds, find_thresholds
 
@@ -59,9 +59,6 @@ def _no_histogram(scan: ScanRecord, module: ModuleScore) -> str:
 
 
 def _facts(scan: ScanRecord, module: ModuleScore, thresholds: Thresholds | None) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
     score = "noise-free, ranks above every finite score" if module.snr is None else f"{module.snr:.6g}"
     bound = (
         ""
@@ -69,24 +66,22 @@ def _facts(scan: ScanRecord, module: ModuleScore, thresholds: Thresholds | None)
         else f"  (relative error at most {module.error_bound:.1e})"
     )
     ranked = rank_modules(other for other in _of_type(scan, module))
-    rows = [
-        ("snr", f"{score}{bound}"),
-        ("rank", f"{ranked.index(module) + 1} of {len(ranked)} of type {module.type}"),
-        ("shape", None if module.shape is None else " x ".join(map(str, module.shape))),
-        ("stored as", module.dtype),
-        ("values", _quantiles(module)),
-        ("threshold used", _number(module.threshold, f" (criterion {scan.criterion})")),
-        ("Spectrum rule", _number(thresholds.spectrum if thresholds else None)),
-        ("MP edge", _number(thresholds.mp if thresholds else None)),
-        ("signal", _side(module.n_signal, module.signal_sum, "above")),
-        ("noise", _side(module.n_noise, module.noise_sum, "at or below")),
-        ("method", module.method),
-        ("note", module.note or None),
-    ]
-    for key, value in rows:
-        if value is not None:
-            table.add_row(key, Text(printable(value)))
-    return table
+    return facts_table(
+        {
+            "snr": f"{score}{bound}",
+            "rank": f"{ranked.index(module) + 1} of {len(ranked)} of type {module.type}",
+            "shape": None if module.shape is None else " x ".join(map(str, module.shape)),
+            "stored as": module.dtype,
+            "values": _quantiles(module),
+            "threshold used": _number(module.threshold, f" (criterion {scan.criterion})"),
+            "Spectrum rule": _number(thresholds.spectrum if thresholds else None),
+            "MP edge": _number(thresholds.mp if thresholds else None),
+            "signal": _side(module.n_signal, module.signal_sum, "above"),
+            "noise": _side(module.n_noise, module.noise_sum, "at or below"),
+            "method": module.method,
+            "note": module.note or None,
+        }
+    )
 
 
 def _of_type(scan: ScanRecord, module: ModuleScore) -> list[ModuleScore]:

@@ -16,10 +16,7 @@ def plan_table(plan: MemoryPlan, limit_bytes: int | None = None) -> RenderableTy
         plan: what to show.
         limit_bytes: memory that the plan was to fit into, if any.
     """
-    table = plain_table()
-    table.add_column("part", no_wrap=True)
-    table.add_column("GiB a GPU", justify="right", no_wrap=True)
-    table.add_column("what", overflow="fold")
+    table = plain_table("part", "GiB a GPU", "what", words=("what",))
     what = _explanations(plan)
     for part, count in plan.parts().items():
         add_row(table, part, f"{count / GIB:.2f}", what[part])

@@ -8,13 +8,15 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
+from spectrum_fast.read.checkpoint.naming import layer_index
 from spectrum_fast.use.report.step import ScanProgress
 
 _LINE_SECONDS = 10.0
 """Seconds between two lines where stderr is no terminal."""
-_BAR_COLUMNS = 66
-"""Width of the bar, the figures and the blanks between them; the rest of the line is for the module's name."""
-
+_WIDE_COLUMNS = 116
+"""From this width on there is room for a longer bar and for what bounds the speed, beside a whole module name."""
+_FIGURE_COLUMNS = 56
+"""Width of the figures and the blanks between them; the rest of the line is for the bar and the module's name."""
 
 _BOUNDS = {"read": "reading", "compute": "computing"}
 
@@ -60,9 +62,9 @@ class ScanMeter:
                 completed=step.done_bytes,
                 description=f"{step.done}/{step.total}",
                 rate="" if step.bytes_per_second is None else f"{format_bytes(step.bytes_per_second)}/s",
-                left="" if step.left_seconds is None else format_left(step.left_seconds),
-                bound=step.bound or "",
-                module=_end_of(step.name, self._console.width - _BAR_COLUMNS),
+                left="" if step.left_seconds is None else f"{format_left(step.left_seconds)} left",
+                bound=_BOUNDS[step.bound] if step.bound else "",
+                module=_shorten_module(step.name, self._console.width - _taken_columns(self._console)),
             )
         elif not self._quiet:
             now = time.monotonic()
@@ -126,21 +128,38 @@ def _seconds(step: ScanProgress) -> str:
     return f"{step.elapsed_seconds:.1f} s" if step.elapsed_seconds < 10 else f"{step.elapsed_seconds:.0f} s"
 
 
-def _end_of(name: str, room: int) -> str:
-    """The end of a name, which tells more than its beginning, in ``room`` columns."""
-    if len(name) <= room:
-        return name
-    return "…" + name[len(name) - room + 1 :] if room > 4 else ""
+def _shorten_module(name: str, room: int) -> str:
+    """A module's name in ``room`` columns: whole, or from its layer on, or layer and last part, or its end.
+
+    >>> [_shorten_module("model.layers.12.self_attn.q_proj", room) for room in (40, 20, 12, 6, 3)]
+    ['model.layers.12.self_attn.q_proj', '12.self_attn.q_proj', '12…q_proj', '…_proj', '']
+    """
+    layer = layer_index(name)
+    whole = [name]
+    if layer is not None:
+        whole += [f"{layer}.{name.partition(f'.{layer}.')[2]}", f"{layer}…{name.rpartition('.')[2]}"]
+    end = "…" + name[len(name) - room + 1 :] if room > 4 else ""
+    return next((text for text in whole if len(text) <= room), end)
+
+
+def _spare_columns(console: Console) -> tuple[int, int]:
+    """Columns of the bar, and of the word on what bounds the speed."""
+    return (20, 10) if console.width >= _WIDE_COLUMNS else (8, 0)
+
+
+def _taken_columns(console: Console) -> int:
+    return _FIGURE_COLUMNS + sum(_spare_columns(console))
 
 
 def _make_bar(console: Console) -> Progress:
+    bar, bound = _spare_columns(console)
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=8),
+        BarColumn(bar_width=bar),
         DownloadColumn(),
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[left]}"),
-        TextColumn("{task.fields[bound]}"),
+        *([TextColumn("{task.fields[bound]}")] if bound else []),
         TextColumn("{task.fields[module]}", markup=False),
         console=console,
         transient=True,

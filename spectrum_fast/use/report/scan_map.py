@@ -123,10 +123,8 @@ def _extremes(rows: Sequence[MapRow]) -> Table:
     """The first and the last modules of each type by their layers; the table of scores has the scores."""
     experts = any(expert_index(module.name) is not None for row in rows for module in row.ranked)
     what = "layer:expert" if experts else "layers"
-    table = plain_table()
-    table.add_column("type", overflow="fold")
-    table.add_column(f"best {what}", no_wrap=True)
-    table.add_column(f"worst {what}", no_wrap=True)
+    best, worst = f"best {what}", f"worst {what}"
+    table = plain_table("type", best, worst, words=(best, worst))
     for row in rows:
         named = min(_NAMED, len(row.ranked) // 2) or 1
         add_row(table, row.name, _places(row.ranked[:named]), _places(row.ranked[: -named - 1 : -1]))

@@ -42,13 +42,8 @@ def format_score(module: ModuleScore) -> str:
 
 
 def _score_table(scan: ScanRecord, selection: Selection | None, wide: bool) -> Table:
-    table = plain_table()
-    table.add_column("type", overflow="fold")
-    table.add_column("modules" if selection is None else "taken", justify="right", no_wrap=True)
-    for heading in ("shape", "best", "median", "worst"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    if wide:
-        table.add_column("best module", overflow="fold")
+    headings = ["type", "modules" if selection is None else "taken", "shape", "best", "median", "worst"]
+    table = plain_table(*headings, *(["best module"] if wide else []), words=("best module",))
     taken = {module.name for module in selection.modules} if selection is not None else set()
     always = set(selection.always) if selection is not None else set()
     fused = (selection.fused if selection is not None else None) or "parts"

@@ -21,8 +21,8 @@ def test_everything_is_drawn_in_both_colours_at_any_width(open_report, kind: str
         "experts": [scans.experts_model(spectra=True)],
     }[kind]
     wanted = {
-        "single": {"heatmap", "ranks", "spectrum", "timing"},
-        "compared": {"heatmap", "ranks", "spectrum", "timing", "difference", "scatter", "overlap"},
+        "single": {"heatmap", "ranks", "spectrum"},
+        "compared": {"heatmap", "ranks", "spectrum", "difference", "scatter", "overlap"},
         "experts": {"heatmap", "ranks", "spectrum", "experts"},
     }[kind]
     page = open_report(*chosen)

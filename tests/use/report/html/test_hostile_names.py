@@ -13,16 +13,17 @@ from spectrum_fast.use.report.html.payload import build_payload, make_labels
 
 from support import scans
 
-ASSETS = Path(scans.__file__).parents[2] / "spectrum_fast" / "report" / "html" / "assets"
+ASSETS = Path(scans.__file__).parents[2] / "spectrum_fast" / "use" / "report" / "html" / "assets"
 
 
 def hostile_scan() -> Scan:
     """Hostile text wherever a scan file has text."""
-    modules = [scans.scored(name, 1.0 + place) for place, name in enumerate(scans.HOSTILE)]
+    names = [name for name in scans.HOSTILE if name.isprintable()]  # no scan holds others
+    modules = [scans.scored(name, 1.0 + place) for place, name in enumerate(names)]
     modules += [
-        scans.scored(f"model.layers.{layer}.{name}", 0.5 + layer, method=name, note=name, dtype=name)
+        scans.scored(f"model.layers.{layer}.{name}", 0.5 + layer, method=name, note=text, dtype=text)
         for layer in range(3)
-        for name in scans.HOSTILE
+        for name, text in zip(names, scans.HOSTILE[-len(names) :], strict=True)
     ]
     evil = scans.HOSTILE[1]
     return Scan(

@@ -47,34 +47,17 @@ function moduleFacts(scan, selection, index) {
   ]);
 }
 
-const SECONDS = /_seconds$/;
-
 /** How the scan was made; what the file does not say is not listed. */
 function provenanceFacts(scan) {
   const shown = [["model", shorten(scan.model, 300)], ["criterion", shorten(scan.criterion, 60)]];
   for (const [key, value] of Object.entries(scan.provenance)) {
-    if (SECONDS.test(key) || value === null || value === "" || (Array.isArray(value) && !value.length)) continue;
+    if (value === null || value === "" || (Array.isArray(value) && !value.length)) continue;
     const text = typeof value === "object" ? JSON.stringify(value) : String(value);
     shown.push([visible(key.replace(/_/g, " ")).slice(0, 60), key === "bytes_read" ? bytesText(Number(value)) : visible(text).slice(0, 400)]);
   }
   if (scan.ties.length) shown.push(["equal tensors", scan.ties.slice(0, 5).map(([copy, original]) => `${shorten(copy, 60)} = ${shorten(original, 60)}`).join("; ") + (scan.ties.length > 5 ? `; and ${count(scan.ties.length - 5)} more` : "")]);
   if (scan.skipped.length) shown.push(["not scored", scan.skipped.slice(0, 8).map(([reason, n]) => `${count(n)} × ${shorten(reason, 80)}`).join("; ")]);
   return facts(shown);
-}
-
-function timingFigure(scan, colours, width) {
-  const names = [["elapsed_seconds", "in all"], ["compute_seconds", "computing"], ["read_seconds", "reading"]];
-  const known = names.filter(([key]) => typeof scan.provenance[key] === "number");
-  if (!known.length) return "The scan file does not tell how long reading and computing took.";
-  const values = known.map(([key]) => scan.provenance[key]);
-  const data = [{ type: "bar", orientation: "h", x: values, y: known.map((_, place) => place), marker: { color: known.map(([key]) => (key === "elapsed_seconds" ? colours.noise : colours.signal)) },
-    text: values.map((value) => `${number(value)} s`), textposition: "auto", hoverinfo: "none", cliponaxis: false }];
-  const layout = baseLayout(colours, { bargap: 0.35, margin: { l: 8, r: 46, t: 4, b: 8 }, dragmode: false,
-    xaxis: axis(colours, { title: { text: "seconds", standoff: 4 }, rangemode: "tozero", fixedrange: true }),
-    yaxis: axis(colours, { tickvals: known.map((_, place) => place), ticktext: known.map(([, text]) => text), showgrid: false, ticks: "", fixedrange: true, tickfont: { color: colours.ink } }) });
-  const bytes = scan.provenance.bytes_read;
-  const rate = typeof bytes === "number" && scan.provenance.elapsed_seconds > 0 ? ` ${bytesText(bytes)} in all, ${bytesText(bytes / scan.provenance.elapsed_seconds)} a second.` : "";
-  return { data, layout, height: 60 + 34 * known.length, note: `Reading runs ahead of computing, so the parts may overlap.${rate}` };
 }
 
 function failureList(scan) {

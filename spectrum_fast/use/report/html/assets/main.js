@@ -104,14 +104,13 @@ function buildPage(payload) {
     build: (colours, width) => (app.picked < 0 ? "Pick a module in any plot or in the table." : spectrumFigure(current(), app.picked, app.view, colours, width)) });
   const factsPlace = element("div", { class: "panel", id: "facts" });
   const table = createTable((index) => pick(index, false));
-  const timing = createFigure({ id: "timing", title: "Time", build: (colours, width) => timingFigure(current(), colours, width) });
   const provenance = element("div", { class: "panel", id: "provenance" });
   const failures = element("div");
   const compare = several ? createCompare() : null;
 
   main.append(bar, element("p", { class: "command" }, "same selection: ", command), ...(compare ? compare.sections : []), heat.section, experts.section, ranks.section,
     element("div", { class: "pair" }, spectrum.section, factsPlace), table.section, failures,
-    element("div", { class: "pair even" }, provenance, timing.section));
+    provenance);
   document.getElementById("footer").append(`spectrum_fast ${payload.version}. One file, nothing is fetched or sent. Method: arXiv 2406.06623.`);
 
   function openCell(point) {
@@ -228,7 +227,7 @@ function buildPage(payload) {
   async function drawAll() {
     drawWords();
     compare?.draw();
-    for (const figure of [heat, spectrum, ranks, timing]) {
+    for (const figure of [heat, spectrum, ranks]) {
       figure.draw();
       await breathe(); // the page stays alive between two plots
     }
@@ -236,7 +235,7 @@ function buildPage(payload) {
 
   function redraw() {
     drawMoved();
-    for (const figure of [spectrum, timing]) figure.draw();
+    spectrum.draw();
     table.paint();
   }
 
