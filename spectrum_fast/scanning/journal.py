@@ -3,15 +3,15 @@
 A text file that is only ever appended to. Each line is the CRC-32 of its content (8 hexadecimal digits), a blank, and
 one JSON object; the first is the header, which says what is scanned and how::
 
-    4c1d0a7e {"journal": 1, "identity": {"fingerprint": ..., "method": ..., ...}}
-    5d3e90aa {"about": {...}}                      where it was begun; only of a part (``scanning/parts.py``)
+    4c1d0a7e {"journal": 1, "identity": {"fingerprint": ..., "method": ..., ...}, "about": {"files": ..., ...}}
     90be2f11 {"settings": {"threads": 8, ...}}
     1f0c33a8 {"module": {"name": ..., ...}}        as in the scan file
     77e1b2c4 {"failure": {"name": ..., ...}}
     03d4a1b9 {"problem": {"name": ..., ...}, "traceback": "..."}
 
 A problem is a failure that is no property of the tensor (a fault of this program, no memory): it is kept for whoever
-looks into it, and its module is tried again by the next sitting.
+looks into it, and its module is tried again by the next sitting. A sitting that is about something else than the one
+before (files that this machine knows in another state, another place) says so in a line of its own, ``{"about": ...}``.
 
 A line is handed to the system as soon as its module is finished, so that a killed process loses nothing; it is flushed
 to the disk about once a second, so that a power loss takes little more than the last second. A line that was torn, by
@@ -30,7 +30,7 @@ import re
 import stat
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -152,30 +152,39 @@ class Journal:
         """Whether this module is finished."""
         return name in self.modules or name in self.failures
 
-    def begin(self, identity: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
+    def begin(
+        self,
+        identity: Mapping[str, Any],
+        about: Mapping[str, Any] | None = None,
+        verify: Callable[[], None] = lambda: None,
+    ) -> None:
         """Say what is scanned: an empty journal takes it as its header, another must have the same.
 
         Args:
             identity: all that decides the scores and which modules there are; plain JSON values.
-            about: what may differ from sitting to sitting, for whoever reads the journal; likewise.
+            about: what may differ from sitting to sitting; likewise. None: nothing.
+            verify: called if its ``files`` are not those of the last sitting: makes sure that what is finished holds
+                all the same, or raises.
 
         Raises:
             JournalError: the journal was begun for something else, or cannot be written.
         """
-        wanted = json.loads(json.dumps(identity))
+        wanted, told = json.loads(json.dumps(identity)), json.loads(json.dumps(about or {}))
         if not self.identity or (self.identity != wanted and (self._ended or not len(self))):
             self.modules, self.failures, self.settings, self._current = {}, {}, [], None
             os.ftruncate(self._descriptor, 0)
             self._length = 0
-            self._append_line({"journal": SCHEMA, "identity": wanted})
-            self.identity, self.about = wanted, {}
+            self._append_line({"journal": SCHEMA, "identity": wanted, "about": told})
+            self.identity, self.about = wanted, told
         elif changes := describe_changes(self.identity, wanted):
             raise JournalError(
                 f"{self.path}: this journal of an interrupted scan belongs to another one: {changes}. "
                 f"Go on with what it was begun with, or throw its {len(self)} finished modules away with --restart "
                 "(restart=True)"
             )
-        if about is not None and self.about != (told := json.loads(json.dumps(about))):
+        if self.about.get("files") != told.get("files"):
+            verify()
+        if self.about != told:
             self._append_line({"about": told})
             self.about = told
         self.sync()
@@ -299,7 +308,7 @@ class Journal:
                 f"{self.path}: expected a journal of version {SCHEMA}, whose first line says what is scanned, found "
                 f"{'a damaged one' if lines[0] is None else 'another'}; scan anew with --restart (restart=True)"
             )
-        self.identity = header["identity"]
+        self.identity, self.about = header["identity"], header.get("about", {})
         for number, entry in enumerate(lines[1:], start=2):
             if entry is not None:
                 self._take(Place(str(self.path), JournalError, f"line {number}"), entry)

@@ -140,7 +140,7 @@ class ScanOptions(SpectrumOptions):
         from spectrum_fast.read.stream.options import buffer_bytes_of
 
         return StreamOptions(
-            buffer_bytes=buffer_bytes_of(self.buffer_gib), direct_io=self.direct_io, device=self.device
+            buffer_bytes=buffer_bytes_of(self.buffer_gib), direct_io=self.direct_io, device=self.device, digests=True
         )
 
     def require_buffer(self, plan: ScanPlan) -> None:

@@ -17,12 +17,13 @@ from pathlib import Path
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.scanning.chunks import cut_chunks, work_of
+from spectrum_fast.scanning.content import begin_journal
 from spectrum_fast.scanning.journal import Journal
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.memory import explain_memory
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan
-from spectrum_fast.scanning.provenance import scan_identity, stored_options
+from spectrum_fast.scanning.provenance import stored_options
 from spectrum_fast.scanning.scoring import open_and_plan, score_plan
 from spectrum_fast.scanning.threads import thread_count
 from spectrum_fast.use.report.step import ScanProgress
@@ -106,9 +107,10 @@ def scan_part(
     checkpoint, plan = open_and_plan(source, options)
     place = os.path.abspath(source) if os.path.exists(source) else os.fspath(source)
     about = {"model": place, "options": stored_options(options)}
-    journal.begin({**scan_identity(options, checkpoint), "part": str(part)}, about)
+    begin_journal(journal, options, checkpoint, plan, identity={"part": str(part)}, about=about)
     share = share_of(plan, part)
     ledger = Ledger(share, journal, progress or (lambda _: None), started)
     with explain_memory(), thread_count(options.threads):
         score_plan(share, options, ledger)
+    checkpoint.require_unchanged()
     return ledger

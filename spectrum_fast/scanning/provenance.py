@@ -12,6 +12,7 @@ import torch
 from spectrum_fast.measure.ops.dispatch import choose_backend
 from spectrum_fast.read.checkpoint import Checkpoint
 from spectrum_fast.read.checkpoint.config import finite_only
+from spectrum_fast.read.storage.files import FileStamp
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.version import __version__
@@ -30,6 +31,7 @@ def scan_identity(options: ScanOptions, checkpoint: Checkpoint) -> dict[str, Any
     return {
         "version": __version__,
         "fingerprint": checkpoint.fingerprint,
+        "content": checkpoint.content,
         **{key: list(value) if isinstance(value, (list, tuple)) else value for key, value in chosen.items()},
         "files": {ref.file.name: _describe_stamp(ref.stamp) for ref in checkpoint.tensors if ref.stamp is not None},
     }
@@ -41,6 +43,16 @@ def shared_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
     The state of files is left out: machines may have copies of their own, of different age.
     """
     return {key: value for key, value in identity.items() if key != "files"}
+
+
+def files_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What this machine alone knows of the files: it changes with any change of theirs, and with a mere copy."""
+    stamps = {ref.file.name: ref.stamp for ref in checkpoint.tensors}
+    return {
+        name: [stamp.device, stamp.inode, stamp.ctime_ns]
+        for name, stamp in stamps.items()
+        if isinstance(stamp, FileStamp)
+    }
 
 
 def stored_options(options: ScanOptions) -> dict[str, Any]:
@@ -77,6 +89,7 @@ def scan_provenance(
         "checkpoint": checkpoint.source,
         "config": finite_only(checkpoint.config),
         "fingerprint": checkpoint.fingerprint,
+        **({"content": checkpoint.content} if checkpoint.content else {}),
         "notes": list(checkpoint.notes),
         "method": options.method,
         "precision": options.precision,
@@ -98,7 +111,7 @@ def _describe_stamp(stamp: Any) -> str:
 
     A stamp of another kind than a local file's must have a ``repr`` that says what identifies its content.
     """
-    if hasattr(stamp, "mtime_ns"):
+    if isinstance(stamp, FileStamp):
         seconds, nanoseconds = divmod(stamp.mtime_ns, 10**9)
         moment = datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
         return f"{stamp.size_bytes} bytes, changed {moment}.{nanoseconds:09d}Z"

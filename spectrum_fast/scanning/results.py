@@ -58,19 +58,25 @@ def score_loaded(loaded: LoadedWeight, compute: Compute) -> Record:
         weight = decode_weight(loaded.plan, loaded.main, loaded.companions)
         return record_of(loaded.plan, tuple(weight.shape), compute(weight))
 
-    return attempt(loaded.plan, score)
+    return attempt(loaded.plan, loaded.digest, score)
 
 
-def attempt(plan: WeightPlan, make: Callable[[], Record]) -> Record:
+def attempt(plan: WeightPlan, digest: str, make: Callable[[], Record]) -> Record:
     """What ``make`` returns for a weight; the failure of this weight alone, if it raises what is no error of the whole.
+
+    Args:
+        plan: the weight.
+        digest: of its stored bytes; empty where not known.
+        make: gives its record.
 
     Raises:
         Exception: one that ends the scan (:func:`ends_scan`).
     """
     try:
-        return make()
+        record = make()
     except Exception as error:  # noqa: BLE001 - whatever it is, the other tensors have nothing to do with it
-        return failure_of(plan, error)
+        record = failure_of(plan, error)
+    return replace(record, digest=digest or None)
 
 
 def record_of(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum | Exception) -> Record:

@@ -17,6 +17,7 @@ from spectrum_fast.errors import UsageError
 from spectrum_fast.options import takes_options
 from spectrum_fast.read.checkpoint import Checkpoint
 from spectrum_fast.read.checkpoint.naming import natural_key
+from spectrum_fast.scanning.content import begin_journal
 from spectrum_fast.scanning.journal import Journal, journal_path
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.live import plan_live, score_live
@@ -24,7 +25,7 @@ from spectrum_fast.scanning.memory import explain_memory
 from spectrum_fast.scanning.on_ray import score_on_ray
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan
-from spectrum_fast.scanning.provenance import scan_identity, scan_provenance, scan_settings
+from spectrum_fast.scanning.provenance import scan_provenance, scan_settings
 from spectrum_fast.scanning.refine import refine_cuts
 from spectrum_fast.scanning.results import copied
 from spectrum_fast.scanning.scoring import make_scorer, open_and_plan, score_plan
@@ -105,7 +106,7 @@ def run_scan(
     else:
         checkpoint, plan = open_and_plan(source, options)
     if journal is not None:
-        journal.begin(scan_identity(options, checkpoint))
+        begin_journal(journal, options, checkpoint, plan)
     ledger = Ledger(plan, journal, progress or (lambda _: None), started)
     with explain_memory(), thread_count(options.threads) as threads:
         facts: Mapping[str, Any] = {}
@@ -126,7 +127,11 @@ def run_scan(
 def assemble_scan(
     checkpoint: Checkpoint, plan: ScanPlan, options: ScanOptions, ledger: Ledger, run: dict[str, Any]
 ) -> Scan:
-    """A complete ledger as the scan that a user gets."""
+    """A complete ledger as the scan that a user gets.
+
+    Raises:
+        CheckpointError: the checkpoint is no longer the one that was opened.
+    """
     modules, failures = [*ledger.modules.values()], [*plan.refused, *ledger.failures.values()]
     modules += [copied(ledger.modules[found], copy) for copy, found in plan.copies if found in ledger.modules]
     failures += [copied(ledger.failures[found], copy) for copy, found in plan.copies if found in ledger.failures]
@@ -146,6 +151,7 @@ def assemble_scan(
             **run,
         },
     )
-    if options.decided_percent is None:
-        return scan
-    return refine_cuts(scan, plan, options.criterion, options.decided_percent, options.stream)
+    if options.decided_percent is not None:
+        scan = refine_cuts(scan, plan, options.criterion, options.decided_percent, options.stream)
+    checkpoint.require_unchanged()
+    return scan

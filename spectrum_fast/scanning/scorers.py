@@ -24,7 +24,6 @@ from spectrum_fast.scanning.results import (
     ModuleResult,
     attempt,
     ends_scan,
-    failure_of,
     record_of,
     score_loaded,
 )
@@ -95,6 +94,7 @@ class _Waiting:
     weight: Tensor | CodedWeight
     read_seconds: float
     wait_seconds: float
+    digest: str
 
 
 class Together:
@@ -137,14 +137,13 @@ class Together:
             if weight is None:
                 weight = decode_weight(loaded.plan, loaded.main, loaded.companions)
             # The stream uses its memory again; a decoded weight may be a view of it.
-            waiting = _Waiting(loaded.plan, weight.clone(), loaded.read_seconds, wait_seconds)
-        except Exception as error:  # noqa: BLE001 - of this weight, or raised again
-            yield ModuleResult(failure_of(loaded.plan, error), loaded.read_seconds, wait_seconds, 0.0)
-            return
-        if len(weight.shape) != 2:
+            waiting = _Waiting(loaded.plan, weight.clone(), loaded.read_seconds, wait_seconds, loaded.digest)
+        except Exception:  # noqa: BLE001 - told, or raised again, by the other scorer
+            waiting = None
+        if waiting is None or len(waiting.weight.shape) != 2:
             yield from self._alone.add(loaded, wait_seconds)
             return
-        key = (tuple(weight.shape), weight.dtype)
+        key = (tuple(waiting.weight.shape), waiting.weight.dtype)
         batch = self._waiting.setdefault(key, [])
         batch.append(waiting)
         if len(batch) >= self._most or self._waiting_bytes() > self._batch_bytes:
@@ -164,7 +163,7 @@ class Together:
         spectra = self._spectra([one.weight for one in batch])
         seconds = (time.perf_counter() - began) / len(batch)
         for one, found in zip(batch, spectra, strict=True):
-            record = attempt(one.plan, partial(record_of, one.plan, tuple(one.weight.shape), found))
+            record = attempt(one.plan, one.digest, partial(record_of, one.plan, tuple(one.weight.shape), found))
             yield ModuleResult(record, one.read_seconds, one.wait_seconds, seconds)
 
     def _spectra(self, weights: Sequence[Tensor | CodedWeight]) -> list[Spectrum | Exception]:

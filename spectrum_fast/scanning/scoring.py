@@ -24,6 +24,7 @@ from spectrum_fast.scanning.work import score_weights
 def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple[Checkpoint, ScanPlan]:
     """Open a checkpoint and decide what of it is scored."""
     checkpoint = open_checkpoint(source, no_store=options.no_store)
+    _ = checkpoint.content  # sampled now, to be compared at the end
     plan = plan_scan(
         checkpoint,
         include=options.include,

@@ -68,6 +68,7 @@ class FileServer:
         faults: spent one by one on requests for a range.
         choose: picks a fault by request, or None; asked where ``faults`` is empty.
         send_etag: give entity tags, and honour ``If-Match``.
+        send_date: give the time of the last change, which is always the same.
         answer: may answer a request itself with (status, headers, body); None leaves it to the server.
         delay_seconds: how long every answer is held back.
         requests: what arrived.
@@ -79,6 +80,7 @@ class FileServer:
     choose: Callable[[Request], Fault | None] = lambda _: None
     answer: Callable[[Request], tuple[int, dict[str, str], bytes] | None] = lambda _: None
     send_etag: bool = True
+    send_date: bool = True
     delay_seconds: float = 0.0
     requests: list[Request] = field(default_factory=list)
 
@@ -203,7 +205,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_object(self, request: Request, data: bytes, fault: Fault | None, with_body: bool) -> None:
         owner = self.owner
-        reply: dict[str, str] = {"Accept-Ranges": "bytes", "Last-Modified": "Sat, 01 Jan 2022 00:00:00 GMT"}
+        reply: dict[str, str] = {"Accept-Ranges": "bytes"}
+        if owner.send_date:
+            reply["Last-Modified"] = "Sat, 01 Jan 2022 00:00:00 GMT"
         if owner.send_etag:
             reply["ETag"] = _etag(data)
             wanted = request.headers.get("if-match")

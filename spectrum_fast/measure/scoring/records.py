@@ -46,6 +46,7 @@ class ModuleScore(SpectralSummary[None], WeightIdentity):
         parts: how many matrices its parameter is scored in (experts of a fused tensor, parts of a fused projection);
             None where the parameter is one matrix.
         parameter_shape: shape of the whole parameter, if this is a part of it; else None.
+        digest: of the stored bytes that it was computed from; None where not known. Takes no part in comparisons.
 
     Raises:
         TensorError: a number is NaN, infinite, negative or not a number, or ``snr`` contradicts ``noise_free``.
@@ -54,6 +55,7 @@ class ModuleScore(SpectralSummary[None], WeightIdentity):
     note: str = ""
     parts: int | None = field(default=None, metadata=ONLY_WHERE_KNOWN)
     parameter_shape: tuple[int, ...] | None = field(default=None, metadata=ONLY_WHERE_KNOWN)
+    digest: str | None = field(default=None, compare=False, metadata=ONLY_WHERE_KNOWN)
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -130,6 +132,7 @@ class ScanFailure:
         shape: of the stored tensor, None where not known.
         dtype: storage type, None where not known.
         parameter: full name in the checkpoint; None where not known.
+        digest: of the stored bytes that were read, as in :class:`ModuleScore`.
         traceback: of an error that nobody foresaw; for the journal and for a report, not for the scan file.
     """
 
@@ -139,6 +142,7 @@ class ScanFailure:
     kind: str
     message: str
     parameter: Name | None = field(default=None, metadata=ONLY_WHERE_KNOWN)
+    digest: str | None = field(default=None, compare=False, metadata=ONLY_WHERE_KNOWN)
     traceback: str = field(default="", repr=False, compare=False, metadata=NEVER_WRITTEN)
 
 

@@ -5,13 +5,13 @@ Layout of schema 1, keys in this order, one module a line::
     {"schema": 1, "model": ..., "criterion": ..., "modules": [{"name", "type", "parameter", "shape", "dtype", "snr",
      "noise_free", "s_max", "s_min", "q25", "q50", "q75", "threshold", "signal_sum", "noise_sum", "n_signal", "n_noise",
      "error_bound", "method", "frobenius_residual", "note", "histogram": {"start", "knee", "end", "linear_bins",
-     "counts"}, "parts", "parameter_shape"}], "fused": [...],
-     "failures": [{"name", "shape", "dtype", "kind", "message", "parameter"}], "ties": {duplicate: original},
+     "counts"}, "parts", "parameter_shape", "digest"}], "fused": [...],
+     "failures": [{"name", "shape", "dtype", "kind", "message", "parameter", "digest"}], "ties": {duplicate: original},
      "skipped": [{"name", "reason"}], "provenance": {...}}
 
 ``fused`` holds the scores of parameters that are scored in parts (:mod:`spectrum_fast.measure.scoring.fused`), for
-other programs: it follows from ``modules`` and is not read back. It is absent, as are ``parts``, ``parameter_shape``
-and a failure's ``parameter``, where there is nothing to say.
+other programs: it follows from ``modules`` and is not read back. It is absent, as are ``parts``, ``parameter_shape``,
+``digest`` and a failure's ``parameter``, where there is nothing to say.
 Never ``NaN`` or ``Infinity``: ``snr`` is null where ``noise_free`` is true, other numbers are null where not known.
 Floats are written with ``repr`` and come back as the same bits. Keys that schema 1 does not know are ignored.
 """
@@ -35,7 +35,7 @@ from spectrum_fast.measure.scoring.strict_json import parse_json
 SCHEMA = 1
 """Version of the layout that is written; the only one that is read."""
 
-_AT_THE_END = ("histogram", "parts", "parameter_shape")
+_AT_THE_END = ("histogram", "parts", "parameter_shape", "digest")
 """Keys that stand behind all others in the line of a module, as in the first files."""
 
 

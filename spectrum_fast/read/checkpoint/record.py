@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+from spectrum_fast.read.checkpoint.content import changed, sample_content
 from spectrum_fast.read.checkpoint.header import Header
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.storage import Address
@@ -24,7 +26,7 @@ class Checkpoint:
         config: content of config.json, or None.
         notes: what a person should know: files passed over, unlisted tensors, ties.
         fingerprint: SHA-256 over names, sizes and headers of the files, hexadecimal; a change of a shape, a name or an
-            offset changes it, a change of values alone does not.
+            offset changes it, a change of values alone does not (:attr:`content`).
     """
 
     source: str
@@ -34,6 +36,25 @@ class Checkpoint:
     config: dict[str, Any] | None
     notes: tuple[str, ...]
     fingerprint: str
+
+    @cached_property
+    def content(self) -> str:
+        """What tells these values from others under the same headers (:mod:`spectrum_fast.read.checkpoint.content`).
+
+        Raises:
+            CheckpointError: a file cannot be read, or has changed since it was opened.
+        """
+        states = {ref.file: ref.stamp for ref in self.tensors}
+        return sample_content({file: states.get(file) for file in self.files}, self.fingerprint)
+
+    def require_unchanged(self) -> None:
+        """Make sure that the files are still those that were opened, and their sampled values those of :attr:`content`.
+
+        Raises:
+            CheckpointError: they are not.
+        """
+        if self.content != replace(self).content:  # a copy remembers nothing
+            raise changed(self.name)
 
     @property
     def total_bytes(self) -> int:

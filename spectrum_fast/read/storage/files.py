@@ -23,17 +23,20 @@ class FileStamp:
         mtime_ns: time of the last change of its content, nanoseconds since the epoch.
         inode: inode number; a file replaced by renaming has another one.
         device: number of the device that holds the inode.
+        ctime_ns: time of the last change of content or of what is known about it; unlike ``mtime_ns`` nobody can put
+            it back.
     """
 
     size_bytes: int
     mtime_ns: int
     inode: int
     device: int
+    ctime_ns: int = 0
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileStamp:
         """Take the stamp from the result of a ``stat`` call."""
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, status.st_ctime_ns)
 
 
 def shorten(text: str, limit: int = 120) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import math
 import threading
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ class Batch:
         region: memory of it; the batch gives it back.
         ring: where the region lies.
         files: where the open files are.
+        digests: whether to hash each tensor once it is read.
     """
 
     def __init__(
@@ -59,6 +61,8 @@ class Batch:
         region: Region,
         ring: Ring,
         files: OpenFiles,
+        *,
+        digests: bool = False,
     ) -> None:
         self.layout, self.tasks, self.region = layout, tasks, region
         self.read_seconds = 0.0
@@ -75,6 +79,7 @@ class Batch:
         self._shifts: dict[int, int] = {}  # place of an extent -> bytes that it was moved down
         self._left = len(tasks)
         self._released = False
+        self._digests: dict[TensorRef, bytes] | None = {} if digests else None
 
     def open(self, address: Address) -> OpenFile:
         """An open file, held until the batch is read."""
@@ -146,6 +151,10 @@ class Batch:
         extent = self.layout.extent_of(ref)
         return extent.place - self._shifts.get(extent.place, 0) + ref.begin - extent.begin
 
+    def digest(self, ref: TensorRef) -> bytes:
+        """SHA-256 of a tensor's stored bytes, as they were read; empty unless the batch was asked for digests."""
+        return (self._digests or {}).get(ref, b"")
+
     def poison(self, ref: TensorRef, still_needed: Sequence[TensorRef]) -> None:
         """Overwrite one tensor in debug mode, unless another one shares bytes with it; the region stays taken."""
         shared = any(
@@ -199,6 +208,10 @@ class Batch:
                     self.fail(address, 0, math.inf, error)
             if not self.cancelled:
                 self._align()
+            if self._digests is not None and not self.cancelled and not self._failures:
+                for ref in dict.fromkeys(self._refs):
+                    content = self.view(self.place_of(ref), ref.nbytes) if ref.nbytes else b""
+                    self._digests[ref] = hashlib.sha256(content).digest()
         finally:
             for address in self._open:
                 self._files.release(address)

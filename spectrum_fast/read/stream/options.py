@@ -32,6 +32,7 @@ class StreamOptions:
         threads: reading threads; 0 reads in the caller's thread, None chooses.
         read_ahead: weights read before they are asked for, besides the byte budget; None for no such limit.
         device: where tensors are handed out, ``cpu`` or ``cuda[:n]``.
+        digests: hash what is read, by the reading threads, for :attr:`LoadedWeight.digest`.
         poison: overwrite released memory; None asks the environment (``SPECTRUM_FAST_POISON=1``).
     """
 
@@ -40,6 +41,7 @@ class StreamOptions:
     threads: int | None = None
     read_ahead: int | None = None
     device: str = "cpu"
+    digests: bool = False
     poison: bool | None = None
 
     def __post_init__(self) -> None:

@@ -58,7 +58,7 @@ class Pipeline:
         region = self.ring.allocate(layout.nbytes)
         if region is None:
             return None
-        batch = Batch(refs, layout, tasks, region, self.ring, self._files)
+        batch = Batch(refs, layout, tasks, region, self.ring, self._files, digests=self.options.digests)
         if self._copier is not None:
             self._copier.submit(batch)
         if any(isinstance(ref.file, RemoteFile) for ref in refs):

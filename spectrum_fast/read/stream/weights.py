@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,9 @@ class LoadedWeight:
         read_seconds: time that the reading threads spent on it (its share of the stretch that it was read in); 0 for a
             matrix in blocks, which is yet to be read.
         wait_seconds: time that the consumer had to wait for it.
+        digest: of all its stored bytes, where ``options.digests`` asked for it: SHA-256 over that of each tensor,
+            companions by their roles, 32 hexadecimal digits of it. Empty for a matrix in blocks, of which no one sees
+            all bytes in order.
     """
 
     plan: WeightPlan
@@ -49,6 +53,7 @@ class LoadedWeight:
     companions: Mapping[str, Tensor]
     read_seconds: float
     wait_seconds: float = 0.0
+    digest: str = ""
     on_release: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 
     def release(self) -> None:
@@ -223,12 +228,12 @@ class WeightStream(Iterator[LoadedWeight]):
             self.failed, self._release_held = plan, release
             raise
         read_seconds = batch.read_seconds * plan.nbytes / max(1, stretch.nbytes)
-        return LoadedWeight(plan, main, companions, read_seconds, waited, release)
+        return LoadedWeight(plan, main, companions, read_seconds, waited, _digest_of(plan, batch), release)
 
     def _hand_out_blocks(self, pipeline: Pipeline, plan: WeightPlan) -> LoadedWeight:
         pipeline.statistics.streamed_weights += 1
         reader = BlockReader(pipeline, plan.main)
-        return LoadedWeight(plan, reader.matrix(), {}, 0.0, 0.0, _once(reader.close))
+        return LoadedWeight(plan, reader.matrix(), {}, 0.0, on_release=_once(reader.close))
 
     def take_back(self, pipeline: Pipeline, stretch: _Stretch, batch: Batch, plan: WeightPlan) -> None:
         """The consumer is done with a weight; with the last of its stretch the memory goes back."""
@@ -288,6 +293,16 @@ def _comes_in_blocks(plan: WeightPlan) -> bool:
 
 def _refs_of(plan: WeightPlan) -> list[TensorRef]:
     return [plan.main, *plan.companions.values()]
+
+
+def _digest_of(plan: WeightPlan, batch: Batch) -> str:
+    parts = [
+        ("", batch.digest(plan.main)),
+        *((role, batch.digest(plan.companions[role])) for role in sorted(plan.companions)),
+    ]
+    if not all(digest for _, digest in parts):
+        return ""
+    return hashlib.sha256(b"".join(role.encode() + b"\0" + digest for role, digest in parts)).hexdigest()[:32]
 
 
 def _take_back(
