@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import zlib
@@ -42,7 +43,8 @@ def fail_at(stage: str, error: Exception) -> tuple[object, str, Callable]:
 
     def fails(*arguments: object) -> object:
         if parameter_of(*arguments) == f"{VICTIM}.weight":
-            raise error
+            fresh = copy.copy(error)  # one that is raised keeps alive all that its frames held
+            raise fresh
         return real(*arguments)
 
     return target, name, fails
@@ -79,7 +81,7 @@ def test_an_unforeseen_error_is_a_failure_of_its_tensor(
     if stage == "plan":
         return
     # The journal stays, with the traceback; the module is tried again.
-    assert f"in fails\\n    raise error\\n{type(error).__name__}" in journal_of(out).read_text()
+    assert f"in fails\\n    raise fresh\\n{type(error).__name__}" in journal_of(out).read_text()
     again = sf.scan(llama, out=out, include=FEW)
     assert again.run["resumed_modules"] == len(scan.modules)
     assert out.read_bytes() == expected
