@@ -24,7 +24,7 @@ from bench.weights import make_tensor
 from spectrum_fast.measure.ops.band import reduce_to_band
 from spectrum_fast.measure.ops.gram import gram
 from spectrum_fast.measure.ops.sturm import count_below, log_det
-from spectrum_fast.measure.spectra.band_method import half_width
+from spectrum_fast.measure.spectra.methods.band import half_width
 
 TOLERANCE = 1e-4
 """Relative error of a score that the package promises."""

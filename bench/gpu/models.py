@@ -31,8 +31,8 @@ from bench.results_file import SCHEMA, write_results
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
 from spectrum_fast.measure.ops.triton_support import kernel_errors
 from spectrum_fast.measure.scoring.criteria import find_criterion
-from spectrum_fast.measure.spectra.batched import compute_spectra
-from spectrum_fast.measure.spectra.batched import engine as batched_engine
+from spectrum_fast.measure.spectra.engine import compute_spectra
+from spectrum_fast.measure.spectra.methods import band as band_method
 from spectrum_fast.measure.spectra.record import Spectrum
 from spectrum_fast.scanning.scorers import BATCH_BYTES, MOST_TOGETHER
 
@@ -46,7 +46,7 @@ MODELS: dict[str, tuple[int, dict[Shape, int], bool]] = {
     # the same as they are published: FP8 with a scale for each 128 x 128 block
     "deepseek-v3 experts fp8": (58, EXPERTS, True),
 }
-STAGES = ("corrected_gram", "reduce_to_band", "slice_batch")
+STAGES = ("square", "reduce_to_band", "slice_bands")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -83,7 +83,7 @@ class StageClock:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Put the clock around the engine's stages."""
-        kept = {stage: getattr(batched_engine, stage) for stage in STAGES}
+        kept = {stage: getattr(band_method, stage) for stage in STAGES}
 
         def wrapped(stage: str) -> Callable[..., Any]:
             def call(*arguments: Any, **options: Any) -> Any:
@@ -93,12 +93,12 @@ class StageClock:
             return call
 
         for stage in STAGES:
-            setattr(batched_engine, stage, wrapped(stage))
+            setattr(band_method, stage, wrapped(stage))
         try:
             yield
         finally:
             for stage, function in kept.items():
-                setattr(batched_engine, stage, function)
+                setattr(band_method, stage, function)
 
 
 class Matrices:

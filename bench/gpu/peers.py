@@ -22,7 +22,7 @@ from bench.gpu.weights import trained_like
 from bench.machine import machine_header
 from bench.results_file import SCHEMA, format_table, write_results
 from spectrum_fast.measure.scoring.criteria import find_criterion
-from spectrum_fast.measure.spectra.batched import compute_spectra
+from spectrum_fast.measure.spectra.engine import compute_spectra
 
 SHAPES = [(2048, 7168, "float32"), (8192, 28672, "float32"), (2048, 7168, "float64"), (1024, 8192, "float64")]
 SHAPES += [(1024, 8192, "float32"), (8192, 8192, "float32"), (7168, 16384, "float32"), (18432, 7168, "float32")]

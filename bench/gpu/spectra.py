@@ -11,7 +11,7 @@ from bench.gpu.weights import trained_like
 from bench.peers import exact_singular_values, score_functional
 from spectrum_fast.measure.ops.band.device_graph import use_graphs
 from spectrum_fast.measure.scoring.criteria import find_criterion
-from spectrum_fast.measure.spectra.batched import compute_spectra
+from spectrum_fast.measure.spectra.engine import compute_spectra
 from spectrum_fast.measure.spectra.record import Spectrum
 
 # Llama-3.1-70B and DeepSeek-V3: the largest sides and the experts first, then the rest.

@@ -12,7 +12,7 @@ from spectrum_fast.measure.ops.sturm import triton as triton_sturm
 
 MANY = (528, 1056, 1848)
 """One, two and three and a half warps for each scheduler: how long a round takes decides how many shifts it should have
-(``_PROGRAMS`` in spectra/batched/functionals.py)."""
+(``FIXED`` in spectra/schedule.py)."""
 
 
 def sturm_builds(dtypes: Sequence[torch.dtype], rehearse: bool) -> Iterator[Build]:

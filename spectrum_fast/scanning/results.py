@@ -150,8 +150,6 @@ def unforeseen_failure(name: str, ref: TensorRef, error: Exception, parameter: s
 
 
 def _unknown_score(found: Spectrum) -> str:
-    if found.method == "rsvd":
-        return f"the estimate cannot tell its noise sum ({found.reason}); use another method"
     return (
         f"the score cannot be told from rounding ({found.method}: {found.reason}); the matrix is too near to "
         "rank-deficient for its noise sum to be known"

@@ -14,7 +14,7 @@ from torch import Tensor
 from spectrum_fast.measure.ops.band.device_graph import RECORDINGS
 from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.ops.decode.coded import CodedWeight, as_coded
-from spectrum_fast.measure.spectra.batched import compute_spectra
+from spectrum_fast.measure.spectra.engine import compute_spectra
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import BlockMatrix, LoadedWeight

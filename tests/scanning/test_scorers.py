@@ -13,8 +13,8 @@ from spectrum_fast.measure.ops.decode.coded import CodedWeight
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.measure.spectra import device_check
-from spectrum_fast.measure.spectra.batched import compute_spectra
 from spectrum_fast.measure.spectra.device_check import require_right_answers
+from spectrum_fast.measure.spectra.engine import compute_spectra
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.read.stream import StreamOptions, stream_weights
 from spectrum_fast.scanning import scorers
@@ -181,11 +181,11 @@ def test_right_answers_are_asked_for_under_every_criterion(criterion: str) -> No
 
 def test_right_answers_are_asked_for_before_a_device_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
-    def a_little_wrong(weight: torch.Tensor, *arguments: object, **options: object) -> object:
-        return exact(weight * (1 + 1e-3), *arguments, **options)  # the published score is not scale-free
+    def a_little_wrong(weights: list[torch.Tensor], *arguments: object, **options: object) -> object:
+        return exact([weight * (1 + 1e-3) for weight in weights], *arguments, **options)  # a score is not scale-free
 
-    exact = device_check.compute_spectrum
-    monkeypatch.setattr(device_check, "compute_spectrum", a_little_wrong)
+    exact = device_check.compute_spectra
+    monkeypatch.setattr(device_check, "compute_spectra", a_little_wrong)
     with pytest.raises(BackendUnavailableError, match="kernels are wrong here"):
         require_right_answers.__wrapped__("cpu", CRITERION)
 

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from spectrum_fast.measure.ops.band import reduce_to_band
-from spectrum_fast.measure.ops.sturm import count_below, log_det
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.scoring.marchenko_pastur import noise_scale
-from spectrum_fast.measure.spectra.counting import CountTable, Interval, integrate_counts
+from spectrum_fast.measure.spectra.contour import Intervals, integrate
+from spectrum_fast.measure.spectra.counts import Slices
 from spectrum_fast.measure.spectra.record import OrderStatistics
+from spectrum_fast.measure.spectra.schedule import ADAPTIVE
 from tools.docs.svg import BLUE, GREEN, INK, ORANGE, RED, legend, new_figure, write_svg
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,29 +120,39 @@ def _marchenko_pastur(s: np.ndarray, sigma: float, n_min: int, n_max: int) -> np
     return inside * 2 * s / (sigma**2 * n_max)
 
 
+class WatchedSlices(Slices):
+    """Slices that remember the nodes of every contour."""
+
+    def __init__(self, bands: torch.Tensor) -> None:
+        super().__init__(bands)
+        self.nodes: list[np.ndarray] = []
+
+    def log_det(self, shifts: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Slices.log_det`."""
+        self.nodes.append(shifts[wanted].numpy())
+        return super().log_det(shifts, wanted)
+
+
 def draw_contour(band: torch.Tensor, values: np.ndarray) -> None:
     """The half circle in the plane of s, and how the error falls with the number of shifts; truth is the SVD."""
     a, b = float(np.quantile(values, 0.25)), float(values[-1] * 1.0001)
     n_below = int((values < a).sum())
     inside = int((values < b).sum()) - n_below
     below = float(np.sqrt((values[values < a] ** 2).mean()))
-    interval = Interval(a, b, n_below, inside, 0, below, b)
     truth = n_below * (b - a) + float((b - values[(values >= a) & (values < b)]).sum())
-    nodes: list[np.ndarray] = []
-
-    def evaluate(shifts: np.ndarray) -> np.ndarray:
-        nodes.append(shifts)
-        return log_det(band[None], torch.from_numpy(shifts)[None])[0].numpy()
-
+    slices = WatchedSlices(band[None])
     used, errors = [], []
     for exponent in np.arange(1.0, 10.5, 0.5):
-        found = integrate_counts(evaluate, interval, 10.0**-exponent)
-        used.append(len(nodes[-1]))
+        known = (a, b, n_below, inside, 0, below, b, 10.0**-exponent)
+        intervals = Intervals(*(torch.tensor([[number]], dtype=torch.float64) for number in known))
+        found = float(integrate(slices, intervals, ADAPTIVE))
+        used.append(len(slices.nodes[-1]))
         errors.append(abs(found - truth) / truth)
+    nodes = slices.nodes
     staircase = [abs(_staircase(band, a, b, points) - truth) / truth for points in used]
     figure, axes = new_figure(7.6, 3.0, 2)
     left, right = axes[0]
-    shown = np.asarray(nodes[12], dtype=np.complex128) ** 0.5
+    shown = nodes[12] ** 0.5
     left.plot(values, np.zeros_like(values), "|", color=BLUE, ms=8, label="singular values")
     left.plot(np.real(shown), np.imag(shown), "o", color=ORANGE, ms=3.5, label=f"{len(shown)} shifts")
     left.set(xlabel="Re s", ylabel="Im s", aspect="equal")
@@ -156,8 +167,7 @@ def draw_contour(band: torch.Tensor, values: np.ndarray) -> None:
 def _staircase(band: torch.Tensor, a: float, b: float, points: int) -> float:
     """The midpoint rule on the staircase itself."""
     middle = a + (b - a) * (np.arange(points) + 0.5) / points
-    table = CountTable(lambda t: count_below(band[None], torch.from_numpy(t * t)[None])[0].numpy(), band.shape[0])
-    return float((b - a) * np.mean([table.below(float(point)) for point in middle]))
+    return float((b - a) * Slices(band[None]).below(torch.from_numpy(middle)[None]).double().mean())
 
 
 def draw_calibration() -> None:

@@ -13,7 +13,6 @@ from spectrum_fast.errors import TensorError
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.scoring.options import SpectrumOptions
 from spectrum_fast.measure.scoring.records import ModuleScore
-from spectrum_fast.measure.spectra.batched import compute_spectra
 from spectrum_fast.measure.spectra.engine import compute_spectrum
 from spectrum_fast.measure.spectra.record import Spectrum
 from spectrum_fast.options import takes_options
@@ -45,13 +44,6 @@ def spectrum(weight: Tensor | npt.NDArray[Any], options: SpectrumOptions) -> Spe
     Source: arXiv 2406.06623; the engine is described in ARCHITECTURE.md.
     """
     matrix, rule = _as_tensor(weight), find_criterion(options.criterion)
-    automatic = (options.method, options.precision) == ("auto", "auto")
-    if matrix.is_cuda and matrix.ndim == 2 and matrix.numel() and automatic:
-        # The batched form asks the host nothing between its steps, which pays for one matrix, too.
-        found = compute_spectra([matrix], rule, tolerance=options.tolerance)[0]
-        if isinstance(found, Exception):
-            raise found
-        return found
     return compute_spectrum(
         matrix, rule, method=options.method, precision=options.precision, tolerance=options.tolerance
     )

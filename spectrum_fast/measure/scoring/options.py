@@ -20,7 +20,7 @@ class SpectrumOptions(Options):
     method: Annotated[
         str,
         Option(
-            "auto, band, svd, or rsvd (quick estimate).",
+            "auto, band or svd.",
             "``band`` is Gram, band reduction and slicing, ``svd`` every singular value by LAPACK; ``auto`` takes the "
             "fastest whose error bound meets the tolerance.",
             metavar="NAME",

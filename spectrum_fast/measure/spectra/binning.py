@@ -1,9 +1,11 @@
-"""Which bins suit a spectrum, and counts into them: the two halves of a :class:`Histogram`."""
+"""Which bins suit a spectrum: the same rule for every matrix of a batch, on tensors."""
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from spectrum_fast.measure.spectra.histogram import Histogram
 from spectrum_fast.measure.spectra.record import OrderStatistics
@@ -21,27 +23,59 @@ SAME = 1e-12
 """Values nearer to each other than this part of the largest are one for a histogram."""
 
 
-def empty_histogram(statistics: OrderStatistics) -> Histogram:
-    """The bins that suit a spectrum with these order statistics, with nothing in them yet."""
-    start = statistics.s_min if statistics.s_min > NEAR_ZERO * statistics.q50 else 0.0
-    end = max(statistics.s_max, start)
-    spread = statistics.q75 - statistics.q25
-    if end - start <= SAME * end:  # one value, many times
-        return Histogram(start, end, end, 1, (0,))
-    knee = statistics.q75 + KNEE_SPREADS * spread
-    # A tail only where there is one: past the knee by at least half of the bulk's width.
-    if spread <= SAME * end or knee <= start or end < knee + 0.5 * (knee - start):
-        return Histogram(start, end, end, BULK_BINS + TAIL_BINS, (0,) * (BULK_BINS + TAIL_BINS))
-    return Histogram(start, knee, end, BULK_BINS, (0,) * (BULK_BINS + TAIL_BINS))
+@dataclass(frozen=True)
+class Bins:
+    """Bins of each matrix; see :class:`spectrum_fast.measure.spectra.histogram.Histogram`.
 
-
-def fill_histogram(empty: Histogram, below: npt.NDArray[np.int64], size: int) -> Histogram:
-    """The same bins with counts in them.
-
-    Args:
-        empty: the bins.
-        below: how many values lie below each inner edge (``empty.edges[1:-1]``), non-decreasing.
-        size: how many values there are.
+    Attributes:
+        start: (m,) lower edge of the first bin.
+        knee: (m,) upper edge of the last bin of equal width.
+        end: (m,) upper edge of the last bin.
+        linear_bins: (m,) float64, how many have equal width; 1 where all values are one.
+        inner: (m, bins - 1) edges between the bins.
     """
-    counts = np.diff(np.concatenate([[0], below, [size]]))
-    return Histogram(empty.start, empty.knee, empty.end, empty.linear_bins, tuple(counts.tolist()))
+
+    start: Tensor
+    knee: Tensor
+    end: Tensor
+    linear_bins: Tensor
+    inner: Tensor
+
+    def counts(self, below: Tensor, size: int) -> Tensor:
+        """Values in each bin, (m, bins) float64, of how many lie below each inner edge, out of ``size``."""
+        ends = torch.zeros_like(below[:, :1])
+        return torch.diff(torch.cat([ends, below, ends + size], dim=1), dim=1).to(torch.float64)
+
+
+def bins_of(statistics: OrderStatistics) -> Bins:
+    """Bins that suit spectra with these order statistics, each a tensor (m,) of float64."""
+    s_min, q25, q50, q75, s_max = (
+        torch.as_tensor(value)
+        for value in (statistics.s_min, statistics.q25, statistics.q50, statistics.q75, statistics.s_max)
+    )
+    bins = BULK_BINS + TAIL_BINS
+    start = torch.where(s_min > NEAR_ZERO * q50, s_min, 0.0)
+    end = torch.maximum(s_max, start)
+    spread = q75 - q25
+    knee = q75 + KNEE_SPREADS * spread
+    one_value = end - start <= SAME * end
+    # A tail only where there is one: past the knee by at least half of the bulk's width.
+    no_tail = (spread <= SAME * end) | (knee <= start) | (end < knee + 0.5 * (knee - start))
+    knee = torch.where(one_value | no_tail, end, knee)
+    linear_bins = torch.where(one_value, 1.0, torch.where(no_tail, float(bins), float(BULK_BINS)))
+
+    index = torch.arange(1, bins, dtype=torch.float64, device=end.device)
+    even = start[:, None] + (end - start)[:, None] * (index / bins)
+    bulk = start[:, None] + (knee - start)[:, None] * (index / BULK_BINS)
+    ratio = (end / knee.clamp(min=torch.finfo(torch.float64).tiny))[:, None]
+    tail = knee[:, None] * ratio ** ((index - BULK_BINS) / TAIL_BINS)
+    inner = torch.where(no_tail[:, None] | one_value[:, None], even, torch.where(index <= BULK_BINS, bulk, tail))
+    return Bins(start, knee, end, linear_bins, inner)
+
+
+def histogram_of(start: float, knee: float, end: float, linear_bins: int, counts: list[float], size: int) -> Histogram:
+    """The histogram of one matrix from its bins and counts as plain numbers; one bin where all values are one."""
+    if linear_bins == 1 or not 0 <= start <= knee <= end:
+        end = max(start, end, 0.0)
+        return Histogram(min(max(start, 0.0), end), end, end, 1, (size,))
+    return Histogram(start, knee, end, linear_bins, tuple(int(count) for count in counts))

@@ -1,60 +1,70 @@
-"""Which method serves one matrix, and the record of what was used and why."""
+"""Weights in, spectra out: which method serves each matrix, and the record of what was used and why."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import overload
 
 import torch
 from torch import Tensor
 
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
+from spectrum_fast.measure.ops.decode.coded import CodedWeight
+from spectrum_fast.measure.ops.dispatch import follows_device_schedule
 from spectrum_fast.measure.ops.full_precision import full_precision
-from spectrum_fast.measure.spectra.band_method import band_functionals, half_width
-from spectrum_fast.measure.spectra.blockwise import count_not_finite
 from spectrum_fast.measure.spectra.functionals import Functionals
 from spectrum_fast.measure.spectra.histogram import Histogram
-from spectrum_fast.measure.spectra.measure import Extent, measure_extent
+from spectrum_fast.measure.spectra.matrices import Matrices, as_matrices
+from spectrum_fast.measure.spectra.methods.band import band_float32, band_float64, band_rotated
+from spectrum_fast.measure.spectra.methods.svd import svd_float32, svd_float64
+from spectrum_fast.measure.spectra.methods.work import Attempt, Attempts, Work
 from spectrum_fast.measure.spectra.options import DEFAULT_TOLERANCE, METHODS, PRECISIONS
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
-from spectrum_fast.measure.spectra.rotation import (
-    OutlierBasis,
-    find_outlier_basis,
-    find_outlier_basis_of_weight,
-    rotate,
-    rotate_in_place,
-)
-from spectrum_fast.measure.spectra.rounding import estimate_rounding
-from spectrum_fast.measure.spectra.rsvd_method import rsvd_functionals
-from spectrum_fast.measure.spectra.sampling import foresee_outliers
-from spectrum_fast.measure.spectra.squares import rotated_gram, weight_gram
-from spectrum_fast.measure.spectra.svd_method import svd_functionals
+from spectrum_fast.measure.spectra.scaling import scale_exponent
+from spectrum_fast.measure.spectra.schedule import ADAPTIVE, FIXED, Schedule
 from spectrum_fast.read.stream import BlockMatrix
 
 SMALL_SIDE = 192
 """Short sides up to this go to the float64 SVD under ``auto``: there it takes 2 to 6 ms, as long as Gram, band and
 slices (3 ms), and states the smaller error."""
-SPIKY = 30.0
-"""Spikiness above which outliers are looked for before the reduction."""
-FORESEEN = 1.25
-"""How far above that a sample's estimate must lie for the rotation to come before the first Gram matrix."""
-WIDER_BAND = 1.5
-"""Gain in the bulk's rounding for which a band as wide as the rotation is taken, at a fifth to a half more time."""
 _FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """One method's answer: functionals, the bound on the score's relative error, and how it was got."""
+class Request:
+    """What is wanted of every matrix; see :func:`compute_spectra`."""
 
-    functionals: Functionals
-    score_error: float
+    criterion: Criterion
     method: str
-    reason: str
+    precision: str
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"unknown method {self.method!r}: expected one of {', '.join(METHODS)}")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"unknown precision {self.precision!r}: expected one of {', '.join(PRECISIONS)}")
+        if not 0 < self.tolerance < 1:
+            raise UsageError(f"tolerance must lie in (0, 1), found {self.tolerance!r}")
 
 
-@full_precision()
+@dataclass(frozen=True)
+class Extent:
+    """Scale of one matrix.
+
+    Attributes:
+        max_abs: largest absolute entry; NaN or infinite if the matrix holds such an entry.
+        exponent: power of two that the matrix is divided by so that squares neither overflow nor vanish; 0 where they
+            are safe as they are.
+        sum_of_squares: ``||2^-exponent W||_F^2`` in float64.
+    """
+
+    max_abs: float
+    exponent: int
+    sum_of_squares: float
+
+
 def compute_spectrum(
     weight: Tensor | BlockMatrix,
     criterion: Criterion,
@@ -63,140 +73,144 @@ def compute_spectrum(
     precision: str = "auto",
     tolerance: float = DEFAULT_TOLERANCE,
 ) -> Spectrum:
-    """The singular spectrum of one matrix, as far as a score needs it.
+    """The singular spectrum of one matrix, as far as a score needs it: :func:`compute_spectra` for a batch of one.
 
     Args:
         weight: m x n, float64, float32, float16 or bfloat16, finite; a 1-D tensor counts as 1 x n. One that comes in
-            blocks takes a pass over its file for each step, see :mod:`spectrum_fast.measure.spectra.blockwise`.
-        criterion: the rule that splits signal from noise, see ``spectrum_fast.measure.scoring.criteria``.
-        method: ``auto`` (fastest method whose error bound meets the tolerance), ``band``, ``svd``, or ``rsvd``, an
-            estimate whose ``error_bound`` is measured, not proved (:mod:`spectrum_fast.measure.spectra.rsvd_method`).
-        precision: working precision; ``auto`` is float32 with escalation for ``band`` and float64 for ``svd``.
-        tolerance: relative accuracy wanted of the score against exact arithmetic on the given weights.
-
-    Returns:
-        The record; ``error_bound`` states the accuracy reached, ``method`` and ``reason`` what was used and why.
+            blocks takes a pass over its file for each step.
+        criterion: see :func:`compute_spectra`, as for the other arguments.
+        method: .
+        precision: .
+        tolerance: .
 
     Raises:
-        TensorError: the tensor is empty, has a shape that is no matrix, or holds NaN or infinity.
+        TensorError: the tensor is empty, has a shape that is no matrix, holds NaN or infinity, or has singular values,
+            sums of them or a score that are no float64 numbers.
         UnsupportedDtypeError: the dtype is not one of the four above.
         UsageError: an argument is out of range.
+        torch.linalg.LinAlgError: LAPACK gave up.
     """
-    _check_arguments(method, precision, tolerance)
-    matrix = _as_matrix(weight)
-    scaled, extent = measure_extent(matrix)
-    if not extent.finite:
-        count = count_not_finite(matrix) if isinstance(matrix, BlockMatrix) else int((~torch.isfinite(matrix)).sum())
-        raise TensorError(
-            f"holds NaN or infinity in {count} of {matrix.numel()} entries, expected finite weights; "
-            "repair or download the checkpoint again"
-        )
-    rows, columns = matrix.shape
-    if extent.max_abs == 0.0:
-        return _zero_spectrum((rows, columns), criterion)
-    attempt = _best_attempt(scaled, extent, criterion, method, precision, tolerance)
-    found = to_spectrum((rows, columns), criterion, attempt, extent)
-    if isinstance(matrix, BlockMatrix):
-        return replace(found, reason=f"{found.reason}; {matrix.count}")
+    batch = weight if isinstance(weight, BlockMatrix) else [_as_matrix(weight)]
+    (found,) = compute_spectra(batch, criterion, method=method, precision=precision, tolerance=tolerance)
+    if isinstance(found, Exception):
+        raise found
     return found
 
 
-def _best_attempt(
-    matrix: Tensor | BlockMatrix,
-    extent: Extent,
+@full_precision()
+def compute_spectra(
+    weights: Tensor | BlockMatrix | Sequence[Tensor | CodedWeight],
     criterion: Criterion,
-    method: str,
-    precision: str,
-    tolerance: float,
-) -> Attempt:
-    """The first attempt that meets the tolerance, in order of cost; the last one if none does."""
-    n_min, n_max = min(matrix.shape), max(matrix.shape)
+    *,
+    method: str = "auto",
+    precision: str = "auto",
+    tolerance: float = DEFAULT_TOLERANCE,
+) -> list[Spectrum | Exception]:
+    """The singular spectra of matrices of one shape, dtype and device, as far as a score needs them.
+
+    Methods are tried in order of cost, each on the matrices whose error bounds miss the tolerance so far. On a GPU the
+    matrices of a batch go together, and the device is waited for three times: to learn which are finite, which have
+    outliers, and what was found.
+
+    Args:
+        weights: (m, r, c), or m matrices; or m matrices in codes, of which a GPU makes no numbers where a kernel takes
+            them; or one matrix in blocks.
+        criterion: the rule that splits signal from noise, see ``spectrum_fast.measure.scoring.criteria``.
+        method: ``auto`` (fastest method whose error bound meets the tolerance), ``band`` or ``svd``.
+        precision: working precision; ``auto`` is float32 with escalation for ``band`` and float64 for ``svd``.
+        tolerance: relative accuracy wanted of the scores against exact arithmetic on the given weights.
+
+    Returns:
+        In order, the spectrum of each matrix, ``error_bound`` stating the accuracy reached, ``method`` and ``reason``
+        what was used and why; or the error that says why there is none: a TensorError, or LAPACK's LinAlgError.
+
+    Raises:
+        UnsupportedDtypeError: a dtype that is not scored.
+        UsageError: an argument is out of range.
+    """
+    request = Request(criterion, method, precision, tolerance)
+    batch = as_matrices(weights)
+    if not len(batch):
+        return []
+    _check_dtype(batch.dtype)
+    schedule = FIXED if follows_device_schedule(batch.device.type) else ADAPTIVE
+    found: dict[int, Spectrum | Exception] = {}
+    for indices in schedule.parts(len(batch)):
+        part = batch.take(indices)
+        part = part.numbers() if schedule.waits else part  # in codes, each step would decode it again
+        found.update(zip(indices, _solve(part, request, schedule), strict=True))
+    return [found[index] for index in range(len(batch))]
+
+
+def _solve(part: Matrices, request: Request, schedule: Schedule) -> list[Spectrum | Exception]:
+    """Spectra of matrices that go together: of those that need no method, go as they are, or have to be scaled."""
+    extents = [
+        Extent(largest, scale_exponent(largest, part.dtype), total) for largest, total in part.extents().tolist()
+    ]
+    found: dict[int, Spectrum | Exception] = {}
+    for index, extent in enumerate(extents):
+        if not math.isfinite(extent.max_abs):
+            found[index] = _not_finite(part.take([index]))
+        elif extent.max_abs == 0.0:
+            found[index] = _zero_spectrum(part.shape, request.criterion)
+    for is_scaled in (False, True):
+        indices = [i for i, extent in enumerate(extents) if i not in found and (extent.exponent != 0) == is_scaled]
+        if not indices:
+            continue
+        some, known = part.take(indices), [extents[index] for index in indices]
+        if is_scaled:
+            some = some.scaled([-extent.exponent for extent in known])
+            totals = some.extents()[:, 1].tolist()
+            known = [replace(extent, sum_of_squares=total) for extent, total in zip(known, totals, strict=True)]
+        attempts = _walk(some, known, request, schedule)
+        for place, (index, extent) in enumerate(zip(indices, known, strict=True)):
+            found[index] = _spectrum_or_error(part, request.criterion, attempts[place], extent)
+    return [found[index] for index in range(len(part))]
+
+
+Method = Callable[[Work, Sequence[int]], Attempts]
+
+
+def _ladder(shape: tuple[int, int], dtype: torch.dtype, request: Request) -> tuple[list[Method], str]:
+    """Methods in order of cost, and why the first one is there."""
+    method, precision, n_min = request.method, request.precision, min(shape)
     if method == "svd" or (method == "auto" and n_min <= SMALL_SIDE):
-        dtype = torch.float32 if precision == "float32" else torch.float64
         reason = "asked for" if method == "svd" else f"short side {n_min} <= {SMALL_SIDE}"
-        return _svd_attempt(matrix, criterion, dtype, reason)
-    trouble = "asked for"
-    if method == "rsvd":
-        if n_min <= SMALL_SIDE:
-            return _svd_attempt(matrix, criterion, torch.float64, f"short side {n_min} <= {SMALL_SIDE}")
-        if isinstance(matrix, Tensor):
-            functionals, error, reason = rsvd_functionals(matrix, criterion)
-            return Attempt(functionals, error, "rsvd", reason)
-        trouble = "rsvd needs the whole matrix"
-    attempt = None
-    if precision != "float64" and matrix.dtype != torch.float64:
-        attempt = _band_float32(matrix, extent, criterion, tolerance, forced=precision == "float32")
-        if attempt.score_error <= tolerance or precision == "float32":
-            return attempt
-        trouble = _trouble("float32", attempt, tolerance)
-    elif matrix.dtype == torch.float64 and precision != "float64":
-        trouble = "float64 weights are not rounded to float32" if precision == "float32" else "float64 weights"
-    squares = weight_gram(matrix, torch.float64, extent.sum_of_squares)
-    functionals = band_functionals(squares, criterion, n_max, estimate_rounding(squares), tolerance)
-    attempt = Attempt(functionals, functionals.score_error(), "band-float64", trouble)
-    if attempt.score_error <= tolerance or method == "band":
+        return [svd_float32 if precision == "float32" else svd_float64], reason
+    above: list[Method] = [band_float64] if method == "band" else [band_float64, svd_float64]
+    if precision == "float64":
+        return above, "asked for"
+    if dtype == torch.float64:
+        return above, "float64 weights" + (" are not rounded to float32" if precision == "float32" else "")
+    return [band_float32, band_rotated, *([] if precision == "float32" else above)], "asked for"
+
+
+def _walk(matrices: Matrices, extents: Sequence[Extent], request: Request, schedule: Schedule) -> Attempts:
+    """Down the ladder, until each matrix has an attempt that meets the tolerance; the last one if none does."""
+    ladder, reason = _ladder(matrices.shape, matrices.dtype, request)
+    sums = [extent.sum_of_squares for extent in extents]
+    work = Work(matrices, sums, request.criterion, request.tolerance, schedule, reason)
+    for method in ladder:
+        unsolved = work.unsolved()
+        if not unsolved:
+            break
+        work.best.update(method(work, unsolved))
+    return work.best
+
+
+def _spectrum_or_error(
+    part: Matrices, criterion: Criterion, attempt: Attempt | Exception, extent: Extent
+) -> Spectrum | Exception:
+    if isinstance(attempt, Exception):
         return attempt
-    return _svd_attempt(matrix, criterion, torch.float64, _trouble("float64 band", attempt, tolerance))
+    try:
+        found = _to_spectrum(part.shape, criterion, attempt, extent)
+    except TensorError as error:
+        return error
+    return replace(found, reason=found.reason + part.note) if part.note else found
 
 
-def _trouble(what: str, attempt: Attempt, tolerance: float) -> str:
-    """Why an attempt was not good enough."""
-    if not attempt.functionals.consistent:
-        return f"{what}: trace or norm changed in the reduction, a kernel is at fault"
-    return f"{what} bound {attempt.score_error:.1e} over {tolerance:.0e}"
-
-
-def _band_float32(
-    matrix: Tensor | BlockMatrix, extent: Extent, criterion: Criterion, tolerance: float, *, forced: bool
-) -> Attempt:
-    """Gram and band in float32, with the outlier rotation where it is needed."""
-    n_max = max(matrix.shape)
-    foreseen = _rotate_what_is_foreseen(matrix, extent)
-    if foreseen is None:
-        whole = matrix.to(torch.float32) if forced else matrix
-        squares = weight_gram(whole, torch.float32, extent.sum_of_squares)
-        if squares.spikiness <= SPIKY:
-            functionals = band_functionals(squares, criterion, n_max, estimate_rounding(squares), tolerance)
-            reason = f"spikiness {squares.spikiness:.0f} <= {SPIKY:.0f}"
-            return Attempt(functionals, functionals.score_error(), "band-float32", reason)
-        basis = find_outlier_basis(squares.matrix)
-        del squares
-        foreseen = rotate(matrix, basis), basis
-    rotated, basis = foreseen
-    squares = rotated_gram(rotated, extent.sum_of_squares)
-    s_max = math.sqrt(max(float(basis.largest), 0.0))
-    width = half_width(squares.matrix.shape[0], on_gpu=squares.matrix.is_cuda)
-    rounding = estimate_rounding(squares, min(basis.rank, width), s_max)
-    if width < basis.rank:  # a wider band where more outliers than the first panel holds would set the bulk's rounding
-        wide = estimate_rounding(squares, basis.rank, s_max)
-        if rounding.point > WIDER_BAND * wide.point:
-            rounding, width = wide, half_width(squares.matrix.shape[0], basis.rank)
-    spikiness = squares.spikiness
-    functionals = band_functionals(squares, criterion, n_max, rounding, tolerance, width)
-    compare = ">" if spikiness > SPIKY else "near"  # what was foreseen may turn out to be a little less
-    reason = f"spikiness {spikiness:.0f} {compare} {SPIKY:.0f}"
-    return Attempt(functionals, functionals.score_error(), "band-float32-rotated", reason)
-
-
-def _rotate_what_is_foreseen(matrix: Tensor | BlockMatrix, extent: Extent) -> tuple[Tensor, OutlierBasis] | None:
-    """The rotated weight, if a sample of it shows outliers; on a GPU a Gram matrix costs less than to wait for that."""
-    if not isinstance(matrix, Tensor) or matrix.is_cuda:
-        return None
-    start = foresee_outliers(matrix, extent.sum_of_squares, FORESEEN * SPIKY)
-    if start is None:
-        return None
-    rotated = matrix.to(torch.float32, copy=True)
-    basis = find_outlier_basis_of_weight(rotated, start)
-    return rotate_in_place(rotated, basis), basis
-
-
-def _svd_attempt(matrix: Tensor | BlockMatrix, criterion: Criterion, dtype: torch.dtype, reason: str) -> Attempt:
-    functionals = svd_functionals(matrix, criterion, dtype)
-    name = "svd-float32" if dtype == torch.float32 else "svd-float64"
-    return Attempt(functionals, functionals.score_error(), name, reason)
-
-
-def to_spectrum(shape: tuple[int, int], criterion: Criterion, attempt: Attempt, extent: Extent) -> Spectrum:
+def _to_spectrum(shape: tuple[int, int], criterion: Criterion, attempt: Attempt, extent: Extent) -> Spectrum:
     """Undo the scaling (an exact power of two) and score.
 
     Raises:
@@ -267,28 +281,23 @@ def _zero_spectrum(shape: tuple[int, int], criterion: Criterion) -> Spectrum:
     )
 
 
-def _check_arguments(method: str, precision: str, tolerance: float) -> None:
-    if method not in METHODS:
-        raise UsageError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
-    if precision not in PRECISIONS:
-        raise UsageError(f"unknown precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
-    if not 0 < tolerance < 1:
-        raise UsageError(f"tolerance must lie in (0, 1), found {tolerance!r}")
+def _not_finite(matrix: Matrices) -> TensorError:
+    return TensorError(
+        f"holds NaN or infinity in {matrix.count_not_finite()} of {math.prod(matrix.shape)} entries, expected finite "
+        "weights; repair or download the checkpoint again"
+    )
 
 
-@overload
-def _as_matrix(weight: Tensor) -> Tensor: ...
-@overload
-def _as_matrix(weight: BlockMatrix) -> BlockMatrix: ...
-def _as_matrix(weight: Tensor | BlockMatrix) -> Tensor | BlockMatrix:
-    if weight.dtype not in _FLOAT_DTYPES:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _FLOAT_DTYPES)
-        raise UnsupportedDtypeError(f"dtype {str(weight.dtype).removeprefix('torch.')} is not scored: expected {names}")
-    if isinstance(weight, BlockMatrix):
-        return weight
+def _as_matrix(weight: Tensor) -> Tensor:
+    _check_dtype(weight.dtype)
     if weight.dim() not in (1, 2):
         raise TensorError(f"has {weight.dim()} dimensions {tuple(weight.shape)}, expected a matrix (2) or a vector (1)")
     if weight.numel() == 0:
         raise TensorError(f"is empty, shape {tuple(weight.shape)}, expected at least one entry")
-    matrix = weight.detach()
-    return matrix.unsqueeze(0) if matrix.dim() == 1 else matrix
+    return weight.unsqueeze(0) if weight.dim() == 1 else weight
+
+
+def _check_dtype(dtype: torch.dtype) -> None:
+    if dtype not in _FLOAT_DTYPES:
+        names = ", ".join(str(one).removeprefix("torch.") for one in _FLOAT_DTYPES)
+        raise UnsupportedDtypeError(f"dtype {str(dtype).removeprefix('torch.')} is not scored: expected {names}")

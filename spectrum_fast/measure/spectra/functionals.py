@@ -1,29 +1,32 @@
-"""From a sliced band matrix to the functionals of a score, each with the error that rounding and shifts imply."""
+"""From sliced band matrices to the functionals of their scores, each with the error that rounding and shifts imply.
+
+The order of steps: a first grid of counts; multisection of the brackets of the order statistics; one evaluation at the
+thresholds, the starts of the sums and the edges of the histogram; one evaluation of all contour nodes. Tensor
+operations alone, a leading dimension for the matrices of a batch, and one transfer to the host at the end (beside what
+a :class:`Schedule` asks that waits).
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
+from typing import Any
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from spectrum_fast.measure.spectra.binning import empty_histogram, fill_histogram
-from spectrum_fast.measure.spectra.counting import (
-    CountTable,
-    FloatArray,
-    Interval,
-    LogDetFunction,
-    bracket_order_statistics,
-    integrate_counts,
-    integration_error,
-)
+from spectrum_fast.measure.spectra.binning import bins_of, histogram_of
+from spectrum_fast.measure.spectra.contour import Intervals, integrate
+from spectrum_fast.measure.spectra.counts import CountTable, Slicer, interpolation_ranks, narrow_brackets, to_device
 from spectrum_fast.measure.spectra.histogram import Histogram
 from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics
 from spectrum_fast.measure.spectra.rounding import Rounding
+from spectrum_fast.measure.spectra.schedule import GEOMETRIC_POINTS, LOW_POINTS, Schedule
 
-_FEW = 16
-"""Sums over no more values than this are bounded by the error of each one, not by the mean error."""
+_FRACTIONS = (0.25, 0.5, 0.75)
+_NARROW = 0.02
+"""Width of a bracket that is narrow enough, in units of its value's uncertainty."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,6 @@ class Functionals:
     consistent: bool = True
     """Trace and norm came through the method unchanged; if not, a kernel is at fault and nothing here is trusted."""
 
-    @classmethod
-    def none(cls) -> Functionals:
-        """Of a matrix that the method lost to infinities."""
-        nothing = OrderStatistics(0.0, 0.0, 0.0, 0.0, 0.0)
-        empty = Histogram(0.0, 0.0, 0.0, 1, (0,))
-        return cls(nothing, 0.0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0.0, 0.0, 0.0, empty, consistent=False)
-
     def score_error(self) -> float:
         """Bound on the relative error of ``signal_sum / noise_sum / s_max``; infinite where nothing can be said.
 
@@ -81,218 +77,245 @@ class Functionals:
 
 
 @dataclass(frozen=True)
-class ThresholdDoubt:
-    """Where the threshold may be, given that the quartiles are not exactly known.
+class Band:
+    """A batch of bands and what is known of them before they are sliced.
 
     Attributes:
+        slices: counts and log-determinants.
+        size: singular values of each.
+        traces: (m,) of their Gram matrices.
+        norms: (m,) Frobenius norms of these.
+        band_traces: (m,) of the bands.
+        consistent: (m,) bool, whether trace and norm came through the reduction.
+        rounding: how far each computed spectrum may be from the true one.
+    """
+
+    slices: Slicer
+    size: int
+    traces: Tensor
+    norms: Tensor
+    band_traces: Tensor
+    consistent: Tensor
+    rounding: Rounding
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where the thresholds are, and where they may be given that the quartiles are not exactly known; all (m,).
+
+    Attributes:
+        middle: of the quartiles as computed.
         lowest: at least this.
         highest: at most this.
         relative: half the width in units of the threshold, or 0 if the score does not depend on it.
     """
 
-    lowest: float
-    highest: float
-    relative: float
+    middle: Tensor
+    lowest: Tensor
+    highest: Tensor
+    relative: Tensor
+
+    @classmethod
+    def of(
+        cls, criterion: Criterion, statistics: OrderStatistics, errors: tuple[Any, Any, Any], n_min: int, n_max: int
+    ) -> Thresholds:
+        """The threshold of the quartiles and at all corners of what they may be.
+
+        Args:
+            criterion: the rule; its arithmetic is done on tensors.
+            statistics: as computed, tensors (m,).
+            errors: absolute, of q25, q50 and q75, tensors (m,).
+            n_min: short side of the matrices.
+            n_max: long side.
+        """
+        found: Any = statistics
+        corners = list(zip(*[(0, 0, 0), *product((-1, 1), repeat=3)], strict=True))
+        signs = [to_device(one, torch.float64, found.q50.device) for one in corners]
+        quartiles = zip((found.q25, found.q50, found.q75), signs, errors, strict=True)
+        q25, q50, q75 = (value[:, None] + sign * error[:, None] for value, sign, error in quartiles)
+        varied: Any = OrderStatistics(found.s_min[:, None], q25, q50, q75, found.s_max[:, None])
+        all_of_them = torch.as_tensor(criterion.threshold(varied, n_min, n_max)).expand(-1, len(corners[0]))
+        lowest, highest = all_of_them.amin(1), all_of_them.amax(1)
+        centre = 0.5 * (lowest + highest)
+        relative = torch.where(centre > 0, criterion.threshold_power * 0.5 * (highest - lowest) / centre, 0.0)
+        return cls(all_of_them[:, 0], lowest, highest, relative)
 
 
-def doubt_threshold(
-    criterion: Criterion, statistics: OrderStatistics, errors: tuple[float, float, float], n_min: int, n_max: int
-) -> ThresholdDoubt:
-    """The threshold at all corners of what the quartiles may be.
-
-    Args:
-        criterion: the rule.
-        statistics: as computed.
-        errors: absolute, of q25, q50 and q75.
-        n_min: short side of the matrix.
-        n_max: long side.
-    """
-    corners = [
-        criterion.threshold(
-            OrderStatistics(
-                statistics.s_min,
-                statistics.q25 + signs[0] * errors[0],
-                statistics.q50 + signs[1] * errors[1],
-                statistics.q75 + signs[2] * errors[2],
-                statistics.s_max,
-            ),
-            n_min,
-            n_max,
-        )
-        for signs in product((-1, 1), repeat=3)
-    ]
-    lowest, highest = min(corners), max(corners)
-    middle = 0.5 * (lowest + highest)
-    relative = criterion.threshold_power * 0.5 * (highest - lowest) / middle if middle > 0 else 0.0
-    return ThresholdDoubt(lowest, highest, relative)
-
-
-def interpolation_ranks(size: int, fraction: float) -> tuple[int, int, float]:
-    """Ranks (from 0) and weight of a linear-interpolated quantile: ``(1 - w) s_lo + w s_hi``."""
-    position = fraction * (size - 1)
-    lo = int(np.floor(position))
-    return lo, min(lo + 1, size - 1), position - lo
-
-
-def slice_functionals(
-    table: CountTable,
-    log_det: LogDetFunction,
-    criterion: Criterion,
-    n_max: int,
-    rounding: Rounding,
-    tolerance: float,
-    sum_of_squares: float,
-) -> Functionals:
-    """Compute the functionals of one matrix from counts and log-determinants alone.
+def slice_bands(band: Band, criterion: Criterion, n_max: int, tolerance: float, schedule: Schedule) -> Tensor:
+    """Functionals of each matrix from counts and log-determinants alone, as rows for :func:`read_functionals`.
 
     Args:
-        table: Sturm counts in terms of singular values, with a point above all of them.
-        log_det: ``L(z) = sum_i log(s_i^2 - z)`` of the same matrix.
+        band: the bands.
         criterion: the rule that gives the threshold.
-        n_max: the long side of the matrix (the table's size is the short side).
-        rounding: how far the computed spectrum may be from the true one.
-        tolerance: relative accuracy wanted of the score; the quadrature spends a tenth of it.
-        sum_of_squares: trace of the band matrix.
+        n_max: long side of the weights.
+        tolerance: relative accuracy wanted of a score; the quadrature spends a tenth of it on each sum.
+        schedule: how often the host is asked.
     """
-    size = table.size
-    uncertainty = rounding.uncertainty
-    quantiles = {fraction: interpolation_ranks(size, fraction) for fraction in (0.25, 0.5, 0.75)}
-    ranks = sorted({0, size - 1, *(rank for lo, hi, _ in quantiles.values() for rank in (lo, hi))})
-
-    def narrow_enough(t: float) -> float:
-        return max(0.02 * uncertainty(t), 4 * np.finfo(float).eps * t)
-
-    brackets = bracket_order_statistics(table, ranks, narrow_enough)
-    value = {rank: 0.5 * (lo + hi) for rank, (lo, hi) in brackets.items()}
-    error = {rank: 0.5 * (hi - lo) + uncertainty(hi) for rank, (lo, hi) in brackets.items()}
-
-    def interpolate(of: dict[int, float], fraction: float) -> float:
-        lo, hi, weight = quantiles[fraction]
-        return (1 - weight) * of[lo] + weight * of[hi]
-
-    statistics = OrderStatistics(
-        value[0], interpolate(value, 0.25), interpolate(value, 0.5), interpolate(value, 0.75), value[size - 1]
-    )
-    threshold = criterion.threshold(statistics, size, n_max)
-    errors = (interpolate(error, 0.25), interpolate(error, 0.5), interpolate(error, 0.75))
-    doubt = doubt_threshold(criterion, statistics, errors, size, n_max)
-    lowest = max(doubt.lowest - uncertainty(threshold), 0.0)
-    highest = doubt.highest + uncertainty(threshold)
-    bins = empty_histogram(statistics)
-    inner = bins.edges[1:-1]
-    table.add(np.concatenate([[lowest, threshold, highest], inner]))
-    n_noise = table.below(threshold)
+    slices, size, rounding = band.slices, band.size, band.rounding
+    floor = rounding.floor()
+    grid = _first_grid(band, floor, schedule)
+    table = CountTable.of(grid, slices.below(grid), size)
+    statistics, errors, lo, hi = _order_statistics(band, table, schedule)
+    s_min, s_max = statistics.s_min, statistics.s_max
+    thresholds = Thresholds.of(criterion, statistics, errors[1:4], size, n_max)
+    t, doubt = thresholds.middle, rounding.uncertainty(thresholds.middle[:, None])[:, 0]
+    lowest, highest = (thresholds.lowest - doubt).clamp(min=0), thresholds.highest + doubt
+    noise_start, top = torch.maximum(floor, lo[:, 0]), hi[:, -1]
+    signal_start = torch.maximum(t, floor)
+    bins = bins_of(statistics)
+    special = torch.stack([lowest, t, highest, noise_start, signal_start, top], 1)
+    points = torch.cat([special, bins.inner], 1)
+    table = table.with_counts(points, slices.below(points))
+    n_lowest, n_noise, n_highest, _, _, _ = table.below(special).unbind(1)
     # No true value lies below zero, though rounding makes negative ones: those of size zero are undecided too.
-    n_undecided = table.below(highest) - (table.below(lowest) if lowest > 0 else 0)
+    n_undecided = n_highest - torch.where(lowest > 0, n_lowest, 0.0)
+    noise, signal = _sums(band, table, special, tolerance, schedule)
+    numbers: list[Any] = [s_min, statistics.q25, statistics.q50, statistics.q75, s_max, t, n_noise, *noise]
+    numbers += [*signal, errors[4] + rounding.largest_more(hi[:, -1:])[:, 0]]
+    numbers += [n_undecided, highest, thresholds.relative, band.band_traces, band.consistent]
+    numbers += [bins.start, bins.knee, bins.end, bins.linear_bins]
+    counts = bins.counts(table.below(bins.inner), size)
+    return torch.cat([torch.stack([one.to(torch.float64) for one in numbers], 1), counts], 1)
 
-    top = brackets[size - 1][1]
-    noise_sum, noise_error = _sum_below(table, log_det, brackets[0][0], threshold, rounding, tolerance)
-    signal_sum, signal_error = _sum_above(table, log_det, threshold, top, rounding, tolerance)
-    return Functionals(
-        statistics=statistics,
-        threshold=threshold,
-        n_signal=size - n_noise,
-        n_noise=n_noise,
-        signal_sum=signal_sum,
-        noise_sum=noise_sum,
-        signal_error=signal_error,
-        noise_error=noise_error,
-        s_max_error=error[size - 1] + rounding.largest_more(top),
-        n_undecided=n_undecided,
-        largest_undecided=highest,
-        threshold_error=doubt.relative,
-        sum_of_squares=sum_of_squares,
-        histogram=fill_histogram(bins, table.counts[np.searchsorted(table.points, inner)], size),
-    )
+
+def read_functionals(columns: Tensor, size: int) -> list[Functionals]:
+    """One record a matrix from its numbers (m, 21 + bins), in the order of :func:`slice_bands`; the one wait."""
+    records = []
+    for row in columns.tolist():
+        finite = all(math.isfinite(number) for number in row)  # NaN is never a score
+        numbers = row if finite else [number if math.isfinite(number) else 0.0 for number in row]
+        s_min, q25, q50, q75, s_max, t, n_noise, noise_sum, noise_error = numbers[:9]
+        signal_sum, signal_error, s_max_error, n_undecided, largest_undecided, threshold_error = numbers[9:15]
+        sum_of_squares, consistent, start, knee, end, linear_bins = numbers[15:21]
+        records.append(
+            Functionals(
+                statistics=OrderStatistics(s_min, q25, q50, q75, s_max),
+                threshold=t,
+                n_signal=size - int(n_noise),
+                n_noise=int(n_noise),
+                signal_sum=signal_sum,
+                noise_sum=noise_sum,
+                signal_error=signal_error,
+                noise_error=noise_error,
+                s_max_error=s_max_error,
+                n_undecided=int(n_undecided),
+                largest_undecided=largest_undecided,
+                threshold_error=threshold_error,
+                sum_of_squares=sum_of_squares,
+                histogram=histogram_of(start, knee, end, int(linear_bins), numbers[21:], size),
+                consistent=bool(consistent) and finite,
+            )
+        )
+    return records
+
+
+def _first_grid(band: Band, floor: Tensor, schedule: Schedule) -> Tensor:
+    """Points over the bulk, up to above the largest value (``s_max^2 <= ||G||_F``), and down to the rounding floor.
+
+    Small values weigh most in a bound.
+    """
+    bulk, top = 3 * torch.sqrt(band.traces / band.size), 1.001 * torch.sqrt(band.norms)
+    bulk = torch.minimum(bulk, top)
+    points = schedule.linear_points(len(bulk))
+    linear = bulk[:, None] * torch.linspace(0, 1, points, dtype=torch.float64, device=bulk.device)
+    geometric = _by_ratio(bulk, top, GEOMETRIC_POINTS)
+    first = linear[:, 1]
+    low = _by_ratio(torch.minimum(floor, first).clamp(min=torch.finfo(torch.float64).tiny), first, LOW_POINTS)
+    return torch.cat([linear, geometric, low], dim=1)
+
+
+def _by_ratio(a: Tensor, b: Tensor, count: int) -> Tensor:
+    """``count`` points from beyond a (m,) up to b (m,), each larger than the one before by the same ratio."""
+    exponents = torch.arange(1, count + 1, dtype=torch.float64, device=a.device) / count
+    points = a[:, None] * (b / a)[:, None] ** exponents
+    points[:, -1] = b
+    return points
+
+
+def _order_statistics(
+    band: Band, table: CountTable, schedule: Schedule
+) -> tuple[Any, tuple[Tensor, ...], Tensor, Tensor]:
+    """Order statistics as tensors (m,), the errors of each, and the brackets (m, k) of the ranks behind them.
+
+    The first bracket is the smallest value's, the last the largest's.
+    """
+    quantiles = [interpolation_ranks(band.size, fraction) for fraction in _FRACTIONS]
+    ranks = sorted({0, band.size - 1, *(rank for lo, hi, _ in quantiles for rank in (lo, hi))})
+    least = 4 * torch.finfo(torch.float64).eps
+
+    def narrow_enough(t: Tensor) -> Tensor:
+        return torch.maximum(_NARROW * band.rounding.uncertainty(t), least * t)
+
+    lo, hi = narrow_brackets(band.slices, table, ranks, narrow_enough, schedule, band.rounding.eps)
+    value, error = 0.5 * (lo + hi), 0.5 * (hi - lo) + band.rounding.uncertainty(hi)
+
+    def read_off(of: Tensor) -> tuple[Tensor, ...]:
+        between = [(1 - w) * of[:, ranks.index(below)] + w * of[:, ranks.index(above)] for below, above, w in quantiles]
+        return of[:, 0], *between, of[:, -1]
+
+    found: Any = read_off(value)
+    return OrderStatistics(*found), read_off(error), lo, hi
+
+
+def _sums(
+    band: Band, table: CountTable, special: Tensor, tolerance: float, schedule: Schedule
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Sums of the values below and above the threshold, each (m,) with its error bound.
+
+    Three intervals are integrated over: noise, signal, and outliers, which must not set the scale of the others. Values
+    too small to be told from rounding (and computed eigenvalues below zero) lie under the starts.
+
+    Args:
+        band: the bands.
+        table: with counts at ``special``.
+        special: (m, 6): ends of the threshold's doubt around the threshold, where the integrals of noise and signal
+            start, and a point at or above all values.
+        tolerance: relative accuracy wanted of a score.
+        schedule: how often the host is asked.
+    """
+    _, t, _, noise_start, signal_start, top = special.unbind(1)
+    _, count, _, n_noise_start, _, _ = table.below(special).unbind(1)
+    noise_end, signal_end = torch.maximum(t, noise_start), torch.maximum(top, signal_start)
+    split = torch.minimum(table.outlier_split(signal_start, top), signal_end)
+    starts = torch.stack([noise_start, signal_start], 1)
+    inside = table.inside(starts, torch.stack([noise_end, signal_end], 1))
+    least = torch.maximum(table.least_sums(inside), torch.stack([n_noise_start, table.size - count], 1) * starts)
+    least_noise = torch.maximum(least[:, 0], 1e-3 * t)
+    least_signal = torch.where(split < signal_end, 0.5, 1.0) * least[:, 1]
+    a, b = torch.cat([starts, split[:, None]], 1), torch.stack([noise_end, split, signal_end], 1)
+    intervals = Intervals.of(table, a, b, torch.stack([least_noise, least_signal, least_signal], 1), tolerance)
+    integrals, errors = integrate(band.slices, intervals, schedule), intervals.error()
+    rounded = table.rounding_errors(inside, band.rounding)
+    n_below = intervals.n_below
+    noise = _sum_below(count, t, noise_start, n_below[:, 0], integrals[:, 0], errors[:, 0] + rounded[:, 0])
+    of_signal, errors_of_signal = integrals[:, 1:].sum(1), errors[:, 1:].sum(1) + rounded[:, 1]
+    signal = _sum_above(count, table.size, t, top, signal_start, n_below[:, 1], of_signal, errors_of_signal)
+    return noise, signal
 
 
 def _sum_below(
-    table: CountTable, log_det: LogDetFunction, lowest: float, t: float, rounding: Rounding, tolerance: float
-) -> tuple[float, float]:
-    """Sum of the values below ``t``, and its error bound."""
-    count = table.below(t)
-    if count == 0:
-        return 0.0, 0.0
-    # Values too small to be told from rounding (and computed eigenvalues below zero) lie under `start`; they are
-    # counted, valued at the middle of [0, start], and their doubt goes into the bound.
-    start = max(rounding.floor(), lowest)
-    if start >= t:
-        return 0.5 * count * t, 0.5 * count * t
-    interval = table.interval(start, t)
-    below_start = interval.n_below
-    share = max(_histogram_sum(table, start, t), below_start * start, 1e-3 * t)
-    accuracy = _quadrature_accuracy(tolerance, share, interval)
-    integral = integrate_counts(log_det, interval, accuracy)
-    total = count * t - below_start * start - integral + 0.5 * below_start * start
-    error = integration_error(interval, accuracy) + 0.5 * below_start * start
-    return total, error + _rounding_error(table, start, t, rounding)
+    count: Tensor, t: Tensor, start: Tensor, n_below: Tensor, integral: Tensor, error: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sum of the ``count`` values below t, and its error bound.
+
+    Those under the start of the integral are counted, valued at the middle between it and zero, and their doubt goes
+    into the bound.
+    """
+    half = 0.5 * n_below * start
+    hidden, middle = start >= t, 0.5 * count * t  # everything below t is below the rounding floor
+    total, error = torch.where(hidden, middle, count * t - half - integral), torch.where(hidden, middle, error + half)
+    return torch.where(count == 0, 0.0, total), torch.where(count == 0, 0.0, error)
 
 
 def _sum_above(
-    table: CountTable, log_det: LogDetFunction, t: float, top: float, rounding: Rounding, tolerance: float
-) -> tuple[float, float]:
-    """Sum of the values at or above ``t``; ``top`` lies at or above all of them."""
-    count = table.below(t)
-    inside = table.size - count
-    if inside == 0 or top <= t:
-        return 0.0, 0.0
-    start = max(t, rounding.floor())
-    if start >= top:
-        return 0.5 * inside * (t + top), 0.5 * inside * (top - t)
-    below_start = table.below(start)
-    # One far outlier must not set the scale of the bulk's integral: split where the outliers begin.
-    splits = [start, *_outlier_splits(table, start, top), top]
-    total, error = 0.0, 0.0
-    share = max(_histogram_sum(table, start, top), inside * start) / (len(splits) - 1)
-    for a, b in pairwise(splits):
-        interval = table.interval(a, b)
-        accuracy = _quadrature_accuracy(tolerance, share, interval)
-        total -= integrate_counts(log_det, interval, accuracy)
-        error += integration_error(interval, accuracy)
-    total += table.size * top - below_start * start
-    if below_start > count:  # the threshold itself lies under the rounding floor
-        total += 0.5 * (below_start - count) * (t + start)
-        error += 0.5 * (below_start - count) * (start - t)
-    return total, error + _rounding_error(table, start, top, rounding)
-
-
-def _quadrature_accuracy(tolerance: float, share: float, interval: Interval) -> float:
-    """Quadrature tolerance that keeps the integration error under a tenth of the tolerance of the sum."""
-    return float(np.clip(0.1 * tolerance * share / integration_error(interval, 1.0), 1e-13, 1e-4))
-
-
-def _outlier_splits(table: CountTable, start: float, top: float) -> list[float]:
-    """A point between bulk and outliers, where the largest value towers over all but a few."""
-    few = table.size - 8
-    if few <= 0:
-        return []
-    position = int(np.searchsorted(table.counts, few, side="left"))
-    if position >= table.points.size:
-        return []
-    point = float(table.points[position])
-    return [point] if start < point < 0.1 * top else []
-
-
-def _cells(table: CountTable, a: float, b: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Lower edges, upper edges and counts of the histogram cells between two points of the table."""
-    inside = (table.points >= a) & (table.points <= b)
-    points, counts = table.points[inside], table.counts[inside]
-    return points[:-1], points[1:], np.diff(counts).astype(np.float64)
-
-
-def _histogram_sum(table: CountTable, a: float, b: float) -> float:
-    """Lower bound on the sum of the values in [a, b], from the counts at hand."""
-    lower, _, counts = _cells(table, a, b)
-    return float((lower * counts).sum())
-
-
-def _rounding_error(table: CountTable, a: float, b: float, rounding: Rounding) -> float:
-    """Sum over the values in [a, b] of their uncertainty, largest at the lower edge of each cell."""
-    lower, _, counts = _cells(table, a, b)
-    if counts.sum() <= _FEW:
-        return float(
-            sum(count * rounding.uncertainty(edge) for edge, count in zip(lower, counts, strict=True) if count)
-        )
-    return float(
-        sum(count * rounding.mean_uncertainty(edge) for edge, count in zip(lower, counts, strict=True) if count)
-    )
+    count: Tensor, size: int, t: Tensor, top: Tensor, start: Tensor, n_below: Tensor, integral: Tensor, error: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sum of the values at or above t, of which ``count`` lie below, and its error bound; none lies above ``top``."""
+    inside = size - count
+    hidden_below = 0.5 * (n_below - count)  # where the threshold itself lies under the rounding floor
+    total = size * top - n_below * start - integral + hidden_below * (t + start)
+    error = error + hidden_below * (start - t)
+    hidden, half = start >= top, 0.5 * inside
+    total, error = torch.where(hidden, half * (t + top), total), torch.where(hidden, half * (top - t), error)
+    empty = (inside == 0) | (top <= t)
+    return torch.where(empty, 0.0, total), torch.where(empty, 0.0, error)

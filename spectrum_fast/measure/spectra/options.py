@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-METHODS = ("auto", "band", "svd", "rsvd")
+METHODS = ("auto", "band", "svd")
 PRECISIONS = ("auto", "float32", "float64")
 DEFAULT_TOLERANCE = 1e-4
 """Relative accuracy of a score: published scans have a median gap of 0.5 to 5 % at the cut, a hundred times this."""

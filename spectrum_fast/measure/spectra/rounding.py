@@ -9,13 +9,12 @@ the norm its own relative rounding adds to that.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from spectrum_fast.measure.ops.extent import measure
-from spectrum_fast.measure.spectra.squares import Squares
 
 POINT = 4.0
 """Error of any one eigenvalue in units of ``eps ||G||_F / sqrt(n)``; measured 0.4 to 2.3 mostly, and up to 4 at the
@@ -41,64 +40,70 @@ LEAST_SCALE = 2.0**-1000
 
 @dataclass(frozen=True)
 class Rounding:
-    """Bounds on the rounding of one Gram matrix and its reduction.
+    """Bounds on the rounding of each Gram matrix of a batch and of its reduction. Tensors (m, 1) of float64.
 
     Attributes:
         point: error of any one eigenvalue.
         mean: error per eigenvalue in a sum over many.
         outlier: coefficient of ``eigenvalue^2``, the relative error of eigenvalues that dominate the norm.
         scale: ``||G||_F / sqrt(n)``, beside which an eigenvalue counts as small.
-        eps: of the dtype of the Gram matrix.
         absolute: error of every singular value that does not come from squaring.
+        eps: of the dtype of the Gram matrices.
     """
 
-    point: float
-    mean: float
-    outlier: float
-    scale: float
+    point: Tensor
+    mean: Tensor
+    outlier: Tensor
+    scale: Tensor
+    absolute: Tensor
     eps: float
-    absolute: float = 0.0
 
-    def uncertainty(self, t: float) -> float:
-        """Absolute uncertainty of one computed singular value near ``t``."""
-        small = max(SMALL * self.scale, LEAST_SCALE)
+    def uncertainty(self, t: Tensor) -> Tensor:
+        """Absolute uncertainty of one computed singular value near each t (m, s)."""
+        small = (SMALL * self.scale).clamp(min=LEAST_SCALE)
         return self._shift(t, self.point * (1 + small / (small + t * t)))
 
-    def largest_more(self, t: float) -> float:
-        """What the uncertainty of the largest one has more, if it is near ``t``."""
+    def largest_more(self, t: Tensor) -> Tensor:
+        """What the uncertainty of the largest one of each matrix has more, if it is near t."""
         return LARGEST * self.eps * t
 
-    def floor(self) -> float:
-        """Below this, no singular value is trusted."""
-        return FLOOR * self.uncertainty(0.0)
+    def floor(self) -> Tensor:
+        """Below these (m,), no singular value is trusted."""
+        return FLOOR * self.uncertainty(torch.zeros_like(self.point))[:, 0]
 
-    def mean_uncertainty(self, t: float) -> float:
-        """Absolute uncertainty per singular value near ``t`` of a sum over many."""
+    def mean_uncertainty(self, t: Tensor) -> Tensor:
+        """Absolute uncertainty per singular value near each t (m, s) of a sum over many."""
         return self._shift(t, self.mean)
 
-    def _shift(self, t: float, eigenvalue_error: float) -> float:
+    def _shift(self, t: Tensor, eigenvalue_error: Tensor) -> Tensor:
         """How far ``sqrt(t^2 + e)`` can be from t: worst downwards; below the rounding floor, all of it."""
         squared = t * t
         error = eigenvalue_error + self.outlier * squared * squared
         lowered = squared - error
-        shift = t - math.sqrt(lowered) if lowered > 0 else max(t, math.sqrt(squared + error) - t)
-        return shift + self.absolute
+        upwards = torch.maximum(t, torch.sqrt(squared + error) - t)
+        return torch.where(lowered > 0, t - torch.sqrt(lowered.clamp(min=0)), upwards) + self.absolute
 
 
-def estimate_rounding(squares: Squares, rotated_rank: int = 0, s_max: float = 0.0) -> Rounding:
-    """Rounding of Gram and reduction in the dtype of the Gram matrix (k x k), to be asked before its reduction.
+def estimate_rounding(grams: Tensor, norms: Tensor, rotated_rank: int = 0, s_max: Tensor | None = None) -> Rounding:
+    """Rounding of Gram and reduction in the dtype of the Gram matrices, to be asked before their reduction.
 
     Args:
-        squares: the Gram matrix and its norms.
+        grams: (m, k, k).
+        norms: (m,) their Frobenius norms.
         rotated_rank: rows at the top into which outliers were rotated and that lie within the first panel of the
             reduction; they do not touch the rest.
-        s_max: largest singular value, if rotated.
+        s_max: (m,) largest singular values, if rotated.
     """
-    size = squares.matrix.shape[0]
-    eps = torch.finfo(squares.matrix.dtype).eps
-    bulk_norm = squares.norm
-    if 0 < rotated_rank < size:
-        bulk_norm = math.sqrt(float(measure(squares.matrix[None, rotated_rank:])[0, 1]))
-    unit = eps * bulk_norm / math.sqrt(size)
-    absolute = ROTATION * eps * s_max / math.sqrt(size) if rotated_rank else 0.0
-    return Rounding(POINT * unit, MEAN * unit, OUTLIER * eps / squares.norm, unit / eps, eps, absolute)
+    size = grams.shape[1]
+    eps = torch.finfo(grams.dtype).eps
+    bulk = frobenius_norms(grams[:, rotated_rank:]) if 0 < rotated_rank < size else norms
+    unit = (eps * bulk / size**0.5)[:, None]
+    absolute = torch.zeros_like(unit) if s_max is None else (ROTATION * eps * s_max / size**0.5)[:, None]
+    return Rounding(POINT * unit, MEAN * unit, (OUTLIER * eps / norms)[:, None], unit / eps, absolute, eps)
+
+
+def frobenius_norms(matrices: Tensor) -> Tensor:
+    """(m,) of (m, r, c), summed in float64; on a GPU without a copy of rows that do not lie together."""
+    if matrices.is_cuda:
+        return torch.linalg.vector_norm(matrices, dim=(1, 2), dtype=torch.float64)
+    return torch.sqrt(measure(matrices)[:, 1])

@@ -68,7 +68,7 @@ def test_spectra_and_factors_do_not_change(device: str) -> None:
     def results() -> list[object]:
         batch = sf.svd_lowrank([weight, weight + 1], 8)
         assert isinstance(batch, list)
-        return [sf.spectrum(weight), sf.spectrum(weight, method="rsvd"), *(found.s.tolist() for found in batch)]
+        return [sf.spectrum(weight), *(found.s.tolist() for found in batch)]
 
     exact = results()
     torch.set_float32_matmul_precision("medium")

@@ -1,4 +1,4 @@
-"""Batches against float64 SVD, and against the engine that takes one matrix at a time."""
+"""Batches against float64 SVD, and the fixed schedule against the adaptive one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from spectrum_fast.errors import TensorError
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
 from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
-from spectrum_fast.measure.spectra.band_method import half_width
-from spectrum_fast.measure.spectra.batched import compute_spectra
-from spectrum_fast.measure.spectra.batched import weights as batched_weights
-from spectrum_fast.measure.spectra.batched.bins import bins_of
-from spectrum_fast.measure.spectra.binning import empty_histogram
-from spectrum_fast.measure.spectra.engine import compute_spectrum
+from spectrum_fast.measure.spectra import engine
+from spectrum_fast.measure.spectra import matrices as of_the_engine
+from spectrum_fast.measure.spectra.binning import bins_of
+from spectrum_fast.measure.spectra.engine import compute_spectra, compute_spectrum
+from spectrum_fast.measure.spectra.histogram import Histogram
+from spectrum_fast.measure.spectra.methods.band import half_width
 from spectrum_fast.measure.spectra.record import OrderStatistics, Spectrum
 from spectrum_fast.measure.spectra.rotation import ROTATION_RANK
+from spectrum_fast.measure.spectra.schedule import FIXED
 
 from support import bounds, coded_weights, families, matrices, truth
 
@@ -59,14 +60,18 @@ def test_stated_bounds_hold(name: str, backend: str) -> None:
 
 
 @pytest.mark.parametrize("criterion", ["spectrum", "mp"])
-def test_trained_like_batches_need_no_second_look_and_agree_with_the_single_engine(criterion: str) -> None:
+def test_trained_like_batches_need_no_second_look_and_both_schedules_agree(
+    criterion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rule = find_criterion(criterion)
     generator = torch.Generator().manual_seed(5)
     weights = torch.randn(6, 320, 512, generator=generator) * 0.02
     weights += torch.randn(6, 320, 12, generator=generator) @ torch.randn(6, 12, 512, generator=generator) * 0.02
     weights[4:] += 0.5 * torch.randn(2, 320, 1, generator=generator) @ torch.randn(2, 1, 512, generator=generator)
     batch = weights.to(torch.bfloat16)
-    found = compute_spectra(batch, rule)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "ADAPTIVE", FIXED)
+        found = compute_spectra(batch, rule)
     for weight, one in zip(batch, found, strict=True):
         alone = compute_spectrum(weight, rule)
         assert isinstance(one, Spectrum)
@@ -90,7 +95,7 @@ def test_weights_in_codes_come_to_what_their_numbers_come_to(
     coded = coded_weights.batch(kind, 7, 224, 320)
     coded[2].codes.view(torch.uint8).zero_()
     coded[4].scales.fill_(math.nan if kind == "fp8" else 255)
-    monkeypatch.setattr(batched_weights, "DECODED_BYTES", 3 * 224 * 320 * 4)  # more than one turn
+    monkeypatch.setattr(of_the_engine, "DECODED_BYTES", 3 * 224 * 320 * 4)  # more than one turn
     found = compute_by(backend, coded)
     expected = compute_by(backend, [weight.decode() for weight in coded])
     assert len(found) == 7
@@ -164,18 +169,19 @@ def test_a_result_does_not_depend_on_its_neighbours() -> None:
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("values", "expected"),
     [
-        (0.0, 1.0, 2.0, 3.0, 4.0),
-        (1.0, 1.0, 1.0, 1.0, 1.0),
-        (0.5, 0.6, 0.7, 0.8, 90.0),
-        (0.0, 0.0, 0.0, 0.0, 5.0),
+        ((0.0, 1.0, 2.0, 3.0, 4.0), (0.0, 4.0, 4.0, 64)),  # no tail: the knee at 9 lies beyond the largest
+        ((1.0, 1.0, 1.0, 1.0, 1.0), (1.0, 1.0, 1.0, 1)),  # one value
+        ((0.5, 0.6, 0.7, 0.8, 90.0), (0.5, 1.4, 90.0, 48)),  # a bulk to q75 + 3 (q75 - q25), and a tail
+        ((0.0, 0.0, 0.0, 0.0, 5.0), (0.0, 5.0, 5.0, 64)),  # no spread to set a knee by
     ],
 )
-def test_bins_are_those_of_one_matrix(values: tuple[float, float, float, float, float]) -> None:
+def test_bins_suit_the_order_statistics(values: tuple[float, ...], expected: tuple[float, float, float, int]) -> None:
     bins = bins_of(OrderStatistics(*(torch.tensor([value], dtype=torch.float64) for value in values)))  # type: ignore[arg-type]
-    expected = empty_histogram(OrderStatistics(*values))
-    assert int(bins.linear_bins[0]) == expected.linear_bins
-    assert (float(bins.start), float(bins.end)) == (expected.start, expected.end)
-    if expected.linear_bins > 1:
-        assert bins.inner[0].numpy() == pytest.approx(expected.edges[1:-1], rel=1e-12)
+    start, knee, end, linear = expected
+    assert (float(bins.start), float(bins.end), int(bins.linear_bins)) == (start, end, linear)
+    assert float(bins.knee) == pytest.approx(knee, rel=1e-12)
+    if linear > 1:
+        edges = Histogram(start, float(bins.knee), end, linear, (0,) * 64).edges
+        assert bins.inner[0].numpy() == pytest.approx(edges[1:-1], rel=1e-12)

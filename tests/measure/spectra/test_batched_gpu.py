@@ -1,4 +1,4 @@
-"""The batched engine on CUDA tensors: right, within its stated bounds, and without a wait that nobody counted."""
+"""Batches on CUDA tensors: right, within its stated bounds, and without a wait that nobody counted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
 from spectrum_fast.measure.scoring.criteria import find_criterion
-from spectrum_fast.measure.spectra.batched import compute_spectra
-from spectrum_fast.measure.spectra.batched import engine as batched_engine
-from spectrum_fast.measure.spectra.batched.operations import to_device
-from spectrum_fast.measure.spectra.batched.weights import as_weights
+from spectrum_fast.measure.spectra.counts import to_device
 from spectrum_fast.measure.spectra.device_check import require_right_answers
+from spectrum_fast.measure.spectra.engine import compute_spectra
+from spectrum_fast.measure.spectra.matrices import as_matrices
+from spectrum_fast.measure.spectra.methods import band as band_method
 from spectrum_fast.measure.spectra.record import Spectrum
 
 from support import coded_weights, matrices, truth
@@ -60,11 +60,11 @@ def test_no_numbers_are_made_of_fp8_codes() -> None:
     """Memory for codes, a copy of them and the results; numbers would take four times as much."""
     codes = torch.randint(0, 0x7E, (256, 1 << 17), dtype=torch.uint8, device="cuda").view(torch.float8_e4m3fn)
     weights = [CodedWeight(codes, torch.full((2, 1 << 10), 1e-3, device="cuda"))] * 2
-    batch = as_weights(weights)
-    batch.extents(), batch.gram()
+    batch = as_matrices(weights)
+    batch.extents(), batch.gram(torch.float32)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    batch.extents(), batch.gram()
+    batch.extents(), batch.gram(torch.float32)
     assert torch.cuda.max_memory_allocated() - before < 1.2 * 2 * codes.nbytes
 
 
@@ -95,8 +95,8 @@ def test_the_host_waits_three_times_a_batch(outlier: float, expected: int, monke
 
         return run
 
-    for name in ("corrected_gram", "batched_band", "slice_batch"):
-        monkeypatch.setattr(batched_engine, name, without_a_wait(getattr(batched_engine, name)))
+    for name in ("square", "reduce_to_band", "slice_bands"):
+        monkeypatch.setattr(band_method, name, without_a_wait(getattr(band_method, name)))
     compute_spectra(weights, CRITERION)
 
 

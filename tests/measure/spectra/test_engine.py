@@ -201,7 +201,7 @@ def test_precision_and_method_are_recorded() -> None:
 
 def test_a_faulty_reduction_is_noticed_and_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that returns a wrong band (here: one entry off by a percent of the norm) must not set a score."""
-    from spectrum_fast.measure.spectra import band_method
+    from spectrum_fast.measure.spectra.methods import band as band_method
 
     honest = band_method.reduce_to_band
 

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
-from spectrum_fast.measure.spectra.batched import compute_spectra
-from spectrum_fast.measure.spectra.blockwise import sums_of_squares
-from spectrum_fast.measure.spectra.engine import compute_spectrum
+from spectrum_fast.measure.spectra.engine import compute_spectra, compute_spectrum
+from spectrum_fast.measure.spectra.matrices import sums_of_squares
 from spectrum_fast.measure.spectra.record import Spectrum
 from spectrum_fast.measure.spectra.rotation import OutlierBasis, find_outlier_basis, rotate
 
@@ -35,8 +34,8 @@ def gram(weight: Tensor) -> Tensor:
 
 
 def dense(basis: OutlierBasis) -> Tensor:
-    v = basis.v.double()
-    return torch.eye(len(v), dtype=torch.float64) - v @ basis.t.double() @ v.T
+    v = basis.v[0].double()
+    return torch.eye(len(v), dtype=torch.float64) - v @ basis.t[0].double() @ v.T
 
 
 both_ways = pytest.mark.parametrize("batched", [False, True], ids=["one", "batch"])
@@ -44,9 +43,9 @@ both_ways = pytest.mark.parametrize("batched", [False, True], ids=["one", "batch
 
 def find(weight: Tensor, *, batched: bool) -> OutlierBasis:
     if not batched:
-        return find_outlier_basis(gram(weight))
+        return find_outlier_basis(gram(weight)[None])
     found = find_outlier_basis(torch.stack([torch.eye(min(weight.shape)), gram(weight)]))
-    return OutlierBasis(found.v[1], found.t[1], found.largest[1])
+    return OutlierBasis(found.v[1:], found.t[1:], found.largest[1:])
 
 
 @both_ways
@@ -56,7 +55,7 @@ def test_orthogonal_and_no_singular_value_moves(name: str, batched: bool) -> Non
     basis = find(weight, batched=batched)
     h = dense(basis)
     assert (h @ h.T - torch.eye(len(h), dtype=torch.float64)).abs().max() <= 4 * EPS
-    rotated = rotate(weight.float(), basis)
+    rotated = rotate(weight[None].float(), basis)[0]
     assert rotated.shape == weight.shape
     expected = torch.linalg.svdvals(weight.float().double())
     assert (torch.linalg.svdvals(rotated.double()) - expected).abs().max() <= 4 * EPS * expected[0]
@@ -67,7 +66,7 @@ def test_orthogonal_and_no_singular_value_moves(name: str, batched: bool) -> Non
 def test_what_towers_is_gathered_in_the_first_rows(name: str, batched: bool) -> None:
     weight = WEIGHTS[name]
     basis = find(weight, batched=batched)
-    rotated = rotate(weight.float(), basis).double()
+    rotated = rotate(weight[None].float(), basis)[0].double()
     rest = rotated[basis.rank :] if weight.shape[0] <= weight.shape[1] else rotated[:, basis.rank :]
     values = torch.linalg.svdvals(weight)
     # The Gram matrix in float32 knows the outliers' directions to some hundred units of rounding.
@@ -83,15 +82,15 @@ def test_a_batch_is_its_matrices_one_by_one() -> None:
     together = find_outlier_basis(grams)
     rotated = rotate(torch.stack(weights).float(), together).double()
     for index, weight in enumerate(weights):
-        alone = find_outlier_basis(grams[index])
+        alone = find_outlier_basis(grams[index : index + 1])
         assert float(together.largest[index]) == pytest.approx(float(alone.largest), rel=1e-6)
         expected = torch.linalg.svdvals(weight.float().double())
         assert (torch.linalg.svdvals(rotated[index]) - expected).abs().max() <= 4 * EPS * expected[0]
-        rest = rotate(weight.float(), alone).double()[alone.rank :].norm()
+        rest = rotate(weight[None].float(), alone)[0].double()[alone.rank :].norm()
         assert rotated[index, together.rank :].norm() <= 1.2 * rest + 4 * EPS * expected[0]
 
 
-@pytest.mark.parametrize("shape", [(3, 700), (700, 3), (40, 256), (2, 50, 600), (2, 600, 50), (1, 1)])
+@pytest.mark.parametrize("shape", [(1, 3, 700), (1, 700, 3), (1, 40, 256), (2, 50, 600), (2, 600, 50), (1, 1, 1)])
 @pytest.mark.parametrize("dim", [-1, -2])
 def test_sums_of_squares(shape: tuple[int, ...], dim: int) -> None:
     weights = torch.randn(shape, generator=torch.Generator().manual_seed(3))

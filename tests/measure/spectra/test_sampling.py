@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.measure.scoring.criteria import find_criterion
-from spectrum_fast.measure.spectra import engine
-from spectrum_fast.measure.spectra.engine import SPIKY, compute_spectrum
+from spectrum_fast.measure.spectra.engine import compute_spectrum
+from spectrum_fast.measure.spectra.methods import band
+from spectrum_fast.measure.spectra.methods.band import SPIKY
 from spectrum_fast.measure.spectra.sampling import foresee_outliers
 
 from support import matrices, truth
@@ -66,9 +67,9 @@ def test_one_long_column_does_not_pass_for_thousands() -> None:
 def squared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the Gram products that a spectrum takes from here on."""
     taken: list[str] = []
-    for name in ("weight_gram", "rotated_gram"):
-        form = getattr(engine, name)
-        monkeypatch.setattr(engine, name, lambda *given, form=form, name=name: (taken.append(name), form(*given))[1])
+    for name in ("square", "square_rotated"):
+        form = getattr(band, name)
+        monkeypatch.setattr(band, name, lambda *given, form=form, name=name: (taken.append(name), form(*given))[1])
     return taken
 
 
@@ -78,7 +79,7 @@ def test_what_is_foreseen_is_squared_once(name: str, monkeypatch: pytest.MonkeyP
     weight = SPIKED[name].float()
     before = weight.clone()
     found = compute_spectrum(weight, CRITERION)
-    assert taken[0] == "rotated_gram"
+    assert taken[0] == "square_rotated"
     assert torch.equal(weight, before)
     truth.assert_matches(weight, found)
 
@@ -90,7 +91,7 @@ def test_outliers_in_a_few_columns_are_missed_and_cost_time_alone(monkeypatch: p
     assert foresee(weight, SPIKY) is None
     taken = squared(monkeypatch)
     found = compute_spectrum(weight, CRITERION)
-    assert taken[:2] == ["weight_gram", "rotated_gram"]
+    assert taken[:2] == ["square", "square_rotated"]
     assert found.method == "band-float32-rotated"
     truth.assert_matches(weight, found)
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from spectrum_fast.errors import TensorError
 from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
-from spectrum_fast.measure.spectra.batched import compute_spectra
-from spectrum_fast.measure.spectra.engine import compute_spectrum
+from spectrum_fast.measure.spectra.engine import compute_spectra, compute_spectrum
 from spectrum_fast.measure.spectra.record import Spectrum
 
 from support.bounds import Truth, in_blocks, judge

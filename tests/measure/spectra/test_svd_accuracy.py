@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spectrum_fast.measure.spectra.svd_method import _REDUCTION, _REDUCTION_GROWTH, _SPLITTING
+from spectrum_fast.measure.spectra.methods.svd import _REDUCTION, _REDUCTION_GROWTH, _SPLITTING
 
 from support import families
 

@@ -13,7 +13,7 @@ from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
 from spectrum_fast.measure.ops.full_precision import full_precision
 from spectrum_fast.measure.spectra.lowrank.basis import krylov_basis, orthonormalise
 from spectrum_fast.measure.spectra.lowrank.residual import frobenius_error, spectral_bound
-from spectrum_fast.measure.spectra.measure import measure_extent
+from spectrum_fast.measure.spectra.scaling import scale_down
 
 DEFAULT_ITERATIONS = 4
 """Passes of ``W W^T``: values above the bulk of a trained-like matrix come out to 1e-5, those inside to 1 %
@@ -160,8 +160,8 @@ def _batches(matrices: Sequence[Tensor]) -> Iterator[list[int]]:
 def _scaled(matrices: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
     """The batch in its working type, each matrix times a power of two that keeps squares in range; the exponents."""
     dtype = torch.float64 if matrices[0].dtype == torch.float64 else torch.float32
-    pairs = [measure_extent(matrix.detach().to(dtype)) for matrix in matrices]
-    return torch.stack([matrix for matrix, _ in pairs]), [extent.exponent for _, extent in pairs]
+    pairs = [scale_down(matrix.detach().to(dtype)) for matrix in matrices]
+    return torch.stack([matrix for matrix, _ in pairs]), [exponent for _, exponent in pairs]
 
 
 def _finished(found: LowRankSvd, exponent: int, transposed: bool, vectors: bool) -> LowRankSvd:

@@ -1,0 +1,229 @@
+"""What counts tell of the spectra of a batch: brackets of order statistics, and a histogram for nothing extra.
+
+``N(t)``, the number of singular values below ``t``, is a Sturm count at ``t^2``. Order statistics come from
+multisection: each bracket is split at a few interior points a round, all brackets of all matrices together.
+
+Source: Parlett, The Symmetric Eigenvalue Problem, ch. 3 (slicing).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from spectrum_fast.measure.ops.sturm import count_below, log_det, prepare
+from spectrum_fast.measure.spectra.rounding import Rounding
+from spectrum_fast.measure.spectra.schedule import Schedule
+
+_FEW = 16
+"""Sums over no more values than this are bounded by the error of each one, not by the mean error."""
+
+
+class Slicer(Protocol):
+    """What counts and log-determinants of a batch of spectra are asked of."""
+
+    def below(self, points: Tensor) -> Tensor:
+        """How many singular values lie below each point: (m, s) float64 at least 0 -> (m, s) int64."""
+        ...
+
+    def log_det(self, shifts: Tensor, wanted: Tensor) -> Tensor:
+        """``sum_i log(s_i^2 - z)``: (m, s) complex128 with Im z >= 0 -> (m, s) complex128; 0 where not wanted."""
+        ...
+
+
+class Slices:
+    """Counts and log-determinants of a batch of bands, in terms of singular values; see :class:`Slicer`.
+
+    Args:
+        bands: (m, n, b + 1) float64, finite; eigenvalues are squared singular values.
+    """
+
+    def __init__(self, bands: Tensor) -> None:
+        self._bands = prepare(bands)
+
+    def below(self, points: Tensor) -> Tensor:
+        """See :meth:`Slicer.below`."""
+        return count_below(self._bands, points * points)
+
+    def log_det(self, shifts: Tensor, wanted: Tensor) -> Tensor:
+        """See :meth:`Slicer.log_det`."""
+        return log_det(self._bands, shifts, wanted)
+
+
+@dataclass(frozen=True)
+class CountTable:
+    """``N(t)`` of each matrix at the points asked so far.
+
+    Attributes:
+        points: (m, p) ascending.
+        counts: (m, p) ``N`` there, non-decreasing, int64.
+        size: number of singular values of each matrix.
+    """
+
+    points: Tensor
+    counts: Tensor
+    size: int
+
+    @classmethod
+    def of(cls, points: Tensor, counts: Tensor, size: int) -> CountTable:
+        """Sort what was counted; rounding can make two counts one apart come in the wrong order, which is mended."""
+        ordered, order = torch.sort(points, dim=1, stable=True)
+        return cls(ordered.contiguous(), torch.cummax(counts.gather(1, order), dim=1).values, size)
+
+    def with_counts(self, points: Tensor, counts: Tensor) -> CountTable:
+        """The table with more points in it."""
+        return CountTable.of(torch.cat([self.points, points], 1), torch.cat([self.counts, counts], 1), self.size)
+
+    def below(self, t: Tensor) -> Tensor:
+        """``N(t)`` for t (m, s) that are points of the table; float64."""
+        position = torch.searchsorted(self.points, t.contiguous()).clamp(max=self.points.shape[1] - 1)
+        return self.counts.gather(1, position).to(torch.float64)
+
+    def bracket(self, ranks: Tensor) -> tuple[Tensor, Tensor]:
+        """Points lo, hi (m, k) with ``N(lo) <= rank < N(hi)`` for ranks (k,), from 0."""
+        wanted = ranks.expand(self.counts.shape[0], -1).contiguous()
+        position = torch.searchsorted(self.counts.contiguous(), wanted, right=True)
+        last = self.points.shape[1] - 1
+        lo = self.points.gather(1, (position - 1).clamp(min=0))
+        return torch.where(position > 0, lo, 0.0), self.points.gather(1, position.clamp(max=last))
+
+    def typical_below(self, a: Tensor) -> Tensor:
+        """Root mean square of the values below each a (m, i), by cells; a itself where there are none."""
+        return self._rms(self._centres[:, None] < a[..., None], a)
+
+    def typical_above(self, b: Tensor) -> Tensor:
+        """Root mean square of the values above each b (m, i), by cells; b itself where there are none."""
+        return self._rms(self._centres[:, None] > b[..., None], b)
+
+    def inside(self, a: Tensor, b: Tensor) -> Tensor:
+        """How many values each cell holds, of those that lie in [a, b] (both (m, i)); (m, i, p - 1) float64."""
+        cells = (self.points[:, None, :-1] >= a[..., None]) & (self.points[:, None, 1:] <= b[..., None])
+        return torch.where(cells, self._weights[:, None], 0.0)
+
+    def least_sums(self, inside: Tensor) -> Tensor:
+        """Lower bounds on sums of values (m, i), from how many each cell holds."""
+        return (inside * self.points[:, None, :-1]).sum(-1)
+
+    def rounding_errors(self, inside: Tensor, rounding: Rounding) -> Tensor:
+        """Sums of the uncertainty of values (m, i), largest at the lower edge of each cell, from how many it holds."""
+        lower = self.points[:, :-1]
+        each = (inside * rounding.uncertainty(lower)[:, None]).sum(-1)
+        mean = (inside * rounding.mean_uncertainty(lower)[:, None]).sum(-1)
+        return torch.where(inside.sum(-1) <= _FEW, each, mean)
+
+    def outlier_split(self, start: Tensor, top: Tensor) -> Tensor:
+        """A point of the table between bulk and outliers where the largest value towers, else ``top``; all (m,)."""
+        few = self.size - 8
+        if few <= 0:
+            return top
+        wanted = torch.full_like(self.counts[:, :1], few)
+        position = torch.searchsorted(self.counts.contiguous(), wanted)
+        point = self.points.gather(1, position.clamp(max=self.points.shape[1] - 1))[:, 0]
+        return torch.where((start < point) & (point < 0.1 * top), point, top)
+
+    @cached_property
+    def _centres(self) -> Tensor:
+        return 0.5 * (self.points[:, 1:] + self.points[:, :-1])
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        return torch.diff(self.counts, dim=1).to(torch.float64)
+
+    def _rms(self, inside: Tensor, default: Tensor) -> Tensor:
+        weights = torch.where(inside, self._weights[:, None], 0.0)
+        total = weights.sum(-1)
+        mean = (weights * self._centres.square()[:, None]).sum(-1) / total.clamp(min=1)
+        return torch.where(total > 0, torch.sqrt(mean), default)
+
+
+def to_device(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A few numbers of the host on the device; a plain ``torch.tensor`` there waits for all that is under way."""
+    on_host = torch.tensor(numbers, dtype=dtype, pin_memory=device.type == "cuda")
+    return on_host.to(device, non_blocking=True)
+
+
+def interpolation_ranks(size: int, fraction: float) -> tuple[int, int, float]:
+    """Ranks (from 0) and weight of a linear-interpolated quantile: ``(1 - w) s_lo + w s_hi``."""
+    position = fraction * (size - 1)
+    lo = math.floor(position)
+    return lo, min(lo + 1, size - 1), position - lo
+
+
+def narrow_brackets(
+    slices: Slicer,
+    table: CountTable,
+    ranks: list[int],
+    width: Callable[[Tensor], Tensor],
+    schedule: Schedule,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """Brackets lo, hi (m, k) of order statistics, ``N(lo) <= rank < N(hi)``, narrowed by multisection.
+
+    Args:
+        slices: counts.
+        table: counts so far; its last point must lie above every value asked for.
+        ranks: k ascending ranks from 0 (smallest) to ``size - 1`` (largest).
+        width: the bracket width that is narrow enough near values (m, k).
+        schedule: one that waits looks after every round which brackets are still too wide.
+        eps: to which the spectra are rounded, which sets how many rounds one takes that does not wait.
+    """
+    matrices, device = table.points.shape[0], table.points.device
+    wanted = to_device(ranks, torch.int64, device)
+    lo, hi = table.bracket(wanted)
+    if schedule.waits:
+        return _narrow_one(slices, lo, hi, ranks, width)
+    interior = schedule.interior_points(matrices * len(ranks))
+    fractions = torch.arange(1, interior + 1, dtype=torch.float64, device=device) / (interior + 1)
+    for _ in range(schedule.rounds(matrices, interior, eps)):
+        points = lo[..., None] + (hi - lo)[..., None] * fractions
+        counts = slices.below(points.flatten(1)).view_as(points)
+        passed = (torch.cummax(counts, dim=-1).values <= wanted[:, None]).sum(-1, keepdim=True)
+        edges = torch.cat([lo[..., None], points, hi[..., None]], dim=-1)
+        lo, hi = edges.gather(-1, passed)[..., 0], edges.gather(-1, passed + 1)[..., 0]
+    return lo, hi
+
+
+_FEW_INTERIOR = 3
+"""Points that split a bracket on a CPU: two to three give the most bits per shift."""
+_MOST_ROUNDS = 200
+
+
+def _narrow_one(
+    slices: Slicer, lo: Tensor, hi: Tensor, ranks: list[int], width: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The brackets of one matrix, each until it is narrow enough, on plain numbers of the host.
+
+    Brackets that several ranks share are split once. A width is asked for before the first round and again where all
+    have come to theirs: it changes little within a bracket.
+    """
+    low, high = lo[0].tolist(), hi[0].tolist()
+    enough, is_fresh = width(hi)[0].tolist(), True
+    for _ in range(_MOST_ROUNDS):
+        rows = zip(low, high, enough, strict=True)
+        split = sorted({(a, b) for a, b, least in rows if b - a > least and math.nextafter(a, b) < b})
+        if not split:
+            if is_fresh:
+                break
+            enough, is_fresh = width(torch.tensor([high], dtype=torch.float64))[0].tolist(), True
+            continue
+        is_fresh = False
+        steps = range(1, _FEW_INTERIOR + 1)
+        points = [a + (b - a) * (step / (_FEW_INTERIOR + 1)) for a, b in split for step in steps]
+        counts = slices.below(torch.tensor([points], dtype=torch.float64, device=lo.device))[0].tolist()
+        # Rounding can make two counts one apart come in the wrong order; N itself never decreases.
+        counts = list(accumulate(counts, max))
+        for place, rank in enumerate(ranks):
+            passed = bisect_right(counts, rank)
+            if passed and low[place] < points[passed - 1] < high[place]:
+                low[place] = points[passed - 1]
+            if passed < len(points) and low[place] < points[passed] < high[place]:
+                high[place] = points[passed]
+    return lo.new_tensor([low]), lo.new_tensor([high])

@@ -1,0 +1,208 @@
+"""The fast method: Gram, band reduction, slicing; exact functionals without a single singular value decomposition.
+
+In float32, in float32 with outliers rotated away first, and in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spectrum_fast.measure.ops.band import reduce_to_band
+from spectrum_fast.measure.spectra.counts import Slices, to_device
+from spectrum_fast.measure.spectra.functionals import Band, Functionals, read_functionals, slice_bands
+from spectrum_fast.measure.spectra.matrices import Dense, Matrices
+from spectrum_fast.measure.spectra.methods.work import Attempt, Attempts, Outliers, Work
+from spectrum_fast.measure.spectra.rotation import (
+    find_outlier_basis,
+    find_outlier_basis_of_weight,
+    rotate_in_place,
+)
+from spectrum_fast.measure.spectra.rounding import Rounding, estimate_rounding, frobenius_norms
+from spectrum_fast.measure.spectra.sampling import foresee_outliers
+
+SPIKY = 30.0
+"""Spikiness above which outliers are looked for before the reduction."""
+FORESEEN = 1.25
+"""How far above that a sample's estimate must lie for the rotation to come before the first Gram matrix."""
+WIDER_BAND = 1.5
+"""Gain in the bulk's rounding for which a band as wide as the rotation is taken, at a fifth to a half more time."""
+CONSISTENCY = 1000.0
+"""Change of trace or norm, in eps, beyond which the reduction is called faulty; 20 and less is seen."""
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Gram matrices, squared singular values as eigenvalues, and the two norms of each that the method needs.
+
+    Attributes:
+        matrices: (m, k, k) symmetric, float32 or float64.
+        traces: (m,) sums of their eigenvalues, known in float64 from the weights themselves.
+        norms: (m,) ``||G||_F``.
+    """
+
+    matrices: Tensor
+    traces: Tensor
+    norms: Tensor
+
+    @property
+    def spikiness(self) -> Tensor:
+        """``k ||G||_F^2 / trace^2``: 1 for a flat spectrum, 2 for a square Gaussian matrix, k if one value is all."""
+        return self.matrices.shape[1] * (self.norms / self.traces).square()
+
+    def take(self, places: Sequence[int]) -> Squares:
+        """Some of them."""
+        if len(places) == len(self.matrices):
+            return self
+        chosen = to_device(places, torch.int64, self.matrices.device)
+        return Squares(self.matrices[chosen], self.traces[chosen], self.norms[chosen])
+
+
+def square(matrices: Matrices, traces: Tensor, dtype: torch.dtype) -> Squares:
+    """The smaller Gram matrices in ``dtype``, their diagonals corrected by the known traces.
+
+    Sums of squares round downwards a little in every float32 kernel (one sign throughout, measured 1e-6 relative),
+    which would shift the whole spectrum. The trace is known in float64, so the diagonal is scaled to it.
+    """
+    grams = matrices.gram(dtype)
+    diagonals = grams.diagonal(dim1=1, dim2=2)
+    diagonals *= (traces / diagonals.sum(1, dtype=torch.float64))[:, None].to(dtype)
+    return Squares(grams, traces, frobenius_norms(grams))
+
+
+def square_rotated(rotated: Matrices, traces: Tensor) -> Squares:
+    """The smaller Gram matrices, float32, of matrices whose outliers were gathered in their first rows (or columns).
+
+    Their diagonals are formed by themselves, row by row, and summed in float64. The known trace (of the weights before)
+    is no help here: rotating changes it by the rounding of the outliers, which spread over the diagonal would shift the
+    bulk by several times what it is rounded by.
+    """
+    diagonals = torch.zeros(len(rotated), min(rotated.shape), dtype=torch.float64, device=rotated.device)
+    grams = rotated.gram(torch.float32, diagonals)
+    grams.diagonal(dim1=1, dim2=2).copy_(diagonals)
+    return Squares(grams, traces, frobenius_norms(grams))
+
+
+def half_width(size: int, rotated_rank: int = 0, *, on_gpu: bool = False) -> int:
+    """Band half-width for a ``size`` x ``size`` Gram matrix whose first ``rotated_rank`` rows hold outliers.
+
+    No less than that rank: rows of outliers below the first panel are mixed with the bulk, which loses what the
+    rotation gained (seen: errors a thousand times the bulk's own rounding). Otherwise, slicing costs ``n b^2`` a shift,
+    and the reduction gains nothing from a wider band: its tiles are read and written once a panel. Where to change is
+    measured by the half_width rows of bench/test_spectrum_speed.py. On a GPU a slice takes as long for a narrower band
+    (its window has 32 slots), half the panels mean half the launches, and the kernels count on outliers
+    (``ROTATION_RANK``) to lie within the first b rows.
+    """
+    width = 16 if size <= 1024 and not on_gpu else 32
+    return min(max(width, rotated_rank), max(size - 1, 1))
+
+
+def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
+    """Gram and band in float32 of the matrices that are not spiky; the outliers of the others are looked for."""
+    work.outliers = _foresee(work, unsolved)
+    if work.outliers is not None:
+        return {}
+    squares = square(work.matrices.take(unsolved), work.traces(unsolved), torch.float32)
+    spikiness = squares.spikiness.tolist()
+    spiky = [place for place, value in enumerate(spikiness) if value > SPIKY]
+    calm = [place for place, value in enumerate(spikiness) if not value > SPIKY]
+    if spiky:
+        indices = [unsolved[place] for place in spiky]
+        basis = find_outlier_basis(squares.take(spiky).matrices)
+        work.outliers = Outliers(indices, basis, [spikiness[place] for place in spiky])
+    if not calm:
+        return {}
+    squares = squares.take(calm)
+    found = slice_squares(work, squares, estimate_rounding(squares.matrices, squares.norms))
+    return _attempts(
+        "band-float32",
+        [unsolved[place] for place in calm],
+        found,
+        [f"{_batch(work, calm)}spikiness {spikiness[place]:.0f} <= {SPIKY:.0f}" for place in calm],
+    )
+
+
+def _foresee(work: Work, unsolved: Sequence[int]) -> Outliers | None:
+    """A matrix rotated before it is squared, where a sample of it shows outliers and is worth a question."""
+    whole = work.matrices.whole() if work.schedule.waits else None
+    if whole is None or whole.is_cuda:
+        return None
+    start = foresee_outliers(whole[0], work.sums_of_squares[0], FORESEEN * SPIKY)
+    if start is None:
+        return None
+    rotated = whole.to(torch.float32, copy=True)
+    basis = find_outlier_basis_of_weight(rotated, start[None])
+    return Outliers(list(unsolved), basis, None, Dense(rotate_in_place(rotated, basis)))
+
+
+def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:  # noqa: ARG001 - those that are spiky
+    """Gram and band in float32 of the matrices whose outliers have been found, rotated into their first rows."""
+    if work.outliers is None:
+        return {}
+    indices, basis = work.outliers.indices, work.outliers.basis
+    rotated, work.outliers = work.outliers, None  # a copy takes as much memory as the weights
+    spikiness, matrices = rotated.spikiness, rotated.rotated
+    matrices = work.matrices.take(indices).rotated(basis) if matrices is None else matrices
+    squares = square_rotated(matrices, work.traces(indices))
+    del rotated, matrices
+    spikiness = squares.spikiness.tolist() if spikiness is None else spikiness
+    s_max = torch.sqrt(basis.largest.clamp(min=0))
+    width = half_width(squares.matrices.shape[1], on_gpu=not work.schedule.waits)
+    rounding = estimate_rounding(squares.matrices, squares.norms, min(basis.rank, width), s_max)
+    if width < basis.rank:  # a wider band where more outliers than the first panel holds would set the bulk's rounding
+        wide = estimate_rounding(squares.matrices, squares.norms, basis.rank, s_max)
+        if bool((rounding.point > WIDER_BAND * wide.point).any()):
+            rounding, width = wide, half_width(squares.matrices.shape[1], basis.rank)
+    found = slice_squares(work, squares, rounding, width)
+    reasons = []
+    for value in spikiness:
+        compare = ">" if value > SPIKY else "near"  # what was foreseen may turn out to be a little less
+        reasons.append(f"{_batch(work, indices)}spikiness {value:.0f} {compare} {SPIKY:.0f}")
+    return _attempts("band-float32-rotated", indices, found, reasons)
+
+
+def band_float64(work: Work, unsolved: Sequence[int]) -> Attempts:
+    """Gram and band in float64, one matrix after the other: few come here, and their Gram matrices are large."""
+    attempts: Attempts = {}
+    for index in unsolved:
+        squares = square(work.matrices.take([index]), work.traces([index]), torch.float64)
+        found = slice_squares(work, squares, estimate_rounding(squares.matrices, squares.norms))
+        attempts |= _attempts("band-float64", [index], found, [work.why(index)])
+    return attempts
+
+
+def slice_squares(work: Work, squares: Squares, rounding: Rounding, width: int | None = None) -> list[Functionals]:
+    """Functionals from Gram matrices, which are destroyed.
+
+    Args:
+        work: what is wanted.
+        squares: float32 or float64.
+        rounding: what rounding may have done so far and will do in the reduction.
+        width: half-width of the band; None leaves it to :func:`half_width`.
+    """
+    size, eps = squares.matrices.shape[1], torch.finfo(squares.matrices.dtype).eps
+    width = half_width(size, on_gpu=not work.schedule.waits) if width is None else width
+    # Counts are taken in float64 whatever the band was computed in: slicing then adds nothing to the error.
+    bands = reduce_to_band(squares.matrices, width).to(torch.float64)
+    traces = bands[:, :, 0].sum(1)
+    norms = torch.sqrt(bands[:, :, 0].square().sum(1) + 2 * bands[:, :, 1:].square().sum((1, 2)))
+    # An orthogonal similarity keeps both.
+    allowed = CONSISTENCY * eps
+    consistent = ((traces / squares.traces - 1).abs() <= allowed) & ((norms / squares.norms - 1).abs() <= allowed)
+    bands = torch.where(consistent[:, None, None], bands, 0.0)  # what may not be finite is not sliced
+    band = Band(Slices(bands), size, squares.traces, squares.norms, traces, consistent, rounding)
+    rows = slice_bands(band, work.criterion, max(work.matrices.shape), work.tolerance, work.schedule)
+    return read_functionals(rows, size)
+
+
+def _batch(work: Work, places: Sequence[int]) -> str:
+    """How a reason begins where matrices went together."""
+    return "" if work.schedule.waits else f"batch of {len(places)}, "
+
+
+def _attempts(method: str, indices: Sequence[int], found: list[Functionals], reasons: list[str]) -> Attempts:
+    rows = zip(indices, found, reasons, strict=True)
+    return {index: Attempt(one, one.score_error(), method, reason) for index, one, reason in rows}

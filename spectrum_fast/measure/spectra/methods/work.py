@@ -1,0 +1,95 @@
+"""What the methods share: the matrices of a batch, what is wanted of them, and what has been found so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from spectrum_fast.measure.spectra.counts import to_device
+from spectrum_fast.measure.spectra.functionals import Functionals
+from spectrum_fast.measure.spectra.matrices import Matrices
+from spectrum_fast.measure.spectra.record import Criterion
+from spectrum_fast.measure.spectra.rotation import OutlierBasis
+from spectrum_fast.measure.spectra.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One method's answer: functionals, the bound on the score's relative error, and how it was got."""
+
+    functionals: Functionals
+    score_error: float
+    method: str
+    reason: str
+
+
+Attempts: TypeAlias = dict[int, Attempt | Exception]
+"""By the place of a matrix in the batch."""
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """Matrices whose outliers are to be rotated away.
+
+    Attributes:
+        indices: their places in the batch.
+        basis: of their directions.
+        spikiness: of each, where it is known.
+        rotated: the matrices, where that has been done already.
+    """
+
+    indices: list[int]
+    basis: OutlierBasis
+    spikiness: list[float] | None = None
+    rotated: Matrices | None = None
+
+
+@dataclass
+class Work:
+    """A batch on its way down the ladder.
+
+    Attributes:
+        matrices: finite, none all zero, scaled where their scale called for it.
+        sums_of_squares: ``||W||_F^2`` of each, in float64.
+        criterion: the rule that splits signal from noise.
+        tolerance: relative accuracy wanted of every score.
+        schedule: how often the host is asked.
+        reason: why the first method is tried, if that was not the ladder's own choice.
+        best: the last attempt at each matrix.
+        outliers: found on the way.
+    """
+
+    matrices: Matrices
+    sums_of_squares: Sequence[float]
+    criterion: Criterion
+    tolerance: float
+    schedule: Schedule
+    reason: str
+    best: Attempts = field(default_factory=dict)
+    outliers: Outliers | None = None
+
+    def traces(self, indices: Sequence[int]) -> Tensor:
+        """Traces of the Gram matrices of some, (m,) float64 on their device."""
+        sums = [self.sums_of_squares[index] for index in indices]
+        return to_device(sums, torch.float64, self.matrices.device)
+
+    def unsolved(self) -> list[int]:
+        """Places of the matrices whose last attempt misses the tolerance; one that raised will not be tried again."""
+        return [index for index in range(len(self.matrices)) if self._is_open(self.best.get(index))]
+
+    def why(self, index: int) -> str:
+        """Why the next method is tried on a matrix: what its last attempt lacked."""
+        last = self.best.get(index)
+        if not isinstance(last, Attempt):
+            return self.reason
+        what = "float64 band" if last.method == "band-float64" else "float32"
+        if not last.functionals.consistent:
+            return f"{what}: trace or norm changed in the reduction, a kernel is at fault"
+        return f"{what} bound {last.score_error:.1e} over {self.tolerance:.0e}"
+
+    def _is_open(self, last: Attempt | Exception | None) -> bool:
+        return last is None or (isinstance(last, Attempt) and not last.score_error <= self.tolerance)

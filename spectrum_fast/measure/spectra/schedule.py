@@ -1,0 +1,51 @@
+"""How often the host is asked while spectra are sliced: a value, not a second engine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+LINEAR_POINTS, GEOMETRIC_POINTS, LOW_POINTS = 48, 11, 8
+"""First grid: evenly over the bulk (at least), by ratio to the top, by ratio down to the rounding floor."""
+_LEAST_INTERIOR, _MOST_INTERIOR = 3, 255
+_NARROWING = 12.0
+"""How much narrower brackets get, in units of 1 / eps: from a 48th of the bulk to a fiftieth of rounding."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When slicing stops, and how many shifts go together.
+
+    Attributes:
+        waits: look at what was found after every round, stop where brackets are narrow, and take one matrix at a time;
+            else all of a batch goes through a number of rounds known beforehand, and the device is not waited for.
+        programs: shifts that cost no more than one of them.
+    """
+
+    waits: bool
+    programs: int
+
+    def parts(self, matrices: int) -> list[list[int]]:
+        """Which matrices of a batch are taken together."""
+        everything = list(range(matrices))
+        return [[index] for index in everything] if self.waits else [everything]
+
+    def linear_points(self, matrices: int) -> int:
+        """Points over the bulk of each: what runs beside each other anyway, and for many matrices the least."""
+        return max(LINEAR_POINTS, self.programs // matrices - GEOMETRIC_POINTS - LOW_POINTS)
+
+    def interior_points(self, brackets: int) -> int:
+        """Points that split each of so many brackets in a round."""
+        return min(max(self.programs // brackets, _LEAST_INTERIOR), _MOST_INTERIOR)
+
+    def rounds(self, matrices: int, interior: int, eps: float) -> int:
+        """Rounds of multisection for spectra rounded to ``eps``."""
+        narrowing = _NARROWING / eps * LINEAR_POINTS / self.linear_points(matrices)
+        return math.ceil(math.log(narrowing) / math.log(interior + 1))
+
+
+ADAPTIVE = Schedule(waits=True, programs=0)
+"""For a CPU, where a question costs nothing and every shift does: a sixth of the shifts of a fixed schedule."""
+FIXED = Schedule(waits=False, programs=528)
+"""For a GPU: 528 shifts run beside each other on an H100 or H200 without taking turns, a warp for each scheduler of
+its 132 multiprocessors. Fewer cost as much; more make a round longer, and its points are worth only their logarithm."""
