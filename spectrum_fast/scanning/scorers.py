@@ -172,7 +172,8 @@ class Together:
         except Exception as error:
             if ends_scan(error):
                 raise
-            problem = error
+            # The frames of a traceback would hold the very memory that is lacking.
+            problem = error.with_traceback(None) if is_out_of_memory(error) else error
         if is_out_of_memory(problem):
             RECORDINGS.forget()
         if len(weights) > 1:  # smaller batches need less memory, and leave out whichever of them is at fault
