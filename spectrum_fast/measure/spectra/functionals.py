@@ -9,6 +9,7 @@ a :class:`Schedule` asks that waits).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -117,7 +118,7 @@ class Thresholds:
 
     @classmethod
     def of(
-        cls, criterion: Criterion, statistics: OrderStatistics, errors: tuple[Any, Any, Any], n_min: int, n_max: int
+        cls, criterion: Criterion, statistics: OrderStatistics, errors: Sequence[Tensor], n_min: int, n_max: int
     ) -> Thresholds:
         """The threshold of the quartiles and at all corners of what they may be.
 

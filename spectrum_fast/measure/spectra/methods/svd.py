@@ -80,13 +80,13 @@ def svd_functionals(matrix: Tensor, criterion: Criterion, n_max: int) -> Functio
         at_floor, at_floor_limit = int(np.count_nonzero(np.abs(values - floor) <= reach)), floor + reach
         is_zero = values <= floor
         values[is_zero] = 0.0
-    quartiles = [float(q) for q in np.quantile(values, [0.25, 0.5, 0.75])]
-    if quartiles[2] - quartiles[0] <= doubt(quartiles[0]) + doubt(quartiles[2]):
-        quartiles = [quartiles[1]] * 3  # equal to rounding: an inter-quartile range of a few ulp is none
-    statistics = OrderStatistics(float(values[0]), *quartiles, s_max)
-    of_one: Any = OrderStatistics(*(_tensor(value) for value in (values[0], *quartiles, s_max)))
-    errors = tuple(_tensor(doubt(value)) for value in quartiles)
-    thresholds = Thresholds.of(criterion, of_one, (errors[0], errors[1], errors[2]), n_min, n_max)
+    q25, q50, q75 = (float(q) for q in np.quantile(values, [0.25, 0.5, 0.75]))
+    if q75 - q25 <= doubt(q25) + doubt(q75):  # equal to rounding: an inter-quartile range of a few ulp is none
+        q25 = q75 = q50
+    statistics = OrderStatistics(float(values[0]), q25, q50, q75, s_max)
+    of_one: list[Any] = [_tensor(value) for value in (statistics.s_min, q25, q50, q75, s_max)]
+    tensors, errors = OrderStatistics(*of_one), [_tensor(doubt(value)) for value in (q25, q50, q75)]
+    thresholds = Thresholds.of(criterion, tensors, errors, n_min, n_max)
     threshold, lowest, highest = float(thresholds.middle), float(thresholds.lowest), float(thresholds.highest)
     is_noise = values <= threshold
     noise_sum, signal_sum = float(values[is_noise].sum()), float(values[~is_noise].sum())
@@ -109,7 +109,7 @@ def svd_functionals(matrix: Tensor, criterion: Criterion, n_max: int) -> Functio
         largest_undecided=highest,
         threshold_error=float(thresholds.relative),
         sum_of_squares=float(np.square(values).sum()),
-        histogram=_histogram(values, of_one),
+        histogram=_histogram(values, tensors),
     )
 
 
