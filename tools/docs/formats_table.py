@@ -10,23 +10,22 @@ from spectrum_fast.read.formats.registry import FORMATS
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "formats.md"
 BEGIN, END = "<!-- formats, made by tools/docs/formats_table.py -->", "<!-- end of the formats -->"
 
-_HEAD = ("format", "recognised by", "example", "decoded", "tested against")
-_PLAIN = ("F64, F32, F16, BF16", "dtype", "most checkpoints", "yes", "float64 SVD")
-_SHARED = (
-    "`qweight` with another or no `quant_method`",
-    "",
-    "",
-    "refused: AWQ and GPTQ give their tensors the same names",
-    "`test_planning.py`",
+_FIRST = (
+    "format | recognised by | example | decoded | tested against (in `tests/read/formats/`)",
+    "---|---|---|---|---",
+    "F64, F32, F16, BF16 | dtype | most checkpoints | yes | float64 SVD",
 )
-_OTHER = ("any other dtype", "dtype", "", "refused", "`tests/read/checkpoint/test_header.py`")
+_LAST = (
+    "`qweight` with another or no `quant_method` | | | refused: AWQ and GPTQ give their tensors the same names "
+    "| `test_planning.py`",
+    "any other dtype | dtype | | refused | `tests/read/checkpoint/test_header.py`",
+)
 
 
 def formats_table() -> str:
     """The table in Markdown, between its two marks."""
     formats = [form.row for form in sorted(FORMATS, key=lambda form: form.plan is None) if form.row]
-    rows = [_HEAD, ("---",) * len(_HEAD), _PLAIN, *formats, _SHARED, _OTHER]
-    return "\n".join([BEGIN, "", *(f"| {' | '.join(row)} |" for row in rows), "", END])
+    return "\n".join([BEGIN, "", *(f"| {row} |" for row in (*_FIRST, *formats, *_LAST)), "", END])
 
 
 def with_table(page: str) -> str:

@@ -104,12 +104,11 @@ def _read_headers(folder: Folder, names: Iterable[str]) -> list[Header]:
 def _open_index(folder: Folder, index_name: str) -> tuple[list[Header], tuple[str, ...]]:
     index, names = folder.file(index_name), folder.names
     weight_map = read_index(index)
-    shards = sorted(set(weight_map.values()), key=natural_key)
-    present = set(names)
-    missing = [shard for shard in shards if shard not in present]
+    shards = set(weight_map.values())
+    missing = shards.difference(names)
     if missing:
         raise CheckpointError(
-            f"{index}: {len(missing)} of {len(shards)} files named in it are missing: {list_some(missing)}; "
+            f"{index}: {len(missing)} of {len(shards)} files named in it are missing: {list_some(sorted(missing))}; "
             "download the checkpoint again"
         )
     headers = _read_headers(folder, shards)
@@ -130,7 +129,7 @@ def _open_index(folder: Folder, index_name: str) -> tuple[list[Header], tuple[st
 
 
 def _index_notes(
-    index_name: str, home: dict[str, str], weight_map: dict[str, str], shards: Sequence[str], names: Sequence[str]
+    index_name: str, home: dict[str, str], weight_map: dict[str, str], shards: set[str], names: Sequence[str]
 ) -> tuple[str, ...]:
     notes = []
     unlisted = sorted((tensor for tensor in home if tensor not in weight_map), key=natural_key)
@@ -139,9 +138,7 @@ def _index_notes(
             f"{len(unlisted)} tensors are not listed in {index_name} and were read all the same: "
             + list_some(unlisted, 5, shorten)
         )
-    unread = sorted(
-        (name for name in names if name.endswith(".safetensors") and name not in set(shards)), key=natural_key
-    )
+    unread = sorted((name for name in names if name.endswith(".safetensors") and name not in shards), key=natural_key)
     if unread:
         notes.append(f"{index_name} was followed; not read: {list_some(unread)}")
     return tuple(notes)

@@ -3,6 +3,7 @@
 The standard parser builds whatever a file describes: a hundred megabytes of ``[[[[`` or of ``[0,0,0`` cost gigabytes or
 the interpreter's stack before anything can be checked. This cursor walks over the bytes instead, takes only what the
 caller expects next, and stops at the first byte that is something else. Memory is what the caller keeps.
+(Typed decoders build everything first too, and msgspec 0.22 keeps the last of two equal names without a word.)
 """
 
 from __future__ import annotations

@@ -67,11 +67,6 @@ AWQ = Format(
     required=("qzeros",),
     methods=("awq",),
     plan=_plan,
-    row=(
-        "AWQ int4, gemm",
-        "`qweight`, `qzeros`, `scales` and `quant_method: awq`",
-        "AutoAWQ",
-        "yes",
-        "compressed-tensors' converter (`test_awq.py`)",
-    ),
+    row="AWQ int4, gemm | `qweight`, `qzeros`, `scales` and `quant_method: awq` | AutoAWQ | yes "
+    "| compressed-tensors' converter (`test_awq.py`)",
 )

@@ -198,13 +198,8 @@ FOUR_BIT = Format(
     | dict.fromkeys(("quant_map", *_NESTED), ("F32",)),
     required=("absmax", "quant_map", "quant_state"),
     plan=_plan_4bit,
-    row=(
-        "NF4, FP4, also with double quantisation",
-        "`weight` U8 + `absmax`, `quant_map`, `quant_state`",
-        "bitsandbytes",
-        "yes",
-        "bitsandbytes (`test_bitsandbytes.py`)",
-    ),
+    row="NF4, FP4, also with double quantisation | `weight` U8 + `absmax`, `quant_map`, `quant_state` | bitsandbytes "
+    "| yes | bitsandbytes (`test_bitsandbytes.py`)",
 )
 
 INT8 = Format(
@@ -216,11 +211,5 @@ INT8 = Format(
     types={"codes": ("I8",), "SCB": FLOATS, "weight_format": ("U8",)},
     required=("SCB",),
     plan=_plan_int8,
-    row=(
-        "LLM.int8",
-        "`weight` I8 + `SCB`",
-        "bitsandbytes",
-        "yes, row-major only",
-        "bitsandbytes (`test_bitsandbytes.py`)",
-    ),
+    row="LLM.int8 | `weight` I8 + `SCB` | bitsandbytes | yes, row-major only | bitsandbytes (`test_bitsandbytes.py`)",
 )

@@ -16,14 +16,6 @@ FLOATS = ("F32", "F16", "BF16")
 """Types that scales are stored in."""
 
 
-def _never(_: TensorRef) -> bool:
-    return False
-
-
-def _always(_: TensorRef) -> bool:
-    return True
-
-
 @dataclass(frozen=True, kw_only=True)
 class Format:
     """One packed layout.
@@ -42,23 +34,23 @@ class Format:
         required: roles without which the codes mean nothing.
         methods: ``quant_method`` that ``config.json`` has to name; empty for any.
         plan: from what was found, once all of the above holds, to a plan; None where the layout is refused.
-        row: cells of docs/formats.md: format, recognised by, example, decoded, tested against; empty where another
-            format's row speaks for it.
+        row: of docs/formats.md: format, recognised by, example, decoded, tested against; empty where another format's
+            row speaks for it.
     """
 
     title: str
     codes: str
     companions: Mapping[str, str]
     marks: tuple[str, ...] = ()
-    alone: Callable[[TensorRef], bool] = _never
-    accepts: Callable[[TensorRef], bool] = _always
+    alone: Callable[[TensorRef], bool] = lambda _: False
+    accepts: Callable[[TensorRef], bool] = lambda _: True
     telling: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     telling_types: tuple[str, ...] = ()
     types: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     required: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     plan: Callable[[PackedWeight, QuantisationConfig], WeightPlan] | None = None
-    row: tuple[str, ...] = ()
+    row: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,11 +74,6 @@ class PackedWeight:
     def layout(self) -> str:
         """Name of the format for people."""
         return " or ".join(form.title for form in self.formats) or "companion of quantised codes"
-
-    @property
-    def shapes(self) -> str:
-        """Shapes of the companions, for a message."""
-        return ", ".join(f"{role} {ref.shape}" for role, ref in self.companions.items())
 
 
 def name_of(codes: str, form: Format, role: str) -> str:

@@ -96,13 +96,10 @@ GPTQ = Format(
     required=("qzeros",),
     methods=("gptq",),
     plan=_plan,
-    row=(
-        "GPTQ int4 and int8, formats `gptq` and `gptq_v2`, with and without `desc_act`",
-        "`qweight`, `qzeros`, `scales` (+ `g_idx`) and `quant_method: gptq`",
-        "GPTQModel",
-        "yes; 2, 3, 5, 6 or 7 bits, planar and marlin are refused: their words hold values across word borders, or the "
-        "layout is a kernel's own",
-        "GPTQModel 7.7.0 (`test_gptq.py`: its packed tensors and decoded weights are kept beside it, since it needs "
-        "a newer torch than this project pins; the same cases run against the library where it is installed)",
-    ),
+    row="GPTQ int4 and int8, formats `gptq` and `gptq_v2`, with and without `desc_act` "
+    "| `qweight`, `qzeros`, `scales` (+ `g_idx`) and `quant_method: gptq` | GPTQModel "
+    "| yes; 2, 3, 5, 6 or 7 bits, planar and marlin are refused: their words hold values across word borders, or the "
+    "layout is a kernel's own | GPTQModel 7.7.0 (`test_gptq.py`: its packed tensors and decoded weights are kept "
+    "beside it, since it needs a newer torch than this project pins; the same cases run against the library where "
+    "it is installed)",
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.codes import Codes
 from spectrum_fast.read.formats.config import QuantisationConfig
 from spectrum_fast.read.formats.format import Format, PackedWeight, refuse
@@ -49,26 +48,16 @@ def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:  # no
     return WeightPlan(parameter, parameter, blocks, packed.companions, read_mxfp4, packed.layout, shape)
 
 
-def _holds_blocks(ref: TensorRef) -> bool:
-    return ref.dtype == "U8" and len(ref.shape) >= 3
-
-
 MXFP4 = Format(
     title="MXFP4 (gpt-oss)",
     codes="_blocks",
     companions={"_scales": "scales"},
     marks=("scales",),
-    alone=_holds_blocks,
+    alone=lambda ref: ref.dtype == "U8" and len(ref.shape) >= 3,
     telling={"_scales": "_blocks"},
     telling_types=("U8",),
     types={"codes": ("U8",), "scales": ("U8",)},
     required=("scales",),
     plan=_plan,
-    row=(
-        "MXFP4",
-        "`*_blocks` + `*_scales`",
-        "gpt-oss",
-        "yes, one expert at a time",
-        "transformers (`tests/read/formats/test_mxfp4.py`)",
-    ),
+    row="MXFP4 | `*_blocks` + `*_scales` | gpt-oss | yes, one expert at a time | transformers (`test_mxfp4.py`)",
 )

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.read.checkpoint.naming import module_name
-from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.codes import Codes
 from spectrum_fast.read.formats.config import QuantisationConfig, Scheme
 from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, refuse
@@ -118,10 +117,6 @@ def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:
     return WeightPlan(module_name(parameter), parameter, codes, used, decoder, packed.layout)
 
 
-def _any(_: TensorRef) -> bool:
-    return True
-
-
 PACK_QUANTIZED = Format(
     title="packed codes (compressed-tensors)",
     codes=".weight_packed",
@@ -129,7 +124,7 @@ PACK_QUANTIZED = Format(
         f".{role}": role
         for role in ("weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx", "input_scale")
     },
-    alone=_any,
+    alone=lambda _: True,
     telling=dict.fromkeys((".weight_shape", ".weight_g_idx", ".weight_global_scale"), ".weight_packed"),
     types={
         "codes": ("I32",),
@@ -140,11 +135,6 @@ PACK_QUANTIZED = Format(
     },
     required=("weight_scale", "weight_shape"),
     plan=_plan,
-    row=(
-        "packed int4 / int8",
-        "`weight_packed` + `weight_scale`, `weight_shape` (+ zero points, group index)",
-        "compressed-tensors `pack-quantized`",
-        "yes",
-        "compressed-tensors (`test_pack_quantized.py`)",
-    ),
+    row="packed int4 / int8 | `weight_packed` + `weight_scale`, `weight_shape` (+ zero points, group index) "
+    "| compressed-tensors `pack-quantized` | yes | compressed-tensors (`test_pack_quantized.py`)",
 )

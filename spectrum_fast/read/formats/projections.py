@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -177,37 +178,27 @@ def _qkv_gpt2(plan: WeightPlan, config: Config) -> Parts:
     return _qkv_runs(plan, config, axis=1)
 
 
-def _halves(plan: WeightPlan, config: Config) -> Parts:
-    """Rows: the upper half is gate, the lower up."""
-    return _two(plan, config, axis=0, interleaved=False)
-
-
-def _halves_of_columns(plan: WeightPlan, config: Config) -> Parts:
-    """Columns of [in, out] experts: the left half is gate, the right up."""
-    return _two(plan, config, axis=1, interleaved=False)
-
-
-def _interleaved(plan: WeightPlan, config: Config) -> Parts:
-    """Gate and up by turns: columns of [in, out] experts, or rows of the packed ones, which are transposed."""
-    return _two(plan, config, axis=0 if plan.decoder is read_mxfp4 else 1, interleaved=True)
-
-
-def _two(plan: WeightPlan, config: Config, axis: int, *, interleaved: bool) -> Parts:
+def _two(plan: WeightPlan, config: Config, axis: int, *, by_turns: bool = False) -> Parts:
+    """Gate and up: the halves of an axis, or by turns along it (packed experts are stored transposed)."""
+    axis = 0 if by_turns and plan.decoder is read_mxfp4 else axis
     shape = plan.whole_shape or plan.matrix_shape
     extent = shape[-2:][axis] if shape is not None else 2 * _count(config, "intermediate_size")
     if extent % 2:
         raise _UnknownLayoutError(f"{extent} {'rows' if axis == 0 else 'columns'} do not make two halves")
-    return _runs("gate up", (1, 1), axis, extent // 2) if interleaved else _runs("gate up", (extent // 2,) * 2, axis)
+    return _runs("gate up", (1, 1), axis, extent // 2) if by_turns else _runs("gate up", (extent // 2,) * 2, axis)
 
+
+_HALVES = partial(_two, axis=0)
+_HALVES_OF_COLUMNS = partial(_two, axis=1)
 
 _EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "deepseek_v2", "deepseek_v3", "glm4_moe", "phimoe", "dots1")
 """Families whose experts transformers 5 fuses to [experts, 2 * inner, hidden] when it loads them."""
 
 _LAYOUTS: Mapping[tuple[str, str], Callable[[WeightPlan, Config], Parts]] = {
     ("phi3", "qkv_proj"): _qkv_runs,
-    ("phi3", "gate_up_proj"): _halves,
-    ("glm", "gate_up_proj"): _halves,
-    ("glm4", "gate_up_proj"): _halves,
+    ("phi3", "gate_up_proj"): _HALVES,
+    ("glm", "gate_up_proj"): _HALVES,
+    ("glm4", "gate_up_proj"): _HALVES,
     ("gpt_neox", "query_key_value"): _qkv_by_head,
     ("bloom", "query_key_value"): _qkv_by_head,
     ("persimmon", "query_key_value"): _qkv_by_head,
@@ -216,8 +207,8 @@ _LAYOUTS: Mapping[tuple[str, str], Callable[[WeightPlan, Config], Parts]] = {
     ("dbrx", "Wqkv"): _qkv_runs,
     ("gpt2", "c_attn"): _qkv_gpt2,
     ("gpt_bigcode", "c_attn"): _qkv_bigcode,
-    ("gpt_oss", "gate_up_proj"): _interleaved,
-    ("llama4", "gate_up_proj"): _halves_of_columns,
-    ("llama4_text", "gate_up_proj"): _halves_of_columns,
-    **{(family, "gate_up_proj"): _halves for family in _EXPERTS},
+    ("gpt_oss", "gate_up_proj"): partial(_two, axis=1, by_turns=True),
+    ("llama4", "gate_up_proj"): _HALVES_OF_COLUMNS,
+    ("llama4_text", "gate_up_proj"): _HALVES_OF_COLUMNS,
+    **{(family, "gate_up_proj"): _HALVES for family in _EXPERTS},
 }

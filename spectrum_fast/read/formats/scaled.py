@@ -170,13 +170,9 @@ SCALED = Format(
     accepts=_holds_codes,
     telling={f".weight{ending}": ".weight" for ending in ("_scale_inv", "_scale", "_zero_point")},
     plan=_plan,
-    row=(
-        "FP8 e4m3 / e5m2 and int8, with a scale a block, row, group or tensor",
-        "`weight` + `weight_scale_inv` (float or e8m0), or + `weight_scale` (+ `weight_zero_point`); fused experts "
-        "without `.weight` likewise",
-        "DeepSeek-V3, compressed-tensors",
-        "yes; the block is the one that `config.json` names, else 128 x 128, a row, a part of a row or the whole; int8 "
-        "only where it names compressed-tensors",
-        "transformers, compressed-tensors (`test_scaled.py`)",
-    ),
+    row="FP8 e4m3 / e5m2 and int8, with a scale a block, row, group or tensor "
+    "| `weight` + `weight_scale_inv` (float or e8m0), or + `weight_scale` (+ `weight_zero_point`); fused experts "
+    "without `.weight` likewise | DeepSeek-V3, compressed-tensors "
+    "| yes; the block is the one that `config.json` names, else 128 x 128, a row, a part of a row or the whole; int8 "
+    "only where it names compressed-tensors | transformers, compressed-tensors (`test_scaled.py`)",
 )
