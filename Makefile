@@ -63,10 +63,11 @@ bounds: $(VENV)/.dev
 	@$(BOUNDS) --smallest 193 --largest 500 --matrices 2800 --seed 40000 --engine batched --engine batched-torch --threads 2 --keep
 	@$(BOUNDS) --smallest 600 --largest 2000 --matrices 28 --engine auto --engine band-float32 --engine blocks --threads 2
 
-# A million inputs for the readers of strangers' files, coverage-guided (ten minutes).
+# A million inputs for the readers of strangers' files, coverage-guided (ten minutes), and a hundred thousand whole scans.
 fuzz: $(VENV)/.dev
 	@$(PIP) atheris
 	@$(BIN)/python tests/fuzz/campaign.py --inputs 1200000 --out bench/results/fuzzing.json
+	@$(BIN)/python tests/fuzz/checkpoints.py --mutants 100000 --state build/fuzz-scans.json --out bench/results/fuzzing-scans.json
 
 # Half an hour of disturbed, killed and resumed scans in one process.
 soak: $(VENV)/.dev

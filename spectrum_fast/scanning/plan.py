@@ -98,6 +98,10 @@ def plan_scan(
     found: list[_FoundTensor] = []
     matrices = 0
     for ref in checkpoint.tensors:
+        if not module_name(ref.name):
+            raise CheckpointError(
+                f"{ref.file}: expected a name for every tensor, found {shorten(ref.name)}; save the file with names"
+            )
         found.append(_look_at(ref, quantised, config, include_norms, layout))
         matrices += len(found[-1].plans)
         if matrices > MAX_MATRICES:
