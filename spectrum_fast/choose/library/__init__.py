@@ -7,5 +7,6 @@
 from __future__ import annotations
 
 from spectrum_fast.choose.library.collection import Library, LibraryEntry, open_library
+from spectrum_fast.choose.library.index import FoundModule, LibraryIndex
 
-__all__ = ["Library", "LibraryEntry", "open_library"]
+__all__ = ["FoundModule", "Library", "LibraryEntry", "LibraryIndex", "open_library"]

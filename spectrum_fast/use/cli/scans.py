@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +31,11 @@ ADD_HELP = """Put a scan into a library, whole and in the reference's layout.
 
 \b
 Example: spectrum-fast scans add model_snr_results scan.json --model org/name"""
+
+FIND_HELP = """Find modules in all scans of a library, the best scores first.
+
+\b
+Example: spectrum-fast scans find library --type v_proj --noise-free"""
 
 Place = Annotated[
     str, typer.Argument(metavar="LIBRARY", help="Folder, or hub dataset: org/name or hf://datasets/org/name.")
@@ -97,3 +104,50 @@ def add_scan(
     opened = open_library(library)
     for name in opened.add(load_scan(scan), model=model, replace=replace):
         say(f"wrote {name} in {opened.where}")
+
+
+@app.command("find", help=FIND_HELP, short_help="Find modules in all scans.")
+def find_modules(
+    library: Annotated[Path, typer.Argument(metavar="LIBRARY", help="Folder; its index is kept in index.sqlite.")],
+    model: Annotated[str | None, typer.Option(metavar="PATTERN", help="Models like this ('Qwen/*').")] = None,
+    type_: Annotated[
+        str | None, typer.Option("--type", metavar="NAME", help="Modules of this type (v_proj, 'mlp.*').")
+    ] = None,
+    criterion: Annotated[str | None, typer.Option(metavar="NAME", help="spectrum or mp.")] = None,
+    layers: Annotated[str | None, typer.Option(metavar="A-B", help="First and last layer, or one.")] = None,
+    least: Annotated[float, typer.Option("--min", metavar="X", help="Least score.")] = 0.0,
+    most: Annotated[float, typer.Option("--max", metavar="X", help="Largest score.")] = math.inf,
+    noise_free: Annotated[bool, typer.Option("--noise-free", help="Only modules without noise.")] = False,
+    limit: Annotated[int, typer.Option(metavar="N", help="Most lines; 0 is all.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
+) -> None:
+    """Bring the index up to date, ask it, print."""
+    from spectrum_fast.choose.library import LibraryIndex
+    from spectrum_fast.errors import UsageError
+    from spectrum_fast.use.report.library_table import found_lines, found_table
+
+    if layers is not None and not re.fullmatch(r"\d{1,6}(-\d{1,6})?", layers):
+        raise UsageError(f"--layers: expected A-B or one number, found {layers!r}")
+    if not library.is_dir():
+        raise UsageError(f"{library}: expected the folder of a library, found no folder; make one with `fleet`")
+    ends = None if layers is None else [int(end) for end in layers.split("-")]
+    with LibraryIndex(library) as index:
+        problems = index.refresh()
+        found = index.find(
+            model=model,
+            type=type_,
+            criterion=criterion,
+            layers=None if ends is None else (ends[0], ends[-1]),
+            scores=(least, most) if least > 0 or most < math.inf else None,
+            noise_free=noise_free,
+            limit=limit or -1,
+        )
+        if as_json:
+            for line in found_lines(found):
+                typer.echo(line)
+        else:
+            show(found_table(found))
+    for file, problem in problems.items():
+        say(f"failed: {file}: {problem}", style="red")
+    if problems:
+        raise typer.Exit(1)

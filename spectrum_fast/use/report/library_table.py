@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import RenderableType
 
-from spectrum_fast.choose.library import LibraryEntry
+from spectrum_fast.choose.library import FoundModule, LibraryEntry
 from spectrum_fast.use.report.layout import add_row, plain_table
 
 
@@ -24,6 +26,25 @@ def library_table(entries: Sequence[LibraryEntry]) -> RenderableType:
             "whole scan" if whole else "scores",
         )
     return table
+
+
+def found_table(found: Iterable[FoundModule]) -> RenderableType:
+    """Modules of many models, one a line."""
+    table = plain_table()
+    table.add_column("model", overflow="fold")
+    table.add_column("criterion", no_wrap=True)
+    table.add_column("module", overflow="fold")
+    table.add_column("score", justify="right", no_wrap=True)
+    for module in found:
+        score = "noise-free" if math.isinf(module.score) else f"{module.score:.4g}"
+        add_row(table, module.model, module.criterion, module.name, score)
+    return table
+
+
+def found_lines(found: Iterable[FoundModule]) -> Iterator[str]:
+    """The same as JSON objects; the score of a noise-free module is null, as in a scan file."""
+    for module in found:
+        yield json.dumps(module._asdict() | {"score": None if math.isinf(module.score) else module.score})
 
 
 def _count(value: int | None) -> str:
