@@ -11,9 +11,10 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import lru_cache
 from typing import Any
 
@@ -67,7 +68,8 @@ def ray_session(address: str) -> Iterator[Any]:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # which Ray has made its own
     try:
-        yield ray
+        with redirect_stdout(sys.stderr):  # where Ray would put its own words, about lost workers
+            yield ray
     finally:
         ray.shutdown()
 

@@ -19,6 +19,7 @@ from spectrum_fast.use.cli import (
     compare,
     doctor,
     eval,
+    fleet,
     laser,
     merge,
     plan,
@@ -81,6 +82,7 @@ app.command(help=merge.HELP, short_help="Make one scan of its parts.")(merge.mer
 app.command(help=select.HELP)(select.select)
 app.command(help=compare.HELP, short_help="Compare two scans.")(compare.compare)
 app.command(help=check.HELP, short_help="Show what each reader would train.")(check.check)
+app.command(help=fleet.HELP, short_help="Scan many checkpoints into a library.", cls=RayCommand)(fleet.fleet)
 app.add_typer(scans.app, name="scans", short_help="A library of scans: list, get, add.")
 app.command(help=show.HELP, short_help="Draw one module's spectrum.")(show.show)
 app.command(help=report.HELP, short_help="Write an HTML report.")(report.report)

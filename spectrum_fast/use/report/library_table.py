@@ -41,6 +41,17 @@ def found_table(found: Iterable[FoundModule]) -> RenderableType:
     return table
 
 
+def failure_table(failures: Iterable[tuple[str, int, str]]) -> RenderableType:
+    """Checkpoints without a scan: name, attempts, and why."""
+    table = plain_table()
+    table.add_column("model", overflow="fold")
+    table.add_column("tried", justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for model, attempts, why in failures:
+        add_row(table, model, f"{attempts}", why)
+    return table
+
+
 def found_lines(found: Iterable[FoundModule]) -> Iterator[str]:
     """The same as JSON objects; the score of a noise-free module is null, as in a scan file."""
     for module in found:

@@ -12,7 +12,7 @@ import pytest
 from spectrum_fast import load_scan, load_selection
 from spectrum_fast.version import __version__
 
-COMMANDS = ("scan", "merge", "select", "compare", "check", "eval", "laser", "plan", "show", "report", "doctor")
+COMMANDS = ("scan", "merge", "fleet", "select", "compare", "check", "eval", "laser", "plan", "show", "report", "doctor")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
