@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ _Made = TypeVar("_Made")
 _Subject = TypeVar("_Subject")
 _Result = TypeVar("_Result")
 
-PLACE_OF_OPTIONS = "        options:"
+_PLACE_OF_OPTIONS = re.compile(r"^( +)options:.*$", re.MULTILINE)
 """Where in the docstring of a function that takes options their own words are put in; its line goes."""
 
 
@@ -88,9 +89,8 @@ def _options_of(options: type) -> tuple[tuple[inspect.Parameter, Option], ...]:
             raise TypeError(f"{options.__name__}.{field.name}: an option is declared as Annotated[type, Option(...)]")
         annotation, option = get_args(kind)
         default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
-        parameter = inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-        )
+        named = inspect.Parameter.KEYWORD_ONLY if field.kw_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameter = inspect.Parameter(field.name, named, default=default, annotation=annotation)
         found.append((parameter, option))
     return tuple(found)
 
@@ -147,9 +147,14 @@ def describe(option: Option) -> str:
 
 def _with_words(doc: str, options: type) -> str:
     """The docstring with the words of the options in place of its line on them."""
-    words = "\n".join(
-        textwrap.fill(f"{parameter.name}: {describe(option)}", 120, initial_indent=" " * 8, subsequent_indent=" " * 12)
-        for parameter, option in options_of(options)
-    )
-    before, mark, after = doc.partition(PLACE_OF_OPTIONS)
-    return f"{before}{words}\n{after.partition(chr(10))[2]}" if mark else doc
+
+    def words(place: re.Match[str]) -> str:
+        indent = place[1]
+        return "\n".join(
+            textwrap.fill(
+                f"{parameter.name}: {describe(option)}", 120, initial_indent=indent, subsequent_indent=f"{indent}    "
+            )
+            for parameter, option in options_of(options)
+        )
+
+    return _PLACE_OF_OPTIONS.sub(words, doc)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.formats import parse_selection
 from spectrum_fast.choose.selection.formats.name_lists import format_peft
-from spectrum_fast.choose.selection.formats.reference_yaml import KEY, format_reference_yaml
+from spectrum_fast.choose.selection.formats.reference_yaml import KEY, REFERENCE_HEADER, format_reference_yaml
 from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton, read_skeleton
+from spectrum_fast.choose.selection.patterns import nearest_names
 from spectrum_fast.choose.selection.readers.axolotl import entries_of_yaml, read_as_axolotl
 from spectrum_fast.choose.selection.readers.own import read_as_applied
 from spectrum_fast.choose.selection.readers.peft import read_as_peft
 from spectrum_fast.choose.selection.readers.reading import Reading, shapes_of
 from spectrum_fast.choose.selection.readers.scripts import lines_of_yaml, read_as_line_parser, read_as_readme
+from spectrum_fast.choose.selection.resolve import locate_entries
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.files import read_text
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from spectrum_fast.choose.selection.records import Selection
 
 READERS = ("spectrum-fast", "axolotl", "line-parser", "readme", "peft")
@@ -71,6 +75,8 @@ class SelectionCheck:
         note: why not those of the running model; empty if they were.
         total_values: numbers in all parameters of the model, tied ones once.
         reports: one for each reader asked for.
+        lost: entries that match nothing in the model -> the nearest names in it. Of the reference's header, which is
+            the same for every model, what the model does not have is no loss.
     """
 
     model: str
@@ -78,11 +84,12 @@ class SelectionCheck:
     note: str
     total_values: int
     reports: tuple[ReaderReport, ...]
+    lost: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def agree(self) -> bool:
-        """Whether every reader trains what the selection says."""
-        return all(report.agrees for report in self.reports)
+        """Whether every entry matches something and every reader trains what the selection says."""
+        return not self.lost and all(report.agrees for report in self.reports)
 
 
 def check_selection(
@@ -126,7 +133,19 @@ def check_selection(
         note=skeleton.note,
         total_values=total,
         reports=tuple(reports),
+        lost=_lost(sources, basis, skeleton.module),
     )
+
+
+def _lost(sources: _Sources, basis: Reading, model: nn.Module) -> dict[str, tuple[str, ...]]:
+    header = {f"^{name}.weight$" for name in REFERENCE_HEADER}
+    if sources.selection is not None:
+        unmatched = locate_entries(sources.selection, model).unmatched
+        header = set(REFERENCE_HEADER) & set(sources.selection.always)
+    else:
+        unmatched = basis.unmatched
+    known = [name for name, _ in model.named_modules()] + [name for name, _ in model.named_parameters()]
+    return {entry: tuple(nearest_names(entry, known)) for entry in unmatched if entry not in header}
 
 
 @dataclass(frozen=True, kw_only=True)

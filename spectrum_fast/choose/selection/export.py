@@ -8,20 +8,25 @@ A file by which the reader would train anything else is an error, and nothing is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from spectrum_fast.choose.selection.apply import AppliedSelection, apply_selection
+from spectrum_fast.choose.selection.formats import parse_selection
+from spectrum_fast.choose.selection.formats.reference_yaml import KEY, REFERENCE_HEADER
 from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
-from spectrum_fast.choose.selection.patterns import near_names_text
+from spectrum_fast.choose.selection.options import SelectOptions
+from spectrum_fast.choose.selection.patterns import near_names_text, nearest_names
 from spectrum_fast.choose.selection.readers import find_reader
 from spectrum_fast.choose.selection.readers.peft import adapter_targets
 from spectrum_fast.choose.selection.readers.reading import Reader, Wanted
 from spectrum_fast.choose.selection.records import Selection
+from spectrum_fast.choose.selection.resolve import ResolvedSelection, locate_entries
 from spectrum_fast.choose.selection.runtime_view import as_fused_in
 from spectrum_fast.choose.selection.scan_result import Scan
+from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.errors import SelectionError
-from spectrum_fast.read.checkpoint.naming import role
+from spectrum_fast.read.checkpoint.naming import module_name, module_type, role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,30 +71,22 @@ class Export:
         return 100 * self.trained / self.total
 
 
-def export_selection(
-    scan: Scan, reader: str, skeleton: ModelSkeleton, top_percent: float = 25, **options: Any
-) -> Export:
+def export_selection(scan: Scan, reader: str, skeleton: ModelSkeleton, options: SelectOptions) -> Export:
     """Select, and write it for a reader.
 
     Args:
         scan: of the model's checkpoint.
         reader: one of :data:`spectrum_fast.choose.selection.readers.READERS`.
         skeleton: the model (:mod:`spectrum_fast.choose.selection.model_skeleton`).
-        top_percent: share of each group, in (0, 100].
-        options: further ones of :func:`spectrum_fast.choose.selection.select.select_modules`.
+        options: what to select.
 
     Raises:
         SelectionError: the selection does not fit the model, or the reader cannot train exactly what it says.
         UsageError: an argument is out of range.
     """
     found = find_reader(reader)
-    selection = as_fused_in(scan, skeleton.module).select(top_percent, **options)
-    applied = apply_selection(selection, skeleton.module)
-    parameters = tuple(name for name, value in skeleton.module.named_parameters() if value.requires_grad)
-    wanted = Wanted(selection=selection, model=skeleton.module, parameters=parameters)
-    text = found.write(wanted)
-    targets = _adapted(wanted) if found.adapts else frozenset(parameters)
-    _require_read_as(targets, text, wanted, found)
+    selection = select_with(as_fused_in(scan, skeleton.module), options)
+    text, targets, applied = _write(found, selection, skeleton)
     counts = {name: value.numel() for name, value in skeleton.module.named_parameters()}
     return Export(
         reader=found,
@@ -102,6 +99,87 @@ def export_selection(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mended:
+    """A selection file in the names of a model.
+
+    Attributes:
+        text: the file, of the same kind.
+        replaced: what it said -> what it says instead, where that is another name.
+        dropped: lines of the reference's header that the model has nothing for.
+    """
+
+    text: str
+    replaced: Mapping[str, str]
+    dropped: tuple[str, ...]
+
+
+def mend_selection(text: str, source: str, skeleton: ModelSkeleton) -> Mended:
+    """Write a selection file again, in the names of the model, and prove it.
+
+    An entry that matches nothing becomes the nearest name, if that is near (nine tenths of the text) and of the same
+    layer and expert.
+
+    Args:
+        text: the file, in any format of :func:`spectrum_fast.load_selection`.
+        source: what to call it in messages.
+        skeleton: the model.
+
+    Raises:
+        SelectionError: the file cannot be read, an entry has no near name, or the result does not fit the model.
+    """
+    selection = parse_selection(text, source)
+    resolved = locate_entries(selection, skeleton.module)
+    known = resolved.module_names()
+    dropped = tuple(n for n in resolved.unmatched if n in selection.always and n in REFERENCE_HEADER)
+    meant = {entry: _home_of(found) for entry, found in resolved.matched.items() if entry not in _parts(resolved)}
+    for entry in resolved.unmatched:
+        if entry not in dropped:
+            near = [name for name in nearest_names(entry, known, cutoff=0.9) if _numbers(name) == _numbers(entry)]
+            if not near:
+                raise SelectionError(
+                    f"{source}: {entry} matches nothing in {skeleton.name} and no name is near enough to replace it"
+                    f"{near_names_text(entry, known)}; correct it or take it out"
+                )
+            meant[entry] = near[0]
+    modules = {}
+    for module in selection.modules:
+        name = meant.get(module.name, module.name)
+        modules[name] = replace(module, name=name, type=module_type(name))
+    always = dict.fromkeys(meant.get(name, name) for name in selection.always if name not in dropped)
+    mended = replace(
+        selection,
+        modules=tuple(module for name, module in modules.items() if name not in always),
+        always=tuple(always),
+        always_rule="custom" if always else "none",
+    )
+    reader = find_reader(_reader_of(text))
+    return Mended(
+        text=_write(reader, mended, skeleton)[0],
+        replaced={entry: name for entry, name in meant.items() if entry != name},
+        dropped=dropped,
+    )
+
+
+def _reader_of(text: str) -> str:
+    """Whose file it is."""
+    start = text.lstrip()[:1]
+    return "trl" if start == "{" else "peft" if start == "[" else "axolotl" if KEY in text else "names"
+
+
+def _parts(resolved: ResolvedSelection) -> set[str]:
+    return {entry for entries in resolved.parts.values() for entry in entries}
+
+
+def _home_of(parameters: tuple[str, ...]) -> str:
+    """The module that holds them, or the bare parameter."""
+    return module_name(parameters[0]).removesuffix(".bias")
+
+
+def _numbers(name: str) -> list[str]:
+    return [part for part in name.split(".") if part.isdigit()]
+
+
 def _adapted(wanted: Wanted) -> frozenset[str]:
     modules, parameters = adapter_targets(wanted)
     return frozenset([*(f"{module}.weight" for module in modules), *parameters])
@@ -110,6 +188,19 @@ def _adapted(wanted: Wanted) -> frozenset[str]:
 def _ends(applied: AppliedSelection) -> set[str]:
     """Parameters of embeddings and heads."""
     return {name for entry, found in applied.matched.items() if role(entry) != "other" for name in found}
+
+
+def _write(
+    reader: Reader, selection: Selection, skeleton: ModelSkeleton
+) -> tuple[str, frozenset[str], AppliedSelection]:
+    """The reader's file, proved; the parameters that it trains or adapts; and what our own way trains."""
+    applied = apply_selection(selection, skeleton.module)
+    parameters = tuple(name for name, value in skeleton.module.named_parameters() if value.requires_grad)
+    wanted = Wanted(selection=selection, model=skeleton.module, parameters=parameters)
+    text = reader.write(wanted)
+    targets = _adapted(wanted) if reader.adapts else frozenset(parameters)
+    _require_read_as(targets, text, wanted, reader)
+    return text, targets, applied
 
 
 def _require_read_as(targets: frozenset[str], text: str, wanted: Wanted, reader: Reader) -> None:

@@ -106,7 +106,7 @@ def _is_whole(resolved: ResolvedSelection, entry: str, parameter: str) -> bool:
 
 def _places(resolved: ResolvedSelection, name: str, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
     """Entry -> flat places of its values: by the library's conversion, or expert by expert where names say so."""
-    converted = resolved.conversion.parts(name, shape)
+    converted = resolved.lookup.conversion.parts(name, shape)
     places = {module_name(tensor): found for tensor, found in converted.items()}
     entries = resolved.parts[name]
     if all(entry in places for entry in entries) or len(converted) > 1 or len(shape) != 3:

@@ -1,4 +1,8 @@
-"""What a selection is: the modules to train, and how they were chosen."""
+"""What a selection is: the modules to train, and how they were chosen.
+
+Everything else here builds on these records; what a selection can do is imported where it is called, so that nothing
+imports in a circle and reading a selection loads no torch.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectrum_fast.choose.selection.apply import AppliedSelection, apply_selection
 from spectrum_fast.measure.scoring.json_fields import Name
 from spectrum_fast.read.checkpoint.naming import module_name
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from torch import nn
+
+    from spectrum_fast.choose.selection.apply import AppliedSelection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +140,8 @@ class Selection:
         Raises:
             SelectionError: an entry matches no parameter, or only a part of one; nothing was changed.
         """
+        from spectrum_fast.choose.selection.apply import apply_selection
+
         return apply_selection(self, model, strict=strict, partial=partial)
 
     def lora_config(self, model: nn.Module | None = None, **options: Any) -> LoraConfig:
@@ -143,7 +150,7 @@ class Selection:
         Raises:
             SelectionError: an entry matches nothing in ``model``, or cannot carry an adapter.
         """
-        from spectrum_fast.choose.selection.adapters import lora_config  # peft is loaded when it is asked for
+        from spectrum_fast.choose.selection.adapters import lora_config
 
         return lora_config(self, model, **options)
 
@@ -153,7 +160,7 @@ class Selection:
         Raises:
             SelectionError: the target cannot be written.
         """
-        from spectrum_fast.choose.selection.formats import save_selection  # formats build on these records
+        from spectrum_fast.choose.selection.formats import save_selection
 
         save_selection(self, path, output_format)
 

@@ -37,14 +37,18 @@ class ResolvedSelection:
         matched: entry -> names of its parameters.
         parts: fused parameter -> the entries that are only a part of it (single experts).
         unmatched: entries that the model has no parameter for.
-        conversion: what transformers made of the checkpoint's names.
+        lookup: what they were looked up in.
     """
 
     parameters: Mapping[str, nn.Parameter]
     matched: Mapping[str, tuple[str, ...]]
     parts: Mapping[str, tuple[str, ...]]
     unmatched: tuple[str, ...]
-    conversion: Conversion
+    lookup: Lookup
+
+    def module_names(self) -> list[str]:
+        """Names of everything that an entry could have meant."""
+        return [key for key in self.lookup.exact if key.rpartition(".")[2] not in ("weight", "bias")]
 
 
 def resolve_selection(selection: Selection, model: nn.Module, *, strict: bool = True) -> ResolvedSelection:
@@ -59,6 +63,14 @@ def resolve_selection(selection: Selection, model: nn.Module, *, strict: bool = 
         SelectionError: an entry matches nothing or several different modules, the selection or the model is empty, or
             the model already carries adapters.
     """
+    found = locate_entries(selection, model)
+    if found.unmatched and (strict or not found.matched):
+        raise SelectionError(_unmatched_message(found.unmatched, found.lookup))
+    return found
+
+
+def locate_entries(selection: Selection, model: nn.Module) -> ResolvedSelection:
+    """The same, whatever is found."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     if not parameters:
         raise SelectionError("the model has no parameters to train or to freeze")
@@ -73,7 +85,7 @@ def resolve_selection(selection: Selection, model: nn.Module, *, strict: bool = 
     if not entries:
         raise SelectionError("the selection is empty: applying it would freeze the whole model; raise top_percent")
 
-    lookup = _Lookup(parameters, getattr(model, "base_model_prefix", ""), Conversion(model))
+    lookup = Lookup(parameters, getattr(model, "base_model_prefix", ""), Conversion(model))
     matched: dict[str, tuple[str, ...]] = {}
     parts: dict[str, list[str]] = {}
     for name, parameter in entries.items():
@@ -82,19 +94,16 @@ def resolve_selection(selection: Selection, model: nn.Module, *, strict: bool = 
             matched[name] = found
         for fused in found if is_part else ():
             parts.setdefault(fused, []).append(name)
-    unmatched = tuple(name for name in entries if name not in matched)
-    if unmatched and (strict or not matched):
-        raise SelectionError(_unmatched_message(unmatched, lookup))
     return ResolvedSelection(
         parameters=parameters,
         matched=matched,
         parts={name: tuple(found) for name, found in parts.items()},
-        unmatched=unmatched,
-        conversion=lookup.conversion,
+        unmatched=tuple(name for name in entries if name not in matched),
+        lookup=lookup,
     )
 
 
-class _Lookup:
+class Lookup:
     """Finds the parameters of an entry; the module's docstring has the order."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], base_prefix: str, conversion: Conversion) -> None:
@@ -166,7 +175,7 @@ def _by_entry_name(parameters: Iterable[str], rename: Callable[[str], str]) -> d
     return {key: tuple(found) for key, found in index.items()}
 
 
-def _unmatched_message(unmatched: tuple[str, ...], lookup: _Lookup) -> str:
+def _unmatched_message(unmatched: tuple[str, ...], lookup: Lookup) -> str:
     modules = [key for key in lookup.exact if key.rpartition(".")[2] not in ("weight", "bias")]
     lines = [f"{len(unmatched)} selected modules match no parameter of the model, so nothing was changed:"]
     for name in unmatched[:_SHOWN]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from spectrum_fast.choose.selection.compare import ScanComparison, compare_scans
+from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.records import Selection
-from spectrum_fast.choose.selection.select import select_modules
+from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.measure.scoring.records import ScanRecord
 from spectrum_fast.measure.scoring.scan_file import read_scan, write_scan
+from spectrum_fast.options import takes_options
 
 
 @dataclass(frozen=True)
@@ -30,39 +32,18 @@ class Scan(ScanRecord):
         """The same data with these methods."""
         return cls(**{entry.name: getattr(record, entry.name) for entry in fields(ScanRecord)})
 
-    def select(
-        self,
-        top_percent: float = 25,
-        *,
-        grouping: str = "type",
-        rounding: str = "reference",
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        always: str | Sequence[str] = "default",
-        allow_incomplete: bool = False,
-        fused: str = "parameter",
-        order: str = "top",
-        seed: int = 0,
-    ) -> Selection:
-        """Take the best ``top_percent`` of each group; see ``selection.select.select_modules``.
+    @takes_options(SelectOptions)
+    def select(self, options: SelectOptions) -> Selection:
+        """Take the best share of each group; see :func:`spectrum_fast.choose.selection.select.select_modules`.
+
+        Args:
+            options: keywords, each of :class:`spectrum_fast.choose.selection.options.SelectOptions`.
 
         Raises:
             SelectionError: the scan is incomplete, holds nothing to select from, or a pattern matches nothing.
             UsageError: an argument is out of range.
         """
-        return select_modules(
-            self,
-            top_percent,
-            grouping=grouping,
-            rounding=rounding,
-            include=include,
-            exclude=exclude,
-            always=always,
-            allow_incomplete=allow_incomplete,
-            fused=fused,
-            order=order,
-            seed=seed,
-        )
+        return select_with(self, options)
 
     def compare(self, other: ScanRecord, top_percent: float = 25) -> ScanComparison:
         """Compare with another scan; see :func:`spectrum_fast.choose.selection.compare.compare_scans`."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.patterns import match_patterns
-from spectrum_fast.choose.selection.ranking import check_percent, count_taken, group_name, rank_modules, take
+from spectrum_fast.choose.selection.ranking import count_taken, group_name, rank_modules, take
 from spectrum_fast.choose.selection.records import SelectedModule, Selection, SelectionGroup
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.measure.scoring.fused import competing_modules
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.options import takes_options
 from spectrum_fast.read.checkpoint.naming import natural_key, role
 
 ALWAYS_ROLES = frozenset({"embedding", "head"})
@@ -18,40 +20,13 @@ ALWAYS_ROLES = frozenset({"embedding", "head"})
 _SHOWN = 8
 
 
-def select_modules(
-    scan: ScanRecord,
-    top_percent: float = 25,
-    *,
-    grouping: str = "type",
-    rounding: str = "reference",
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    always: str | Sequence[str] = "default",
-    allow_incomplete: bool = False,
-    fused: str = "parameter",
-    order: str = "top",
-    seed: int = 0,
-) -> Selection:
-    """Take the best ``top_percent`` of each group, or, as a control, as many others.
+@takes_options(SelectOptions)
+def select_modules(scan: ScanRecord, options: SelectOptions) -> Selection:
+    """Take the best share of each group, or, as a control, as many others.
 
     Args:
         scan: the scores.
-        top_percent: share of each group, in (0, 100]; a larger one takes a superset.
-        grouping: what competes with what, one of :data:`spectrum_fast.choose.selection.ranking.GROUPINGS`.
-        rounding: one of :data:`spectrum_fast.choose.selection.ranking.ROUNDINGS`; the default is the reference's
-            ``int(size * percent / 100)``, which never takes a group of one below 100 %.
-        include: patterns (:mod:`spectrum_fast.choose.selection.patterns`); only matching modules compete. Default: all.
-        exclude: patterns; matching modules neither compete nor are trained always. Exclusion wins over everything.
-        always: modules trained whatever their score, listed apart, not competing: ``default`` for the embeddings and
-            lm_head that the scan holds, ``none`` to let those compete like any other, or a list of patterns.
-        allow_incomplete: select although some tensors have no score. They are left out and named in the result.
-        fused: a parameter that fuses several matrices (experts, projections) competes as one module
-            (``parameter``, :mod:`spectrum_fast.measure.scoring.fused`), or each of them by itself (``parts``). With
-            ``parameter``, a pattern that includes the parameter or all its parts includes it; one that excludes it or
-            any of its parts excludes it.
-        order: one of :data:`spectrum_fast.choose.selection.ranking.ORDERS`. ``bottom`` and ``random`` take exactly as
-            many modules of every group as ``top`` does, the worst or drawn by chance; what is trained always stays.
-        seed: of ``order="random"``.
+        options: keywords, each of :class:`spectrum_fast.choose.selection.options.SelectOptions`.
 
     Returns:
         the selection; groups in scan order, also those that nothing was taken from.
@@ -60,19 +35,23 @@ def select_modules(
         SelectionError: the scan is incomplete, holds nothing to select from, or a pattern matches nothing.
         UsageError: an argument is out of range.
     """
-    check_percent(top_percent)
-    competing = competing_modules(scan, fused)
+    return select_with(scan, options)
+
+
+def select_with(scan: ScanRecord, options: SelectOptions) -> Selection:
+    """:func:`select_modules` with options that are made and checked."""
+    competing = competing_modules(scan, options.fused)
     names = _Names(scan, competing)
-    modules = names.filter([module.name for module in competing], include, exclude)
-    failed = tuple(names.filter([failure.name for failure in scan.failures], include, exclude))
-    if failed and not allow_incomplete:
+    modules = names.filter([module.name for module in competing], options.include, options.exclude)
+    failed = tuple(names.filter([failure.name for failure in scan.failures], options.include, options.exclude))
+    if failed and not options.allow_incomplete:
         raise SelectionError(_incomplete_message(scan, failed))
-    always_names, always_rule = _always(names, always, exclude)
+    always_names, always_rule = _always(names, options.always, options.exclude)
     trained_always = set(always_names)
 
     groups: dict[str, list[ModuleScore]] = {}
     for module in competing:
-        members = groups.setdefault(group_name(module.type, grouping), [])
+        members = groups.setdefault(group_name(module.type, options.grouping), [])
         if module.name in modules and module.name not in trained_always:
             members.append(module)
     if not trained_always and not any(groups.values()):
@@ -80,27 +59,27 @@ def select_modules(
 
     chosen: list[SelectedModule] = []
     cuts: list[SelectionGroup] = []
-    always_by_group = _always_by_group(competing, trained_always, grouping)
+    always_by_group = _always_by_group(competing, trained_always, options.grouping)
     for name, members in groups.items():
         ranked = rank_modules(members)
-        taken = count_taken(len(ranked), top_percent, rounding)
-        places = take(ranked, taken, order, seed, name)
+        taken = count_taken(len(ranked), options.top_percent, options.rounding)
+        places = take(ranked, taken, options.order, options.seed, name)
         chosen += [_selected(ranked[place], name, place + 1, len(ranked)) for place in places]
-        cuts.append(_cut(name, ranked, taken, always_by_group.get(name, ()), order))
+        cuts.append(_cut(name, ranked, taken, always_by_group.get(name, ()), options.order))
     return Selection(
         model=scan.model,
         criterion=scan.criterion,
-        top_percent=top_percent,
-        grouping=grouping,
-        rounding=rounding,
-        order=order,
-        seed=seed if order == "random" else None,
+        top_percent=options.top_percent,
+        grouping=options.grouping,
+        rounding=options.rounding,
+        order=options.order,
+        seed=options.seed if options.order == "random" else None,
         always_rule=always_rule,
         always=always_names,
         modules=tuple(chosen),
         groups=tuple(cuts),
         failed=failed,
-        fused=fused,
+        fused=options.fused,
     )
 
 

@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
-from spectrum_fast.use.cli.consoles import show
+from spectrum_fast.errors import SelectionError
+from spectrum_fast.files import read_text, write_text_atomic
+from spectrum_fast.use.cli.consoles import say, show
 
 HELP = """Show what axolotl, line parsers, PEFT and we would train of a selection.
 
-Exit code 1 if a reader trains something else than the selection says.
+Exit code 1 if an entry matches nothing or a reader trains something else than
+the selection says.
 
 \b
 Example: spectrum-fast check unfrozen.yaml MODEL"""
@@ -30,11 +33,26 @@ def check(
         str,
         typer.Option(metavar="NAME", help="Parameter names of: runtime (transformers), checkpoint, or auto."),
     ] = "auto",
+    fix: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write it in the names of the model, entries that match nothing mended."),
+    ] = None,
 ) -> None:
     """Check and print."""
     from spectrum_fast.choose.selection.check import READERS, check_selection
+    from spectrum_fast.choose.selection.export import mend_selection
+    from spectrum_fast.choose.selection.model_skeleton import read_skeleton
     from spectrum_fast.use.report.check_table import check_table
 
+    if fix is not None:
+        mended = mend_selection(read_text(selection, error=SelectionError), str(selection), read_skeleton(model, names))
+        write_text_atomic(fix, mended.text, error=SelectionError)
+        for entry, name in mended.replaced.items():
+            say(f"{entry} -> {name}")
+        for entry in mended.dropped:
+            say(f"{entry}: the model has no parameter of its own for it; left out")
+        say(f"wrote {fix}")
+        return
     result = check_selection(selection, model, readers=reader or READERS, names=names)
     show(check_table(result))
     if not result.agree:

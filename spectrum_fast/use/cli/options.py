@@ -47,7 +47,7 @@ def _declare(entry: inspect.Parameter, option: Option) -> inspect.Parameter:
     """One option as Typer reads it."""
     flags = option.flags or (f"--{entry.name.replace('_', '-')}",)
     kind, default = entry.annotation, entry.default
-    if get_origin(kind) is Sequence:
+    if get_origin(kind) is Sequence or Sequence[str] in get_args(kind):
         kind, default = list[str] | None, None
     elif os.PathLike[str] in get_args(kind):
         kind = Path | None
@@ -56,4 +56,4 @@ def _declare(entry: inspect.Parameter, option: Option) -> inspect.Parameter:
         return [choice for choice in option.choices if choice.startswith(incomplete)]
 
     declared = typer.Option(*flags, metavar=option.metavar, help=option.help, autocompletion=complete)
-    return entry.replace(annotation=Annotated[kind, declared], default=default)
+    return entry.replace(annotation=Annotated[kind, declared], default=default, kind=inspect.Parameter.KEYWORD_ONLY)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.files import write_text_atomic
 from spectrum_fast.use.cli.consoles import say
+from spectrum_fast.use.cli.options import with_options
 
 HELP = """Choose the best modules of each group from a scan.
 
@@ -18,9 +20,10 @@ HELP = """Choose the best modules of each group from a scan.
 Example: spectrum-fast select scan.json --for axolotl -o unfrozen.yaml"""
 
 
+@with_options
 def select(
     scan: Annotated[Path, typer.Argument(metavar="SCAN", help="Scan file, ours or a published snr_results_*.json.")],
-    top_percent: Annotated[float, typer.Option(metavar="P", help="Share of each group, in (0, 100].")] = 25.0,
+    options: SelectOptions,
     output_format: Annotated[
         str | None,
         typer.Option(
@@ -42,27 +45,6 @@ def select(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write; default is stdout.")
     ] = None,
-    grouping: Annotated[str, typer.Option(metavar="NAME", help="type, experts-merged or global.")] = "type",
-    fused: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="Fused experts compete as one parameter (parameter) or each by itself (parts)."
-        ),
-    ] = "parameter",
-    rounding: Annotated[str, typer.Option(metavar="NAME", help="reference, floor or ceil.")] = "reference",
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Only modules like this; repeatable.")
-    ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Not these modules; repeatable.")] = None,
-    always: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN", help="default (embeddings, lm_head), none, or modules to train anyway; repeatable."
-        ),
-    ] = None,
-    allow_incomplete: Annotated[
-        bool, typer.Option("--allow-incomplete", help="Select although some tensors failed.")
-    ] = False,
 ) -> None:
     """Select and write."""
     from spectrum_fast.choose.selection.ambiguity import export_warnings
@@ -70,30 +52,22 @@ def select(
     from spectrum_fast.choose.selection.formats import SCAN_FORMATS, write_selection
     from spectrum_fast.choose.selection.model_skeleton import read_skeleton, skeleton_of_scan
     from spectrum_fast.choose.selection.scan_result import load_scan
+    from spectrum_fast.choose.selection.select import select_with
 
     if output is not None and output.exists() and scan.exists() and output.samefile(scan):
         raise UsageError(f"--output {output}: expected another file than the scan that is read; choose another name")
     record = load_scan(scan)
-    options: dict[str, Any] = {
-        "grouping": grouping,
-        "rounding": rounding,
-        "include": include or (),
-        "exclude": exclude or (),
-        "always": "default" if not always else always[0] if always in (["default"], ["none"]) else always,
-        "allow_incomplete": allow_incomplete,
-        "fused": fused,
-    }
     if reader is not None:
         if output_format is not None:
             raise UsageError("--for decides the format; leave --format out")
         skeleton = skeleton_of_scan(record) if model is None else read_skeleton(model)
-        export = export_selection(record, reader, skeleton, top_percent, **options)
+        export = export_selection(record, reader, skeleton, options)
         text, words, warnings = export.text, export.summary(str(output or "FILE")), []
     else:
         if model is not None:
             raise UsageError("--model says whose names --for writes; name a reader with --for")
         output_format = output_format or "json"
-        selection = record.select(top_percent, **options)
+        selection = select_with(record, options)
         text = write_selection(record if output_format in SCAN_FORMATS else selection, output_format)
         words = selection.summary() if output else ""
         warnings = export_warnings(selection, record, output_format)

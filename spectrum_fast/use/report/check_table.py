@@ -31,6 +31,8 @@ def check_table(result: SelectionCheck) -> RenderableType:
         table,
     ]
     words = [line for report in result.reports for line in _differences(report)]
+    for entry, near in result.lost.items():
+        words.append(f"{entry} matches nothing" + (f"; nearest: {', '.join(near)}" if near else ""))
     if words:
         parts += [Text(""), *(Text(printable(line)) for line in words)]
     if result.note:

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from spectrum_fast.choose.selection import FORMATS, Scan, export_warnings
+from spectrum_fast.choose.selection.ambiguity import export_warnings
+from spectrum_fast.choose.selection.formats import FORMATS
+from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, SkippedTensor
 from spectrum_fast.read.checkpoint.naming import module_type
 

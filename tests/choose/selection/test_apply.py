@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 import spectrum_fast
-from spectrum_fast.choose.selection import Scan, Selection, write_selection
-from spectrum_fast.choose.selection.formats import parse_selection
+from spectrum_fast.choose.selection.formats import parse_selection, write_selection
+from spectrum_fast.choose.selection.records import Selection
 from spectrum_fast.choose.selection.runtime_names import canonical_name
+from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint.naming import module_type
@@ -289,7 +290,7 @@ def test_peft_adapts_exactly_the_listed_modules():
 
 def test_importing_loads_no_training_library(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", "import sys, spectrum_fast.choose.selection; print(*sys.modules)"],
+        [sys.executable, "-c", "import sys, spectrum_fast.choose.selection.apply; print(*sys.modules)"],
         capture_output=True,
         text=True,
         check=True,

@@ -10,13 +10,16 @@ import torch
 from safetensors.torch import save_file
 
 from bench.make_checkpoint import write_checkpoint
-from spectrum_fast import scan
+from spectrum_fast import load_selection, scan
 from spectrum_fast.choose.selection.check import READERS, check_selection
+from spectrum_fast.choose.selection.export import mend_selection
 from spectrum_fast.choose.selection.model_skeleton import module_of_tensors, read_skeleton
 from spectrum_fast.choose.selection.readers.axolotl import read_as_axolotl
 from spectrum_fast.choose.selection.readers.peft import read_as_peft
 from spectrum_fast.choose.selection.readers.scripts import read_as_line_parser, read_as_readme
 from spectrum_fast.errors import CheckpointError, SelectionError, UsageError
+
+from support.architectures import build
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +160,52 @@ def test_a_large_model_is_checked_in_seconds() -> None:
     entries = [name.removesuffix(".weight") for name in list(shapes)[::4]]
     for read in (read_as_axolotl, read_as_line_parser, read_as_readme, read_as_peft):
         assert len(read(entries, shapes).parameters) == len(entries)
+
+
+def test_names_that_match_nothing_are_no_agreement(checkpoint: Path, tmp_path: Path) -> None:
+    path = save_names(tmp_path / "names.txt", "model.layers.0.mlp.up_prj", "model.layers.1.mlp.up_proj")
+    result = check_selection(path, str(checkpoint), readers=["spectrum-fast"])
+    assert [*result.lost] == ["model.layers.0.mlp.up_prj"]
+    assert "model.layers.0.mlp.up_proj" in result.lost["model.layers.0.mlp.up_prj"]
+    assert not result.agree
+    nothing = check_selection(save_names(path, "a.b", "c.d"), str(checkpoint), readers=["axolotl"])
+    assert (nothing.agree, [*nothing.lost]) == (False, ["a.b", "c.d"])
+    assert check_selection(save_names(path, "model.layers.1.mlp.up_proj"), str(checkpoint)).agree
+
+
+@pytest.mark.parametrize("output_format", ["json", "axolotl", "names"])
+def test_a_file_is_mended_in_its_own_format(checkpoint: Path, tmp_path: Path, output_format: str) -> None:
+    skeleton = read_skeleton(str(checkpoint))
+    path = tmp_path / "file"
+    scan(checkpoint).select(50, grouping="global").save(path, output_format)
+    whole = load_selection(path)
+    right = next(module.name for module in whole.modules if module.name.endswith("_proj"))
+    wrong = right.removesuffix("oj") + "j"
+    path.write_text(path.read_text().replace(right, wrong))
+    mended = mend_selection(path.read_text(), "file", skeleton)
+    assert mended.replaced == {wrong: right}
+    assert mended.dropped == (("lm_head",) if output_format == "axolotl" and "lm_head" not in whole.names else ())
+    path.write_text(mended.text)
+    again = load_selection(path)
+    assert {name.removesuffix(".weight") for name in again.names} >= {module.name for module in whole.modules}
+    assert check_selection(path, str(checkpoint), readers=["spectrum-fast", "axolotl"]).agree
+
+
+def test_what_is_not_near_is_not_guessed(checkpoint: Path, tmp_path: Path) -> None:
+    skeleton = read_skeleton(str(checkpoint))
+    for wrong in ("model.layers.9.mlp.up_proj", "model.layers.1.mlp.something"):
+        with pytest.raises(SelectionError, match=rf"s: {wrong} matches nothing .* correct it or take it out"):
+            mend_selection(f"{wrong}\nmodel.layers.1.mlp.up_proj\n", "s", skeleton)
+
+
+def test_names_of_the_checkpoint_become_those_of_the_running_model(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    build("gemma-3").save_pretrained(tmp_path / "gemma")
+    selection = scan(tmp_path / "gemma", top_percent=None).select(50)
+    path = tmp_path / "unfrozen.yaml"
+    selection.save(path, "axolotl")
+    mended = mend_selection(path.read_text(), "s", read_skeleton(str(tmp_path / "gemma")))
+    path.write_text(mended.text)
+    (axolotl,) = check_selection(path, str(tmp_path / "gemma"), readers=["axolotl"]).reports
+    assert axolotl.agrees
+    assert len(axolotl.parameters) >= len(selection.modules)

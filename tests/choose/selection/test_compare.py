@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from spectrum_fast.choose.selection import Scan, compare_scans, load_scan
+from spectrum_fast.choose.selection.compare import compare_scans
+from spectrum_fast.choose.selection.scan_result import Scan, load_scan
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.records import ModuleScore
 

@@ -22,6 +22,7 @@ from torch import nn
 import spectrum_fast as sf
 from spectrum_fast.choose.selection.export import export_selection
 from spectrum_fast.choose.selection.model_skeleton import read_skeleton, skeleton_of_scan
+from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.readers import READERS
 from spectrum_fast.errors import SelectionError, UsageError
 
@@ -122,9 +123,9 @@ def test_a_reader_trains_exactly_what_is_selected(cases: Any, reader: str, name:
         options = {}
     if (reader, name) == ("ms-swift", "gpt-oss"):
         with pytest.raises(SelectionError, match=r"would also train .*experts\.gate_up_proj_bias"):
-            export_selection(case.scan, reader, skeleton_of_scan(case.scan), 50)
+            export_selection(case.scan, reader, skeleton_of_scan(case.scan), SelectOptions(50))
         options = {"exclude": ["*gate_up_proj*", "*experts.down_proj*"]}
-    export = export_selection(case.scan, reader, skeleton_of_scan(case.scan), 50, **options)
+    export = export_selection(case.scan, reader, skeleton_of_scan(case.scan), SelectOptions(50, **options))
     assert export.note == ""
     expected = {holder for module in export.selection.names for holder in case.holders(module)}
     path = tmp_path / "selection"
@@ -141,7 +142,7 @@ def test_a_reader_trains_exactly_what_is_selected(cases: Any, reader: str, name:
 def test_peft_adapts_exactly_what_is_selected(cases: Any, name: str) -> None:
     peft = pytest.importorskip("peft")
     case = cases(name)
-    export = export_selection(case.scan, "peft", skeleton_of_scan(case.scan), 50)
+    export = export_selection(case.scan, "peft", skeleton_of_scan(case.scan), SelectOptions(50))
     chosen = {module.name for module in export.selection.modules}
     expected = {
         holder for module in chosen for holder in case.holders(module) if not holder.endswith(("bias", "_bias"))
@@ -162,7 +163,7 @@ def test_peft_adapts_exactly_what_is_selected(cases: Any, name: str) -> None:
 @pytest.mark.parametrize("name", ["llama", pytest.param("llava", marks=pytest.mark.slow)])
 def test_llama_factory_adapts_exactly_what_is_selected(cases: Any, name: str) -> None:
     case = cases(name)
-    export = export_selection(case.scan, "llama-factory", skeleton_of_scan(case.scan), 50, always="none")
+    export = export_selection(case.scan, "llama-factory", skeleton_of_scan(case.scan), SelectOptions(50, always="none"))
     document = yaml.safe_load(export.text)
     targets = document["lora_target"].split(",")
     if name == "llava":
@@ -177,19 +178,19 @@ def test_a_reader_that_cannot_train_the_selection_is_an_error(cases: Any) -> Non
     case = cases("mixtral")
     skeleton = skeleton_of_scan(case.scan)
     with pytest.raises(SelectionError, match="LLaMA-Factory hangs adapters on modules only"):
-        export_selection(case.scan, "llama-factory", skeleton, 50)
+        export_selection(case.scan, "llama-factory", skeleton, SelectOptions(50))
     only = [f"model.layers.0.block_sparse_moe.experts.{i}.w2" for i in range(4)]
     only = [name for name in only if name in {module.name for module in case.scan.modules}] or ["*.0.*down_proj"]
     with pytest.raises(SelectionError, match=r"automodel \(.*\) would also train .*nothing was written"):
-        export_selection(case.scan, "automodel", skeleton, 100, include=only, always="none")
+        export_selection(case.scan, "automodel", skeleton, SelectOptions(100, include=only, always="none"))
     with pytest.raises(UsageError, match="unknown reader 'unsloth': expected one of axolotl, peft, trl"):
-        export_selection(case.scan, "unsloth", skeleton)
+        export_selection(case.scan, "unsloth", skeleton, SelectOptions())
 
 
 def test_single_experts_are_named_to_the_reader_that_can_hold_the_others(cases: Any) -> None:
     case = cases("mixtral")
     with pytest.raises(SelectionError, match="hold several selected and unselected tensors"):
-        export_selection(case.scan, "trl", skeleton_of_scan(case.scan), 25, fused="parts")
+        export_selection(case.scan, "trl", skeleton_of_scan(case.scan), SelectOptions(25, fused="parts"))
 
 
 def test_without_the_models_configuration_it_is_said_what_is_not_proved(tmp_path: Path) -> None:
@@ -198,7 +199,7 @@ def test_without_the_models_configuration_it_is_said_what_is_not_proved(tmp_path
     }
     save_file(matrices, tmp_path / "model.safetensors")
     scan = sf.scan(tmp_path, top_percent=None)
-    export = export_selection(scan, "axolotl", skeleton_of_scan(scan), 50)
+    export = export_selection(scan, "axolotl", skeleton_of_scan(scan), SelectOptions(50))
     assert "not proved on the running model: there is no config.json" in export.summary("f")
     entries = yaml.safe_load(export.text)["unfrozen_parameters"]
     gates = {module.name for module in export.selection.modules if module.type == "mlp.gate"}

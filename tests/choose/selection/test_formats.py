@@ -10,24 +10,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spectrum_fast.choose.selection import (
+from spectrum_fast.choose.selection.ambiguity import export_warnings, unintended_matches
+from spectrum_fast.choose.selection.formats import (
     FORMATS,
     SCAN_FORMATS,
     SELECTION_FORMATS,
-    Scan,
-    SelectedModule,
-    Selection,
-    SelectionGroup,
-    export_warnings,
-    load_scan,
     load_selection,
+    parse_selection,
     reference_file_names,
     save_selection,
     slug,
     write_selection,
 )
-from spectrum_fast.choose.selection.ambiguity import unintended_matches
-from spectrum_fast.choose.selection.formats import parse_selection
+from spectrum_fast.choose.selection.records import SelectedModule, Selection, SelectionGroup
+from spectrum_fast.choose.selection.scan_result import Scan, load_scan
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, SkippedTensor
 from spectrum_fast.read.checkpoint.naming import module_type

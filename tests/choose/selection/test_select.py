@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectrum_fast.choose.selection import Scan, load_scan, select_modules
 from spectrum_fast.choose.selection.patterns import match_patterns, nearest_names
+from spectrum_fast.choose.selection.scan_result import Scan, load_scan
+from spectrum_fast.choose.selection.select import select_modules
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.read.checkpoint.naming import module_type

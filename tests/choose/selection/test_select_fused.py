@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectrum_fast.choose.selection import Scan
 from spectrum_fast.choose.selection.ambiguity import export_warnings
 from spectrum_fast.choose.selection.formats import parse_selection, write_selection
+from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.read.checkpoint.naming import module_type

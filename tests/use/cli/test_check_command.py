@@ -17,3 +17,15 @@ def test_differences_are_told_and_are_exit_code_1(inside, scanned: Path, tiny: P
     assert inside("check", path, tiny, "--reader", "axolotl", "--reader", "peft").returncode == 0
     refused = inside("check", path, tiny, "--reader", "unsloth")
     assert (refused.returncode, refused.stdout) == (2, "")
+
+
+def test_a_misspelt_name_is_told_and_mended(inside, tiny: Path, tmp_path: Path) -> None:
+    path, fixed = tmp_path / "names.txt", tmp_path / "fixed.txt"
+    path.write_text("model.layers.0.mlp.up_prj\n")
+    done = inside("check", path, tiny, "--reader", "spectrum-fast")
+    assert done.returncode == 1
+    assert "model.layers.0.mlp.up_prj matches nothing; nearest: model.layers.0.mlp.up_proj" in done.stdout
+    mended = inside("check", path, tiny, "--fix", fixed)
+    assert (mended.returncode, mended.stdout) == (0, "")
+    assert "model.layers.0.mlp.up_prj -> model.layers.0.mlp.up_proj" in " ".join(mended.stderr.split())
+    assert fixed.read_text() == "model.layers.0.mlp.up_proj\n"

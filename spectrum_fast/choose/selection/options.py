@@ -1,0 +1,101 @@
+"""What a selection is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated
+
+from spectrum_fast.checks import PERCENT
+from spectrum_fast.choose.selection.ranking import GROUPINGS, ORDERS, ROUNDINGS
+from spectrum_fast.measure.scoring.fused import FUSED
+from spectrum_fast.options import Option, Options
+
+_WORDS = (("default",), ("none",))
+
+
+@dataclass(frozen=True)
+class SelectOptions(Options):
+    """The options of :meth:`spectrum_fast.Scan.select` and of the command ``select``.
+
+    Raises:
+        UsageError: one is out of range.
+    """
+
+    top_percent: Annotated[
+        float,
+        Option("Share of each group, in (0, 100].", "A larger one takes a superset.", metavar="P", check=PERCENT),
+    ] = 25.0
+    _: KW_ONLY
+    grouping: Annotated[
+        str,
+        Option(
+            "type, experts-merged or global.",
+            "What competes with what: the reference's groups, one a module type; the same with all experts of a "
+            "projection in one; all modules in one.",
+            metavar="NAME",
+            choices=GROUPINGS,
+        ),
+    ] = "type"
+    fused: Annotated[
+        str,
+        Option(
+            "Fused experts compete as one parameter (parameter) or each by itself (parts).",
+            "With ``parameter``, a pattern that includes the parameter or all its parts includes it; one that excludes "
+            "it or any of its parts excludes it.",
+            metavar="NAME",
+            choices=FUSED,
+        ),
+    ] = "parameter"
+    rounding: Annotated[
+        str,
+        Option(
+            "reference, floor or ceil.",
+            "The reference's ``int(size * percent / 100)`` never takes a group of one below 100 %.",
+            metavar="NAME",
+            choices=ROUNDINGS,
+        ),
+    ] = "reference"
+    include: Annotated[
+        Sequence[str],
+        Option(
+            "Only modules like this; repeatable.",
+            "Patterns as ``'*.mlp.*'`` or ``'re:...'``; only matching modules compete.",
+            metavar="PATTERN",
+        ),
+    ] = ()
+    exclude: Annotated[
+        Sequence[str],
+        Option(
+            "Not these modules; repeatable.",
+            "They neither compete nor are trained always; exclusion wins over everything.",
+            metavar="PATTERN",
+        ),
+    ] = ()
+    always: Annotated[
+        str | Sequence[str],
+        Option(
+            "default (embeddings, lm_head), none, or modules to train anyway; repeatable.",
+            "What is trained whatever its score is listed apart and does not compete.",
+            metavar="PATTERN",
+        ),
+    ] = "default"
+    allow_incomplete: Annotated[
+        bool, Option("Select although some tensors failed.", "They are left out and named in the result.")
+    ] = False
+    order: Annotated[
+        str,
+        Option(
+            "top, or bottom or random as a control.",
+            "These take exactly as many modules of every group, the worst or drawn by chance; what is trained always "
+            "stays.",
+            choices=ORDERS,
+            python_only=True,
+        ),
+    ] = "top"
+    seed: Annotated[int, Option("Of the order ``random``.", python_only=True)] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.always, str) and tuple(self.always) in _WORDS:
+            object.__setattr__(self, "always", self.always[0])
