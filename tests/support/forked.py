@@ -27,7 +27,7 @@ _HELD = {signal.SIGINT, signal.SIGTERM}
 _PARTS = (
     "torch",
     "spectrum_fast.use.cli",
-    "spectrum_fast.use.cli.long_scan",
+    "spectrum_fast.use.cli.scan_session",
     "spectrum_fast.use.cli.output",
     "spectrum_fast.use.laser",
     "spectrum_fast.choose.library",

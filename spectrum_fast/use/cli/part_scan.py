@@ -19,15 +19,15 @@ from spectrum_fast.scanning.parts import Part, scan_part
 from spectrum_fast.scanning.ranks import Rank
 from spectrum_fast.use.cli.consoles import say
 from spectrum_fast.use.cli.interrupts import terminable
-from spectrum_fast.use.cli.long_scan import LongScan, write_timing
 from spectrum_fast.use.cli.output import save_scan
 from spectrum_fast.use.cli.scan_end import name_failures
+from spectrum_fast.use.cli.scan_session import ScanSession, write_timing
 from spectrum_fast.use.report.step import ScanProgress
 
 Meters: TypeAlias = Callable[[], AbstractContextManager[Callable[[ScanProgress], None]]]
 
 
-def scan_one_part(model: str, run: LongScan, meters: Meters, timing: Path | None) -> None:
+def scan_one_part(model: str, run: ScanSession, meters: Meters, timing: Path | None) -> None:
     """Score one part into its file. Failures are named, but no error: they are the merged scan's to report."""
     found = _score(model, run.options, run, meters)
     if timing is not None:
@@ -39,7 +39,7 @@ def scan_one_part(model: str, run: LongScan, meters: Meters, timing: Path | None
 def scan_shared(
     model: str,
     rank: Rank,
-    run: LongScan,
+    run: ScanSession,
     meters: Meters,
     end: Callable[[Scan, Callable[[Scan], None]], None],
 ) -> None:
@@ -68,7 +68,7 @@ def scan_shared(
         raise typer.Exit(1)
 
 
-def _score(model: str, options: ScanOptions, run: LongScan, meters: Meters) -> Ledger:
+def _score(model: str, options: ScanOptions, run: ScanSession, meters: Meters) -> Ledger:
     def score(journal: Journal | None) -> Ledger:
         assert journal is not None  # noqa: S101 - it is what a part consists of
         assert run.part is not None  # noqa: S101

@@ -41,11 +41,11 @@ def scan(
     from spectrum_fast.scanning.parts import parse_part
     from spectrum_fast.scanning.ranks import find_rank
     from spectrum_fast.scanning.run import run_scan
-    from spectrum_fast.use.cli.long_scan import LongScan
     from spectrum_fast.use.cli.output import require_writable
     from spectrum_fast.use.cli.part_scan import scan_one_part, scan_shared
     from spectrum_fast.use.cli.scan_end import end_scan
     from spectrum_fast.use.cli.scan_meters import scan_meters
+    from spectrum_fast.use.cli.scan_session import ScanSession
 
     if timing is not None:
         require_writable(timing, "--timing")
@@ -58,7 +58,7 @@ def scan(
     words = not quiet and json_progress != "-" and not follows
     meters = partial(scan_meters, quiet=not words, json_progress="" if follows else json_progress)
     end = partial(end_scan, options=options, timing=timing, quiet=quiet, words=words)
-    run = LongScan(options, keep_journal=not no_journal, part=own)
+    run = ScanSession(options, keep_journal=not no_journal, part=own)
     if rank is not None:
         scan_shared(model, rank, run, meters, end)
         return

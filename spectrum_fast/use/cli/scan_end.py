@@ -9,7 +9,7 @@ from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.measure.scoring.records import ScanFailure
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.use.cli.consoles import WIDE_COLUMNS, out, say, show
-from spectrum_fast.use.cli.long_scan import write_timing
+from spectrum_fast.use.cli.scan_session import write_timing
 from spectrum_fast.use.report.scan_map import scan_map
 from spectrum_fast.use.report.table import scan_table
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, get_type_hints
 
 from spectrum_fast.choose.selection.ranking import GROUPINGS, rank_modules
 from spectrum_fast.choose.selection.select import ALWAYS_ROLES
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.fused import competing_modules
+from spectrum_fast.measure.scoring.json_fields import type_of
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.measure.spectra.record import SpectralSummary
 from spectrum_fast.read.checkpoint.naming import expert_index, layer_index, merged_experts_type, module_type, role
 from spectrum_fast.use.report.thresholds import find_thresholds
 from spectrum_fast.version import __version__
 
+NUMBERS = tuple(
+    key for key, hint in get_type_hints(SpectralSummary).items() if type_of(hint)[0] in (float, int) and key != "snr"
+)
+"""Functionals of a spectrum that are numbers; each is a column of the page."""
 _DIGITS = 7
 """Significant digits of what is only looked at; scores keep every bit, for the page compares them."""
 
@@ -87,14 +93,8 @@ def _scan_columns(scan: ScanRecord, label: str) -> dict[str, Any]:
         "dtype": dtype_of,
         "method": method_of,
         "note": note_of,
-        "s_max": _column(modules, lambda module: module.s_max),
-        "q50": _column(modules, lambda module: module.q50),
-        "signal_sum": _column(modules, lambda module: module.signal_sum),
-        "noise_sum": _column(modules, lambda module: module.noise_sum),
-        "n_signal": [module.n_signal for module in modules],
-        "n_noise": [module.n_noise for module in modules],
-        "error_bound": [module.error_bound for module in modules],
-        "threshold": _column(modules, lambda module: module.threshold),
+        "numbers": list(NUMBERS),
+        **{key: [_number(key, getattr(module, key)) for module in modules] for key in NUMBERS},
         "threshold_spectrum": [_short(found.spectrum if found else None) for found in both],
         "threshold_mp": [_short(found.mp if found else None) for found in both],
         "histogram": [_histogram(module) for module in modules],
@@ -137,8 +137,9 @@ def _coded(values: Iterable[Any]) -> tuple[list[Any], list[int]]:
     return distinct, column
 
 
-def _column(modules: Sequence[ModuleScore], field: Callable[[ModuleScore], float | None]) -> list[float | None]:
-    return [_short(field(module)) for module in modules]
+def _number(key: str, value: float | None) -> float | None:
+    """A column's value: counts as they are, and so is the bound, which the page decides cuts by."""
+    return value if key == "error_bound" or isinstance(value, int) else _short(value)
 
 
 def _short(value: float | None) -> float | None:

@@ -25,6 +25,10 @@ function outsideButtons(scan, selection, onPick) {
   return buttons.length ? [element("span", { class: "muted" }, "outside layers"), ...buttons] : [];
 }
 
+/** Columns that are shown in words of their own. */
+const WORDED = new Set(["s_max", "q50", "threshold", "signal_sum", "noise_sum", "n_signal", "n_noise", "error_bound"]);
+const NAMES_OF_NUMBERS = { s_min: "smallest value", q25: "lower quartile", q75: "upper quartile" };
+
 /** All numbers of one module. */
 function moduleFacts(scan, selection, index) {
   const total = scan.n_signal[index] === null ? null : scan.n_signal[index] + scan.n_noise[index];
@@ -42,6 +46,8 @@ function moduleFacts(scan, selection, index) {
     ["Marchenko–Pastur edge", scan.threshold_mp[index] === null ? null : number(scan.threshold_mp[index])],
     ["above / at or below", total === null ? null : `${count(scan.n_signal[index])} / ${count(scan.n_noise[index])}`],
     ["sum above / below", scan.signal_sum[index] === null ? null : `${number(scan.signal_sum[index])} / ${number(scan.noise_sum[index])}`],
+    ...scan.numbers.filter((key) => !WORDED.has(key) && scan[key][index] !== null)
+      .map((key) => [NAMES_OF_NUMBERS[key] ?? key.replace(/_/g, " "), number(scan[key][index])]),
     ["method", shorten(scan.methods[scan.method[index]] ?? "", 60)],
     ["note", shorten(scan.notes[scan.note[index]] ?? "", 300)],
   ]);

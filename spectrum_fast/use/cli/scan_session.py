@@ -20,7 +20,7 @@ from spectrum_fast.use.cli.output import require_writable, save_scan
 _Found = TypeVar("_Found")
 
 
-class LongScan:
+class ScanSession:
     """Holds the journal of a scan, or the file of a part.
 
     Args:
@@ -52,7 +52,7 @@ class LongScan:
         self._journal: Journal | None = None
         self._stack = ExitStack()
 
-    def __enter__(self) -> LongScan:
+    def __enter__(self) -> ScanSession:
         self._stack.enter_context(terminable())
         return self
 
