@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from spectrum_fast.choose.selection.masking import PartMask, mask_parts, remove_masks
 from spectrum_fast.choose.selection.resolve import ResolvedSelection, resolve_selection
 from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.words import count_of, share_of_bytes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,12 +59,14 @@ class AppliedSelection:
         """One line for people."""
         text = (
             f"{self.trainable_parameters:,} of {self.total_parameters:,} parameters trainable "
-            f"({100 * self.trainable_fraction:.2f} %), {self.trainable_bytes / 2**30:.3f} of "
-            f"{self.total_bytes / 2**30:.3f} GiB, {len(self.matched)} modules"
+            f"({100 * self.trainable_fraction:.2f} %), "
+            f"{share_of_bytes(self.trainable_bytes, self.total_bytes)}, {count_of(len(self.matched), 'module')}"
         )
         if self.masks:
-            text += f"; {len(self.masks)} fused parameters in part"
-        return text + (f"; {len(self.unmatched)} entries matched nothing" if self.unmatched else "")
+            text += f"; {count_of(len(self.masks), 'fused parameter')} in part"
+        if self.unmatched:
+            text += f"; {count_of(len(self.unmatched), 'entry', 'entries')} matched nothing"
+        return text
 
 
 def apply_selection(

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from spectrum_fast.choose.selection.check import ReaderReport, SelectionCheck
 from spectrum_fast.use.report.layout import add_row, plain_table, printable, shorten_list
+from spectrum_fast.words import count_of
 
 
 def check_table(result: SelectionCheck) -> RenderableType:
@@ -54,7 +55,6 @@ def _differences(report: ReaderReport) -> list[str]:
             f"{report.wanted_values:,}: it does not see ranges of rows"
         )
     if report.unmatched:
-        lines.append(
-            f"{report.reader}: {len(report.unmatched)} entries match nothing: {shorten_list(report.unmatched)}"
-        )
+        entries = count_of(len(report.unmatched), "entry", "entries")
+        lines.append(f"{report.reader}: {entries} matching nothing: {shorten_list(report.unmatched)}")
     return lines

@@ -15,6 +15,7 @@ from spectrum_fast.measure.scoring.fused import competing_modules
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
 from spectrum_fast.read.checkpoint.naming import merged_experts_type
 from spectrum_fast.use.report.layout import add_row, plain_table, printable, shorten_list
+from spectrum_fast.words import count_of
 
 _NOISE_FREE = "inf"
 
@@ -71,7 +72,7 @@ def _taken(modules: Sequence[ModuleScore], taken: set[str], always: set[str]) ->
 
 
 def _title(scan: ScanRecord, selection: Selection | None) -> str:
-    title = f"{scan.model}: {len(scan.modules)} modules scored, criterion {scan.criterion}"
+    title = f"{scan.model}: {count_of(len(scan.modules), 'module')} scored, criterion {scan.criterion}"
     if selection is not None and selection.top_percent is not None:
         title += f", top {selection.top_percent:g} % of each type"
     return title
@@ -93,7 +94,9 @@ def _remarks(scan: ScanRecord, selection: Selection | None) -> list[str]:
             remarks.append(f"tied at the cut, taken in the order of names: {shorten_list(undecided)}")
     noise_free = sum(module.noise_free for module in scan.modules)
     if noise_free:
-        remarks.append(f"{_NOISE_FREE}: {noise_free} noise-free modules, no singular value below the threshold")
+        remarks.append(
+            f"{_NOISE_FREE}: {count_of(noise_free, 'noise-free module')}, no singular value below the threshold"
+        )
     bounds = [module.error_bound for module in scan.modules if module.error_bound is not None]
     if bounds:
         methods = Counter(module.method or "unknown" for module in scan.modules)
@@ -110,7 +113,7 @@ def _remarks(scan: ScanRecord, selection: Selection | None) -> list[str]:
     remarks += [f"note: {note}" for note in _notes(scan)]
     if scan.failures:
         names = shorten_list([failure.name for failure in scan.failures])
-        remarks.append(f"FAILED, no score: {len(scan.failures)} tensors: {names}")
+        remarks.append(f"FAILED, no score: {count_of(len(scan.failures), 'tensor')}: {names}")
     return remarks
 
 

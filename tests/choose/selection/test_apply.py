@@ -92,7 +92,7 @@ def test_an_entry_without_a_match_changes_nothing():
     assert trainable(model) == before
     applied = choose("lm_head", "model.layers.1.gate_prj").apply(model, strict=False)
     assert applied.unmatched == ("model.layers.1.gate_prj",)
-    assert "1 entries matched nothing" in applied.summary()
+    assert "; 1 entry matched nothing" in applied.summary()
     with pytest.raises(SelectionError, match="match no parameter"):
         choose("nothing.here").apply(model, strict=False)
 

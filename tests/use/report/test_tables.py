@@ -54,7 +54,7 @@ def test_a_large_model_fits_80_columns() -> None:
     assert max(map(len, lines)) <= 80
     assert "lm_head             always  28672x8192    inf     inf    inf" in lines
     assert "mlp.down_proj        20/80  28672x8192   0.08    0.04  0.001" in lines
-    assert "inf: 1 noise-free modules, no singular value below the threshold" in lines
+    assert "inf: 1 noise-free module, no singular value below the threshold" in lines
     assert "largest relative error bound 2.0e-05; 562 by band-float32" in lines
 
 
@@ -100,7 +100,7 @@ def test_a_scan_without_modules_has_no_table() -> None:
     assert render(scan_table(scan)) == [
         "m: 0 modules scored, criterion spectrum",
         "",
-        "FAILED, no score: 1 tensors: bad",
+        "FAILED, no score: 1 tensor: bad",
     ]
 
 
