@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.band import device_torch
+from spectrum_fast.measure.ops.band import reference
+from spectrum_fast.measure.ops.band.panels import STEPS
 from spectrum_fast.measure.ops.sturm import native as sturm
 from spectrum_fast.measure.ops.sturm.bands import Bands
 
@@ -151,11 +152,7 @@ def _band_steps() -> Any:
 
         return launch
 
-    names = (
-        *("gather_panel", "factor_gram", "orthonormalise", "reconstruct", "reflect_columns"),
-        *("form_basis", "sweep", "form_y", "form_z"),
-    )
-    return SimpleNamespace(**{name: step(getattr(device_torch, name)) for name in names})
+    return SimpleNamespace(**{name: step(getattr(reference, name)) for name in STEPS})
 
 
 def install() -> None:
@@ -164,5 +161,4 @@ def install() -> None:
         found: ModuleType = importlib.import_module(f"spectrum_fast.measure.ops.{module}")
         assert hasattr(found, name), (module, name)
         setattr(found, name, _Kernel(run))
-    steps = _band_steps()
-    importlib.import_module("spectrum_fast.measure.ops.band.triton").choose_steps = lambda matrix: steps
+    importlib.import_module("spectrum_fast.measure.ops.band.triton").device_kernels = _band_steps()

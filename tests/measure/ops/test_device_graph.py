@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from spectrum_fast.measure.ops.band import device_graph, device_torch
+from spectrum_fast.measure.ops.band import device_graph, reference
 from spectrum_fast.measure.ops.band.device_graph import RECORDINGS, Recordings, use_graphs
-from spectrum_fast.measure.ops.band.device_workspace import Workspace
+from spectrum_fast.measure.ops.band.panels import reduce_panels
+from spectrum_fast.measure.ops.band.workspace import Workspace
 
 from support.bands import eigenvalues
 from support.interpreter import INTERPRETED
@@ -19,7 +20,7 @@ triton_band = pytest.importorskip("spectrum_fast.measure.ops.band.triton")
 
 
 def run(workspace: Workspace) -> torch.Tensor:
-    return triton_band.reduce_in(workspace, device_torch)
+    return reduce_panels(workspace, reference)
 
 
 def symmetric(count: int, n: int, seed: int) -> torch.Tensor:

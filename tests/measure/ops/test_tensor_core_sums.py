@@ -18,7 +18,7 @@ pytest.importorskip("triton.backends.nvidia")
 
 from spectrum_fast.measure.ops.band import device_kernels
 from spectrum_fast.measure.ops.band.device_sweep import sweep_kernel
-from spectrum_fast.measure.ops.band.device_workspace import V_SCALE, allocate
+from spectrum_fast.measure.ops.band.workspace import V_SCALE, allocate
 from spectrum_fast.measure.ops.gram import triton as triton_gram
 from spectrum_fast.measure.ops.gram import triton_codes
 

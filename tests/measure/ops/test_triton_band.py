@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.errors import UsageError
-from spectrum_fast.measure.ops.band import device_torch
-from spectrum_fast.measure.ops.band.device_workspace import ROWS, V_SCALE, Workspace, allocate
+from spectrum_fast.measure.ops.band import model, reference
+from spectrum_fast.measure.ops.band.panels import reduce_panels
+from spectrum_fast.measure.ops.band.workspace import ROWS, V_SCALE, T, Workspace, allocate
 
 from support.bands import dense_and_clean
 from support.interpreter import (
@@ -38,6 +39,16 @@ both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"
 IN_TORCH = [] if INTERPRETED else ["torch"]
 on_all = pytest.mark.parametrize("device", [*IN_TORCH, IN_INTERPRETER_OR_ON_GPU], indirect=True)
 in_torch = pytest.mark.parametrize("device", [*IN_TORCH, *([] if INTERPRETED else [WITH_GPU])], indirect=True)
+
+
+def reduce_to_band(matrices: Tensor, half_width: int) -> Tensor:
+    """By the kernels on a GPU and in the interpreter, else by their model in torch."""
+    form = triton_band if matrices.is_cuda or INTERPRETED else model
+    return form.reduce_to_band(matrices, half_width)
+
+
+def steps_on(matrices: Tensor) -> object:
+    return triton_band.device_kernels if matrices.is_cuda or INTERPRETED else reference
 
 
 @outside_the_interpreter
@@ -135,7 +146,7 @@ def test_spectrum_with_scratch_full_of_nan(n: int, b: int, dtype: torch.dtype, d
     names = ["noise_gram", "rank_one", "two_blocks", "graded_spectrum"] if n == 70 else list(FAMILIES)
     matrices = [symmetric(FAMILIES[name](n), dtype) for name in names]
     batch = torch.stack(matrices).to(device)
-    bands = triton_band.reduce_in(fill_scratch(allocate(batch, b)))
+    bands = reduce_panels(fill_scratch(allocate(batch, b)), steps_on(batch))
     assert bands.shape == (len(names), n, b + 1)
     for name, matrix, band in zip(names, matrices, bands, strict=True):
         assert spectrum_error(band, matrix) <= limit(name, n), name
@@ -145,7 +156,7 @@ def test_spectrum_with_scratch_full_of_nan(n: int, b: int, dtype: torch.dtype, d
 def test_odd_half_widths(device: str) -> None:
     for b in (1, 3, 13):
         matrix = symmetric(noise_gram(30), torch.float32)
-        assert spectrum_error(triton_band.reduce_to_band(matrix[None].clone().to(device), b)[0], matrix) <= BOUND
+        assert spectrum_error(reduce_to_band(matrix[None].clone().to(device), b)[0], matrix) <= BOUND
 
 
 @in_torch
@@ -155,7 +166,7 @@ def test_spectrum(n: int, dtype: torch.dtype, device: str) -> None:
     families = FAMILIES | EXTREME if dtype == torch.float64 else FAMILIES
     matrices = torch.stack([symmetric(family(n), dtype) for family in families.values()])
     for b in (1, 8, 32, 64) if n < 100 else (16, 33, 64):
-        bands = triton_band.reduce_to_band(matrices.clone().to(device), b)
+        bands = reduce_to_band(matrices.clone().to(device), b)
         assert bands.shape == (len(families), n, b + 1)
         assert bands.dtype == dtype
         for name, matrix, band in zip(families, matrices, bands, strict=True):
@@ -166,9 +177,9 @@ def test_spectrum(n: int, dtype: torch.dtype, device: str) -> None:
 @both_dtypes
 def test_a_batch_is_its_matrices_one_by_one(dtype: torch.dtype, device: str) -> None:
     matrices = [symmetric(FAMILIES[name](130), dtype).to(device) for name in ("noise_gram", "low_rank", "zero")]
-    together = triton_band.reduce_to_band(torch.stack(matrices), 32)
+    together = reduce_to_band(torch.stack(matrices), 32)
     for matrix, band in zip(matrices, together, strict=True):
-        alone = triton_band.reduce_to_band(matrix[None].clone(), 32)[0]
+        alone = reduce_to_band(matrix[None].clone(), 32)[0]
         size = torch.finfo(dtype).eps * float(matrix.double().norm())
         assert float((band - alone).abs().max()) <= BOUND * size
 
@@ -179,7 +190,7 @@ def test_a_batch_is_its_matrices_one_by_one(dtype: torch.dtype, device: str) -> 
 def test_large(n: int, b: int, dtype: torch.dtype, device: str) -> None:
     for name in ("noise_gram", "outlier", "low_rank"):
         matrix = symmetric(FAMILIES[name](n), dtype)
-        band = triton_band.reduce_to_band(matrix[None].clone().to(device), b)[0]
+        band = reduce_to_band(matrix[None].clone().to(device), b)[0]
         assert spectrum_error(band, matrix) <= BOUND, name
 
 
@@ -188,9 +199,9 @@ def test_large(n: int, b: int, dtype: torch.dtype, device: str) -> None:
 def test_kernels_follow_their_model(dtype: torch.dtype, device: str) -> None:
     """Signs of reflections are fixed, so the bands agree entry by entry, not only in their eigenvalues."""
     matrix = symmetric(noise_gram(300), dtype)
-    model = triton_band.reduce_in(allocate(matrix[None].clone(), 32), device_torch)[0]
+    expected = model.reduce_to_band(matrix[None].clone(), 32)[0]
     found = triton_band.reduce_to_band(matrix[None].clone().to(device), 32)[0].cpu()
-    assert float((found - model).abs().max()) <= 1e4 * torch.finfo(dtype).eps * float(matrix.double().norm())
+    assert float((found - expected).abs().max()) <= 1e4 * torch.finfo(dtype).eps * float(matrix.double().norm())
 
 
 @on_gpu
@@ -235,8 +246,8 @@ def test_every_panel_gives_an_orthogonal_reflector(rows: int, kind: str) -> None
     matrix[b:, :b], matrix[:b, b:] = panel, panel.T
     w = fill_scratch(allocate(matrix[None], b))
     for step in ("gather_panel", "factor_gram", "orthonormalise", "reconstruct", "reflect_columns", "form_basis"):
-        getattr(device_torch, step)(w, 0)
-    v, t = w.basis[0, 0, b:], w.small[device_torch.T, 0]
+        getattr(reference, step)(w, 0)
+    v, t = w.basis[0, 0, b:], w.small[T, 0]
     eye = torch.eye(rows, dtype=torch.float64)
     q = eye - v @ t @ v.T
     r = torch.zeros_like(panel)
@@ -255,7 +266,7 @@ def test_halves_are_as_good_as_float32() -> None:
     matrix = symmetric(noise_gram(512), torch.float32)
     unit = torch.finfo(torch.float32).eps * float(matrix.double().norm()) / 512**0.5
     truth = torch.linalg.eigvalsh(matrix.double())
-    error = torch.linalg.eigvalsh(dense_and_clean(triton_band.reduce_to_band(matrix[None].clone(), 32)[0])) - truth
+    error = torch.linalg.eigvalsh(dense_and_clean(reduce_to_band(matrix[None].clone(), 32)[0])) - truth
     assert float(error.abs().max()) <= 2.0 * unit
     assert abs(float(error.mean())) <= 0.2 * unit
 

@@ -14,7 +14,6 @@ import torch
 pytest.importorskip("triton.backends.nvidia")
 
 from bench.gpu import compile_ahead
-from spectrum_fast.measure.ops.band import device_kernels
 from spectrum_fast.measure.ops.band import triton as triton_band
 from spectrum_fast.measure.ops.extent import triton as triton_extent
 from spectrum_fast.measure.ops.extent import triton_codes as extent_codes
@@ -51,7 +50,6 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     monkeypatch.setattr(knobs.runtime, "jit_cache_hook", end_here)
     for module in (triton_extent, extent_codes, triton_gram, triton_codes, triton_sturm):
         monkeypatch.setattr(module, "require_device", lambda *_: None)
-    monkeypatch.setattr(triton_band, "choose_steps", lambda _: device_kernels)
     return found
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.band.device_workspace import Workspace, allocate
+from spectrum_fast.measure.ops.band.workspace import Workspace, allocate
 
 LIMIT_BYTES = 4 << 30
 """Matrices of one recording, and of all that are kept, at most."""

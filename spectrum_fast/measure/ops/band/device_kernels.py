@@ -1,4 +1,4 @@
-"""The steps of the GPU band reduction as launches of Triton kernels; names and meaning as in ``device_torch``."""
+"""The steps of the GPU band reduction as launches of Triton kernels; names and meaning as in ``reference``."""
 
 # pyright: reportArgumentType=false
 # (compile-time constants are given as plain numbers)
@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from spectrum_fast.measure.ops.band import device_torch
+from spectrum_fast.measure.ops.band import reference
 from spectrum_fast.measure.ops.band.device_panel import (
     form_basis_kernel,
     form_y_kernel,
@@ -19,7 +19,7 @@ from spectrum_fast.measure.ops.band.device_panel import (
 )
 from spectrum_fast.measure.ops.band.device_small import factor_gram_kernel, reconstruct_kernel, reflect_kernel
 from spectrum_fast.measure.ops.band.device_sweep import sweep_kernel
-from spectrum_fast.measure.ops.band.device_workspace import ROWS, SWEEP_ROWS, Workspace
+from spectrum_fast.measure.ops.band.workspace import R1, ROWS, SWEEP_ROWS, TOP, M, T, W, Workspace
 from spectrum_fast.measure.ops.triton_support import INTERPRETED
 
 SMALL_WARPS = {16: 1, 32: 4, 64: 8}
@@ -96,8 +96,8 @@ def factor_gram(w: Workspace, index: int) -> None:
     too_wide = w.order - (index + 1) * w.half_width < w.half_width
     factor_gram_kernel[(w.count,)](
         w.inner,
-        w.small[device_torch.R1],
-        w.small[device_torch.W],
+        w.small[R1],
+        w.small[W],
         w.broken,
         int(too_wide),
         **small_options(w.half_width, w.width),
@@ -110,8 +110,8 @@ def orthonormalise(w: Workspace, index: int) -> None:
     orthonormalise_kernel[(chunks, w.count)](
         w.panel,
         w.basis[index % 2],
-        w.small[device_torch.R1],
-        w.small[device_torch.W],
+        w.small[R1],
+        w.small[W],
         w.partials,
         w.order,
         (index + 1) * w.half_width,
@@ -140,8 +140,8 @@ def form_basis(w: Workspace, index: int) -> None:
     form_basis_kernel[(_chunks(w, index), w.count)](
         w.basis[index % 2],
         halves,
-        w.small[device_torch.M],
-        w.small[device_torch.TOP],
+        w.small[M],
+        w.small[TOP],
         w.order,
         (index + 1) * w.half_width,
         halves.stride(0),
@@ -154,7 +154,7 @@ def form_basis(w: Workspace, index: int) -> None:
 def sweep(w: Workspace, index: int) -> None:
     """A <- A - V Zᵀ - Z Vᵀ of the last panel, X = A V of this one; float64 by cuBLAS."""
     if not w.split:
-        device_torch.sweep(w, index)
+        reference.sweep(w, index)
         return
     rows, turn = w.order - (index + 1) * w.half_width, index % 2
     sweep_kernel[(triton.cdiv(rows, SWEEP_ROWS), w.sweep_splits(rows), w.count)](
@@ -181,11 +181,11 @@ def form_y(w: Workspace, index: int) -> None:
         w.product,
         w.basis[index % 2],
         w.z,
-        w.small[device_torch.T],
+        w.small[T],
         w.partials,
         w.order,
         begin,
-        w.sweep_splits(w.order - begin) if w.split else 1,
+        w.sweep_splits(w.order - begin),
         w.product.stride(0),
         w.partials.shape[1],
         **tall_options(w.width),
@@ -199,7 +199,7 @@ def form_z(w: Workspace, index: int) -> None:
         w.basis[index % 2],
         w.z,
         w.z_halves,
-        w.small[device_torch.T],
+        w.small[T],
         w.inner,
         w.scale,
         w.order,

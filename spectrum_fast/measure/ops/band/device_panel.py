@@ -15,9 +15,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from spectrum_fast.measure.ops.band import device_workspace
+from spectrum_fast.measure.ops.band import workspace
 
-V_SCALE = tl.constexpr(device_workspace.V_SCALE)
+V_SCALE = tl.constexpr(workspace.V_SCALE)
 
 
 @triton.jit

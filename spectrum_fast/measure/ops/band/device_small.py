@@ -10,11 +10,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from spectrum_fast.measure.ops.band import device_torch
+from spectrum_fast.measure.ops.band import reference
 
-_DEPENDENT = tl.constexpr(device_torch.DEPENDENT)
-_NEARLY_ORTHONORMAL = tl.constexpr(device_torch.NEARLY_ORTHONORMAL)
-_SERIES = tl.constexpr(device_torch.SERIES)
+_DEPENDENT = tl.constexpr(reference.DEPENDENT)
+_NEARLY_ORTHONORMAL = tl.constexpr(reference.NEARLY_ORTHONORMAL)
+_SERIES = tl.constexpr(1e-8)
+"""Largest entry of ``E = Q1ᵀ Q1 - I`` for which ``I + low(E)`` is its Cholesky factor to working accuracy."""
 _VANISHED = tl.constexpr(1e-280)
 """Sum of squares under which a column counts as zero: an error of 1e-140."""
 

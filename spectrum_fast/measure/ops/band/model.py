@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from spectrum_fast.measure.ops.band.triton import reduce_to_band
+from torch import Tensor
 
-__all__ = ["reduce_to_band"]
+from spectrum_fast.measure.ops.band.reference import reduce_in_torch
+
+
+def reduce_to_band(matrices: Tensor, half_width: int) -> Tensor:
+    """Bands (m, n, b + 1), float32 matrices with products in float16 halves."""
+    return reduce_in_torch(matrices, half_width, split=None)

@@ -1,112 +1,185 @@
-"""The band reduction in torch: the readable form, on any device, in float32 or float64.
+"""The band reduction in torch operations: readable, on any device, and the model of the GPU's kernels, step by step.
 
-Same signature and meaning as :func:`spectrum_fast.measure.ops.band.reduce_to_band`, which checks the arguments.
+A panel of b columns below the diagonal block is factored as ``P = Q [R; 0]`` with ``Q = I - V T Vᵀ`` orthogonal, by
+CholeskyQR2 and Householder reconstruction in float64; where its columns are numerically dependent (condition above
+about 5e5 after scaling them to equal length) or it is wider than tall, it is *broken* and reflected column by column,
+which is unconditionally stable. Then ``A <- A - V Zᵀ - Z Vᵀ`` with ``Y = A V T`` and ``Z = Y - 1/2 V Tᵀ (Vᵀ Y)``; the
+update of one panel is applied with the next one's product. Names, workspace and meaning of the steps are those of
+``device_kernels``; batches go by broadcasting, and the tensors are asked for values in :func:`reflect_columns` only.
+
+Source: G. Ballard et al., Reconstructing Householder vectors from tall-skinny QR, 2014.
 """
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor
 
-NEARLY_ORTHONORMAL = 1e-2
-"""Largest entry of ``Qᵀ Q - I`` after one pass of CholeskyQR for which the second pass is orthonormal to working
-accuracy (its error falls from d to d² + eps); beyond it, the panel is factored column by column."""
+from spectrum_fast.measure.ops.band.panels import reduce_batch, reduce_panels
+from spectrum_fast.measure.ops.band.workspace import R1, TOP, V_SCALE, M, T, Workspace, allocate
+
+DEPENDENT = 1e-14
+"""A pivot of the Gram matrix of equally long columns that small is rounding error."""
+NEARLY_ORTHONORMAL = 1e-4
+"""Largest entry of ``Q1ᵀ Q1 - I`` served: condition of the scaled panel about 5e5. With the kernels' explicit inverse,
+3e-3 left 95 eps ||A||_F in a float64 matrix, below 2e-4 it left 3 (tests/measure/ops/test_triton_band.py)."""
 
 
 def reduce_to_band(matrices: Tensor, half_width: int) -> Tensor:
-    """Bands (m, n, b + 1), one matrix after the other, one panel of b columns after the other, in place."""
-    bands = [_reduce(matrix, half_width) for matrix in matrices]
-    return torch.stack(bands) if bands else matrices.new_zeros(*matrices.shape[:2], half_width + 1)
+    """Bands (m, n, b + 1) of any half-width, with products of the size of the matrix in its own dtype."""
+    return reduce_in_torch(matrices, half_width, split=False)
 
 
-def _reduce(A: Tensor, b: int) -> Tensor:
-    n, dtype = A.shape[0], A.dtype
-    column = 0
-    while n - column > b + 1:
-        begin = column + b
-        panel = A[begin:, column:begin].to(torch.float64)
-        V, T, R = factor_panel(panel)
-        A[begin:, column:begin] = R.to(dtype)
-        A[column:begin, begin:] = R.T.to(dtype)
-        trailing = A[begin:, begin:]
-        V32 = V.to(dtype)
-        Y = (trailing @ V32).to(torch.float64) @ T
-        Z = (Y - 0.5 * V @ (T.T @ (V.T @ Y))).to(dtype)
-        trailing -= V32 @ Z.T
-        trailing -= Z @ V32.T
-        column = begin
-    return read_band(A, b)
+def reduce_in_torch(matrices: Tensor, half_width: int, *, split: bool | None) -> Tensor:
+    """Bands; ``split``: float32 products in float16 halves, as the kernels form them (None: as they would)."""
+    steps = sys.modules[__name__]
+    return reduce_batch(matrices, half_width, lambda m: reduce_panels(allocate(m, half_width, split), steps))
 
 
-def read_band(matrix: Tensor, half_width: int) -> Tensor:
-    """Copy the lower band of (n, n) to (n, b + 1) storage, ``band[j, d] = matrix[j + d, j]``, zeros past the end."""
-    n = matrix.shape[0]
-    band = matrix.new_zeros((n, half_width + 1))
-    for d in range(min(half_width, n - 1) + 1):
-        band[: n - d, d] = matrix.diagonal(-d)
-    return band
+def gather_panel(w: Workspace, index: int) -> None:
+    """P, the diagonal block of the band, and Pᵀ P; the last panel's update is applied to both."""
+    b, column, begin = w.half_width, index * w.half_width, (index + 1) * w.half_width
+    block = w.matrix[:, column:, column:begin].to(torch.float64)
+    if index:
+        v, z = w.basis[(index - 1) % 2, :, column:, :b], w.z[:, column:, :b]
+        block = block - v @ z[:, :b].mT - z @ v[:, :b].mT
+    for d in range(b):
+        w.band[:, column : begin - d, d] = block[:, :b].diagonal(-d, 1, 2).to(w.band.dtype)
+    panel = w.panel[:, begin:]
+    panel.zero_()
+    panel[:, :, :b] = block[:, b:]
+    torch.matmul(panel.mT, panel, out=w.inner)
 
 
-def factor_panel(panel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Factor P = Q [R; 0] with Q = I - V T Vᵀ orthogonal.
+def factor_gram(w: Workspace, index: int) -> None:
+    """R1 from Pᵀ P = R1ᵀ R1, columns scaled to equal length; broken panels marked."""
+    tall = w.order - (index + 1) * w.half_width >= w.half_width
+    norms = w.inner.diagonal(0, 1, 2).sqrt()
+    pad = torch.arange(w.width, device=norms.device) >= w.half_width
+    sound = (norms > 0) & (norms < torch.inf)
+    lengths = torch.where(sound, norms, 1.0)
+    scaled = w.inner / lengths[:, :, None] / lengths[:, None, :]
+    scaled.diagonal(0, 1, 2)[:] = 1.0
+    upper, fine = _cholesky(scaled)
+    w.broken[:] = (~(fine & (sound | pad).all(1)) | (not tall)).to(torch.int32)
+    w.small[R1] = upper * lengths[:, None, :]
 
-    CholeskyQR2 and Householder reconstruction; where the columns of P are numerically dependent (condition above about
-    1e7 after scaling them to equal length) or P is wider than tall, Householder reflections column by column.
 
-    Args:
-        panel: (m, b) float64.
+def orthonormalise(w: Workspace, index: int) -> None:
+    """Q1 = P R1^-1, and Q1ᵀ Q1."""
+    begin = (index + 1) * w.half_width
+    q = w.basis[index % 2, :, begin:]
+    q[:] = torch.linalg.solve_triangular(w.small[R1], w.panel[:, begin:], upper=True, left=False)
+    torch.matmul(q.mT, q, out=w.inner)
+
+
+def reconstruct(w: Workspace, index: int) -> None:
+    """V_top, M (V_rest = Q1_rest M), T and the band's R from Q1 and Q1ᵀ Q1; broken panels marked.
+
+    With ``Q = Q1 R2^-1`` orthonormal and S = diag(+-1) opposite in sign to the pivots, the LU factors of
+    ``Q_top - S = L U`` (no pivoting needed: no pivot is smaller than 1) give ``V = [L; Q_rest U^-1]``,
+    ``T = -U S L^-T`` and ``P = (I - V T Vᵀ) [S R; 0]``.
+    """
+    b, n, begin = w.half_width, w.order, (index + 1) * w.half_width
+    eye = torch.eye(w.width, dtype=torch.float64, device=w.inner.device)
+    at = torch.arange(w.width, device=w.inner.device)
+    pad = (at >= b)[:, None] & (at >= b)[None, :]
+    inner = torch.where(pad, eye, w.inner)
+    w.broken.bitwise_or_((~((inner - eye).abs().amax((1, 2)) <= NEARLY_ORTHONORMAL)).to(torch.int32))
+    fine = (w.broken == 0)[:, None, None]
+    r2, _ = _cholesky(torch.where(fine, inner, eye))
+    top = torch.zeros_like(inner)
+    rows = min(b, n - begin)
+    top[:, :rows] = torch.where(fine, w.basis[index % 2, :, begin : begin + rows], 0.0)
+    q = torch.where(pad, eye, torch.linalg.solve_triangular(r2, top, upper=True, left=False))
+    lower, upper, signs = _factor_less_signs(q, b)
+    inverse = torch.linalg.solve_triangular(r2, eye.expand_as(r2), upper=True)
+    w.small[M] = torch.linalg.solve_triangular(upper, inverse, upper=True, left=False)
+    w.small[TOP] = torch.where(pad, 0.0, lower)
+    t = torch.linalg.solve_triangular(lower.mT, -upper * signs[:, None, :], upper=True, left=False, unitriangular=True)
+    w.small[T] = torch.where(pad, 0.0, t.triu())
+    if rows == b:
+        r = signs[:, :, None] * (r2 @ w.small[R1])
+        _write_r(w, index, torch.where(fine, r, 0.0))
+
+
+def reflect_columns(w: Workspace, index: int) -> None:
+    """Replace the factors of broken panels by those of plain Householder reflections."""
+    begin, b = (index + 1) * w.half_width, w.half_width
+    for m in range(w.count):
+        if not int(w.broken[m]):
+            continue
+        v, t, r = reflect_one(w.panel[m, begin:, :b])
+        k = v.shape[1]
+        q = w.basis[index % 2, m, begin:]
+        q.zero_()
+        q[:, :k] = v
+        w.small[:, m] = 0.0
+        w.small[M, m] = torch.eye(w.width, dtype=torch.float64, device=q.device)
+        w.small[T, m, :k, :k] = t
+        rows = min(b, len(v))
+        w.small[TOP, m, :rows, :k] = v[:rows]
+        full = q.new_zeros(1, w.width, w.width)
+        full[0, :rows, :b] = r[:rows]
+        _write_r(w, index, full, m)
+
+
+def form_basis(w: Workspace, index: int) -> None:
+    """V = [V_top; Q1_rest M], and its float16 halves."""
+    begin, b = (index + 1) * w.half_width, w.half_width
+    q = w.basis[index % 2, :, begin:]
+    v = q @ w.small[M]
+    rows = min(b, v.shape[1])
+    v[:, :rows] = w.small[TOP, :, :rows]
+    q[:] = v
+    if w.split:
+        w.basis_halves[index % 2, :, :, begin:] = _halves(v * V_SCALE)
+
+
+def sweep(w: Workspace, index: int) -> None:
+    """A <- A - V Zᵀ - Z Vᵀ of the last panel, X = A V of this one, on the trailing matrix."""
+    begin, turn, dtype = (index + 1) * w.half_width, index % 2, w.matrix.dtype
+    trailing = w.matrix[:, begin:, begin:]
+    x = w.product[0, :, begin:]
+    if not w.split:
+        v, z = w.basis[1 - turn, :, begin:].to(dtype), w.z[:, begin:].to(dtype)
+        if index:
+            trailing.baddbmm_(torch.cat([v, z], 2), torch.cat([z, v], 2).mT, alpha=-1.0)
+        torch.bmm(trailing, w.basis[turn, :, begin:].to(dtype), out=x)
+        return
+    up, down = w.scale[:, :, None, None]
+    if index:
+        v, z = w.basis_halves[1 - turn, :, :, begin:].float(), w.z_halves[:, :, begin:].float()
+        trailing -= (_three_products(v, z.mT) + _three_products(z, v.mT)) * down
+    x[:] = _three_products(_halves(trailing * up).float(), w.basis_halves[turn, :, :, begin:].float()) * down
+    w.product[1 : w.sweep_splits(w.order - begin), :, begin:] = 0.0
+
+
+def form_y(w: Workspace, index: int) -> None:
+    """Y = X T and Vᵀ Y."""
+    begin = (index + 1) * w.half_width
+    x = w.product[: w.sweep_splits(w.order - begin), :, begin:].to(torch.float64).sum(0)
+    torch.matmul(x, w.small[T], out=w.z[:, begin:])
+    torch.matmul(w.basis[index % 2, :, begin:].mT, w.z[:, begin:], out=w.inner)
+
+
+def form_z(w: Workspace, index: int) -> None:
+    """Z = Y - 1/2 V Tᵀ (Vᵀ Y), and its float16 halves."""
+    begin = (index + 1) * w.half_width
+    z = w.z[:, begin:]
+    z -= 0.5 * w.basis[index % 2, :, begin:] @ (w.small[T].mT @ w.inner)
+    if w.split:
+        w.z_halves[:, :, begin:] = _halves(z * w.scale[0, :, None, None])
+
+
+def reflect_one(panel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Householder reflections column by column, for any shape (m, b) and rank.
 
     Returns:
         V (m, k) unit lower trapezoidal, T (k, k) upper triangular, and [R; 0] (m, b), R upper trapezoidal.
     """
-    largest = float(panel.abs().max())
-    if largest == 0.0:
-        return panel[:, :0], panel[:0, :0], panel
-    # An exact scaling, so that squares neither overflow nor vanish.
-    exponent = int(torch.frexp(torch.tensor(largest, dtype=torch.float64)).exponent)
-    half, rest = exponent // 2, exponent - exponent // 2
-    scaled = panel * 2.0**-half * 2.0**-rest
-    factors = reconstruct_householder(scaled) if panel.shape[0] >= panel.shape[1] else None
-    V, T, R = reflect_columns(scaled) if factors is None else factors
-    return V, T, R * 2.0**half * 2.0**rest
-
-
-def reconstruct_householder(panel: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    """CholeskyQR2, then V and T from the orthonormal factor; None if the first pass is too far from orthonormal.
-
-    With S = diag(+-1) opposite in sign to the pivots, the LU factors of ``Q - [S; 0] = V U`` (no pivoting needed: no
-    pivot is smaller than 1) give ``T = -U S V_top^-T``, and ``P = (I - V T Vᵀ) [S R; 0]``.
-
-    Source: G. Ballard et al., Reconstructing Householder vectors from tall-skinny QR, 2014.
-    """
-    b = panel.shape[1]
-    eye = torch.eye(b, dtype=panel.dtype, device=panel.device)
-    R = eye
-    Q = panel
-    for step in range(2):
-        inner = Q.T @ Q
-        if step == 1 and not bool(((inner - eye).abs() <= NEARLY_ORTHONORMAL).all()):
-            return None
-        lower, info = torch.linalg.cholesky_ex(inner)
-        if int(info) != 0:
-            return None
-        Q = torch.linalg.solve_triangular(lower.T, Q, upper=True, left=False)
-        R = lower.T @ R
-    work = Q[:b].clone()
-    signs = torch.ones(b, dtype=panel.dtype, device=panel.device)
-    for k in range(b):
-        signs[k] = -1.0 if float(work[k, k]) >= 0.0 else 1.0
-        work[k, k] -= signs[k]
-        work[k + 1 :, k] /= work[k, k].clone()
-        work[k + 1 :, k + 1 :] -= torch.outer(work[k + 1 :, k], work[k, k + 1 :])
-    top, U = work.tril(-1) + eye, work.triu()
-    V = torch.cat([top, torch.linalg.solve_triangular(U, Q[b:], upper=True, left=False)])
-    T = torch.linalg.solve_triangular(top.T, -U * signs, upper=True, left=False, unitriangular=True)
-    return V, T, _pad(signs[:, None] * R, panel)
-
-
-def reflect_columns(panel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Householder reflections column by column: unconditionally stable, for any shape and rank."""
     m, b = panel.shape
     work, count = panel.clone(), min(m - 1, b)
     V = panel.new_zeros((m, count))
@@ -132,8 +205,40 @@ def reflect_columns(panel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return V, T, work.triu()
 
 
-def _pad(R: Tensor, like: Tensor) -> Tensor:
-    """R (b, b) on top of zeros, in the shape of ``like``."""
-    padded = torch.zeros_like(like)
-    padded[: R.shape[0]] = R
-    return padded
+def _cholesky(inner: Tensor) -> tuple[Tensor, Tensor]:
+    """R of ``Rᵀ R`` (m, B, B) and whether every pivot was sound, (m,); the identity where one was not."""
+    lower, info = torch.linalg.cholesky_ex(inner)
+    fine = (info == 0) & (lower.diagonal(0, 1, 2).square() > DEPENDENT).all(1)
+    eye = torch.eye(inner.shape[1], dtype=inner.dtype, device=inner.device)
+    return torch.where(fine[:, None, None], lower.mT, eye), fine
+
+
+def _factor_less_signs(q: Tensor, b: int) -> tuple[Tensor, Tensor, Tensor]:
+    """L (unit) and U of ``Q - S``, and S = diag(+-1), each sign opposite to its pivot; (m, B, B) and (m, B)."""
+    work, signs = q.clone(), torch.ones_like(q[:, 0])
+    for k in range(b):
+        signs[:, k] = torch.where(work[:, k, k] >= 0, -1.0, 1.0)
+        work[:, k, k] -= signs[:, k]
+        work[:, k + 1 :, k] /= work[:, k, k, None].clone()
+        work[:, k + 1 :, k + 1 :] -= work[:, k + 1 :, k, None] * work[:, k, None, k + 1 :]
+    return work.tril(-1) + torch.eye(q.shape[1], dtype=q.dtype, device=q.device), work.triu(), signs
+
+
+def _write_r(w: Workspace, index: int, r: Tensor, only: int | None = None) -> None:
+    """R (., B, B), upper triangular, into band rows ``column + j``: entry (i, j) at distance b + i - j."""
+    b, column = w.half_width, index * w.half_width
+    band = w.band if only is None else w.band[only : only + 1]
+    for j in range(b):
+        rows = min(j + 1, w.order - column - b)
+        band[:, column + j, b - j : b - j + rows] = r[:, :rows, j].to(band.dtype)
+
+
+def _halves(x: Tensor) -> Tensor:
+    """(2, ...) float16 with x = sum to 22 bits."""
+    high = x.to(torch.float32).to(torch.float16)
+    return torch.stack([high, (x - high.to(x.dtype)).to(torch.float32).to(torch.float16)])
+
+
+def _three_products(left: Tensor, right: Tensor) -> Tensor:
+    """Products hi hi + hi lo + lo hi of halves (2, m, ., .)."""
+    return left[0] @ right[0] + left[0] @ right[1] + left[1] @ right[0]

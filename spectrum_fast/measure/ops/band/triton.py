@@ -60,16 +60,14 @@ Float64: 2 n³ flops in cuBLAS (1.1 TFLOP, 16 - 33 ms at 67 - 34 TFLOP/s) and th
 
 from __future__ import annotations
 
-from types import ModuleType
-
-import torch
 from torch import Tensor
 
 from spectrum_fast.errors import UsageError
-from spectrum_fast.measure.ops.band import device_torch
+from spectrum_fast.measure.ops.band import device_kernels
 from spectrum_fast.measure.ops.band.device_graph import RECORDINGS, graphs_are_on
-from spectrum_fast.measure.ops.band.device_workspace import Workspace, allocate
-from spectrum_fast.measure.ops.triton_support import INTERPRETED, launch_on
+from spectrum_fast.measure.ops.band.panels import reduce_batch, reduce_panels
+from spectrum_fast.measure.ops.band.workspace import Workspace, allocate
+from spectrum_fast.measure.ops.triton_support import launch_on
 
 MAX_HALF_WIDTH = 64
 """Widest band served: the b x b work sits in the registers of one block."""
@@ -79,9 +77,7 @@ def reduce_to_band(matrices: Tensor, half_width: int) -> Tensor:
     """Bands (m, n, b + 1) of symmetric matrices; DESTROYS ``matrices``, does not wait for the device.
 
     Args:
-        matrices: (m, n, n), float32 or float64, symmetric in both halves, finite, contiguous. On a CPU tensor the
-            kernels are replaced by torch operations of the same meaning (outside the interpreter): the tests of the
-            order of steps need no GPU.
+        matrices: (m, n, n), float32 or float64, symmetric in both halves, finite, contiguous.
         half_width: b in 1 ... 64 where n > b + 1.
 
     Accuracy: float64: eigenvalue errors within 20 eps ||A||_F; float32: as for three bfloat16 products, see
@@ -90,79 +86,21 @@ def reduce_to_band(matrices: Tensor, half_width: int) -> Tensor:
     Raises:
         UsageError: a wider band.
     """
-    n = matrices.shape[1]
-    if n > half_width + 1 and half_width > MAX_HALF_WIDTH:
+    if matrices.shape[1] > half_width + 1 and half_width > MAX_HALF_WIDTH:
         raise UsageError(
             f"half_width: backend 'triton' reduces to half-widths up to {MAX_HALF_WIDTH}, found {half_width}; "
             "use a narrower band or backend 'reference'"
         )
-    if n <= half_width + 1:
-        bands = matrices.new_zeros(len(matrices), n, half_width + 1)
-        _write_block(bands, matrices, 0)
-        return bands
-    if len(matrices) == 0:
-        return matrices.new_zeros(0, n, half_width + 1)
-    scale = _scale_down(matrices) if matrices.dtype == torch.float64 else None
-    with launch_on(matrices):
-        record = graphs_are_on() and matrices.is_cuda
-        recorded = RECORDINGS.reduce(matrices, half_width, reduce_in) if record else None
-        bands = reduce_in(allocate(matrices, half_width)) if recorded is None else recorded
-    if scale is not None:
-        bands /= scale
-    return bands
+
+    def run(batch: Tensor) -> Tensor:
+        with launch_on(batch):
+            record = graphs_are_on() and batch.is_cuda
+            recorded = RECORDINGS.reduce(batch, half_width, reduce_in) if record else None
+            return reduce_in(allocate(batch, half_width)) if recorded is None else recorded
+
+    return reduce_batch(matrices, half_width, run)
 
 
-def reduce_in(workspace: Workspace, steps: ModuleType | None = None) -> Tensor:
-    """Run all panels of a batch in its workspace and return its band; ``steps`` replaces the kernels (tests)."""
-    steps = steps or choose_steps(workspace.matrix)
-    w, n, b = workspace, workspace.order, workspace.half_width
-    index = 0
-    while n - index * b > b + 1:
-        steps.gather_panel(w, index)
-        steps.factor_gram(w, index)
-        steps.orthonormalise(w, index)
-        steps.reconstruct(w, index)
-        steps.reflect_columns(w, index)
-        steps.form_basis(w, index)
-        steps.sweep(w, index)
-        steps.form_y(w, index)
-        steps.form_z(w, index)
-        index += 1
-    column = index * b
-    block = w.matrix[:, column:, column:].to(torch.float64)
-    v, z = w.basis[(index - 1) % 2, :, column:], w.z[:, column:]
-    _write_block(w.band, (block - v @ z.mT - z @ v.mT).to(w.matrix.dtype), column)
-    return w.band
-
-
-def choose_steps(matrix: Tensor) -> ModuleType:
-    """Kernels for CUDA tensors (and in the interpreter), torch operations for CPU tensors."""
-    if matrix.device.type == "cuda" or INTERPRETED:
-        from spectrum_fast.measure.ops.band import device_kernels
-
-        return device_kernels
-    return device_torch
-
-
-def _scale_down(batch: Tensor) -> Tensor:
-    """Multiply each matrix in place by a power of two so that its largest entry is in [1/2, 1); return the factors.
-
-    The panels square their entries; float32 panels do so in float64 and need no scaling.
-    """
-    largest = batch.abs().amax(dim=(1, 2), keepdim=True)
-    exponent = torch.frexp(torch.where(largest > 0, largest, 1)).exponent.to(torch.int64)
-    # Powers of two made of bits; 2^-1023 and beyond would be subnormal, and matrices that large are not scaled fully.
-    scale = ((1023 - exponent.clamp(-1021, 1021)) << 52).view(torch.float64)
-    batch *= scale
-    return scale
-
-
-def _write_block(band: Tensor, block: Tensor, column: int) -> None:
-    """Lower half of the last diagonal block (m, k, k), k <= b + 1, into the band from ``column`` on."""
-    size, width = block.shape[1], band.shape[2]
-    j = torch.arange(size, device=block.device)[:, None]
-    d = torch.arange(width, device=block.device)[None, :]
-    inside = j + d < size
-    flat = torch.where(inside, (j + d) * size + j, 0).reshape(-1)
-    values = block.reshape(block.shape[0], -1).index_select(1, flat).reshape(-1, size, width)
-    band[:, column:] = values.masked_fill(~inside, 0)
+def reduce_in(workspace: Workspace) -> Tensor:
+    """Run all panels of a batch in its workspace and return its bands."""
+    return reduce_panels(workspace, device_kernels)

@@ -1,4 +1,4 @@
-"""Scratch memory of the GPU band reduction: made once a call, reused by every panel."""
+"""Scratch memory of the band reduction: made once a call, reused by every panel."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ _V_EXPONENT = 10
 V_SCALE = 2.0**_V_EXPONENT
 """Factor on V (entries up to 1) before it is cut into float16 halves: the second half stays clear of subnormal numbers.
 """
+R1, W, M, TOP, T = range(5)
+"""Places in ``Workspace.small``."""
 _PROGRAMS = 264
 """Programs wanted of one sweep: two for each of the 132 multiprocessors of an H100 or H200."""
 
@@ -34,8 +36,8 @@ class Workspace:
         panel: (m, n, B) float64, the panel P.
         basis: (2, m, n, B) float64, Q and then V, for this panel and the last.
         z: (m, n, B) float64, Y and then Z.
-        basis_halves: (2, 2, m, n, B) float16: V_SCALE V = V[0] + V[1], for this panel and the last; empty for float64.
-        z_halves: (2, m, n, B) float16: scale Z = Z[0] + Z[1]; empty for float64.
+        basis_halves: (2, 2, m, n, B) float16: V_SCALE V = V[0] + V[1], for this panel and the last; empty unless split.
+        z_halves: (2, m, n, B) float16: scale Z = Z[0] + Z[1]; empty unless split.
         scale: (2, m) float32, powers of two: scale[0] with ``scale ||A'||_F`` in [4096, 8192), A' the matrix without
             its first b rows and columns: all that products are taken of; and ``scale[1] = 1 / (scale[0] V_SCALE)``.
         product: (MAX_SPLITS, m, n, B), A V in parts, in the dtype of the matrix.
@@ -44,6 +46,7 @@ class Workspace:
         small: (7, m, B, B) float64: R1, W (Q1 = P W), M (V_rest = Q1_rest M), V_top, T, U, signs (row 0).
         broken: (m,) int32, whether the panel needs reflections column by column.
         half_width: b.
+        split: whether products of the size of the matrix are taken in three products of float16 halves.
     """
 
     matrix: Tensor
@@ -60,6 +63,7 @@ class Workspace:
     small: Tensor
     broken: Tensor
     half_width: int
+    split: bool
 
     @property
     def count(self) -> int:
@@ -76,11 +80,6 @@ class Workspace:
         """B."""
         return self.panel.shape[2]
 
-    @property
-    def split(self) -> bool:
-        """Whether products of the size of the matrix are taken in three bfloat16 products."""
-        return self.matrix.dtype == torch.float32
-
     def begin_again(self) -> None:
         """Make ready for the matrices that have been put into ``matrix``."""
         self.band.zero_()
@@ -88,6 +87,8 @@ class Workspace:
 
     def sweep_splits(self, rows: int) -> int:
         """Parts of A V for a trailing matrix of ``rows`` rows: enough programs to fill the device, a power of two."""
+        if not self.split:
+            return 1
         blocks = -(-rows // SWEEP_ROWS) * self.count
         splits = 1
         while splits < MAX_SPLITS and blocks * splits < _PROGRAMS and splits * SWEEP_ROWS < rows:
@@ -95,11 +96,11 @@ class Workspace:
         return splits
 
 
-def allocate(matrix: Tensor, half_width: int) -> Workspace:
+def allocate(matrix: Tensor, half_width: int, split: bool | None = None) -> Workspace:
     """Scratch for a batch (m, n, n); the bytes beside the matrix are about ``n B (8 * 4 + 12 + 4 MAX_SPLITS)`` each."""
     count, n, _ = matrix.shape
     width = max(16, 1 << (half_width - 1).bit_length())
-    split = matrix.dtype == torch.float32
+    split = matrix.dtype == torch.float32 if split is None else split
 
     def empty(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=matrix.device)
@@ -120,6 +121,7 @@ def allocate(matrix: Tensor, half_width: int) -> Workspace:
         small=empty(7, count, width, width),
         broken=empty(count, dtype=torch.int32),
         half_width=half_width,
+        split=split,
     )
 
 

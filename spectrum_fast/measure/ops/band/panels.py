@@ -1,0 +1,70 @@
+"""The order of steps of the band reduction, the same in torch operations and on the GPU, and what surrounds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from spectrum_fast.measure.ops.band.workspace import Workspace
+
+STEPS = (
+    *("gather_panel", "factor_gram", "orthonormalise", "reconstruct", "reflect_columns"),
+    *("form_basis", "sweep", "form_y", "form_z"),
+)
+"""What one panel takes, in this order: functions of a workspace and the number of the panel."""
+
+
+def reduce_panels(workspace: Workspace, steps: object) -> Tensor:
+    """Run all panels of a batch in its workspace and return its bands; ``steps`` has a function for each of STEPS."""
+    w, n, b = workspace, workspace.order, workspace.half_width
+    index = 0
+    while n - index * b > b + 1:
+        for name in STEPS:
+            getattr(steps, name)(w, index)
+        index += 1
+    column = index * b
+    block = w.matrix[:, column:, column:].to(torch.float64)
+    v, z = w.basis[(index - 1) % 2, :, column:], w.z[:, column:]
+    _write_block(w.band, (block - v @ z.mT - z @ v.mT).to(w.matrix.dtype), column)
+    return w.band
+
+
+def reduce_batch(matrices: Tensor, half_width: int, run: Callable[[Tensor], Tensor]) -> Tensor:
+    """Bands (m, n, b + 1) of matrices (m, n, n), which are destroyed; ``run`` takes those that have a panel."""
+    count, n, _ = matrices.shape
+    if n <= half_width + 1 or count == 0:
+        bands = matrices.new_zeros(count, n, half_width + 1)
+        if count:
+            _write_block(bands, matrices, 0)
+        return bands
+    scale = _scale_down(matrices) if matrices.dtype == torch.float64 else None
+    bands = run(matrices)
+    if scale is not None:
+        bands /= scale
+    return bands
+
+
+def _scale_down(matrices: Tensor) -> Tensor:
+    """Multiply each matrix in place by a power of two so that its largest entry is in [1/2, 1); return the factors.
+
+    The panels square their entries; float32 panels do so in float64 and need no scaling.
+    """
+    largest = matrices.abs().amax(dim=(1, 2), keepdim=True)
+    exponent = torch.frexp(torch.where(largest > 0, largest, 1)).exponent.to(torch.int64)
+    # Powers of two made of bits; 2^-1023 and beyond would be subnormal, and matrices that large are not scaled fully.
+    scale = ((1023 - exponent.clamp(-1021, 1021)) << 52).view(torch.float64)
+    matrices *= scale
+    return scale
+
+
+def _write_block(band: Tensor, block: Tensor, column: int) -> None:
+    """Lower half of the last diagonal block (m, k, k), k <= b + 1, into the band from ``column`` on."""
+    size, width = block.shape[1], band.shape[2]
+    j = torch.arange(size, device=block.device)[:, None]
+    d = torch.arange(width, device=block.device)[None, :]
+    inside = j + d < size
+    flat = torch.where(inside, (j + d) * size + j, 0).reshape(-1)
+    values = block.reshape(block.shape[0], -1).index_select(1, flat).reshape(-1, size, width)
+    band[:, column:] = values.masked_fill(~inside, 0)
