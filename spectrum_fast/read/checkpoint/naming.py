@@ -32,6 +32,9 @@ _EMBEDDINGS = frozenset(
 _TOP_EMBEDDINGS = frozenset({"shared", "embedding", "embeddings", "embed", "backbone.embeddings", "backbone.embedding"})
 _HEADS = frozenset({"lm_head", "embed_out", "output_layer"})
 _TOP_HEADS = frozenset({"output", "cls.predictions.decoder", "head", "transformer.ff_out"})
+_TOWERS = frozenset(
+    {"vision_tower", "vision_model", "visual", "vision_encoder", "audio_tower", "audio_model", "audio_encoder"}
+)
 _PREFIXES = ("model.", "transformer.", "language_model.", "decoder.", "encoder.")
 _BUFFERS = frozenset(
     {
@@ -139,16 +142,19 @@ def expert_index(name: str) -> int | None:
 def role(name: str) -> Role:
     """Say whether a module or parameter is a lookup table, the output head, or something else.
 
-    Tables of positions and of token types count as embeddings: their rows are picked by an index as well.
+    Tables of positions and of token types count as embeddings: their rows are picked by an index as well. Tables of a
+    vision or audio tower do not: they are no part of the language model, whose tables are trained whatever their score.
 
     >>> [role(n) for n in ("model.language_model.embed_tokens.weight", "transformer.wte", "gpt_neox.embed_in")]
     ['embedding', 'embedding', 'embedding']
     >>> [role(n) for n in ("lm_head.weight", "embed_out", "output.weight", "model.layers.0.mlp.down_proj")]
     ['head', 'head', 'head', 'other']
-    >>> role("encoder.layer.0.output")
-    'other'
+    >>> role("encoder.layer.0.output"), role("model.vision_tower.embeddings.position_embedding.weight")
+    ('other', 'other')
     """
     module = module_name(name)
+    if not _TOWERS.isdisjoint(module.split(".")):
+        return "other"
     last = module.rpartition(".")[2]
     if last in _EMBEDDINGS:
         return "embedding"

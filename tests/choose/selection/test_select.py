@@ -15,6 +15,8 @@ from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.read.checkpoint.naming import module_type
 
+from support.scans import named_model
+
 
 def module(name: str, snr: float | None, error_bound: float | None = 1e-4) -> ModuleScore:
     return ModuleScore(
@@ -333,3 +335,14 @@ def test_saving_and_loading_gives_the_same_scan(tmp_path):
     assert loaded == scan
     assert isinstance(loaded, Scan)
     assert loaded.select(25) == scan.select(25)
+
+
+def test_tables_of_a_vision_tower_are_not_trained_always():
+    tables = ("model.vision_tower.vision_model.embeddings.position_embedding", "model.language_model.embed_tokens")
+    selection = named_model(*tables, "audio_tower.embed_positions", "lm_head", "model.layers.0.q").select(100)
+    assert selection.always == ("model.language_model.embed_tokens", "lm_head")
+    assert {module.name for module in selection.modules} == {
+        tables[0],
+        "audio_tower.embed_positions",
+        "model.layers.0.q",
+    }
