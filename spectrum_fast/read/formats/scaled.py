@@ -162,7 +162,7 @@ def _is_fp8_weight(ref: TensorRef) -> bool:
 
 
 SCALED = Format(
-    title="scaled codes",
+    title="codes with scales (FP8, int8)",
     codes="",
     companions={"_scale_inv": "scale_inv", "_scale": "scale", "_zero_point": "zero_point"},
     marks=("scale_inv", "scale", "zero_point"),

@@ -21,18 +21,18 @@ def refs(types: dict[str, str]) -> list[TensorRef]:
 
 
 LAYOUTS = {
-    "DeepSeek": ({"l.0.q.weight": "F8_E4M3"}, {"l.0.q.weight_scale_inv": "F32"}, "scaled codes"),
+    "DeepSeek": ({"l.0.q.weight": "F8_E4M3"}, {"l.0.q.weight_scale_inv": "F32"}, "codes with scales"),
     "compressed-tensors FP8": (
         {"l.0.q.weight": "F8_E4M3"},
         {"l.0.q.weight_scale": "BF16", "l.0.q.input_scale": "BF16"},
-        "scaled codes",
+        "codes with scales",
     ),
     "ModelOpt NVFP4": (
         {"q.weight": "U8"},
         {"q.weight_scale": "F8_E4M3", "q.weight_scale_2": "F32", "q.input_scale": "F32"},
         "NVFP4",
     ),
-    "scale beside a bf16 weight": ({"q.weight": "BF16"}, {"q.weight_scale": "F32"}, "scaled codes"),
+    "scale beside a bf16 weight": ({"q.weight": "BF16"}, {"q.weight_scale": "F32"}, "codes with scales"),
     "gpt-oss": ({"mlp.experts.down_proj_blocks": "U8"}, {"mlp.experts.down_proj_scales": "U8"}, "MXFP4"),
     "bitsandbytes NF4": (
         {"q.weight": "U8"},
@@ -57,7 +57,11 @@ LAYOUTS = {
     "HQQ": ({"q.W_q": "U8"}, {"q.scale": "F16", "q.zero": "F16"}, "HQQ"),
     "AQLM": ({"q.codes": "I16"}, {"q.codebooks": "F16", "q.scales": "F16"}, "AQLM"),
     "quanto": ({"q.weight._data": "I8"}, {"q.weight._scale": "BF16", "q.weight._shift": "BF16"}, "quanto"),
-    "fused FP8 experts": ({"experts.gate_up_proj": "F8_E4M3"}, {"experts.gate_up_proj_scale_inv": "F32"}, "scaled"),
+    "fused FP8 experts": (
+        {"experts.gate_up_proj": "F8_E4M3"},
+        {"experts.gate_up_proj_scale_inv": "F32"},
+        "codes with scales",
+    ),
 }
 
 
