@@ -62,7 +62,7 @@ def test_the_oracle_sees_faults_lost_memory_and_lost_files(tmp_path: Path, monke
         return real(*arguments)  # type: ignore[arg-type]
 
     assert judged("as it is") == ""
-    for name, fault, expected in (("broken", broken, "ZeroDivisionError"), ("hungry", hungry, "memory grew by 4")):
+    for name, fault, expected in (("broken", broken, "ZeroDivisionError"), ("hungry", hungry, "memory grew by")):
         with monkeypatch.context() as patch:
             patch.setattr(results, "decode_weight", fault)
             assert expected in judged(name)

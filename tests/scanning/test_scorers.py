@@ -197,7 +197,7 @@ def test_a_kernel_that_cannot_be_launched_refuses_the_device(monkeypatch: pytest
     def not_launched(*_: object, **__: object) -> object:
         raise error
 
-    monkeypatch.setattr(device_check, "compute_spectrum", not_launched)
+    monkeypatch.setattr(device_check, "compute_spectra", not_launched)
     with pytest.raises(BackendUnavailableError, match="a kernel failed on a plain matrix: out of resource"):
         require_right_answers.__wrapped__("cpu", CRITERION)
 
