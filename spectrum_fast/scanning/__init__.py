@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from spectrum_fast.use.report.step import ScanProgress
+from spectrum_fast.scanning.step import ScanProgress
 
 __all__ = ["ScanProgress"]

@@ -11,7 +11,7 @@ from spectrum_fast.scanning.chunks import work_of
 from spectrum_fast.scanning.journal import Journal, Settings
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.results import ModuleResult
-from spectrum_fast.use.report.step import ScanProgress
+from spectrum_fast.scanning.step import ScanProgress
 
 
 class Ledger:

@@ -12,7 +12,7 @@ from spectrum_fast.checks import PERCENT, Check, is_count
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.options import SpectrumOptions
 from spectrum_fast.options import Option
-from spectrum_fast.use.report.step import ScanProgress
+from spectrum_fast.scanning.step import ScanProgress
 
 if TYPE_CHECKING:
     from spectrum_fast.read.stream import StreamOptions

@@ -25,8 +25,8 @@ from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.provenance import stored_options
 from spectrum_fast.scanning.scoring import open_and_plan, score_plan
+from spectrum_fast.scanning.step import ScanProgress
 from spectrum_fast.scanning.threads import thread_count
-from spectrum_fast.use.report.step import ScanProgress
 
 
 @dataclass(frozen=True)

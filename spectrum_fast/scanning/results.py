@@ -11,6 +11,7 @@ from typing import TypeAlias, TypeVar
 
 import torch
 
+from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.errors import SpectrumFastError, TensorError, UnsupportedDtypeError
 from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.scoring.measure import score_weight
@@ -19,7 +20,7 @@ from spectrum_fast.measure.spectra.record import Spectrum
 from spectrum_fast.read.checkpoint import TensorRef
 from spectrum_fast.read.checkpoint.naming import module_type
 from spectrum_fast.read.formats.weight_plan import WeightPlan
-from spectrum_fast.read.stream import BlockMatrix, LoadedWeight
+from spectrum_fast.read.stream import LoadedWeight
 from spectrum_fast.scanning.memory import is_out_of_memory
 
 _Found = TypeVar("_Found", ModuleScore, ScanFailure)

@@ -29,8 +29,8 @@ from spectrum_fast.scanning.provenance import scan_provenance, scan_settings
 from spectrum_fast.scanning.refine import refine_cuts
 from spectrum_fast.scanning.results import copied
 from spectrum_fast.scanning.scoring import make_scorer, open_and_plan, score_plan
+from spectrum_fast.scanning.step import ScanProgress
 from spectrum_fast.scanning.threads import thread_count
-from spectrum_fast.use.report.step import ScanProgress
 
 
 @takes_options(ScanOptions)

@@ -11,13 +11,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.measure.ops.band.device_graph import RECORDINGS
 from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.ops.decode.coded import CodedWeight, as_coded
 from spectrum_fast.measure.spectra.engine import compute_spectra
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
 from spectrum_fast.read.formats.weight_plan import WeightPlan
-from spectrum_fast.read.stream import BlockMatrix, LoadedWeight
+from spectrum_fast.read.stream import LoadedWeight
 from spectrum_fast.scanning.memory import is_out_of_memory
 from spectrum_fast.scanning.results import (
     Compute,

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.scoring.fused import merge_parts
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.engine import SMALL_SIDE, compute_spectra, compute_spectrum
 from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics, Spectrum
-from spectrum_fast.read.stream import BlockMatrix
 
 CRITERIA = ("spectrum", "mp")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
 from spectrum_fast.measure.ops.dispatch import follows_device_schedule
@@ -23,7 +24,6 @@ from spectrum_fast.measure.spectra.options import DEFAULT_TOLERANCE, METHODS, PR
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
 from spectrum_fast.measure.spectra.scaling import scale_exponent
 from spectrum_fast.measure.spectra.schedule import ADAPTIVE, FIXED, Schedule
-from spectrum_fast.read.stream import BlockMatrix
 
 SMALL_SIDE = 192
 """Short sides up to this go to the float64 SVD under ``auto``: there it takes 2 to 6 ms, as long as Gram, band and

@@ -15,13 +15,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
 from spectrum_fast.measure.ops.dispatch import choose_backend
 from spectrum_fast.measure.ops.extent import measure
 from spectrum_fast.measure.ops.gram import add_gram, gram
 from spectrum_fast.measure.spectra.rotation import OutlierBasis, rotate
 from spectrum_fast.measure.spectra.scaling import scale_by_power_of_two
-from spectrum_fast.read.stream import BlockMatrix
 
 DECODED_BYTES = 256 << 20
 """Numbers that are decoded for one Gram product, where a kernel does not take the codes."""

@@ -13,7 +13,7 @@ from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.storage.address import RemoteFile
 from spectrum_fast.read.storage.problems import problem_of_status
 from spectrum_fast.read.storage.stored_file import RemoteStamp
-from spectrum_fast.read.storage.transport import Target
+from spectrum_fast.read.storage.target import Target
 
 
 def hub_address(repository: str, commit: str, name: str) -> RemoteFile:

@@ -12,39 +12,21 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from spectrum_fast.errors import BackendUnavailableError
 from spectrum_fast.read.storage.address import RemoteFile
+from spectrum_fast.read.storage.hub_files import resolve_hub_file
 from spectrum_fast.read.storage.network import Stop, wait_for
 from spectrum_fast.read.storage.problems import RemoteProblem, problem_of
 from spectrum_fast.read.storage.settings import RemoteSettings
 from spectrum_fast.read.storage.stored_file import RemoteStamp
+from spectrum_fast.read.storage.target import Target
 
 _STREAM_BYTES = 1 << 20
 _PROBE_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where requests for a file go.
-
-    Attributes:
-        url: address, without user name and password.
-        headers: sent with every request to that host; dropped when a redirect leads to another one.
-        stamp: what is known about the file beforehand, or None. Its entity tag and version then stand for those of the
-            answers.
-    """
-
-    url: str
-    headers: dict[str, str]
-    stamp: RemoteStamp | None = None
-
-    def __repr__(self) -> str:
-        return f"Target({RemoteFile(self.url)})"
 
 
 class Transport:
@@ -186,8 +168,6 @@ def load_obstore() -> Any:
 def target_of(address: RemoteFile) -> Target:
     """Find out where requests for a file go, and with which headers."""
     if address.scheme == "hf":
-        from spectrum_fast.read.storage.hub_files import resolve_hub_file
-
         return resolve_hub_file(address)
     if address.scheme in ("s3", "gs"):
         return Target(address.url, {})

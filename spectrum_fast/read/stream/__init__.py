@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from spectrum_fast.read.stream.blocks import BlockMatrix
 from spectrum_fast.read.stream.loader import load_tensor, load_weight
 from spectrum_fast.read.stream.options import StreamOptions
 from spectrum_fast.read.stream.statistics import StreamStatistics
 from spectrum_fast.read.stream.weights import LoadedWeight, WeightStream, required_buffer_bytes, stream_weights
 
 __all__ = [
-    "BlockMatrix",
     "LoadedWeight",
     "StreamOptions",
     "StreamStatistics",

@@ -8,12 +8,13 @@ from collections.abc import Generator, Iterator
 import torch
 from torch import Tensor
 
+from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.errors import UsageError
 from spectrum_fast.read.checkpoint.dtypes import torch_dtype
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.storage.files import shorten
 from spectrum_fast.read.stream.batch import Batch
-from spectrum_fast.read.stream.blocks import BlockMatrix, BlockPlan, matrix_shape, plan_blocks
+from spectrum_fast.read.stream.blocks import BlockPlan, matrix_shape, plan_blocks
 from spectrum_fast.read.stream.pipeline import Pipeline, too_large
 from spectrum_fast.read.stream.ring import PAGE_BYTES
 

@@ -11,11 +11,11 @@ from weakref import ReferenceType, ref
 
 from torch import Tensor
 
+from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.read.checkpoint.dtypes import decodable, storage_dtype, torch_dtype
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream.batch import Batch
-from spectrum_fast.read.stream.blocks import BlockMatrix
 from spectrum_fast.read.stream.device import Transfer
 from spectrum_fast.read.stream.layout import lay_out, region_bytes
 from spectrum_fast.read.stream.options import MINIMUM_BUFFER_BYTES, StreamOptions

@@ -17,12 +17,12 @@ from spectrum_fast.scanning.merge import merge_when_made
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.parts import Part, scan_part
 from spectrum_fast.scanning.ranks import Rank
+from spectrum_fast.scanning.step import ScanProgress
 from spectrum_fast.use.cli.consoles import say
 from spectrum_fast.use.cli.interrupts import terminable
 from spectrum_fast.use.cli.output import save_scan
 from spectrum_fast.use.cli.scan_end import name_failures
 from spectrum_fast.use.cli.scan_session import ScanSession, write_timing
-from spectrum_fast.use.report.step import ScanProgress
 
 Meters: TypeAlias = Callable[[], AbstractContextManager[Callable[[ScanProgress], None]]]
 

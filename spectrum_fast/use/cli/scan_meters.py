@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from spectrum_fast.scanning.step import ScanProgress
 from spectrum_fast.use.cli.consoles import err
 from spectrum_fast.use.report.json_progress import open_json_meter
 from spectrum_fast.use.report.progress import ScanMeter
-from spectrum_fast.use.report.step import ScanProgress
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from spectrum_fast.errors import UsageError
-from spectrum_fast.use.report.step import ScanProgress
+from spectrum_fast.scanning.step import ScanProgress
 
 _LINE_SECONDS = 0.1
 """Least time between two lines."""

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from spectrum_fast.read.checkpoint.naming import layer_index
-from spectrum_fast.use.report.step import ScanProgress
+from spectrum_fast.scanning.step import ScanProgress
 
 _LINE_SECONDS = 10.0
 """Seconds between two lines where stderr is no terminal."""

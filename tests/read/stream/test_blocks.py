@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.errors import CheckpointError, UsageError
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.stream import BlockMatrix, StreamOptions, load_tensor, stream_weights
+from spectrum_fast.read.stream import StreamOptions, load_tensor, stream_weights
 from spectrum_fast.read.stream.blocks import plan_blocks
 
 from support.streams import descriptors, plan_of, plans_of, reading_threads

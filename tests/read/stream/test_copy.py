@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.errors import BackendUnavailableError, CheckpointError
 from spectrum_fast.read.checkpoint import open_checkpoint
-from spectrum_fast.read.stream import BlockMatrix, StreamOptions, load_tensor, stream_weights
+from spectrum_fast.read.stream import StreamOptions, load_tensor, stream_weights
 from spectrum_fast.read.stream.device import DEVICE_BATCHES, CudaTransfer
 
 from support.streams import descriptors, plans_of, reading_threads, write_many

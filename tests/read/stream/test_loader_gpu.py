@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.errors import BackendUnavailableError
 from spectrum_fast.read.checkpoint import open_checkpoint
-from spectrum_fast.read.stream import BlockMatrix, StreamOptions, load_tensor, stream_weights
+from spectrum_fast.read.stream import StreamOptions, load_tensor, stream_weights
 from spectrum_fast.read.stream.device import pin_memory
 from spectrum_fast.read.stream.ring import Ring
 

@@ -13,9 +13,9 @@ from rich.console import Console
 import spectrum_fast as sf
 from bench.make_checkpoint import write_checkpoint
 from spectrum_fast.errors import UsageError
+from spectrum_fast.scanning.step import ScanProgress
 from spectrum_fast.use.report.json_progress import JsonMeter, format_step, open_json_meter
 from spectrum_fast.use.report.progress import ScanMeter, format_left, format_line
-from spectrum_fast.use.report.step import ScanProgress
 
 
 def step(done: int, **more) -> ScanProgress:

@@ -11,12 +11,12 @@ from typing import overload
 
 from torch import Tensor
 
+from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.errors import UnsupportedDtypeError, UsageError
 from spectrum_fast.measure.ops.dispatch import choose_backend
 from spectrum_fast.read.formats.codes import Codes
 from spectrum_fast.read.formats.projections import take_part
 from spectrum_fast.read.formats.weight_plan import WeightPlan
-from spectrum_fast.read.stream.blocks import BlockMatrix
 
 
 def decode(codes: Codes, backend: str = "auto") -> Tensor:
