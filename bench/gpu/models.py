@@ -1,4 +1,4 @@
-"""All matrices of a model's shapes through the batched engine on a GPU, layers repeated from host memory.
+"""All matrices of a model's shapes through the engine on a GPU, layers repeated from host memory.
 
 ``bench/gpu.sh`` runs this after the kernels' rows. A batch of each shape, as large as a scan makes them, lies in
 page-locked memory; it is copied, scored and forgotten until the model's matrices of that shape are done or the time is,
@@ -51,7 +51,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class StageClock:
-    """Time spent in each stage of the batched engine, by CUDA events (by the clock on a CPU)."""
+    """Time spent in each stage of a batch, by CUDA events (by the clock on a CPU)."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = dict.fromkeys(("copy", *STAGES), 0.0)

@@ -230,7 +230,7 @@ def test_blocks_change_scores_within_their_bounds(model: Path, one: sf.Scan, dir
 def test_batches_on_the_way_of_a_device_change_scores_within_their_bounds(
     tensors: dict[str, Tensor], one: sf.Scan, tmp_path: Path, seed: int, most: int
 ) -> None:
-    """The batched engine in the order of steps of a GPU, on tensors of the CPU, whatever order weights come in."""
+    """The engine in the order of steps of a GPU, on tensors of the CPU, whatever order weights come in."""
     folder = write_shards(tmp_path / "model", shuffled(tensors, seed), 2)
     together = Together(find_criterion("spectrum"), 1e-4, make_compute(ScanOptions()), most=most)
     found: list[ModuleScore] = []
