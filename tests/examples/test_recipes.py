@@ -14,9 +14,9 @@ RECIPES = sorted(FOLDER.glob("*.yaml"))
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_accepted_and_on_the_page(path: Path) -> None:
     pytest.importorskip("trl")
-    from spectrum_fast.use.training.config import load_config
+    from spectrum_fast.use.training.arguments import read_run
 
-    load_config(path)
+    read_run(path)
     assert path.read_text().rstrip() in recipes_page()
 
 

@@ -37,8 +37,10 @@ def laser(
     from spectrum_fast.read.checkpoint.naming import role
     from spectrum_fast.use.cli.interrupts import terminable
     from spectrum_fast.use.laser import LaserRecord, choose_targets, write_laser
+    from spectrum_fast.use.laser.targets import require_scan_of
 
     checkpoint, scores = open_checkpoint(model), load_scan(scan)
+    require_scan_of(scores, checkpoint, scan)
     if selection is None:
         chosen = scores.select(
             top_percent,

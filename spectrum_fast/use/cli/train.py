@@ -28,6 +28,7 @@ def train(
     ] = False,
 ) -> None:
     """Read the configuration and train."""
+    import contextlib
     import os
     import sys
     import warnings
@@ -41,7 +42,8 @@ def train(
 
     if not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed tells stdout that it found that out by itself
-    from spectrum_fast.use.training.config import load_config
+    from spectrum_fast.use.training.arguments import read_run
     from spectrum_fast.use.training.run import train as run_training
 
-    run_training(load_config(config, changes or ()), overwrite=overwrite)
+    with contextlib.redirect_stdout(sys.stderr):  # the trainer prints its log; stdout is for data
+        run_training(read_run(config, changes or ()), overwrite=overwrite)

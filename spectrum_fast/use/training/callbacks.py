@@ -15,9 +15,15 @@ from transformers import TrainerCallback
 
 from spectrum_fast.choose.selection.masking import PartMask, is_masked
 from spectrum_fast.errors import SelectionError
-from spectrum_fast.use.training.meter import TrainingMeter, peak_cuda_bytes, peak_rss_bytes
 from spectrum_fast.use.training.precision import LEAST_SHARE, WATCHED_STEPS, ChangeMeter, describe_loss, widen_trained
-from spectrum_fast.use.training.record import RUN_NAME, describe_run, write_run
+from spectrum_fast.use.training.record import (
+    RUN_NAME,
+    TrainingMeter,
+    describe_run,
+    peak_cuda_bytes,
+    peak_rss_bytes,
+    write_run,
+)
 from spectrum_fast.use.training.trainable import (
     TrainableShare,
     require_matching_optimizer,

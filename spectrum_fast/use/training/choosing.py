@@ -5,63 +5,55 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.formats import load_selection
-from spectrum_fast.choose.selection.records import Selection
 from spectrum_fast.choose.selection.runtime_view import as_fused_in
 from spectrum_fast.choose.selection.scan_result import Scan, load_scan
-from spectrum_fast.errors import UsageError
+from spectrum_fast.errors import JournalError, UsageError
+from spectrum_fast.read.checkpoint import open_checkpoint
+from spectrum_fast.use.laser.targets import require_scan_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from spectrum_fast.use.training.config import TrainConfig
+    from spectrum_fast.choose.selection.records import Selection
+    from spectrum_fast.use.training.arguments import RunArguments
 
 DEFAULT_PERCENT = 25.0
-SCAN_NAME = "scan.json"
+_IDENTITY = "identity"
+"""Key of a kept scan's provenance: what the scan was made of, as a journal holds it."""
 
 
-def choose_modules(
-    config: TrainConfig,
-    model: nn.Module,
-    main_process_first: Callable[[], AbstractContextManager[None]],
-    say: Callable[[str], None],
-) -> Selection | None:
+def choose_modules(run: RunArguments, scan: Scan | None, model: nn.Module | None) -> Selection | None:
     """The selection of a run, or None where the method trains everything.
 
     Args:
-        config: the run.
-        model: the live model, which says what it fuses.
-        main_process_first: a context that the first process runs through before the others enter it.
-        say: tells people.
+        run: its arguments.
+        scan: of the model; None where a selection is given or none is needed.
+        model: the running model, its skeleton is enough: it says what is fused. None where nothing is trained.
 
     Raises:
-        UsageError: the scan was made by another criterion, or is one of another kind.
         SelectionError: nothing can be selected.
-        CheckpointError: the model cannot be scanned.
     """
-    section, order = config.spectrum, config.method.order
-    if order is None:
-        return None
+    section = run.spectrum
     if section.selection is not None:
         return load_selection(section.selection)
-    with main_process_first():
-        scan = _find_scan(config, say)
-    if section.partial == "aggregate":
-        scan = as_fused_in(scan, model)
-    return scan.select(
+    if scan is None or section.chosen.order is None:
+        return None
+    whole = section.partial == "aggregate" and model is not None
+    return (as_fused_in(scan, model) if whole and model is not None else scan).select(
         DEFAULT_PERCENT if section.top_percent is None else section.top_percent,
         grouping=section.grouping,
         rounding=section.rounding,
         include=section.include or (),
         exclude=section.exclude or (),
-        always=section.always,
+        always=(section.always or "default") if model is not None else "none",
         allow_incomplete=section.allow_incomplete,
-        fused="parameter" if section.partial == "aggregate" else "parts",
-        order=order,
+        fused="parameter" if whole else "parts",
+        order=section.chosen.order,
         seed=section.seed,
     )
 
@@ -72,36 +64,52 @@ def selection_digest(selection: Selection) -> str:
     return "sha256:" + hashlib.sha256(names.encode()).hexdigest()
 
 
-def _find_scan(config: TrainConfig, say: Callable[[str], None]) -> Scan:
-    """The scan that is named, or the one in the output folder if it is of this model, or a new one, kept there."""
-    section = config.spectrum
-    kept = config.output_folder / SCAN_NAME
+def find_scan(run: RunArguments, kept: Path, say: Callable[[str], None]) -> Scan:
+    """The scan that is named, or the one that is kept if it is of these weights, or a new one, kept there.
+
+    Args:
+        run: its arguments.
+        kept: where a scan that is made is kept, its journal beside it.
+        say: tells people.
+
+    Raises:
+        SelectionError: the scan that is named is of another model.
+        UsageError: it was made by another criterion, or the revision cannot be scanned here.
+        CheckpointError: the model cannot be scanned.
+    """
+    section, checkpoint = run.spectrum, open_checkpoint(run.model_name)
     if section.scan is not None:
-        return _with_criterion(load_scan(section.scan), section.criterion, section.scan)
-    criterion = section.criterion or "spectrum"
+        scan = load_scan(section.scan)
+        if section.criterion not in (None, scan.criterion):
+            raise UsageError(
+                f"{run.source}: spectrum.criterion {section.criterion}: the scan {section.scan} was made by "
+                f"{scan.criterion}; scan with --criterion {section.criterion}, or drop the key"
+            )
+        require_scan_of(scan, checkpoint, section.scan)
+        return scan
+    from spectrum_fast.scanning.options import ScanOptions
+    from spectrum_fast.scanning.run import scan as make_scan
+
+    criterion = section.criterion or ("mp" if section.chosen.low_rank else "spectrum")
+    percent = section.top_percent or DEFAULT_PERCENT
+    identity = ScanOptions(criterion=criterion, top_percent=percent).identity(checkpoint)
     if kept.is_file():
         found = load_scan(kept)
-        if found.model == config.model_name and found.criterion == criterion:
+        if found.provenance.get(_IDENTITY) == {**identity, "top_percent": percent}:
             return found
-    revision = config.model.get("model_revision", "main")
-    if revision != "main" and not Path(config.model_name).exists():
+        say(f"{kept} is of other weights, or was made otherwise: it is replaced")
+    revision = run.given.get("model_revision", "main")
+    if revision != "main" and not Path(run.model_name).exists():
         raise UsageError(
-            f"model_revision {revision}: only the main revision is scanned by the run itself; scan the folder of this "
-            "revision first and give spectrum.scan"
+            f"{run.source}: model_revision {revision}: only the main revision is scanned by the run itself; scan the "
+            "folder of this revision first and give spectrum.scan"
         )
-    from spectrum_fast.scanning.run import scan
-
-    say(f"scanning {config.model_name} (criterion {criterion}); the scan is kept as {kept}")
-    made = scan(config.model_name, criterion=criterion)
+    say(f"scanning {run.model_name} (criterion {criterion}); the scan is kept as {kept}")
     kept.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        made = make_scan(run.model_name, criterion=criterion, top_percent=percent, out=kept)
+    except JournalError:  # what an interrupted scan of other weights left
+        made = make_scan(run.model_name, criterion=criterion, top_percent=percent, out=kept, restart=True)
+    made = replace(made, provenance={**made.provenance, _IDENTITY: {**identity, "top_percent": percent}})
     made.save(kept)
     return made
-
-
-def _with_criterion(scan: Scan, criterion: str | None, path: str) -> Scan:
-    if criterion is not None and scan.criterion != criterion:
-        raise UsageError(
-            f"spectrum.criterion {criterion}: the scan {path} was made by {scan.criterion}; scan with --criterion "
-            f"{criterion}, or drop the key"
-        )
-    return scan

@@ -14,15 +14,19 @@ import importlib.metadata
 import json
 import math
 import platform
+import resource
+import sys
+import time
 from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from spectrum_fast.errors import SpectrumFastError
 from spectrum_fast.files import write_text_atomic
 from spectrum_fast.use.training.choosing import selection_digest
-from spectrum_fast.use.training.meter import peak_cuda_bytes, peak_rss_bytes
 from spectrum_fast.version import __version__
 
 if TYPE_CHECKING:
@@ -51,10 +55,7 @@ def describe_run(callback: SpectrumCallback, arguments: TrainingArguments, state
         0 if share is None else share.parameters - sum(mask.total - mask.trained for mask in callback.masks.values())
     )
     return {
-        "schema": SCHEMA,
-        "kind": "run",
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **callback.facts,
+        **begin_record(callback.facts),
         "processes": arguments.world_size,
         "trainable": None
         if share is None
@@ -78,8 +79,13 @@ def describe_run(callback: SpectrumCallback, arguments: TrainingArguments, state
         "peak_rss_bytes": [rss for rss, _ in peaks],
         "peak_cuda_bytes": [cuda for _, cuda in peaks] if all(cuda is not None for _, cuda in peaks) else None,
         "history": state.log_history,
-        "versions": versions(),
     }
+
+
+def begin_record(facts: dict[str, Any]) -> dict[str, Any]:
+    """What every record begins with."""
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"schema": SCHEMA, "kind": "run", "created": created, **facts, "versions": versions()}
 
 
 def tokens_of(history: list[dict[str, Any]], *, first_step: int, counted_from: float) -> tuple[float, float]:
@@ -145,3 +151,44 @@ def _strict(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_strict(item) for item in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+class TrainingMeter:
+    """Tokens, time and memory of this process since :meth:`start`."""
+
+    def __init__(self) -> None:
+        self.first_tokens = self._last_tokens = 0.0
+        self.started = self._last_time = time.perf_counter()
+
+    def start(self, tokens: float = 0.0) -> None:
+        """Begin to count from what the trainer's count is: where it keeps one over a resumption, ``tokens``."""
+        self.first_tokens = self._last_tokens = tokens
+        self.started = self._last_time = time.perf_counter()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def rate(self, tokens: float) -> float:
+        """Tokens a second since the last call, when ``tokens`` had been seen in all by now."""
+        now = time.perf_counter()
+        if tokens < self._last_tokens:  # TRL's SFT and DPO trainers begin anew when they are resumed
+            self.first_tokens = self._last_tokens = 0.0
+        rate = (tokens - self._last_tokens) / max(now - self._last_time, 1e-9)
+        self._last_tokens = tokens
+        self._last_time = now
+        return rate
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self.started
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process has held since it began."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_cuda_bytes() -> int | None:
+    """The most memory that tensors held on this process's GPU since the meter started; None without one."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None

@@ -11,7 +11,7 @@ from spectrum_fast.errors import CheckpointError, RankError, UsageError
 from spectrum_fast.use.training.saving import find_damage, last_whole
 
 if TYPE_CHECKING:
-    from spectrum_fast.use.training.config import TrainConfig
+    from spectrum_fast.use.training.arguments import RunArguments
 
 _SIGNS_OF_LOSS = (
     "connection closed by peer",
@@ -26,21 +26,21 @@ _SIGNS_OF_LOSS = (
 """What torch's gloo and NCCL back ends say, in lower case, when another process has ended."""
 
 
-def checkpoint_to_resume(config: TrainConfig, say: Callable[[str], None]) -> str | None:
+def checkpoint_to_resume(run: RunArguments, say: Callable[[str], None]) -> str | None:
     """The checkpoint folder to go on from; ``true`` means the last whole one in the output folder.
 
     Args:
-        config: of the run.
+        run: its arguments.
         say: told of newer checkpoints that are damaged and passed over.
 
     Raises:
         UsageError: there is none.
         CheckpointError: the one that is named, or every one there is, is not whole.
     """
-    wanted = config.trainer.get("resume_from_checkpoint")
+    wanted = run.given.get("resume_from_checkpoint")
     if not wanted:
         return None
-    home, where = config.output_folder, f"{config.source}: resume_from_checkpoint"
+    home, where = run.output_folder, f"{run.source}: resume_from_checkpoint"
     if wanted is True or wanted == "true":
         found, passed_over = last_whole(home)
         for word in passed_over:
@@ -62,13 +62,6 @@ def checkpoint_to_resume(config: TrainConfig, say: Callable[[str], None]) -> str
     if damage := find_damage(folder):
         raise CheckpointError(f"{where}: expected a whole checkpoint, found {wanted}, where {damage}; choose another")
     return str(wanted)
-
-
-def same_everywhere(resume: str | None) -> str | None:
-    """The first process's answer, in every process."""
-    from accelerate.utils import broadcast_object_list
-
-    return broadcast_object_list([resume])[0]
 
 
 @contextlib.contextmanager

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import os
 import socket
-from collections.abc import Iterator
 from typing import Any
 
-from spectrum_fast.errors import BackendUnavailableError
-from spectrum_fast.use.training.section import SpectrumSection
-
-WORKING_DEEPSPEED = "0.19.8"
-"""The version that the tests run ZeRO-3, frozen parameters and both modes of gradient checkpointing with."""
+from spectrum_fast.errors import BackendUnavailableError, UsageError
+from spectrum_fast.use.training.arguments import SpectrumArguments
 
 
-def sharding_arguments(section: SpectrumSection, *, on_gpu: bool) -> dict[str, Any]:
+def sharding_arguments(section: SpectrumArguments, *, on_gpu: bool) -> dict[str, Any]:
     """Fields of ``TrainingArguments`` that divide the model as the section says.
 
     Args:
@@ -91,6 +85,11 @@ def prepare_process_group(shard: str, *, deepspeed_given: bool = False) -> None:
     by_accelerate = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() in ("1", "true")
     if shard == "none" and not deepspeed_given and not by_accelerate:
         return
+    if shard == "fsdp2" and int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        raise UsageError(
+            "spectrum.shard fsdp2: expected several processes, found one; start them with torchrun --nproc_per_node N "
+            "-m spectrum_fast train, or use shard none"
+        )
     if "RANK" not in os.environ:
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         os.environ["MASTER_PORT"] = str(_free_port())
@@ -105,36 +104,6 @@ def prepare_process_group(shard: str, *, deepspeed_given: bool = False) -> None:
         ) from missing
     # from_pretrained under ZeRO-3 fails an assertion about the batch size unless the group exists before it.
     deepspeed.init_distributed(verbose=False)
-
-
-@contextlib.contextmanager
-def frozen_checkpointing_explained() -> Iterator[None]:
-    """Say what to do where ZeRO-3 cannot recompute activations beside frozen parameters, which is every selection.
-
-    Older versions of DeepSpeed empty a frozen parameter while torch's non-reentrant checkpointing still compares its
-    shape.
-
-    Raises:
-        BackendUnavailableError: that has happened, in the first step.
-    """
-    from torch.utils.checkpoint import CheckpointError
-
-    try:
-        yield
-    except CheckpointError as cause:
-        found = _installed("deepspeed")
-        raise BackendUnavailableError(
-            f"gradient checkpointing with frozen parameters fails with deepspeed {found}: install deepspeed>="
-            f"{WORKING_DEEPSPEED}, the version that is known to work in both checkpointing modes, or set "
-            "gradient_checkpointing_kwargs: {use_reentrant: true}"
-        ) from cause
-
-
-def _installed(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 def _free_port() -> int:

@@ -1,7 +1,4 @@
-"""TRL's trainer with the three things that it cannot be configured to do."""
-
-# pyright: reportPrivateImportUsage=false
-# trl exports by a lazy module that pyright cannot follow.
+"""Any of TRL's trainers with the three things that it cannot be configured to do."""
 
 from __future__ import annotations
 
@@ -9,21 +6,24 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trl import SFTTrainer
-
 from spectrum_fast.choose.selection.masking import is_masked
 from spectrum_fast.use.training.saving import STAGING_NAME, STATE_NAME, finish, keep_only, move_into, retire
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import Trainer as _Trainer
+else:
+    _Trainer = object
 
 
-class SelectiveTrainer(SFTTrainer):
-    """``SFTTrainer`` that saves whole checkpoints, makes no step too many and does not decay what must not move.
+class WholeCheckpoints(_Trainer):
+    """Saves whole checkpoints, makes no step too many and does not decay what must not move.
 
-    Parameters that are trained in part have no weight decay: it would move the masked values. A checkpoint is written
-    aside by all processes and takes its place when it is complete (:mod:`spectrum_fast.use.training.saving`). A run
-    that goes on from its last step, because it was stopped while the model was being saved, makes none.
+    A mixin before a trainer of transformers or TRL: ``class MyTrainer(WholeCheckpoints, SFTTrainer)``. Parameters that
+    are trained in part have no weight decay: it would move the masked values. A checkpoint is written aside by all
+    processes and takes its place when it is complete (:mod:`spectrum_fast.use.training.saving`). A run that goes on
+    from its last step, because it was stopped while the model was being saved, makes none. The methods with a leading
+    underscore are transformers' own; pyproject.toml holds it to the versions that have them.
     """
 
     _aside = False

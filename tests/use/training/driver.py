@@ -35,26 +35,47 @@ def main(cases_file: str) -> None:
 
 
 def _run(case: dict[str, Any]) -> dict[str, Any]:
-    from spectrum_fast.use.training.config import parse_config
+    from transformers import Trainer
+
+    import spectrum_fast.scanning as scanning
+    from spectrum_fast.use.training.arguments import parse_run
     from spectrum_fast.use.training.run import train
-    from spectrum_fast.use.training.trainer import SelectiveTrainer
 
     facts: dict[str, Any] = {"name": case["name"], "error": None}
-    original = SelectiveTrainer.save_model
+    scans, scan = [], scanning.scan
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        scans.append(1)
+        return scan(*arguments, **options)
+
+    scanning.scan = counted
+    original = Trainer.save_model
 
     def save_model(trainer: Any, *arguments: Any, **options: Any) -> None:
         facts.update(_partitions(trainer))
         original(trainer, *arguments, **options)
 
-    SelectiveTrainer.save_model = save_model  # type: ignore[method-assign]
+    Trainer.save_model = save_model  # type: ignore[method-assign]
     try:
-        train(parse_config(case["config"], case["name"]), overwrite=True, say=lambda _: None)
+        train(parse_run(case["config"], case["name"]), overwrite=True, say=lambda _: None)
     except Exception as error:  # noqa: BLE001 - the parent process asserts on it
         facts["error"] = f"{type(error).__name__}: {error}"
         facts["traceback"] = traceback.format_exc()
     finally:
-        SelectiveTrainer.save_model = original  # type: ignore[method-assign]
+        Trainer.save_model = original  # type: ignore[method-assign]
+        scanning.scan = scan
+    facts["scans"] = _everyones(len(scans))
     return facts
+
+
+def _everyones(value: int) -> list[int]:
+    import torch
+
+    if not torch.distributed.is_initialized():
+        return [value]
+    found = [0] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, value)
+    return found
 
 
 def _partitions(trainer: Any) -> dict[str, Any]:

@@ -70,9 +70,9 @@ def _arm_files(folder: str, count: int) -> None:
 
 
 def _arm_step(step: int) -> None:
-    from spectrum_fast.use.training.trainer import SelectiveTrainer
+    from trl import SFTTrainer
 
-    real = SelectiveTrainer.training_step
+    real = SFTTrainer.training_step
 
     def training_step(trainer: Any, *arguments: Any, **options: Any) -> Any:
         result = real(trainer, *arguments, **options)
@@ -80,7 +80,7 @@ def _arm_step(step: int) -> None:
             _die()
         return result
 
-    SelectiveTrainer.training_step = training_step
+    SFTTrainer.training_step = training_step
 
 
 def _die() -> None:

@@ -44,8 +44,8 @@ def test_the_command_trains_and_says_so(configure: Callable[..., Any], shop: Pat
     assert done.stdout == ""
     assert "method spectrum: " in done.stderr
     assert "1 process, shard none" in done.stderr
-    assert "step 2/2  loss " in done.stderr
-    assert "% trainable" in done.stderr
+    assert "'loss': " in done.stderr
+    assert "'trainable_percent': " in done.stderr
     assert (tmp_path / "run" / "run.json").exists()
     again = run_command(config, tmp_path, shop / "cache", "alone")
     assert again.returncode == 2

@@ -157,7 +157,7 @@ def test_a_model_moves_file_by_file(tmp_path: Path) -> None:
 
 def test_what_a_run_goes_on_from(tmp_path: Path) -> None:
     pytest.importorskip("trl")
-    from spectrum_fast.use.training.config import parse_config
+    from spectrum_fast.use.training.arguments import parse_run
 
     said: list[str] = []
 
@@ -169,7 +169,7 @@ def test_what_a_run_goes_on_from(tmp_path: Path) -> None:
             "spectrum": {"method": "full"},
             "resume_from_checkpoint": value,
         }
-        return checkpoint_to_resume(parse_config(document, "run.yaml"), said.append)
+        return checkpoint_to_resume(parse_run(document, "run.yaml"), said.append)
 
     assert resume(False) is None
     with pytest.raises(UsageError, match=r"run\.yaml: resume_from_checkpoint: expected a checkpoint-\* folder"):

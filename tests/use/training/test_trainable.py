@@ -236,8 +236,7 @@ def test_a_callback_that_comes_too_late_is_an_error_and_trains_nothing(tmp_path:
 
 def test_tokens_of_a_resumed_run_are_those_of_all_its_sittings():
     """TRL's counts begin anew where a run goes on; the log keeps the old ones."""
-    from spectrum_fast.use.training.meter import TrainingMeter
-    from spectrum_fast.use.training.record import tokens_of
+    from spectrum_fast.use.training.record import TrainingMeter, tokens_of
 
     log = [{"step": 1, "num_tokens": 40.0}, {"step": 2, "num_tokens": 80.0}, {"step": 3, "num_tokens": 40.0}]
     log += [{"step": 3, "train_loss": 1.0}, {"step": 4, "num_tokens": 90.0}, {"step": 5, "num_tokens": 130.0}]

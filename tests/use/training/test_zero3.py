@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from spectrum_fast.choose.selection.formats import load_selection
-from spectrum_fast.use.training.methods import METHODS
+from spectrum_fast.use.training.arguments import METHODS
 
 from support.launching import Outcome, launch, needs
 from support.tiny_models import FAMILIES
@@ -250,6 +250,9 @@ def test_the_run_says_what_it_was(runs):
     assert run["selection"]["digest"].startswith("sha256:")
     assert len(run["peak_rss_bytes"]) == 2
     assert run["tokens"] > 0
+    assert run["changed_share"] is None  # DeepSpeed steps float32 copies
+    assert runs[0]["llama-spectrum"].run["changed_share"] > 0.9
+    assert runs[1]["llama-spectrum"].facts["scans"] == [1, 0]  # one process scans
     assert run["loss"]["last"] == pytest.approx(runs[1]["llama-spectrum"].losses[-1])
     assert run["versions"]["deepspeed"]
     logged = [entry for entry in run["history"] if "loss" in entry]
