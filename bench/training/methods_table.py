@@ -116,6 +116,7 @@ def _setup(method: str, size: dict[str, Any]) -> TrainingSetup:
         gpus=1,
         zero=0,
         dtype="fp32" if size["dtype"] == "f32" else "bf16",
+        autocast=False,
         seq_len=size["length"],
         checkpointing="layer" if size["checkpointing"] else "none",
         lora_rank=size["rank"],

@@ -20,6 +20,16 @@ SIZES: dict[str, Any] = {
 }
 GROUPED = {**SIZES, "num_key_value_heads": 2, "head_dim": 16}
 
+EXPERTS: dict[str, dict[str, Any]] = {
+    "Qwen2Moe": {
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 64,
+    },
+    "Mixtral": {"num_local_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 96},
+}
+
 
 def make_model(kind: str, **changes: Any) -> Any:
     """A tiny model with random weights, in float32."""
@@ -27,6 +37,8 @@ def make_model(kind: str, **changes: Any) -> Any:
 
     torch.manual_seed(0)
     sizes = {**(SIZES if kind == "GPTNeoX" else GROUPED), **changes}
+    if kind in EXPERTS:
+        sizes |= EXPERTS[kind]
     config = getattr(transformers, f"{kind}Config")(**sizes)
     return getattr(transformers, f"{kind}ForCausalLM")(config)
 

@@ -1,141 +1,206 @@
-"""Bytes that a forward pass keeps for its backward pass: a ledger of what autograd saves, layer by layer.
+"""Bytes of one forward and backward pass, from running it on tensors without content.
 
-Korthikanti et al. 2022 (arXiv 2205.05198, section 4) count the activations of a transformer layer as
-``s b h (34 + 5 a s / h)`` bytes when everything is trained. Where most weights are frozen that is too much: autograd
-keeps the input of a linear layer only if its weight is trained, and keeps nothing at all before the first trained
-parameter. So the same bookkeeping is done here tensor by tensor, with the gradient's way followed from the embedding
-on. Sizes are those of the transformers implementations (norms in float32; the scores not stored by SDPA).
-``tests/choose/planner/test_activations.py`` holds it to the storages that a real forward pass saves.
+The model is transformers' own, its tensors are fake (shape, type and storage, no bytes), and every storage that an
+operation makes is counted while it lives. So nothing has to be known of an architecture: what autograd keeps where most
+weights are frozen, casts of autocast, checkpointing, mixtures of experts, and gradients that appear while activations
+go are those of the real pass. ``tests/choose/planner/test_activations.py`` holds it to torch's profiler.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import weakref
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from spectrum_fast.choose.planner.layers import FLOAT_BYTES, Ledger, layer_saves
-from spectrum_fast.choose.planner.model_shape import ModelShape, ParameterShape
-from spectrum_fast.choose.planner.setup import TrainingSetup
-from spectrum_fast.choose.planner.trained import TrainedShape
-from spectrum_fast.read.checkpoint.naming import layer_index, module_type
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-_INDEX_BYTES = 8
+from spectrum_fast.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from spectrum_fast.choose.planner.setup import TrainingSetup
+    from spectrum_fast.choose.planner.trained import TrainedShape
+
+_TORCH = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
 class ActivationBytes:
-    """Bytes of activations on one GPU for one micro-batch.
+    """Bytes of one micro-batch on one GPU, parameters left out.
 
     Attributes:
-        saved: kept from the forward to the backward pass.
-        ends: the part of ``saved`` that belongs to the final norm and the head, and is gone before the last layer.
-        loss: in addition while the loss and its gradient are computed: logits and softmax, or softmax and gradients.
-        layer: what the largest layer keeps; with checkpointing it comes in addition while that layer is computed again.
-        passing: gradients of activations that are alive together inside a layer.
-        checkpointed: whether only the inputs of the layers are in ``saved``.
-        exact: whether every layer was one whose tensors are known; else they are estimated.
+        saved: kept from the forward to the backward pass, the loss's share included.
+        peak: the most that is alive at one time, with gradients of parameters, except where they are held all along.
+        gradients: the gradients among ``peak``.
     """
 
     saved: int
-    ends: int
-    loss: int
-    layer: int
-    passing: int
-    checkpointed: bool
-    exact: bool
-
-    @property
-    def peak(self) -> int:
-        """The most that is alive at one time: at the loss, or inside the last layer."""
-        again = self.layer if self.checkpointed else 0
-        return max(self.saved + self.loss, self.saved - self.ends + again + self.passing)
-
-    @property
-    def last(self) -> int:
-        """What is alive when the first layer, the last to be differentiated, is reached."""
-        return self.layer + self.passing
+    peak: int
+    gradients: int
 
 
 def compute_activations(trained: TrainedShape, setup: TrainingSetup) -> ActivationBytes:
-    """Bytes of activations of one micro-batch on one GPU.
+    """Run one micro-batch on fake tensors.
 
     Args:
         trained: which parameters are trained, and the model.
         setup: batch, precision, checkpointing, attention and loss.
+
+    Raises:
+        CheckpointError: the model cannot be run so: what it computes depends on values.
     """
-    model, size = trained.model, setup.element_bytes
-    layers = _layers(model)
-    learns = trained.trained
-    flows = any(p.is_embedding and p.name in learns for p in model.parameters)
-    saved = setup.tokens * _INDEX_BYTES if flows else 0
-    if setup.adapts and setup.checkpointing == "layer":
-        flows = True  # PEFT makes the embedding's output require gradients, or nothing would be recomputed
-    checkpointed = setup.checkpointing == "layer"
-    largest, passing, exact, rotary = 0, 0, True, False
-    for modules in layers:
-        ledger = Ledger(setup.tokens, setup, trained)
-        before = flows
-        flows, known = layer_saves(ledger, modules, model, before)
-        exact &= known
-        rotary |= flows
-        if flows:
-            saved += setup.tokens * model.hidden * size if checkpointed else ledger.saved
-            largest = max(largest, ledger.saved)
-            passing = max(passing, _gradients(modules, setup, model))
-    if rotary:
-        saved += 2 * setup.seq_len * model.rotary * size
-    ends = Ledger(setup.tokens, setup, trained)
-    names = {parameter.name for parameter in model.parameters}
-    for parameter in model.parameters:
-        if _is_final_norm(parameter):
-            norm = ends.layer_norm if f"{parameter.module}.bias" in names else ends.rms_norm
-            flows = norm(parameter.module, model.hidden, flows)
-    heads = [p for p in model.parameters if (p.is_embedding if model.tied else p.is_head) and p.shape[0] == model.vocab]
-    flows = ends.linear(heads[:1], flows)
-    return ActivationBytes(
-        saved=saved + ends.saved,
-        ends=ends.saved,
-        loss=_loss(model, setup),
-        layer=largest,
-        passing=passing,
-        checkpointed=checkpointed,
-        exact=exact,
-    )
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    model = _as_trained(trained, setup)
+    _make_fake(model, mode)
+    tally = _Tally(model)
+    kept = _watch_gradients(model, setup, tally)
+    try:
+        with mode, tally, torch.autocast("cpu", _TORCH[setup.autocast_dtype], enabled=setup.autocasts):
+            loss = _loss(model, setup)
+            saved = tally.alive
+        with mode, tally:
+            loss.backward()
+    # Whatever a model does with values that are not there has no common class.
+    except Exception as error:
+        raise CheckpointError(
+            f"{trained.model.name}: its activations cannot be told without running it: {type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error
+    finally:
+        kept.clear()
+    return ActivationBytes(saved, tally.peak, tally.gradients_at_peak)
 
 
-def _layers(model: ModelShape) -> list[dict[str, ParameterShape]]:
-    """One mapping a layer: module type -> its weight."""
-    layers: dict[int, dict[str, ParameterShape]] = {}
-    for parameter in model.parameters:
-        index = layer_index(parameter.name)
-        if index is not None and not parameter.name.endswith(".bias"):
-            layers.setdefault(index, {})[module_type(parameter.module)] = parameter
-    return [layers[index] for index in sorted(layers)]
+class _Tally(TorchDispatchMode):
+    """Counts the bytes of the storages that operations make, while they live."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._known = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+        self.alive = self.peak = self.gradients = self.gradients_at_peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._grouped_mm.default:  # torch's own rule for shapes knows no float32
+            result = _grouped_product(*args, **(kwargs or {}))
+        else:
+            result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, nbytes = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.alive += nbytes
+        if self.alive > self.peak:
+            self.peak, self.gradients_at_peak = self.alive, self.gradients
+        weakref.finalize(storage, self._forget, key, nbytes)
+
+    def _forget(self, key: int, nbytes: int) -> None:
+        self._known.discard(key)
+        self.alive -= nbytes
 
 
-def _is_final_norm(parameter: ParameterShape) -> bool:
-    return (
-        layer_index(parameter.name) is None
-        and len(parameter.shape) == 1
-        and parameter.name.endswith(".weight")
-        and "norm" in parameter.module.rpartition(".")[2].lower()
-    )
+def _grouped_product(
+    left: torch.Tensor, right: torch.Tensor, offsets: torch.Tensor, *_: Any, **__: Any
+) -> torch.Tensor:
+    groups = (len(offsets),) if left.dim() == right.dim() == 2 else ()
+    return left.new_empty((*groups, left.shape[-2], right.shape[-1]))
 
 
-def _gradients(modules: Mapping[str, ParameterShape], setup: TrainingSetup, model: ModelShape) -> int:
-    """Gradients alive together inside a layer, beyond what has been freed by then: both factors of the MLP's product.
+def _as_trained(trained: TrainedShape, setup: TrainingSetup) -> nn.Module:
+    """A copy of the model with flags, types, adapters and switches as in the run."""
+    model: Any = copy.deepcopy(trained.model.module)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained.trained)
+        parameter.data = parameter.data.to(_TORCH[setup.trained_dtype if parameter.requires_grad else setup.dtype])
+    if setup.adapts:
+        from peft import LoraConfig, get_peft_model
 
-    The product itself is freed when its gradient appears.
-    """
-    widest = max(p.shape[-2] for p in modules.values() if len(p.shape) >= 2)
-    rows = setup.tokens * max(1, model.experts_per_token)
-    return rows * (2 * widest + model.hidden) * setup.element_bytes
+        options: dict[str, Any] = {
+            "target_modules": sorted(trained.adapted),
+            "target_parameters": sorted(trained.adapted_parameters),
+        }
+        config = LoraConfig(r=setup.lora_rank, lora_dropout=setup.lora_dropout, task_type="CAUSAL_LM", **options)
+        model = get_peft_model(model, config)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(_TORCH[setup.trained_dtype])
+    if setup.checkpointing == "layer":
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if setup.adapts:
+            model.enable_input_require_grads()
+    model.config._attn_implementation = "eager" if setup.attention == "eager" else _unmasked_attention()
+    return model.train()
 
 
-def _loss(model: ModelShape, setup: TrainingSetup) -> int:
-    """Logits, their float32 copy and softmax, or (later, and more) the softmax with two gradients; labels."""
-    if setup.loss == "fused":
-        return 0
-    logits = setup.tokens * model.vocab
-    copies = setup.element_bytes + (FLOAT_BYTES if setup.element_bytes != FLOAT_BYTES else 0) + FLOAT_BYTES
-    return logits * max(copies, 3 * FLOAT_BYTES) + setup.tokens * _INDEX_BYTES
+def _unmasked_attention() -> str:
+    """SDPA without a mask, which it is given for fake tensors, whose values cannot show that none is needed."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    def attend(module: Any, query: Any, key: Any, value: Any, _: Any, **options: Any) -> Any:
+        return sdpa_attention_forward(module, query, key, value, None, **options)
+
+    AttentionInterface.register("spectrum_fast_plan", attend)
+    AttentionMaskInterface.register("spectrum_fast_plan", lambda *_, **__: None)
+    return "spectrum_fast_plan"
+
+
+def _make_fake(model: nn.Module, mode: Any) -> None:
+    """Tensors of the meta device become tensors that say they lie on a CPU, so that autocast works; ties stay."""
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    made: dict[Any, nn.Parameter] = {}
+    for module in model.modules():
+        for name, value in module._parameters.items():
+            if value is not None and value not in made:
+                fake = FakeTensor(mode, value.data, torch.device("cpu"))
+                made[value] = nn.Parameter(fake, requires_grad=value.requires_grad)
+            if value is not None:
+                module._parameters[name] = made[value]
+        for name, value in module._buffers.items():
+            if value is not None:
+                module._buffers[name] = FakeTensor(mode, value.to("meta"), torch.device("cpu"))
+
+
+def _watch_gradients(model: nn.Module, setup: TrainingSetup, tally: _Tally) -> list[Any]:
+    """Count gradients of parameters; where the model is divided each is replaced by this process's part at once."""
+    parts: list[torch.Tensor] = []
+
+    def arrived(parameter: torch.Tensor) -> None:
+        gradient = parameter.grad
+        assert gradient is not None  # noqa: S101 - it has just been made
+        if setup.holds_gradients:
+            parameter.grad = None  # it is added to one that is there from the start
+            return
+        if not setup.divides:
+            tally.gradients += gradient.untyped_storage().nbytes()
+            return
+        parameter.grad = None
+        part = torch.empty(-(-gradient.numel() // setup.gpus), dtype=_TORCH[setup.trained_dtype])
+        parts.append(part)
+        tally.gradients += part.untyped_storage().nbytes()
+
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(arrived)
+    return parts
+
+
+def _loss(model: Any, setup: TrainingSetup) -> torch.Tensor:
+    tokens = torch.zeros(setup.micro_batch, setup.seq_len, dtype=torch.long)
+    if setup.loss == "logits":
+        return model(input_ids=tokens, labels=tokens, use_cache=False).loss
+    inner = model.get_base_model() if setup.adapts else model
+    hidden = inner.base_model(input_ids=tokens, use_cache=False)[0]
+    # The logits of one token stand for a kernel that never holds them all: its gradients are as large as ever.
+    return inner.get_output_embeddings()(hidden[:, :1]).float().sum()

@@ -40,35 +40,17 @@ class MemoryPlan:
 
     @property
     def resting(self) -> int:
-        """Bytes alive between two steps."""
+        """Bytes alive between two steps, and gradients where they are held all along."""
         states = self.states
-        return (
-            states.weights
-            + states.master
-            + states.moments
-            + states.buffers
-            + (states.gradients if self.setup.zero == 3 else 0)
-        )
+        held = states.gradients if self.setup.holds_gradients else 0
+        return states.weights + states.master + states.moments + states.buffers + held
 
     @property
     def peak(self) -> int:
-        """Bytes alive at the worst moment: in the backward pass, or in the step.
-
-        Where gradients appear while activations go (ZeRO-0 and 2 without accumulation) the larger of the two counts;
-        ZeRO-3 has a buffer for them from the start, and with accumulation they stay from the micro-batch before.
-        """
-        states, activations = self.states, self.activations
-        gradients = 0 if self.setup.zero == 3 else states.gradients
-        together = self.setup.gradient_accumulation > 1
-        passing = activations.peak + (gradients if together else 0)
-        early = int(gradients * (1 - self._late_fraction()))
-        passing = max(passing, activations.last + early, gradients)
-        return self.resting + max(states.gathered + passing, states.step + gradients)
-
-    def _late_fraction(self) -> float:
-        """Share of the gradients that belongs to embeddings, and appears after all layers have been differentiated."""
-        late = sum(p.count for p in self.trained.trained_parameters if p.is_embedding)
-        return late / self.trained.trained_count
+        """Bytes alive at the worst moment: in the backward pass, or in the step."""
+        states = self.states
+        appeared = 0 if self.setup.holds_gradients else states.gradients
+        return self.resting + max(states.gathered + self.activations.peak, states.step + appeared)
 
     @property
     def trained_fraction(self) -> float:
@@ -85,7 +67,7 @@ class MemoryPlan:
             "weights": states.weights,
             "gradients": states.gradients,
             "optimizer": states.master + states.moments,
-            "activations": self.activations.peak,
+            "activations": self.activations.peak - self.activations.gradients,
             "buffers": states.buffers + states.gathered + states.step,
         }
 
@@ -108,11 +90,7 @@ class MemoryPlan:
 
     def notes(self) -> tuple[str, ...]:
         """What a reader must know to trust the figures as far as they go."""
-        notes = list(self.trained.model.notes)
-        if not self.activations.exact:
-            notes.append("activations are an estimate: the layers are of a kind whose saved tensors are not listed")
-        notes.append("the CUDA context and fragmentation (commonly 0.5 to 2 GiB) come on top")
-        return tuple(notes)
+        return ("the CUDA context and fragmentation (commonly 0.5 to 2 GiB) come on top",)
 
 
 def plan_memory(

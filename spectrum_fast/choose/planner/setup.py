@@ -41,8 +41,11 @@ class TrainingSetup:
         method: one of :data:`METHODS`.
         gpus: data-parallel processes, one a GPU.
         zero: DeepSpeed ZeRO stage 2 or 3, or 0 for plain torch (DistributedDataParallel with several GPUs).
-        dtype: of weights and activations, a key of :data:`DTYPE_BYTES`. ZeRO keeps float32 master weights and optimizer
-            states whatever it is; plain torch keeps its states in this type.
+        fsdp2: torch's FSDP2 instead; with ``zero`` 0.
+        dtype: of frozen weights, a key of :data:`DTYPE_BYTES`; under ZeRO of all, beside float32 masters and states.
+        autocast: with plain torch and FSDP2, what is trained is float32 and the arithmetic has 16 bits (bfloat16, or
+            float16 where ``dtype`` is that), as ``spectrum-fast train`` and TRL do by default; without it ``dtype`` is
+            the type of everything.
         optimizer: one of :data:`OPTIMIZERS`.
         offload: ``optimizer`` moves masters, states and gradients of ZeRO to host memory, ``all`` the weights as well
             (ZeRO-3).
@@ -71,6 +74,8 @@ class TrainingSetup:
     method: str = "spectrum"
     gpus: int = 1
     zero: int = 3
+    fsdp2: bool = False
+    autocast: bool = True
     dtype: str = "bf16"
     optimizer: str = "adamw"
     offload: str = "none"
@@ -100,20 +105,49 @@ class TrainingSetup:
                 raise UsageError(f"{field}: expected a whole number of 1 or more, found {getattr(self, field)}")
         if not 0 <= self.lora_dropout < 1:
             raise UsageError(f"lora_dropout: expected a number in [0, 1), found {self.lora_dropout}")
-        if self.offload != "none" and self.zero == 0:
+        if self.fsdp2 and (self.zero or self.gpus < 2 or self.quantises):
+            raise UsageError(
+                f"fsdp2: expected zero 0, several GPUs and a model that is not quantised, found zero {self.zero}, "
+                f"{self.gpus} GPUs and method {self.method}"
+            )
+        if self.offload != "none" and self.zero == 0 and not self.fsdp2:
             raise UsageError(f"offload {self.offload!r} is DeepSpeed's, found zero 0 (plain torch); use zero 2 or 3")
-        if self.offload == "all" and self.zero != 3:
+        if self.fsdp2 and self.offload == "optimizer":
+            raise UsageError("offload 'optimizer': FSDP2 moves all or nothing; use offload all")
+        if self.offload == "all" and self.zero != 3 and not self.fsdp2:
             raise UsageError(f"offload 'all' moves partitioned weights, found zero {self.zero}; use zero 3")
 
     @property
     def element_bytes(self) -> int:
-        """Bytes of a weight or an activation."""
+        """Bytes of a frozen weight."""
         return DTYPE_BYTES[self.dtype]
 
     @property
-    def tokens(self) -> int:
-        """Tokens a forward pass on one GPU."""
-        return self.seq_len * self.micro_batch
+    def autocasts(self) -> bool:
+        """Whether the arithmetic is narrower than the trained weights; DeepSpeed narrows the weights instead."""
+        return self.autocast and self.zero == 0
+
+    @property
+    def autocast_dtype(self) -> str:
+        """The type of autocast's arithmetic."""
+        return "fp16" if self.dtype == "fp16" else "bf16"
+
+    @property
+    def trained_dtype(self) -> str:
+        """Of trained weights; ZeRO holds adapters in the model's type."""
+        if self.adapts and self.zero == 0:
+            return self.adapter_dtype
+        return "fp32" if self.autocasts else self.dtype
+
+    @property
+    def divides(self) -> bool:
+        """Whether each process keeps a part of every gradient."""
+        return self.zero > 0 or self.fsdp2
+
+    @property
+    def holds_gradients(self) -> bool:
+        """Whether gradients are there from the start of a pass: ZeRO-3's buffer, or those of the micro-batch before."""
+        return self.zero == 3 or self.gradient_accumulation > 1
 
     @property
     def adapts(self) -> bool:

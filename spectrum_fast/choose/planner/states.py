@@ -9,6 +9,9 @@ every number here to the tensors of two real processes):
 - **ZeRO-2** keeps the weights whole. Each optimizer group (decayed, and not decayed: norms and biases) is laid out in a
   row, padded to a multiple of 2 N, and cut into N equal parts.
 - In both, masters are float32 copies even where the model is float32.
+- **FSDP2** cuts each parameter's first dimension into N equal parts, the last padded; a layer is gathered in the type
+  of the arithmetic while it is used, the next one with it; what belongs to no layer stays whole from forward to
+  backward.
 - **Plain torch** keeps all of it on every GPU; states have the parameters' own type.
 """
 
@@ -81,11 +84,11 @@ def compute_states(trained: TrainedShape, setup: TrainingSetup) -> StateBytes:
         trained: which parameters are trained.
         setup: the run.
     """
-    return {0: _plain, 2: _zero2, 3: _zero3}[setup.zero](trained, setup)
+    return _fsdp2(trained, setup) if setup.fsdp2 else {0: _plain, 2: _zero2, 3: _zero3}[setup.zero](trained, setup)
 
 
 def _plain(trained: TrainedShape, setup: TrainingSetup) -> StateBytes:
-    size = _trained_bytes(setup)
+    size = DTYPE_BYTES[setup.trained_dtype]
     own = sum(parameter.count for parameter in trained.trained_parameters) * size
     moments = sum(_moments(parameter.count, setup, size) for parameter in trained.trained_parameters)
     return StateBytes(
@@ -97,6 +100,31 @@ def _plain(trained: TrainedShape, setup: TrainingSetup) -> StateBytes:
         step=0,
         buffers=own if setup.gpus > 1 else 0,  # DDP's buckets; they are no views of the gradients by default
         host=0,
+    )
+
+
+def _fsdp2(trained: TrainedShape, setup: TrainingSetup) -> StateBytes:
+    size, processes = DTYPE_BYTES[setup.trained_dtype], setup.gpus
+
+    def part(parameter: ParameterShape) -> int:
+        return partition(parameter.shape[0], processes) * (parameter.count // max(1, parameter.shape[0]))
+
+    own = sum(map(part, trained.trained_parameters)) * size
+    frozen = sum(map(part, trained.frozen_parameters)) * DTYPE_BYTES[setup.dtype]
+    moments = sum(_moments(part(parameter), setup, size) for parameter in trained.trained_parameters)
+    layers = sorted(trained.model.layers(), reverse=True)
+    outside = trained.model.count - sum(layers)
+    used = DTYPE_BYTES[setup.autocast_dtype if setup.autocasts else setup.dtype]
+    away = setup.offload == "all"
+    return StateBytes(
+        weights=0 if away else own + frozen,
+        gathered=(outside + sum(layers[:2])) * used,
+        gradients=0 if away else own,
+        master=0,
+        moments=0 if away else moments,
+        step=0,
+        buffers=layers[0] * size if layers else 0,  # a layer's gradients, whole, before they are summed and divided
+        host=2 * own + frozen + moments if away else 0,
     )
 
 
@@ -169,11 +197,6 @@ def optimizer_groups(parameters: Iterable[ParameterShape]) -> tuple[list[Paramet
     for parameter in parameters:
         (others if len(parameter.shape) < 2 else decayed).append(parameter)
     return decayed, others
-
-
-def _trained_bytes(setup: TrainingSetup) -> int:
-    """Bytes of a trained number under plain torch; ZeRO holds adapters in the model's type."""
-    return DTYPE_BYTES[setup.adapter_dtype] if setup.adapts else setup.element_bytes
 
 
 def _frozen_bytes(trained: TrainedShape, setup: TrainingSetup, share: Callable[[int], int]) -> int:

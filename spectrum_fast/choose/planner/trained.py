@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 from dataclasses import dataclass
 
 from spectrum_fast.choose.planner.model_shape import ModelShape, ParameterShape
 from spectrum_fast.choose.planner.setup import TrainingSetup
-from spectrum_fast.choose.selection.patterns import near_names_text
+from spectrum_fast.choose.selection.adapters import lora_targets
 from spectrum_fast.choose.selection.ranking import count_taken
 from spectrum_fast.choose.selection.records import Selection
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.read.checkpoint.naming import module_type
-
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -24,6 +22,7 @@ class TrainedShape:
         model: the model.
         trained: names of the model's own parameters that are trained.
         adapted: modules with an adapter.
+        adapted_parameters: fused parameters with an adapter.
         adapters: the adapters' parameters, trained one and all.
         assumption: how the modules were chosen, for people.
     """
@@ -33,6 +32,7 @@ class TrainedShape:
     adapted: frozenset[str]
     adapters: tuple[ParameterShape, ...]
     assumption: str
+    adapted_parameters: frozenset[str] = frozenset()
 
     @property
     def trained_parameters(self) -> tuple[ParameterShape, ...]:
@@ -74,37 +74,47 @@ def choose_trained(
         SelectionError: the selection names a module that the checkpoint has not, or nothing would be trained.
         UsageError: ``top_percent`` is out of range.
     """
+    targets: tuple[list[str], list[str]] = ([p.module for p in model.parameters if p.is_linear], [])
+    trained = frozenset(p.name for p in model.parameters)
     if not setup.selects:
-        modules = frozenset(p.module for p in model.parameters)
         assumption = "every linear layer but the head gets an adapter" if setup.adapts else "everything is trained"
     elif selection is not None:
-        modules = _selected(model, selection)
         share = "listed modules" if selection.top_percent is None else f"top {selection.top_percent:g} %"
         assumption = f"the selection's modules ({share})"
+        if setup.adapts:
+            targets = lora_targets(selection, model.module)
+        else:
+            selection.apply(model.module, partial="whole")
+            trained = frozenset(name for name, value in model.module.named_parameters() if value.requires_grad)
     else:
-        modules = _spread(model, top_percent, always == "default" and not setup.adapts)
-        added = ", embeddings and head as well" if always == "default" and not setup.adapts else ""
-        assumption = f"no scan given: {top_percent:g} % of each module type, spread evenly over the layers{added}"
-    if setup.adapts:
-        adapted = tuple(p for p in model.parameters if p.is_linear and p.module in modules)
-        trained: frozenset[str] = frozenset()
-    else:
-        adapted = ()
+        with_ends = always == "default" and not setup.adapts
+        modules = _spread(model, top_percent, with_ends)
         trained = frozenset(p.name for p in model.parameters if p.module in modules)
-    adapters = tuple(part for parameter in adapted for part in _adapter(parameter, setup.lora_rank))
+        targets = ([p.module for p in model.parameters if p.is_linear and p.module in modules], [])
+        added = ", embeddings and head as well" if with_ends else ""
+        assumption = f"no scan given: {top_percent:g} % of each module type, spread evenly over the layers{added}"
+    adapted, whole = map(frozenset, targets) if setup.adapts else (frozenset(), frozenset())
+    adapters = tuple(
+        part
+        for parameter in model.parameters
+        if (parameter.is_linear and parameter.module in adapted) or parameter.name in whole
+        for part in _adapter(parameter, setup.lora_rank)
+    )
+    if setup.adapts:
+        trained = frozenset()
     if not trained and not adapters:
         raise SelectionError(
             f"{model.name}: method {setup.method} would train nothing ({assumption}); raise the percentage or "
             "choose other modules"
         )
-    return TrainedShape(model, trained, frozenset(p.module for p in adapted), adapters, assumption)
+    return TrainedShape(model, trained, adapted, adapters, assumption, whole)
 
 
 def competing_groups(model: ModelShape) -> dict[str, list[ParameterShape]]:
     """Module type -> its weight matrices in order; embeddings and head do not compete."""
     groups: dict[str, list[ParameterShape]] = {}
     for parameter in model.parameters:
-        if len(parameter.shape) >= 2 and not (parameter.is_embedding or parameter.is_head):
+        if len(parameter.shape) >= 2 and not parameter.is_end:
             groups.setdefault(module_type(parameter.module), []).append(parameter)
     return groups
 
@@ -114,39 +124,15 @@ def _spread(model: ModelShape, top_percent: float, with_ends: bool) -> frozenset
     for members in competing_groups(model).values():
         count = count_taken(len(members), top_percent)
         taken += [members[(2 * place + 1) * len(members) // (2 * count)].module for place in range(count)]
-    ends = [p.module for p in model.parameters if with_ends and (p.is_embedding or p.is_head)]
+    ends = [p.module for p in model.parameters if with_ends and p.is_end]
     return frozenset(taken) | frozenset(ends)
 
 
-def _selected(model: ModelShape, selection: Selection) -> frozenset[str]:
-    """Modules in memory that a selection's entries stand for; a fused parameter is trained whole if any part is."""
-    home: dict[str, str] = {}
-    for parameter in model.parameters:
-        home.setdefault(parameter.module, parameter.module)
-        home.update(dict.fromkeys(parameter.sources, parameter.module))
-    found: set[str] = set()
-    missing: list[str] = []
-    for name in selection.names:
-        if name in home:
-            found.add(home[name])
-        elif name not in _tied_heads(model):
-            missing.append(name)
-    if missing:
-        lines = [f"{len(missing)} modules of the selection are not in {model.name}:"]
-        lines += [f"  {name}{near_names_text(name, list(home))}" for name in missing[:_SHOWN]]
-        raise SelectionError("\n".join(lines) + ("" if len(missing) <= _SHOWN else "\n  and more"))
-    return frozenset(found)
-
-
-def _tied_heads(model: ModelShape) -> Iterable[str]:
-    return ("lm_head", "embed_out", "output") if model.tied else ()
-
-
 def _adapter(parameter: ParameterShape, rank: int) -> tuple[ParameterShape, ParameterShape]:
-    """The two factors of a LoRA adapter: (rank, in) and (out, rank)."""
-    rows, columns = parameter.shape
+    """The two factors of a LoRA adapter: (rank, in) and (out, rank), once for each expert of a fused parameter."""
+    *experts, rows, columns = parameter.shape
+    rank *= math.prod(experts)
     base = parameter.module
-    return (
-        ParameterShape(f"{base}.lora_A.weight", (rank, columns), (base,)),
-        ParameterShape(f"{base}.lora_B.weight", (rows, rank), (base,)),
+    return ParameterShape(f"{base}.lora_A.weight", (rank, columns)), ParameterShape(
+        f"{base}.lora_B.weight", (rows, rank)
     )

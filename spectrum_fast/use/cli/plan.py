@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.use.cli.consoles import show
 
+if TYPE_CHECKING:
+    from spectrum_fast.choose.planner import MemoryPlan
+
 HELP = """Predict the memory of a training run, from the checkpoint's headers alone.
 
+MODEL may be the YAML file of a run (`spectrum-fast train`), which then says all but the GPUs.
+
 \b
-Example: spectrum-fast plan MODEL --gpus 8 --zero 3 --fit 40"""
+Example: spectrum-fast plan MODEL --gpus 8 --zero 3 --fit 40
+         spectrum-fast plan run.yaml --gpus 8"""
+_WITH_A_FILE = {"model", "gpus", "fit", "as_json"}
 
 
 def plan(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint folder, .safetensors file, or hub id.")],
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint folder, hub id, or the YAML of a run.")],
     gpus: Annotated[int, typer.Option(metavar="N", help="Processes, one a GPU.")] = 1,
     zero: Annotated[int, typer.Option(metavar="0|2|3", help="ZeRO stage; 0 is plain torch.")] = 3,
     method: Annotated[
@@ -35,7 +43,11 @@ def plan(
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Keep only the inputs of layers.")
     ] = False,
-    dtype: Annotated[str, typer.Option(metavar="NAME", help="bf16, fp16 or fp32.")] = "bf16",
+    fsdp2: Annotated[bool, typer.Option("--fsdp2", help="FSDP2; with --zero 0.")] = False,
+    dtype: Annotated[str, typer.Option(metavar="NAME", help="Of frozen weights: bf16, fp16 or fp32.")] = "bf16",
+    autocast: Annotated[
+        bool, typer.Option(help="Without ZeRO: trained weights float32, arithmetic of 16 bits.")
+    ] = True,
     optimizer: Annotated[str, typer.Option(metavar="NAME", help="adamw, adamw-8bit, lion, sgd.")] = "adamw",
     offload: Annotated[str, typer.Option(metavar="WHAT", help="none, optimizer or all.")] = "none",
     attention: Annotated[str, typer.Option(metavar="NAME", help="flash (SDPA too) or eager.")] = "flash",
@@ -49,7 +61,6 @@ def plan(
     from spectrum_fast.choose.selection.formats import load_selection
     from spectrum_fast.measure.scoring.scan_file import read_scan
     from spectrum_fast.read.checkpoint import open_checkpoint
-    from spectrum_fast.use.report.plan_table import plan_table
 
     if scan is not None and selection is not None:
         raise UsageError("--scan and --selection both say which modules are trained; give one of them")
@@ -57,10 +68,24 @@ def plan(
         raise UsageError("--fit looks for a share, and --selection has fixed the modules; give --scan instead")
     if fit is not None and not 0 < fit < 1e6:
         raise UsageError(f"--fit: expected GiB of one GPU, found {fit:g}")
+    if model.endswith((".yaml", ".yml")):
+        given = [
+            name
+            for name in context.params
+            if name not in _WITH_A_FILE and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+        ]
+        if given:
+            raise UsageError(f"--{given[0].replace('_', '-')}: {model} says it; drop the option or change the file")
+        from spectrum_fast.use.training.planned import plan_run
+
+        found, limit = plan_run(model, gpus, fit), None if fit is None else int(fit * GIB)
+        return _show(found, limit, as_json)
     setup = TrainingSetup(
         method=method,
         gpus=gpus,
         zero=zero,
+        fsdp2=fsdp2,
+        autocast=autocast,
         dtype=dtype,
         optimizer=optimizer,
         offload=offload,
@@ -80,6 +105,12 @@ def plan(
         found = plan_memory(shape, setup, scan=scores, selection=chosen, top_percent=top_percent, always=always)
     else:
         found = fit_percent(shape, setup, limit, scan=scores, always=always)
+    return _show(found, limit, as_json)
+
+
+def _show(found: MemoryPlan, limit: int | None, as_json: bool) -> None:
+    from spectrum_fast.use.report.plan_table import plan_table
+
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2, allow_nan=False))
     else:

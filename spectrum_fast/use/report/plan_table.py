@@ -29,7 +29,7 @@ def plan_table(plan: MemoryPlan, limit_bytes: int | None = None) -> RenderableTy
 
 def _title(plan: MemoryPlan) -> str:
     setup = plan.setup
-    sharding = f"ZeRO-{setup.zero}" if setup.zero else "no ZeRO"
+    sharding = "FSDP2" if setup.fsdp2 else f"ZeRO-{setup.zero}" if setup.zero else "no ZeRO"
     gpus = "1 GPU" if setup.gpus == 1 else f"{setup.gpus} GPUs"
     return (
         f"{plan.trained.model.name}: {setup.method}, {gpus}, {sharding}, {setup.dtype}, {setup.optimizer}, "
@@ -50,24 +50,21 @@ def _explanations(plan: MemoryPlan) -> dict[str, str]:
     optimizer = [f"{setup.optimizer} states {states.moments / GIB:.2f}"]
     if states.master:
         optimizer.insert(0, f"float32 masters {states.master / GIB:.2f}")
-    kept = "inputs of the layers" if activations.checkpointed else "kept for the backward pass"
+    kept = "inputs of the layers and the loss" if setup.checkpointing == "layer" else "kept for the backward pass"
     buffers = [f"communication {states.buffers / GIB:.2f}"]
     if states.gathered:
         buffers.append(f"gathered weights {states.gathered / GIB:.2f}")
     if states.step:
         buffers.append(f"in the step {states.step / GIB:.2f}")
     return {
-        "weights": "NF4 where linear and frozen" if setup.quantises else f"in {setup.dtype}",
-        "gradients": "offloaded" if setup.offload != "none" else f"of what is trained, in {_gradient_type(plan)}",
+        "weights": "NF4 where linear and frozen"
+        if setup.quantises
+        else f"frozen in {setup.dtype}, trained in {setup.trained_dtype}",
+        "gradients": "offloaded" if setup.offload != "none" else f"of what is trained, in {setup.trained_dtype}",
         "optimizer": "offloaded" if setup.offload != "none" else ", ".join(optimizer),
-        "activations": f"{kept} {activations.saved / GIB:.2f}, loss {activations.loss / GIB:.2f}",
+        "activations": f"{kept} {activations.saved / GIB:.2f}",
         "buffers": ", ".join(buffers),
     }
-
-
-def _gradient_type(plan: MemoryPlan) -> str:
-    setup = plan.setup
-    return setup.adapter_dtype if setup.adapts and setup.zero == 0 else setup.dtype
 
 
 def _peak_words(plan: MemoryPlan, limit_bytes: int | None) -> str:

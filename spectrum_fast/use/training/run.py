@@ -25,6 +25,8 @@ from spectrum_fast.use.training.saving import tidy
 from spectrum_fast.use.training.sharding import prepare_process_group, sharding_arguments
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from spectrum_fast.choose.selection.records import Selection
     from spectrum_fast.use.training.arguments import RunArguments
     from spectrum_fast.use.training.callbacks import SpectrumCallback
@@ -109,13 +111,15 @@ def build_trainer(
     section, method = run.spectrum, run.spectrum.chosen
     on_gpu = torch.cuda.is_available() and not run.given.get("use_cpu", False)
     quiet = {} if sys.stderr.isatty() or "disable_tqdm" in run.given else {"disable_tqdm": True}
+    # Before TRL's arguments are made: from then on transformers divides every model that is made, by all processes.
+    skeleton = None if method.order is None else read_skeleton(run.model_name).module
     prepare_process_group(section.shard, deepspeed_given=bool(run.given.get("deepspeed")))
     script, arguments, chosen, mixture = run.make(
         **({} if torch.cuda.is_available() else {"use_cpu": run.given.get("use_cpu", True)}),
         **sharding_arguments(section, on_gpu=on_gpu),
         **quiet,
     )
-    selection, resume = _agree(run, arguments, say)
+    selection, resume = _agree(run, arguments, skeleton, say)
     with arguments.main_process_first(local=False):
         train_data, eval_data = load_data(script, mixture, run.source, evaluate=arguments.eval_strategy != "no")
     arguments.model_init_kwargs = {
@@ -134,7 +138,7 @@ def build_trainer(
     base = trl.DPOTrainer if section.trainer == "dpo" else trl.SFTTrainer
     kind: Any = type(f"Whole{base.__name__}", (WholeCheckpoints, base), {})
     try:
-        _adapt(run, chosen, selection)
+        _adapt(run, chosen, selection, skeleton)
         trainer = kind(
             model=run.model_name,
             args=arguments,
@@ -186,14 +190,16 @@ def run_laser(run: RunArguments, *, overwrite: bool, say: Callable[[str], None])
     return home / RUN_NAME
 
 
-def _agree(run: RunArguments, arguments: Any, say: Callable[[str], None]) -> tuple[Selection | None, str | None]:
+def _agree(
+    run: RunArguments, arguments: Any, skeleton: nn.Module | None, say: Callable[[str], None]
+) -> tuple[Selection | None, str | None]:
     """What the first process chooses and where the run goes on from, everywhere; the others wait, however long."""
     import torch
 
     answer: list[Any] = [None]
     if arguments.process_index == 0:
         try:
-            answer = [_decide(run, say)]
+            answer = [_decide(run, skeleton, say)]
         except SpectrumFastError as error:
             answer = [error]
     if arguments.world_size > 1:
@@ -205,14 +211,16 @@ def _agree(run: RunArguments, arguments: Any, say: Callable[[str], None]) -> tup
     return answer[0]
 
 
-def _decide(run: RunArguments, say: Callable[[str], None]) -> tuple[Selection | None, str | None]:
+def _decide(
+    run: RunArguments, skeleton: nn.Module | None, say: Callable[[str], None]
+) -> tuple[Selection | None, str | None]:
     """Scan, with a journal, if need be; choose; keep the selection. A resumed run must train what it trained before."""
     resume = checkpoint_to_resume(run, say)
     section, home = run.spectrum, run.output_folder
-    if section.chosen.order is None:
+    if skeleton is None:
         return None, resume
     scan = find_scan(run, home / SCAN_NAME, say) if section.selection is None else None
-    selection = choose_modules(run, scan, read_skeleton(run.model_name).module)
+    selection = choose_modules(run, scan, skeleton)
     target = home / SELECTION_NAME
     if selection is not None and resume is not None and target.is_file():
         before = load_selection(target)
@@ -227,7 +235,7 @@ def _decide(run: RunArguments, say: Callable[[str], None]) -> tuple[Selection | 
     return selection, resume
 
 
-def _adapt(run: RunArguments, model: Any, selection: Selection | None) -> None:
+def _adapt(run: RunArguments, model: Any, selection: Selection | None, skeleton: nn.Module | None) -> None:
     """Set TRL's fields for the adapters and the base that the method wants."""
     method = run.spectrum.chosen
     model.use_peft, model.load_in_4bit = method.adapters, method.quantised
@@ -238,11 +246,11 @@ def _adapt(run: RunArguments, model: Any, selection: Selection | None) -> None:
         )
     if not method.adapters:
         return
-    if selection is None:
+    if selection is None or skeleton is None:
         if not model.lora_target_modules and not model.lora_target_parameters:
             model.lora_target_modules = "all-linear"
         return
-    modules, parameters = lora_targets(selection, read_skeleton(run.model_name).module)
+    modules, parameters = lora_targets(selection, skeleton)
     model.lora_target_modules, model.lora_target_parameters = modules, parameters or None
     if parameters and model.lora_dropout:
         raise UsageError(

@@ -61,6 +61,7 @@ def measured(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dic
 def test_states_are_deepspeeds_own(measured: list, folder: Path, stage: int, dtype: str) -> None:
     shape = read_model_shape(open_checkpoint(folder))
     names = frozenset(p.name for p in shape.parameters if any(part in p.name for part in TRAINED))
+    assert len(names) > 3
     setup = TrainingSetup(
         method="spectrum", gpus=2, zero=stage, dtype=dtype, persistence_threshold=THRESHOLD, reduce_bucket=50_000
     )

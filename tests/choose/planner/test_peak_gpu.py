@@ -23,7 +23,9 @@ def test_planned_peak_is_the_allocators(method: str, percent: int, checkpointing
     sizes = {"hidden_size": 1024, "intermediate_size": 3584, "head_dim": 128, "num_attention_heads": 8}
     model = make_model("Llama", num_hidden_layers=8, vocab_size=32000, max_position_embeddings=2048, **sizes)
     shape = read_model_shape(open_checkpoint(save_model(model, tmp_path)))
-    setup = TrainingSetup(method=method, zero=0, seq_len=2048, micro_batch=2, checkpointing=checkpointing)
+    setup = TrainingSetup(
+        method=method, zero=0, autocast=False, seq_len=2048, micro_batch=2, checkpointing=checkpointing
+    )
     plan = plan_memory(shape, setup, top_percent=percent)
     model = model.to(torch.bfloat16).cuda().train()
     for name, parameter in model.named_parameters():

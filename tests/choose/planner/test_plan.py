@@ -19,7 +19,7 @@ from spectrum_fast.scanning.run import scan
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("llama"), like="llama-3-8b", layers=8, scale=32).path
+    return write_checkpoint(tmp_path_factory.mktemp("llama"), like="llama-3-8b", layers=4, scale=32).path
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,9 @@ def scores(folder: Path) -> Scan:
 
 
 def test_the_shape_of_a_model(shape: ModelShape) -> None:
-    assert (shape.layers, shape.hidden, shape.vocab, shape.heads, shape.tied) == (8, 128, 4008, 32, False)
+    assert (len(list(shape.layers())), shape.hidden) == (4, 128)
     assert shape.count == sum(p.count for p in shape.parameters)
-    assert {len(members) for members in competing_groups(shape).values()} == {8}
+    assert {len(members) for members in competing_groups(shape).values()} == {4}
 
 
 def test_experts_are_fused_as_in_memory(tmp_path: Path) -> None:
@@ -43,16 +43,14 @@ def test_experts_are_fused_as_in_memory(tmp_path: Path) -> None:
     moe = read_model_shape(open_checkpoint(tmp_path))
     fused = [p for p in moe.parameters if p.name.endswith("experts.gate_up_proj")]
     assert [p.shape for p in fused] == [(8, 2 * 14336 // 64, 64)] * 2
-    assert len(fused[0].sources) == 16
-    assert moe.experts_per_token == 2
     assert moe.count == sum(ref.element_count for ref in open_checkpoint(tmp_path).tensors)
     plan = plan_memory(moe, TrainingSetup(seq_len=64), top_percent=50)
-    assert any("estimate" in note for note in plan.notes())
+    assert plan.activations.peak > plan.activations.saved > 0
 
 
 def test_a_share_without_a_scan_takes_as_many_as_a_scan_would(scores: Scan, shape: ModelShape) -> None:
     setup = TrainingSetup(seq_len=64)
-    for percent in (12.5, 25, 60, 100):
+    for percent in (25, 60):
         blind = plan_memory(shape, setup, top_percent=percent)
         seen = plan_memory(shape, setup, scan=scores, top_percent=percent)
         assert blind.trained.trained_count == seen.trained.trained_count
@@ -63,29 +61,35 @@ def test_a_share_without_a_scan_takes_as_many_as_a_scan_would(scores: Scan, shap
 def test_a_selection_of_another_model_is_refused(scores: Scan, tmp_path: Path) -> None:
     other = write_checkpoint(tmp_path, like="llama-3-8b", layers=2, scale=32).path
     small = read_model_shape(open_checkpoint(other))
-    with pytest.raises(SelectionError, match="modules of the selection are not in"):
+    with pytest.raises(SelectionError, match="match no parameter"):
         plan_memory(small, TrainingSetup(), scan=scores)
 
 
 def test_adapters_on_selected_modules_leave_embeddings_alone(scores: Scan, shape: ModelShape) -> None:
     plan = plan_memory(shape, TrainingSetup(method="spectrum-qlora", zero=0, lora_rank=4), scan=scores)
-    assert len(plan.trained.adapted) == 7 * 2
+    assert len(plan.trained.adapted) == 7 * 1
     assert not plan.trained.trained
     rows = sum(sum(p.shape) for p in shape.parameters if p.module in plan.trained.adapted)
+    assert plan.setup.trained_dtype == "fp32"
     assert plan.trained.trained_count == 4 * rows
 
 
-@pytest.mark.parametrize("method", ["spectrum", "spectrum-lora"])
-@pytest.mark.parametrize("checkpointing", ["none", "layer"])
-def test_fit_is_the_largest_share_that_fits(shape: ModelShape, method: str, checkpointing: str) -> None:
-    setup = TrainingSetup(method=method, gpus=2, zero=2, seq_len=256, checkpointing=checkpointing)
-    peaks = [plan_memory(shape, setup, top_percent=100 * taken / 8).peak for taken in range(1, 9)]
-    assert peaks == sorted(peaks)
-    assert len(set(peaks)) == 8
-    for taken, peak in enumerate(peaks, start=1):
-        assert fit_percent(shape, setup, peak).top_percent == 100 * taken / 8
-        if taken > 1:
-            assert fit_percent(shape, setup, peak - 1).top_percent == 100 * (taken - 1) / 8
+@pytest.mark.parametrize(
+    ("method", "checkpointing"),
+    [
+        ("spectrum", "layer"),
+        *(pytest.param(name, "none", marks=pytest.mark.slow) for name in ("spectrum", "spectrum-lora")),
+    ],
+)
+def test_fit_is_the_largest_share_that_fits(tmp_path: Path, method: str, checkpointing: str) -> None:
+    small = write_checkpoint(tmp_path, like="llama-3-8b", layers=3, scale=64).path
+    shape = read_model_shape(open_checkpoint(small))
+    setup = TrainingSetup(method=method, gpus=2, zero=2, seq_len=64, checkpointing=checkpointing)
+    percents = [33.3334, 66.6667, 100.0]
+    peaks = [plan_memory(shape, setup, top_percent=percent).peak for percent in percents]
+    assert peaks == sorted(set(peaks))
+    assert fit_percent(shape, setup, peaks[1]).top_percent == percents[1]
+    assert fit_percent(shape, setup, peaks[1] - 1).top_percent == percents[0]
     with pytest.raises(SelectionError, match="the smallest share"):
         fit_percent(shape, setup, peaks[0] - 1)
 
@@ -111,7 +115,7 @@ def test_packed_checkpoints_and_parts_are_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"a.weight": torch.zeros(4, 4)}, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match="embedding and the layers"):
+    with pytest.raises(CheckpointError, match=r"there is no config\.json"):
         read_model_shape(open_checkpoint(tmp_path))
     codes = {"a.weight": torch.zeros(4, 4, dtype=torch.int8), "a.weight_scale": torch.zeros(4)}
     save_file(codes, tmp_path / "model.safetensors")
@@ -131,6 +135,27 @@ def test_the_command(folder: Path, run_inside) -> None:
         assert f"\n{part} " in table.stdout
     assert "top 100 %, fits in 4.00 GiB" in table.stdout
     assert document["per_gpu_bytes"]["peak"] < 4 * GIB
+
+
+def test_the_file_of_a_run_is_planned(folder: Path, tmp_path: Path, run_inside) -> None:
+    pytest.importorskip("trl")
+    path = tmp_path / "run.yaml"
+    text = f"model_name_or_path: {folder}\noutput_dir: out\ndataset_name: none\nmax_length: 64\n"
+    path.write_text(text + "dtype: bfloat16\nspectrum: {method: spectrum, top_percent: 50}\n")
+    done = run_inside("plan", path, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert (found["setup"]["dtype"], found["setup"]["autocast"], found["top_percent"]) == ("bf16", True, 50)
+    assert found["setup"]["checkpointing"] == "layer"  # TRL's default
+    trained, whole = found["trained_parameters"], found["parameters"]
+    assert found["states_bytes"]["weights"] == 4 * trained + 2 * (whole - trained)
+    assert found["states_bytes"]["moments"] == 8 * trained
+    clash = run_inside("plan", path, "--zero", "2")
+    assert clash.returncode == 2
+    assert "--zero: " in clash.stderr
+    path.write_text(text + "spectrum: {method: spectrum, shard: fsdp2}\n")
+    divided = json.loads(run_inside("plan", path, "--gpus", "2", "--json").stdout)
+    assert divided["states_bytes"]["weights"] == pytest.approx(4 * whole / 2, rel=0.01)
 
 
 @pytest.mark.parametrize(
