@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from spectrum_fast.errors import JournalError
+from spectrum_fast.errors import JournalError, SelectionError
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, ScanRecord
 from spectrum_fast.read.checkpoint import Checkpoint, open_checkpoint
 from spectrum_fast.read.formats.weight_plan import WeightPlan
@@ -62,6 +62,24 @@ def is_scan_of(scan: ScanRecord, source: str | os.PathLike[str] | Checkpoint, *,
     }
     differing = _differing([plans[name] for name in wanted if name in plans], digests, StreamOptions(digests=True))
     return differing is None
+
+
+def require_scan_of(scan: ScanRecord, checkpoint: Checkpoint, path: object) -> None:
+    """Refuse a scan of other weights; one that does not say what it is of is let through.
+
+    Args:
+        scan: as read.
+        checkpoint: that it is used for.
+        path: the scan's file, for messages.
+
+    Raises:
+        SelectionError: it is of other weights.
+    """
+    if is_scan_of(scan, checkpoint) is False:
+        raise SelectionError(
+            f"{path}: expected a scan of {checkpoint.source}, found one of other weights, {scan.model}; scan this "
+            "checkpoint, or give the selection that was made from that scan"
+        )
 
 
 def begin_journal(

@@ -35,9 +35,9 @@ def laser(
     from spectrum_fast.choose.selection.scan_result import load_scan
     from spectrum_fast.read.checkpoint import open_checkpoint
     from spectrum_fast.read.checkpoint.naming import role
+    from spectrum_fast.scanning.content import require_scan_of
     from spectrum_fast.use.cli.interrupts import terminable
     from spectrum_fast.use.laser import LaserRecord, choose_targets, write_laser
-    from spectrum_fast.use.laser.targets import require_scan_of
 
     checkpoint, scores = open_checkpoint(model), load_scan(scan)
     require_scan_of(scores, checkpoint, scan)

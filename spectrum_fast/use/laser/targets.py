@@ -80,26 +80,6 @@ def choose_targets(
     return tuple(targets), tuple(whole)
 
 
-def require_scan_of(scan: ScanRecord, checkpoint: Checkpoint, path: object) -> None:
-    """Refuse a scan that says it is of another checkpoint; published files and scans of live models do not say.
-
-    Args:
-        scan: as read.
-        checkpoint: that it is used for.
-        path: the scan's file, for messages.
-
-    Raises:
-        SelectionError: fingerprints differ.
-    """
-    found = scan.provenance.get("fingerprint")
-    live = str(scan.provenance.get("checkpoint", "")).startswith("live model")
-    if found is not None and not live and found != checkpoint.fingerprint:
-        raise SelectionError(
-            f"{path}: expected a scan of {checkpoint.source}, found one of another checkpoint, {scan.model}: names, "
-            "sizes or headers of its files differ; scan this one, or give the selection that was made from it"
-        )
-
-
 def _check(scan: ScanRecord, rank: int | None, fraction: float | None) -> None:
     if rank is not None and fraction is not None:
         raise UsageError("rank and fraction both say what stays of a matrix; give one of them")

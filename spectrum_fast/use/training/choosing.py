@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from spectrum_fast.choose.selection.runtime_view import as_fused_in
 from spectrum_fast.choose.selection.scan_result import Scan, load_scan
 from spectrum_fast.errors import JournalError, UsageError
 from spectrum_fast.read.checkpoint import open_checkpoint
-from spectrum_fast.use.laser.targets import require_scan_of
+from spectrum_fast.scanning.content import is_scan_of, require_scan_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from spectrum_fast.use.training.arguments import RunArguments
 
 DEFAULT_PERCENT = 25.0
-_IDENTITY = "identity"
-"""Key of a kept scan's provenance: what the scan was made of, as a journal holds it."""
 
 
 def choose_modules(run: RunArguments, scan: Scan | None, model: nn.Module | None) -> Selection | None:
@@ -87,15 +84,13 @@ def find_scan(run: RunArguments, kept: Path, say: Callable[[str], None]) -> Scan
             )
         require_scan_of(scan, checkpoint, section.scan)
         return scan
-    from spectrum_fast.scanning.options import ScanOptions
     from spectrum_fast.scanning.run import scan as make_scan
 
     criterion = section.criterion or ("mp" if section.chosen.low_rank else "spectrum")
     percent = section.top_percent or DEFAULT_PERCENT
-    identity = ScanOptions(criterion=criterion, top_percent=percent).identity(checkpoint)
     if kept.is_file():
         found = load_scan(kept)
-        if found.provenance.get(_IDENTITY) == {**identity, "top_percent": percent}:
+        if found.criterion == criterion and is_scan_of(found, checkpoint):
             return found
         say(f"{kept} is of other weights, or was made otherwise: it is replaced")
     revision = run.given.get("model_revision", "main")
@@ -107,9 +102,6 @@ def find_scan(run: RunArguments, kept: Path, say: Callable[[str], None]) -> Scan
     say(f"scanning {run.model_name} (criterion {criterion}); the scan is kept as {kept}")
     kept.parent.mkdir(parents=True, exist_ok=True)
     try:
-        made = make_scan(run.model_name, criterion=criterion, top_percent=percent, out=kept)
+        return make_scan(run.model_name, criterion=criterion, top_percent=percent, out=kept)
     except JournalError:  # what an interrupted scan of other weights left
-        made = make_scan(run.model_name, criterion=criterion, top_percent=percent, out=kept, restart=True)
-    made = replace(made, provenance={**made.provenance, _IDENTITY: {**identity, "top_percent": percent}})
-    made.save(kept)
-    return made
+        return make_scan(run.model_name, criterion=criterion, top_percent=percent, out=kept, restart=True)

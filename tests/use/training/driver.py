@@ -37,7 +37,7 @@ def main(cases_file: str) -> None:
 def _run(case: dict[str, Any]) -> dict[str, Any]:
     from transformers import Trainer
 
-    import spectrum_fast.scanning as scanning
+    import spectrum_fast.scanning.run as scanning
     from spectrum_fast.use.training.arguments import parse_run
     from spectrum_fast.use.training.run import train
 
