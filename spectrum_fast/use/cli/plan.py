@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 
 HELP = """Predict the memory of a training run, from the checkpoint's headers alone.
 
-MODEL may be the YAML file of a run (`spectrum-fast train`), which then says all but the GPUs.
-
 \b
-Example: spectrum-fast plan MODEL --gpus 8 --zero 3 --fit 40
-         spectrum-fast plan run.yaml --gpus 8"""
+Example: spectrum-fast plan MODEL --gpus 8 --zero 3 --fit 40"""
 _WITH_A_FILE = {"model", "gpus", "fit", "as_json"}
 
 
