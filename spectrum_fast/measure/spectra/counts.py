@@ -117,6 +117,7 @@ class CountTable:
         lower = self.points[:, :-1]
         each = (inside * rounding.uncertainty(lower)[:, None]).sum(-1)
         mean = (inside * rounding.mean_uncertainty(lower)[:, None]).sum(-1)
+        mean = torch.minimum(mean + rounding.gram_uncertainty(inside, lower), each)
         return torch.where(inside.sum(-1) <= _FEW, each, mean)
 
     def outlier_split(self, start: Tensor, top: Tensor) -> Tensor:

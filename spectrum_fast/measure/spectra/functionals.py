@@ -288,6 +288,7 @@ def _sums(
     integrals, errors = integrate(band.slices, intervals, schedule), intervals.error()
     rounded = table.rounding_errors(inside, band.rounding)
     n_below = intervals.n_below
+    rounded[:, 0] += n_below[:, 0] * band.rounding.rise(noise_start[:, None])[:, 0]
     noise = _sum_below(count, t, noise_start, n_below[:, 0], integrals[:, 0], errors[:, 0] + rounded[:, 0])
     of_signal, errors_of_signal = integrals[:, 1:].sum(1), errors[:, 1:].sum(1) + rounded[:, 1]
     signal = _sum_above(count, table.size, t, top, signal_start, n_below[:, 1], of_signal, errors_of_signal)

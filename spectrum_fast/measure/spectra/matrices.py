@@ -8,6 +8,7 @@ so it acts on each block alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -20,6 +21,7 @@ from spectrum_fast.measure.ops.decode.coded import CodedWeight
 from spectrum_fast.measure.ops.dispatch import choose_backend
 from spectrum_fast.measure.ops.extent import measure
 from spectrum_fast.measure.ops.gram import add_gram, gram
+from spectrum_fast.measure.ops.product import multiply
 from spectrum_fast.measure.spectra.rotation import OutlierBasis, rotate
 from spectrum_fast.measure.spectra.scaling import scale_by_power_of_two
 
@@ -81,6 +83,10 @@ class Matrices(Protocol):
             dtype: of the sums.
             diagonals: (m, k) float64; what their diagonals are, of float32 weights, is added.
         """
+        ...
+
+    def image(self, x: Tensor) -> Tensor:
+        """``W W^T x`` (``W^T W x`` of a tall matrix) in float64, vectors as rows: (m, p, k) -> (m, p, k)."""
         ...
 
     def rotated(self, basis: OutlierBasis) -> Matrices:
@@ -154,6 +160,13 @@ class Dense:
         if diagonals is not None:
             diagonals += sums_of_squares(stacked, -1 if stacked.shape[-2] <= stacked.shape[-1] else -2)
         return gram(stacked, out_dtype=dtype)
+
+    def image(self, x: Tensor) -> Tensor:
+        """See :meth:`Matrices.image`."""
+        if isinstance(self.matrices, Tensor):
+            return _image(self.matrices, x)
+        pairs = zip(self.matrices, x, strict=True)
+        return torch.cat([_image(matrix[None], vectors[None]) for matrix, vectors in pairs])
 
     def rotated(self, basis: OutlierBasis) -> Dense:
         """See :meth:`Matrices.rotated`."""
@@ -232,11 +245,16 @@ class Coded:
             from spectrum_fast.measure.ops.gram.triton_codes import gram_block_scaled
 
             return gram_block_scaled(*self._stacked_codes())
-        rows, columns = self.shape
-        together = max(1, DECODED_BYTES // (rows * columns * self.dtype.itemsize))
+        together = self._together()
         parts = [self.take(range(len(self))[begin : begin + together]) for begin in range(0, len(self), together)]
         shares = [None] * len(parts) if diagonals is None else diagonals.split(together)
         return torch.cat([part.numbers().gram(dtype, share) for part, share in zip(parts, shares, strict=True)])
+
+    def image(self, x: Tensor) -> Tensor:
+        """See :meth:`Matrices.image`."""
+        together = self._together()
+        pairs = zip(range(0, len(self), together), x.split(together), strict=True)
+        return torch.cat([self.take(range(len(self))[i : i + together]).numbers().image(part) for i, part in pairs])
 
     def rotated(self, basis: OutlierBasis) -> Dense:
         """See :meth:`Matrices.rotated`."""
@@ -252,6 +270,10 @@ class Coded:
     def count_not_finite(self) -> int:
         """See :meth:`Matrices.count_not_finite`."""
         return self.numbers().count_not_finite()
+
+    def _together(self) -> int:
+        """How many are decoded at a time."""
+        return max(1, DECODED_BYTES // (math.prod(self.shape) * self.dtype.itemsize))
 
     def _kernels_take_codes(self) -> bool:
         """Whether kernels form extent and Gram product from the codes."""
@@ -342,6 +364,10 @@ class Blocks:
                 diagonals += sums_of_squares(block[None], -2 if self.matrix.is_tall else -1)
         return sums
 
+    def image(self, x: Tensor) -> Tensor:
+        """See :meth:`Matrices.image`; one pass."""
+        return torch.stack([_image(block[None], x, self.matrix.is_tall) for block in self.matrix.blocks()]).sum(0)
+
     def rotated(self, basis: OutlierBasis) -> Blocks:
         """See :meth:`Matrices.rotated`; as it is read."""
         from_left = not self.matrix.is_tall
@@ -374,6 +400,12 @@ class Blocks:
 
     def _zeros(self, dtype: torch.dtype) -> Tensor:
         return torch.zeros(1, min(self.shape), min(self.shape), dtype=dtype, device=self.device)
+
+
+def _image(weights: Tensor, x: Tensor, is_tall: bool | None = None) -> Tensor:
+    """``W W^T x``, or ``W^T W x`` if tall: by default where there are more rows than columns."""
+    tall = weights.shape[1] > weights.shape[2] if is_tall is None else is_tall
+    return multiply(weights, multiply(weights, x, transposed=not tall), transposed=tall)
 
 
 def as_matrices(weights: Tensor | BlockMatrix | Sequence[Tensor | CodedWeight]) -> Matrices:

@@ -16,6 +16,7 @@ from spectrum_fast.measure.spectra.counts import Slices, to_device
 from spectrum_fast.measure.spectra.functionals import Band, Functionals, read_functionals, slice_bands
 from spectrum_fast.measure.spectra.matrices import Dense, Matrices
 from spectrum_fast.measure.spectra.methods.work import Attempt, Attempts, Outliers, Work
+from spectrum_fast.measure.spectra.probes import bound_gram_error64, measure_gram_error
 from spectrum_fast.measure.spectra.rotation import (
     find_outlier_basis,
     find_outlier_basis_of_weight,
@@ -115,11 +116,12 @@ def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
         work.outliers = Outliers(indices, basis, [spikiness[place] for place in spiky])
     if not calm:
         return {}
-    squares = squares.take(calm)
-    found = slice_squares(work, squares, estimate_rounding(squares.matrices, squares.norms))
+    squares, indices = squares.take(calm), [unsolved[place] for place in calm]
+    measured = measure_gram_error(squares.matrices, work.matrices.take(indices))
+    found = slice_squares(work, squares, estimate_rounding(squares.matrices, squares.norms, measured))
     return _attempts(
         "band-float32",
-        [unsolved[place] for place in calm],
+        indices,
         found,
         [f"{_batch(work, calm)}spikiness {spikiness[place]:.0f} <= {SPIKY:.0f}" for place in calm],
     )
@@ -147,15 +149,15 @@ def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:  # noqa: ARG0
     spikiness, matrices = rotated.spikiness, rotated.rotated
     matrices = work.matrices.take(indices).rotated(basis) if matrices is None else matrices
     squares = square_rotated(matrices, work.traces(indices))
-    del rotated, matrices
     spikiness = squares.spikiness.tolist() if spikiness is None else spikiness
     s_max = torch.sqrt(basis.largest.clamp(min=0))
     width = half_width(squares.matrices.shape[1], on_gpu=not work.schedule.waits)
-    rounding = estimate_rounding(squares.matrices, squares.norms, min(basis.rank, width), s_max)
-    if width < basis.rank:  # a wider band where more outliers than the first panel holds would set the bulk's rounding
-        wide = estimate_rounding(squares.matrices, squares.norms, basis.rank, s_max)
-        if bool((rounding.point > WIDER_BAND * wide.point).any()):
-            rounding, width = wide, half_width(squares.matrices.shape[1], basis.rank)
+    if width < basis.rank and _is_bulk_louder(squares.matrices, width, basis.rank):
+        width = half_width(squares.matrices.shape[1], basis.rank)
+    rank = min(basis.rank, width)
+    measured = measure_gram_error(squares.matrices, matrices, rank)
+    rounding = estimate_rounding(squares.matrices, squares.norms, measured, rank, s_max)
+    del rotated, matrices
     found = slice_squares(work, squares, rounding, width)
     reasons = []
     for value in spikiness:
@@ -164,12 +166,18 @@ def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:  # noqa: ARG0
     return _attempts("band-float32-rotated", indices, found, reasons)
 
 
+def _is_bulk_louder(grams: Tensor, width: int, rank: int) -> bool:
+    """Whether outliers that the first panel of a band of this width does not hold set the rounding of the bulk."""
+    return bool((frobenius_norms(grams[:, width:]) > WIDER_BAND * frobenius_norms(grams[:, rank:])).any())
+
+
 def band_float64(work: Work, unsolved: Sequence[int]) -> Attempts:
     """Gram and band in float64, one matrix after the other: few come here, and their Gram matrices are large."""
     attempts: Attempts = {}
     for index in unsolved:
         squares = square(work.matrices.take([index]), work.traces([index]), torch.float64)
-        found = slice_squares(work, squares, estimate_rounding(squares.matrices, squares.norms))
+        bound = bound_gram_error64(squares.traces, max(work.matrices.shape))
+        found = slice_squares(work, squares, estimate_rounding(squares.matrices, squares.norms, bound))
         attempts |= _attempts("band-float64", [index], found, [work.why(index)])
     return attempts
 

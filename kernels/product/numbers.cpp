@@ -1,0 +1,99 @@
+// Products of a stored matrix with four vectors in float64, for any level: loops plain enough for the compiler to
+// vectorise. Numbers are widened in registers; four rows share what is read of the vectors.
+#include "cpu/level.hpp"
+#include "gram/pack.hpp"
+#include "product/kernels.hpp"
+
+namespace {
+
+constexpr Index kLanes = KERNEL_VECTOR_BYTES / 8;
+constexpr Index kRows = 4;
+
+typedef double Lanes __attribute__((vector_size(KERNEL_VECTOR_BYTES), aligned(8), may_alias));
+
+template <class Read>
+inline Lanes widen(const typename Read::Stored* from) {
+    Lanes wide;
+    for (Index k = 0; k < kLanes; ++k) wide[k] = static_cast<double>(Read::read(from[k]));
+    return wide;
+}
+
+inline Lanes& lanes_at(double* data) { return *reinterpret_cast<Lanes*>(data); }
+
+inline double sum_of(const Lanes& lanes) {
+    double sum = 0.0;
+    for (Index k = 0; k < kLanes; ++k) sum += lanes[k];
+    return sum;
+}
+
+// kTile rows against four vectors.
+template <class Read, Index kTile>
+inline void forward_rows(const typename Read::Stored* a, Index row_stride, Index cols, Vectors x, double* out,
+                         Index out_stride) {
+    Lanes sums[kTile][kVectors] = {};
+    Index j = 0;
+    for (; j + kLanes <= cols; j += kLanes) {
+        Lanes from[kVectors];
+        for (Index p = 0; p < kVectors; ++p) from[p] = lanes_at(x.data + p * x.stride + j);
+        for (Index r = 0; r < kTile; ++r) {
+            const Lanes row = widen<Read>(a + r * row_stride + j);
+            for (Index p = 0; p < kVectors; ++p) sums[r][p] += row * from[p];
+        }
+    }
+    for (Index r = 0; r < kTile; ++r)
+        for (Index p = 0; p < kVectors; ++p) {
+            double sum = sum_of(sums[r][p]);
+            for (Index rest = j; rest < cols; ++rest)
+                sum += static_cast<double>(Read::read(a[r * row_stride + rest])) * x.data[p * x.stride + rest];
+            out[p * out_stride + r] += sum;
+        }
+}
+
+template <class Read>
+void forward(const void* data, Index row_stride, Index rows, Index cols, Vectors x, Vectors out) {
+    const auto* a = static_cast<const typename Read::Stored*>(data);
+    Index i = 0;
+    for (; i + kRows <= rows; i += kRows)
+        forward_rows<Read, kRows>(a + i * row_stride, row_stride, cols, x, out.data + i, out.stride);
+    for (; i < rows; ++i) forward_rows<Read, 1>(a + i * row_stride, row_stride, cols, x, out.data + i, out.stride);
+}
+
+template <class Read, Index kTile>
+inline void transposed_rows(const typename Read::Stored* a, Index row_stride, Index cols, const double* x,
+                            Index x_stride, Vectors out) {
+    double factors[kTile][kVectors];
+    for (Index r = 0; r < kTile; ++r)
+        for (Index p = 0; p < kVectors; ++p) factors[r][p] = x[p * x_stride + r];
+    Index j = 0;
+    for (; j + kLanes <= cols; j += kLanes) {
+        Lanes sums[kVectors];
+        for (Index p = 0; p < kVectors; ++p) sums[p] = lanes_at(out.data + p * out.stride + j);
+        for (Index r = 0; r < kTile; ++r) {
+            const Lanes row = widen<Read>(a + r * row_stride + j);
+            for (Index p = 0; p < kVectors; ++p) sums[p] += row * factors[r][p];
+        }
+        for (Index p = 0; p < kVectors; ++p) lanes_at(out.data + p * out.stride + j) = sums[p];
+    }
+    for (; j < cols; ++j)
+        for (Index r = 0; r < kTile; ++r) {
+            const auto value = static_cast<double>(Read::read(a[r * row_stride + j]));
+            for (Index p = 0; p < kVectors; ++p) out.data[p * out.stride + j] += value * factors[r][p];
+        }
+}
+
+template <class Read>
+void transposed(const void* data, Index row_stride, Index rows, Index cols, Vectors x, Vectors out) {
+    const auto* a = static_cast<const typename Read::Stored*>(data);
+    Index i = 0;
+    for (; i + kRows <= rows; i += kRows)
+        transposed_rows<Read, kRows>(a + i * row_stride, row_stride, cols, x.data + i, x.stride, out);
+    for (; i < rows; ++i) transposed_rows<Read, 1>(a + i * row_stride, row_stride, cols, x.data + i, x.stride, out);
+}
+
+template <class Read>
+constexpr ProductLoops kLoops{forward<Read>, transposed<Read>};
+
+}  // namespace
+
+extern constexpr ProductKernel LEVELLED(product){kLoops<ReadFloat64>, kLoops<ReadFloat32>, kLoops<ReadFloat16>,
+                                                 kLoops<ReadBfloat16>};

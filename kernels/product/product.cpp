@@ -1,0 +1,47 @@
+#include "product/product.hpp"
+
+#include <algorithm>
+
+#include "cpu/features.hpp"
+#include "product/kernels.hpp"
+
+namespace {
+
+constexpr Index kColumns = 512;  // of four vectors: 16 KiB, which stay in the first cache
+constexpr Index kRowGroup = 64;
+
+const ProductLoops& loops_for(Element element) {
+    const ProductKernel& kernel = BEST_OF(product);
+    if (element == Element::float64) return kernel.float64;
+    if (element == Element::float32) return kernel.float32;
+    return element == Element::float16 ? kernel.float16 : kernel.bfloat16;
+}
+
+}  // namespace
+
+void multiply_vectors(const MatrixView& a, const double* x, double* out, Index vectors, bool transposed) {
+    const ProductLoops& loops = loops_for(a.element);
+    const Index in = transposed ? a.rows : a.cols, outs = transposed ? a.cols : a.rows;
+    const Index size = size_of(a.element);
+    const auto* bytes = static_cast<const char*>(a.data);
+    // Threads share what is summed into: groups of rows, or of columns.
+    const Index group = transposed ? kColumns : kRowGroup, groups = (outs + group - 1) / group;
+    std::fill(out, out + vectors * outs, 0.0);
+    for (Index p = 0; p < vectors; p += kVectors) {
+        double* from = const_cast<double*>(x) + p * in;
+        double* to = out + p * outs;
+#pragma omp parallel for schedule(static)
+        for (Index g = 0; g < groups; ++g) {
+            const Index first = g * group, count = std::min(group, outs - first);
+            if (transposed) {
+                loops.transposed(bytes + first * size, a.row_stride, a.rows, count, {from, in}, {to + first, outs});
+                continue;
+            }
+            for (Index col = 0; col < a.cols; col += kColumns) {
+                const Index cols = std::min(kColumns, a.cols - col);
+                loops.forward(bytes + (first * a.row_stride + col) * size, a.row_stride, count, cols,
+                              {from + col, in}, {to + first, outs});
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+"""Products with vectors against extended precision, on both backends and every instruction set at hand."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+from spectrum_fast.measure.ops import product
+from spectrum_fast.measure.ops.dispatch import use_backend
+from spectrum_fast.measure.ops.product import native, reference
+
+SHAPES = [(1, 1, 1), (3, 5, 7), (2, 64, 1029), (1, 1030, 67), (1, 4, 8)]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dtype", product.DTYPES)
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_against_extended_precision(backend: str, dtype: torch.dtype, transposed: bool) -> None:
+    generator = torch.Generator().manual_seed(7)
+    for shape in SHAPES:
+        weights = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+        length = shape[1 if transposed else 2]
+        for vectors in (1, 4, 6):
+            x = torch.randn(shape[0], vectors, length, generator=generator, dtype=torch.float64)
+            with use_backend(backend):
+                found = product.multiply(weights, x, transposed=transposed).numpy()
+            a = weights.to(torch.float64).numpy().astype(np.longdouble)
+            a = a if transposed else a.transpose(0, 2, 1)
+            of = x.numpy().astype(np.longdouble)
+            allowed = (length + 8) * 2.0**-53 * (np.abs(of) @ np.abs(a))
+            assert (np.abs(found - of @ a) <= allowed).all(), (shape, vectors)
+
+
+def test_infinite_numbers_stay_infinite_and_float16_is_read_in_full() -> None:
+    weights = torch.tensor([[[float("inf"), 1.0], [6e-8, 65504.0]]], dtype=torch.float16)
+    x = torch.tensor([[[1.0, 1.0]]], dtype=torch.float64)
+    for backend in ("reference", "native"):
+        with use_backend(backend):
+            found = product.multiply(weights, x)
+        assert found[0, 0, 0] == float("inf")
+        assert found[0, 0, 1] == weights[0, 1].to(torch.float64).sum()
+
+
+def test_threads_and_layout_change_no_bit() -> None:
+    weights = torch.randn(2, 300, 1500, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+    for transposed, length in ((False, 1500), (True, 300)):
+        x = torch.randn(2, 8, length, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        threads = torch.get_num_threads()
+        found = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(product.multiply(weights, x, transposed=transposed))
+        torch.set_num_threads(threads)
+        strided = weights.mT.contiguous().mT
+        found.append(product.multiply(strided, x, transposed=transposed))
+        assert all(torch.equal(one, found[0]) for one in found)
+
+
+def test_one_signature() -> None:
+    public = inspect.signature(product.multiply)
+    assert inspect.signature(native.multiply) == public
+    assert inspect.signature(reference.multiply) == public
+
+
+@pytest.mark.parametrize(
+    ("weights", "x", "error", "words"),
+    [
+        (torch.zeros(1, 2, 3, dtype=torch.int8), torch.zeros(1, 1, 3, dtype=torch.float64), TypeError, "int8"),
+        (torch.zeros(1, 2, 3), torch.zeros(1, 1, 3), TypeError, "float64, found torch.float32"),
+        (torch.zeros(2, 3), torch.zeros(1, 1, 3, dtype=torch.float64), ValueError, "weights: expected shape"),
+        (torch.zeros(1, 0, 3), torch.zeros(1, 1, 3, dtype=torch.float64), ValueError, "weights: expected shape"),
+        (torch.zeros(1, 2, 3), torch.zeros(1, 1, 2, dtype=torch.float64), ValueError, "p, 3"),
+        (torch.zeros(2, 2, 3), torch.zeros(1, 1, 3, dtype=torch.float64), ValueError, r"\(2, p, 3\)"),
+    ],
+)
+def test_what_is_refused(weights: torch.Tensor, x: torch.Tensor, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        product.multiply(weights, x)
