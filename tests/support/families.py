@@ -12,6 +12,8 @@ from torch import Tensor
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.record import OrderStatistics
 
+from support.structures import STRUCTURES
+
 Family = Callable[[np.random.Generator, int, int], np.ndarray]
 
 
@@ -138,6 +140,7 @@ FAMILIES: dict[str, Family] = {
         badly_scaled,
         near_threshold,
         near_edge,
+        *STRUCTURES,
     )
 }
 
