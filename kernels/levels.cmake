@@ -44,6 +44,7 @@ add_kernel(gram/pairs.cpp fast ${pair_levels})
 add_kernel(band/numbers.cpp fast ${general_levels})
 add_kernel(band/pairs.cpp fast ${pair_levels})
 add_kernel(sturm/numbers.cpp fast ${general_levels})
+add_kernel(product/numbers.cpp fast ${general_levels})
 add_kernel(decode/numbers.cpp off ${general_levels})
 target_sources(_native PRIVATE
     kernels/cpu/features.cpp
@@ -53,4 +54,5 @@ target_sources(_native PRIVATE
     kernels/band/select.cpp
     kernels/sturm/slice.cpp
     kernels/decode/decode.cpp
+    kernels/product/product.cpp
 )

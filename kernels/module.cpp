@@ -11,4 +11,5 @@ NB_MODULE(_native, m) {
     bind_sturm(m);
     bind_extent(m);
     bind_decode(m);
+    bind_product(m);
 }

@@ -15,7 +15,8 @@ void multiply(const nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>& weights,
     const Element element = element_of(weights, "multiply: weights");
     if (weights.ndim() != 3) throw nb::value_error("multiply: expected weights (m, r, c)");
     const auto rows = static_cast<Index>(weights.shape(1)), cols = static_cast<Index>(weights.shape(2));
-    const auto in = static_cast<std::size_t>(transposed ? rows : cols), outs = static_cast<std::size_t>(transposed ? cols : rows);
+    const auto in = static_cast<std::size_t>(transposed ? rows : cols),
+               outs = static_cast<std::size_t>(transposed ? cols : rows);
     const std::size_t count = weights.shape(0), vectors = x.shape(1);
     if (x.shape(0) != count || x.shape(2) != in || vectors % kVectors != 0)
         throw nb::value_error("multiply: expected x (m, 4 k, c), of a transposed product (m, 4 k, r)");
@@ -23,7 +24,8 @@ void multiply(const nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>& weights,
         throw nb::value_error("multiply: expected out (m, 4 k, r), of a transposed product (m, 4 k, c)");
     const nb::gil_scoped_release release;
     for (std::size_t i = 0; i < count; ++i) {
-        const char* data = static_cast<const char*>(weights.data()) + static_cast<Index>(i) * rows * cols * size_of(element);
+        const char* data =
+            static_cast<const char*>(weights.data()) + static_cast<Index>(i) * rows * cols * size_of(element);
         const MatrixView view{data, element, rows, cols, cols, 1};
         multiply_vectors(view, x.data() + i * vectors * in, out.data() + i * vectors * outs,
                          static_cast<Index>(vectors), transposed);

@@ -39,8 +39,8 @@ void multiply_vectors(const MatrixView& a, const double* x, double* out, Index v
             }
             for (Index col = 0; col < a.cols; col += kColumns) {
                 const Index cols = std::min(kColumns, a.cols - col);
-                loops.forward(bytes + (first * a.row_stride + col) * size, a.row_stride, count, cols,
-                              {from + col, in}, {to + first, outs});
+                loops.forward(bytes + (first * a.row_stride + col) * size, a.row_stride, count, cols, {from + col, in},
+                              {to + first, outs});
             }
         }
     }
