@@ -186,7 +186,7 @@ def _ladder(shape: tuple[int, int], dtype: torch.dtype, request: Request) -> tup
 
 
 def _walk(matrices: Matrices, extents: Sequence[Extent], request: Request, schedule: Schedule) -> Attempts:
-    """Down the ladder, until each matrix has an attempt that meets the tolerance; the last one if none does."""
+    """Down the ladder, until each matrix has an attempt that meets the tolerance; the best one if none does."""
     ladder, reason = _ladder(matrices.shape, matrices.dtype, request)
     sums = [extent.sum_of_squares for extent in extents]
     work = Work(matrices, sums, request.criterion, request.tolerance, schedule, reason)
@@ -194,7 +194,7 @@ def _walk(matrices: Matrices, extents: Sequence[Extent], request: Request, sched
         unsolved = work.unsolved()
         if not unsolved:
             break
-        work.best.update(method(work, unsolved))
+        work.keep(method(work, unsolved))
     return work.best
 
 

@@ -22,6 +22,7 @@ from spectrum_fast.measure.ops.dispatch import choose_backend
 from spectrum_fast.measure.ops.extent import measure
 from spectrum_fast.measure.ops.gram import add_gram, gram
 from spectrum_fast.measure.ops.product import multiply
+from spectrum_fast.measure.spectra.probes import FEW_READINGS, Plan
 from spectrum_fast.measure.spectra.rotation import OutlierBasis, rotate
 from spectrum_fast.measure.spectra.scaling import scale_by_power_of_two
 
@@ -83,6 +84,11 @@ class Matrices(Protocol):
             dtype: of the sums.
             diagonals: (m, k) float64; what their diagonals are, of float32 weights, is added.
         """
+        ...
+
+    @property
+    def plan(self) -> Plan:
+        """How their Gram matrices are probed."""
         ...
 
     def image(self, x: Tensor) -> Tensor:
@@ -160,6 +166,11 @@ class Dense:
         if diagonals is not None:
             diagonals += sums_of_squares(stacked, -1 if stacked.shape[-2] <= stacked.shape[-1] else -2)
         return gram(stacked, out_dtype=dtype)
+
+    @property
+    def plan(self) -> Plan:
+        """See :class:`Matrices`."""
+        return Plan.of(min(self.shape))
 
     def image(self, x: Tensor) -> Tensor:
         """See :meth:`Matrices.image`."""
@@ -250,6 +261,11 @@ class Coded:
         shares = [None] * len(parts) if diagonals is None else diagonals.split(together)
         return torch.cat([part.numbers().gram(dtype, share) for part, share in zip(parts, shares, strict=True)])
 
+    @property
+    def plan(self) -> Plan:
+        """See :class:`Matrices`."""
+        return Plan.of(min(self.shape))
+
     def image(self, x: Tensor) -> Tensor:
         """See :meth:`Matrices.image`."""
         together = self._together()
@@ -291,17 +307,19 @@ class Blocks:
     """One matrix of which only blocks are ever in memory; see :class:`Matrices`.
 
     Every step is one pass over the blocks: the first forms the extent and, on the chance that no scaling is called for,
-    the float32 Gram matrix with it, so that a tame matrix is read once. Scaling, the rotation of outliers and the
-    float64 Gram matrix are one more pass each; the singular values come from the triangular factor of a QR
-    decomposition that takes one block after the other, which costs one more.
+    the float32 Gram matrix with it and its first probe, so that a tame matrix is read twice. Scaling, the rotation of
+    outliers, each further probe and the float64 Gram matrix are one more pass each; the singular values come from the
+    triangular factor of a QR decomposition that takes one block after the other, which costs one more.
 
     Attributes:
         matrix: is read anew for every pass.
         left: its float32 Gram matrix, if a pass left it and nobody has asked for it yet.
+        left_image: of the vectors that this is probed with, likewise.
     """
 
     matrix: BlockMatrix
     left: list[Tensor] = field(default_factory=list, repr=False)
+    left_image: list[Tensor] = field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
         """One."""
@@ -338,12 +356,14 @@ class Blocks:
     def extents(self) -> Tensor:
         """See :meth:`Matrices.extents`."""
         sums = None if self.dtype == torch.float64 else self._zeros(torch.float32)
-        found = []
+        start, found = self._start()[None], []
+        image = torch.zeros_like(start)
         for block in self.matrix.blocks():
             found.append(measure(block[None])[0])
             if sums is not None:
                 add_gram(self._along(block)[None], sums)
-        self.left[:] = [] if sums is None else [sums]
+                image += _image(block[None], start, self.matrix.is_tall)
+        self.left[:], self.left_image[:] = ([], []) if sums is None else ([sums], [image])
         largest, squares = torch.stack(found).unbind(1)
         return torch.stack([largest.amax(), squares.sum()])[None]  # amax keeps NaN
 
@@ -364,8 +384,16 @@ class Blocks:
                 diagonals += sums_of_squares(block[None], -2 if self.matrix.is_tall else -1)
         return sums
 
+    @property
+    def plan(self) -> Plan:
+        """See :class:`Matrices`."""
+        return FEW_READINGS
+
     def image(self, x: Tensor) -> Tensor:
-        """See :meth:`Matrices.image`; one pass."""
+        """See :meth:`Matrices.image`; one pass, unless the first one has left it."""
+        if self.left_image and torch.equal(x[0], self._start()):
+            return self.left_image.pop()
+        self.left_image.clear()
         return torch.stack([_image(block[None], x, self.matrix.is_tall) for block in self.matrix.blocks()]).sum(0)
 
     def rotated(self, basis: OutlierBasis) -> Blocks:
@@ -397,6 +425,10 @@ class Blocks:
     def _along(self, block: Tensor) -> Tensor:
         """The block as (k, K): its rows are those of the Gram matrix."""
         return block.T if self.matrix.is_tall else block
+
+    def _start(self) -> Tensor:
+        """The vectors that its Gram matrix is probed with."""
+        return self.plan.start(min(self.shape), self.device)
 
     def _zeros(self, dtype: torch.dtype) -> Tensor:
         return torch.zeros(1, min(self.shape), min(self.shape), dtype=dtype, device=self.device)

@@ -21,24 +21,50 @@ Source of the power: Halko, Martinsson & Tropp 2011, section 6.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from spectrum_fast.measure.ops.product import multiply
-from spectrum_fast.measure.spectra.matrices import Matrices
 
 MISSES = 1e-9
 """Probability that a bound does not hold, each."""
-PLANS = ((4096, 4, 4), (1024, 8, 3), (0, 16, 2))
-"""From a short side on: how many vectors, and how many times E is applied to them. Bounds come out at three to six
-times ``||E||_2``."""
-QUANTILES = {4: 8.9446e-5, 8: 0.0249555, 16: 0.583131}
+QUANTILES = {4: 8.9446e-5, 8: 0.0249555, 16: 0.583131, 32: 4.21403}
 """theta: of chi-squared with p degrees of freedom, at :data:`MISSES`."""
 _SEED = 20406
 _GRAM64_TERMS = 512.0
 """Worst rounding of a float64 Gram product in units of ``eps |W| |W|^T``, beside one for each 256 terms of a sum."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a Gram matrix is probed; bounds come out at three to six times ``||E||_2``.
+
+    Attributes:
+        vectors: p, one of :data:`QUANTILES`.
+        powers: q, how many times E is applied to them: as many readings of the weights.
+    """
+
+    vectors: int
+    powers: int
+
+    @classmethod
+    def of(cls, size: int) -> Plan:
+        """The cheapest for weights in memory with this short side."""
+        return cls(4, 4) if size >= 4096 else cls(8, 3) if size >= 1024 else cls(16, 3)
+
+    def start(self, size: int, device: torch.device, skip: int = 0) -> Tensor:
+        """X as rows (p, size), float64, zero in the first ``skip`` places; the same whenever it is asked for."""
+        generator = torch.Generator(device="cpu").manual_seed(_SEED)
+        start = torch.randn(self.vectors, size, generator=generator, dtype=torch.float64)
+        start[:, :skip] = 0.0
+        return (start.pin_memory() if device.type == "cuda" else start).to(device, non_blocking=True)
+
+
+FEW_READINGS = Plan(32, 2)
+"""Where the weights come anew from a file each time."""
 
 
 @dataclass(frozen=True)
@@ -54,32 +80,27 @@ class GramError:
     frobenius: Tensor
 
 
-def measure_gram_error(grams: Tensor, matrices: Matrices, skip: int = 0) -> GramError:
+def measure_gram_error(grams: Tensor, image: Callable[[Tensor], Tensor], plan: Plan, skip: int = 0) -> GramError:
     """Bounds from probes.
 
     Args:
         grams: (m, k, k), as computed.
-        matrices: what they are the Gram matrices of.
+        image: gives ``W W^T x`` in float64, (m, p, k) -> (m, p, k), vectors as rows.
+        plan: how many vectors and powers.
         skip: rows at the top, into which outliers were rotated, that are left out: the bounds are of the block below.
     """
-    size = grams.shape[1]
-    vectors, powers = next((vectors, powers) for least, vectors, powers in PLANS if size >= least)
-    generator = torch.Generator(device="cpu").manual_seed(_SEED)
-    start = torch.randn(vectors, size, generator=generator, dtype=torch.float64)
-    start[:, :skip] = 0.0
-    start = (start.pin_memory() if grams.is_cuda else start).to(grams.device, non_blocking=True)
-    x, norms = start.expand(len(grams), -1, -1), []
-    for _ in range(powers):
-        x = multiply(grams, x) - matrices.image(x)
+    x, norms = plan.start(grams.shape[1], grams.device, skip).expand(len(grams), -1, -1), []
+    for _ in range(plan.powers):
+        x = multiply(grams, x) - image(x)
         x[:, :, :skip] = 0.0
         norms.append(torch.linalg.vector_norm(x, dim=(1, 2)))
         x = x / torch.where(norms[-1] > 0, norms[-1], 1.0)[:, None, None]
     squared = x @ x.mT
     largest = torch.linalg.vector_norm(squared @ squared, dim=(1, 2)) ** 0.25  # no less, and at most p^(1/8) of it
     logarithm = torch.stack([*norms, largest]).log().sum(0)  # E^q overflows where E does not
-    spectral = torch.exp((logarithm - 0.5 * math.log(QUANTILES[vectors])) / powers)
-    missed = 2 * spectral * math.sqrt(-math.log(MISSES) / vectors)
-    frobenius = 0.5 * (missed + torch.sqrt(missed.square() + 4 * norms[0].square() / vectors))
+    spectral = torch.exp((logarithm - 0.5 * math.log(QUANTILES[plan.vectors])) / plan.powers)
+    missed = 2 * spectral * math.sqrt(-math.log(MISSES) / plan.vectors)
+    frobenius = 0.5 * (missed + torch.sqrt(missed.square() + 4 * norms[0].square() / plan.vectors))
     return GramError(spectral[:, None], frobenius[:, None])
 
 

@@ -32,7 +32,7 @@ LARGEST = 2.0
 of a long row, its sum of squares rounds down less than those by whose loss the diagonal is corrected."""
 MEAN = 1.0
 """Error of a sum over many eigenvalues, per eigenvalue, in the same units; measured 0.4 and less (signs alternate)."""
-FLOOR = 8.0
+FLOOR = 4.0
 """Eigenvalues below this many uncertainties of zero in the reduction, and :data:`MEASURED_FLOOR` in the Gram product,
 are not told from rounding."""
 MEASURED_FLOOR = 1.5

@@ -27,8 +27,10 @@ from spectrum_fast.measure.spectra.sampling import foresee_outliers
 
 SPIKY = 30.0
 """Spikiness above which outliers are looked for before the reduction."""
-FORESEEN = 1.25
-"""How far above that a sample's estimate must lie for the rotation to come before the first Gram matrix."""
+FORESEEN = 1.25 * SPIKY
+"""Where a sample's estimate must lie for the rotation to come before the first Gram matrix."""
+UNEVEN = 4.0
+"""And where for it to come before a Gram matrix in float64, where the bound in float32 misses the tolerance."""
 WIDER_BAND = 1.5
 """Gain in the bulk's rounding for which a band as wide as the rotation is taken, at a fifth to a half more time."""
 CONSISTENCY = 1000.0
@@ -103,7 +105,7 @@ def half_width(size: int, rotated_rank: int = 0, *, on_gpu: bool = False) -> int
 
 def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
     """Gram and band in float32 of the matrices that are not spiky; the outliers of the others are looked for."""
-    work.outliers = _foresee(work, unsolved)
+    work.outliers = _foresee(work, unsolved, FORESEEN)
     if work.outliers is not None:
         return {}
     squares = square(work.matrices.take(unsolved), work.traces(unsolved), torch.float32)
@@ -117,7 +119,8 @@ def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
     if not calm:
         return {}
     squares, indices = squares.take(calm), [unsolved[place] for place in calm]
-    measured = measure_gram_error(squares.matrices, work.matrices.take(indices))
+    matrices = work.matrices.take(indices)
+    measured = measure_gram_error(squares.matrices, matrices.image, matrices.plan)
     found = slice_squares(work, squares, estimate_rounding(squares.matrices, squares.norms, measured))
     return _attempts(
         "band-float32",
@@ -127,12 +130,12 @@ def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
     )
 
 
-def _foresee(work: Work, unsolved: Sequence[int]) -> Outliers | None:
+def _foresee(work: Work, unsolved: Sequence[int], spikiness: float) -> Outliers | None:
     """A matrix rotated before it is squared, where a sample of it shows outliers and is worth a question."""
     whole = work.matrices.whole() if work.schedule.waits else None
     if whole is None or whole.is_cuda:
         return None
-    start = foresee_outliers(whole[0], work.sums_of_squares[0], FORESEEN * SPIKY)
+    start = foresee_outliers(whole[0], work.sums_of_squares[0], spikiness)
     if start is None:
         return None
     rotated = whole.to(torch.float32, copy=True)
@@ -140,12 +143,12 @@ def _foresee(work: Work, unsolved: Sequence[int]) -> Outliers | None:
     return Outliers(list(unsolved), basis, None, Dense(rotate_in_place(rotated, basis)))
 
 
-def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:  # noqa: ARG001 - those that are spiky
+def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:
     """Gram and band in float32 of the matrices whose outliers have been found, rotated into their first rows."""
-    if work.outliers is None:
+    rotated = work.outliers or _foresee(work, unsolved, UNEVEN)
+    if rotated is None:
         return {}
-    indices, basis = work.outliers.indices, work.outliers.basis
-    rotated, work.outliers = work.outliers, None  # a copy takes as much memory as the weights
+    indices, basis, work.outliers = rotated.indices, rotated.basis, None  # a copy takes as much memory as the weights
     spikiness, matrices = rotated.spikiness, rotated.rotated
     matrices = work.matrices.take(indices).rotated(basis) if matrices is None else matrices
     squares = square_rotated(matrices, work.traces(indices))
@@ -155,14 +158,15 @@ def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:  # noqa: ARG0
     if width < basis.rank and _is_bulk_louder(squares.matrices, width, basis.rank):
         width = half_width(squares.matrices.shape[1], basis.rank)
     rank = min(basis.rank, width)
-    measured = measure_gram_error(squares.matrices, matrices, rank)
+    measured = measure_gram_error(squares.matrices, matrices.image, matrices.plan, rank)
     rounding = estimate_rounding(squares.matrices, squares.norms, measured, rank, s_max)
     del rotated, matrices
     found = slice_squares(work, squares, rounding, width)
     reasons = []
-    for value in spikiness:
+    for index, value in zip(indices, spikiness, strict=True):
         compare = ">" if value > SPIKY else "near"  # what was foreseen may turn out to be a little less
-        reasons.append(f"{_batch(work, indices)}spikiness {value:.0f} {compare} {SPIKY:.0f}")
+        found_out = f"{_batch(work, indices)}spikiness {value:.0f} {compare} {SPIKY:.0f}"
+        reasons.append(work.why(index) if index in work.best else found_out)
     return _attempts("band-float32-rotated", indices, found, reasons)
 
 

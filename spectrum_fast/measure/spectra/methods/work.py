@@ -59,7 +59,7 @@ class Work:
         tolerance: relative accuracy wanted of every score.
         schedule: how often the host is asked.
         reason: why the first method is tried, if that was not the ladder's own choice.
-        best: the last attempt at each matrix.
+        best: the best attempt at each matrix so far.
         outliers: found on the way.
     """
 
@@ -80,6 +80,14 @@ class Work:
     def unsolved(self) -> list[int]:
         """Places of the matrices whose last attempt misses the tolerance; one that raised will not be tried again."""
         return [index for index in range(len(self.matrices)) if self._is_open(self.best.get(index))]
+
+    def keep(self, attempts: Attempts) -> None:
+        """Take the attempts of a method, but for those that are worse than what there is."""
+        for index, attempt in attempts.items():
+            last = self.best.get(index)
+            if isinstance(last, Attempt) and isinstance(attempt, Attempt) and attempt.score_error > last.score_error:
+                continue
+            self.best[index] = attempt
 
     def why(self, index: int) -> str:
         """Why the next method is tried on a matrix: what its last attempt lacked."""
