@@ -18,7 +18,7 @@ SHAPES = [(1, 8192, 28672), (1, 8192, 8192), (256, 2048, 7168), (1, 1024, 8192)]
 TUNED = {
     "depth64": {"DEPTH": 64, "num_stages": 3},
     "depth64-stages4": {"DEPTH": 64, "num_stages": 4},
-    "stages3": {"num_stages": 3},
+    "stages2": {"num_stages": 2},
 }
 """Other launch options for bfloat16, to see whether the ones in use are the best."""
 

@@ -22,7 +22,7 @@ from spectrum_fast.measure.ops import band, extent, gram, sturm
 from spectrum_fast.measure.ops.dispatch import BACKENDS, MODEL, backend_in_use, use_backend
 
 from support.bands import dense, eigenvalues, random_band
-from support.interpreter import INTERPRETED, outside_the_interpreter, run_interpreted
+from support.interpreter import INTERPRETED, interpreter_problem, outside_the_interpreter, run_interpreted
 
 CONTRACT = {
     "extent": {"measure": "weights"},
@@ -194,6 +194,13 @@ def test_a_single_matrix_is_no_batch(call, error, words) -> None:
 
 def _at_once(call: Callable[[], object]) -> None:
     call()
+
+
+@outside_the_interpreter
+def test_an_interpreter_that_cannot_run_is_named() -> None:
+    assert interpreter_problem("3.7.1", "2.4.6") is None
+    assert interpreter_problem("3.6.0", "2.3.5") is None
+    assert "needs numpy below 2.4" in str(interpreter_problem("3.6.0", "2.4.0"))
 
 
 @outside_the_interpreter

@@ -114,6 +114,16 @@ def check_gram(dtype: torch.dtype, along_depth: bool, add: bool, capability: int
     assert ("HGMMA" if capability == 90 else "HMMA") in used.sass
     if capability == 90:  # bench/gpu/README.md counts with them
         assert used.loop <= (520 if dtype == torch.float32 else 270), "instructions of one step"
+        assert used.copies_in_flight(), "no copies by the way of shared memory"
+        assert min(used.copies_in_flight()) >= 1, "each step waits for its own operands"
+
+
+def test_a_loop_that_waits_for_its_own_loads_is_seen(tmp_path: Path) -> None:
+    """The check can fail: with two stages nothing is under way at the head of the loop."""
+    signature = {"weight": "*bf16"} | GRAM_ARGUMENTS | {"one": "fp32"}
+    options = triton_gram.gram_options(torch.bfloat16) | {"ALONG_DEPTH": True, "ADD": False, "num_stages": 2}
+    used = check("gram, two stages", triton_gram._gram_kernel, signature, options, 90, tmp_path, GRAM_DIVISIBLE)
+    assert min(used.copies_in_flight()) == 0
 
 
 @pytest.mark.parametrize("along_depth", [True, False])

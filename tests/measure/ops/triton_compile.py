@@ -45,6 +45,11 @@ class Resources:
         products = [line for line in self.ttgir.splitlines() if re.search(r"tt\.dot |warp_group_dot ", line)]
         return [line for line in products if re.search(r"_?dot %\S+, %\S+, %arg\d+.*xf32", line)]
 
+    def copies_in_flight(self) -> list[int]:
+        """Copies to shared memory still under way where a loop goes on, for each of its waits; in order."""
+        inside = re.split(r"scf\.for", self.ttgir)[1].split("scf.yield")[0]
+        return [int(count) for count in re.findall(r"async_wait .*?num = (\d+)", inside)]
+
     def line(self, name: str, capability: int, warps: int) -> str:
         """One line of the resource table."""
         unit = next((op for op in ("HGMMA", "QGMMA", "HMMA", "DMMA") if op in self.sass), "-")

@@ -106,6 +106,8 @@ def gram_options(dtype: torch.dtype, tile: int = 128, capability: int = 90) -> d
 
     A block of the sum is as deep as registers and shared memory allow: after each, every warp adds 64 sums outside of
     the tensor cores, 128 cycles of its scheduler: as long as the tensor cores take for 16 terms in half precision.
+    Three stages keep the operands of the next block under way while one is multiplied: with two the loop would begin
+    by waiting for its own (192 KiB of shared memory, which an A100 does not have).
     """
     split = dtype == torch.float32
     return {
@@ -116,7 +118,7 @@ def gram_options(dtype: torch.dtype, tile: int = 128, capability: int = 90) -> d
         "WIDEN": INTERPRETED,
         "ADD": False,
         "num_warps": 8,
-        "num_stages": 2,
+        "num_stages": 3 if capability >= 90 else 2,
         "enable_fp_fusion": True,
     }
 
