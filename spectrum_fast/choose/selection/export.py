@@ -51,11 +51,12 @@ class Export:
     ends: int
     note: str
 
-    def summary(self, path: str) -> str:
+    def summary(self, path: str, memory: str = "") -> str:
         """What a person must know, and what to tell the reader.
 
         Args:
             path: where the text was written.
+            memory: what training takes, if that is known.
         """
         deed = "adapts matrices of" if self.reader.adapts else "trains"
         lines = [f"{self.reader.name} {deed} {self.trained:,} of {self.total:,} parameters ({self._percent():.1f} %)"]
@@ -63,6 +64,8 @@ class Export:
             lines[0] += f", {self.ends:,} of them in embeddings and head (--always none leaves them frozen)"
         elif self.reader.adapts and self.selection.always:
             lines[0] += f"; not {', '.join(self.selection.always)}: name them in modules_to_save to train them too"
+        if memory:
+            lines.append(memory)
         if self.note:
             lines.append(f"not proved on the running model: {self.note}")
         return "\n".join([*lines, f"to use it: {self.reader.usage.format(file=path)}"])

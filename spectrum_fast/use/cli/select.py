@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spectrum_fast.choose.selection.options import SelectOptions
-from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.errors import SelectionError, SpectrumFastError, UsageError
 from spectrum_fast.files import write_text_atomic
 from spectrum_fast.use.cli.consoles import say
 from spectrum_fast.use.cli.options import with_options
+
+if TYPE_CHECKING:
+    from spectrum_fast.choose.selection.records import Selection
+    from spectrum_fast.choose.selection.scan_result import Scan
+
+_TOKENS = 4096
+"""Of the run whose memory is told."""
 
 HELP = """Choose the best modules of each group from a scan.
 
@@ -62,7 +69,9 @@ def select(
             raise UsageError("--for decides the format; leave --format out")
         skeleton = skeleton_of_scan(record) if model is None else read_skeleton(model)
         export = export_selection(record, reader, skeleton, options)
-        text, words, warnings = export.text, export.summary(str(output or "FILE")), []
+        memory = "" if export.reader.adapts else _memory_words(record, select_with(record, options), model)
+        text, words = export.text, export.summary(str(output or "FILE"), memory)
+        warnings = export_warnings(export.selection, record, "names")
     else:
         if model is not None:
             raise UsageError("--model says whose names --for writes; name a reader with --for")
@@ -80,3 +89,26 @@ def select(
         say(words)
     for warning in warnings:
         say(f"warning: {warning}", style="yellow")
+
+
+def _memory_words(record: Scan, selection: Selection, model: str | None) -> str:
+    """What training it takes, where the checkpoint's headers are at hand; nothing is fetched for this."""
+    from spectrum_fast.choose.planner import TrainingSetup, plan_memory, read_model_shape
+    from spectrum_fast.choose.planner.memory import GIB
+    from spectrum_fast.read.checkpoint import open_checkpoint
+
+    source = model or str(record.provenance.get("checkpoint"))
+    if model is None and not Path(source).exists():
+        return ""
+    try:
+        shape = read_model_shape(open_checkpoint(source))
+        one, each = (
+            plan_memory(shape, TrainingSetup(gpus=gpus, seq_len=_TOKENS), selection=selection).peak / GIB
+            for gpus in (1, 2)
+        )
+    except SpectrumFastError:  # a model whose layers or names the planner does not know
+        return ""
+    return (
+        f"training it takes about {one:.1f} GiB on one GPU, {each:.1f} GiB on each of two (bfloat16, AdamW, ZeRO-3, "
+        f"{_TOKENS} tokens; other runs: spectrum-fast plan)"
+    )
