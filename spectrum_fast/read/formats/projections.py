@@ -158,16 +158,14 @@ def _qkv_falcon(plan: WeightPlan, config: Config) -> Parts:
         if heads % groups:
             raise _UnknownLayoutError(f"{groups} groups do not divide {heads} heads")
         return _runs("q k v", (heads // groups * width, width, width), repeats=groups)
-    if _flag(config, "multi_query"):
-        return _runs("q k v", (heads * width, width, width))
-    return _qkv_by_head(plan, config)
+    return _qkv_bigcode(plan, config)
 
 
 def _qkv_bigcode(plan: WeightPlan, config: Config) -> Parts:
     """With multi-query all heads' q, then one k and v; without, head by head."""
-    heads, width = _heads(config), _head_dim(config)
+    width = _head_dim(config)
     if _flag(config, "multi_query"):
-        return _runs("q k v", (heads * width, width, width))
+        return _runs("q k v", (_heads(config) * width, width, width))
     return _qkv_by_head(plan, config)
 
 
