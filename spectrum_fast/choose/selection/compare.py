@@ -21,7 +21,8 @@ class ModuleDifference:
         type: its type in the first scan.
         snr_a: score in the first scan, None if noise-free there.
         snr_b: score in the second.
-        relative: ``|a - b| / max(a, b)`` in [0, 1]; 0 if both are noise-free, None if only one is.
+        relative: ``|a - b| / max(a, b)`` in [0, 1]; 0 if both are noise-free, None if only one is, and where the
+            scores are of two criteria, which have no common scale.
     """
 
     name: str
@@ -55,20 +56,26 @@ class ScanComparison:
     Attributes:
         model_a: what the first scan scanned.
         model_b: what the second scanned.
+        criterion_a: rule behind the scores of the first.
+        criterion_b: of the second.
         differences: one a common module, in the order of ``a``.
         only_a: modules with a score in ``a`` only.
         only_b: modules with a score in ``b`` only.
         max_relative: largest relative score difference; None if no pair has one.
         median_relative: their median.
         noise_free_mismatches: common modules that are noise-free in exactly one scan.
-        spearman: rank correlation over all common modules, noise-free ranking highest; None where undefined.
+        spearman: rank correlation over all common modules, noise-free ranking highest; None where undefined. Types
+            differ in scale in every model, so that it is high for models that have nothing else in common.
         spearman_by_type: the same in each type (of ``a``).
+        spearman_within_types: mean of those that are defined, weighted by modules; None where none is.
         top_percent: share of each type behind ``overlap``.
         overlap: of the selections among the common modules, nothing trained always.
     """
 
     model_a: str
     model_b: str
+    criterion_a: str
+    criterion_b: str
     differences: tuple[ModuleDifference, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
@@ -77,6 +84,7 @@ class ScanComparison:
     noise_free_mismatches: tuple[str, ...]
     spearman: float | None
     spearman_by_type: Mapping[str, float | None]
+    spearman_within_types: float | None
     top_percent: float
     overlap: SelectionOverlap
 
@@ -96,29 +104,41 @@ def compare_scans(a: ScanRecord, b: ScanRecord, top_percent: float = 25) -> Scan
     in_a = {module.name: module for module in a.modules}
     in_b = {module.name: module for module in b.modules}
     pairs = [(module, in_b[name]) for name, module in in_a.items() if name in in_b]
-    differences = tuple(_difference(first, second) for first, second in pairs)
+    comparable = a.criterion == b.criterion
+    differences = tuple(_difference(first, second, comparable) for first, second in pairs)
     relatives = [entry.relative for entry in differences if entry.relative is not None]
     by_type: dict[str, list[tuple[ModuleScore, ModuleScore]]] = {}
     for pair in pairs:
         by_type.setdefault(pair[0].type, []).append(pair)
+    correlations = {name: _correlation(members) for name, members in by_type.items()}
+    defined = [(value, len(by_type[name])) for name, value in correlations.items() if value is not None]
     return ScanComparison(
         model_a=a.model,
         model_b=b.model,
+        criterion_a=a.criterion,
+        criterion_b=b.criterion,
         differences=differences,
         only_a=tuple(name for name in in_a if name not in in_b),
         only_b=tuple(name for name in in_b if name not in in_a),
         max_relative=max(relatives, default=None),
         median_relative=statistics.median(relatives) if relatives else None,
-        noise_free_mismatches=tuple(entry.name for entry in differences if entry.relative is None),
+        noise_free_mismatches=tuple(
+            first.name for first, second in pairs if (first.snr is None) != (second.snr is None)
+        ),
         spearman=_correlation(pairs),
-        spearman_by_type={name: _correlation(members) for name, members in by_type.items()},
+        spearman_by_type=correlations,
+        spearman_within_types=(
+            sum(value * count for value, count in defined) / sum(count for _, count in defined) if defined else None
+        ),
         top_percent=top_percent,
         overlap=_overlap(a, b, pairs, top_percent),
     )
 
 
-def _difference(first: ModuleScore, second: ModuleScore) -> ModuleDifference:
-    if first.snr is None or second.snr is None:
+def _difference(first: ModuleScore, second: ModuleScore, comparable: bool) -> ModuleDifference:
+    if not comparable:
+        relative = None
+    elif first.snr is None or second.snr is None:
         relative = 0.0 if first.snr is None and second.snr is None else None
     else:
         largest = max(first.snr, second.snr)

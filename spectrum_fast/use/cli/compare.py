@@ -24,4 +24,4 @@ def compare(
     from spectrum_fast.choose.selection.scan_result import load_scan
     from spectrum_fast.use.report.comparison import comparison_table
 
-    show(comparison_table(load_scan(scan_a).compare(load_scan(scan_b), top_percent)))
+    show(comparison_table(load_scan(scan_a).compare(load_scan(scan_b), top_percent), (str(scan_a), str(scan_b))))

@@ -12,21 +12,29 @@ from spectrum_fast.use.report.layout import add_row, plain_table, printable, sho
 _LARGEST = 10
 
 
-def comparison_table(result: ScanComparison) -> RenderableType:
-    """Rank correlation per type, the largest score differences, and how far the selections agree."""
-    parts: list[RenderableType] = [Text(printable(line)) for line in _headline(result)]
+def comparison_table(result: ScanComparison, files: tuple[str, str] = ("", "")) -> RenderableType:
+    """Rank correlation per type, the largest score differences, and how far the selections agree.
+
+    Args:
+        result: the comparison.
+        files: where the scans were read from, if anywhere.
+    """
+    parts: list[RenderableType] = [Text(printable(line)) for line in _headline(result, files)]
     if result.differences:
         parts += [Text(""), _type_table(result)]
+        if result.criterion_a != result.criterion_b:
+            return Group(*parts)
         ranked = _largest(result)
         parts += [Text(""), _difference_table(ranked)] if ranked else [Text(""), Text("all scores are equal")]
     return Group(*parts)
 
 
-def _headline(result: ScanComparison) -> list[str]:
+def _headline(result: ScanComparison, files: tuple[str, str]) -> list[str]:
     common = len(result.differences)
+    first, second = (f" in {file}" if file else "" for file in files)
     lines = [
-        f"a: {result.model_a}",
-        f"b: {result.model_b}",
+        f"a: {result.model_a} by {result.criterion_a}{first}",
+        f"b: {result.model_b} by {result.criterion_b}{second}",
         f"{common} modules in both, {len(result.only_a)} only in a, {len(result.only_b)} only in b",
     ]
     for side, names in (("a", result.only_a), ("b", result.only_b)):
@@ -36,8 +44,11 @@ def _headline(result: ScanComparison) -> list[str]:
         return [*lines, "nothing to compare: no module has a score in both"]
     overlap = result.overlap
     lines += [
-        f"relative score difference: median {_number(result.median_relative)}, largest {_number(result.max_relative)}",
-        f"rank correlation (Spearman): {_number(result.spearman)}",
+        f"rank correlation (Spearman) within types: {_number(result.spearman_within_types)}; over all modules "
+        f"{_number(result.spearman)}, which types of different scale make high",
+        f"relative score difference: median {_number(result.median_relative)}, largest {_number(result.max_relative)}"
+        if result.criterion_a == result.criterion_b
+        else "scores of two criteria have no common scale: ranks alone are compared",
         f"top {result.top_percent:g} % of each type: "
         + (
             f"a takes {overlap.n_a}, b takes {overlap.n_b}, both {overlap.n_both} (Jaccard {overlap.jaccard:.3f})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from spectrum_fast.choose.selection.compare import compare_scans
 from spectrum_fast.choose.selection.scan_result import Scan, load_scan
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.records import ModuleScore
+from spectrum_fast.use.report.comparison import comparison_table
 
 PUBLISHED = Path(__file__).parents[3] / ".." / "shared" / "data" / "published_snr"
 
@@ -107,3 +109,25 @@ def test_two_published_models_share_names_and_little_else():
     assert result.spearman is not None
     assert -1 < result.spearman < 1
     assert result.overlap.n_a == result.overlap.n_b == 56
+
+
+def test_types_of_different_scale_are_no_agreement():
+    """Two models whose types differ in scale alike, and whose layers stand in opposite orders."""
+    one = scan(**{f"a{i}": 1.0 + i for i in range(4)}, **{f"b{i}": 100.0 + i for i in range(4)})
+    other = scan(**{f"a{i}": 1.0 - i / 10 for i in range(4)}, **{f"b{i}": 100.0 - i for i in range(4)})
+    result = compare_scans(one, other)
+    assert result.spearman is not None
+    assert result.spearman > 0.5
+    assert result.spearman_within_types == -1.0
+
+
+def test_scores_of_two_criteria_have_no_ratio():
+    one = scan(a0=1.0, a1=2.0)
+    result = compare_scans(one, replace(scan(a0=10.0, a1=30.0), criterion="mp"))
+    assert (result.criterion_a, result.criterion_b) == ("spectrum", "mp")
+    assert (result.max_relative, result.median_relative, result.noise_free_mismatches) == (None, None, ())
+    assert result.spearman_within_types == 1.0
+    lines = [str(part) for part in comparison_table(result, ("one.json", "two.json")).renderables]  # type: ignore[attr-defined]
+    assert lines[0] == "a: m by spectrum in one.json"
+    assert any("no common scale" in line for line in lines)
+    assert not any("all scores are equal" in line for line in lines)
