@@ -113,7 +113,11 @@ def test_compare(inside, scanned: Path, tiny: Path, tmp_path: Path) -> None:
     other = tmp_path / "mp.json"
     assert inside("scan", tiny, "--criterion", "mp", "--out", other, "--quiet").returncode == 0
     done = inside("compare", scanned, other, "--top-percent", "50")
-    assert "largest differences" in done.stdout
+    words = " ".join(done.stdout.split())
+    assert "tiny0 by spectrum in " in words
+    assert "tiny0 by mp in " in words
+    assert "scores of two criteria have no common scale" in words
+    assert "largest differences" not in done.stdout
     assert "top 50 % of each type: a takes 28, b takes 28, both " in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
