@@ -78,10 +78,10 @@ def compute_spectrum(
     Args:
         weight: m x n, float64, float32, float16 or bfloat16, finite; a 1-D tensor counts as 1 x n. One that comes in
             blocks takes a pass over its file for each step.
-        criterion: see :func:`compute_spectra`, as for the other arguments.
-        method: .
-        precision: .
-        tolerance: .
+        criterion: the rule that splits signal from noise.
+        method: ``auto``, ``band`` or ``svd``.
+        precision: ``auto``, ``float32`` or ``float64``.
+        tolerance: relative accuracy wanted of the score.
 
     Raises:
         TensorError: the tensor is empty, has a shape that is no matrix, holds NaN or infinity, or has singular values,
