@@ -7,6 +7,7 @@ and of each that is what it was made of, by which a checkpoint that has not chan
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -19,7 +20,7 @@ from typing import Any
 from spectrum_fast.choose.library import open_library
 from spectrum_fast.choose.library.file_names import whole_file_name
 from spectrum_fast.choose.selection.formats import slug
-from spectrum_fast.errors import JournalError, ScanFileError, SelectionError, SpectrumFastError, UsageError
+from spectrum_fast.errors import JournalError, RankError, ScanFileError, SelectionError, SpectrumFastError, UsageError
 from spectrum_fast.files import write_text_atomic
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.scanning.fleet_list import FleetModel
@@ -28,6 +29,7 @@ from spectrum_fast.scanning.on_ray import ray_session
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.provenance import scan_identity
 from spectrum_fast.scanning.run import run_scan
+from spectrum_fast.scanning.step import ScanProgress
 from spectrum_fast.scanning.threads import thread_count
 
 _AT_ONCE = 16
@@ -85,10 +87,16 @@ def scan_fleet(
         raise ScanFileError(f"{folder}: the library cannot be made: {error.strerror or error}") from error
     outcomes: dict[FleetModel, FleetOutcome] = {}
     left = list(models)
+    ended = threading.Event()
+
+    def go_on(_: ScanProgress) -> None:
+        if ended.is_set():
+            raise RankError("the fleet has been interrupted")
+
     with nullcontext() if options.ray is None else ray_session(options.ray), thread_count(options.threads):
         for attempt in range(1, attempts + 1):
-            scan = partial(_scan_or_fail, folder=folder, options=options, attempt=attempt)
-            for outcome in map(scan, left) if options.ray is None else _at_once(scan, left):
+            scan = partial(_scan_or_fail, folder=folder, options=replace(options, progress=go_on), attempt=attempt)
+            for outcome in map(scan, left) if options.ray is None else _at_once(scan, left, ended):
                 outcomes[outcome.model] = outcome
                 tell(outcome)
             left = [model for model in left if outcomes[model].may_pass]
@@ -96,14 +104,19 @@ def scan_fleet(
     return [outcomes[model] for model in models]
 
 
-def _at_once(scan: Callable[[FleetModel], FleetOutcome], models: Sequence[FleetModel]) -> Iterator[FleetOutcome]:
-    """Each in a thread, which waits for Ray."""
+def _at_once(
+    scan: Callable[[FleetModel], FleetOutcome], models: Sequence[FleetModel], ended: threading.Event
+) -> Iterator[FleetOutcome]:
+    """Each in a thread, which waits for Ray; when this ends early they are told so."""
     pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="spectrum-fast-fleet")
     try:
         for future in as_completed([pool.submit(scan, model) for model in models]):
             yield future.result()
+    except BaseException:
+        ended.set()
+        raise
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # threads at work end with Ray
+        pool.shutdown(wait=False, cancel_futures=True)  # threads that wait for Ray end with it
 
 
 def _scan_or_fail(model: FleetModel, *, folder: Path, options: ScanOptions, attempt: int) -> FleetOutcome:
@@ -130,7 +143,7 @@ def _scan(model: FleetModel, folder: Path, options: ScanOptions) -> tuple[str, s
         return "kept", "its scan is in the library"
     goes_on = not options.restart and _began_with(journal_path, identity)
     with Journal(journal_path, restart=not goes_on) as journal:
-        scan = replace(run_scan(model.source, options, journal=journal), model=model.name)
+        scan = replace(run_scan(model.source, options, journal=journal, progress=options.progress), model=model.name)
         if scan.failures:
             scan.save(incomplete)
             return "failed", (

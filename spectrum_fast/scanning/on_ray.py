@@ -56,6 +56,7 @@ def ray_session(address: str) -> Iterator[Any]:
         yield ray
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread that outlives the session must not begin another
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what a later version does, without the warning
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
@@ -120,6 +121,8 @@ def _score_all(
                 running[task.remote(place, asked, identity, names)] = names[0]
             if not running:
                 return
+            if not ray.is_initialized():
+                raise RankError("ray: the session has ended; finished modules are safe in the journal, if there is one")
             ledger.processes = min(len(running), slots)
             done, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_SECONDS)
             for reference in done:
@@ -128,7 +131,7 @@ def _score_all(
                     ledger.record(result, found_settings)
             slots = max(slots, _slots(ray, threads, on_gpu))  # nodes may join while the scan runs
     finally:
-        for reference in running:
+        for reference in running if ray.is_initialized() else ():
             ray.cancel(reference)
 
 
