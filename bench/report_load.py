@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from bench.machine import machine_header
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.choose.selection.scan_result import Scan
+from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.histogram import Histogram
 from spectrum_fast.read.checkpoint.naming import module_type
 from spectrum_fast.use.report.html.page import plotly_library
@@ -43,7 +44,7 @@ _SLIDE = """async () => {
 }"""
 
 
-def deepseek_sized_scan(layers: int = 61, experts: int = 256) -> ScanRecord:
+def deepseek_sized_scan(layers: int = 61, experts: int = 256) -> Scan:
     """Names and shapes of the model, everything else random."""
     rng = np.random.default_rng(0)
     names: list[tuple[str, tuple[int, int]]] = [("model.embed_tokens", (129280, 7168)), ("lm_head", (129280, 7168))]
@@ -52,7 +53,7 @@ def deepseek_sized_scan(layers: int = 61, experts: int = 256) -> ScanRecord:
         names += [(f"{start}self_attn.{kind}", shape) for kind, shape in _ATTENTION.items()]
         owners = [""] if layer < 3 else ["shared_experts.", *(f"experts.{expert}." for expert in range(experts))]
         names += [(f"{start}mlp.{owner}{kind}", shape) for owner in owners for kind, shape in _MLP.items()]
-    return ScanRecord("deepseek-sized", "spectrum", tuple(_random_score(name, shape, rng) for name, shape in names))
+    return Scan("deepseek-sized", "spectrum", tuple(_random_score(name, shape, rng) for name, shape in names))
 
 
 def _random_score(name: str, shape: tuple[int, int], rng: np.random.Generator) -> ModuleScore:

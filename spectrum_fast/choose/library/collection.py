@@ -68,7 +68,7 @@ class Library:
             ScanFileError: there is none (the message lists near names), or its file is broken.
         """
         file = self._find(model, criterion)
-        return Scan.from_record(parse_scan(self._store.read(file.name), f"{self.where}/{file.name}"))
+        return Scan(**vars(parse_scan(self._store.read(file.name), f"{self.where}/{file.name}")))
 
     def read(self, model: str, criterion: str = "spectrum") -> str:
         """The text of a model's scan file, as it lies there, once it has proved readable.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from spectrum_fast.choose.selection.compare import ScanComparison, compare_scans
 from spectrum_fast.choose.selection.options import SelectOptions
@@ -18,19 +16,10 @@ from spectrum_fast.options import takes_options
 
 @dataclass(frozen=True)
 class Scan(ScanRecord):
-    """A finished or loaded scan; :class:`~spectrum_fast.measure.scoring.records.ScanRecord` describes the fields.
+    """A finished or loaded scan: the fields of :class:`~spectrum_fast.measure.scoring.records.ScanRecord`, and methods.
 
-    Attributes:
-        run: of a scan that was just made, what passed by in making it: date, times, processes, modules taken over from
-            a journal. It is no part of the scan: it is not in the file and two scans are equal whatever it holds.
+    The rooms left of the selection know the fields alone, because what the methods call lies right of them.
     """
-
-    run: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-
-    @classmethod
-    def from_record(cls, record: ScanRecord) -> Scan:
-        """The same data with these methods."""
-        return cls(**{entry.name: getattr(record, entry.name) for entry in fields(ScanRecord)})
 
     @takes_options(SelectOptions)
     def select(self, options: SelectOptions) -> Selection:
@@ -64,4 +53,4 @@ def load_scan(path: str | Path) -> Scan:
     Raises:
         ScanFileError: the file is missing, empty, of an unknown schema, or an entry is not what it should be.
     """
-    return Scan.from_record(read_scan(path))
+    return Scan(**vars(read_scan(path)))

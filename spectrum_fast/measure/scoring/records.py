@@ -165,6 +165,8 @@ class ScanRecord:
         ties: duplicate module -> module that was scored for both.
         skipped: tensors left out on purpose.
         provenance: how the scan was made; plain JSON values only.
+        run: of a scan that was just made, what passed by in making it: date, times, processes, modules taken over from
+            a journal. It is no part of the scan: it is not in the file and two scans are equal whatever it holds.
 
     Raises:
         ScanFileError: two modules (or a module and a failure) have the same name, or one has control characters.
@@ -177,6 +179,7 @@ class ScanRecord:
     ties: Mapping[str, str] = field(default_factory=dict)
     skipped: tuple[SkippedTensor, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for key in ("modules", "failures"):

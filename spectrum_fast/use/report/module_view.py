@@ -8,16 +8,17 @@ from rich.text import Text
 
 from spectrum_fast.choose.selection.patterns import near_names_text
 from spectrum_fast.choose.selection.ranking import rank_modules
+from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.fused import fused_modules
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.use.report.layout import facts_table, printable
 from spectrum_fast.use.report.spectrum_plot import SpectrumPlot
 from spectrum_fast.use.report.thresholds import Thresholds, find_thresholds
 
 
-def find_module(scan: ScanRecord, name: str) -> ModuleScore:
+def find_module(scan: Scan, name: str) -> ModuleScore:
     """The module called ``name``; a parameter's name and a duplicate's name do too.
 
     Raises:
@@ -39,7 +40,7 @@ def find_module(scan: ScanRecord, name: str) -> ModuleScore:
     )
 
 
-def module_view(scan: ScanRecord, module: ModuleScore) -> RenderableType:
+def module_view(scan: Scan, module: ModuleScore) -> RenderableType:
     """Name, picture, numbers; what the scan file does not hold is said."""
     thresholds = find_thresholds(module)
     parts: list[RenderableType] = [Text(printable(module.name), style="bold"), Text("")]
@@ -50,7 +51,7 @@ def module_view(scan: ScanRecord, module: ModuleScore) -> RenderableType:
     return Group(*parts, Text(""), _facts(scan, module, thresholds))
 
 
-def _no_histogram(scan: ScanRecord, module: ModuleScore) -> str:
+def _no_histogram(scan: Scan, module: ModuleScore) -> str:
     if scan.published:
         return "no spectrum: a published result holds scores only; scan the checkpoint to see one"
     if module.method == "fused":
@@ -58,7 +59,7 @@ def _no_histogram(scan: ScanRecord, module: ModuleScore) -> str:
     return "no spectrum: this scan file holds no histograms; scan again with this version to get them"
 
 
-def _facts(scan: ScanRecord, module: ModuleScore, thresholds: Thresholds | None) -> Table:
+def _facts(scan: Scan, module: ModuleScore, thresholds: Thresholds | None) -> Table:
     score = "noise-free, ranks above every finite score" if module.snr is None else f"{module.snr:.6g}"
     bound = (
         ""
@@ -84,7 +85,7 @@ def _facts(scan: ScanRecord, module: ModuleScore, thresholds: Thresholds | None)
     )
 
 
-def _of_type(scan: ScanRecord, module: ModuleScore) -> list[ModuleScore]:
+def _of_type(scan: Scan, module: ModuleScore) -> list[ModuleScore]:
     return [other for other in (*scan.modules, *fused_modules(scan)) if other.type == module.type]
 
 

@@ -12,8 +12,9 @@ from rich.text import Text
 
 from spectrum_fast.choose.selection.ranking import rank_modules
 from spectrum_fast.choose.selection.records import Selection
+from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.measure.scoring.fused import competing_modules
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint.naming import expert_index, layer_index, merged_experts_type
 from spectrum_fast.use.report.layout import add_row, plain_table, printable
 
@@ -26,7 +27,7 @@ _LABEL = 30
 _NAMED = 3
 
 
-def scan_map(scan: ScanRecord, selection: Selection | None = None) -> RenderableType | None:
+def scan_map(scan: Scan, selection: Selection | None = None) -> RenderableType | None:
     """The map and the leading and trailing layers of each type; None if no type has modules in two layers.
 
     Args:

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from spectrum_fast.choose.selection.ranking import rank_modules
 from spectrum_fast.choose.selection.records import Selection
+from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.measure.scoring.fused import competing_modules
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint.naming import merged_experts_type
 from spectrum_fast.use.report.layout import add_row, plain_table, printable, shorten_list
 from spectrum_fast.words import count_of
@@ -20,7 +21,7 @@ from spectrum_fast.words import count_of
 _NOISE_FREE = "inf"
 
 
-def scan_table(scan: ScanRecord, selection: Selection | None = None, *, wide: bool = False) -> RenderableType:
+def scan_table(scan: Scan, selection: Selection | None = None, *, wide: bool = False) -> RenderableType:
     """One line a module type: how many modules, how many of them the selection takes, scores; fits 80 columns.
 
     Experts of one projection share a line (``mlp.experts.*.down_proj``), whatever grouping selects them; fused ones are
@@ -42,7 +43,7 @@ def format_score(module: ModuleScore) -> str:
     return _NOISE_FREE if module.snr is None else f"{module.snr:.4g}"
 
 
-def _score_table(scan: ScanRecord, selection: Selection | None, wide: bool) -> Table:
+def _score_table(scan: Scan, selection: Selection | None, wide: bool) -> Table:
     headings = ["type", "modules" if selection is None else "taken", "shape", "best", "median", "worst"]
     table = plain_table(*headings, *(["best module"] if wide else []), words=("best module",))
     taken = {module.name for module in selection.modules} if selection is not None else set()
@@ -71,7 +72,7 @@ def _taken(modules: Sequence[ModuleScore], taken: set[str], always: set[str]) ->
     return f"{sum(module.name in taken for module in modules)}/{len(modules)}"
 
 
-def _title(scan: ScanRecord, selection: Selection | None) -> str:
+def _title(scan: Scan, selection: Selection | None) -> str:
     title = f"{scan.model}: {count_of(len(scan.modules), 'module')} scored, criterion {scan.criterion}"
     if selection is not None and selection.top_percent is not None:
         title += f", top {selection.top_percent:g} % of each type"
@@ -85,7 +86,7 @@ def _shapes(modules: Sequence[ModuleScore]) -> str:
     return "x".join(str(extent) for extent in next(iter(shapes)))
 
 
-def _remarks(scan: ScanRecord, selection: Selection | None) -> list[str]:
+def _remarks(scan: Scan, selection: Selection | None) -> list[str]:
     """What a table of scores does not show: accuracy, ties, what was left out, what failed."""
     remarks = []
     if selection is not None:
@@ -117,6 +118,6 @@ def _remarks(scan: ScanRecord, selection: Selection | None) -> list[str]:
     return remarks
 
 
-def _notes(scan: ScanRecord) -> list[str]:
+def _notes(scan: Scan) -> list[str]:
     notes = scan.provenance.get("notes", ())
     return [str(note) for note in notes] if isinstance(notes, (list, tuple)) else []

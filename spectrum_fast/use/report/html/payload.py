@@ -8,11 +8,12 @@ from pathlib import PurePath
 from typing import Any, get_type_hints
 
 from spectrum_fast.choose.selection.ranking import GROUPINGS, rank_modules
+from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.select import ALWAYS_ROLES
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.fused import competing_modules
 from spectrum_fast.measure.scoring.json_fields import type_of
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.record import SpectralSummary
 from spectrum_fast.read.checkpoint.naming import expert_index, layer_index, merged_experts_type, module_type, role
 from spectrum_fast.use.report.thresholds import find_thresholds
@@ -26,7 +27,7 @@ _DIGITS = 7
 """Significant digits of what is only looked at; scores keep every bit, for the page compares them."""
 
 
-def build_payload(scans: Sequence[ScanRecord], *, top_percent: float, labels: Sequence[str]) -> dict[str, Any]:
+def build_payload(scans: Sequence[Scan], *, top_percent: float, labels: Sequence[str]) -> dict[str, Any]:
     """All that the page shows.
 
     Args:
@@ -42,7 +43,7 @@ def build_payload(scans: Sequence[ScanRecord], *, top_percent: float, labels: Se
     }
 
 
-def make_labels(scans: Sequence[ScanRecord], files: Sequence[str]) -> list[str]:
+def make_labels(scans: Sequence[Scan], files: Sequence[str]) -> list[str]:
     """A short name for each scan: the last part of the model's, with the file's where that is not unique."""
     labels = [PurePath(scan.model).name or scan.model for scan in scans]
     return [
@@ -51,7 +52,7 @@ def make_labels(scans: Sequence[ScanRecord], files: Sequence[str]) -> list[str]:
     ]
 
 
-def _scan_columns(scan: ScanRecord, label: str) -> dict[str, Any]:
+def _scan_columns(scan: Scan, label: str) -> dict[str, Any]:
     """One scan; the modules that compete come first, then the parts of those that are fused."""
     competing, fused = _competing(scan)
     at_stake = {module.name for module in competing}
@@ -115,7 +116,7 @@ def _scan_columns(scan: ScanRecord, label: str) -> dict[str, Any]:
     }
 
 
-def _competing(scan: ScanRecord) -> tuple[tuple[ModuleScore, ...], str]:
+def _competing(scan: Scan) -> tuple[tuple[ModuleScore, ...], str]:
     """What a selection chooses among, and how it takes fused parameters."""
     try:
         return competing_modules(scan), "parameter"

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spectrum_fast.choose.selection.ranking import check_percent
+from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import UsageError
 from spectrum_fast.files import write_text_atomic
-from spectrum_fast.measure.scoring.records import ScanRecord
 from spectrum_fast.use.report.html.page import render_page
 from spectrum_fast.use.report.html.payload import build_payload, make_labels
 
 
 def write_report(
-    scans: Sequence[ScanRecord],
+    scans: Sequence[Scan],
     path: str | Path,
     *,
     top_percent: float = 25,
