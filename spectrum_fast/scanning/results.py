@@ -86,7 +86,7 @@ def record_of(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum | Except
         return failure_of(plan, found)
     if math.isfinite(found.error_bound):
         return score_weight(plan, shape, found)
-    return _failure(plan, "accuracy", _unknown_score(found))
+    return _failure_of(plan, "accuracy", _unknown_score(found))
 
 
 def ends_scan(error: Exception) -> bool:
@@ -114,13 +114,13 @@ def failure_of(plan: WeightPlan, error: Exception) -> ScanFailure:
     if ends_scan(error):
         raise error
     if isinstance(error, UnsupportedDtypeError):
-        return _failure(plan, "unsupported", str(error))
+        return _failure_of(plan, "unsupported", str(error))
     if isinstance(error, TensorError):
-        return _failure(plan, "values", str(error))
+        return _failure_of(plan, "values", str(error))
     if isinstance(error, torch.linalg.LinAlgError):  # pyright: ignore[reportPrivateImportUsage]
-        return _failure(plan, "numeric", f"LAPACK gave up: {error}; try another method")
+        return _failure_of(plan, "numeric", f"LAPACK gave up: {error}; try another method")
     if is_out_of_memory(error):
-        return _failure(
+        return _failure_of(
             plan,
             "memory",
             "there was no memory left to score it; free some, or take a smaller buffer (--buffer-gib) or fewer threads "
@@ -138,16 +138,12 @@ def unforeseen_failure(name: str, ref: TensorRef, error: Exception, parameter: s
         for frame in traceback.extract_tb(error.__traceback__)
         if (path := Path(frame.filename)).is_relative_to(_PACKAGE)
     ]
-    return ScanFailure(
-        name=name,
-        kind="error",
-        message=f"{ref.name} in {ref.file.name}: {words}{' at ' + own[-1] if own else ''}; a fault of spectrum_fast: "
-        "please report it with this line and the traceback in the scan's journal",
-        shape=ref.shape,
-        dtype=ref.dtype,
-        parameter=parameter,
-        traceback="".join(traceback.format_exception(error)),
+    message = (
+        f"{words}{' at ' + own[-1] if own else ''}; a fault of spectrum_fast: please report it with this line and the "
+        "traceback in the scan's journal"
     )
+    failure = _failure(name, ref, parameter, "error", message)
+    return replace(failure, traceback="".join(traceback.format_exception(error)))
 
 
 def _unknown_score(found: Spectrum) -> str:
@@ -157,13 +153,10 @@ def _unknown_score(found: Spectrum) -> str:
     )
 
 
-def _failure(plan: WeightPlan, kind: str, message: str) -> ScanFailure:
-    ref = plan.main
-    return ScanFailure(
-        name=plan.name,
-        kind=kind,
-        message=f"{ref.name} in {ref.file.name}: {message}",
-        shape=ref.shape,
-        dtype=ref.dtype,
-        parameter=plan.parameter if plan.parts is not None else None,
-    )
+def _failure_of(plan: WeightPlan, kind: str, message: str) -> ScanFailure:
+    return _failure(plan.name, plan.main, plan.parameter if plan.parts is not None else None, kind, message)
+
+
+def _failure(name: str, ref: TensorRef, parameter: str | None, kind: str, message: str) -> ScanFailure:
+    message = f"{ref.name} in {ref.file.name}: {message}"
+    return ScanFailure(name=name, kind=kind, message=message, shape=ref.shape, dtype=ref.dtype, parameter=parameter)
