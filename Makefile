@@ -6,7 +6,7 @@ MODEL ?=
 OUT ?= out
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-NATIVE_SOURCES := CMakeLists.txt pyproject.toml tools/install.py locks/torch.txt locks/core.txt $(wildcard kernels/* kernels/*/*)
+NATIVE_SOURCES := CMakeLists.txt pyproject.toml tools/install.py locks/torch.txt locks/core.txt $(wildcard kernels/*.* kernels/*/*.*)
 
 .PHONY: help setup scan test test-slow bounds search fuzz soak mutation sanitize lock audit licences bench check format clean docs wheel
 

@@ -8,7 +8,7 @@ What is checked where. A public function of an operation checks what a tensor sa
 device), on every backend. The numbers inside (NaN among shifts, infinity in a band) it checks where they lie in the
 host's memory, see :func:`on_host`: on a device that question would wait for all that is under way, so there it is not
 asked, and what comes of such numbers is undefined (the engine looks at the extent of the weights and at the trace of
-the band). Backends check nothing but where they can run.
+the band). Backends check nothing.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     )
     monkeypatch.setattr(driver, "_active", stand_in)
     monkeypatch.setattr(knobs.runtime, "jit_cache_hook", end_here)
-    for module in (triton_extent, extent_codes, triton_gram, triton_codes, triton_sturm):
+    for module in (extent_codes, triton_codes):
         monkeypatch.setattr(module, "require_device", lambda *_: None)
     return found
 

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from spectrum_fast.measure.ops.triton_support import launch_on, require_device
+from spectrum_fast.measure.ops.triton_support import launch_on
 
 BLOCK = 2048
 """Numbers of one step of a program, 16 a thread."""
@@ -31,12 +31,7 @@ _BITS = {
 
 
 def measure(weights: Tensor) -> Tensor:
-    """See :func:`spectrum_fast.measure.ops.extent.measure`.
-
-    Raises:
-        BackendUnavailableError: the weights are not on a CUDA device.
-    """
-    require_device("weights", weights)
+    """See :func:`spectrum_fast.measure.ops.extent.measure`."""
     count, size = len(weights), weights.shape[1] * weights.shape[2]
     flat = weights.detach().reshape(count, size)
     programs = triton.cdiv(size, BLOCK * STEPS)

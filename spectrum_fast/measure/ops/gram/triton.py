@@ -36,7 +36,7 @@ import triton.language as tl
 from torch import Tensor
 
 from spectrum_fast.measure.ops.gram.device_tiles import GROUP, store_tile, tile_of, tile_pointers
-from spectrum_fast.measure.ops.triton_support import INTERPRETED, capability_of, launch_on, require_device
+from spectrum_fast.measure.ops.triton_support import INTERPRETED, capability_of, launch_on
 
 
 def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
@@ -45,11 +45,7 @@ def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
     Accuracy: bfloat16 and float16 operands: float32 accumulation of exact products. Float32 operands: 2^-16 |W| |W|ᵀ
     entrywise at worst; rounding errors of random sign make that a few 1e-7 of ``|G|`` in practice (tests). A float64
     result is computed in float64, by ``torch.bmm``.
-
-    Raises:
-        BackendUnavailableError: the weights are not on a CUDA device.
     """
-    require_device("weights", weights)
     wide = weights if weights.shape[1] <= weights.shape[2] else weights.mT
     if out_dtype == torch.float64:
         wide = wide.to(torch.float64)
@@ -62,7 +58,6 @@ def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
 
 def add_gram(blocks: Tensor, out: Tensor) -> None:
     """``out += A Aᵀ``, see :func:`spectrum_fast.measure.ops.gram.add_gram`; the lower half of ``out`` is read."""
-    require_device("blocks", blocks)
     if out.dtype == torch.float64:
         wide = blocks.to(torch.float64)
         out.baddbmm_(wide, wide.mT)

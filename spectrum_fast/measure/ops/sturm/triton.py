@@ -38,7 +38,7 @@ from torch import Tensor
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.ops.sturm.bands import Bands, ScaledBands, scale_bands, scale_complex, scale_real
-from spectrum_fast.measure.ops.triton_support import INTERPRETED, launch_on, require_device
+from spectrum_fast.measure.ops.triton_support import INTERPRETED, launch_on
 
 MAX_HALF_WIDTH = 64
 """Widest band served: a window of 128 slots spills registers (complex float64: 848 bytes a thread, sm_90)."""
@@ -49,9 +49,7 @@ def prepare(bands: Tensor) -> Bands:
 
     Raises:
         UsageError: bands wider than :data:`MAX_HALF_WIDTH`.
-        BackendUnavailableError: they are not on a CUDA device.
     """
-    require_device("bands", bands)
     half_width = min(bands.shape[2], bands.shape[1]) - 1
     if half_width > MAX_HALF_WIDTH:
         raise UsageError(
