@@ -41,7 +41,7 @@ def test_bash_completes_commands_and_options(shell_environment: dict[str, str]) 
     script = """
 source <(_SPECTRUM_FAST_COMPLETE=source_bash spectrum-fast)
 complete -p spectrum-fast > /dev/null
-for line in "spectrum-fast s" "spectrum-fast select --gr" "spectrum-fast scans "; do
+for line in "spectrum-fast s" "spectrum-fast select --gr" "spectrum-fast scans " "spectrum-fast scan --method b"; do
     read -ra COMP_WORDS <<< "$line"
     [[ "$line" == *" " ]] && COMP_WORDS+=("")
     COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 ))
@@ -50,10 +50,11 @@ for line in "spectrum-fast s" "spectrum-fast select --gr" "spectrum-fast scans "
     echo "${COMPREPLY[*]}"
 done
 """
-    commands, options, subcommands = ask(shell_environment, "bash", "-c", script).splitlines()
+    commands, options, subcommands, values = ask(shell_environment, "bash", "-c", script).splitlines()
     assert {"scan", "select", "scans"} <= set(commands.split())
     assert options == "--grouping"
-    assert set(subcommands.split()) == {"list", "get", "add"}
+    assert {"list", "get", "add"} <= set(subcommands.split())
+    assert values == "band"
 
 
 @pytest.mark.parametrize(("shell", "mark"), [("zsh", "#compdef spectrum-fast"), ("fish", "complete --command")])
