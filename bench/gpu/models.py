@@ -29,6 +29,7 @@ from bench.machine import machine_header
 from bench.peers import exact_singular_values, score_functional
 from bench.results_file import SCHEMA, write_results
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
+from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.ops.triton_support import kernel_errors
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.engine import compute_spectra
@@ -220,7 +221,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.rehearse:
             layers, shapes = 2, {(max(m // 32, 200), max(n // 32, 200)): min(c, 3) for (m, n), c in shapes.items()}
         try:
-            row = run_model(name, layers, shapes, options.budget, fp8=fp8)
+            with use_backend("auto" if DEVICE == "cuda" else MODEL):  # the GPU's order of steps wherever it runs
+                row = run_model(name, layers, shapes, options.budget, fp8=fp8)
         except (WrongResultError, ValueError, *kernel_errors()) as error:  # one model must not take the others with it
             print(f"model[{name}]: FAILED  {type(error).__name__}: {str(error)[:300]}", file=sys.stderr, flush=True)
             failed.append(name)
