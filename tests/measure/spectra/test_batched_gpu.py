@@ -96,7 +96,7 @@ def test_the_host_waits_three_times_a_batch(outlier: float, expected: int, monke
 
         return run
 
-    for name in ("square", "reduce_to_band", "slice_bands"):
+    for name in ("square", "measure_gram_error", "estimate_rounding", "reduce_to_band", "slice_bands"):
         monkeypatch.setattr(band_method, name, without_a_wait(getattr(band_method, name)))
     compute_spectra(weights, CRITERION)
 
