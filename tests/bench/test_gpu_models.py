@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -16,7 +18,10 @@ def test_a_rehearsal_scores_every_matrix_of_its_models(capsys: pytest.CaptureFix
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == [f"model[{name}]" for name in models.MODELS]
     assert "'matrices': 14, 'scored_alone': 0" in lines[0]
-    assert "'slice_batch': 0.0," not in lines[0]
+    total = lines[0].partition("'split_seconds': {")[2].partition("}")[0]
+    for stage in models.STAGES:
+        assert f"'{stage}': " in total
+        assert not re.search(f"'{stage}': 0.0(,|$)", total)
 
 
 def out_of_resources(*_: object, **__: object) -> None:
