@@ -203,7 +203,9 @@ band_widths = pytest.mark.parametrize("half_width", [pytest.param(16, marks=pyte
 def test_band_panel(name: str, half_width: int, dtype: torch.dtype, capability: int, tmp_path: Path) -> None:
     kernel, signature, extra = (BAND_TALL | BAND_SMALL)[name]
     signature = {key: value or POINTER[dtype] for key, value in signature.items()}
-    if name in BAND_TALL:
+    if name == "gather":
+        options = device_kernels.gather_options(half_width, dtype)
+    elif name in BAND_TALL:
         options = device_kernels.tall_options(half_width)
     else:
         options = device_kernels.small_options(half_width, half_width)
