@@ -20,7 +20,7 @@ gpu_tests() {
   # Truth is computed on the CPU, by eight processes at once.
   OMP_NUM_THREADS=2 limited 130 "$python" -m pytest -q -m gpu "${parallel[@]}" --durations=8 tests/measure/spectra tests/scanning/test_scorers.py tests/scanning/test_live.py \
     tests/scanning/test_independence.py tests/read/stream tests/choose/planner/test_peak_gpu.py tests/measure/ops/test_triton_*.py tests/measure/ops/test_full_precision.py \
-    tests/measure/ops/test_device_graph.py tests/read/formats/test_scaled.py 2>&1 | tee "$OUT/gpu-tests.log"
+    tests/measure/ops/test_device_graph.py tests/measure/ops/test_contract.py tests/read/formats/test_scaled.py 2>&1 | tee "$OUT/gpu-tests.log"
 }
 
 for section in "$@"; do
