@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+ONLY_WHERE_KNOWN = {"written": "only where known"}
+"""Metadata of a field that is left out of its entry in a file where it is None."""
 _TOO_MANY = 2**63
 """Of anything: no file has so many bytes, and what computes with a count takes 64 bits."""
 

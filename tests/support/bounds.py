@@ -117,6 +117,18 @@ def judge(truth: Truth, rule: Criterion, found: Spectrum) -> Verdict:
     return Verdict(found.method, abs(quotients[0] / quotients[1] - 1), found.error_bound)
 
 
+def field_ratios(truth: Truth, rule: Criterion, found: Spectrum) -> dict[str, float]:
+    """Error of every number that has a bound of its own, in units of that bound."""
+    expected = truth.expected(rule)
+    q25, q50, q75 = np.quantile(truth.values, [0.25, 0.5, 0.75])
+    true = {"s_min": truth.values[0], "q25": q25, "q50": q50, "q75": q75, "s_max": expected.s_max}
+    true |= {"threshold": expected.threshold, "signal_sum": expected.signal_sum, "noise_sum": expected.noise_sum}
+    errors = {key: (abs(getattr(found, key) - value), getattr(found.errors, key)) for key, value in true.items()}
+    n_signal = np.count_nonzero(truth.values > expected.threshold)
+    errors["n_undecided"] = abs(found.n_signal - n_signal), found.errors.n_undecided
+    return {key: 0.0 if error == 0 else float(np.divide(error, bound)) for key, (error, bound) in errors.items()}
+
+
 def in_blocks(weight: Tensor, count: int) -> BlockMatrix:
     """A matrix in blocks along its long side, each overwritten as soon as the next one is asked for."""
     axis = 0 if weight.shape[0] >= weight.shape[1] else 1

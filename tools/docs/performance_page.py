@@ -104,7 +104,7 @@ def _ratio(value: float | None) -> str:
 
 
 def calibration_table() -> str:
-    """Markdown tables of ``bench/results/calibration-noise.json``."""
+    """Markdown tables of ``calibration-noise.json`` and ``calibration-short-sides.json`` of ``bench/results``."""
     results = json.loads((RESULTS / "calibration-noise.json").read_text(encoding="utf-8"))
     rows = results["rows"]
     lines = ["| pure Gaussian noise | called signal by `spectrum` | by `mp` |", "|---|---|---|"]
@@ -120,7 +120,21 @@ def calibration_table() -> str:
         lines.append(f"| {row['factor']:g} | {row['mean']['spectrum']:.4g} | {row['mean']['mp']:.4g} |")
     runs = max(row["runs"] for row in rows)
     lines += ["", f"Means over {runs} seeds; `python -m bench.calibration`, `bench/results/calibration-noise.json`."]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_short_sides_table()])
+
+
+def _short_sides_table() -> list[str]:
+    rows = json.loads((RESULTS / "calibration-short-sides.json").read_text(encoding="utf-8"))["rows"]
+    shares = {(min(row["shape"]), max(row["shape"]) // min(row["shape"])): row["mean"] for row in rows}
+    sides, aspects = (sorted(set(keys)) for keys in zip(*shares, strict=True))
+    lines = ["| noise above the edge by `mp` | " + " | ".join(f"1 : {aspect}" for aspect in aspects) + " |"]
+    lines.append("|---" * (len(aspects) + 1) + "|")
+    for side in sides:
+        cells = [f"{100 * shares[side, aspect]:.2f} %" if (side, aspect) in shares else "" for aspect in aspects]
+        lines.append(" | ".join([f"| short side {side}", *cells]) + " |")
+    runs = min(row["runs"] for row in rows), max(row["runs"] for row in rows)
+    source = "`python -m bench.short_sides`, `bench/results/calibration-short-sides.json`"
+    return [*lines, "", f"Means over {runs[0]} to {runs[1]} matrices, by float64 SVD; {source}."]
 
 
 def _shape(row: dict[str, Any]) -> str:

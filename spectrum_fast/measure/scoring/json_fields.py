@@ -13,7 +13,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
-from spectrum_fast.checks import COUNT, COUNTS, FLAG, LIST, NAME, NAMES, OBJECT, REAL, TEXT, Check
+from spectrum_fast.checks import COUNT, COUNTS, FLAG, LIST, NAME, NAMES, OBJECT, ONLY_WHERE_KNOWN, REAL, TEXT, Check
 from spectrum_fast.errors import SpectrumFastError, TensorError
 
 ABSENT: Any = object()
@@ -22,8 +22,6 @@ ABSENT: Any = object()
 Name: TypeAlias = Annotated[str, NAME]
 """A text that is not empty and holds no control character."""
 
-ONLY_WHERE_KNOWN = {"written": "only where known"}
-"""Metadata of a field that is left out of its entry where it is None."""
 NEVER_WRITTEN = {"written": "never"}
 """Metadata of a field that is no part of its entry."""
 

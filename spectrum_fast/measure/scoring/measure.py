@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.errors import TensorError
-from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.scoring.criteria import CALIBRATED_SIDE, find_criterion
 from spectrum_fast.measure.scoring.options import SpectrumOptions
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.engine import compute_spectrum
@@ -34,7 +34,8 @@ def spectrum(weight: Tensor | npt.NDArray[Any], options: SpectrumOptions) -> Spe
         options: keywords, each of :class:`spectrum_fast.measure.scoring.options.SpectrumOptions`.
 
     Returns:
-        The functionals of the spectrum; ``error_bound`` states the relative accuracy of ``snr``.
+        The functionals of the spectrum; ``error_bound`` states the relative accuracy of ``snr``, ``errors`` the
+        absolute one of what it is made of.
 
     Raises:
         TensorError: the tensor is empty, no matrix, or holds NaN or infinity.
@@ -73,6 +74,9 @@ def score_weight(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum) -> M
         shape: of the weight as it was scored, which for packed codes is not the stored shape.
         found: its spectrum.
     """
+    notes = [plan.note, found.reason]
+    if found.criterion == "mp" and min(found.shape) < CALIBRATED_SIDE:
+        notes.append(f"short side below {CALIBRATED_SIDE}: up to 8 % of pure noise lies above the mp edge")
     return ModuleScore(
         name=plan.name,
         type=module_type(plan.name),
@@ -82,5 +86,5 @@ def score_weight(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum) -> M
         **found.summary(),
         parts=plan.parts,
         parameter_shape=plan.whole_shape,
-        note="; ".join(part for part in (plan.note, found.reason) if part),
+        note="; ".join(note for note in notes if note),
     )

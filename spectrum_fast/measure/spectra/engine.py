@@ -21,7 +21,7 @@ from spectrum_fast.measure.spectra.methods.band import band_float32, band_float6
 from spectrum_fast.measure.spectra.methods.svd import svd_float32, svd_float64
 from spectrum_fast.measure.spectra.methods.work import Attempt, Attempts, Work
 from spectrum_fast.measure.spectra.options import DEFAULT_TOLERANCE, METHODS, PRECISIONS
-from spectrum_fast.measure.spectra.record import Criterion, Spectrum
+from spectrum_fast.measure.spectra.record import Criterion, ErrorBounds, Spectrum
 from spectrum_fast.measure.spectra.scaling import scale_exponent
 from spectrum_fast.measure.spectra.schedule import ADAPTIVE, FIXED, Schedule
 
@@ -246,6 +246,7 @@ def _to_spectrum(shape: tuple[int, int], criterion: Criterion, attempt: Attempt,
         error_bound=attempt.score_error,
         method=attempt.method,
         reason=attempt.reason,
+        errors=f.field_errors(scale),
         histogram=f.histogram.scaled(scale),
     )
 
@@ -277,6 +278,7 @@ def _zero_spectrum(shape: tuple[int, int], criterion: Criterion) -> Spectrum:
         error_bound=0.0,
         method="exact",
         reason="all entries are zero",
+        errors=ErrorBounds(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, n_undecided=0),
         histogram=Histogram(0.0, 0.0, 0.0, 1, (min(shape),)),
     )
 

@@ -9,8 +9,9 @@ a :class:`Schedule` asks that waits).
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
@@ -21,7 +22,7 @@ from spectrum_fast.measure.spectra.binning import bins_of, histogram_of
 from spectrum_fast.measure.spectra.contour import Intervals, integrate
 from spectrum_fast.measure.spectra.counts import CountTable, Slicer, interpolation_ranks, narrow_brackets, to_device
 from spectrum_fast.measure.spectra.histogram import Histogram
-from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics
+from spectrum_fast.measure.spectra.record import Criterion, ErrorBounds, OrderStatistics
 from spectrum_fast.measure.spectra.rounding import Rounding
 from spectrum_fast.measure.spectra.schedule import GEOMETRIC_POINTS, LOW_POINTS, Schedule
 
@@ -40,9 +41,12 @@ class Functionals:
     n_noise: int
     signal_sum: float
     noise_sum: float
+    errors: OrderStatistics
+    """Bounds on the absolute error of each of ``statistics``."""
+    threshold_shift: float
+    """The threshold of the true quartiles is no farther from this one."""
     signal_error: float
     noise_error: float
-    s_max_error: float
     n_undecided: int
     """Values so near the threshold that their side is not known."""
     largest_undecided: float
@@ -67,7 +71,7 @@ class Functionals:
             return math.inf
         certain = self.n_undecided == 0
         undecided = self.n_undecided * self.largest_undecided
-        parts = [(self.s_max_error, self.statistics.s_max), (self.threshold_error, 1.0)]
+        parts = [(self.errors.s_max, self.statistics.s_max), (self.threshold_error, 1.0)]
         if not (certain and self.noise_sum == 0.0):
             parts.append((self.noise_error + undecided, self.noise_sum))
         if not (certain and self.n_signal == 0):
@@ -75,6 +79,20 @@ class Functionals:
         if any(error >= value for error, value in parts):
             return math.inf
         return math.expm1(-sum(math.log1p(-error / value) for error, value in parts))
+
+    def field_errors(self, scale: float) -> ErrorBounds:
+        """Bounds on the absolute error of each number, all of them times ``scale``, a power of two."""
+        undecided = self.n_undecided * self.largest_undecided
+        bounds = {**asdict(self.errors), "threshold": self.threshold_shift}
+        bounds |= {"signal_sum": self.signal_error + undecided, "noise_sum": self.noise_error + undecided}
+        lost = math.ulp(0.0) if scale < 1 else 0.0  # what is below the least numbers is cut off
+        stated = {key: error * scale + lost if self.consistent else math.inf for key, error in bounds.items()}
+        return ErrorBounds(**{key: _round_up(error) for key, error in stated.items()}, n_undecided=self.n_undecided)
+
+
+def _round_up(bound: float) -> float:
+    """To three digits, which are short in a file; the largest number there is where there is no bound."""
+    return min(float(f"{1.006 * bound:.2e}"), sys.float_info.max)
 
 
 @dataclass(frozen=True)
@@ -172,22 +190,24 @@ def slice_bands(band: Band, criterion: Criterion, n_max: int, tolerance: float, 
     n_undecided = n_highest - torch.where(lowest > 0, n_lowest, 0.0)
     noise, signal = _sums(band, table, special, tolerance, schedule)
     numbers: list[Any] = [s_min, statistics.q25, statistics.q50, statistics.q75, s_max, t, n_noise, *noise]
-    numbers += [*signal, errors[4] + rounding.largest_more(hi[:, -1:])[:, 0]]
-    numbers += [n_undecided, highest, thresholds.relative, band.band_traces, band.consistent]
+    numbers += [*signal, *errors[:4], errors[4] + rounding.largest_more(hi[:, -1:])[:, 0]]
+    numbers += [torch.maximum(t - thresholds.lowest, thresholds.highest - t), n_undecided, highest]
+    numbers += [thresholds.relative, band.band_traces, band.consistent]
     numbers += [bins.start, bins.knee, bins.end, bins.linear_bins]
     counts = bins.counts(table.below(bins.inner), size)
     return torch.cat([torch.stack([one.to(torch.float64) for one in numbers], 1), counts], 1)
 
 
 def read_functionals(columns: Tensor, size: int) -> list[Functionals]:
-    """One record a matrix from its numbers (m, 21 + bins), in the order of :func:`slice_bands`; the one wait."""
+    """One record a matrix from its numbers (m, 26 + bins), in the order of :func:`slice_bands`; the one wait."""
     records = []
     for row in columns.tolist():
         finite = all(math.isfinite(number) for number in row)  # NaN is never a score
         numbers = row if finite else [number if math.isfinite(number) else 0.0 for number in row]
         s_min, q25, q50, q75, s_max, t, n_noise, noise_sum, noise_error = numbers[:9]
-        signal_sum, signal_error, s_max_error, n_undecided, largest_undecided, threshold_error = numbers[9:15]
-        sum_of_squares, consistent, start, knee, end, linear_bins = numbers[15:21]
+        signal_sum, signal_error, *errors = numbers[9:16]
+        threshold_shift, n_undecided, largest_undecided, threshold_error = numbers[16:20]
+        sum_of_squares, consistent, start, knee, end, linear_bins = numbers[20:26]
         records.append(
             Functionals(
                 statistics=OrderStatistics(s_min, q25, q50, q75, s_max),
@@ -196,14 +216,15 @@ def read_functionals(columns: Tensor, size: int) -> list[Functionals]:
                 n_noise=int(n_noise),
                 signal_sum=signal_sum,
                 noise_sum=noise_sum,
+                errors=OrderStatistics(*errors),
+                threshold_shift=threshold_shift,
                 signal_error=signal_error,
                 noise_error=noise_error,
-                s_max_error=s_max_error,
                 n_undecided=int(n_undecided),
                 largest_undecided=largest_undecided,
                 threshold_error=threshold_error,
                 sum_of_squares=sum_of_squares,
-                histogram=histogram_of(start, knee, end, int(linear_bins), numbers[21:], size),
+                histogram=histogram_of(start, knee, end, int(linear_bins), numbers[26:], size),
                 consistent=bool(consistent) and finite,
             )
         )
@@ -249,6 +270,8 @@ def _order_statistics(
 
     lo, hi = narrow_brackets(band.slices, table, ranks, narrow_enough, schedule, band.rounding.eps)
     value, error = 0.5 * (lo + hi), 0.5 * (hi - lo) + band.rounding.uncertainty(hi)
+    hiding = band.rounding.hiding(band.size)
+    error = torch.where(value < hiding, torch.maximum(error, hiding + band.rounding.rise(hiding)), error)
 
     def read_off(of: Tensor) -> tuple[Tensor, ...]:
         between = [(1 - w) * of[:, ranks.index(below)] + w * of[:, ranks.index(above)] for below, above, w in quantiles]

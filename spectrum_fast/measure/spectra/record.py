@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import astuple, dataclass, field, fields
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
+from spectrum_fast.checks import ONLY_WHERE_KNOWN
+from spectrum_fast.errors import TensorError
 from spectrum_fast.measure.spectra.histogram import Histogram
 
 Unknown = TypeVar("Unknown", bound=None, covariant=True)
@@ -29,6 +32,44 @@ class OrderStatistics:
     q50: float
     q75: float
     s_max: float
+
+
+@dataclass(frozen=True)
+class ErrorBounds:
+    """Bounds on the absolute error of the numbers of these names, against exact arithmetic on the same weights.
+
+    They are as sure as the score's bound, of which they are the parts: docs/trust.md says what is measured, what is
+    the worst case and what a model. Values that float64 cannot tell from zero (``eps * max(m, n) * s_max``) count as
+    zero, as in the score. A bound that is not known is the largest number of float64.
+
+    Attributes:
+        s_min: of the smallest singular value.
+        q25: of the quantile at 0.25.
+        q50: of the median.
+        q75: of the quantile at 0.75.
+        s_max: of the largest singular value.
+        threshold: of the boundary between noise and signal.
+        signal_sum: of the sum above it, values included whose side is not known.
+        noise_sum: of the sum at or below it, likewise.
+        n_undecided: values whose side is not known: ``n_signal`` and ``n_noise`` are off by no more.
+
+    Raises:
+        TensorError: a bound is negative or no finite number.
+    """
+
+    s_min: float
+    q25: float
+    q50: float
+    q75: float
+    s_max: float
+    threshold: float
+    signal_sum: float
+    noise_sum: float
+    n_undecided: int
+
+    def __post_init__(self) -> None:
+        if not all(0 <= bound < math.inf for bound in astuple(self)):
+            raise TensorError(f"errors: expected finite bounds >= 0, found {astuple(self)}")
 
 
 class Criterion(Protocol):
@@ -82,6 +123,8 @@ class SpectralSummary(Generic[Unknown]):
             ``svd-float64``.
         frobenius_residual: relative difference between the sum of squares that the method's spectrum implies and
             ``||W||_F^2`` summed independently in float64; a check, near rounding when all is well.
+        errors: bounds on the absolute errors of ``s_min`` to ``n_noise``; None in files from before it was stated, and
+            of a fused parameter. ``histogram`` has none: a value within ``errors`` of an edge may count beside it.
         histogram: how many singular values lie where.
     """
 
@@ -100,6 +143,7 @@ class SpectralSummary(Generic[Unknown]):
     error_bound: float | Unknown = _NOT_KNOWN
     method: str | Unknown = _NOT_KNOWN
     frobenius_residual: float | Unknown = _NOT_KNOWN
+    errors: ErrorBounds | Unknown = field(default=_NOT_KNOWN, metadata=ONLY_WHERE_KNOWN)
     histogram: Histogram | Unknown = _NOT_KNOWN
 
     def summary(self) -> dict[str, Any]:
@@ -107,7 +151,7 @@ class SpectralSummary(Generic[Unknown]):
         return {key: getattr(self, key) for key in SUMMARY_FIELDS}
 
 
-SUMMARY_FIELDS = tuple(field.name for field in fields(SpectralSummary))
+SUMMARY_FIELDS = tuple(one.name for one in fields(SpectralSummary))
 
 
 @dataclass(frozen=True, kw_only=True)

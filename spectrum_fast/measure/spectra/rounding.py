@@ -83,6 +83,14 @@ class Rounding:
         least = FLOOR * self._reduction(torch.zeros_like(self.point)) + MEASURED_FLOOR * self.gram.spectral
         return torch.sqrt(least)[:, 0] + self.absolute[:, 0]
 
+    def hiding(self, size: int) -> Tensor:
+        """Below these (m, 1) one of ``size`` values may be zero, and any other up to there.
+
+        Of rotated weights that is all that rounding beside the largest value may be: where rows are copies it has one
+        sign in all of them, and is not spread (seen: 17 units of :data:`ROTATION` for 26 equal values of 210).
+        """
+        return self.floor()[:, None] + size**0.5 * self.absolute
+
     def mean_uncertainty(self, t: Tensor) -> Tensor:
         """Absolute uncertainty per singular value near each t (m, s) of a sum over many, from the reduction."""
         return self._shift(t, self.mean)

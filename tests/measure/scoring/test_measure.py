@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
 from spectrum_fast.measure.scoring.measure import score_weight, spectrum
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.histogram import Histogram
-from spectrum_fast.measure.spectra.record import Spectrum
+from spectrum_fast.measure.spectra.record import ErrorBounds, Spectrum
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 
@@ -37,6 +37,7 @@ FOUND = Spectrum(
     error_bound=1e-6,
     method="band-float32",
     reason="outliers",
+    errors=ErrorBounds(1e-7, 1e-7, 1e-7, 1e-7, 1e-6, 1e-7, 1e-6, 1e-6, n_undecided=0),
     histogram=Histogram(0.0, 9.0, 9.0, 2, (1, 3)),
 )
 HOME = "model.layers.3.mlp.experts"
@@ -72,6 +73,13 @@ def test_names_types_and_shapes_come_from_the_plan():
 )
 def test_the_note_says_how_the_matrix_was_had_and_why_that_method(more, note):
     assert score_weight(plan(**more), (6, 4), FOUND).note == note
+
+
+def test_a_short_side_below_the_range_of_the_corrected_rule_is_noted():
+    caution = "short side below 32: up to 8 % of pure noise lies above the mp edge"
+    for criterion, shape, noted in (("mp", (31, 99), True), ("mp", (99, 32), False), ("spectrum", (31, 99), False)):
+        scored = score_weight(plan(), shape, replace(FOUND, criterion=criterion, shape=shape))
+        assert (scored.note == f"outliers; {caution}") is noted
 
 
 def test_a_noise_free_spectrum_has_no_score():

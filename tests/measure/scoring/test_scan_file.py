@@ -23,7 +23,7 @@ from spectrum_fast.measure.scoring.measure import spectrum
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, ScanRecord, SkippedTensor
 from spectrum_fast.measure.scoring.scan_file import format_scan, parse_scan, read_scan, write_scan
 from spectrum_fast.measure.spectra.histogram import Histogram
-from spectrum_fast.measure.spectra.record import SUMMARY_FIELDS
+from spectrum_fast.measure.spectra.record import SUMMARY_FIELDS, ErrorBounds
 
 REAL_FIELDS = [key for key, hint in get_type_hints(ModuleScore).items() if type_of(hint)[0] is float and key != "snr"]
 COUNT_FIELDS = [key for key, hint in get_type_hints(ModuleScore).items() if type_of(hint)[0] is int]
@@ -53,6 +53,7 @@ FULL = ScanRecord(
             method="band-float32",
             frobenius_residual=1e-9,
             note="outliers, rotated",
+            errors=ErrorBounds(1e-9, 5e-324, 0.0, 1e-6, 1e-7, 0.1 + 0.2, 1e17, 1e300, n_undecided=2),
             histogram=Histogram(0.0, 1.5, 3.5, 3, (20, 30, 10, 4)),
         ),
         ModuleScore(name="lm_head", type="lm_head", snr=None, noise_free=True, shape=(8, 4), dtype="F32"),
@@ -101,6 +102,10 @@ def histograms(draw) -> Histogram:
     return Histogram(start, knee, end, draw(st.integers(1, len(counts) - 1)), tuple(counts))
 
 
+bounds = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
+errors = st.builds(ErrorBounds, *[bounds] * 8, n_undecided=st.integers(0, 2**53))
+
+
 @st.composite
 def module_scores(draw) -> ModuleScore:
     snr = draw(numbers)
@@ -114,6 +119,7 @@ def module_scores(draw) -> ModuleScore:
         noise_free=snr is None,
         method=draw(st.none() | text),
         note=draw(st.text(max_size=10)),
+        errors=draw(st.none() | errors),
         histogram=draw(st.none() | histograms()),
         **{key: draw(numbers) for key in REAL_FIELDS},
         **{key: draw(counts) for key in COUNT_FIELDS},
@@ -395,6 +401,23 @@ def test_a_broken_histogram_is_named(change, found):
     ) as error:
         parse(doc)
     assert found in str(error.value)
+
+
+def test_errors_are_optional_and_checked():
+    doc = document()
+    assert list(doc["modules"][0]["errors"]) == [
+        *("s_min", "q25", "q50", "q75", "s_max", "threshold", "signal_sum", "noise_sum", "n_undecided")
+    ]
+    assert "errors" not in doc["modules"][1]
+    for wrong in ({"q25": -1.0}, {"q25": None}, {"n_undecided": 0.5}):
+        broken = document()
+        broken["modules"][0]["errors"] |= wrong
+        with pytest.raises(ScanFileError, match=r"modules\[0\] \(model.layers.0.mlp.up_proj\): errors: field"):
+            parse(broken)
+    del doc["modules"][0]["errors"]
+    assert parse(doc).modules[0].errors is None
+    with pytest.raises(SpectrumFastError, match="expected finite bounds >= 0"):
+        ErrorBounds(0.0, math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, n_undecided=0)
 
 
 OLD = Path(__file__).parent / "data"

@@ -94,6 +94,30 @@ def test_what_float64_cannot_hold_is_refused_by_name(size: int) -> None:
         compute_spectrum(noise * 2.0**-1040, rule)
 
 
+@pytest.mark.parametrize("size", [60, 220])
+@pytest.mark.parametrize("power", [-308, -309, -310, -315])
+def test_a_score_is_a_number_or_refused(power: int, size: int) -> None:
+    noise = torch.randn(size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = compute_spectrum(noise * 10.0**power, find_criterion("mp"))
+    assert found.snr is not None
+    assert math.isfinite(found.snr)
+    if power == -308:
+        assert 1e306 < (compute_spectrum(noise * 1e-308, find_criterion("spectrum")).snr or 0) < math.inf
+        return
+    with pytest.raises(TensorError, match="overflows"):
+        compute_spectrum(noise * 10.0**power, find_criterion("spectrum"))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(90, 31), (32, 40)])
+def test_as_many_outliers_as_rows(rows: int, columns: int) -> None:
+    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(0)) + 3.0
+    weight[0] *= 1e3
+    rule = find_criterion("mp")
+    found = compute_spectrum(weight, rule, method="band", precision="float32")
+    assert found.method == "band-float32-rotated"
+    assert judge(Truth.of(weight), rule, found).ratio <= 1
+
+
 def test_outliers_beside_the_least_numbers() -> None:
     weight = torch.from_numpy(np.random.default_rng(1).standard_normal((220, 330)))
     weight[:5] *= 1e10

@@ -172,6 +172,8 @@ def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:
 
 def _is_bulk_louder(grams: Tensor, width: int, rank: int) -> bool:
     """Whether outliers that the first panel of a band of this width does not hold set the rounding of the bulk."""
+    if rank == grams.shape[1]:  # no bulk: all rows beyond the first panel hold outliers
+        return True
     return bool((frobenius_norms(grams[:, width:]) > WIDER_BAND * frobenius_norms(grams[:, rank:])).any())
 
 

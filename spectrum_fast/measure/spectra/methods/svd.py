@@ -81,15 +81,17 @@ def svd_functionals(matrix: Tensor, criterion: Criterion, n_max: int) -> Functio
         is_zero = values <= floor
         values[is_zero] = 0.0
     q25, q50, q75 = (float(q) for q in np.quantile(values, [0.25, 0.5, 0.75]))
+    lost = 0.0
     if q75 - q25 <= doubt(q25) + doubt(q75):  # equal to rounding: an inter-quartile range of a few ulp is none
-        q25 = q75 = q50
+        lost, q25, q75 = q75 - q25, q50, q50
     statistics = OrderStatistics(float(values[0]), q25, q50, q75, s_max)
     of_one: list[Any] = [_tensor(value) for value in (statistics.s_min, q25, q50, q75, s_max)]
-    tensors, errors = OrderStatistics(*of_one), [_tensor(doubt(value)) for value in (q25, q50, q75)]
-    thresholds = Thresholds.of(criterion, tensors, errors, n_min, n_max)
+    tensors, doubts = OrderStatistics(*of_one), [_tensor(doubt(value)) for value in (q25, q50, q75)]
+    thresholds = Thresholds.of(criterion, tensors, doubts, n_min, n_max)
     threshold, lowest, highest = float(thresholds.middle), float(thresholds.lowest), float(thresholds.highest)
     is_noise = values <= threshold
     noise_sum, signal_sum = float(values[is_noise].sum()), float(values[~is_noise].sum())
+    shift = (2 if lost else 1) * max(threshold - lowest, highest - threshold)
     lowest, highest = lowest - doubt(lowest), highest + doubt(highest)
     undecided = int(np.count_nonzero((values >= lowest) & (values <= highest) & ~is_zero))
     n_noise, nonzero_noise = int(is_noise.sum()), int(np.count_nonzero(is_noise & ~is_zero))
@@ -102,9 +104,10 @@ def svd_functionals(matrix: Tensor, criterion: Criterion, n_max: int) -> Functio
         n_noise=n_noise,
         signal_sum=signal_sum,
         noise_sum=noise_sum,
+        errors=OrderStatistics(doubt(statistics.s_min), lost + doubt(q25), doubt(q50), lost + doubt(q75), doubt(s_max)),
+        threshold_shift=shift,
         signal_error=_SPLITTING * eps * signal_sum + (n_min - n_noise) * reduction + at_floor * at_floor_limit,
         noise_error=_SPLITTING * eps * noise_sum + nonzero_noise * reduction + at_floor * at_floor_limit,
-        s_max_error=doubt(s_max),
         n_undecided=undecided,
         largest_undecided=highest,
         threshold_error=float(thresholds.relative),
