@@ -197,7 +197,7 @@ def _at_once(call: Callable[[], object]) -> None:
 
 
 @outside_the_interpreter
-def test_an_interpreter_that_cannot_run_is_named() -> None:
+def test_what_cannot_interpret_is_named() -> None:
     assert interpreter_problem("3.7.1", "2.4.6") is None
     assert interpreter_problem("3.6.0", "2.3.5") is None
     assert "needs numpy below 2.4" in str(interpreter_problem("3.6.0", "2.4.0"))
