@@ -394,7 +394,10 @@ class Blocks:
         if self.left_image and torch.equal(x[0], self._start()):
             return self.left_image.pop()
         self.left_image.clear()
-        return torch.stack([_image(block[None], x, self.matrix.is_tall) for block in self.matrix.blocks()]).sum(0)
+        image = torch.zeros_like(x)
+        for block in self.matrix.blocks():  # kept one by one, they would hold the heap apart
+            image += _image(block[None], x, self.matrix.is_tall)
+        return image
 
     def rotated(self, basis: OutlierBasis) -> Blocks:
         """See :meth:`Matrices.rotated`; as it is read."""
