@@ -100,7 +100,10 @@ def test_every_row_of_every_result_is_on_the_performance_page() -> None:
     for file in sorted(RESULTS.rglob("*.json")):
         results = json.loads(file.read_text(encoding="utf-8"))
         if results.get("kind") == "calibration":
-            assert calibration_table().count("\n| ") >= len(results["rows"])
+            lines = calibration_table().splitlines()
+            grid = sum(line.count(" % ") for line in lines if line.startswith("| short side "))
+            shown = grid if "short-sides" in file.name else sum(line.startswith("| ") for line in lines)
+            assert shown >= len(results["rows"])
             continue
         text = page.partition(f"## {file.relative_to(RESULTS).as_posix()}\n")[2].partition("\n## ")[0]
         assert text, file.name
