@@ -182,11 +182,7 @@ class Batch:
             CheckpointError: it is not; the message names tensor and file.
         """
         with self._lock:
-            failures = [
-                failure
-                for failure in self._failures
-                if failure.file == ref.file and failure.begin < ref.begin + ref.nbytes and ref.begin < failure.end
-            ]
+            failures = self._failures_of(ref)
             stamp = self._stamps.get(ref.file)
         if failures:
             raise _explain(min(failures, key=lambda failure: (failure.end, failure.begin)), ref)
@@ -195,6 +191,11 @@ class Batch:
                 f"tensor {shorten(ref.name)} in {ref.file}: the file was truncated or replaced while being read; scan "
                 "again when nothing writes to it"
             )
+
+    def _failures_of(self, ref: TensorRef) -> list[_Failure]:
+        """What kept bytes of a tensor from being read."""
+        end = ref.begin + ref.nbytes
+        return [one for one in self._failures if one.file == ref.file and one.begin < end and ref.begin < one.end]
 
     def _conclude(self) -> None:
         """After the last read: the files must be what they were, and the tensors must lie at whole elements."""
@@ -208,8 +209,10 @@ class Batch:
                     self.fail(address, 0, math.inf, error)
             if not self.cancelled:
                 self._align()
-            if self._digests is not None and not self.cancelled and not self._failures:
+            if self._digests is not None and not self.cancelled:
                 for ref in dict.fromkeys(self._refs):
+                    if self._failures_of(ref):
+                        continue  # it will not be handed out; what else the batch holds will
                     content = self.view(self.place_of(ref), ref.nbytes) if ref.nbytes else b""
                     self._digests[ref] = hashlib.sha256(content).digest()
         finally:
