@@ -66,7 +66,7 @@ bounds: $(VENV)/.dev
 
 # An hour of evolution in place of drawing: the matrix whose error comes nearest to its stated bound; goes on where it was.
 search: $(VENV)/.dev
-	@$(BIN)/python tests/measure/spectra/search.py --minutes 60 --out bench/results/bound-search.json
+	@$(BIN)/python tests/measure/spectra/search.py --minutes 60 --out build/bound-search.json
 
 # A million inputs for the readers of strangers' files, coverage-guided (ten minutes), and a hundred thousand whole scans.
 fuzz: $(VENV)/.dev
