@@ -83,7 +83,7 @@ def _change(matrix: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarr
         return matrix
     if name == "add_family":
         family = list(families.FAMILIES.values())[int(rng.integers(len(families.FAMILIES)))]
-        other = family(rng, rows, columns)
+        other = np.resize(family(rng, rows, columns), matrix.shape)  # one family rounds its sides down
         return matrix + 10.0 ** rng.uniform(-6, 0) * other / max(float(np.abs(other).max()), 1e-300)
     width = int(rng.integers(1, columns + 1))
     return np.tile(matrix[:, :width], (1, -(-columns // width)))[:, :columns]
