@@ -132,8 +132,8 @@ def estimate_rounding(
 
     Args:
         grams: (m, k, k).
-        gram: what is known of the rounding of these.
         norms: (m,) their Frobenius norms.
+        gram: what is known of their rounding.
         rotated_rank: rows at the top into which outliers were rotated and that lie within the first panel of the
             reduction; they do not touch the rest.
         s_max: (m,) largest singular values, if rotated.
