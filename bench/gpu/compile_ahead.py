@@ -63,7 +63,13 @@ def _extent() -> None:
     from spectrum_fast.measure.ops.extent import triton as triton_extent
 
     for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
-        triton_extent.measure(torch.ones(1, 9, 11, device=DEVICE, dtype=dtype))
+        for side in (11, 16):
+            triton_extent.measure(torch.ones(1, 9, side, device=DEVICE, dtype=dtype))
+
+
+def _complex_logarithm() -> None:
+    """Torch compiles this one itself, when it is first asked for."""
+    torch.log(torch.ones(4, dtype=torch.complex128, device=DEVICE))
 
 
 JOBS: dict[str, Callable[[], None]] = {
@@ -84,6 +90,7 @@ JOBS: dict[str, Callable[[], None]] = {
     "sturm-64-float32": lambda: _sturm(torch.float32, 64),
     "extent": _extent,
     "extent-fp8": _extent_fp8,
+    "torch-complex-logarithm": _complex_logarithm,
 }
 
 

@@ -69,13 +69,13 @@ def _decoded(codes: Tensor, scales: Tensor) -> Tensor:
     return codes.contiguous().view(torch.float8_e4m3fn).to(torch.float32) * each
 
 
-def _extent(weight: Tensor, tops: Tensor, sums: Tensor, size: int) -> None:
-    assert size * len(weight) == weight.numel()
+def _extent(weight: Tensor, tops: Tensor, sums: Tensor, size: int, programs: int, *strides: int) -> None:
+    assert (*weight.shape, weight.stride()) == (len(tops), tops.shape[1] // programs, size, (*strides, 1))
     integer = {8: torch.int64, 4: torch.int32, 2: torch.int16}[weight.element_size()]
     bits = weight.view(integer).to(torch.int64) & ((1 << (8 * weight.element_size() - 1)) - 1)
     tops.zero_()
     sums.zero_()
-    tops[:, 0], sums[:, 0] = bits.amax(1), weight.to(torch.float64).square().sum(1)
+    tops[:, 0], sums[:, 0] = bits.amax((1, 2)), weight.to(torch.float64).square().sum((1, 2))
 
 
 def _extent_of_codes(codes: Tensor, tops: Tensor, sums: Tensor, rows: int, columns: int) -> None:

@@ -12,7 +12,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate
 from typing import Protocol
 
@@ -151,6 +151,12 @@ def to_device(numbers: Sequence[float], dtype: torch.dtype, device: torch.device
     return on_host.to(device, non_blocking=True)
 
 
+@cache
+def constants(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The same, once and for all, for numbers of which there are few: a graph that is replayed finds them there."""
+    return to_device(numbers, dtype, device)
+
+
 def interpolation_ranks(size: int, fraction: float) -> tuple[int, int, float]:
     """Ranks (from 0) and weight of a linear-interpolated quantile: ``(1 - w) s_lo + w s_hi``."""
     position = fraction * (size - 1)
@@ -177,7 +183,7 @@ def narrow_brackets(
         eps: to which the spectra are rounded, which sets how many rounds one takes that does not wait.
     """
     matrices, device = table.points.shape[0], table.points.device
-    wanted = to_device(ranks, torch.int64, device)
+    wanted = constants(tuple(ranks), torch.int64, device)
     lo, hi = table.bracket(wanted)
     if schedule.waits:
         return _narrow_one(slices, lo, hi, ranks, width)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from spectrum_fast.measure.spectra.binning import bins_of, histogram_of
 from spectrum_fast.measure.spectra.contour import Intervals, integrate
-from spectrum_fast.measure.spectra.counts import CountTable, Slicer, interpolation_ranks, narrow_brackets, to_device
+from spectrum_fast.measure.spectra.counts import CountTable, Slicer, constants, interpolation_ranks, narrow_brackets
 from spectrum_fast.measure.spectra.histogram import Histogram
 from spectrum_fast.measure.spectra.record import Criterion, ErrorBounds, OrderStatistics
 from spectrum_fast.measure.spectra.rounding import Rounding
@@ -149,7 +149,7 @@ class Thresholds:
         """
         found: Any = statistics
         corners = list(zip(*[(0, 0, 0), *product((-1, 1), repeat=3)], strict=True))
-        signs = [to_device(one, torch.float64, found.q50.device) for one in corners]
+        signs = [constants(one, torch.float64, found.q50.device) for one in corners]
         quartiles = zip((found.q25, found.q50, found.q75), signs, errors, strict=True)
         q25, q50, q75 = (value[:, None] + sign * error[:, None] for value, sign, error in quartiles)
         varied: Any = OrderStatistics(found.s_min[:, None], q25, q50, q75, found.s_max[:, None])

@@ -85,14 +85,17 @@ def require_cuda(device: str) -> None:
         )
 
 
-def pin_memory(address: int, nbytes: int) -> Callable[[], None]:
-    """Page-lock memory for asynchronous copies; returns what undoes it.
+def pin_memory(address: int, nbytes: int, device: str = "cuda") -> Callable[[], None]:
+    """Page-lock memory for asynchronous copies to a device; returns what undoes it.
+
+    Under that device: the call makes a context, half a GiB, on whichever one is current.
 
     Raises:
         BackendUnavailableError: the driver refuses, for instance because of the limit on locked memory.
     """
     runtime: Any = torch.cuda.cudart()
-    code = runtime.cudaHostRegister(address, nbytes, 0)
+    with torch.cuda.device(device):
+        code = runtime.cudaHostRegister(address, nbytes, 0)
     if int(code) != 0:
         raise BackendUnavailableError(
             f"buffer: {nbytes / 2**30:.2f} GiB cannot be page-locked (CUDA error {int(code)}); "

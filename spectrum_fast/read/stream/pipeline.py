@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
@@ -39,7 +40,11 @@ class Pipeline:
         if transfer is None and not on_cpu:
             transfer = CudaTransfer(options.device)
         self._copier: Copier | None = None
-        self.ring = Ring(options.capacity_bytes, poison=options.poisons, pin=None if on_cpu else pin_memory)
+        self.ring = Ring(
+            options.capacity_bytes,
+            poison=options.poisons,
+            pin=None if on_cpu else partial(pin_memory, device=options.device),
+        )
         self.statistics = StreamStatistics(capacity_bytes=self.ring.capacity_bytes)
         self._stop = threading.Event()
         self._files = OpenFiles(options.direct_io, self._stop)

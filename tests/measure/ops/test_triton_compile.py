@@ -323,8 +323,16 @@ def test_a_long_sum_in_the_tensor_cores_is_seen(tmp_path: Path) -> None:
 @on_both_chips
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, SLOW_FLOAT16], ids=str)
 def test_extent(dtype: torch.dtype, capability: int, tmp_path: Path) -> None:
-    signature = {"weight": POINTER[dtype], "tops": "*i64", "sums": "*fp64", "size": "i64"}
-    check(f"extent {dtype}", triton_extent._extent_kernel, signature, dict(triton_extent.OPTIONS), capability, tmp_path)
+    signature = {"weight": POINTER[dtype], "tops": "*i64", "sums": "*fp64", "size": "i64", "programs": "i32"}
+    signature |= dict.fromkeys(("matrix_stride", "row_stride"), "i64")
+    kernel, options, aligned = (
+        triton_extent._extent_kernel,
+        triton_extent.OPTIONS,
+        ("size", "matrix_stride", "row_stride"),
+    )
+    for divisible in ((), aligned):
+        used = check(f"extent {dtype}", kernel, signature, dict(options), capability, tmp_path, divisible)
+        assert bool(re.search(r"ld\.global\.v[24]", used.ptx)) == bool(divisible), "whole vectors, if they lie so"
 
 
 @on_both_chips

@@ -64,6 +64,21 @@ def test_subnormal_numbers_and_views(dtype: torch.dtype, device: str) -> None:
     assert total == pytest.approx(120 * float(weight[0, 0]) ** 2, rel=1e-12)
 
 
+@on_both
+def test_rows_that_lie_apart_are_read_where_they_are(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a band reduction and a rotation ask of Gram matrices: a copy of three wide ones would take 1.6 GB."""
+    from spectrum_fast.measure.ops.extent import triton as triton_extent
+
+    monkeypatch.setattr(triton_extent, "STEPS", 1)  # rows longer than what one program takes
+    monkeypatch.setattr(triton_extent, "OPTIONS", triton_extent.OPTIONS | {"STEPS": 1})
+    batch = torch.randn(2, 9, 4500, generator=torch.Generator().manual_seed(1)).to(device)
+    monkeypatch.setattr(torch.Tensor, "contiguous", None)
+    for part in (batch[:, 4:, 300:], batch[:, 4:], batch[1:, :, :1]):
+        found = triton_extent.measure(part)
+        assert torch.equal(found[:, 0], part.abs().amax((1, 2)).double())
+        torch.testing.assert_close(found[:, 1], part.double().square().sum((1, 2)), rtol=1e-13, atol=0)
+
+
 def e4m3(*shape: int) -> torch.Tensor:
     """Random codes, all of them but NaN."""
     bits = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(3), dtype=torch.uint8)

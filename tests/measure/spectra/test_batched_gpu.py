@@ -9,6 +9,7 @@ import torch
 
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
 from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.spectra import counts
 from spectrum_fast.measure.spectra.counts import to_device
 from spectrum_fast.measure.spectra.device_check import require_right_answers
 from spectrum_fast.measure.spectra.engine import compute_spectra
@@ -24,6 +25,23 @@ CRITERION = find_criterion("spectrum")
 
 def test_numbers_reach_the_device() -> None:
     assert torch.equal(to_device([3, 1], torch.int64, torch.device("cpu")), torch.tensor([3, 1]))
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_slices_can_be_captured_in_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the host they copy nothing that is gone when the graph is replayed, and nothing is waited for."""
+    weights = [matrices.trained_like(260, 300, outliers=(3.0,), seed=seed).bfloat16().cuda() for seed in range(2)]
+    kept: list[tuple] = []
+    plain = band_method.slice_bands
+    monkeypatch.setattr(band_method, "slice_bands", lambda *of: kept.append(of) or plain(*of))
+    compute_spectra(weights, CRITERION)
+    monkeypatch.setattr(counts, "to_device", None)
+    expected, graph = plain(*kept[0]), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = plain(*kept[0])
+    graph.replay()
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.gpu

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +15,7 @@ from safetensors.torch import save_file
 from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.errors import BackendUnavailableError
 from spectrum_fast.read.checkpoint import open_checkpoint
-from spectrum_fast.read.stream import StreamOptions, load_tensor, stream_weights
+from spectrum_fast.read.stream import StreamOptions, load_tensor, pipeline, stream_weights
 from spectrum_fast.read.stream.device import pin_memory
 from spectrum_fast.read.stream.ring import Ring
 
@@ -58,6 +62,35 @@ def test_the_ring_is_page_locked() -> None:
     assert ring.bytes.is_pinned()
     ring.close()
     assert not ring.bytes.is_pinned()
+
+
+def test_it_is_page_locked_under_the_device_of_the_stream(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On the current one the call would make a context there, whose memory belongs to somebody else."""
+    current, locked_under = [0], []
+    runtime, enter = torch.cuda.cudart(), torch.cuda.device
+
+    @contextmanager
+    def device(wanted: object) -> Iterator[None]:
+        before, current[0] = current[0], torch.device(wanted).index or 0  # type: ignore[arg-type]
+        yield
+        current[0] = before
+
+    def lock(address: int, nbytes: int, flags: int) -> int:
+        locked_under.append(current[0])
+        return int(runtime.cudaHostRegister(address, nbytes, flags))
+
+    stand_in = SimpleNamespace(cudaHostRegister=lock, cudaHostUnregister=runtime.cudaHostUnregister)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: stand_in)
+    monkeypatch.setattr(torch.cuda, "device", device)
+    Ring(1 << 20, pin=partial(pin_memory, device="cuda:1")).close()
+    assert locked_under == [1]
+    monkeypatch.setattr(torch.cuda, "device", enter)
+    save_file({"w": torch.ones(200, 300)}, tmp_path / "m.safetensors")
+    told = []
+    monkeypatch.setattr(pipeline, "pin_memory", lambda *place, device: told.append(device) or pin_memory(*place))
+    with stream_weights(plans_of(open_checkpoint(tmp_path).tensors), StreamOptions(device="cuda:0")) as stream:
+        assert len(list(stream)) == 1
+    assert told == ["cuda:0"]
 
 
 def test_a_device_number_that_is_not_there() -> None:

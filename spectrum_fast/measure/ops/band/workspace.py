@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spectrum_fast.measure.ops.extent import measure
+
 ROWS = 64
 """Rows of a tall panel that one program of the panel kernels takes."""
 SWEEP_ROWS = 128
@@ -130,7 +132,7 @@ def _scale_of(trailing: Tensor) -> Tensor:
 
     Outliers that were rotated into the first rows must not set the scale: the rest would vanish under it.
     """
-    norms = torch.linalg.vector_norm(trailing, dim=(1, 2), dtype=torch.float64)
+    norms = torch.sqrt(measure(trailing)[:, 1])
     exponent = torch.frexp(torch.where(norms > 0, norms, 1.0)).exponent
     # 2^e made of the bits of a float32; clamped, so that the reciprocal, which takes V_SCALE off too, is a normal one.
     up = 140 - exponent.clamp(-90, 120).to(torch.int32)

@@ -15,7 +15,8 @@ def measure(weights: Tensor) -> Tensor:
     """``max |w|`` and ``sum w^2`` of each matrix.
 
     Args:
-        weights: (m, r, c), float64, float32, float16 or bfloat16, r c >= 1; a matrix that is not contiguous is copied.
+        weights: (m, r, c), float64, float32, float16 or bfloat16, r c >= 1; a matrix that is not contiguous is copied
+            on a CPU, and on a GPU if its rows are not.
 
     Returns:
         (m, 2) float64 on the weights' device: the largest absolute entry (NaN or infinity if the matrix holds one) and

@@ -32,37 +32,48 @@ _BITS = {
 
 def measure(weights: Tensor) -> Tensor:
     """See :func:`spectrum_fast.measure.ops.extent.measure`."""
-    count, size = len(weights), weights.shape[1] * weights.shape[2]
-    flat = weights.detach().reshape(count, size)
+    runs = _runs(weights.detach())
+    count, rows, size = runs.shape
     programs = triton.cdiv(size, BLOCK * STEPS)
-    tops = torch.empty(count, programs, dtype=torch.int64, device=flat.device)
-    sums = torch.empty(count, programs, dtype=torch.float64, device=flat.device)
+    tops = torch.empty(count, rows * programs, dtype=torch.int64, device=runs.device)
+    sums = torch.empty(count, rows * programs, dtype=torch.float64, device=runs.device)
     if count:
-        with launch_on(flat):
-            _extent_kernel[(programs, count)](flat, tops, sums, size, **OPTIONS)
+        with launch_on(runs):
+            _extent_kernel[(rows * programs, count)](
+                runs, tops, sums, size, programs, runs.stride(0), runs.stride(1), **OPTIONS
+            )
     largest = tops.amax(1).to(_BITS[weights.dtype]).view(weights.dtype).to(torch.float64)
     return torch.stack([largest, sums.sum(1)], dim=1)
 
 
-@triton.jit(do_not_specialize=["size"])
-def _extent_kernel(weight, tops, sums, size, BLOCK: tl.constexpr, STEPS: tl.constexpr):
-    """Bits of the largest |w| and sum of w² of BLOCK * STEPS numbers of one matrix."""
+def _runs(weights: Tensor) -> Tensor:
+    """(m, rows, size) with numbers of a row beside each other: one row a matrix where that is so of all of them."""
+    if weights[0].is_contiguous() if len(weights) else True:
+        return weights.flatten(1)[:, None]
+    return weights if weights.stride(2) == 1 else weights.contiguous()
+
+
+@triton.jit(do_not_specialize=["programs"])
+def _extent_kernel(
+    weight, tops, sums, size, programs, matrix_stride, row_stride, BLOCK: tl.constexpr, STEPS: tl.constexpr
+):
+    """Bits of the largest |w| and sum of w² of BLOCK * STEPS numbers of a row, of which each has ``programs``."""
     pid = tl.program_id(0)
     batch = tl.program_id(1).to(tl.int64)
-    weight += batch * size
-    at = pid.to(tl.int64) * (BLOCK * STEPS) + tl.arange(0, BLOCK)
+    weight += batch * matrix_stride + (pid // programs).to(tl.int64) * row_stride
+    begin = (pid % programs).to(tl.int64) * (BLOCK * STEPS)
+    at = tl.arange(0, BLOCK)
     width: tl.constexpr = weight.dtype.element_ty.primitive_bitwidth
     integer: tl.constexpr = tl.int64 if width == 64 else tl.int32 if width == 32 else tl.int16
     top = tl.zeros([BLOCK], dtype=tl.int64 if width == 64 else tl.int32)
     total = tl.zeros([BLOCK], dtype=tl.float64)
-    for _ in range(STEPS):
-        w = tl.load(weight + at, mask=at < size, other=0.0)
+    for first in range(begin, tl.minimum(begin + BLOCK * STEPS, size), BLOCK):
+        w = tl.load(weight + first + at, mask=first + at < size, other=0.0)
         bits = w.to(integer, bitcast=True).to(top.dtype) & ((1 << (width - 1)) - 1)
         top = tl.maximum(top, bits)
         # Half precisions by way of float32, the only step that the interpreter knows.
         x = w.to(tl.float64) if width == 64 else w.to(tl.float32).to(tl.float64)
         total += x * x
-        at += BLOCK
     place = batch * tl.num_programs(0) + pid
     tl.store(tops + place, tl.max(top, axis=0).to(tl.int64))
     tl.store(sums + place, tl.sum(total, axis=0))
