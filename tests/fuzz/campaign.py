@@ -68,7 +68,7 @@ def fuzz(name: str, arguments: list[str]) -> int:
     """The worker: instrument the readers, seed the corpus, hand over to libFuzzer (which does not return)."""
     import atheris
 
-    sys.path[:0] = [str(ROOT), str(HERE)]
+    sys.path[:0] = [str(ROOT), str(HERE.parent), str(HERE)]
     with atheris.instrument_imports(include=["spectrum_fast"]):
         from targets import TARGETS
     target, folder = TARGETS[name], Path(arguments[0])
@@ -91,7 +91,7 @@ def _escaped(word: bytes) -> str:
 
 
 def _target_names() -> tuple[str, ...]:
-    sys.path[:0] = [str(ROOT), str(HERE)]
+    sys.path[:0] = [str(ROOT), str(HERE.parent), str(HERE)]
     from targets import TARGETS
 
     return tuple(TARGETS)

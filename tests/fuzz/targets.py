@@ -19,8 +19,17 @@ from safetensors import SafetensorError, safe_open
 from spectrum_fast.choose.selection.formats import parse_selection, write_selection
 from spectrum_fast.errors import CheckpointError, ScanFileError, SelectionError
 from spectrum_fast.measure.scoring.scan_file import format_scan, parse_scan
+from spectrum_fast.read.checkpoint import open_checkpoint
+from spectrum_fast.read.checkpoint.gguf import read_gguf_header
 from spectrum_fast.read.checkpoint.header import read_header
 from spectrum_fast.read.checkpoint.index import read_index
+
+from support.gguf_files import LLAMA, random_tensor, write_gguf
+
+try:
+    from gguf import GGUFReader
+except ImportError:
+    GGUFReader = None
 
 _IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - a file system in memory, where there is one
 _FOLDER = tempfile.TemporaryDirectory(prefix="spectrum-fast-fuzz-", dir=_IN_MEMORY)
@@ -57,6 +66,25 @@ def fuzz_header(raw: bytes) -> None:
         raise AssertionError(f"accepted what the library refuses: {error}") from error
     assert {ref.name: (list(ref.shape), ref.dtype) for ref in header.tensors} == shapes
     assert all(header.data_begin <= ref.begin <= ref.begin + ref.nbytes <= len(raw) for ref in header.tensors)
+
+
+def fuzz_gguf(raw: bytes) -> None:
+    """A GGUF file: accepted only if the gguf package accepts it, and then read alike; opened, or refused for its names."""
+    path = Path(_FOLDER.name, "m.gguf")
+    path.write_bytes(raw)
+    try:
+        header = read_gguf_header(path)
+    except CheckpointError:
+        return
+    assert all(header.data_begin <= ref.begin <= ref.begin + ref.nbytes <= len(raw) for ref in header.tensors)
+    if GGUFReader is not None:
+        theirs = {tensor.name: (tensor.data_offset, tensor.n_bytes) for tensor in GGUFReader(path).tensors}
+        assert {ref.name: (ref.begin, ref.nbytes) for ref in header.tensors} == theirs
+    try:
+        checkpoint = open_checkpoint(path)
+    except CheckpointError:
+        return
+    assert sum(ref.nbytes for ref in checkpoint.tensors) == sum(ref.nbytes for ref in header.tensors)
 
 
 def fuzz_index(raw: bytes) -> None:
@@ -124,6 +152,16 @@ _HEADER_SEEDS = (
         bytes(28),
     ),
 )
+_GGUF_SEEDS = (
+    write_gguf([], {}),
+    write_gguf([random_tensor("blk.0.attn_q.weight", "Q4_0", (8, 32))], LLAMA),
+    write_gguf(
+        [random_tensor("blk.1.ffn_up_exps.weight", "Q8_0", (2, 4, 32)), random_tensor("output.weight", "F16", (3, 5))],
+        {"general.architecture": "qwen3moe", "t": ["a", "bc"], "n": [1, 2], "b": True, "f": 0.5},
+        alignment=8,
+        version=2,
+    ),
+)
 _INDEX_SEEDS = (
     b'{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}',
     b'{"metadata": {"total_size": 12}, "weight_map": {"a.weight": "x.safetensors"}}',
@@ -173,6 +211,11 @@ TARGETS: dict[str, Target] = {
         fuzz_header,
         _HEADER_SEEDS,
         (*_JSON_WORDS, b'"dtype"', b'"shape"', b'"data_offsets"', b"__metadata__", b"F8_E4M3", b"9223372036854775807"),
+    ),
+    "gguf": Target(
+        fuzz_gguf,
+        _GGUF_SEEDS,
+        (b"GGUF", b"general.alignment", b"general.architecture", b"llama", b"_exps.weight", bytes(8), b"\xff" * 8),
     ),
     "index": Target(fuzz_index, _INDEX_SEEDS, (*_JSON_WORDS, b'"weight_map"', b"../", b"/etc/x", b".safetensors")),
     "scan": Target(

@@ -11,6 +11,8 @@ from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint.config import read_config
 from spectrum_fast.read.checkpoint.duplicates import tied_head_note
 from spectrum_fast.read.checkpoint.folder import Folder
+from spectrum_fast.read.checkpoint.gguf import SUFFIX, read_gguf_header
+from spectrum_fast.read.checkpoint.gguf_names import to_hugging_face
 from spectrum_fast.read.checkpoint.header import Header, read_header
 from spectrum_fast.read.checkpoint.index import read_index
 from spectrum_fast.read.checkpoint.layout import choose_layout
@@ -23,7 +25,7 @@ _HEADERS_AT_ONCE = 8
 
 
 def open_file(source: str, address: Address) -> Checkpoint:
-    """Open one safetensors file.
+    """Open one safetensors or GGUF file.
 
     Args:
         source: what the user gave, fit to be shown.
@@ -33,12 +35,15 @@ def open_file(source: str, address: Address) -> Checkpoint:
         CheckpointError: another kind of file, or a broken one.
     """
     name = address.name
-    if not name.endswith(".safetensors"):
-        kind = "the folder of an index" if name.endswith(".index.json") else "a folder, a .safetensors file or a hub id"
+    if not name.endswith((".safetensors", SUFFIX)):
+        own = "a folder, a .safetensors or .gguf file, or a hub id"
+        kind = "the folder of an index" if name.endswith(".index.json") else own
         raise CheckpointError(f"{address}: expected {kind}, found {name}; pickles and other formats are never opened")
-    header = read_header(address)
+    header = _read_one(address)
     _require_tensors(source, [header])
-    return _assemble(source, name.removesuffix(".safetensors"), [header], None, ())
+    count = header.metadata.get("split.count", 1)
+    notes = (f"one of {count} files of its model; the folder of all of them would be read whole",) if count != 1 else ()
+    return _assemble(source, name.removesuffix(".safetensors").removesuffix(SUFFIX), [header], None, notes)
 
 
 def open_folder(source: str, folder: Folder, name: str, notes: tuple[str, ...] = ()) -> Checkpoint:
@@ -75,6 +80,9 @@ def open_folder(source: str, folder: Folder, name: str, notes: tuple[str, ...] =
 def _assemble(
     source: str, name: str, headers: Sequence[Header], config: dict[str, Any] | None, notes: tuple[str, ...]
 ) -> Checkpoint:
+    if any(header.path.name.endswith(SUFFIX) for header in headers):
+        headers, said, more = to_hugging_face(headers)
+        config, notes = {**said, **(config or {})}, (*notes, *more)
     tensors = tuple(ref for header in headers for ref in header.tensors)
     tied = tied_head_note(tensors, config)
     return Checkpoint(
@@ -91,14 +99,18 @@ def _assemble(
 def _read_headers(folder: Folder, names: Iterable[str]) -> list[Header]:
     addresses = [folder.file(name) for name in sorted(names, key=natural_key)]
     if not any(isinstance(address, RemoteFile) for address in addresses):
-        return [read_header(address) for address in addresses]
+        return [_read_one(address) for address in addresses]
     # Side by side, since each of them waits for the network most of the time.
     stop = threading.Event()
     with ThreadPoolExecutor(_HEADERS_AT_ONCE, "spectrum-fast-header") as pool:
         try:
-            return list(pool.map(lambda address: read_header(address, stop), addresses))
+            return list(pool.map(lambda address: _read_one(address, stop), addresses))
         finally:
             stop.set()  # an error or Ctrl-C does not wait for the rest of them
+
+
+def _read_one(address: Address, stop: threading.Event | None = None) -> Header:
+    return (read_gguf_header if address.name.endswith(SUFFIX) else read_header)(address, stop)
 
 
 def _open_index(folder: Folder, index_name: str) -> tuple[list[Header], tuple[str, ...]]:
@@ -161,4 +173,4 @@ def _require_distinct(headers: Sequence[Header]) -> dict[str, str]:
 
 def _require_tensors(source: str, headers: Sequence[Header]) -> None:
     if not any(header.tensors for header in headers):
-        raise CheckpointError(f"{source}: the safetensors files hold no tensor at all; save the model again")
+        raise CheckpointError(f"{source}: the files hold no tensor at all; save the model again")

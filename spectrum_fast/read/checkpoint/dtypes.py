@@ -45,6 +45,39 @@ Source: the ``Dtype`` enumeration of the safetensors library 0.8.0 (``safetensor
 file of every type with that library.
 """
 
+BLOCK_TYPES: dict[str, tuple[int, int]] = {
+    "Q4_0": (32, 18),
+    "Q4_1": (32, 20),
+    "Q5_0": (32, 22),
+    "Q5_1": (32, 24),
+    "Q8_0": (32, 34),
+    "Q8_1": (32, 40),
+    "Q2_K": (256, 84),
+    "Q3_K": (256, 110),
+    "Q4_K": (256, 144),
+    "Q5_K": (256, 176),
+    "Q6_K": (256, 210),
+    "Q8_K": (256, 292),
+    "IQ2_XXS": (256, 66),
+    "IQ2_XS": (256, 74),
+    "IQ3_XXS": (256, 98),
+    "IQ1_S": (256, 50),
+    "IQ4_NL": (32, 18),
+    "IQ3_S": (256, 110),
+    "IQ2_S": (256, 82),
+    "IQ4_XS": (256, 136),
+    "IQ1_M": (256, 56),
+    "TQ1_0": (256, 54),
+    "TQ2_0": (256, 66),
+    "MXFP4": (32, 17),
+    "NVFP4": (64, 36),
+    "Q1_0": (128, 18),
+}
+"""Elements and bytes of a block of each packed storage type of GGUF, along the last extent.
+
+Source: ggml's block structures (``ggml-common.h``); the tests compare with the ``gguf`` package.
+"""
+
 _TORCH_NAMES: dict[str, str] = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 SUPPORTED_DTYPES: tuple[str, ...] = tuple(_TORCH_NAMES)
@@ -100,7 +133,7 @@ def storage_dtype(ref: TensorRef) -> torch.dtype:
     """
     import torch
 
-    name = _TORCH_NAMES.get(ref.dtype) or _CODE_NAMES.get(ref.dtype)
+    name = _TORCH_NAMES.get(ref.dtype) or _CODE_NAMES.get(ref.dtype) or ("uint8" if ref.dtype in BLOCK_TYPES else None)
     if name is None:
         raise _unsupported(ref.dtype, ref.name, ref.file)
     return getattr(torch, name)

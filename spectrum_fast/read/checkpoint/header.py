@@ -18,6 +18,7 @@ import threading
 from dataclasses import dataclass
 from operator import le
 from pathlib import Path
+from typing import Any
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint.dtypes import DTYPE_BITS
@@ -68,12 +69,13 @@ _USUAL_ENTRY = re.compile(
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says about itself, checked.
+    """What a safetensors or GGUF file says about itself, checked.
 
     Attributes:
         path: the file.
         tensors: one record a tensor, by ascending offset.
-        metadata: the ``__metadata__`` strings; the values past 64 KiB each or 1 MiB in all are checked and dropped.
+        metadata: the ``__metadata__`` strings; the values past 64 KiB each or 1 MiB in all are checked and dropped. Of
+            a GGUF file, its entries.
         data_begin: absolute offset of the first byte after the header.
         digest: SHA-256 of the length field and the header, hexadecimal.
         stamp: state of the file when it was read.
@@ -81,15 +83,15 @@ class Header:
 
     path: Address
     tensors: tuple[TensorRef, ...]
-    metadata: dict[str, str]
+    metadata: dict[str, Any]
     data_begin: int
     digest: str
     stamp: Stamp
 
 
 @dataclass(slots=True)
-class _Entries:
-    """The tensors as they stand in the header, one list a field."""
+class Entries:
+    """The tensors as they stand in a header, one list a field; begins and ends count from the end of the header."""
 
     names: list[str]
     dtypes: list[str]
@@ -129,20 +131,7 @@ def read_header(path: str | os.PathLike[str] | RemoteFile, stop: threading.Event
     except JsonError as error:
         raise CheckpointError(f"{path}: broken safetensors header: {error}; download or save the file again") from error
     digest = hashlib.sha256(length.to_bytes(8, "little") + raw).hexdigest()
-    order = _check_cover(path, entries, stamp.size_bytes - data_begin)
-    tensors = tuple(
-        TensorRef(
-            entries.names[i],
-            path,
-            entries.dtypes[i],
-            entries.shapes[i],
-            data_begin + entries.begins[i],
-            entries.ends[i] - entries.begins[i],
-            stamp,
-        )
-        for i in order
-    )
-    return Header(path, tensors, metadata, data_begin, digest, stamp)
+    return Header(path, locate_tensors(path, entries, data_begin, stamp), metadata, data_begin, digest, stamp)
 
 
 def _read_raw(path: Address, file: StoredFile) -> tuple[int, bytes]:
@@ -177,12 +166,12 @@ def _read_raw(path: Address, file: StoredFile) -> tuple[int, bytes]:
     return length, raw
 
 
-def _parse(raw: bytes) -> tuple[_Entries, dict[str, str]]:
+def _parse(raw: bytes) -> tuple[Entries, dict[str, str]]:
     """Walk over the header; the offsets of each tensor are checked against its shape and type."""
     if raw.count(b'"data_offsets"') > MAX_TENSORS:  # before a record is made of any
-        raise _too_many_tensors()
+        raise too_many_tensors()
     cursor = JsonCursor(raw)
-    entries = _Entries([], [], [], [], [])
+    entries = Entries([], [], [], [], [])
     metadata: dict[str, str] | None = None
     seen: set[str] = set()
     shapes: dict[bytes, tuple[tuple[int, ...], int]] = {}
@@ -209,7 +198,7 @@ def _parse(raw: bytes) -> tuple[_Entries, dict[str, str]]:
             known = shapes.get(shape_bytes)
             if known is None:
                 shape = tuple(int(extent) for extent in shape_bytes.split(b",")) if shape_bytes else ()
-                known = (shape, _element_count(name, shape))
+                known = (shape, count_elements(name, shape))
                 if len(shapes) < _SHAPE_CACHE_SIZE:
                     shapes[shape_bytes] = known
             shape, count = known
@@ -229,15 +218,15 @@ def _parse(raw: bytes) -> tuple[_Entries, dict[str, str]]:
                     continue
                 break
             dtype, shape, begin, end = _parse_entry(cursor, name)
-            count = _element_count(name, shape)
+            count = count_elements(name, shape)
             more = _next_member(cursor)
         if not name.isprintable():
-            raise _unprintable(name, len(seen) + 1)
+            raise unprintable(name, len(seen) + 1)
         if name in seen:
             raise JsonError(f"tensor {shorten(name)} occurs twice")
         seen.add(name)
         if len(seen) > MAX_TENSORS:  # their fields were spelt with escapes
-            raise _too_many_tensors()
+            raise too_many_tensors()
         if end < begin or (end - begin) * 8 != count * dtype[1]:
             raise _wrong_size(name, dtype, shape, count, begin, end)
         add_name(name)
@@ -305,7 +294,7 @@ def _parse_entry(cursor: JsonCursor, name: str) -> tuple[tuple[str, int], tuple[
     return dtype, shape, offsets[0], offsets[1]
 
 
-def _element_count(name: str, shape: tuple[int, ...]) -> int:
+def count_elements(name: str, shape: tuple[int, ...]) -> int:
     """Product of the extents; the extents other than 0 must not overflow either."""
     count, bound = 1, 1
     for extent in shape:
@@ -316,7 +305,7 @@ def _element_count(name: str, shape: tuple[int, ...]) -> int:
     return count
 
 
-def _unprintable(name: str, number: int) -> JsonError:
+def unprintable(name: str, number: int) -> JsonError:
     """Names go into files that trainers execute and onto terminals, where a line break or an escape code would act."""
     place = next(i for i, character in enumerate(name) if not character.isprintable())
     return JsonError(
@@ -325,7 +314,8 @@ def _unprintable(name: str, number: int) -> JsonError:
     )
 
 
-def _too_many_tensors() -> JsonError:
+def too_many_tensors() -> JsonError:
+    """More than :data:`MAX_TENSORS` of them."""
     return JsonError(f"it names more than {MAX_TENSORS} tensors, which no published model comes near")
 
 
@@ -350,16 +340,29 @@ def _wrong_size(
     )
 
 
-def _check_cover(path: Address, entries: _Entries, data_bytes: int) -> list[int] | range:
-    """Make sure that the tensors tile the data exactly; return their indices by ascending offset."""
-    begins, ends = entries.begins, entries.ends
+def locate_tensors(
+    path: Address, entries: Entries, data_begin: int, stamp: Stamp, alignment: int = 1
+) -> tuple[TensorRef, ...]:
+    """Make sure that the tensors tile the data exactly; return them by ascending offset.
+
+    Args:
+        path: the file.
+        entries: its tensors.
+        data_begin: absolute offset of the first byte after the header.
+        stamp: state of the file.
+        alignment: each tensor begins at the next multiple of it after the one before, counted from ``data_begin``.
+
+    Raises:
+        CheckpointError: there are gaps or overlaps, or the file ends before the tensors or goes on after them.
+    """
+    begins, ends, data_bytes = entries.begins, entries.ends, max(0, stamp.size_bytes - data_begin)
     order: list[int] | range = range(len(begins))
     if not (all(map(le, begins, begins[1:])) and all(map(le, ends, ends[1:]))):
         order = sorted(order, key=lambda i: (begins[i], ends[i]))
     covered, last = 0, -1
     for i in order:
         begin, end = begins[i], ends[i]
-        if begin != covered:
+        if begin != (covered := -(-covered // alignment) * alignment):
             name = shorten(entries.names[i])
             if begin > covered:
                 raise CheckpointError(
@@ -376,9 +379,20 @@ def _check_cover(path: Address, entries: _Entries, data_bytes: int) -> list[int]
                 f"{data_bytes} bytes of data; the file is truncated: download or save it again"
             )
         covered, last = end, i
-    if covered != data_bytes:
+    if data_bytes - covered >= alignment:
         raise CheckpointError(
             f"{path}: {data_bytes - covered} trailing bytes after the last tensor belong to no tensor; "
             "the file was appended to or its header is wrong: save it again"
         )
-    return order
+    return tuple(
+        TensorRef(
+            entries.names[i],
+            path,
+            entries.dtypes[i],
+            entries.shapes[i],
+            data_begin + begins[i],
+            ends[i] - begins[i],
+            stamp,
+        )
+        for i in order
+    )

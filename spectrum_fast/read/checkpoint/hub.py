@@ -1,7 +1,7 @@
 """Checkpoints named by a hub id, through huggingface_hub's own cache.
 
-Only safetensors files, their index and config.json are asked for: no pickle, no code. huggingface_hub is imported when
-a hub id is opened and not before.
+Only safetensors (or GGUF) files, their index and config.json are asked for: no pickle, no code. huggingface_hub is
+imported when a hub id is opened and not before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def parse_hub_id(text: str) -> tuple[str, str] | None:
     (None, None)
     """
     match = _HUB_ID.fullmatch(text)
-    if match is None or ".." in text or text.endswith((".safetensors", ".json")):
+    if match is None or ".." in text or text.endswith((".safetensors", ".gguf", ".json")):
         return None
     return match.group(1), match.group(2) or "main"
 

@@ -21,7 +21,7 @@ STANDARD_INDEX = "model.safetensors.index.json"
 
 _INDEX_SUFFIX = ".safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_NUMBERED = re.compile(r"(.+)-([0-9]{1,6})-of-([0-9]{1,6})\.safetensors")
+_NUMBERED = re.compile(r"(.+)-([0-9]{1,6})-of-([0-9]{1,6})(\.safetensors|\.gguf)")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Layout:
 
     Attributes:
         index: name of the index file to follow, or None.
-        files: names of the safetensors files where there is no index; empty where the index names them.
+        files: names of the safetensors or GGUF files where there is no index; empty where the index names them.
         notes: what was passed over and why.
     """
 
@@ -40,7 +40,7 @@ class Layout:
 
 
 def choose_layout(where: str, names: Collection[str]) -> Layout:
-    """Choose the files of a model: ``model.safetensors``, else an index, else every safetensors file.
+    """Choose the files of a model: ``model.safetensors``, else an index, else all safetensors files, else GGUF files.
 
     ``model.safetensors`` goes before an index, as in transformers; what is passed over is noted.
 
@@ -52,8 +52,8 @@ def choose_layout(where: str, names: Collection[str]) -> Layout:
         The files to read.
 
     Raises:
-        CheckpointError: no safetensors file, only pickles, several indexes and none standard, or gaps in a numbered
-            set.
+        CheckpointError: no such file, only pickles, several indexes and none standard, several GGUF models, or gaps in
+            a numbered set.
     """
     files = sorted((name for name in names if name.endswith(".safetensors")), key=natural_key)
     indexes = sorted((name for name in names if name.endswith(_INDEX_SUFFIX)), key=natural_key)
@@ -69,6 +69,8 @@ def choose_layout(where: str, names: Collection[str]) -> Layout:
         index = STANDARD_INDEX if STANDARD_INDEX in indexes else indexes[0]
         return Layout(index, (), _note_passed(index, [name for name in indexes if name != index]))
     if not files:
+        files = _gguf_files(where, names)
+    if not files:
         raise _nothing_to_read(where, names)
     _check_numbers(where, files)
     return Layout(None, tuple(files), ())
@@ -78,19 +80,30 @@ def _note_passed(taken: str, passed: list[str]) -> tuple[str, ...]:
     return (f"{taken} was read; not read: {list_some(passed)}",) if passed else ()
 
 
+def _gguf_files(where: str, names: Collection[str]) -> list[str]:
+    """The GGUF files of the one model that there is: its quantisations lie side by side, each a model of its own."""
+    files = sorted((name for name in names if name.endswith(".gguf")), key=natural_key)
+    models = {match[1] if (match := _NUMBERED.fullmatch(name)) else name for name in files}
+    if len(models) > 1:
+        raise CheckpointError(
+            f"{where}: expected one model, found {len(models)} GGUF models: {list_some(files)}; pass one of these files"
+        )
+    return files
+
+
 def _check_numbers(where: str, files: list[str]) -> None:
     """Refuse ``name-00001-of-00003`` without its sisters: the sets are small, gaps are broken downloads."""
-    numbers: dict[tuple[str, int], set[int]] = {}
+    numbers: dict[tuple[str, int, str], set[int]] = {}
     for name in files:
         match = _NUMBERED.fullmatch(name)
         if match is not None:
-            numbers.setdefault((match.group(1), int(match.group(3))), set()).add(int(match.group(2)))
-    for (stem, total), present in numbers.items():
+            numbers.setdefault((match[1], int(match[3]), match[4]), set()).add(int(match[2]))
+    for (stem, total, ending), present in numbers.items():
         first = 0 if 0 in present else 1
         missing = total - len(present & set(range(first, first + total)))
         if missing:
             raise CheckpointError(
-                f"{where}: {missing} of {total} files {stem}-*-of-{total}.safetensors are missing (no index names "
+                f"{where}: {missing} of {total} files {stem}-*-of-{total}{ending} are missing (no index names "
                 "them); download the checkpoint again"
             )
 
@@ -103,11 +116,7 @@ def _nothing_to_read(where: str, names: Collection[str]) -> CheckpointError:
             "are loaded and are never opened here; convert them in a sandbox you trust: "
             "transformers.AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER, safe_serialization=True)"
         )
-    if any(name.endswith(".gguf") for name in names):
-        return CheckpointError(
-            f"{where}: expected *.safetensors, found GGUF files; scan the checkpoint they were made from"
-        )
     return CheckpointError(
-        f"{where}: no *.safetensors file in this folder; pass the folder that holds them (folders below are not "
-        "searched)"
+        f"{where}: no *.safetensors or *.gguf file in this folder; pass the folder that holds them (folders below are "
+        "not searched)"
     )

@@ -26,9 +26,9 @@ def open_checkpoint(source: str | os.PathLike[str], *, no_store: bool = False) -
     """Open a checkpoint: read and check the headers of all its files, and nothing of its tensors.
 
     Args:
-        source: a folder (``model.safetensors``, an index with its shards, or a set of safetensors files), one
-            ``.safetensors`` file, a hub id ``org/name[@revision]``, or a folder or file behind ``https://``, ``s3://``
-            or ``gs://``. What exists on disk is never taken for a hub id.
+        source: a folder (``model.safetensors``, an index with its shards, a set of safetensors files, or a GGUF model),
+            one ``.safetensors`` or ``.gguf`` file, a hub id ``org/name[@revision]``, or a folder or file behind
+            ``https://``, ``s3://`` or ``gs://``. What exists on disk is never taken for a hub id.
         no_store: read a hub id's files over the network, range by range, and keep nothing of them on disk; otherwise
             they are downloaded to the hub's cache. Without effect on other sources.
 

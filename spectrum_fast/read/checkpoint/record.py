@@ -21,7 +21,7 @@ class Checkpoint:
     Attributes:
         source: what the user gave.
         name: display name: the hub id, or the directory's name, or the file's stem.
-        files: the safetensors files, in natural order of their names.
+        files: the safetensors or GGUF files, in natural order of their names.
         tensors: every tensor, in file order and then by offset: the order in which reading is sequential.
         config: content of config.json, or None.
         notes: what a person should know: files passed over, unlisted tensors, ties.

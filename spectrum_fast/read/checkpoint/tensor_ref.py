@@ -10,7 +10,7 @@ from spectrum_fast.read.storage import Address, Stamp
 
 @dataclass(frozen=True, slots=True)
 class TensorRef:
-    """One tensor of a safetensors file, not yet read.
+    """One tensor of a safetensors or GGUF file, not yet read.
 
     Attributes:
         name: parameter name as stored, ``model.layers.0.mlp.down_proj.weight``.
@@ -20,6 +20,8 @@ class TensorRef:
         begin: absolute offset in ``file`` of the first byte.
         nbytes: number of bytes; the header parser has checked it against ``shape`` and ``dtype``.
         stamp: state of the file when its header was read, or None if it is not to be checked.
+        interleaved_heads: heads in each of which row ``i + j n / 2`` of the model, j = 0 or 1, of n rows is stored as
+            row ``2 i + j`` (GGUF's order for rotary positions); 0 where rows stand as in the model.
     """
 
     name: str
@@ -29,6 +31,7 @@ class TensorRef:
     begin: int
     nbytes: int
     stamp: Stamp | None = field(default=None, repr=False, compare=False)
+    interleaved_heads: int = 0
 
     @property
     def element_count(self) -> int:

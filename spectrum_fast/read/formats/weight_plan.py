@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from torch import Tensor
+
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.codes import Codes
 
@@ -46,8 +48,9 @@ class WeightPlan:
         parameter: name of the parameter in the unquantised model; all experts of a fused parameter share it.
         main: the weight itself, or its codes.
         companions: role -> tensor that is needed to read the codes; may lie in other files than ``main``.
-        decoder: from the tensor of ``main`` and those of the companions, by role, to what the codes mean; it raises
-            ``UnsupportedDtypeError`` where they contradict each other. None for a plain weight.
+        decoder: from the tensor of ``main`` and those of the companions, by role, to what the codes mean, or to the
+            numbers themselves where no :class:`Codes` says it; it raises ``UnsupportedDtypeError`` where they
+            contradict each other. None for a plain weight.
         layout: name of the format for people; empty for a plain weight.
         shape: of the decoded matrix (of all experts, before they are told apart), where the headers say it.
         expert: index of the expert in its fused parameter, or None.
@@ -60,7 +63,7 @@ class WeightPlan:
     parameter: str
     main: TensorRef
     companions: Mapping[str, TensorRef] = field(default_factory=lambda: MappingProxyType({}))
-    decoder: Callable[..., Codes] | None = None
+    decoder: Callable[..., Codes | Tensor] | None = None
     layout: str = ""
     shape: tuple[int, ...] | None = None
     expert: int | None = None

@@ -305,11 +305,11 @@ def test_pickles_are_refused_with_the_way_out(tmp_path):
 
 
 def test_folders_with_nothing_to_read(tmp_path):
-    refused(tmp_path, "no \\*.safetensors file")
+    refused(tmp_path, "no \\*.safetensors or \\*.gguf file")
     (tmp_path / "x.gguf").write_bytes(b"")
-    refused(tmp_path, "GGUF")
+    refused(tmp_path, "truncated")
     (tmp_path / "folder.safetensors").mkdir()
-    refused(tmp_path, "GGUF")
+    refused(tmp_path, "truncated")
     save_file({}, tmp_path / "model.safetensors")
     refused(tmp_path, "no tensor at all")
 

@@ -37,14 +37,14 @@ def decode(codes: Codes, backend: str = "auto") -> Tensor:
     return importlib.import_module(f"spectrum_fast.measure.ops.decode.{choice}").decode(codes)
 
 
-def read_codes(plan: WeightPlan, main: Tensor, companions: Mapping[str, Tensor]) -> Codes | None:
-    """What the stored tensors of a weight mean; None where they are numbers.
+def read_codes(plan: WeightPlan, main: Tensor, companions: Mapping[str, Tensor]) -> Codes | Tensor:
+    """What the stored tensors of a weight mean; numbers where they are such, or where no codes say it.
 
     Raises:
         UnsupportedDtypeError: companions contradict the codes.
     """
     if plan.decoder is None:
-        return None
+        return main
     try:
         return plan.decoder(main, **companions)
     except UnsupportedDtypeError as error:
@@ -79,6 +79,6 @@ def decode_weight(
         if plan.decoder is not None or plan.part is not None:
             raise UsageError(f"{plan.name}: expected a weight that is decoded or split whole, found it in blocks")
         return main
-    codes = read_codes(plan, main, companions)
-    weight = main if codes is None else decode(codes)
+    found = read_codes(plan, main, companions)
+    weight = found if isinstance(found, Tensor) else decode(found)
     return weight if plan.part is None else take_part(weight, plan.part)
