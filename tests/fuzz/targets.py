@@ -69,7 +69,7 @@ def fuzz_header(raw: bytes) -> None:
 
 
 def fuzz_gguf(raw: bytes) -> None:
-    """A GGUF file: accepted only if the gguf package accepts it, and then read alike; opened, or refused for its names."""
+    """A GGUF file: accepted only if the gguf package accepts it, and then read alike; opened, or refused."""
     path = Path(_FOLDER.name, "m.gguf")
     path.write_bytes(raw)
     try:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.measure.ops.decode import decode, read_codes
-from spectrum_fast.read.formats.codes import Codes, scale_values
+from spectrum_fast.read.formats.codes import scale_values
 from spectrum_fast.read.formats.mxfp4 import read_mxfp4
 from spectrum_fast.read.formats.scaled import read_scaled
 from spectrum_fast.read.formats.weight_plan import WeightPlan
@@ -74,13 +74,15 @@ class CodedWeight:
 def as_coded(plan: WeightPlan, main: Tensor, companions: Mapping[str, Tensor]) -> CodedWeight | Tensor | None:
     """What was read, as a weight in codes: FP8 e4m3 with a scale for each 128 x 128 block or for all, or MXFP4.
 
-    Numbers where it is numbers; None for everything else, and for one of several projections.
+    Numbers where a format gives these instead; None for everything else.
 
     Raises:
         UnsupportedDtypeError: companions contradict the codes.
     """
-    codes = read_codes(plan, main, companions) if plan.part is None else None
-    if not isinstance(codes, Codes):
+    if plan.decoder is None or plan.part is not None:
+        return None
+    codes = read_codes(plan, main, companions)
+    if isinstance(codes, Tensor):
         return codes
     if codes.is_mxfp4:
         return CodedWeight(main, codes.scale)
