@@ -35,7 +35,7 @@ from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.engine import compute_spectra
 from spectrum_fast.measure.spectra.methods import band as band_method
 from spectrum_fast.measure.spectra.record import Spectrum
-from spectrum_fast.scanning.scorers import BATCH_BYTES, MOST_TOGETHER
+from spectrum_fast.scanning.scorers import MOST_TOGETHER, batch_bytes_on, bytes_in_work
 
 Shape = tuple[int, int]
 EXPERTS = {(2048, 7168): 2 * 257, (7168, 2048): 257}
@@ -148,7 +148,7 @@ def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: 
     row = dict.fromkeys(("seconds", "matrices", "alone", "bytes", "flops", "error", "peak"), 0.0)
     for shape, count in shapes.items():
         wanted = layers * count
-        most = min(wanted, together(shape, 1 if fp8 else 2))
+        most = min(wanted, together(shape, fp8=fp8))
         host = Matrices(trained_like(most, *shape, on_host=True), fp8=fp8)
         row["error"] = max(row["error"], check(host))
         clock, done, alone = StageClock(), 0, 0
@@ -197,10 +197,10 @@ def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: 
     return {"name": f"model[{name}]", "group": "model", "median_seconds": row["seconds"], "rounds": 1, "info": info}
 
 
-def together(shape: Shape, itemsize: int) -> int:
-    """Matrices that a scan collects: their weights and three Gram matrices each, as far as its budget goes."""
-    each = itemsize * shape[0] * shape[1] + 12 * min(shape) ** 2
-    return max(1, min(MOST_TOGETHER, BATCH_BYTES // each))
+def together(shape: Shape, *, fp8: bool) -> int:
+    """Matrices that a scan collects, as far as the device's memory goes."""
+    like = torch.empty(shape, dtype=torch.float8_e4m3fn if fp8 else torch.bfloat16, device="meta")
+    return max(1, min(MOST_TOGETHER, batch_bytes_on(DEVICE) // bytes_in_work([like])))
 
 
 def _flops(shape: Shape) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
 
@@ -78,13 +79,14 @@ def score_live(
     Args:
         live: the model.
         plan: what to score.
-        scorer: what turns weights into records, at once or in batches.
+        scorer: what turns weights into records, at once or in batches; is closed.
         device: where it wants them; what lies elsewhere is copied, one weight at a time.
         deliver: takes what each weight came to, the same on every rank; with several ranks once all have finished their
             share of a round.
     """
     rank, ranks = _ranks(live)
-    with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+    autocast_off = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
+    with closing(scorer), torch.no_grad(), autocast_off[0], autocast_off[1]:
         parameters = [list(group) for _, group in groupby(plan.weights, key=lambda weight: weight.main.name)]
         for begin in range(0, len(parameters), ranks):
             turn = parameters[begin : begin + ranks]

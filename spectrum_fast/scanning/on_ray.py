@@ -161,7 +161,7 @@ def _score_chunk(
     results: list[ModuleResult] = []
     with explain_memory(), thread_count(options.threads) as threads:
         weights = [weight for weight in plan.weights if weight.name in wanted]
-        score_weights(weights, make_scorer(options), options.stream, results.append)
+        score_weights(weights, make_scorer(options, weights), options.stream, results.append)
         return results, scan_settings(options, threads)
 
 

@@ -89,8 +89,8 @@ class ScanOptions(SpectrumOptions):
         float | None,
         Option(
             "Hard limit of the reading buffer, GiB.",
-            "A matrix larger than half of it is read and scored block by block. None: 2, or an eighth of the memory if "
-            "that is less, touched only as needed.",
+            "A matrix larger than half of it is read and scored block by block. None: 2 (4 for a GPU), or an eighth of "
+            "the memory if that is less, touched only as needed.",
             metavar="G",
         ),
     ] = None

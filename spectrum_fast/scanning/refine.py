@@ -50,12 +50,12 @@ def refine_cuts(
     doubtful = [name for name in doubtful if name in plans]
     if not doubtful:
         return scan
-    rule = find_criterion(criterion)
+    rule, reading = find_criterion(criterion), reading or StreamOptions()
     compute: Compute = partial(compute_spectrum, criterion=rule, precision="float64", tolerance=REFINED_TOLERANCE)
     refined: dict[str, ModuleScore] = {}
     with stream_weights([plans[name] for name in doubtful], reading) as stream:
         for loaded in stream:
-            record = score_loaded(loaded, compute)
+            record = score_loaded(loaded.on(reading.device), compute)
             if isinstance(record, ModuleScore):
                 note = f"refined: the cut at {top_percent:g} % was undecided"
                 refined[record.name] = replace(record, note=f"{record.note}; {note}" if record.note else note)

@@ -112,7 +112,7 @@ def run_scan(
         facts: Mapping[str, Any] = {}
         if live is not None:
             settings = scan_settings(options, threads)
-            scorer = make_scorer(options)
+            scorer = make_scorer(options, plan.weights)
             score_live(live, plan, scorer, options.device, lambda result: ledger.record(result, settings))
             options = replace(options, top_percent=None)  # there is no file to read a doubtful weight from again
         elif options.ray is None or isinstance(source, nn.Module):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -15,35 +18,44 @@ from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.measure.ops.band.device_graph import RECORDINGS
 from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.ops.decode.coded import CodedWeight, as_coded
-from spectrum_fast.measure.spectra.engine import compute_spectra
+from spectrum_fast.measure.spectra.engine import as_matrix, compute_spectra
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import LoadedWeight
+from spectrum_fast.read.stream.device import SideStream
 from spectrum_fast.scanning.memory import is_out_of_memory
 from spectrum_fast.scanning.results import (
     Compute,
     ModuleResult,
     attempt,
     ends_scan,
+    failure_of,
     record_of,
     score_loaded,
 )
 
+BATCH_SHARE = 5
+"""A batch takes one part in this many of the device's free memory, workspace included: 16 GiB of 80. The weights of
+others may take as much again."""
 BATCH_BYTES = 4 << 30
-"""Weights, Gram matrices and workspace of matrices that wait for each other: 64 experts of 2048 x 7168 take 3 GB, and
-fill a GPU; one 8192-wide matrix takes 1 GB."""
+"""Of a batch where the device does not say what it has."""
 MOST_TOGETHER = 64
+THREAD_NAME = "spectrum-fast-score"
 
 
 class Scorer(Protocol):
     """What turns weights into records, at once or in batches."""
 
     def add(self, loaded: LoadedWeight, wait_seconds: float) -> Iterator[ModuleResult]:
-        """Take a weight; gives what is finished by it. The weight's memory may be used again afterwards."""
+        """Take a weight; gives what has been finished. The weight's memory may be used again afterwards."""
         ...
 
     def finish(self) -> Iterator[ModuleResult]:
         """What is still waiting."""
+        ...
+
+    def close(self) -> None:
+        """Give up what is not scored yet."""
         ...
 
 
@@ -71,45 +83,83 @@ class OneByOne:
 
     Args:
         compute: from a matrix to its spectrum.
+        device: where it wants the matrix.
     """
 
-    def __init__(self, compute: Compute) -> None:
-        self._compute = compute
+    def __init__(self, compute: Compute, device: str = "cpu") -> None:
+        self._compute, self._device = compute, device
 
     def add(self, loaded: LoadedWeight, wait_seconds: float) -> Iterator[ModuleResult]:
         """See :meth:`Scorer.add`."""
         began = time.perf_counter()
-        record = score_loaded(loaded, self._compute)
+        record = score_loaded(loaded.on(self._device), self._compute)
         yield ModuleResult(record, loaded.read_seconds, wait_seconds, time.perf_counter() - began)
 
     def finish(self) -> Iterator[ModuleResult]:
         """Nothing waits."""
         return iter(())
 
+    def close(self) -> None:
+        """Likewise."""
+
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A weight that waits for others of its shape, in its codes where kernels may take these."""
+    """What a record needs of a weight beside its numbers."""
 
     plan: WeightPlan
-    weight: Tensor | CodedWeight
+    shape: tuple[int, ...]
     read_seconds: float
     wait_seconds: float
     digest: str
 
 
-class Together:
-    """Weights of one shape and type are collected and scored as a batch; the rest as :class:`OneByOne` does.
+@dataclass
+class _Batch:
+    """Weights of one shape and type, side by side where they are scored.
 
-    A batch that fails is halved, down to the matrix at fault. One that the device's memory does not hold even alone is
-    scored on the CPU, and its note says so.
+    Attributes:
+        memory: (room, rows, columns) numbers; or codes, and their scales.
+        waiting: whose they are; the first of the room.
+    """
+
+    memory: tuple[Tensor, ...]
+    waiting: list[_Waiting] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the memory, used or not."""
+        return sum(part.nbytes for part in self.memory)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no other weight has room."""
+        return len(self.waiting) == len(self.memory[0])
+
+    @property
+    def weights(self) -> Tensor | list[CodedWeight]:
+        """Those that are there."""
+        parts = [part[: len(self.waiting)] for part in self.memory]
+        return parts[0] if len(parts) == 1 else [CodedWeight(*one) for one in zip(*parts, strict=True)]
+
+
+class Together:
+    """Weights of one shape and type are copied side by side, and scored as a batch by a thread that does nothing else.
+
+    So the caller's thread can go on to read and copy: as far as the bytes of batches that wait or are scored allow.
+    Where a batch has no room any more the scoring thread is waited for; where that has nothing to do, it gets the
+    largest batch as it is. A batch that fails is halved, down to the matrix at fault. A matrix that the device's memory
+    does not hold even alone is scored on the CPU, and its note says so.
 
     Args:
         criterion: the rule that splits signal from noise.
         tolerance: relative accuracy wanted.
         alone: from a matrix to its spectrum, for matrices in blocks.
+        device: where weights are scored.
+        prepare: called by the scoring thread before any weight is scored; what it raises ends the scan.
+        plans: the weights to come, if known: no batch has more room than there are of its kind.
         most: matrices in a batch.
-        batch_bytes: device memory that waiting matrices may take, their Gram matrices included.
+        batch_bytes: device memory of a batch with its Gram matrices and workspace; None asks the device.
     """
 
     def __init__(
@@ -118,56 +168,134 @@ class Together:
         tolerance: float,
         alone: Compute,
         *,
+        device: str = "cpu",
+        prepare: Callable[[], None] | None = None,
+        plans: Iterable[WeightPlan] = (),
         most: int = MOST_TOGETHER,
-        batch_bytes: int = BATCH_BYTES,
+        batch_bytes: int | None = None,
     ) -> None:
-        self._criterion = criterion
-        self._tolerance = tolerance
-        self._alone = OneByOne(alone)
+        self._criterion, self._tolerance, self._compute_alone = criterion, tolerance, alone
+        self._side = SideStream(device)
+        self._left = Counter(map(_kind_of, plans))
         self._most = most
-        self._batch_bytes = batch_bytes
-        self._waiting: dict[tuple[tuple[int, ...], torch.dtype], list[_Waiting]] = {}
+        self._batch_bytes = batch_bytes_on(device) if batch_bytes is None else batch_bytes
+        self._open: dict[object, _Batch] = {}
+        self._held_bytes = 0
+        self._scoring: deque[tuple[Future[list[ModuleResult] | None], int]] = deque()
+        self._thread = ThreadPoolExecutor(1, THREAD_NAME)
+        if prepare is not None:
+            self._submit(prepare)
 
     def add(self, loaded: LoadedWeight, wait_seconds: float) -> Iterator[ModuleResult]:
         """See :meth:`Scorer.add`."""
-        if isinstance(loaded.main, BlockMatrix):
-            yield from self._alone.add(loaded, wait_seconds)
+        left = self._left[_kind_of(loaded.plan)] or self._most
+        self._left[_kind_of(loaded.plan)] -= 1
+        if isinstance(loaded.main, BlockMatrix):  # is read by whoever scores it, so that nobody else may read
+            self._submit(partial(self._score_blocks, loaded, wait_seconds))
+            yield from self._collect(0)
             return
         try:
-            weight = as_coded(loaded.plan, loaded.main, loaded.companions)
-            if weight is None:
-                weight = decode_weight(loaded.plan, loaded.main, loaded.companions)
-            # The stream uses its memory again; a decoded weight may be a view of it.
-            waiting = _Waiting(loaded.plan, weight.clone(), loaded.read_seconds, wait_seconds, loaded.digest)
-        except Exception:  # noqa: BLE001 - told, or raised again, by the other scorer
-            waiting = None
-        if waiting is None or len(waiting.weight.shape) != 2:
-            yield from self._alone.add(loaded, wait_seconds)
+            parts, shape = self._tensors_of(loaded)
+        except Exception as error:  # noqa: BLE001 - told, or raised again
+            failure = replace(failure_of(loaded.plan, error), digest=loaded.digest or None)
+            yield ModuleResult(failure, loaded.read_seconds, wait_seconds)
             return
-        key = (tuple(waiting.weight.shape), waiting.weight.dtype)
-        batch = self._waiting.setdefault(key, [])
-        batch.append(waiting)
-        if len(batch) >= self._most or self._waiting_bytes() > self._batch_bytes:
-            largest = max(self._waiting, key=lambda other: sum(map(_bytes, self._waiting[other])))
-            yield from self._score(self._waiting.pop(key if len(batch) >= self._most else largest))
+        key = tuple((part.shape, part.dtype) for part in parts)
+        if key not in self._open:
+            self._open[key] = yield from self._open_batch(parts, left)
+        batch = self._open[key]
+        with self._side.done(parts[0]):
+            for part, memory in zip(parts, batch.memory, strict=True):
+                memory[len(batch.waiting)].copy_(part, non_blocking=True)
+        batch.waiting.append(_Waiting(loaded.plan, shape, loaded.read_seconds, wait_seconds, loaded.digest))
+        if batch.is_full:
+            self._hand_over(key)
+        yield from self._collect(len(self._scoring))
 
     def finish(self) -> Iterator[ModuleResult]:
         """See :meth:`Scorer.finish`."""
-        while self._waiting:
-            yield from self._score(self._waiting.pop(next(iter(self._waiting))))
+        for key in list(self._open):
+            self._hand_over(key)
+        yield from self._collect(0)
 
-    def _waiting_bytes(self) -> int:
-        return sum(_bytes(one) for batch in self._waiting.values() for one in batch)
+    def close(self) -> None:
+        """See :meth:`Scorer.close`; waits for the batch in work."""
+        self._thread.shutdown(cancel_futures=True)
 
-    def _score(self, batch: list[_Waiting]) -> Iterator[ModuleResult]:
+    def _tensors_of(self, loaded: LoadedWeight) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        """What of a weight is scored, and the shape that its record states."""
+        try:
+            with self._side.done(loaded.main if isinstance(loaded.main, Tensor) else None):
+                parts = _decoded(loaded, self._side.device)
+        except Exception as error:
+            if not is_out_of_memory(error) or self._side.device.type == "cpu":
+                raise
+            parts = _decoded(loaded, torch.device("cpu"))
+        if len(parts) == 1:
+            return (as_matrix(parts[0]),), tuple(parts[0].shape)
+        return parts, CodedWeight(*parts).shape
+
+    def _open_batch(self, parts: tuple[Tensor, ...], left: int) -> Generator[ModuleResult, None, _Batch]:
+        """Memory for weights like this one, as many as may go together; gives what is scored while it waits for it."""
+        weight = sum(part.nbytes for part in parts)
+        room = max(1, min(self._most, left, self._batch_bytes // bytes_in_work(parts)))
+        while self._held_bytes + room * weight > 2 * self._batch_bytes and (self._scoring or self._open):
+            if not self._scoring:
+                self._hand_over(max(self._open, key=lambda key: self._open[key].nbytes))
+            yield from self._collect(len(self._scoring) - 1)
+        batch = self._allocate(parts, room, self._side.device)
+        if batch is None:
+            yield from self.finish()
+            RECORDINGS.forget()
+            batch = self._allocate(parts, 1, self._side.device) or self._allocate(parts, 1, torch.device("cpu"))
+        if batch is None:
+            raise MemoryError(f"{room * weight} bytes")
+        self._held_bytes += batch.nbytes
+        return batch
+
+    def _allocate(self, parts: tuple[Tensor, ...], room: int, device: torch.device) -> _Batch | None:
+        """None where there is no memory for it."""
+        try:
+            with self._side.done():
+                return _Batch(tuple(torch.empty(room, *part.shape, dtype=part.dtype, device=device) for part in parts))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        return None
+
+    def _hand_over(self, key: object) -> None:
+        """To the scoring thread."""
+        batch = self._open.pop(key)
+        self._submit(partial(self._score, batch), batch.nbytes)
+
+    def _submit(self, work: Callable[[], list[ModuleResult] | None], nbytes: int = 0) -> None:
+        self._scoring.append((self._thread.submit(copy_context().run, work), nbytes))
+
+    def _collect(self, most_left: int) -> Iterator[ModuleResult]:
+        """What is scored; waits until no more than so many batches are not."""
+        while self._scoring and (len(self._scoring) > most_left or self._scoring[0][0].done()):
+            scored, nbytes = self._scoring.popleft()
+            results = scored.result()
+            self._held_bytes -= nbytes
+            yield from results or ()
+
+    def _score_blocks(self, loaded: LoadedWeight, wait_seconds: float) -> list[ModuleResult]:
+        return list(OneByOne(self._compute_alone).add(loaded, wait_seconds))
+
+    def _score(self, batch: _Batch) -> list[ModuleResult]:
         began = time.perf_counter()
-        spectra = self._spectra([one.weight for one in batch])
-        seconds = (time.perf_counter() - began) / len(batch)
-        for one, found in zip(batch, spectra, strict=True):
-            record = attempt(one.plan, one.digest, partial(record_of, one.plan, tuple(one.weight.shape), found))
-            yield ModuleResult(record, one.read_seconds, one.wait_seconds, seconds)
+        self._side.hand_over(batch.memory)
+        spectra = self._spectra(batch.weights)
+        if batch.memory[0].device.type != self._side.device.type:
+            spectra = [_moved(one) if isinstance(one, Spectrum) else one for one in spectra]
+        seconds = (time.perf_counter() - began) / len(spectra)
+        results = []
+        for one, found in zip(batch.waiting, spectra, strict=True):
+            record = attempt(one.plan, one.digest, partial(record_of, one.plan, one.shape, found))
+            results.append(ModuleResult(record, one.read_seconds, one.wait_seconds, seconds))
+        return results
 
-    def _spectra(self, weights: Sequence[Tensor | CodedWeight]) -> list[Spectrum | Exception]:
+    def _spectra(self, weights: Tensor | Sequence[Tensor | CodedWeight]) -> list[Spectrum | Exception]:
         try:
             return compute_spectra(weights, self._criterion, tolerance=self._tolerance)
         except Exception as error:
@@ -185,7 +313,36 @@ class Together:
         return [_moved(one) if isinstance(one, Spectrum) else one for one in self._spectra([weights[0].cpu()])]
 
 
-def _bytes(one: _Waiting) -> int:
-    """Of the weight, and in the reduction: the Gram matrix, a copy of it and its workspace."""
-    side = min(one.weight.shape)
-    return one.weight.nbytes + 3 * 4 * side * side
+def _decoded(loaded: LoadedWeight, device: torch.device) -> tuple[Tensor, ...]:
+    """A weight's numbers, or its codes and their scales where kernels may take these.
+
+    Where it lies, unless it has to be computed: that is done on the device.
+    """
+    plan, main = loaded.plan, loaded.main
+    if isinstance(main, Tensor) and plan.decoder is not None:
+        if main.dtype == torch.float8_e4m3fn or main.dim() == 3:  # FP8, MXFP4: nothing has to be computed yet
+            coded = as_coded(plan, main, loaded.companions)
+            if isinstance(coded, CodedWeight):
+                return coded.codes, coded.scales
+        loaded = loaded.on(device)
+    weight = decode_weight(plan, loaded.main, loaded.companions)
+    return (weight,) if isinstance(weight, Tensor) else ()
+
+
+def _kind_of(plan: WeightPlan) -> tuple[object, ...]:
+    """Weights of one kind come to matrices of one shape and type."""
+    return plan.main.shape, plan.main.dtype, plan.layout, plan.part
+
+
+def bytes_in_work(parts: Sequence[Tensor]) -> int:
+    """Of a weight, and in the reduction: the Gram matrix, a copy of it and its workspace."""
+    side = min(CodedWeight(*parts).shape if len(parts) == 2 else parts[0].shape)
+    return sum(part.nbytes for part in parts) + 3 * 4 * side * side
+
+
+def batch_bytes_on(device: str) -> int:
+    """Memory that a batch may take on a device."""
+    if torch.device(device).type == "cpu":
+        return BATCH_BYTES
+    free, _ = torch.cuda.mem_get_info(torch.device(device))
+    return free // BATCH_SHARE

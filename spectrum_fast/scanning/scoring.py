@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.device_check import require_right_answers
 from spectrum_fast.measure.spectra.engine import compute_spectrum
 from spectrum_fast.read.checkpoint import Checkpoint, open_checkpoint
+from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
@@ -47,25 +48,27 @@ def make_compute(options: ScanOptions) -> Callable[..., Any]:
     )
 
 
-def make_scorer(options: ScanOptions) -> Scorer:
-    """What scores the weights of a checkpoint on the device of these options.
+def make_scorer(options: ScanOptions, plans: Iterable[WeightPlan] = ()) -> Scorer:
+    """What scores the weights of these plans on the device of these options; to be closed.
 
-    Raises:
-        BackendUnavailableError: the device computes known spectra wrong.
+    A device that computes known spectra wrong ends the scan before any weight is scored: while it is asked, which
+    compiles its kernels, the first weights are read.
     """
     compute = make_compute(options)
     if options.device == "cpu":
         return OneByOne(compute)
     criterion = find_criterion(options.criterion)
-    require_right_answers(options.device, criterion)
+    prepare = partial(require_right_answers, options.device, criterion)
     if options.method == "auto" and options.precision == "auto":
-        return Together(criterion, options.tolerance, or_on_cpu(compute))
-    return OneByOne(or_on_cpu(compute))
+        alone = or_on_cpu(compute)
+        return Together(criterion, options.tolerance, alone, device=options.device, prepare=prepare, plans=plans)
+    prepare()
+    return OneByOne(or_on_cpu(compute), options.device)
 
 
 def score_plan(plan: ScanPlan, options: ScanOptions, ledger: Ledger) -> Mapping[str, Any]:
     """Score what is left of a plan, in file order, into a ledger; returns what reading it took."""
     left = [weight for weight in plan.weights if weight.name not in ledger]
     settings = scan_settings(options, torch.get_num_threads())
-    scorer = make_scorer(options)
+    scorer = make_scorer(options, left)
     return score_weights(left, scorer, options.stream, lambda result: ledger.record(result, settings)).facts()

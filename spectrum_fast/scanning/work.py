@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import StreamOptions, StreamStatistics, WeightStream, stream_weights
@@ -14,8 +15,8 @@ from spectrum_fast.scanning.scorers import Scorer
 def score_weights(
     weights: Iterable[WeightPlan], scorer: Scorer, options: StreamOptions, deliver: Callable[[ModuleResult], None]
 ) -> StreamStatistics:
-    """Score weights in their order, and deliver what each came to; returns what reading them took."""
-    with stream_weights(weights, options) as stream:
+    """Read weights in their order, and deliver what each came to; returns what reading them took. Closes the scorer."""
+    with closing(scorer), stream_weights(weights, options) as stream:
         for result in _score_all(stream, scorer):
             deliver(result)
     return stream.statistics

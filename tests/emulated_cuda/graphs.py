@@ -73,7 +73,7 @@ class graph:  # noqa: N801 - torch's name
 
 def captured(func: Any, args: Any, options: Any, out: Any) -> None:
     """Note an operation that was done on the host's tensors."""
-    if _capture is None or func in _MEMORY_ALONE:
+    if _capture is None or not waits.is_capturing() or func in _MEMORY_ALONE:
         return
     given = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, options)) if isinstance(leaf, torch.Tensor)}
     made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
@@ -92,7 +92,7 @@ def captured(func: Any, args: Any, options: Any, out: Any) -> None:
 
 def captured_launch(launch: Callable[[], object]) -> None:
     """Note a kernel's launch."""
-    if _capture is not None:
+    if _capture is not None and waits.is_capturing():
         _capture.steps.append(launch)
 
 

@@ -24,6 +24,10 @@ class Stream:
         self.cuda_stream = id(self)
         self.pending: list[tuple[torch.Tensor, torch.Tensor]] = []
 
+    def wait_stream(self, stream: Stream) -> None:
+        """What comes from now on comes after what was begun on another stream: the main one's is done at once."""
+        assert stream is _MAIN or not stream.pending
+
     def synchronize(self) -> None:
         """Wait for all of them."""
         with _lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import Counter
 
@@ -12,7 +13,7 @@ COUNTED: Counter[str] = Counter()
 """How often each operation made the host wait, since the process began or somebody cleared it."""
 
 _mode = "default"
-_capturing = False
+_capturing: int | None = None
 
 _aten = torch.ops.aten
 _DATA_DEPENDENT = {
@@ -34,7 +35,7 @@ INDEXING = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_imp
 
 def note(operation: str) -> None:
     """The host waits here."""
-    if _capturing:
+    if is_capturing():
         raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({operation})")
     COUNTED[operation] += 1
     if _mode == "error":
@@ -57,6 +58,11 @@ def set_sync_debug_mode(mode: str | int) -> None:
 
 
 def set_capturing(on: bool) -> None:
-    """While a graph is captured nothing may be waited for."""
+    """While a graph is captured nothing may be waited for, by the thread that captures it."""
     global _capturing
-    _capturing = on
+    _capturing = threading.get_ident() if on else None
+
+
+def is_capturing() -> bool:
+    """Whether this thread captures a graph: ``thread_local``, as the engine asks for."""
+    return _capturing == threading.get_ident()

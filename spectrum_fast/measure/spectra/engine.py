@@ -90,7 +90,7 @@ def compute_spectrum(
         UsageError: an argument is out of range.
         torch.linalg.LinAlgError: LAPACK gave up.
     """
-    batch = weight if isinstance(weight, BlockMatrix) else [_as_matrix(weight)]
+    batch = weight if isinstance(weight, BlockMatrix) else [as_matrix(weight)]
     (found,) = compute_spectra(batch, criterion, method=method, precision=precision, tolerance=tolerance)
     if isinstance(found, Exception):
         raise found
@@ -290,7 +290,13 @@ def _not_finite(matrix: Matrices) -> TensorError:
     )
 
 
-def _as_matrix(weight: Tensor) -> Tensor:
+def as_matrix(weight: Tensor) -> Tensor:
+    """A weight as the matrix that is scored: itself, or a vector as one row.
+
+    Raises:
+        TensorError: it is empty, or of another shape.
+        UnsupportedDtypeError: its dtype is not scored.
+    """
     _check_dtype(weight.dtype)
     if weight.dim() not in (1, 2):
         raise TensorError(f"has {weight.dim()} dimensions {tuple(weight.shape)}, expected a matrix (2) or a vector (1)")

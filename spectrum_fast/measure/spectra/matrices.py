@@ -187,7 +187,7 @@ class Dense:
         """See :meth:`Matrices.whole`."""
         if isinstance(self.matrices, Tensor):
             return self.matrices
-        return self.matrices[0][None] if len(self) == 1 else torch.stack(list(self.matrices))
+        return stack(self.matrices)
 
     def factor(self, dtype: torch.dtype) -> Tensor:
         """The matrix itself."""
@@ -298,8 +298,8 @@ class Coded:
 
     def _stacked_codes(self) -> tuple[Tensor, Tensor]:
         """Bytes (m, rows, columns) and scales."""
-        codes = torch.stack([weight.codes.view(torch.uint8) for weight in self.weights])
-        return codes, torch.stack([weight.scales for weight in self.weights])
+        codes = stack([weight.codes.view(torch.uint8) for weight in self.weights])
+        return codes, stack([weight.scales for weight in self.weights])
 
 
 @dataclass(frozen=True)
@@ -458,6 +458,19 @@ def as_matrices(weights: Tensor | BlockMatrix | Sequence[Tensor | CodedWeight]) 
     if coded and plain:
         raise TypeError(f"weights: expected one kind, found {len(plain)} of numbers and {len(coded)} in codes")
     return Coded(coded) if coded else Dense(plain)
+
+
+def stack(tensors: Sequence[Tensor]) -> Tensor:
+    """As ``torch.stack``; a view where they lie one behind the other in one memory, as a scan on a GPU puts them."""
+    first, step = tensors[0], tensors[0].numel()
+    if len(tensors) == 1:
+        return first[None]
+    memory = first.untyped_storage().data_ptr()
+    for place, tensor in enumerate(tensors):
+        follows = tensor.storage_offset() == first.storage_offset() + place * step and tensor.is_contiguous()
+        if not follows or tensor.untyped_storage().data_ptr() != memory:
+            return torch.stack(list(tensors))
+    return first.as_strided((len(tensors), *first.shape), (step, *first.stride()))
 
 
 def sums_of_squares(weights: Tensor, dim: int) -> Tensor:

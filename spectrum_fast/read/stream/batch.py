@@ -18,7 +18,7 @@ from spectrum_fast.read.storage import Address, Stamp, read_failure
 from spectrum_fast.read.storage.files import shorten
 from spectrum_fast.read.stream.layout import Layout, Task, element_bytes
 from spectrum_fast.read.stream.open_files import OpenFile, OpenFiles
-from spectrum_fast.read.stream.ring import PAGE_BYTES, POISON, Region, Ring
+from spectrum_fast.read.stream.ring import PAGE_BYTES, Region, Ring
 
 _CACHE_LINE = 64
 
@@ -68,9 +68,7 @@ class Batch:
         self.read_seconds = 0.0
         self.read_bytes = 0
         self.cancelled = False
-        self.was_read = threading.Event()
         self.ready = threading.Event()
-        self.device_bytes: Tensor | None = None
         self._refs, self._ring, self._files = refs, ring, files
         self._lock = threading.Lock()
         self._open: dict[Address, OpenFile] = {}
@@ -108,24 +106,18 @@ class Batch:
         with self._lock:
             self._failures.append(_Failure(file, begin, end, error))
 
-    def fail_all(self, error: BaseException) -> None:
-        """Record that nothing of the batch can be had."""
-        for file in {extent.file for extent in self.layout.extents}:
-            self.fail(file, 0, math.inf, error)
-
-    def finish(self, seconds: float, nbytes: int) -> bool:
-        """Count one task as done; True for the last one, after which the batch is read."""
+    def finish(self, seconds: float, nbytes: int) -> None:
+        """Count one task as done; with the last one the batch is ready."""
         with self._lock:
             self.read_seconds += seconds
             self.read_bytes += nbytes
             self._left -= 1
             if self._left:
-                return False
+                return
         self._conclude()
-        return True
 
     def tensor(self, ref: TensorRef, dtype: torch.dtype) -> Tensor:
-        """A tensor of the batch: a view of the region, or of its copy on the device.
+        """A tensor of the batch: a view of the region.
 
         Only a tensor whose place is no multiple of its element size (after another one of odd length, in one extent) is
         copied.
@@ -133,18 +125,11 @@ class Batch:
         if ref.nbytes == 0:
             return torch.empty(ref.shape, dtype=dtype)
         place = self.place_of(ref)
-        if self.device_bytes is None:
-            begin = self.region.begin + place
-            raw = self._ring.bytes[begin : begin + ref.nbytes]
-        else:
-            raw = self.device_bytes[place : place + ref.nbytes]
+        begin = self.region.begin + place
+        raw = self._ring.bytes[begin : begin + ref.nbytes]
         if place % dtype.itemsize:
             raw = raw.clone()
         return raw.view(dtype).reshape(ref.shape)
-
-    def host_bytes(self) -> Tensor:
-        """All bytes of the region that are used, to copy them to a device."""
-        return self._ring.bytes[self.region.begin : self.region.begin + self.layout.nbytes]
 
     def place_of(self, ref: TensorRef) -> int:
         """Offset in the region of the first byte of a tensor."""
@@ -161,11 +146,8 @@ class Batch:
             other.file == ref.file and other.begin < ref.begin + ref.nbytes and ref.begin < other.begin + other.nbytes
             for other in still_needed
         )
-        if ref.nbytes and not shared:
-            if self.device_bytes is not None:
-                self.device_bytes[self.place_of(ref) :][: ref.nbytes].fill_(POISON)
-            elif not self._released:
-                self._ring.poison(self.region.begin + self.place_of(ref), ref.nbytes)
+        if ref.nbytes and not shared and not self._released:
+            self._ring.poison(self.region.begin + self.place_of(ref), ref.nbytes)
 
     def release(self) -> None:
         """Give the region back; a second call does nothing. Nothing may be reading into it any more."""
@@ -219,7 +201,7 @@ class Batch:
             for address in self._open:
                 self._files.release(address)
             self._open.clear()
-            self.was_read.set()
+            self.ready.set()
 
     def _align(self) -> None:
         """Move extents that O_DIRECT put page for page to where their elements are aligned; always downwards."""

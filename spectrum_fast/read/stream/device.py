@@ -1,71 +1,52 @@
-"""From the ring to the device: one asynchronous copy a batch, on a stream of its own.
+"""What leads from the ring to a device: page-locked memory, and a stream beside the one that computes.
 
-On the CPU there is no such stage: tensors are views of the ring. On a GPU the ring is page-locked, a batch is copied
-whole on a side stream while the device computes on the one before, and its region goes back as soon as the copy is
-done. Device memory is bounded too: no more than :data:`DEVICE_BATCHES` batches lie there at once.
+The reader never waits for a device and needs no memory on it: weights are handed out where they were read. Who wants
+them on a GPU copies them, by a :class:`SideStream`, straight into the memory that they are scored in.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from spectrum_fast.errors import BackendUnavailableError
-from spectrum_fast.read.stream.batch import Batch
-
-DEVICE_BATCHES = 3
-"""One in use, one copied, one on its way."""
-THREAD_NAME = "spectrum-fast-copy"
 
 
-class Transfer(Protocol):
-    """How bytes get to a device."""
-
-    def start(self, source: Tensor) -> tuple[Tensor, Callable[[], None]]:
-        """Begin to copy bytes of the ring; returns the copy, and what waits until ``source`` may be overwritten."""
-        ...
-
-    def adopt(self, copy: Tensor) -> None:
-        """Called in the consumer's thread before it uses a finished copy."""
-        ...
-
-
-class CudaTransfer:
-    """Copies on a side stream of one CUDA device.
+class SideStream:
+    """Copies to a device, and what is done to them there, beside what the device computes; on the CPU, plain calls.
 
     Args:
-        device: ``cuda`` or ``cuda:n``.
-
-    Raises:
-        BackendUnavailableError: there is no such device.
+        device: ``cpu`` or ``cuda[:n]``.
     """
 
     def __init__(self, device: str) -> None:
-        require_cuda(device)
-        self._device = torch.device(device)
-        self._stream = torch.cuda.Stream(self._device)
+        self.device = torch.device(device)
+        self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
-    def start(self, source: Tensor) -> tuple[Tensor, Callable[[], None]]:
-        """See :meth:`Transfer.start`."""
+    @contextmanager
+    def done(self, source: Tensor | None = None) -> Iterator[None]:
+        """What is begun inside is done at the end; a ``source`` that lies on a device is waited for first."""
+        if self._stream is None:
+            yield
+            return
+        if source is not None and source.is_cuda:
+            self._stream.wait_stream(torch.cuda.current_stream(source.device))
         with torch.cuda.stream(self._stream):
-            copy = torch.empty(source.shape, dtype=source.dtype, device=self._device)
-            copy.copy_(source, non_blocking=True)
-            done = torch.cuda.Event()
-            done.record(self._stream)
-        return copy, done.synchronize
+            yield
+        self._stream.synchronize()
 
-    def adopt(self, copy: Tensor) -> None:
-        """See :meth:`Transfer.adopt`.
+    def hand_over(self, tensors: tuple[Tensor, ...]) -> None:
+        """Called by the thread that computes before it uses memory that was allocated inside :meth:`done`.
 
-        The copy is finished by then. Its memory belongs to the side stream's pool: without the note it could be used
-        again while the consumer's stream still reads it.
+        That memory belongs to the side stream: without the note it could be given out again while what was begun on it
+        is still under way.
         """
-        copy.record_stream(torch.cuda.current_stream(self._device))
+        for tensor in tensors if self._stream is not None else ():
+            tensor.record_stream(torch.cuda.current_stream(self.device))
 
 
 def require_cuda(device: str) -> None:
@@ -102,59 +83,3 @@ def pin_memory(address: int, nbytes: int, device: str = "cuda") -> Callable[[], 
             "give a smaller --buffer-gib or raise the limit on locked memory (ulimit -l)"
         )
     return lambda: runtime.cudaHostUnregister(address)
-
-
-class Copier:
-    """One thread that copies batches in the order in which they were submitted, each as soon as it is read.
-
-    Args:
-        transfer: how.
-    """
-
-    def __init__(self, transfer: Transfer) -> None:
-        self._transfer = transfer
-        self._stop = threading.Event()
-        self._permits = threading.Semaphore(DEVICE_BATCHES)
-        self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
-        self._thread.start()
-
-    def submit(self, batch: Batch) -> None:
-        """Copy a batch once it is read; its ``ready`` tells when it is there. To be called in reading order."""
-        self._batches.put(batch)
-
-    def adopt(self, batch: Batch) -> None:
-        """Called in the consumer's thread before it uses a batch."""
-        if batch.device_bytes is not None:
-            self._transfer.adopt(batch.device_bytes)
-
-    def dispose(self, batch: Batch) -> None:
-        """The consumer is done with a batch: its device memory may be used again."""
-        batch.device_bytes = None
-        self._permits.release()
-
-    def close(self) -> None:
-        """Stop; the readers must have been closed before, so that every batch counts as read."""
-        self._stop.set()
-        self._permits.release()
-        self._batches.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (batch := self._batches.get()) is not None:
-            self._permits.acquire()
-            batch.was_read.wait()
-            if not self._stop.is_set() and not batch.cancelled:
-                self._copy(batch)
-            batch.ready.set()
-            if self._stop.is_set():
-                self._permits.release()
-
-    def _copy(self, batch: Batch) -> None:
-        try:
-            batch.device_bytes, wait = self._transfer.start(batch.host_bytes())
-            wait()
-        except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
-            batch.fail_all(error)
-            return
-        batch.release()

@@ -20,6 +20,10 @@ AUTO_WINDOW_BYTES = 128 << 20
 READING_THREADS = 4
 """Where their number is not given, whatever the processors: they wait for the disk, or copy in turns from the page
 cache, which two of them do no faster than four."""
+DEVICE_BUFFER_BYTES = 4 << 30
+DEVICE_READING_THREADS = (8, 12)
+"""For a GPU, which computes faster than four threads read and hash: at least and at most, by the processors there are.
+Its window is the whole buffer, from which bytes go as soon as the device has them."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,13 @@ class StreamOptions:
     """Options of a stream; see docs/streaming.md.
 
     Attributes:
-        buffer_bytes: budget of the ring, a hard limit; None for :data:`AUTO_BUFFER_BYTES` or an eighth of the memory.
+        buffer_bytes: budget of the ring, a hard limit; None for :data:`AUTO_BUFFER_BYTES` (for a GPU,
+            :data:`DEVICE_BUFFER_BYTES`) or an eighth of the memory.
         direct_io: one of :data:`DIRECT_IO`.
         threads: reading threads; 0 reads in the caller's thread, None chooses.
         read_ahead: weights read before they are asked for, besides the byte budget; None for no such limit.
-        device: where tensors are handed out, ``cpu`` or ``cuda[:n]``.
+        device: where weights go from here, ``cpu`` or ``cuda[:n]``: they are handed out in memory of the host, which
+            for a GPU is page-locked, and the blocks of a matrix on the device itself.
         digests: hash what is read, by the reading threads, for :attr:`LoadedWeight.digest`.
         poison: overwrite released memory; None asks the environment (``SPECTRUM_FAST_POISON=1``).
     """
@@ -62,19 +68,24 @@ class StreamOptions:
         """Bytes that the ring may hold, whatever the model."""
         if self.buffer_bytes is not None:
             return self.buffer_bytes
-        return max(MINIMUM_BUFFER_BYTES, min(AUTO_BUFFER_BYTES, memory_bytes() // AUTO_BUFFER_SHARE))
+        most = AUTO_BUFFER_BYTES if self.device == "cpu" else DEVICE_BUFFER_BYTES
+        return max(MINIMUM_BUFFER_BYTES, min(most, memory_bytes() // AUTO_BUFFER_SHARE))
 
     @property
     def window_bytes(self) -> int:
         """Bytes that may be read ahead; one stretch of weights beside the one in use is always allowed."""
-        return self.capacity_bytes if self.buffer_bytes is not None else AUTO_WINDOW_BYTES
+        deep = self.buffer_bytes is not None or self.device != "cpu"
+        return self.capacity_bytes if deep else AUTO_WINDOW_BYTES
 
     @property
     def thread_count(self) -> int:
         """Reading threads."""
         if self.threads is not None:
             return self.threads
-        return 0 if self.read_ahead == 0 else READING_THREADS
+        if self.read_ahead == 0 or self.device == "cpu":
+            return 0 if self.read_ahead == 0 else READING_THREADS
+        least, most = DEVICE_READING_THREADS
+        return max(least, min(most, os.cpu_count() or 1))
 
     @property
     def poisons(self) -> bool:

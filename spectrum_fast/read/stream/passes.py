@@ -78,7 +78,7 @@ class BlockReader:
                 block, batch = pending[0]
                 pipeline.await_batch(batch)
                 batch.require_read(self._ref)
-                yield batch.tensor(block.ref, self._dtype)
+                yield batch.tensor(block.ref, self._dtype).to(pipeline.options.device)
                 pending.popleft()
                 pipeline.dispose(batch)
         finally:

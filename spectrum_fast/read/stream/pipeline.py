@@ -1,10 +1,10 @@
-"""The machinery behind a stream: ring, files, reading threads and, for a device, the copying thread."""
+"""The machinery behind a stream: ring, files and reading threads."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from spectrum_fast.errors import UsageError
@@ -12,7 +12,7 @@ from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.storage import RemoteFile, remote_settings
 from spectrum_fast.read.storage.files import shorten
 from spectrum_fast.read.stream.batch import Batch
-from spectrum_fast.read.stream.device import Copier, CudaTransfer, Transfer, pin_memory
+from spectrum_fast.read.stream.device import pin_memory, require_cuda
 from spectrum_fast.read.stream.layout import Layout, Task
 from spectrum_fast.read.stream.open_files import OpenFiles
 from spectrum_fast.read.stream.options import StreamOptions
@@ -22,35 +22,28 @@ from spectrum_fast.read.stream.statistics import StreamStatistics
 
 
 class Pipeline:
-    """Reads batches into the ring and, if there is a device, on to it.
+    """Reads batches into the ring, which is page-locked if there is a device that they will be copied to.
 
     To be used by one consumer thread. Nothing in here refers to the stream that uses it, so a forgotten stream can go.
 
     Args:
         options: how to read.
-        transfer: how to copy to the device; None takes what ``options.device`` asks for.
 
     Raises:
         BackendUnavailableError: the device is not there, or memory cannot be page-locked for it.
     """
 
-    def __init__(self, options: StreamOptions, transfer: Transfer | None = None) -> None:
+    def __init__(self, options: StreamOptions) -> None:
         self.options = options
-        on_cpu = options.device == "cpu"
-        if transfer is None and not on_cpu:
-            transfer = CudaTransfer(options.device)
-        self._copier: Copier | None = None
-        self.ring = Ring(
-            options.capacity_bytes,
-            poison=options.poisons,
-            pin=None if on_cpu else partial(pin_memory, device=options.device),
-        )
+        pin = None
+        if options.device != "cpu":
+            require_cuda(options.device)
+            pin = partial(pin_memory, device=options.device)
+        self.ring = Ring(options.capacity_bytes, poison=options.poisons, pin=pin)
         self.statistics = StreamStatistics(capacity_bytes=self.ring.capacity_bytes)
         self._stop = threading.Event()
         self._files = OpenFiles(options.direct_io, self._stop)
-        self._copier = None if transfer is None else Copier(transfer)
-        on_read: Callable[[Batch], None] = (lambda batch: batch.ready.set()) if transfer is None else (lambda _: None)
-        self._readers = Readers(options.thread_count, self._stop, on_read)
+        self._readers = Readers(options.thread_count, self._stop)
         self._closed = False
 
     @property
@@ -64,13 +57,10 @@ class Pipeline:
         if region is None:
             return None
         batch = Batch(refs, layout, tasks, region, self.ring, self._files, digests=self.options.digests)
-        if self._copier is not None:
-            self._copier.submit(batch)
         if any(isinstance(ref.file, RemoteFile) for ref in refs):
             self._readers.widen(remote_settings().parts_in_flight)  # each of them waits for the network
         self._readers.submit(batch)
         if not tasks:
-            batch.was_read.set()
             batch.ready.set()
         self.statistics.batches += 1
         self.statistics.peak_buffer_bytes = self.ring.peak_bytes
@@ -81,8 +71,6 @@ class Pipeline:
         started = time.perf_counter()
         batch.ready.wait()
         waited = time.perf_counter() - started
-        if self._copier is not None:
-            self._copier.adopt(batch)
         self.statistics.wait_seconds += waited
         self.statistics.read_seconds += batch.read_seconds
         self.statistics.read_bytes += batch.read_bytes
@@ -93,8 +81,6 @@ class Pipeline:
         if not batch.ready.is_set():
             batch.cancelled = True
             batch.ready.wait()
-        if self._copier is not None:
-            self._copier.dispose(batch)
         batch.release()
 
     def interrupt(self) -> None:
@@ -107,8 +93,6 @@ class Pipeline:
             return
         self._closed = True
         self._readers.close()
-        if self._copier is not None:
-            self._copier.close()
         self.statistics.notes = list(self._files.refusals)
         self._files.close()
         self.ring.close()

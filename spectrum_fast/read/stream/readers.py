@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
 
 from spectrum_fast.read.stream.batch import Batch, read_task
 from spectrum_fast.read.stream.layout import Task
@@ -19,12 +18,10 @@ class Readers:
     Args:
         threads: how many; 0 reads in the thread that calls :meth:`submit`.
         stop: ends all reads within a moment once it is set; :meth:`close` sets it.
-        on_read: called with every batch as soon as it is read, in the thread that read the last of it.
     """
 
-    def __init__(self, threads: int, stop: threading.Event, on_read: Callable[[Batch], None]) -> None:
+    def __init__(self, threads: int, stop: threading.Event) -> None:
         self._stop = stop
-        self._on_read = on_read
         self._tasks: queue.SimpleQueue[tuple[Batch, Task] | None] = queue.SimpleQueue()
         # Daemons, so that a stream that was never closed does not keep the interpreter alive; close() joins them.
         self._threads: list[threading.Thread] = []
@@ -36,7 +33,7 @@ class Readers:
             self._add_threads(threads - len(self._threads))
 
     def submit(self, batch: Batch) -> None:
-        """Read a batch; its ``was_read`` tells when that is done, well or badly."""
+        """Read a batch; its ``ready`` tells when that is done, well or badly."""
         for task in batch.tasks:
             if self._threads:
                 self._tasks.put((batch, task))
@@ -69,5 +66,4 @@ class Readers:
         try:
             total = read_task(batch, task, self._stop)
         finally:
-            if batch.finish(time.perf_counter() - started, total):
-                self._on_read(batch)
+            batch.finish(time.perf_counter() - started, total)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from weakref import ReferenceType, ref
 
+import torch
 from torch import Tensor
 
 from spectrum_fast.block_matrix import BlockMatrix
@@ -16,7 +17,6 @@ from spectrum_fast.read.checkpoint.dtypes import decodable, storage_dtype, torch
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream.batch import Batch
-from spectrum_fast.read.stream.device import Transfer
 from spectrum_fast.read.stream.layout import lay_out, region_bytes
 from spectrum_fast.read.stream.options import MINIMUM_BUFFER_BYTES, StreamOptions
 from spectrum_fast.read.stream.passes import BlockReader
@@ -37,8 +37,8 @@ class LoadedWeight:
 
     Attributes:
         plan: what it is.
-        main: the weight, or its codes, in the stored type and shape, on the stream's device; a :class:`BlockMatrix`
-            where it is too large for the buffer.
+        main: the weight, or its codes, in the stored type and shape, in memory of the host; a :class:`BlockMatrix`
+            where it is too large for the buffer, its blocks on the stream's device.
         companions: role -> tensor, as in the plan.
         read_seconds: time that the reading threads spent on it (its share of the stretch that it was read in); 0 for a
             matrix in blocks, which is yet to be read.
@@ -55,6 +55,13 @@ class LoadedWeight:
     wait_seconds: float = 0.0
     digest: str = ""
     on_release: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+
+    def on(self, device: str | torch.device) -> LoadedWeight:
+        """The same with its tensors on a device; a matrix in blocks, which come there by themselves, as it is."""
+        if isinstance(self.main, BlockMatrix):
+            return self
+        companions = {role: tensor.to(device) for role, tensor in self.companions.items()}
+        return replace(self, main=self.main.to(device), companions=companions)
 
     def release(self) -> None:
         """Say that the tensors are no longer needed; a second call does nothing."""
@@ -81,10 +88,9 @@ class WeightStream(Iterator[LoadedWeight]):
         failed: the weight that the last error was about, if the stream goes on with the next one; None where it ended.
     """
 
-    def __init__(self, plans: Iterable[WeightPlan], options: StreamOptions, transfer: Transfer | None = None) -> None:
+    def __init__(self, plans: Iterable[WeightPlan], options: StreamOptions) -> None:
         self._plans = iter(plans)
         self._options = options
-        self._transfer = transfer
         self._pipeline: Pipeline | None = None
         self._returned: WeightPlan | None = None  # taken from the plans, belongs to the next stretch
         self._waiting: _Stretch | None = None  # put together, waits for memory
@@ -109,7 +115,7 @@ class WeightStream(Iterator[LoadedWeight]):
             raise StopIteration
         try:
             if self._pipeline is None:
-                self._pipeline = Pipeline(self._options, self._transfer)
+                self._pipeline = Pipeline(self._options)
             self._plan_ahead(self._pipeline)
             loaded = self._hand_out(self._pipeline)
         except BaseException:
@@ -247,9 +253,7 @@ class WeightStream(Iterator[LoadedWeight]):
         pipeline.dispose(batch)
 
 
-def stream_weights(
-    plans: Iterable[WeightPlan], options: StreamOptions | None = None, *, transfer: Transfer | None = None
-) -> WeightStream:
+def stream_weights(plans: Iterable[WeightPlan], options: StreamOptions | None = None) -> WeightStream:
     """Read weights in the given order, by several threads, ahead of the consumer, into a buffer of fixed size.
 
     Codes and companions of a weight are read together; companions may lie in another file. Weights that lie side by
@@ -264,7 +268,6 @@ def stream_weights(
         plans: what to read; file order is fastest. Advanced only in the caller's thread, as far as the budget and
             ``options.read_ahead`` call for.
         options: how to read; None for all defaults.
-        transfer: how to copy to a device that torch does not know; for tests.
 
     Returns:
         An iterator of :class:`LoadedWeight`, with ``close()`` and ``statistics``.
@@ -276,7 +279,7 @@ def stream_weights(
         UsageError: a packed weight is larger than the budget; raised in that weight's turn.
         CheckpointError: a file cannot be read, is shorter than its header said, or has changed; in its turn.
     """
-    return WeightStream(plans, options or StreamOptions(), transfer)
+    return WeightStream(plans, options or StreamOptions())
 
 
 def required_buffer_bytes(plans: Iterable[WeightPlan]) -> int:

@@ -1,4 +1,4 @@
-"""The stream on a GPU: page-locked ring, side stream, device tensors. The same assertions as on the CPU."""
+"""The stream for a GPU: a page-locked ring, copies on a side stream, blocks on the device. The same bytes as ever."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.errors import BackendUnavailableError
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.read.stream import StreamOptions, load_tensor, pipeline, stream_weights
-from spectrum_fast.read.stream.device import pin_memory
+from spectrum_fast.read.stream.device import SideStream, pin_memory
 from spectrum_fast.read.stream.ring import Ring
 
-from support.streams import plans_of, reading_threads
+from support.streams import plans_of, reading_threads, write_many
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
+@pytest.mark.gpu
+@needs_gpu
 @pytest.mark.parametrize("direct_io", ["off", "auto"])
 @pytest.mark.parametrize("buffer_bytes", [8 << 20, None])
 def test_what_arrives_is_what_was_stored(tmp_path: Path, buffer_bytes: int | None, direct_io: str) -> None:
@@ -39,17 +38,23 @@ def test_what_arrives_is_what_was_stored(tmp_path: Path, buffer_bytes: int | Non
     save_file(tensors, tmp_path / "m.safetensors")
     refs = open_checkpoint(tmp_path).tensors
     options = StreamOptions(buffer_bytes=buffer_bytes, device="cuda", direct_io=direct_io, poison=True)
-    sums = []
+    side, sums = SideStream("cuda"), []
     with stream_weights(plans_of(refs), options) as stream:
         for loaded in stream:
             expected = load_tensor(loaded.plan.main)
             if isinstance(loaded.main, BlockMatrix):
-                found = torch.cat([block.clone() for block in loaded.main.blocks()], 0 if loaded.main.is_tall else 1)
-                assert torch.equal(found.cpu(), expected)
+                blocks = list(map(torch.clone, loaded.main.blocks()))
+                assert {block.device.type for block in blocks} == {"cuda"}
+                assert torch.equal(torch.cat(blocks, 0 if loaded.main.is_tall else 1).cpu(), expected)
                 continue
-            assert loaded.main.device.type == "cuda"
+            assert loaded.main.is_pinned()
+            assert torch.equal(loaded.on("cuda").main.cpu(), expected)  # type: ignore[union-attr]
+            with side.done():
+                copy = torch.empty(loaded.main.shape, dtype=loaded.main.dtype, device="cuda")
+                copy.copy_(loaded.main, non_blocking=True)
+            side.hand_over((copy,))
             # Work that is still in flight when the next weight is asked for: it must see this one.
-            square = loaded.main.float() @ loaded.main.float().T
+            square = copy.float() @ copy.float().T
             sums.append((square.diagonal().sum(), expected.double().square().sum()))
     for found, truth in sums:
         assert float(found) == pytest.approx(float(truth), rel=1e-3)
@@ -57,13 +62,25 @@ def test_what_arrives_is_what_was_stored(tmp_path: Path, buffer_bytes: int | Non
     assert reading_threads() == []
 
 
+@pytest.mark.gpu
+@needs_gpu
+def test_a_side_stream_waits_for_what_the_device_has_begun() -> None:
+    with SideStream("cuda").done(source := torch.ones(3, device="cuda") * 2):
+        copy = source.clone()
+    assert copy.tolist() == [2, 2, 2]
+
+
+@pytest.mark.gpu
+@needs_gpu
 def test_the_ring_is_page_locked() -> None:
-    ring = Ring(1 << 20, pin=pin_memory)
+    ring = Ring(1 << 20, pin=partial(pin_memory, device="cuda"))
     assert ring.bytes.is_pinned()
     ring.close()
     assert not ring.bytes.is_pinned()
 
 
+@pytest.mark.gpu
+@needs_gpu
 def test_it_is_page_locked_under_the_device_of_the_stream(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """On the current one the call would make a context there, whose memory belongs to somebody else."""
     current, locked_under = [0], []
@@ -93,6 +110,25 @@ def test_it_is_page_locked_under_the_device_of_the_stream(monkeypatch: pytest.Mo
     assert told == ["cuda:0"]
 
 
+@pytest.mark.gpu
+@needs_gpu
 def test_a_device_number_that_is_not_there() -> None:
     with pytest.raises(BackendUnavailableError, match="usable CUDA devices"):
         next(stream_weights([], StreamOptions(device="cuda:99")))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    refs = write_many(tmp_path)
+    with pytest.raises(BackendUnavailableError, match="device 'cuda': expected cpu or one of 0 usable CUDA devices"):
+        next(stream_weights(plans_of(refs), StreamOptions(device="cuda")))
+    with pytest.raises(BackendUnavailableError, match="no such name"):
+        next(stream_weights(plans_of(refs), StreamOptions(device="a toaster")))
+    assert reading_threads() == []
+
+
+def test_a_device_is_given_its_bytes_far_ahead() -> None:
+    on_host, for_device = StreamOptions(), StreamOptions(device="cuda")
+    assert for_device.window_bytes == for_device.capacity_bytes >= on_host.capacity_bytes > on_host.window_bytes
+    assert 8 <= for_device.thread_count <= 12
+    assert on_host.thread_count == 4
