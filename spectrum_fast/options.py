@@ -22,6 +22,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, get_args, ge
 
 from spectrum_fast.checks import Check
 from spectrum_fast.errors import UsageError
+from spectrum_fast.words import near_names_text
 
 _P = ParamSpec("_P")
 _Made = TypeVar("_Made")
@@ -61,7 +62,8 @@ class Option:
             UsageError: the option has no such value.
         """
         if self.choices and value not in self.choices:
-            raise UsageError(f"unknown {name} {value!r}: expected one of {', '.join(self.choices)}")
+            near = near_names_text(str(value), self.choices)
+            raise UsageError(f"unknown {name} {value!r}: expected one of {', '.join(self.choices)}{near}")
         if self.check is not None and value is not None and not self.check.test(value):
             raise UsageError(f"{name.replace('_', ' ')}: expected {self.check.expected}, found {value!r}")
 

@@ -1,6 +1,9 @@
-"""Figures in sentences."""
+"""Figures and names in sentences."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 def count_of(number: int, noun: str, plural: str = "") -> str:
@@ -22,3 +25,25 @@ def share_of_bytes(part: int, whole: int) -> str:
         if whole >= 1 << shift:
             return f"{part / (1 << shift):.2f} of {whole / (1 << shift):.2f} {unit}"
     return f"{part} of {whole} bytes"
+
+
+def nearest_names(name: str, names: Iterable[str], limit: int = 3, cutoff: float = 0.4) -> list[str]:
+    """The names most like ``name``: those that share its last component first, else by similarity of the text.
+
+    Args:
+        name: what was looked for.
+        names: what there is.
+        limit: how many to give.
+        cutoff: least similarity, in [0, 1]; of those with the same last component 0.6 or more.
+    """
+    known = list(dict.fromkeys(names))
+    tail = name.rpartition(".")[2]
+    same_tail = [other for other in known if other.rpartition(".")[2] == tail]
+    close = difflib.get_close_matches(name, same_tail[:2000], n=limit, cutoff=max(cutoff, 0.6))
+    return close or difflib.get_close_matches(name, known[:5000], n=limit, cutoff=cutoff)
+
+
+def near_names_text(name: str, names: Iterable[str]) -> str:
+    """``"; nearest: a, b, c"`` for the end of a message, or the empty text."""
+    near = nearest_names(name, names)
+    return f"; nearest: {', '.join(near)}" if near else ""

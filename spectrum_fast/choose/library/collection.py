@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from spectrum_fast.choose.library.file_names import StoredFile, reference_file_name, stored_files, whole_file_name
 from spectrum_fast.choose.library.stores import Store, find_store
 from spectrum_fast.choose.selection.formats import slug, write_selection
-from spectrum_fast.choose.selection.patterns import near_names_text
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import ScanFileError, SpectrumFastError
 from spectrum_fast.measure.scoring.records import ScanRecord
 from spectrum_fast.measure.scoring.scan_file import format_scan, parse_scan
+from spectrum_fast.words import near_names_text
 
 
 @dataclass(frozen=True, kw_only=True)

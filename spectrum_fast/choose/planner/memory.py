@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -100,7 +101,7 @@ def plan_memory(
     scan: ScanRecord | None = None,
     selection: Selection | None = None,
     top_percent: float = 25,
-    always: str = "default",
+    always: str | Sequence[str] = "default",
 ) -> MemoryPlan:
     """Predict the memory of one GPU.
 
@@ -137,7 +138,7 @@ def fit_percent(
     limit_bytes: int,
     *,
     scan: ScanRecord | None = None,
-    always: str = "default",
+    always: str | Sequence[str] = "default",
 ) -> MemoryPlan:
     """The plan with the largest ``top_percent`` whose peak stays within ``limit_bytes``.
 

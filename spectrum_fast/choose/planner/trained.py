@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spectrum_fast.choose.planner.model_shape import ModelShape, ParameterShape
@@ -56,7 +57,7 @@ def choose_trained(
     *,
     selection: Selection | None = None,
     top_percent: float = 25,
-    always: str = "default",
+    always: str | Sequence[str] = "default",
 ) -> TrainedShape:
     """Apply a method to a model's shapes.
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.masking import PartMask, mask_parts, remove_masks
 from spectrum_fast.choose.selection.resolve import ResolvedSelection, resolve_selection
@@ -29,11 +30,12 @@ _SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class AppliedSelection:
-    """What is trained after :func:`apply_selection`. Shared (tied) parameters count once.
+    """What is trained, after :func:`apply_selection` or as it stands. Shared (tied) parameters count once.
 
     Attributes:
-        trainable_parameters: numbers in trainable tensors; of one trained in part the unmasked ones.
-        total_parameters: numbers in all parameters of the model.
+        trainable_tensors: parameters that are trained.
+        trainable_parameters: numbers in them; of one trained in part the unmasked ones.
+        total_parameters: numbers in all parameters of the model; a packed 4-bit weight counts its values.
         trainable_bytes: bytes of the trainable tensors, which is what gradients and optimizer states are made for;
             masked numbers count.
         total_bytes: bytes of all parameters.
@@ -42,18 +44,19 @@ class AppliedSelection:
         masks: parameter -> what of it is trained, for those trained in part.
     """
 
+    trainable_tensors: int
     trainable_parameters: int
     total_parameters: int
     trainable_bytes: int
     total_bytes: int
-    matched: Mapping[str, tuple[str, ...]]
+    matched: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unmatched: tuple[str, ...] = ()
     masks: Mapping[str, PartMask] = field(default_factory=dict)
 
     @property
     def trainable_fraction(self) -> float:
-        """Trainable share of the parameters, in (0, 1]."""
-        return self.trainable_parameters / self.total_parameters
+        """Trainable share of the parameters, in [0, 1]."""
+        return self.trainable_parameters / max(1, self.total_parameters)
 
     def summary(self) -> str:
         """One line for people."""
@@ -107,7 +110,7 @@ def apply_selection(
             resolved.parameters[name].requires_grad_(True)
     for name, mask in masks.items():
         mask.attach(resolved.parameters[name])
-    return _describe(resolved, masks)
+    return measure_trainable(model, masks, matched=resolved.matched, unmatched=resolved.unmatched)
 
 
 def _require_gradients_possible(resolved: ResolvedSelection) -> None:
@@ -121,24 +124,38 @@ def _require_gradients_possible(resolved: ResolvedSelection) -> None:
                 )
 
 
-def _describe(resolved: ResolvedSelection, masks: Mapping[str, PartMask]) -> AppliedSelection:
-    unique = {id(parameter): parameter for parameter in resolved.parameters.values()}.values()
+def measure_trainable(
+    model: nn.Module, masks: Mapping[str, PartMask] = MappingProxyType({}), **found: Any
+) -> AppliedSelection:
+    """Count what is trainable in a live model, partitioned or not.
+
+    Args:
+        model: the model.
+        masks: of the parameters that are trained in part.
+        found: ``matched`` and ``unmatched`` of a selection.
+    """
+    unique = list(model.parameters())
     trainable = [parameter for parameter in unique if parameter.requires_grad]
     masked = sum(mask.total - mask.trained for mask in masks.values())
     return AppliedSelection(
-        trainable_parameters=sum(map(_count, trainable)) - masked,
-        total_parameters=sum(map(_count, unique)),
+        trainable_tensors=len(trainable),
+        trainable_parameters=sum(map(_values, trainable)) - masked,
+        total_parameters=sum(map(_values, unique)),
         trainable_bytes=sum(_count(parameter) * parameter.element_size() for parameter in trainable),
         total_bytes=sum(_count(parameter) * parameter.element_size() for parameter in unique),
-        matched=resolved.matched,
-        unmatched=resolved.unmatched,
         masks=masks,
+        **found,
     )
 
 
 def _count(parameter: nn.Parameter) -> int:
     """Numbers in a parameter; DeepSpeed ZeRO-3 leaves an empty stand-in and the true count in ``ds_numel``."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def _values(parameter: nn.Parameter) -> int:
+    """The same, but two values a byte where bitsandbytes packs them."""
+    return _count(parameter) * (2 * parameter.element_size() if type(parameter).__name__ == "Params4bit" else 1)
 
 
 def _partial_message(masks: Mapping[str, PartMask]) -> str:

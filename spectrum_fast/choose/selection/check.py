@@ -12,7 +12,6 @@ from spectrum_fast.choose.selection.formats import parse_selection
 from spectrum_fast.choose.selection.formats.name_lists import format_peft
 from spectrum_fast.choose.selection.formats.reference_yaml import KEY, REFERENCE_HEADER, format_reference_yaml
 from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton, read_skeleton
-from spectrum_fast.choose.selection.patterns import nearest_names
 from spectrum_fast.choose.selection.readers.axolotl import entries_of_yaml, read_as_axolotl
 from spectrum_fast.choose.selection.readers.own import read_as_applied
 from spectrum_fast.choose.selection.readers.peft import read_as_peft
@@ -21,6 +20,7 @@ from spectrum_fast.choose.selection.readers.scripts import lines_of_yaml, read_a
 from spectrum_fast.choose.selection.resolve import locate_entries
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.files import read_text
+from spectrum_fast.words import nearest_names
 
 if TYPE_CHECKING:
     from torch import nn

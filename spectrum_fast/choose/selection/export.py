@@ -16,7 +16,6 @@ from spectrum_fast.choose.selection.formats import parse_selection
 from spectrum_fast.choose.selection.formats.reference_yaml import KEY, REFERENCE_HEADER
 from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
 from spectrum_fast.choose.selection.options import SelectOptions
-from spectrum_fast.choose.selection.patterns import near_names_text, nearest_names
 from spectrum_fast.choose.selection.readers import find_reader
 from spectrum_fast.choose.selection.readers.peft import adapter_targets
 from spectrum_fast.choose.selection.readers.reading import Reader, Wanted
@@ -27,6 +26,7 @@ from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.read.checkpoint.naming import module_name, module_type, role
+from spectrum_fast.words import near_names_text, nearest_names
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated
 
-from spectrum_fast.checks import PERCENT
+from spectrum_fast.checks import COUNT, FLAG, PERCENT
 from spectrum_fast.choose.selection.ranking import GROUPINGS, ORDERS, ROUNDINGS
 from spectrum_fast.measure.scoring.fused import FUSED
 from spectrum_fast.options import Option, Options
@@ -81,7 +81,7 @@ class SelectOptions(Options):
         ),
     ] = "default"
     allow_incomplete: Annotated[
-        bool, Option("Select although some tensors failed.", "They are left out and named in the result.")
+        bool, Option("Select although some tensors failed.", "They are left out and named in the result.", check=FLAG)
     ] = False
     order: Annotated[
         str,
@@ -93,7 +93,7 @@ class SelectOptions(Options):
             python_only=True,
         ),
     ] = "top"
-    seed: Annotated[int, Option("Of the order ``random``.", python_only=True)] = 0
+    seed: Annotated[int, Option("Of the order ``random``.", python_only=True, check=COUNT)] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

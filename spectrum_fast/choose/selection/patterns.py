@@ -7,12 +7,12 @@ r"""Patterns on module names: shell style, or regular expressions after ``re:``.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.words import near_names_text
 
 REGEX_PREFIX = "re:"
 
@@ -55,25 +55,3 @@ def match_patterns(patterns: Sequence[str], names: Sequence[str], purpose: str) 
             raise SelectionError(f"{purpose}: pattern {pattern!r} matches no module{near_names_text(pattern, names)}")
         matched |= found
     return matched
-
-
-def nearest_names(name: str, names: Iterable[str], limit: int = 3, cutoff: float = 0.4) -> list[str]:
-    """The names most like ``name``: those that share its last component first, else by similarity of the text.
-
-    Args:
-        name: what was looked for.
-        names: what there is.
-        limit: how many to give.
-        cutoff: least similarity, in [0, 1]; of those with the same last component 0.6 or more.
-    """
-    known = list(dict.fromkeys(names))
-    tail = name.rpartition(".")[2]
-    same_tail = [other for other in known if other.rpartition(".")[2] == tail]
-    close = difflib.get_close_matches(name, same_tail[:2000], n=limit, cutoff=max(cutoff, 0.6))
-    return close or difflib.get_close_matches(name, known[:5000], n=limit, cutoff=cutoff)
-
-
-def near_names_text(name: str, names: Iterable[str]) -> str:
-    """``"; nearest: a, b, c"`` for the end of a message, or the empty text."""
-    near = nearest_names(name, names)
-    return f"; nearest: {', '.join(near)}" if near else ""

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.conversion import Conversion, tensor_names
-from spectrum_fast.choose.selection.patterns import near_names_text
 from spectrum_fast.choose.selection.runtime_names import canonical_name
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.read.checkpoint.naming import module_name
+from spectrum_fast.words import near_names_text
 
 if TYPE_CHECKING:
     from torch import nn

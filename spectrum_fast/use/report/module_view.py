@@ -6,7 +6,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from spectrum_fast.choose.selection.patterns import near_names_text
 from spectrum_fast.choose.selection.ranking import rank_modules
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import UsageError
@@ -16,6 +15,7 @@ from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.use.report.layout import facts_table, printable
 from spectrum_fast.use.report.spectrum_plot import SpectrumPlot
 from spectrum_fast.use.report.thresholds import Thresholds, find_thresholds
+from spectrum_fast.words import near_names_text
 
 
 def find_module(scan: Scan, name: str) -> ModuleScore:

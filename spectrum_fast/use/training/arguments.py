@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import yaml
 
-from spectrum_fast.choose.selection.patterns import near_names_text
-from spectrum_fast.choose.selection.ranking import GROUPINGS, ROUNDINGS, check_percent
+from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.errors import UsageError
 from spectrum_fast.files import read_text
 from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.options import Option
+from spectrum_fast.words import near_names_text
 
 if TYPE_CHECKING:
     from trl import TrlParser
@@ -47,80 +48,51 @@ METHODS = {
     "bottom": Method("bottom"),
     "laser": Method("top", low_rank=True),
 }
-CHOICES: dict[str, tuple[str, ...]] = {
-    "method": tuple(METHODS),
-    "trainer": ("sft", "dpo"),
-    "grouping": GROUPINGS,
-    "rounding": ROUNDINGS,
-    "partial": ("aggregate", "whole", "mask"),
-    "shard": ("none", "zero2", "zero3", "fsdp2"),
-    "offload": ("none", "optimizer", "all"),
-}
+_DECIDED = {"order": "spectrum.method", "fused": "spectrum.partial"}
+"""Options of a selection that are no keys of the section, and the key that decides them."""
 
 
-@dataclass(kw_only=True)
-class SpectrumArguments:
-    """What to train and how to divide it; docs/training.md describes every key.
+@dataclass(frozen=True, kw_only=True)
+class SpectrumArguments(SelectOptions):
+    """The section ``spectrum:``: how to choose, what to do with the choice, and how to divide the model.
+
+    docs/training.md describes every key.
 
     Raises:
         UsageError: a value is not what it should be, or two contradict each other.
     """
 
-    method: str = ""
-    trainer: str = "sft"
-    selection: str | None = None
-    scan: str | None = None
-    top_percent: float | None = None
-    criterion: str | None = None
-    grouping: str = "type"
-    rounding: str = "reference"
-    include: list[str] | None = None
-    exclude: list[str] | None = None
-    always: list[str] | None = None
-    allow_incomplete: bool = False
-    seed: int = 0
-    partial: str = "aggregate"
-    shard: str = "none"
-    offload: str = "none"
+    method: Annotated[str, Option("What is trained.", choices=tuple(METHODS))]
+    trainer: Annotated[str, Option("TRL's trainer.", choices=("sft", "dpo"))] = "sft"
+    selection: Annotated[str | None, Option("A selection file.")] = None
+    scan: Annotated[str | None, Option("A scan file; without it the model is scanned.")] = None
+    criterion: Annotated[str | None, Option("Of the scan.")] = None
+    partial: Annotated[
+        str, Option("Fused experts that are selected in part.", choices=("aggregate", "whole", "mask"))
+    ] = "aggregate"
+    shard: Annotated[str, Option("How the model is divided.", choices=("none", "zero2", "zero3", "fsdp2"))] = "none"
+    offload: Annotated[str, Option("What lies in the host's memory.", choices=("none", "optimizer", "all"))] = "none"
 
     def __post_init__(self) -> None:
-        if not self.method:
-            raise UsageError("spectrum.method: expected what to train, found nothing; for example: spectrum")
-        for key, choices in CHOICES.items():
-            if (value := getattr(self, key)) not in choices:
-                near = near_names_text(str(value), choices)
-                raise UsageError(f"spectrum.{key}: expected one of {', '.join(choices)}, found {value!r}{near}")
-        for key in ("include", "exclude"):
-            if isinstance(value := getattr(self, key), str):
-                setattr(self, key, [value])
+        super().__post_init__()
         if self.criterion is not None:
             find_criterion(self.criterion)
-        if self.top_percent is not None:
-            check_percent(self.top_percent)
-        self._check_pairs()
-
-    def _check_pairs(self) -> None:
-        """What contradicts each other."""
         if self.selection is not None:
+            about = ["scan", "criterion", *(field.name for field in fields(SelectOptions))]
             default = {field.name: field.default for field in fields(self)}
-            about = ("scan", "top_percent", "criterion", "grouping", "rounding", "include", "exclude", "always")
-            if clash := [key for key in (*about, "allow_incomplete") if getattr(self, key) != default[key]]:
-                raise UsageError(
-                    f"spectrum.selection: a selection is finished, so {clash[0]} has no effect; give one or the other"
-                )
+            if clash := [key for key in about if getattr(self, key) != default[key]]:
+                raise UsageError(f"selection: it is finished, so {clash[0]} has no effect; give one or the other")
             if self.chosen.order in ("bottom", "random"):
                 raise UsageError(
-                    f"spectrum.method {self.method}: needs to know all modules of each group, which a selection does "
-                    "not hold; give the scan and top_percent instead"
+                    f"method {self.method}: needs to know all modules of each group, which a selection does not hold; "
+                    "give the scan and top_percent instead"
                 )
         if self.chosen.low_rank and self.criterion not in (None, "mp"):
-            raise UsageError(
-                f"spectrum.criterion {self.criterion}: method laser takes ranks from the criterion mp; drop the key"
-            )
+            raise UsageError(f"criterion {self.criterion}: method laser takes ranks from criterion mp; drop the key")
         if self.offload != "none" and self.shard == "none":
-            raise UsageError("spectrum.offload: needs spectrum.shard zero2, zero3 or fsdp2")
+            raise UsageError("offload: needs spectrum.shard zero2, zero3 or fsdp2")
         if self.offload == "all" and self.shard == "zero2":
-            raise UsageError("spectrum.offload all: ZeRO-2 keeps every parameter on the device; use shard zero3")
+            raise UsageError("offload all: ZeRO-2 keeps every parameter on the device; use shard zero3")
 
     @property
     def chosen(self) -> Method:
@@ -190,10 +162,7 @@ def parse_run(document: Mapping[str, Any], source: str) -> RunArguments:
     """The same from keys and values; see :func:`read_run`."""
     given = {key: value for key, value in document.items() if key != "spectrum"}
     try:
-        section = _mapping_of(document.get("spectrum") or {}, "spectrum")
-        (spectrum,) = _parser((SpectrumArguments,), section, "spectrum.").parse_args_into_dataclasses(
-            args=[], look_for_args_file=False
-        )
+        spectrum = _section(_mapping_of(document.get("spectrum") or {}, "spectrum"))
         for key, value in _mapping_of(given.pop("env", {}), "env").items():
             os.environ[key] = str(value)
         parser = _parser(_library_classes(spectrum.trainer), given)
@@ -201,6 +170,29 @@ def parse_run(document: Mapping[str, Any], source: str) -> RunArguments:
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from error
     return RunArguments(source, spectrum, given, parser)
+
+
+def _section(values: dict[str, Any]) -> SpectrumArguments:
+    try:
+        require_known(values, [field.name for field in fields(SpectrumArguments) if field.name not in _DECIDED])
+        if "method" not in values:
+            raise UsageError("method: expected what to train, found nothing; for example: spectrum")
+        lists = {
+            key: [value] for key, value in values.items() if key in ("include", "exclude") and isinstance(value, str)
+        }
+        return SpectrumArguments(**{**values, **lists})
+    except UsageError as error:
+        raise UsageError(f"spectrum: {error}") from error
+
+
+def require_known(keys: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse the first key that is not known, with the nearest that are.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if unknown := next((key for key in keys if key not in known), None):
+        raise UsageError(f"{unknown}: no such key{near_names_text(unknown, known)}")
 
 
 def _library_classes(trainer: str) -> tuple[Any, ...]:
@@ -214,18 +206,15 @@ def _library_classes(trainer: str) -> tuple[Any, ...]:
     return trl.ScriptArguments, config, trl.ModelConfig, trl.DatasetMixtureConfig
 
 
-def _parser(classes: tuple[Any, ...], values: Mapping[str, Any], prefix: str = "") -> TrlParser:
+def _parser(classes: tuple[Any, ...], values: Mapping[str, Any]) -> TrlParser:
     """TRL's parser, with the values as defaults and one line for what it does not take."""
     from trl import TrlParser
 
     class Parser(TrlParser):
         def error(self, message: str) -> Any:
-            raise UsageError(prefix + re.sub(r"^argument --(\w+)\S*: ", r"\1: ", message))
+            raise UsageError(re.sub(r"^argument --(\w+)\S*: ", r"\1: ", message))
 
-    known = [field.name for cls in classes for field in fields(cls) if field.init]
-    for key in values:
-        if key not in known:
-            raise UsageError(f"{prefix}{key}: no such key{near_names_text(key, [*known, 'spectrum'])}")
+    require_known(values, [*(field.name for cls in classes for field in fields(cls) if field.init), "spectrum"])
     parser = Parser(classes)
     kinds = {action.dest: action.type for action in parser._actions}
     # A default that is a text goes through the field's own conversion, so that a wrong number is told at once.

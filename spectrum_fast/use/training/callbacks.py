@@ -7,25 +7,28 @@ share into the log, and leaves ``run.json`` in the output folder. ``spectrum-fas
 
 from __future__ import annotations
 
+import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import TrainerCallback
 
-from spectrum_fast.choose.selection.masking import PartMask, is_masked
+from spectrum_fast.choose.selection.apply import measure_trainable
+from spectrum_fast.choose.selection.masking import is_masked
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.use.training.precision import LEAST_SHARE, WATCHED_STEPS, ChangeMeter, describe_loss, widen_trained
 from spectrum_fast.use.training.record import (
     RUN_NAME,
-    TrainingMeter,
+    count_tokens,
     describe_run,
+    describe_selection,
     peak_cuda_bytes,
     peak_rss_bytes,
     write_run,
 )
 from spectrum_fast.use.training.trainable import (
-    TrainableShare,
     require_matching_optimizer,
     require_same_trainable,
     require_some_trainable,
@@ -33,13 +36,30 @@ from spectrum_fast.use.training.trainable import (
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers import TrainerState, TrainingArguments
 
     from spectrum_fast.choose.selection.apply import AppliedSelection
     from spectrum_fast.choose.selection.records import Selection
 
 
-class SpectrumCallback(TrainerCallback):
+class FiguresInLog(TrainerCallback):
+    """A callback that adds figures to the entries of the trainer's log that hold a loss."""
+
+    def figures(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """What to add to an entry."""
+        raise NotImplementedError
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: Any, **parts: Any) -> None:
+        """Add them."""
+        logs = parts.get("logs") or {}
+        if "loss" in logs:
+            added = self.figures(logs)
+            logs |= added
+            if state.log_history:
+                state.log_history[-1] |= added
+
+
+class SpectrumCallback(FiguresInLog):
     """Trains the selected modules only, and says what it does.
 
     Selected parameters of 16 bits become float32 under autocast (:mod:`spectrum_fast.use.training.precision`), and a
@@ -72,103 +92,100 @@ class SpectrumCallback(TrainerCallback):
         self.all_expected = all_expected
         self.facts = facts or {}
         self.write = write
-        self.record: dict[str, Any] | None = None
-        self.applied: AppliedSelection | None = None
-        self.share: TrainableShare | None = None
-        self.meter = TrainingMeter()
+        self.record: dict[str, Any] = {}
+        self.share: AppliedSelection | None = None
         self.changed_share: float | None = None
         self._changes: ChangeMeter | None = None
         self._held: dict[str, str] = {}
         self._first_step = 0
+        self.begin_count(0.0)
 
-    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: Any, **parts: Any) -> None:
         """Freeze everything but the selection, before there is an optimizer."""
         self._freeze(parts["model"], args)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **parts: Any) -> None:
         """Check the optimizer that was made, just before the first step."""
         model, optimizer = parts["model"], parts["optimizer"]
         if self.share is None:  # added with add_callback: the optimizer is made, of what was trainable then
             self._freeze(model, args)
         self.facts["optimizer_tensors"] = require_matching_optimizer(optimizer, model)
         require_same_trainable(model)
-        self._require_no_decay(optimizer)
+        _require_no_decay(optimizer)
         self._held = self._digests(model)
-        self._first_step = state.global_step
-        self._changes = ChangeMeter(optimizer)
-        self.meter.start(state.num_input_tokens_seen)
+        self._first_step, self._changes = state.global_step, ChangeMeter(optimizer)
+        self.begin_count(state.num_input_tokens_seen, before=count_tokens(state.log_history))
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
-    ) -> None:
+    def begin_count(self, seen: float, before: float = 0.0) -> None:
+        """Count tokens and seconds from now on.
+
+        Args:
+            seen: what the trainer's count is at, if it goes on where a run is resumed; TRL's begin anew.
+            before: tokens of earlier sittings.
+        """
+        self.tokens, self._tokens_before, self._last_count = 0.0, before, seen
+        self._started = self._last_time = time.perf_counter()
+
+    def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: Any, **parts: Any) -> None:
         """Watch the gradients of the first steps."""
         if self._changes is not None:
             self._changes.before_step()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: Any, **parts: Any) -> None:
         """Take the share of values that the first steps have changed."""
         if self._changes is not None and self._changes.steps >= WATCHED_STEPS:
-            self._take_share(args, state)
+            self._take_changes(args, state)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **parts: Any,
-    ) -> None:
-        """Add our figures to the log."""
-        if logs is None or "loss" not in logs:
-            return
-        added: dict[str, Any] = {}
-        if "num_tokens" in logs:
-            added["tokens_per_second"] = round(self.meter.rate(logs["num_tokens"]), 1)
-        added["peak_rss_gib"] = round(peak_rss_bytes() / 2**30, 3)
+    def figures(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """Speed, memory and shares."""
+        added: dict[str, Any] = {"peak_rss_gib": round(peak_rss_bytes() / 2**30, 3)}
+        if (count := logs.get("num_tokens")) is not None:
+            now = time.perf_counter()
+            new = count - self._last_count if count >= self._last_count else count
+            added["tokens_per_second"] = round(new / max(now - self._last_time, 1e-9), 1)
+            self.tokens, self._last_count, self._last_time = self.tokens + new, count, now
         if (cuda := peak_cuda_bytes()) is not None:
             added["peak_cuda_gib"] = round(cuda / 2**30, 3)
         if self.share is not None:
-            added["trainable_percent"] = round(100 * self.share.fraction, 4)
+            added["trainable_percent"] = round(100 * self.share.trainable_fraction, 4)
         if self.changed_share is not None:
             added["changed_percent"] = round(100 * self.changed_share, 2)
-        logs |= added
-        if state.log_history:
-            state.log_history[-1] |= added
+        return added
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: Any, **parts: Any) -> None:
         """Check what was held, and leave ``run.json``."""
-        model = parts["model"]
-        self._take_share(args, state)
-        moved = [name for name, digest in self._digests(model).items() if digest != self._held.get(name)]
+        seconds = time.perf_counter() - self._started
+        self._take_changes(args, state)
+        moved = [name for name, digest in self._digests(parts["model"]).items() if digest != self._held.get(name)]
         if moved:
             raise SelectionError(
                 f"{moved[0]}: experts that were not selected have changed; the optimizer {args.optim} mixes the values "
                 "of a parameter, so it cannot train a part of one: use adamw, or spectrum.partial: whole"
             )
-        self.record = describe_run(self, args, state)
+        masked = sorted(self.share.masks) if self.share is not None else []
+        self.record = {
+            "selection": self.selection and {**describe_selection(self.selection), "masked": masked},
+            **self.facts,
+            **describe_run(args, state, self.share),
+            "resumed_at_step": self._first_step or None,
+            "seconds": round(seconds, 3),
+            "tokens": self._tokens_before + self.tokens or None,
+            "tokens_per_second": round(self.tokens / seconds, 1) if self.tokens else None,
+            "changed_share": self.changed_share,
+        }
         if self.write and state.is_world_process_zero:
             write_run(self.record, Path(str(args.output_dir)) / RUN_NAME)
 
-    @property
-    def masks(self) -> dict[str, PartMask]:
-        """Parameters that are trained in part."""
-        return dict(self.applied.masks) if self.applied is not None else {}
-
-    @property
-    def first_step(self) -> int:
-        """Steps that had been made before, where the run was resumed."""
-        return self._first_step
-
     def _freeze(self, model: nn.Module, args: TrainingArguments) -> None:
-        if self.selection is not None:
-            self.applied = self.selection.apply(model, partial=self.partial)
-        self.share = require_some_trainable(model, all_expected=self.all_expected)
-        if (self.selection is not None or self.all_expected) and widen_trained(model, args):
-            self.share = require_some_trainable(model, all_expected=self.all_expected)
+        masks = {} if self.selection is None else self.selection.apply(model, partial=self.partial).masks
+        require_some_trainable(model, all_expected=self.all_expected)
+        if self.selection is not None or self.all_expected:
+            widen_trained(model, args)
+        self.share = measure_trainable(model, masks)
 
-    def _take_share(self, args: TrainingArguments, state: TrainerState) -> None:
+    def _take_changes(self, args: TrainingArguments, state: TrainerState) -> None:
         """Once: after the first steps, or at the end of a run that has fewer."""
         if self._changes is None:
             return
@@ -178,20 +195,21 @@ class SpectrumCallback(TrainerCallback):
 
     def _digests(self, model: nn.Module) -> dict[str, str]:
         """Of what must not change; under ZeRO-3 and FSDP the whole is not here to be looked at."""
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        return {
-            name: mask.digest(parameters[name])
-            for name, mask in self.masks.items()
-            if name in parameters
-            and parameters[name].shape.numel() == mask.total
-            and type(parameters[name].data).__name__ != "DTensor"
+        masks = {} if self.share is None else self.share.masks
+        whole = {
+            name: parameter
+            for name, parameter in model.named_parameters(remove_duplicate=False)
+            if name in masks
+            and parameter.shape.numel() == masks[name].total
+            and type(parameter.data).__name__ != "DTensor"
         }
+        return {name: masks[name].digest(parameter) for name, parameter in whole.items()}
 
-    def _require_no_decay(self, optimizer: Any) -> None:
-        groups = getattr(getattr(optimizer, "optimizer", optimizer), "param_groups", [])
-        for group in groups:
-            if group.get("weight_decay") and any(map(is_masked, group["params"])):
-                raise SelectionError(
-                    "a parameter trained in part has weight decay, which would move the experts that are not selected; "
-                    "put it in a group with weight_decay 0, or use `spectrum-fast train`, which does"
-                )
+
+def _require_no_decay(optimizer: Any) -> None:
+    groups = getattr(getattr(optimizer, "optimizer", optimizer), "param_groups", [])
+    if any(group.get("weight_decay") and any(map(is_masked, group["params"])) for group in groups):
+        raise SelectionError(
+            "a parameter trained in part has weight decay, which would move the experts that are not selected; put it "
+            "in a group with weight_decay 0, or use `spectrum-fast train`, which does"
+        )

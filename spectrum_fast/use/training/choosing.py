@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.formats import load_selection
+from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.runtime_view import as_fused_in
 from spectrum_fast.choose.selection.scan_result import Scan, load_scan
+from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.errors import JournalError, UsageError
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.scanning.content import is_scan_of, require_scan_of
@@ -21,38 +24,52 @@ if TYPE_CHECKING:
     from spectrum_fast.choose.selection.records import Selection
     from spectrum_fast.use.training.arguments import RunArguments
 
-DEFAULT_PERCENT = 25.0
+SELECTION_NAME = "selection.json"
+SCAN_NAME = "scan.json"
 
 
-def choose_modules(run: RunArguments, scan: Scan | None, model: nn.Module | None) -> Selection | None:
-    """The selection of a run, or None where the method trains everything.
+def choose_modules(run: RunArguments, scan: Scan | None, model: nn.Module | None) -> Selection:
+    """The selection of a run that trains one.
 
     Args:
         run: its arguments.
-        scan: of the model; None where a selection is given or none is needed.
+        scan: of the model; None where a selection is given.
         model: the running model, its skeleton is enough: it says what is fused. None where nothing is trained.
 
     Raises:
         SelectionError: nothing can be selected.
     """
     section = run.spectrum
-    if section.selection is not None:
-        return load_selection(section.selection)
-    if scan is None or section.chosen.order is None:
-        return None
-    whole = section.partial == "aggregate" and model is not None
-    return (as_fused_in(scan, model) if whole and model is not None else scan).select(
-        DEFAULT_PERCENT if section.top_percent is None else section.top_percent,
-        grouping=section.grouping,
-        rounding=section.rounding,
-        include=section.include or (),
-        exclude=section.exclude or (),
-        always=(section.always or "default") if model is not None else "none",
-        allow_incomplete=section.allow_incomplete,
-        fused="parameter" if whole else "parts",
-        order=section.chosen.order,
-        seed=section.seed,
-    )
+    if scan is None:
+        return load_selection(section.selection or "")
+    options = {field.name: getattr(section, field.name) for field in fields(SelectOptions)}
+    options |= {"order": section.chosen.order, "fused": "parts"}
+    if model is None:
+        options["always"] = "none"
+    elif section.partial == "aggregate":
+        scan, options["fused"] = as_fused_in(scan, model), "parameter"
+    return select_with(scan, SelectOptions(**options))
+
+
+def decide(run: RunArguments, resume: str | None, skeleton: nn.Module, say: Callable[[str], None]) -> Selection:
+    """Scan, with a journal, if need be; choose; keep the selection in the output folder.
+
+    Raises:
+        UsageError: the run goes on from a checkpoint, and trained something else before.
+        SpectrumFastError: as the two below.
+    """
+    home = run.output_folder
+    scan = find_scan(run, home / SCAN_NAME, say) if run.spectrum.selection is None else None
+    selection, target = choose_modules(run, scan, skeleton), home / SELECTION_NAME
+    if resume is None or not target.is_file():
+        home.mkdir(parents=True, exist_ok=True)
+        selection.save(target)
+    elif selection_digest(before := load_selection(target)) != selection_digest(selection):
+        raise UsageError(
+            f"{run.source}: resume_from_checkpoint: the run so far trained {len(before.names)} modules ({target}), the "
+            f"configuration now selects {len(selection.names)} others; give spectrum.selection: {target}"
+        )
+    return selection
 
 
 def selection_digest(selection: Selection) -> str:
@@ -87,7 +104,6 @@ def find_scan(run: RunArguments, kept: Path, say: Callable[[str], None]) -> Scan
     from spectrum_fast.scanning.run import scan as make_scan
 
     criterion = section.criterion or ("mp" if section.chosen.low_rank else "spectrum")
-    percent = section.top_percent or DEFAULT_PERCENT
     if kept.is_file():
         found = load_scan(kept)
         if found.criterion == criterion and is_scan_of(found, checkpoint):
@@ -102,6 +118,6 @@ def find_scan(run: RunArguments, kept: Path, say: Callable[[str], None]) -> Scan
     say(f"scanning {run.model_name} (criterion {criterion}); the scan is kept as {kept}")
     kept.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return make_scan(run.model_name, criterion=criterion, top_percent=percent, out=kept)
+        return make_scan(run.model_name, criterion=criterion, top_percent=section.top_percent, out=kept)
     except JournalError:  # what an interrupted scan of other weights left
-        return make_scan(run.model_name, criterion=criterion, top_percent=percent, out=kept, restart=True)
+        return make_scan(run.model_name, criterion=criterion, top_percent=section.top_percent, out=kept, restart=True)

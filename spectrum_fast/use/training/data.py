@@ -7,13 +7,6 @@ from typing import Any
 
 from spectrum_fast.errors import UsageError
 
-_BUILDERS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".csv": "csv"} | {
-    ".txt": "text",
-    ".text": "text",
-    ".arrow": "arrow",
-}
-_COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-
 
 def load_data(script: Any, mixture: Any, source: str, *, evaluate: bool) -> tuple[Any, Any]:
     """Training and evaluation data; the second is None unless ``evaluate``.
@@ -34,15 +27,16 @@ def load_data(script: Any, mixture: Any, source: str, *, evaluate: bool) -> tupl
     try:
         if mixture.datasets:
             for part in mixture.datasets:
-                if part.data_files is None and (builder := local_builder(part.path)):
-                    part.data_files, part.path = part.path, builder
+                if part.data_files is None:
+                    part.path, part.data_files = _split_file(part.path)
             splits: Any = get_dataset(mixture)
         else:
-            name, builder = script.dataset_name, local_builder(script.dataset_name)
-            files: dict[str, Any] = {"data_files": name} if builder else {"name": script.dataset_config}
-            splits = load_dataset(builder or name, streaming=script.dataset_streaming, **files)
-    except (DatasetsError, OSError, ValueError) as cause:
-        raise UsageError(f"{source}: {script.dataset_name or 'datasets'}: cannot be loaded: {cause}") from cause
+            path, file = _split_file(script.dataset_name)
+            name = script.dataset_config if file is None else None
+            splits = load_dataset(path, name, data_files=file, streaming=script.dataset_streaming)
+    except (DatasetsError, OSError, ValueError, StopIteration) as cause:
+        why = cause if str(cause) else "holds no rows"
+        raise UsageError(f"{source}: {script.dataset_name or 'datasets'}: cannot be loaded: {why}") from cause
     wanted = {"dataset_train_split": script.dataset_train_split}
     if evaluate:
         wanted["dataset_test_split"] = script.dataset_test_split
@@ -58,18 +52,7 @@ def load_data(script: Any, mixture: Any, source: str, *, evaluate: bool) -> tupl
     return splits[script.dataset_train_split], splits[script.dataset_test_split] if evaluate else None
 
 
-def local_builder(path: str) -> str | None:
-    """The loader of ``datasets`` for a local file, by its ending; None for a folder or a hub id.
-
-    Raises:
-        UsageError: it looks like a file, but there is none, or its ending is not known.
-    """
-    suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() not in _COMPRESSIONS]
-    builder = _BUILDERS.get(suffixes[-1]) if suffixes else None
-    if Path(path).is_file():
-        if builder is None:
-            raise UsageError(f"{path}: expected data as one of {', '.join(_BUILDERS)}, found another ending")
-        return builder
-    if builder is not None and not Path(path).is_dir():
-        raise UsageError(f"{path}: expected a data file, found none")
-    return None
+def _split_file(name: str) -> tuple[str, str | None]:
+    """A local file as ``datasets`` wants it, folder and name; a folder or a hub id as it is."""
+    path = Path(name)
+    return (str(path.resolve().parent), path.name) if path.is_file() else (name, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from spectrum_fast.choose.planner import MemoryPlan, TrainingSetup, fit_percent, plan_memory, read_model_shape
 from spectrum_fast.choose.selection.formats import load_selection
@@ -37,13 +36,13 @@ def plan_run(path: str | Path, gpus: int, fit_gib: float | None = None) -> Memor
     run = read_run(path)
     section, setup = run.spectrum, describe_setup(run, gpus)
     shape = read_model_shape(open_checkpoint(run.model_name))
-    always: Any = "default" if section.always is None else section.always
     scan = None if section.scan is None else read_scan(section.scan)
     if fit_gib is not None:
-        return fit_percent(shape, setup, int(fit_gib * 2**30), scan=scan, always=always)
+        return fit_percent(shape, setup, int(fit_gib * 2**30), scan=scan, always=section.always)
     selection = None if section.selection is None else load_selection(section.selection)
-    percent = 25 if section.top_percent is None else section.top_percent
-    return plan_memory(shape, setup, scan=scan, selection=selection, top_percent=percent, always=always)
+    return plan_memory(
+        shape, setup, scan=scan, selection=selection, top_percent=section.top_percent, always=section.always
+    )
 
 
 def describe_setup(run: RunArguments, gpus: int) -> TrainingSetup:

@@ -7,9 +7,12 @@ all of them where they are float32. The arithmetic stays bfloat16 by autocast, a
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from spectrum_fast.use.training.trainable import partitioned_groups
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,6 +22,7 @@ WATCHED_STEPS = 10
 """Steps with a learning rate above zero after which the share of changed values is taken."""
 LEAST_SHARE = 0.5
 """Below it a run is warned: in float32 every value that has a gradient changes, in bfloat16 a few percent do."""
+_HOOK = "_spectrum_fast_loads_wide"
 _SAMPLED = 2**14
 """Values of each parameter that are watched, evenly spaced."""
 
@@ -43,28 +47,33 @@ def keeps_small_updates(arguments: TrainingArguments) -> bool:
     return key is None or given.get(key, "").lower() in ("true", "1", "yes", "y", "t", "on")
 
 
-def widen_trained(model: nn.Module, arguments: TrainingArguments) -> int:
-    """Make 16-bit trainable parameters float32 where autocast computes in 16 bits; gives how many parameters changed.
+def widen_trained(model: nn.Module, arguments: TrainingArguments) -> None:
+    """Make 16-bit trainable parameters float32 where autocast computes in 16 bits.
 
     Left alone are parameters whose optimizer needs no more (:func:`keeps_small_updates`) and those that ZeRO-3 has
     divided, for DeepSpeed steps float32 copies. Without autocast (``bf16`` or ``fp16``) types cannot be mixed. Layer
     norms become float32 in any case: torch's takes a float32 input, as a trained layer before may give it, with
-    float32 weights only.
+    float32 weights only. What a checkpoint holds in float32 is loaded as that from now on, also what was trained
+    before the last reselection only, so that a resumed run has the values of the one that was stopped.
     """
     if not (arguments.bf16 or arguments.fp16) or keeps_small_updates(arguments):
-        return 0
+        return
     norms = (module for module in model.modules() if isinstance(module, torch.nn.LayerNorm))
-    narrow = [
-        parameter
-        for parameter in (
-            *(p for p in model.parameters() if p.requires_grad),
-            *(p for n in norms for p in n.parameters()),
-        )
-        if parameter.dtype in (torch.bfloat16, torch.float16) and not hasattr(parameter, "ds_id")
-    ]
-    for parameter in narrow:
-        parameter.data = parameter.data.float()
-    return len(narrow)
+    _widen(parameter for norm in norms for parameter in norm.parameters())
+    _widen(parameter for parameter in model.parameters() if parameter.requires_grad)
+    if not hasattr(model, _HOOK):
+        setattr(model, _HOOK, model.register_load_state_dict_pre_hook(_widen_what_comes_wide))
+
+
+def _widen(parameters: Iterable[nn.Parameter]) -> None:
+    for parameter in parameters:
+        if parameter.dtype in (torch.bfloat16, torch.float16) and not hasattr(parameter, "ds_id"):
+            parameter.data = parameter.data.float()
+
+
+def _widen_what_comes_wide(model: nn.Module, state: Mapping[str, torch.Tensor], prefix: str, *_: Any) -> None:
+    known = model.named_parameters(remove_duplicate=False)
+    _widen(p for name, p in known if getattr(state.get(prefix + name), "dtype", None) is torch.float32)
 
 
 class ChangeMeter:
@@ -76,8 +85,7 @@ class ChangeMeter:
 
     def __init__(self, optimizer: Any) -> None:
         inner = getattr(optimizer, "optimizer", optimizer)
-        sharded = any(hasattr(owner, name) for owner in (optimizer, inner) for name in ("fp16_groups", "bit16_groups"))
-        self._groups = [] if sharded else getattr(inner, "param_groups", [])
+        self._groups = [] if partitioned_groups(optimizer) else getattr(inner, "param_groups", [])
         self._watched = [
             (parameter, _sample(parameter).clone(), torch.zeros(_sample(parameter).shape, dtype=torch.bool))
             for group in self._groups

@@ -16,7 +16,6 @@ import math
 import platform
 import resource
 import sys
-import time
 from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
@@ -32,49 +31,33 @@ from spectrum_fast.version import __version__
 if TYPE_CHECKING:
     from transformers import TrainerState, TrainingArguments
 
+    from spectrum_fast.choose.selection.apply import AppliedSelection
     from spectrum_fast.choose.selection.records import Selection
-    from spectrum_fast.use.training.callbacks import SpectrumCallback
 
 RUN_NAME = "run.json"
 SCHEMA = 1
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "bitsandbytes", "datasets", "triton")
 
 
-def describe_run(callback: SpectrumCallback, arguments: TrainingArguments, state: TrainerState) -> dict[str, Any]:
-    """The record of a run that has ended; every process must call it, for peaks are gathered from all."""
+def describe_run(arguments: TrainingArguments, state: TrainerState, share: AppliedSelection | None) -> dict[str, Any]:
+    """What the trainer knows of a run that has ended; every process must call it, for peaks are gathered from all."""
     from accelerate.utils import gather_object
 
     peaks = gather_object([(peak_rss_bytes(), peak_cuda_bytes())])
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-    seconds = callback.meter.seconds
-    tokens, seen = tokens_of(
-        state.log_history, first_step=callback.first_step, counted_from=callback.meter.first_tokens
-    )
-    share = callback.share
-    trained = (
-        0 if share is None else share.parameters - sum(mask.total - mask.trained for mask in callback.masks.values())
-    )
     return {
-        **begin_record(callback.facts),
         "processes": arguments.world_size,
-        "trainable": None
-        if share is None
-        else {
-            "parameters": trained,
+        "trainable": share
+        and {
+            "parameters": share.trainable_parameters,
             "total_parameters": share.total_parameters,
-            "fraction": trained / max(1, share.total_parameters),
-            "tensors": share.tensors,
-            "bytes": share.nbytes,
+            "fraction": share.trainable_fraction,
+            "tensors": share.trainable_tensors,
+            "bytes": share.trainable_bytes,
             "total_bytes": share.total_bytes,
         },
-        "selection": _selection(callback),
         "steps": state.global_step,
-        "resumed_at_step": callback.first_step or None,
         "epochs": state.epoch,
-        "seconds": round(seconds, 3),
-        "tokens": tokens or None,
-        "tokens_per_second": round(seen / seconds, 1) if seen else None,
-        "changed_share": callback.changed_share,
         "loss": {"first": losses[0] if losses else None, "last": losses[-1] if losses else None},
         "peak_rss_bytes": [rss for rss, _ in peaks],
         "peak_cuda_bytes": [cuda for _, cuda in peaks] if all(cuda is not None for _, cuda in peaks) else None,
@@ -82,33 +65,28 @@ def describe_run(callback: SpectrumCallback, arguments: TrainingArguments, state
     }
 
 
-def begin_record(facts: dict[str, Any]) -> dict[str, Any]:
-    """What every record begins with."""
-    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"schema": SCHEMA, "kind": "run", "created": created, **facts, "versions": versions()}
+def describe_selection(selection: Selection) -> dict[str, Any]:
+    """What a reader of a run must know of its selection."""
+    kept = {key: getattr(selection, key) for key in ("order", "seed", "criterion", "top_percent")}
+    modules = len(selection.modules)
+    return {"digest": selection_digest(selection), "modules": modules, "always": list(selection.always), **kept}
 
 
-def tokens_of(history: list[dict[str, Any]], *, first_step: int, counted_from: float) -> tuple[float, float]:
-    """Tokens seen in all, and since the run was last resumed.
-
-    Args:
-        history: the trainer's log; the count in it begins anew where TRL's trainers are resumed.
-        first_step: where it was last resumed.
-        counted_from: what the count was then.
-    """
-    counts = [(entry.get("step", 0), entry["num_tokens"]) for entry in history if "num_tokens" in entry]
-    before = [count for step, count in counts if step <= first_step]
-    seen = counts[-1][1] - counted_from if len(counts) > len(before) else 0
-    return sum(now for now, then in pairwise([*before, 0]) if then < now) + seen, seen
+def count_tokens(history: list[dict[str, Any]]) -> float:
+    """Tokens of all sittings in a trainer's log; the count in it begins anew where TRL's trainers are resumed."""
+    counts = [0.0, *(entry["num_tokens"] for entry in history if "num_tokens" in entry)]
+    return sum(now - before if now >= before else now for before, now in pairwise(counts))
 
 
-def write_run(record: dict[str, Any], path: Path) -> None:
-    """Write the record, whole or not at all; what is not finite (a loss that diverged) becomes a text.
+def write_run(facts: dict[str, Any], path: Path) -> None:
+    """Write a record, whole or not at all; what is not finite (a loss that diverged) becomes a text.
 
     Raises:
         SpectrumFastError: the target cannot be written.
     """
-    write_text_atomic(path, json.dumps(_strict(record), indent=1, allow_nan=False) + "\n", error=SpectrumFastError)
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    record = _strict({"schema": SCHEMA, "kind": "run", "created": created, **facts, "versions": versions()})
+    write_text_atomic(path, json.dumps(record, indent=1, allow_nan=False) + "\n", error=SpectrumFastError)
 
 
 def versions() -> dict[str, str | None]:
@@ -122,25 +100,15 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def describe_selection(selection: Selection) -> dict[str, Any]:
-    """What a reader of a run must know of its selection."""
-    return {
-        "digest": selection_digest(selection),
-        "modules": len(selection.modules),
-        "always": list(selection.always),
-        "order": selection.order,
-        "seed": selection.seed,
-        "criterion": selection.criterion,
-        "top_percent": selection.top_percent,
-    }
+def peak_rss_bytes() -> int:
+    """The most memory that this process has held since it began."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _selection(callback: SpectrumCallback) -> dict[str, Any] | None:
-    if "selection" in callback.facts:
-        return callback.facts["selection"]
-    if callback.selection is None:
-        return None
-    return describe_selection(callback.selection) | {"masked": sorted(callback.masks)}
+def peak_cuda_bytes() -> int | None:
+    """The most memory that tensors held on this process's GPU since training began; None without one."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
 
 def _strict(value: Any) -> Any:
@@ -151,44 +119,3 @@ def _strict(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_strict(item) for item in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
-
-
-class TrainingMeter:
-    """Tokens, time and memory of this process since :meth:`start`."""
-
-    def __init__(self) -> None:
-        self.first_tokens = self._last_tokens = 0.0
-        self.started = self._last_time = time.perf_counter()
-
-    def start(self, tokens: float = 0.0) -> None:
-        """Begin to count from what the trainer's count is: where it keeps one over a resumption, ``tokens``."""
-        self.first_tokens = self._last_tokens = tokens
-        self.started = self._last_time = time.perf_counter()
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-
-    def rate(self, tokens: float) -> float:
-        """Tokens a second since the last call, when ``tokens`` had been seen in all by now."""
-        now = time.perf_counter()
-        if tokens < self._last_tokens:  # TRL's SFT and DPO trainers begin anew when they are resumed
-            self.first_tokens = self._last_tokens = 0.0
-        rate = (tokens - self._last_tokens) / max(now - self._last_time, 1e-9)
-        self._last_tokens = tokens
-        self._last_time = now
-        return rate
-
-    @property
-    def seconds(self) -> float:
-        """Since the start."""
-        return time.perf_counter() - self.started
-
-
-def peak_rss_bytes() -> int:
-    """The most memory that this process has held since it began."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def peak_cuda_bytes() -> int | None:
-    """The most memory that tensors held on this process's GPU since the meter started; None without one."""
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None

@@ -13,17 +13,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback
-
-from spectrum_fast.choose.selection.compare import compare_scans
+from spectrum_fast.choose.selection.compare import SelectionOverlap, compare_scans
 from spectrum_fast.choose.selection.ranking import check_percent
 from spectrum_fast.choose.selection.runtime_view import as_fused_in
 from spectrum_fast.errors import UsageError
+from spectrum_fast.use.training.callbacks import FiguresInLog
+from spectrum_fast.use.training.precision import widen_trained
 from spectrum_fast.use.training.reselect import OptimizerChange, change_trained, require_changeable
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers import TrainerState, TrainingArguments
 
     from spectrum_fast.choose.selection.records import Selection
     from spectrum_fast.choose.selection.scan_result import Scan
@@ -64,7 +64,7 @@ class Rescan:
     failed: tuple[str, ...] = ()
 
 
-class RescanCallback(TrainerCallback):
+class RescanCallback(FiguresInLog):
     """Scans the model every ``every_steps`` steps. Nothing of the model changes unless ``reselect_every`` is given.
 
     Under ZeRO-3 and FSDP2 parameters are gathered one at a time, on all ranks. Reselection is for one process with any
@@ -119,16 +119,14 @@ class RescanCallback(TrainerCallback):
         self._last: Scan | None = None
         self._pending: dict[str, Any] = {}
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **parts: Any) -> None:
         """Check that reselection is possible, and make the scan that others are compared with."""
         if self.reselect_every is not None:
             require_changeable(parts["optimizer"], processes=args.world_size)
         self._first = self._last = self._scan(parts["model"])
         self.selection = self._select(self._first, parts["model"])
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: Any, **parts: Any) -> None:
         """Scan when it is time, and reselect when it is time for that."""
         if state.global_step % self.every_steps:
             return
@@ -140,28 +138,18 @@ class RescanCallback(TrainerCallback):
         if self.reselect_every is not None and state.global_step % self.reselect_every == 0:
             self.selection = self._select(scan, model)
             change = change_trained(self.selection, model, parts["optimizer"])
-        found = self._compare(scan, state.global_step, seconds, change)
+            widen_trained(model, args)
+        found = self._compare(scan, state.global_step, seconds, change or OptimizerChange())
         self._last = scan
         self.history.append(found)
         self._pending = _log_entries(found)
         if state.is_world_process_zero:
             self._write(found, Path(str(args.output_dir)), changed=change is not None)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **parts: Any,
-    ) -> None:
-        """Add the newest figures to the log, once."""
-        if logs is None or "loss" not in logs or not self._pending:
-            return
-        logs |= self._pending
-        if state.log_history:
-            state.log_history[-1] |= self._pending
-        self._pending = {}
+    def figures(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """Those of the newest scan, once."""
+        pending, self._pending = self._pending, {}
+        return pending
 
     def _scan(self, model: nn.Module) -> Scan:
         from spectrum_fast.scanning.run import scan
@@ -173,11 +161,9 @@ class RescanCallback(TrainerCallback):
             self.top_percent, always=self.always, grouping=self.grouping, allow_incomplete=True
         )
 
-    def _compare(self, scan: Scan, step: int, seconds: float, change: OptimizerChange | None) -> Rescan:
-        assert self._first is not None  # noqa: S101 - training has begun
-        assert self._last is not None  # noqa: S101
-        first = compare_scans(self._first, scan, self.top_percent)
-        last = compare_scans(self._last, scan, self.top_percent)
+    def _compare(self, scan: Scan, step: int, seconds: float, change: OptimizerChange) -> Rescan:
+        assert self._first is not None and self._last is not None  # noqa: S101, PT018 - training has begun
+        first, last = (compare_scans(before, scan, self.top_percent) for before in (self._first, self._last))
         return Rescan(
             step=step,
             seconds=seconds,
@@ -186,10 +172,10 @@ class RescanCallback(TrainerCallback):
             spearman_by_type=dict(first.spearman_by_type),
             median_change=first.median_relative,
             max_change=first.max_relative,
-            churn_to_first=_churn(first.overlap.n_a, first.overlap.n_both),
-            churn_to_last=_churn(last.overlap.n_a, last.overlap.n_both),
-            added=change.added if change else (),
-            dropped=change.dropped if change else (),
+            churn_to_first=_churn(first.overlap),
+            churn_to_last=_churn(last.overlap),
+            added=change.added,
+            dropped=change.dropped,
             failed=tuple(failure.name for failure in scan.failures),
         )
 
@@ -201,8 +187,8 @@ class RescanCallback(TrainerCallback):
             self.selection.save(folder / f"selection-step-{found.step}.json")
 
 
-def _churn(before: int, both: int) -> float:
-    return 1 - both / before if before else 0.0
+def _churn(overlap: SelectionOverlap) -> float:
+    return 1 - overlap.n_both / overlap.n_a if overlap.n_a else 0.0
 
 
 def _log_entries(found: Rescan) -> dict[str, Any]:

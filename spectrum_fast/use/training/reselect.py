@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.errors import UsageError
+from spectrum_fast.use.training.trainable import partitioned_groups
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,17 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OptimizerChange:
-    """What :func:`change_trained` did.
+    """Parameters that the optimizer holds now and did not, that it held and does not, and the bytes of their state."""
 
-    Attributes:
-        added: parameters that the optimizer holds now and did not before.
-        dropped: parameters that it held and does not any more.
-        freed_bytes: of the optimizer's state of the dropped ones.
-    """
-
-    added: tuple[str, ...]
-    dropped: tuple[str, ...]
-    freed_bytes: int
+    added: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    freed_bytes: int = 0
 
 
 def require_changeable(optimizer: Any, *, processes: int) -> None:
@@ -41,18 +36,15 @@ def require_changeable(optimizer: Any, *, processes: int) -> None:
     Raises:
         UsageError: it is DeepSpeed's, or there are several processes.
     """
-    inner = getattr(optimizer, "optimizer", optimizer)
-    sharded = any(hasattr(owner, name) for owner in (optimizer, inner) for name in ("fp16_groups", "bit16_groups"))
-    if sharded or "DeepSpeed" in type(optimizer).__name__:
+    rest = "was trainable at the start. End the phase, save, and start the next one with the new selection"
+    if partitioned_groups(optimizer) or "DeepSpeed" in type(optimizer).__name__:
         raise UsageError(
-            "reselect_every: DeepSpeed has cut its partitions for the parameters that were trainable at the start; "
-            "rescans work, reselection does not. End the phase, save, and start the next one with the new selection"
+            f"reselect_every: rescans work, reselection does not: DeepSpeed has cut its partitions for what {rest}"
         )
     if processes > 1:
         raise UsageError(
-            f"reselect_every: expected one process, found {processes}: DDP and FSDP2 have laid out their buckets for "
-            "the parameters that were trainable at the start. End the phase, save, and start the next one with the "
-            "new selection"
+            f"reselect_every: expected one process, found {processes}: DDP and FSDP2 have laid out buckets for what "
+            f"{rest}"
         )
 
 
@@ -83,7 +75,8 @@ def change_trained(selection: Selection, model: nn.Module, optimizer: Any) -> Op
     dropped = [key for key in held if key not in trained]
     for key in dropped:
         held[key].grad = None
-        freed += _state_bytes(inner.state.pop(held[key], {}))
+        state = inner.state.pop(held[key], {}).values()
+        freed += sum(value.numel() * value.element_size() for value in state if hasattr(value, "element_size"))
     for group in inner.param_groups:
         group["params"] = [parameter for parameter in group["params"] if id(parameter) in trained]
     added = [key for key in trained if key not in held]
@@ -100,12 +93,6 @@ def change_trained(selection: Selection, model: nn.Module, optimizer: Any) -> Op
 
 
 def _group_for(groups: list[dict[str, Any]], parameter: nn.Parameter) -> dict[str, Any]:
-    with_decay = [group for group in groups if group.get("weight_decay")]
-    without = [group for group in groups if not group.get("weight_decay")]
-    if with_decay and without:
-        return (with_decay if parameter.dim() > 1 else without)[0]
-    return groups[0]
-
-
-def _state_bytes(state: dict[str, Any]) -> int:
-    return sum(value.numel() * value.element_size() for value in state.values() if hasattr(value, "element_size"))
+    """A sort is stable: the first group that suits, or the first of all."""
+    by_decay = sorted(groups, key=lambda group: bool(group.get("weight_decay")) != (parameter.dim() > 1))
+    return by_decay[0] if {bool(group.get("weight_decay")) for group in groups} == {True, False} else groups[0]

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.adapters import lora_targets
-from spectrum_fast.choose.selection.formats import load_selection
 from spectrum_fast.choose.selection.model_skeleton import read_skeleton
 from spectrum_fast.errors import SpectrumFastError, UsageError
-from spectrum_fast.use.training.choosing import choose_modules, find_scan, selection_digest
-from spectrum_fast.use.training.record import RUN_NAME
+from spectrum_fast.use.training.choosing import SCAN_NAME, choose_modules, decide, find_scan
+from spectrum_fast.use.training.record import RUN_NAME, describe_selection, write_run
 from spectrum_fast.use.training.resuming import checkpoint_to_resume, lost_processes_explained
 from spectrum_fast.use.training.saving import tidy
 from spectrum_fast.use.training.sharding import prepare_process_group, sharding_arguments
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from spectrum_fast.use.training.callbacks import SpectrumCallback
     from spectrum_fast.use.training.trainer import WholeCheckpoints
 
-SELECTION_NAME = "selection.json"
-SCAN_NAME = "scan.json"
 _LONGEST_SCAN = timedelta(days=30)
 
 
@@ -71,8 +68,6 @@ def train(run: RunArguments, *, overwrite: bool = False, say: Callable[[str], No
         )
     if run.spectrum.chosen.low_rank:
         return run_laser(run, overwrite=overwrite, say=say)
-    from spectrum_fast.use.training.record import write_run
-
     if os.environ.get("LOCAL_RANK", "0") == "0":
         for checkpoint in tidy(home):
             say(f"{checkpoint} was complete when the run before was stopped, and is kept")
@@ -84,7 +79,7 @@ def train(run: RunArguments, *, overwrite: bool = False, say: Callable[[str], No
         trainer.save_whole()
     if trainer.is_world_process_zero():
         trainer.save_state()
-        write_run(callback.record or {}, target)
+        write_run(callback.record, target)
     say(f"wrote {home}: {'adapter' if run.spectrum.chosen.adapters else 'model'}, tokenizer and {RUN_NAME}")
     return target
 
@@ -105,19 +100,18 @@ def build_trainer(
 
     from spectrum_fast.use.training.callbacks import SpectrumCallback
     from spectrum_fast.use.training.data import load_data
-    from spectrum_fast.use.training.record import describe_selection
     from spectrum_fast.use.training.trainer import WholeCheckpoints
 
     section, method = run.spectrum, run.spectrum.chosen
-    on_gpu = torch.cuda.is_available() and not run.given.get("use_cpu", False)
-    quiet = {} if sys.stderr.isatty() or "disable_tqdm" in run.given else {"disable_tqdm": True}
+    made: dict[str, Any] = {} if torch.cuda.is_available() else {"use_cpu": run.given.get("use_cpu", True)}
+    if not sys.stderr.isatty() and "disable_tqdm" not in run.given:
+        made["disable_tqdm"] = True
     # Before TRL's arguments are made: from then on transformers divides every model that is made, by all processes.
     skeleton = None if method.order is None else read_skeleton(run.model_name).module
     prepare_process_group(section.shard, deepspeed_given=bool(run.given.get("deepspeed")))
+    on_gpu = torch.cuda.is_available() and not run.given.get("use_cpu", False)
     script, arguments, chosen, mixture = run.make(
-        **({} if torch.cuda.is_available() else {"use_cpu": run.given.get("use_cpu", True)}),
-        **sharding_arguments(section, on_gpu=on_gpu),
-        **quiet,
+        **made, **sharding_arguments(section.shard, section.offload, on_gpu=on_gpu)
     )
     selection, resume = _agree(run, arguments, skeleton, say)
     with arguments.main_process_first(local=False):
@@ -132,7 +126,7 @@ def build_trainer(
         None if method.adapters else selection,
         partial="refuse" if section.partial == "aggregate" else section.partial,
         all_expected=method.order is None and not method.adapters,
-        facts=_facts(run) | ({"selection": selection and describe_selection(selection)} if method.adapters else {}),
+        facts=_facts(run) | ({"selection": describe_selection(selection)} if method.adapters and selection else {}),
         write=False,
     )
     base = trl.DPOTrainer if section.trainer == "dpo" else trl.SFTTrainer
@@ -148,15 +142,15 @@ def build_trainer(
             peft_config=trl.get_peft_config(chosen),
             callbacks=[callback],
         )
-    except SpectrumFastError:
-        raise
     except (OSError, ValueError, TypeError, RuntimeError, ImportError) as cause:
+        if isinstance(cause, SpectrumFastError):
+            raise
         raise UsageError(f"{run.source}: {' '.join(str(cause).split())}") from cause
     share = callback.share
     assert share is not None  # noqa: S101 - the trainer is made
     say(
-        f"method {section.method}: {share.parameters:,} of {share.total_parameters:,} parameters trainable "
-        f"({100 * share.fraction:.3g} %{f', {len(selection.names)} modules' if selection else ''}), "
+        f"method {section.method}: {share.trainable_parameters:,} of {share.total_parameters:,} parameters trainable "
+        f"({100 * share.trainable_fraction:.3g} %{f', {len(selection.names)} modules' if selection else ''}), "
         f"{arguments.world_size} process{'es' if arguments.world_size > 1 else ''}, shard {section.shard}"
     )
     return trainer, callback, resume
@@ -171,7 +165,6 @@ def run_laser(run: RunArguments, *, overwrite: bool, say: Callable[[str], None])
     from spectrum_fast.read.checkpoint import open_checkpoint
     from spectrum_fast.read.checkpoint.naming import role
     from spectrum_fast.use.laser import choose_targets, write_laser
-    from spectrum_fast.use.training.record import begin_record, write_run
 
     home = run.output_folder
     if os.environ.get("RANK", "0") != "0":
@@ -179,13 +172,13 @@ def run_laser(run: RunArguments, *, overwrite: bool, say: Callable[[str], None])
     aside = home.with_name(f"{home.name}.{SCAN_NAME}")  # the folder itself is made by one rename
     scan = find_scan(run, aside, say)
     selection = choose_modules(run, scan, None)
-    names = [module.name for module in selection.modules if role(module.name) == "other"] if selection else []
+    names = [module.name for module in selection.modules if role(module.name) == "other"]
     targets, whole = choose_targets(open_checkpoint(run.model_name), scan, names)
     facts = {"criterion": scan.criterion}
     records = write_laser(open_checkpoint(run.model_name), targets, home, facts=facts, overwrite=overwrite)
     scan.save(home / SCAN_NAME)
     aside.unlink(missing_ok=True)
-    write_run({**begin_record(_facts(run)), "trainable": None, "steps": 0, "matrices": len(records)}, home / RUN_NAME)
+    write_run({**_facts(run), "trainable": None, "steps": 0, "matrices": len(records)}, home / RUN_NAME)
     say(f"{len(records)} matrices at low rank, {len(whole)} chosen ones have no noise to lose; wrote {home}")
     return home / RUN_NAME
 
@@ -199,7 +192,8 @@ def _agree(
     answer: list[Any] = [None]
     if arguments.process_index == 0:
         try:
-            answer = [_decide(run, skeleton, say)]
+            resume = checkpoint_to_resume(run, say)
+            answer = [(skeleton and decide(run, resume, skeleton, say), resume)]
         except SpectrumFastError as error:
             answer = [error]
     if arguments.world_size > 1:
@@ -209,30 +203,6 @@ def _agree(
     if isinstance(answer[0], SpectrumFastError):
         raise answer[0]
     return answer[0]
-
-
-def _decide(
-    run: RunArguments, skeleton: nn.Module | None, say: Callable[[str], None]
-) -> tuple[Selection | None, str | None]:
-    """Scan, with a journal, if need be; choose; keep the selection. A resumed run must train what it trained before."""
-    resume = checkpoint_to_resume(run, say)
-    section, home = run.spectrum, run.output_folder
-    if skeleton is None:
-        return None, resume
-    scan = find_scan(run, home / SCAN_NAME, say) if section.selection is None else None
-    selection = choose_modules(run, scan, skeleton)
-    target = home / SELECTION_NAME
-    if selection is not None and resume is not None and target.is_file():
-        before = load_selection(target)
-        if selection_digest(before) != selection_digest(selection):
-            raise UsageError(
-                f"{run.source}: resume_from_checkpoint: the run so far trained {len(before.names)} modules ({target}), "
-                f"the configuration now selects {len(selection.names)} others; give spectrum.selection: {target}"
-            )
-    elif selection is not None:
-        home.mkdir(parents=True, exist_ok=True)
-        selection.save(target)
-    return selection, resume
 
 
 def _adapt(run: RunArguments, model: Any, selection: Selection | None, skeleton: nn.Module | None) -> None:

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,56 +26,37 @@ STAGING_NAME = "_saving"
 LIST_NAME = "files.json"
 STATE_NAME = "trainer_state.json"
 """The trainer's own, which it writes last."""
-_NUMBERED = re.compile(r"checkpoint-(\d+)")
 
 
 def finish(staged: Path, home: Path) -> Path:
-    """Give a folder that is completely written its place in ``home``; an older one of the same name makes room.
-
-    Args:
-        staged: a folder inside ``home``'s staging folder, written by all processes.
-        home: the output folder.
-
-    Returns:
-        the folder in its place.
+    """Give a folder that all processes have written its place in ``home``; an older one of the same name makes room.
 
     Raises:
         CheckpointError: a file cannot be flushed, listed or renamed; checkpoints in ``home`` are as they were.
     """
     target = home / staged.name
-    try:
+    with _explained(target, "the checkpoint"):
         _list_files(staged)
         return _place(staged, target)
-    except OSError as cause:
-        raise CheckpointError(
-            f"{target}: the checkpoint cannot be saved: {cause.strerror or cause}; make room and rights in {home} and "
-            "go on with resume_from_checkpoint: true"
-        ) from cause
 
 
 def tidy(home: Path) -> list[Path]:
     """Clear what a killed run left in the staging folder; call it before a run writes there.
 
-    A checkpoint that was complete but for its name gets it; halves are deleted.
-
-    Returns:
-        the checkpoints that were given their names.
+    A checkpoint that was complete but for its name gets it, and is in the list that is given; halves are deleted.
     """
-    staging = home / STAGING_NAME
     placed = []
-    for staged in checkpoints(staging):
+    for staged in checkpoints(home / STAGING_NAME):
         if (staged / LIST_NAME).is_file() and not find_damage(staged):
             with contextlib.suppress(OSError):
                 placed.append(_place(staged, home / staged.name))
-    shutil.rmtree(staging, ignore_errors=True)
+    shutil.rmtree(home / STAGING_NAME, ignore_errors=True)
     return placed
 
 
 def checkpoints(home: Path) -> list[Path]:
     """Folders called ``checkpoint-N``, by N."""
-    if not home.is_dir():
-        return []
-    found = [path for path in home.iterdir() if _NUMBERED.fullmatch(path.name) and path.is_dir()]
+    found = [path for path in home.glob("checkpoint-*") if _step(path) >= 0 and path.is_dir()]
     return sorted(found, key=_step)
 
 
@@ -126,18 +107,16 @@ def retire(home: Path, keep: int | None, protected: Sequence[str | None]) -> Non
     if not keep or len(found) <= keep:
         return
     staying = {found[-1], *(Path(path) for path in protected if path is not None)} & set(found)
-    leaving = [path for path in found if path not in staying][: len(found) - max(keep, len(staying))]
-    for path in leaving:
+    for path in [path for path in found if path not in staying][: len(found) - max(keep, len(staying))]:
         _discard(path)
 
 
 def keep_only(home: Path, best: Path) -> None:
     """Delete every checkpoint but the best one, each at once; where that one is gone, none."""
     found = checkpoints(home)
-    if best in found:
-        for path in found:
-            if path != best:
-                _discard(path)
+    for path in found if best in found else []:
+        if path != best:
+            _discard(path)
 
 
 def move_into(staged: Path, home: Path) -> None:
@@ -146,7 +125,7 @@ def move_into(staged: Path, home: Path) -> None:
     Raises:
         CheckpointError: one cannot be moved.
     """
-    try:
+    with _explained(home, "the model"):
         for path in sorted(staged.iterdir()):
             flush(path)
             target = home / path.name
@@ -156,9 +135,15 @@ def move_into(staged: Path, home: Path) -> None:
         staged.rmdir()
         _leave(staged.parent)
         flush(home)
+
+
+@contextlib.contextmanager
+def _explained(target: Path, what: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as cause:
         raise CheckpointError(
-            f"{home}: the model cannot be saved: {cause.strerror or cause}; make room and rights there and go on with "
+            f"{target}: {what} cannot be saved: {cause.strerror or cause}; make room and rights there and go on with "
             "resume_from_checkpoint: true"
         ) from cause
 
@@ -202,5 +187,6 @@ def _leave(staging: Path) -> None:
 
 
 def _step(path: Path) -> int:
-    match = _NUMBERED.fullmatch(path.name)
-    return int(match[1]) if match else -1
+    """N of ``checkpoint-N``, -1 for another name."""
+    number = path.name.removeprefix("checkpoint-")
+    return int(number) if re.fullmatch(r"[0-9]+", number) else -1

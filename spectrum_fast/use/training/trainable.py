@@ -1,10 +1,8 @@
-"""What is trainable, counted on the live model, and the proof that the optimizer holds that and nothing else."""
+"""Proofs that what is trained is what was asked for: by the model, by its optimizer, by every process."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,59 +15,17 @@ if TYPE_CHECKING:
 _SHOWN = 5
 
 
-@dataclass(frozen=True)
-class TrainableShare:
-    """Numbers and bytes in trainable tensors and in all; tied ones count once.
-
-    Attributes:
-        parameters: numbers in trainable tensors.
-        total_parameters: numbers in all; a packed 4-bit weight counts its values, not its bytes.
-        tensors: how many tensors are trainable.
-        nbytes: bytes of the trainable tensors.
-        total_bytes: bytes of all.
-    """
-
-    parameters: int
-    total_parameters: int
-    tensors: int
-    nbytes: int
-    total_bytes: int
-
-    @property
-    def fraction(self) -> float:
-        """Trainable share of the numbers, in [0, 1]."""
-        return self.parameters / max(1, self.total_parameters)
-
-
-def trainable_share(model: nn.Module) -> TrainableShare:
-    """Count the parameters of a live model, partitioned or not."""
-    unique = list(model.parameters())  # tied ones once
-    trained = [parameter for parameter in unique if parameter.requires_grad]
-    return TrainableShare(
-        parameters=sum(map(value_count, trained)),
-        total_parameters=sum(map(value_count, unique)),
-        tensors=len(trained),
-        nbytes=sum(map(_bytes, trained)),
-        total_bytes=sum(map(_bytes, unique)),
-    )
-
-
-def require_some_trainable(model: nn.Module, *, all_expected: bool) -> TrainableShare:
-    """Stop a run that would train nothing, or everything where that was not asked for.
-
-    Args:
-        model: the live model.
-        all_expected: the method trains every parameter.
+def require_some_trainable(model: nn.Module, *, all_expected: bool) -> None:
+    """Stop a run that would train nothing, or everything where that was not asked for, or not all where it was.
 
     Raises:
-        SelectionError: no parameter is trainable, or every one is though the method selects.
+        SelectionError: it would.
     """
-    share = trainable_share(model)
-    if share.tensors == 0:
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    if not any(parameter.requires_grad for parameter in model.parameters()):
         raise SelectionError(
             "no parameter of the model is trainable: the run would change nothing; check the selection"
         )
-    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     if not frozen and not all_expected:
         raise SelectionError(
             "every parameter of the model is trainable though the method selects; if that is meant, use method full"
@@ -78,7 +34,6 @@ def require_some_trainable(model: nn.Module, *, all_expected: bool) -> Trainable
         raise SelectionError(
             f"method full: expected every parameter trainable, found {len(frozen)} frozen: {', '.join(frozen[:_SHOWN])}"
         )
-    return share
 
 
 def require_matching_optimizer(optimizer: Any, model: nn.Module) -> int:
@@ -94,7 +49,9 @@ def require_matching_optimizer(optimizer: Any, model: nn.Module) -> int:
     Raises:
         SelectionError: a frozen parameter is in it, or a trainable one is not.
     """
-    held = {id(parameter) for parameter in optimizer_parameters(optimizer)}
+    inner = getattr(optimizer, "optimizer", optimizer)
+    groups = partitioned_groups(optimizer) or [group["params"] for group in inner.param_groups]
+    held = {id(parameter) for group in groups for parameter in group}
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     wanted = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
     extra = [names.get(key, "a parameter that is not the model's") for key in held - wanted]
@@ -129,26 +86,10 @@ def require_same_trainable(model: nn.Module) -> None:
         )
 
 
-def optimizer_parameters(optimizer: Any) -> list[Any]:
-    """The model's parameters that an optimizer updates; DeepSpeed's partitions are followed back to them."""
-    inner = getattr(optimizer, "optimizer", optimizer)
-    for owner in (optimizer, inner):
+def partitioned_groups(optimizer: Any) -> list[list[Any]]:
+    """The model's parameters that DeepSpeed has cut into partitions; empty for any other optimizer."""
+    for owner in (optimizer, getattr(optimizer, "optimizer", optimizer)):
         for attribute in ("fp16_groups", "bit16_groups"):  # ZeRO-3; ZeRO-1 and 2
-            groups = getattr(owner, attribute, None)
-            if groups is not None:
-                return _flatten(groups)
-    return _flatten(group["params"] for group in inner.param_groups)
-
-
-def value_count(parameter: Any) -> int:
-    """How many values a parameter has: those of the whole under ZeRO-3, two a byte in 4 bits."""
-    count = int(getattr(parameter, "ds_numel", parameter.numel()))
-    return count * 2 * parameter.element_size() if type(parameter).__name__ == "Params4bit" else count
-
-
-def _bytes(parameter: Any) -> int:
-    return int(getattr(parameter, "ds_numel", parameter.numel())) * parameter.element_size()
-
-
-def _flatten(groups: Iterable[Iterable[Any]]) -> list[Any]:
-    return [parameter for group in groups for parameter in group]
+            if (groups := getattr(owner, attribute, None)) is not None:
+                return groups
+    return []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +56,8 @@ class WholeCheckpoints(_Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         home = Path(super()._get_output_dir(trial))
         staged = home / STAGING_NAME / f"checkpoint-{self.state.global_step}"
-        self._aside = True
-        try:
+        with self._writing_aside():
             super()._save_checkpoint(model, trial)
-        finally:
-            self._aside = False
         if self._name_best(home) and self.args.should_save:
             self.state.save_to_json(str(staged / STATE_NAME))
         for _ in self._turns():
@@ -76,9 +75,14 @@ class WholeCheckpoints(_Trainer):
         super()._run_epoch(*arguments, **options)
 
     def _finalize_training(self, *arguments: Any, **options: Any) -> Any:
-        self._aside = True  # so that upstream deletes no checkpoint while the model is not saved; save_whole does
-        try:
+        with self._writing_aside():  # so that upstream deletes no checkpoint while the model is not saved
             return super()._finalize_training(*arguments, **options)
+
+    @contextlib.contextmanager
+    def _writing_aside(self) -> Iterator[None]:
+        self._aside = True
+        try:
+            yield
         finally:
             self._aside = False
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from spectrum_fast.choose.selection.patterns import compile_pattern, match_patterns, near_names_text, nearest_names
+from spectrum_fast.choose.selection.patterns import compile_pattern, match_patterns
 from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.words import near_names_text, nearest_names
 
 
 @pytest.mark.parametrize("pattern", ["", "re:", None, 3])

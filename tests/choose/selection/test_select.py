@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectrum_fast.choose.selection.patterns import match_patterns, nearest_names
+from spectrum_fast.choose.selection.patterns import match_patterns
 from spectrum_fast.choose.selection.scan_result import Scan, load_scan
 from spectrum_fast.choose.selection.select import select_modules
 from spectrum_fast.errors import SelectionError, UsageError
@@ -114,7 +114,6 @@ def test_patterns_match_whole_names_and_case_counts():
     assert match_patterns(["a.b"], known, "x") == {"a.b"}
     assert match_patterns(["a.*"], known, "x") == {"a.b", "a.bc"}
     assert match_patterns(["re:a.b$", "a.b[c]"], known, "x") == {"a.b", "x.a.b", "a.bc"}
-    assert nearest_names("model.layers.1.q_prj", ["model.layers.1.q_proj", "lm_head"]) == ["model.layers.1.q_proj"]
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,16 @@ def run(
     saving: dict[str, Any] | None = None,
     selection: Any = None,
     resume: Path | None = None,
+    narrow: bool = False,
 ) -> tuple[Any, Watcher]:
-    """Train a tiny Llama of 8 layers on fixed tokens."""
+    """Train a tiny Llama of 8 layers on fixed tokens; ``narrow``: in bfloat16, what is trained by our callback."""
     model = tiny_models.make_model("llama", 24, layers=8)
-    (selection or sf.scan(model).select(25)).apply(model)
+    selection = selection or sf.scan(model).select(25)
+    if narrow:
+        model.bfloat16()
+        callbacks = (sf.SpectrumCallback(selection), *callbacks)
+    else:
+        selection.apply(model)
     generator = torch.Generator().manual_seed(0)
     data = [{"input_ids": row, "labels": row} for row in torch.randint(0, 24, (16, 12), generator=generator)]
     arguments = transformers.TrainingArguments(
@@ -60,6 +66,7 @@ def run(
         report_to=[],
         use_cpu=True,
         disable_tqdm=True,
+        bf16=narrow,
         **(saving or {"save_strategy": "no"}),
     )
     watcher = Watcher()
@@ -110,19 +117,31 @@ def test_reselection_moves_flags_optimizer_and_state_together(tmp_path: Path) ->
     assert sf.load_selection(tmp_path / "selection-step-3.json") == callback.selection
 
 
-def test_a_run_resumed_after_reselection_ends_in_the_same_bytes(tmp_path: Path) -> None:
-    """A checkpoint's optimizer state is read back by place: groups are in model order, whenever a member came."""
+@pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
+def test_a_run_resumed_after_reselection_ends_in_the_same_bytes(tmp_path: Path, narrow: bool) -> None:
+    """A checkpoint's optimizer state is read back by place: groups are in model order, whenever a member came.
+
+    In a bfloat16 model what has left the selection stays float32, also where a resumed run loads it.
+    """
     saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": 4, "max_grad_norm": 1.0}
     callback = sf.RescanCallback(every_steps=3, reselect_every=3)
-    _, whole = run(tmp_path / "whole", callback, saving=saving)
+    trainer, whole = run(tmp_path / "whole", callback, saving=saving, narrow=narrow)
     assert callback.history[0].added
+    assert callback.history[0].dropped
+    assert all(p.dtype is torch.float32 for p in trainer.model.parameters() if p.requires_grad)
     chosen = sf.load_selection(tmp_path / "whole" / "selection-step-3.json")
     again = sf.RescanCallback(every_steps=3, reselect_every=3)
     _, resumed = run(
-        tmp_path / "resumed", again, saving=saving, selection=chosen, resume=tmp_path / "whole" / "checkpoint-4"
+        tmp_path / "resumed",
+        again,
+        saving=saving,
+        selection=chosen,
+        resume=tmp_path / "whole" / "checkpoint-4",
+        narrow=narrow,
     )
     assert len(resumed.weights) == 2
     for name, value in whole.weights[-1].items():
+        assert resumed.weights[-1][name].dtype == value.dtype, name
         assert torch.equal(resumed.weights[-1][name], value), name
 
 

@@ -153,7 +153,7 @@ def test_laser_is_written_over_only_where_it_is_asked_and_by_its_own_criterion(
     second = json.loads(run_file.read_text())
     assert second["matrices"] > first["matrices"]
     assert {path.name for path in tmp_path.iterdir()} <= {"run", "cache", "model"}
-    with pytest.raises(UsageError, match=r"spectrum\.criterion spectrum: method laser takes ranks from .* mp"):
+    with pytest.raises(UsageError, match=r"spectrum: criterion spectrum: method laser takes ranks from .* mp"):
         run("laser", spectrum={"criterion": "spectrum"})
     shutil.rmtree(tmp_path / "run")
     (tmp_path / "run").mkdir()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from spectrum_fast.choose.selection.apply import measure_trainable
 from spectrum_fast.choose.selection.formats import parse_selection
 from spectrum_fast.choose.selection.masking import is_masked
 from spectrum_fast.choose.selection.runtime_view import as_fused_in
@@ -20,7 +21,7 @@ from support.tiny_models import make_model
 
 pytest.importorskip("trl")
 
-from spectrum_fast.use.training.trainable import require_matching_optimizer, require_some_trainable, trainable_share
+from spectrum_fast.use.training.trainable import require_matching_optimizer, require_some_trainable
 
 EXPERTS = [f"model.layers.{layer}.mlp.experts" for layer in range(2)]
 
@@ -155,7 +156,8 @@ def test_adapters_that_cannot_be(moe):
 
 def test_nothing_and_everything_are_errors_before_the_first_step():
     model = make_model("llama", layers=2)
-    assert require_some_trainable(model, all_expected=True).fraction == 1.0
+    require_some_trainable(model, all_expected=True)
+    assert measure_trainable(model).trainable_fraction == 1.0
     with pytest.raises(SelectionError, match="every parameter of the model is trainable though"):
         require_some_trainable(model, all_expected=False)
     model.lm_head.requires_grad_(False)
@@ -182,8 +184,8 @@ def test_an_optimizer_made_too_early_is_caught():
 def test_tied_weights_count_once():
     model = make_model("llama", layers=2, tie_word_embeddings=True)
     choose("lm_head").apply(model)
-    share = trainable_share(model)
-    assert (share.tensors, share.parameters) == (1, 32 * 32)
+    share = measure_trainable(model)
+    assert (share.trainable_tensors, share.trainable_parameters) == (1, 32 * 32)
 
 
 def test_a_script_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -236,16 +238,16 @@ def test_a_callback_that_comes_too_late_is_an_error_and_trains_nothing(tmp_path:
 
 def test_tokens_of_a_resumed_run_are_those_of_all_its_sittings():
     """TRL's counts begin anew where a run goes on; the log keeps the old ones."""
-    from spectrum_fast.use.training.record import TrainingMeter, tokens_of
+    import spectrum_fast as sf
+    from spectrum_fast.use.training.record import count_tokens
 
     log = [{"step": 1, "num_tokens": 40.0}, {"step": 2, "num_tokens": 80.0}, {"step": 3, "num_tokens": 40.0}]
-    log += [{"step": 3, "train_loss": 1.0}, {"step": 4, "num_tokens": 90.0}, {"step": 5, "num_tokens": 130.0}]
-    assert tokens_of(log, first_step=3, counted_from=0) == (250, 130)
-    assert tokens_of(log[:2], first_step=0, counted_from=0) == (80, 80)
-    kept = [{"step": 1, "num_tokens": 40.0}, {"step": 2, "num_tokens": 80.0}]  # a trainer whose count goes on
-    assert tokens_of(kept, first_step=1, counted_from=40) == (80, 40)
-    assert tokens_of([], first_step=0, counted_from=0) == (0, 0)
-    meter = TrainingMeter()
-    meter.start(100)
-    assert meter.rate(60) > 0
-    assert meter.first_tokens == 0
+    assert count_tokens([*log, {"step": 3, "train_loss": 1.0}, {"step": 4, "num_tokens": 90.0}]) == 80 + 90
+    assert count_tokens(log[:2]) == 80
+    assert count_tokens([]) == 0
+    for counts, kept in (((40, 90), 0), ((40, 90), 300), ((340, 390), 300)):  # begun anew, or gone on with
+        callback = sf.SpectrumCallback()
+        callback.begin_count(kept)
+        rates = [callback.figures({"loss": 1.0, "num_tokens": float(count)})["tokens_per_second"] for count in counts]
+        assert callback.tokens == 90
+        assert min(rates) > 0
