@@ -44,12 +44,33 @@ def is_scan_of(scan: ScanRecord, source: str | os.PathLike[str] | Checkpoint, *,
     known = scan.provenance
     if "fingerprint" not in known or known.get("checkpoint", "").startswith("live model"):
         return None
+    digests = {record.name: record.digest for record in scan.modules if record.digest}
+    return is_made_of(known, digests, checkpoint, thorough=thorough)
+
+
+def is_made_of(
+    known: Mapping[str, Any], digests: Mapping[str, str], checkpoint: Checkpoint, *, thorough: bool = False
+) -> bool | None:
+    """Whether what is known of some weights is true of a checkpoint's.
+
+    Args:
+        known: their ``fingerprint``, and where these are known ``content`` and ``tags``.
+        digests: of some of their modules.
+        checkpoint: opened.
+        thorough: see :func:`is_scan_of`.
+
+    Returns:
+        None if it cannot be told.
+    """
     if known["fingerprint"] != checkpoint.fingerprint:
         return False
+    if known.get("tags") and not thorough and not checkpoint.content:
+        stamps = {ref.file.name: str(ref.stamp) for ref in checkpoint.tensors}
+        if stamps == known["tags"]:
+            return True
     sampled = known.get("content") and checkpoint.content
     if sampled and known["content"] != checkpoint.content:
         return False
-    digests = {record.name: record.digest for record in scan.modules if record.digest}
     if sampled and not thorough:
         return True
     if not digests:

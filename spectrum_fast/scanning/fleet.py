@@ -20,14 +20,16 @@ from typing import Any
 from spectrum_fast.choose.library import open_library
 from spectrum_fast.choose.library.file_names import whole_file_name
 from spectrum_fast.choose.selection.formats import slug
+from spectrum_fast.choose.selection.scan_result import load_scan
 from spectrum_fast.errors import JournalError, RankError, ScanFileError, SelectionError, SpectrumFastError, UsageError
 from spectrum_fast.files import write_text_atomic
 from spectrum_fast.read.checkpoint import open_checkpoint
+from spectrum_fast.scanning.content import is_scan_of
 from spectrum_fast.scanning.fleet_list import FleetModel
 from spectrum_fast.scanning.journal import Journal
 from spectrum_fast.scanning.on_ray import ray_session
 from spectrum_fast.scanning.options import ScanOptions
-from spectrum_fast.scanning.provenance import scan_identity
+from spectrum_fast.scanning.provenance import placeless_identity, scan_identity
 from spectrum_fast.scanning.run import run_scan
 from spectrum_fast.scanning.step import ScanProgress
 from spectrum_fast.scanning.threads import thread_count
@@ -139,8 +141,15 @@ def _scan(model: FleetModel, folder: Path, options: ScanOptions) -> tuple[str, s
     beside = folder / ".fleet" / f"{slug(model.name)}.{options.criterion}"
     made_of, journal_path = (beside.with_name(f"{beside.name}.{kind}") for kind in ("made-of.json", "journal"))
     incomplete = beside.with_name(f"{beside.name}.incomplete.json")
-    if not options.restart and scan_file.exists() and _read_json(made_of) == identity:
-        return "kept", "its scan is in the library"
+    if not options.restart and scan_file.exists():
+        known = _read_json(made_of)
+        if known == identity:
+            return "kept", "its scan is in the library"
+        # A copy, or the same at another place: its bytes are read, which is little beside scoring them.
+        comparable = isinstance(known, dict) and placeless_identity(known) == placeless_identity(identity)
+        if comparable and is_scan_of(load_scan(scan_file), checkpoint, thorough=True):
+            write_text_atomic(made_of, json.dumps(identity), error=ScanFileError)
+            return "kept", "its scan is in the library, of the same bytes at another place or time"
     goes_on = not options.restart and _began_with(journal_path, identity)
     with Journal(journal_path, restart=not goes_on) as journal:
         scan = replace(run_scan(model.source, options, journal=journal, progress=options.progress), model=model.name)

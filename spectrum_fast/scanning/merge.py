@@ -16,12 +16,13 @@ from typing import Any
 
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import JournalError, PartsError, UsageError
+from spectrum_fast.scanning.content import is_made_of
 from spectrum_fast.scanning.journal import Journal, describe_changes
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.memory import explain_memory
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.parts import Part, parse_part, share_of
-from spectrum_fast.scanning.provenance import scan_identity, shared_identity
+from spectrum_fast.scanning.provenance import placeless_identity, scan_identity
 from spectrum_fast.scanning.run import assemble_scan
 from spectrum_fast.scanning.scoring import open_and_plan
 from spectrum_fast.scanning.threads import thread_count
@@ -46,7 +47,7 @@ def merge_parts(paths: Sequence[str | os.PathLike[str]], *, model: str | None = 
 
     Raises:
         PartsError: parts are missing or not complete, which the message names with the commands that make them; or they
-            are parts of different scans, or of a checkpoint that is another now.
+            are parts of different scans, of different values under one header, or of a checkpoint that is another now.
         JournalError: a file is no part.
         SpectrumFastError: as for :func:`spectrum_fast.scan`.
     """
@@ -68,6 +69,13 @@ def merge_parts(paths: Sequence[str | os.PathLike[str]], *, model: str | None = 
         found = {**scan_identity(options, checkpoint), "part": first.identity["part"]}
         if changes := describe_changes(identity, _shared_identity(found)):
             raise PartsError(f"{source}: not what {name} is a part of: {changes}; make all parts again, or say --model")
+        for name, part in parts.items():
+            digests = {module.name: module.digest for module in part.modules.values() if module.digest}
+            if part.modules and not is_made_of(part.identity, digests, checkpoint):
+                raise PartsError(
+                    f"{name}: scored from other values than {source} holds, under the same header; make this part "
+                    "again where the others were made, or give the checkpoint of all of them as --model"
+                )
         ledger = Ledger(plan, None, lambda _: None, started)
         for part in parts.values():
             ledger.adopt(part)
@@ -122,7 +130,7 @@ def _read_part(path: str | os.PathLike[str]) -> Journal:
 
 def _shared_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
     """What all parts have in common."""
-    kept = shared_identity(identity)
+    kept = placeless_identity(identity)
     part = parse_part(kept.pop("part"))
     return {**kept, "parts": part.count}
 

@@ -12,6 +12,7 @@ import torch
 from spectrum_fast.measure.ops.dispatch import choose_backend
 from spectrum_fast.read.checkpoint import Checkpoint
 from spectrum_fast.read.checkpoint.config import finite_only
+from spectrum_fast.read.storage import RemoteStamp
 from spectrum_fast.read.storage.files import FileStamp
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan
@@ -28,21 +29,35 @@ def scan_identity(options: ScanOptions, checkpoint: Checkpoint) -> dict[str, Any
     The state of each file is part of it, since values can change under an unchanged header.
     """
     chosen = {key: getattr(options, key) for key in _DECIDING}
+    stamps = {ref.file.name: ref.stamp for ref in checkpoint.tensors if ref.stamp is not None}
+    tags = {
+        name: str(stamp) for name, stamp in stamps.items() if isinstance(stamp, RemoteStamp) and stamp.names_content
+    }
     return {
         "version": __version__,
         "fingerprint": checkpoint.fingerprint,
         "content": checkpoint.content,
+        "tags": tags,
         **{key: list(value) if isinstance(value, (list, tuple)) else value for key, value in chosen.items()},
-        "files": {ref.file.name: _describe_stamp(ref.stamp) for ref in checkpoint.tensors if ref.stamp is not None},
+        "files": {name: _describe_stamp(stamp) for name, stamp in stamps.items() if name not in tags},
     }
 
 
 def shared_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What processes that score one checkpoint together have in common (:func:`scan_identity`).
+    """What processes that score one checkpoint at one place together have in common (:func:`scan_identity`).
 
-    The state of files is left out: machines may have copies of their own, of different age.
+    The state of files is left out: machines may have copies of their own, of different age. Their content is not, nor
+    the tags by which a server names it.
     """
     return {key: value for key, value in identity.items() if key != "files"}
+
+
+def placeless_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What scans of one checkpoint have in common wherever it lies; that its content is the same remains to be seen.
+
+    One place may be sampled and another be known by its tags: see :func:`spectrum_fast.scanning.content.is_made_of`.
+    """
+    return {key: value for key, value in identity.items() if key not in ("files", "tags", "content")}
 
 
 def files_state(checkpoint: Checkpoint) -> dict[str, Any]:

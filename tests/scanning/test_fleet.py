@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import spectrum_fast as sf
 from spectrum_fast.choose.library import open_library
@@ -72,6 +74,24 @@ def test_what_has_changed_is_scanned_again(models: list[FleetModel], tmp_path: P
     assert states(run(models, tmp_path)) == "kept scanned kept scanned kept"
     assert_filed(models, tmp_path)
     assert states(run(models, tmp_path, tolerance=1e-3)) == "scanned scanned scanned scanned scanned"
+
+
+def test_a_copy_at_another_place_is_known_by_its_bytes(models: list[FleetModel], tmp_path: Path) -> None:
+    folder = tmp_path / "library"
+    run(models, folder)
+    moved = [FleetModel(str(tmp_path / "copies" / model.name), model.name) for model in models]
+    shutil.copytree(tmp_path / "models", tmp_path / "copies")
+    for model in moved:
+        os.utime(Path(model.source) / "model.safetensors")
+    weights = load_file(tmp_path / "copies" / "m3" / "model.safetensors")
+    save_file({name: weight + 1 for name, weight in weights.items()}, tmp_path / "copies" / "m3" / "model.safetensors")
+    before = {model.name: (folder / f"scan_{model.name}.spectrum.json").read_bytes() for model in models}
+    assert states(outcomes := run(moved, folder)) == "kept kept kept scanned kept"
+    assert outcomes["m0"].detail == "its scan is in the library, of the same bytes at another place or time"
+    assert {name for name, raw in before.items() if (folder / f"scan_{name}.spectrum.json").read_bytes() != raw} == {
+        "m3"
+    }
+    assert run(moved, folder)["m0"].detail == "its scan is in the library"
 
 
 def test_an_interrupted_fleet_goes_on(models: list[FleetModel], tmp_path: Path) -> None:

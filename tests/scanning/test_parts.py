@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,6 +22,7 @@ from safetensors.torch import load_file, save_file
 import spectrum_fast as sf
 from spectrum_fast.errors import JournalError, PartsError, UsageError
 from spectrum_fast.measure.scoring.scan_file import format_scan
+from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.scanning import merge as merging
 from spectrum_fast.scanning.journal import Journal
 from spectrum_fast.scanning.ledger import Ledger
@@ -29,6 +31,7 @@ from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.parts import Part, parse_part, scan_part
 from spectrum_fast.use.cli.app import app
 
+from support.file_server import FileServer
 from support.long_scans import command, end, environment, finished, free_port, start, wait_for_modules
 
 
@@ -150,6 +153,49 @@ def test_a_checkpoint_that_is_another_now_is_refused(llama: Path, tmp_path: Path
         merge_parts(paths)
     scan, _ = merge_parts(paths, model=str(llama))  # another copy of the same checkpoint will do
     assert scan.modules == sf.scan(llama, threads=1).modules
+
+
+def other_values(model: Path, folder: Path) -> Path:
+    """The same header over other numbers, as another fine-tune has: each with the other sign."""
+    shutil.copytree(model, folder)
+    path = folder / "model.safetensors"
+    raw = np.fromfile(path, np.uint8)
+    for ref in open_checkpoint(path).tensors:
+        size = ref.nbytes // ref.element_count
+        raw[ref.begin + size - 1 : ref.begin + ref.nbytes : size] ^= 0x80
+    raw.tofile(path)
+    return folder
+
+
+def test_parts_of_different_values_under_one_header_are_refused(llama: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scan.json"
+    make_part(llama, out, Part(0, 2))
+    make_part(other_values(llama, tmp_path / "tuned"), out, Part(1, 2))
+    paths = [Part(0, 2).path(out), Part(1, 2).path(out)]
+    for model, wrong in ((llama, paths[1]), (tmp_path / "tuned", paths[0])):
+        with pytest.raises(PartsError, match=rf"{wrong}: scored from other values than {model} holds"):
+            merge_parts(paths, model=str(model))
+
+
+def test_parts_behind_a_server_and_on_a_disk_are_parts_of_one_checkpoint(llama: Path, tmp_path: Path) -> None:
+    pytest.importorskip("obstore")
+    out, served = tmp_path / "scan.json", f"/m/{next(llama.glob('*.safetensors')).name}"
+    objects = {f"/m/{path.name}": path.read_bytes() for path in llama.iterdir()}
+    with FileServer(dict(objects)) as server:
+        make_part(llama, out, Part(0, 2))
+        make_part(f"{server.url}/m/", out, Part(1, 2))
+        paths = [Part(0, 2).path(out), Part(1, 2).path(out)]
+        merged, _ = merge_parts(paths)
+        assert merged.modules == sf.scan(llama, threads=1).modules
+        far, _ = merge_parts(paths, model=f"{server.url}/m/")
+        assert far.modules == merged.modules
+        server.objects[served] = (other_values(llama, tmp_path / "tuned") / "model.safetensors").read_bytes()
+        with pytest.raises(PartsError, match="part-0-of-2: scored from other values than"):
+            merge_parts(paths, model=f"{server.url}/m/")
+        paths[0].unlink()
+        make_part(f"{server.url}/m/", out, Part(0, 2))  # the file behind the server was replaced between the parts
+        with pytest.raises(PartsError, match="part-1-of-2: scored from other values than"):
+            merge_parts(paths, model=f"{server.url}/m/")
 
 
 def test_what_is_no_part_is_refused(llama: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def sample_content(files: Mapping[Address, Stamp | None], key: str) -> str:
     total = hashlib.blake2b(digest_size=16, key=key.encode()[:64])
     sampled = False
     for address, state in files.items():
-        if isinstance(state, RemoteStamp) and (state.etag or state.version):
+        if isinstance(state, RemoteStamp) and state.names_content:
             continue
         stored = open_stored_file(address)
         try:

@@ -24,6 +24,11 @@ class RemoteStamp:
     last_modified: str = ""
     version: str = ""
 
+    @property
+    def names_content(self) -> bool:
+        """Whether other content would have another stamp: a date is no such name."""
+        return bool(self.etag or self.version)
+
 
 Stamp: TypeAlias = FileStamp | RemoteStamp
 """State of a file; two stamps of one file are equal if and only if it was not changed between them."""
