@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.study.page import results_section
 from spectrum_fast.choose.selection.rank_correlation import spearman
 from spectrum_fast.read.checkpoint.naming import layer_index
 
@@ -39,26 +40,25 @@ _NAMES = {
 
 
 def study_page(documents: list[tuple[str, dict[str, Any]]]) -> str:
-    """The page of the quality study."""
+    """The page of the quality study, and below it the smaller one that came before."""
     lines = [
-        "# Does it matter which matrices are trained?",
+        "## The study before: a model of a million parameters",
         "",
-        "A small study that anyone can repeat (`python -m bench.training.quality_study`): a byte-level Llama learns",
-        "Python source, then fine-tunes on English prose, training only the chosen matrices of each type.",
-        "Embeddings and head stay frozen; steps, batches and learning rate are the same for all choices and were not",
-        "tuned for any. Loss is in nats a byte on held-out text; lower is better. `against random` is the mean",
-        "difference at the same seed.",
+        "`python -m bench.training.quality_study`: a byte-level Llama learns Python source, then fine-tunes on English",
+        "prose, training only the chosen matrices of each type. Embeddings and head stay frozen; steps, batches and",
+        "learning rate are the same for all choices and were not tuned for any. Loss is in nats a byte on held-out",
+        "text; lower is better. `against random` is the mean difference at the same seed.",
     ]
     for name, document in documents:
         lines += ["", *_study_section(name, document)]
-    return "\n".join(lines) + "\n"
+    return results_section() + "\n" + "\n".join(lines) + "\n"
 
 
 def _study_section(name: str, document: dict[str, Any]) -> list[str]:
     settings, base = document["settings"], document["base"]
     seeds = len(settings["seeds"])
     lines = [
-        f"## {document['parameters']:,} parameters, {settings['layers']} layers, {seeds} seeds",
+        f"### {document['parameters']:,} parameters, {settings['layers']} layers, {seeds} seeds",
         "",
         f"Pretraining {settings['pretrain']} steps, fine-tuning {settings['steps']} steps of {settings['batch']} x "
         f"{settings['length']} bytes, AdamW, {settings['rate']:g}. Before it: {base['loss_new']:.4f} on prose, "
