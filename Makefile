@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml tools/install.py locks/torch.txt locks/core.txt $(wildcard kernels/*.* kernels/*/*.*)
 
-.PHONY: help setup scan test test-slow bounds search fuzz soak mutation sanitize lock audit licences bench check format clean docs wheel
+.PHONY: help setup scan test test-slow bounds search study fuzz soak mutation sanitize lock audit licences bench check format clean docs wheel
 
 help:
 	@echo "make scan [MODEL=dir|file.safetensors|file.gguf|org/name]  set up, then scan (default: an embedded SmolLM2-135M)"
@@ -17,6 +17,7 @@ help:
 	@echo "make bounds   stated error bounds against float64 SVD on 27,000 matrices of hostile families (half an hour)"
 	@echo "make search   an hour of evolution towards a matrix that breaks its stated bound"
 	@echo "make fuzz, make sanitize  a million hostile inputs; the kernels under sanitizers"
+	@echo "make study    go on with the study of what is worth training (hours, resumable)"
 	@echo "make soak     scans disturbed, killed and resumed for half an hour: same results, memory flat"
 	@echo "make mutation  which changes of scoring, selection and header parsing no test notices (an hour)"
 	@echo "make lock     new hashed locks in locks/, from constraints.txt"
@@ -67,6 +68,11 @@ bounds: $(VENV)/.dev
 # An hour of evolution in place of drawing: the matrix whose error comes nearest to its stated bound; goes on where it was.
 search: $(VENV)/.dev
 	@$(BIN)/python tests/measure/spectra/search.py --minutes 60 --out build/bound-search.json
+
+# Which matrices are worth training, on a real model (hours; goes on where it stopped, two at once share the work).
+study: $(VENV)/.dev
+	@nice -n 10 $(BIN)/python -m bench.study
+	@$(BIN)/python -m bench.training.docs
 
 # A million inputs for the readers of strangers' files, coverage-guided (ten minutes), and a hundred thousand whole scans.
 fuzz: $(VENV)/.dev
