@@ -21,10 +21,25 @@ def share_of_bytes(part: int, whole: int) -> str:
     >>> share_of_bytes(5 << 20, 12 << 20), share_of_bytes(3 << 30, 15 << 30), share_of_bytes(7, 900)
     ('5.00 of 12.00 MiB', '3.00 of 15.00 GiB', '7 of 900 bytes')
     """
-    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if whole >= 1 << shift:
-            return f"{part / (1 << shift):.2f} of {whole / (1 << shift):.2f} {unit}"
-    return f"{part} of {whole} bytes"
+    size, unit = _unit_of(whole)
+    return f"{part} of {whole} bytes" if size == 1 else f"{part / size:.2f} of {whole / size:.2f} {unit}"
+
+
+def size_of(count: float) -> str:
+    """A size in the unit that suits it.
+
+    >>> size_of(40 << 30), size_of(300_000), size_of(17)
+    ('40.0 GiB', '293.0 KiB', '17 bytes')
+    """
+    size, unit = _unit_of(count)
+    return f"{count:.0f} bytes" if size == 1 else f"{count / size:.1f} {unit}"
+
+
+def _unit_of(count: float) -> tuple[int, str]:
+    return next(((1 << shift, unit) for shift, unit in _UNITS if count >= 1 << shift), (1, "bytes"))
+
+
+_UNITS = ((30, "GiB"), (20, "MiB"), (10, "KiB"))
 
 
 def nearest_names(name: str, names: Iterable[str], limit: int = 3, cutoff: float = 0.4) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,9 +36,35 @@ def build(target: Path) -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
-def test_the_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
-    build(tmp_path)
-    pages = sorted(tmp_path.rglob("*.html"))
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("site")
+    build(target)
+    return target
+
+
+def test_the_search_works_from_the_file_system(site: Path) -> None:
+    """No server: a browser starts no worker for a page that is a file, so that a frame stands in for it."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        pytest.skip("no Chromium here")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((site / "api.html").as_uri())
+        page.keyboard.press("s")
+        page.keyboard.type("contour")
+        page.wait_for_selector(".md-search-result__item", state="attached", timeout=60_000)
+        assert "The engine" in page.locator(".md-search-result__list").inner_text()
+        browser.close()
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def test_the_site_builds_strictly_and_fetches_nothing(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
     assert {path.name for path in pages} >= {"index.html", "commands.html", "api.html", "performance.html"}
     for page in pages:
         html = page.read_text(encoding="utf-8")
@@ -47,9 +74,9 @@ def test_the_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
         assert "<!-- calibration" not in html
         for source in re.findall(r'<img\b[^>]*src="([^"]+)"', html):
             assert (page.parent / source).resolve().is_file(), source
-    styles = "".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.css"))
+    styles = "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.css"))
     assert not re.findall(r"@import|url\(['\"]?https?:", styles)
-    index = json.loads((tmp_path / "search" / "search_index.json").read_text(encoding="utf-8"))
+    index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))
     assert len(index["docs"]) > 50
 
 
@@ -95,7 +122,8 @@ def test_the_example_of_every_command_is_accepted(path: str, command) -> None:
 
 
 def test_every_row_of_every_result_is_on_the_performance_page() -> None:
-    page = performance_page()
+    page, pictures = performance_page()
+    assert "\n## cpu-" not in page
     rows = 0
     for file in sorted(RESULTS.rglob("*.json")):
         results = json.loads(file.read_text(encoding="utf-8"))
@@ -105,14 +133,18 @@ def test_every_row_of_every_result_is_on_the_performance_page() -> None:
             shown = grid if "short-sides" in file.name else sum(line.startswith("| ") for line in lines)
             assert shown >= len(results["rows"])
             continue
-        text = page.partition(f"## {file.relative_to(RESULTS).as_posix()}\n")[2].partition("\n## ")[0]
+        text = page.partition(f"`bench/results/{file.relative_to(RESULTS).as_posix()}`")[2].partition("\n## ")[0]
         assert text, file.name
         for row in speed_rows(results):
             rows += 1
             (line,) = (line for line in text.splitlines() if line.startswith(f"| `{row['name']}` |"))
             ratio = row.get("info", {}).get("ratio_to_peer")
             assert ("(slower)" in line) == (ratio is not None and ratio < 1)
+        if "llama_layer" in text:
+            (picture,) = (name for name in pictures if f"]({name})" in text)
+            assert "times faster" in pictures[picture]
     assert rows > 0
+    assert pictures
 
 
 def test_a_result_of_another_layout_is_shown_too() -> None:

@@ -36,13 +36,15 @@ def on_files(files: Any, config: Any) -> Any:
     """Add the pages that are made from the code and from the committed results."""
     from mkdocs.structure.files import File
 
-    pages, pictures = history_page()
+    history, pictures = history_page()
+    performance, charts = performance_page()
     made = {
         "commands.md": commands_page(),
-        "performance.md": performance_page(),
-        "history.md": pages,
+        "performance.md": performance,
+        "history.md": history,
         "recipes.md": recipes_page(),
         **pictures,
+        **charts,
     }
     for name, content in made.items():
         files.append(File.generated(config, name, content=content))

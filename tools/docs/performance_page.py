@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.readme_table import KNOWN_ROWS
+from tools.docs.svg import BLUE, ORANGE, new_figure, svg_text
+
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
 
 HEAD = """# Performance
@@ -15,16 +18,62 @@ what each row times. *Times the peer* above 1 is faster than the peer, below 1 s
 times longer than the floor of that row. A result is one machine's: GPU speed has **not been measured yet**.
 """
 
+_TITLES = {
+    "cpu": "Speed of scoring",
+    "streaming": "Reading a checkpoint, and a whole scan",
+    "error-bounds": "Errors against the stated bounds",
+    "training": "Training what was selected",
+    "quality-study": "What training a selection is worth",
+    "soak": "Hours of scans that are disturbed and killed",
+    "fuzzing": "Files broken at random",
+    "fuzzing-scans": "Whole scans of checkpoints broken at random",
+    "mutation": "Defects put in on purpose that tests find",
+}
+"""What a result is about, in its reader's words; by how its file's name begins, in the order of the page."""
 
-def performance_page() -> str:
-    """Markdown of the whole page."""
-    parts = [HEAD]
-    for path in sorted(RESULTS.rglob("*.json")):
-        results = json.loads(path.read_text(encoding="utf-8"))
-        name = path.relative_to(RESULTS).as_posix()
-        if isinstance(results, dict) and results.get("kind") != "calibration":
-            parts.append(_file_section(name, results))
-    return "\n".join(parts)
+
+def performance_page() -> tuple[str, dict[str, str]]:
+    """Markdown of the whole page, and its pictures by name."""
+    parts, pictures = [HEAD], {}
+    files = (path.relative_to(RESULTS).as_posix() for path in sorted(RESULTS.rglob("*.json")))
+    order = list(_TITLES)
+    for name in sorted(files, key=lambda name: order.index(_kind(name)) if _kind(name) in order else len(order)):
+        results = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+        if not isinstance(results, dict) or results.get("kind") == "calibration":
+            continue
+        known = {row["name"]: row for row in speed_rows(results) if row["name"] in KNOWN_ROWS}
+        picture = f"assets/performance-{name.removesuffix('.json').replace('/', '-')}.svg"
+        if known:
+            pictures[picture] = _draw(known)
+        parts.append(_file_section(name, results, picture if known else ""))
+    return "\n".join(parts), pictures
+
+
+def _kind(name: str) -> str:
+    """How the file's name begins, as far as it is known: the longest of :data:`_TITLES`."""
+    return max((kind for kind in _TITLES if name.startswith(kind)), key=len, default="")
+
+
+def _title(name: str, results: dict[str, Any]) -> str:
+    machine = results.get("machine")
+    cpu = machine.get("cpu") if isinstance(machine, dict) else None
+    words = _TITLES.get(_kind(name), name.removesuffix(".json").replace("-", " ").capitalize())
+    return f"{words}: {str(cpu['model']).replace('(R)', '')}" if isinstance(cpu, dict) and cpu.get("model") else words
+
+
+def _draw(rows: dict[str, dict[str, Any]]) -> str:
+    """Time of one matrix by the peer and by us, on a logarithmic axis; the factor between them in words."""
+    figure, ((axis,),) = new_figure(7.2, 0.5 + 0.42 * len(rows))
+    for place, row in enumerate(rows.values()):
+        ours, factor = row["median_seconds"], row["info"]["ratio_to_peer"]
+        axis.barh(place - 0.2, ours * factor, 0.36, color=ORANGE, label="float32 svdvals" if place == 0 else None)
+        axis.barh(place + 0.2, ours, 0.36, color=BLUE, label="spectrum_fast" if place == 0 else None)
+        axis.annotate(f" {factor:.1f} times faster", (ours, place + 0.2), va="center", fontsize=8)
+    axis.set_yticks(range(len(rows)), [KNOWN_ROWS[name] for name in rows])
+    axis.set(xscale="log", xlabel="median seconds, logarithmic")
+    axis.invert_yaxis()
+    axis.legend(frameon=False, fontsize=8, loc="upper right")
+    return svg_text(figure)
 
 
 def speed_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -33,8 +82,10 @@ def speed_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for row in rows if "median_seconds" in row] if isinstance(rows, list) else []
 
 
-def _file_section(name: str, results: dict[str, Any]) -> str:
-    lines = [f"## {name}", "", _conditions(results), ""]
+def _file_section(name: str, results: dict[str, Any], picture: str = "") -> str:
+    lines = [f"## {_title(name, results)}", "", f"`bench/results/{name}`: {_conditions(results)}", ""]
+    if picture:
+        lines += [f"![Times of known shapes, by LAPACK and by spectrum_fast]({picture})", ""]
     rows = speed_rows(results)
     if rows:
         lines += [
@@ -63,7 +114,7 @@ def _file_section(name: str, results: dict[str, Any]) -> str:
 def _conditions(results: dict[str, Any]) -> str:
     machine = results.get("machine")
     if not isinstance(machine, dict) or not isinstance(machine.get("cpu"), dict):
-        return "Conditions are in the file."
+        return "conditions are in the file."
     cpu, packages = machine["cpu"], machine.get("packages") or {}
     commit = ((machine.get("git") or {}).get("commit") or "unknown")[:10]
     sets = ", ".join(cpu.get("native_features") or [])

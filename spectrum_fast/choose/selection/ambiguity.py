@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from spectrum_fast.choose.selection.formats.name_lists import can_carry_adapter
-from spectrum_fast.choose.selection.formats.reference_yaml import header_modules
+from spectrum_fast.choose.selection.formats.reference_yaml import REFERENCE_HEADER, header_modules
 from spectrum_fast.choose.selection.name_index import NameIndex
 from spectrum_fast.choose.selection.records import Selection
 from spectrum_fast.measure.scoring.records import ScanRecord
 from spectrum_fast.read.checkpoint.naming import module_type
+from spectrum_fast.words import count_of
 
 
 def export_warnings(selection: Selection, scan: ScanRecord, output_format: str) -> list[str]:
@@ -41,7 +42,8 @@ def export_warnings(selection: Selection, scan: ScanRecord, output_format: str) 
     if output_format == "peft":
         warnings += _peft_warnings(selection)
     if output_format in ("reference", "reference-sorted") and scan.failures:
-        warnings.append(f"{len(scan.failures)} tensors without a score are left out: the layout has no place for them")
+        lost = count_of(len(scan.failures), "tensor without a score is", "tensors without a score are")
+        warnings.append(f"{lost} left out: the layout has no place for them")
     return warnings
 
 
@@ -75,7 +77,7 @@ def unintended_matches(entries: Iterable[str], names: Sequence[str]) -> Iterator
 def _header_warnings(selection: Selection, scan: ScanRecord) -> list[str]:
     warnings = []
     header = header_modules(selection)
-    if header:
+    if set(header) - set(REFERENCE_HEADER):  # these are frozen in such scripts with the reference's own files too
         warnings.append(
             "scripts that test `entry in name` (the reference's README) do not see the lines "
             f"{', '.join(f'^{name}.weight$' for name in header)} and leave these frozen; axolotl trains them"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.measure.scoring.json_fields import Name
 from spectrum_fast.read.checkpoint.naming import module_name
+from spectrum_fast.words import count_of
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -167,11 +168,11 @@ class Selection:
     def summary(self) -> str:
         """A few lines for people: how many modules of how many, the groups, and cuts that the scores do not decide."""
         share = "a list of names" if self.top_percent is None else f"{self.order} {self.top_percent:g} %"
-        head = f"{self.model or 'unknown model'}: {share}, {len(self.modules)} modules"
+        head = f"{self.model or 'unknown model'}: {share}, {count_of(len(self.modules), 'module')}"
         sizes = [group.size for group in self.groups]
         known = [size for size in sizes if size is not None]
         if known and len(known) == len(sizes):
-            head += f" of {sum(known)} in {len(sizes)} groups"
+            head += f" of {sum(known):,} in {count_of(len(sizes), 'group')}"
         lines = [head + f", and {len(self.always)} always: {', '.join(self.always)}" if self.always else head]
         for group in self.groups:
             if group.size == 0:

@@ -13,6 +13,7 @@ from spectrum_fast.measure.scoring.fused import competing_modules
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
 from spectrum_fast.options import takes_options
 from spectrum_fast.read.checkpoint.naming import natural_key, role
+from spectrum_fast.words import count_of
 
 ALWAYS_ROLES = frozenset({"embedding", "head"})
 """Roles (:func:`spectrum_fast.read.checkpoint.naming.role`) that ``always="default"`` trains, as the reference does."""
@@ -195,7 +196,8 @@ def _incomplete_message(scan: ScanRecord, failed: tuple[str, ...]) -> str:
     by_name = {failure.name: failure for failure in scan.failures}
     shown = "; ".join(f"{name} ({by_name[name].kind}: {by_name[name].message})" for name in failed[:_SHOWN])
     more = f"; and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
+    lost = count_of(len(failed), "tensor has", "tensors have")
     return (
-        f"scan of {scan.model} is incomplete: {len(failed)} tensors have no score: {shown}{more}. "
+        f"scan of {scan.model} is incomplete: {lost} no score: {shown}{more}. "
         "Repair the checkpoint, exclude them, or allow an incomplete selection (allow_incomplete)"
     )

@@ -19,6 +19,16 @@ STANDARD_FILE = "model.safetensors"
 STANDARD_INDEX = "model.safetensors.index.json"
 """Name of the index of a model in several files."""
 
+_ADAPTER = "adapter_config.json"
+"""Says what the matrices beside it change, where they are no model."""
+
+_CONVERSION = (
+    "python -c 'import torch, safetensors.torch as st; "
+    'st.save_file({k: v.clone() for k, v in torch.load("FILE.bin", weights_only=True).items()}, '
+    '"FILE.safetensors")\''
+)
+"""Writes every tensor under its own name; copies, because one file must not hold a tensor under two names."""
+
 _INDEX_SUFFIX = ".safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _NUMBERED = re.compile(r"(.+)-([0-9]{1,6})-of-([0-9]{1,6})(\.safetensors|\.gguf)")
@@ -56,6 +66,12 @@ def choose_layout(where: str, names: Collection[str]) -> Layout:
             a numbered set.
     """
     files = sorted((name for name in names if name.endswith(".safetensors")), key=natural_key)
+    if _ADAPTER in names and not any(name.startswith("model") for name in files):
+        raise CheckpointError(
+            f"{where}: expected a model, found an adapter (LoRA or the like: {_ADAPTER}), whose matrices are only what "
+            "it adds to a model; merge the two and scan that: "
+            "peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW_FOLDER)"
+        )
     indexes = sorted((name for name in names if name.endswith(_INDEX_SUFFIX)), key=natural_key)
     if STANDARD_FILE in files:
         passed = [name for name in files + indexes if name != STANDARD_FILE]
@@ -113,8 +129,9 @@ def _nothing_to_read(where: str, names: Collection[str]) -> CheckpointError:
     if pickles:
         return CheckpointError(
             f"{where}: expected *.safetensors, found only pickles ({list_some(pickles)}), which run code when they "
-            "are loaded and are never opened here; convert them in a sandbox you trust: "
-            "transformers.AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER, safe_serialization=True)"
+            "are loaded and are never opened here; convert them in a sandbox you trust, with all names kept: "
+            "transformers.AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER), or, whatever model "
+            f"it is, file by file: {_CONVERSION}"
         )
     return CheckpointError(
         f"{where}: no *.safetensors or *.gguf file in this folder; pass the folder that holds them (folders below are "

@@ -14,6 +14,7 @@ from spectrum_fast.read.checkpoint.folder import list_local
 from spectrum_fast.read.checkpoint.hub import fetch_snapshot, list_repository, parse_hub_id
 from spectrum_fast.read.storage import RemoteFile
 from spectrum_fast.read.storage.files import shorten
+from spectrum_fast.words import nearest_names
 
 if TYPE_CHECKING:
     from spectrum_fast.read.checkpoint.record import Checkpoint
@@ -55,6 +56,10 @@ def open_checkpoint(source: str | os.PathLike[str], *, no_store: bool = False) -
     if is_there:
         return open_file(text, path)
     hub_id = None if isinstance(source, Path) else parse_hub_id(text)
+    near = _nearest(path)
+    if near is not None and (hub_id is None or "@" not in text):
+        elsewhere = "" if hub_id is None else f" For the model of that name on the hub, write {text}@main"
+        raise CheckpointError(f"{shorten(text, 400)}: no such folder or file; did you mean {near}?{elsewhere}")
     if hub_id is None:
         raise CheckpointError(
             f"{shorten(text, 400)}: no such folder or file, and not a hub id either (org/name or org/name@revision); "
@@ -66,6 +71,25 @@ def open_checkpoint(source: str | os.PathLike[str], *, no_store: bool = False) -
     folder = fetch_snapshot(repository, revision)
     note = f"{repository} at commit {folder.name} from the hub's cache"
     return open_folder(text, list_local(folder), repository, (note,))
+
+
+def _nearest(path: Path) -> Path | None:
+    """What is there under a name that is nearly this one: four fifths of each part of it, and the same digits."""
+    found = Path(path.anchor)
+    for part in path.parts[len(found.parts) :]:
+        try:
+            names = os.listdir(found)
+        except OSError:
+            return None
+        if part not in names and part != "..":
+            digits = re.findall("[0-9]+", part)
+            same = [name for name in names if re.findall("[0-9]+", name) == digits]
+            near = nearest_names(part, same, limit=1, cutoff=0.8)
+            if not near:
+                return None
+            part = near[0]
+        found /= part
+    return found if found.exists() else None
 
 
 def _open_repository(source: str, repository: str, revision: str) -> Checkpoint:

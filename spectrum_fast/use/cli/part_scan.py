@@ -23,6 +23,7 @@ from spectrum_fast.use.cli.interrupts import terminable
 from spectrum_fast.use.cli.output import save_scan
 from spectrum_fast.use.cli.scan_end import name_failures
 from spectrum_fast.use.cli.scan_session import ScanSession, write_timing
+from spectrum_fast.words import count_of
 
 Meters: TypeAlias = Callable[[], AbstractContextManager[Callable[[ScanProgress], None]]]
 
@@ -33,7 +34,8 @@ def scan_one_part(model: str, run: ScanSession, meters: Meters, timing: Path | N
     if timing is not None:
         write_timing(found.run_facts(), timing)
     name_failures(tuple(found.failures.values()))
-    say(f"part {run.part}: {len(found.modules) + len(found.failures)} modules in {run.path}; `merge` takes all parts")
+    count = count_of(len(found.modules) + len(found.failures), "module")
+    say(f"part {run.part}: {count} in {run.path}; `merge` takes all parts")
 
 
 def scan_shared(

@@ -12,6 +12,7 @@ from spectrum_fast.use.cli.consoles import WIDE_COLUMNS, out, say, show
 from spectrum_fast.use.cli.scan_session import write_timing
 from spectrum_fast.use.report.scan_map import scan_map
 from spectrum_fast.use.report.table import scan_table
+from spectrum_fast.words import count_of
 
 _SHOWN = 20
 """Failures named on stderr; the scan file names all of them."""
@@ -72,8 +73,9 @@ def _name_problems(result: Scan, tolerance: float) -> None:
     unsure = [module for module in result.modules if (module.error_bound or 0.0) > tolerance]
     if unsure:
         worst = max(unsure, key=lambda module: module.error_bound or 0.0)
+        count = count_of(len(unsure), "score is", "scores are")
         say(
-            f"warning: {len(unsure)} scores are less sure than the tolerance {tolerance:.0e}; the worst is "
+            f"warning: {count} less sure than the tolerance {tolerance:.0e}; the worst is "
             f"{worst.name}, bound {worst.error_bound:.1e}",
             style="yellow",
         )

@@ -13,6 +13,7 @@ from spectrum_fast.errors import SelectionError, SpectrumFastError, UsageError
 from spectrum_fast.files import write_text_atomic
 from spectrum_fast.use.cli.consoles import say
 from spectrum_fast.use.cli.options import with_options
+from spectrum_fast.words import size_of
 
 if TYPE_CHECKING:
     from spectrum_fast.choose.selection.records import Selection
@@ -94,7 +95,6 @@ def select(
 def _memory_words(record: Scan, selection: Selection, model: str | None) -> str:
     """What training it takes, where the checkpoint's headers are at hand; nothing is fetched for this."""
     from spectrum_fast.choose.planner import TrainingSetup, plan_memory, read_model_shape
-    from spectrum_fast.choose.planner.memory import GIB
     from spectrum_fast.read.checkpoint import open_checkpoint
 
     source = model or str(record.provenance.get("checkpoint"))
@@ -103,12 +103,11 @@ def _memory_words(record: Scan, selection: Selection, model: str | None) -> str:
     try:
         shape = read_model_shape(open_checkpoint(source))
         one, each = (
-            plan_memory(shape, TrainingSetup(gpus=gpus, seq_len=_TOKENS), selection=selection).peak / GIB
-            for gpus in (1, 2)
+            plan_memory(shape, TrainingSetup(gpus=gpus, seq_len=_TOKENS), selection=selection).peak for gpus in (1, 2)
         )
     except SpectrumFastError:  # a model whose layers or names the planner does not know
         return ""
     return (
-        f"training it takes about {one:.1f} GiB on one GPU, {each:.1f} GiB on each of two (bfloat16, AdamW, ZeRO-3, "
+        f"training it takes about {size_of(one)} on one GPU, {size_of(each)} on each of two (bfloat16, AdamW, ZeRO-3, "
         f"{_TOKENS} tokens; other runs: spectrum-fast plan)"
     )

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from spectrum_fast.choose.selection.compare import ModuleDifference, ScanComparison
 from spectrum_fast.use.report.layout import add_row, plain_table, printable, shorten_list
+from spectrum_fast.words import count_of
 
 _LARGEST = 10
 
@@ -35,7 +36,7 @@ def _headline(result: ScanComparison, files: tuple[str, str]) -> list[str]:
     lines = [
         f"a: {result.model_a} by {result.criterion_a}{first}",
         f"b: {result.model_b} by {result.criterion_b}{second}",
-        f"{common} modules in both, {len(result.only_a)} only in a, {len(result.only_b)} only in b",
+        f"{count_of(common, 'module')} in both, {len(result.only_a)} only in a, {len(result.only_b)} only in b",
     ]
     for side, names in (("a", result.only_a), ("b", result.only_b)):
         if names:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from rich import box
+from rich.console import Console
+from rich.containers import Lines
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +27,30 @@ def printable(text: str) -> str:
     'a\\u001b[31mb\\u202ec'
     """
     return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+class _Cell(Text):
+    """A cell that breaks a dotted name behind its dots."""
+
+    def wrap(self, console: Console, width: int, **how: Any) -> Lines:
+        """The lines of a name too long for the column; of other text, rich's."""
+        if " " in self.plain or self.cell_len <= width or not self.plain.isascii():
+            return super().wrap(console, width, **how)
+        return self.divide(_breaks(self.plain, width))
+
+
+def _breaks(name: str, room: int) -> list[int]:
+    """Where lines of a name begin: behind the last dot that fits, else the last underscore, else anywhere.
+
+    >>> _breaks("vision_tower.embeddings.position_embedding", 36), _breaks("position_embedding", 10), _breaks("abc", 2)
+    ([24], [9], [2])
+    """
+    offsets, start = [], 0
+    while len(name) - start > room:
+        line = name[start : start + room]
+        start += line.rfind(".") + 1 or line.rfind("_") + 1 or room
+        offsets.append(start)
+    return offsets
 
 
 def plain_table(*headings: str, words: Collection[str] = ()) -> Table:
@@ -54,7 +81,7 @@ def facts_table(facts: Mapping[str, str | None]) -> Table:
 
 def add_row(table: Table, *cells: str) -> None:
     """Add a row of plain text: names come from files, and brackets or colons in them are no markup."""
-    table.add_row(*(Text(printable(cell)) for cell in cells))
+    table.add_row(*(_Cell(printable(cell)) for cell in cells))
 
 
 def shorten_list(items: Sequence[str], limit: int = _SHOWN) -> str:

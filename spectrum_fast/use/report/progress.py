@@ -10,11 +10,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from spectrum_fast.read.checkpoint.naming import layer_index
 from spectrum_fast.scanning.step import ScanProgress
+from spectrum_fast.words import count_of
 
 _LINE_SECONDS = 10.0
 """Seconds between two lines where stderr is no terminal."""
 _WIDE_COLUMNS = 116
-"""From this width on there is room for a longer bar and for what bounds the speed, beside a whole module name."""
+"""From this width on there is room for what bounds the speed, beside a whole module name and a bar."""
 _FIGURE_COLUMNS = 56
 """Width of the figures and the blanks between them; the rest of the line is for the bar and the module's name."""
 
@@ -26,7 +27,9 @@ class ScanMeter:
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
-        self._bar = None if quiet or not console.is_terminal else _make_bar(console)
+        self._column = BarColumn()
+        self._longest_name = 0
+        self._bar = None if quiet or not console.is_terminal else _make_bar(console, self._column)
         self._quiet = quiet
         self._task = None
         self._last_line = time.monotonic()
@@ -56,6 +59,9 @@ class ScanMeter:
                 f"{format_bytes(step.resumed_bytes)} of {format_bytes(step.total_bytes)}"
             )
         if self._bar is not None and self._task is not None:
+            module = _shorten_module(step.name, self._console.width - _taken_columns(self._console))
+            self._longest_name = max(self._longest_name, len(module))
+            self._column.bar_width = _bar_columns(self._console, self._longest_name)
             self._bar.update(
                 self._task,
                 total=step.total_bytes,
@@ -64,7 +70,7 @@ class ScanMeter:
                 rate="" if step.bytes_per_second is None else f"{format_bytes(step.bytes_per_second)}/s",
                 left="" if step.left_seconds is None else f"{format_left(step.left_seconds)} left",
                 bound=_BOUNDS[step.bound] if step.bound else "",
-                module=_shorten_module(step.name, self._console.width - _taken_columns(self._console)),
+                module=module,
             )
         elif not self._quiet:
             now = time.monotonic()
@@ -93,7 +99,7 @@ def format_line(step: ScanProgress) -> str:
 
 def _format_end(step: ScanProgress) -> str:
     taken_over = f" ({step.resumed} of them in an earlier sitting)" if step.resumed else ""
-    return f"scanned {step.total} modules{taken_over}, {format_bytes(step.total_bytes)} in {_seconds(step)}"
+    return f"scanned {count_of(step.total, 'module')}{taken_over}, {format_bytes(step.total_bytes)} in {_seconds(step)}"
 
 
 def format_left(seconds: float) -> str:
@@ -142,24 +148,30 @@ def _shorten_module(name: str, room: int) -> str:
     return next((text for text in whole if len(text) <= room), end)
 
 
-def _spare_columns(console: Console) -> tuple[int, int]:
-    """Columns of the bar, and of the word on what bounds the speed."""
+def _least_columns(console: Console) -> tuple[int, int]:
+    """Columns that the bar has at least, and those of the word on what bounds the speed."""
     return (20, 10) if console.width >= _WIDE_COLUMNS else (8, 0)
 
 
 def _taken_columns(console: Console) -> int:
-    return _FIGURE_COLUMNS + sum(_spare_columns(console))
+    return _FIGURE_COLUMNS + sum(_least_columns(console))
 
 
-def _make_bar(console: Console) -> Progress:
-    bar, bound = _spare_columns(console)
+def _bar_columns(console: Console, name: int) -> int:
+    """All that figures and the longest name so far leave: the bar jumps only when a longer one comes."""
+    least, bound = _least_columns(console)
+    return max(least, console.width - _FIGURE_COLUMNS - bound - name)
+
+
+def _make_bar(console: Console, column: BarColumn) -> Progress:
+    column.bar_width = _bar_columns(console, 0)
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=bar),
+        column,
         DownloadColumn(),
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[left]}"),
-        *([TextColumn("{task.fields[bound]}")] if bound else []),
+        *([TextColumn("{task.fields[bound]}")] if _least_columns(console)[1] else []),
         TextColumn("{task.fields[module]}", markup=False),
         console=console,
         transient=True,

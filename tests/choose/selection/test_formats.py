@@ -255,7 +255,6 @@ def test_prefixes_that_train_more_than_they_say_are_named():
         "axolotl, which matches prefixes, also trains model.layers.2.mlp.gate_proj because of the entry "
         "model.layers.2.mlp.gate"
     ]
-    assert any("do not see the lines ^lm_head.weight$" in line for line in warnings)
     assert any("always names model.embed_tokens, not scored here" in line for line in warnings)
 
 
@@ -273,7 +272,7 @@ def test_warnings_about_empty_selections_and_failures():
     scan = scan_of("model.layers.0.q", "lm_head")
     assert "no module is selected" in export_warnings(scan.select(50), scan, "names")[0]
     failed = replace(scan, failures=(ScanFailure(name="x", kind="nan", message="y"),))
-    assert "1 tensors without a score" in export_warnings(scan.select(100), failed, "reference")[0]
+    assert "1 tensor without a score" in export_warnings(scan.select(100), failed, "reference")[0]
 
 
 def test_every_reading_of_an_entry_against_brute_force():

@@ -161,9 +161,7 @@ def test_incomplete_scans_are_refused_by_name():
     scan = model()
     failed = ScanFailure(name="model.layers.9.mlp.up_proj", kind="nan", message="holds NaN")
     scan = Scan(scan.model, scan.criterion, scan.modules, (failed,))
-    with pytest.raises(
-        SelectionError, match=r"1 tensors have no score: model\.layers\.9\.mlp\.up_proj \(nan: holds NaN"
-    ):
+    with pytest.raises(SelectionError, match=r"1 tensor has no score: model\.layers\.9\.mlp\.up_proj \(nan: holds NaN"):
         scan.select(25)
     selection = scan.select(25, allow_incomplete=True)
     assert selection.failed == ("model.layers.9.mlp.up_proj",)

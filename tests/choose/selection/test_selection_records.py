@@ -47,11 +47,11 @@ def test_the_summary_of_a_scan_of_ones_own():
 def test_the_summary_of_a_list_of_names():
     modules = (SelectedModule(name="l.0.q", type="q", group="q"),)
     selection = Selection(modules=modules, groups=(SelectionGroup(name="q", taken=1),))
-    assert selection.summary() == "unknown model: a list of names, 1 modules\n  q: 1"
+    assert selection.summary() == "unknown model: a list of names, 1 module\n  q: 1"
     mixed = Selection(
         modules=modules, groups=(SelectionGroup(name="q", taken=1), SelectionGroup(name="k", taken=0, size=3))
     )
-    assert mixed.summary().splitlines()[0] == "unknown model: a list of names, 1 modules"
+    assert mixed.summary().splitlines()[0] == "unknown model: a list of names, 1 module"
     control = Selection(model="m", order="bottom", top_percent=12.5, modules=())
     assert control.summary() == "m: bottom 12.5 %, 0 modules"
 

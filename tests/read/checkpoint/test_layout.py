@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint.layout import STANDARD_FILE, STANDARD_INDEX, Layout, choose_layout
@@ -79,9 +83,30 @@ def test_names_that_only_look_numbered_are_no_set():
 def test_pickles_are_listed_and_the_way_out_is_a_command():
     text = refusal("w10.bin", "w9.bin", "x.pt", "README.md")
     assert "found only pickles (w9.bin, w10.bin, x.pt), which run code" in text
-    assert "AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER, safe_serialization=True)" in text
+    assert "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)" in text
     for ending in (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"):
         assert f"(x{ending})" in refusal(f"x{ending}")
+
+
+def test_the_way_out_of_pickles_keeps_every_name(tmp_path, monkeypatch):
+    """The command as it is said, on a model whose head is its table: both names stay."""
+    table = torch.arange(6.0).reshape(2, 3)
+    torch.save({"model.embed_tokens.weight": table, "lm_head.weight": table}, tmp_path / "x.bin")
+    command = shlex.split(refusal("x.bin").partition("file by file: ")[2].replace("FILE", "x"))
+    assert command[:2] == ["python", "-c"]
+    monkeypatch.chdir(tmp_path)
+    exec(command[2])  # noqa: S102 - our own words
+    found = load_file("x.safetensors")
+    assert set(found) == {"model.embed_tokens.weight", "lm_head.weight"}
+    assert all(torch.equal(value, table) for value in found.values())
+
+
+def test_an_adapter_is_no_model_and_the_way_out_is_said():
+    files = ("adapter_config.json", "adapter_model.safetensors", "README.md")
+    assert "found an adapter (LoRA or the like: adapter_config.json)" in refusal(*files)
+    assert "merge_and_unload().save_pretrained(NEW_FOLDER)" in refusal("adapter_config.json", "adapter_model.bin")
+    assert choose_layout("f", [*files, STANDARD_FILE]).files == (STANDARD_FILE,)
+    assert choose_layout("f", [*files, *numbered(1, 2, of=2), STANDARD_INDEX]).index == STANDARD_INDEX
 
 
 def test_a_long_list_is_cut_after_eight():

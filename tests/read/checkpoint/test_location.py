@@ -361,3 +361,21 @@ def test_a_real_trained_model():
     assert checkpoint.total_bytes == 90_868_376 - checkpoint.tensors[0].begin
     assert checkpoint.config is not None
     assert checkpoint.config["model_type"] == "bert"
+
+
+def test_a_misspelt_path_is_no_hub_id_where_its_like_is_there(tmp_path, monkeypatch):
+    """Found before any network is asked: the near folder is named, and how to mean the hub all the same."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("models/llama-8b", "models/llama-70b", "models/other"):
+        (tmp_path / name).mkdir(parents=True)
+    asked = []
+    monkeypatch.setattr("spectrum_fast.read.checkpoint.location.fetch_snapshot", lambda *it: asked.append(it) or 1 / 0)
+    text = refused("models/lama-8b", "no such folder or file")
+    assert "did you mean models/llama-8b? For the model of that name on the hub, write models/lama-8b@main" in text
+    assert "did you mean models/llama-8b?" in refused("modles/lama-8b", "no such folder")
+    assert refused(f"{tmp_path}/models/othr", "no such folder").endswith(f"did you mean {tmp_path}/models/other?")
+    assert asked == []
+    for hub in ("models/lama-8b@main", "models/llama-8b-instruct", "models/llama-7b", "org/name"):  # no mere slips
+        with pytest.raises(ZeroDivisionError):
+            open_checkpoint(hub)
+    assert [name for name, _ in asked] == ["models/lama-8b", "models/llama-8b-instruct", "models/llama-7b", "org/name"]

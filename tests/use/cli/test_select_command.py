@@ -19,7 +19,7 @@ def test_a_file_for_a_trainer_and_what_to_do_with_it(inside, scanned: Path, tiny
     assert "axolotl trains " in done.stderr
     assert "in embeddings and head (--always none leaves them frozen)" in done.stderr
     assert f"add the lines of {target}" in done.stderr
-    assert re.search(r"takes about \d+\.\d GiB on one GPU, \d+\.\d GiB on each of two", done.stderr)
+    assert re.search(r"takes about \d+\.\d MiB on one GPU, \d+\.\d MiB on each of two", done.stderr)
     elsewhere = tmp_path / "elsewhere.json"
     elsewhere.write_text(scanned.read_text().replace(str(tiny), "no/such"))
     assert "takes about" not in inside("select", elsewhere, "--for", "axolotl", "--top-percent", 50).stderr

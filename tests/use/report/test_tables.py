@@ -189,3 +189,12 @@ def test_the_bar_keeps_to_one_line(name: str, width: int) -> None:
 
 def test_short_lists_are_whole() -> None:
     assert shorten_list(["a", "b"], 2) == "a, b"
+
+
+def test_long_names_break_behind_their_dots() -> None:
+    long = "vision_tower.embeddings.position_embedding"
+    scan = Scan("m", "spectrum", (score(long, 1.0), score("model.layers.0.mlp.down_proj", 2.0)))
+    for width, expected in ((100, [long]), (80, ["vision_tower.embeddings.", "position_embedding"])):
+        lines = render(scan_table(scan, scan.select()), width)
+        place = next(place for place, line in enumerate(lines) if line.startswith("vision"))
+        assert [line.split("  ")[0] for line in lines[place : place + len(expected)]] == expected

@@ -108,8 +108,8 @@ def test_comparisons_are_those_of_the_command(gallery, first: str, second: str) 
     a, b = page.scan, gallery(second).scan
     code = """([first, second, percents]) => percents.map((percent) => {
       const pair = spectrumReport.pairScans(spectrumReport.app.scans[first], spectrumReport.app.scans[second]);
-      const { nA, nB, both, jaccard, median, spearman } = spectrumReport.comparePairs(pair, percent, "type");
-      return { pairs: pair.pairs.length, nA, nB, both, jaccard, median, spearman };
+      const { nA, nB, both, jaccard, median, spearman, within } = spectrumReport.comparePairs(pair, percent, "type");
+      return { pairs: pair.pairs.length, nA, nB, both, jaccard, median, spearman, within };
     })"""
     places = [next(i for i, scan in enumerate(page.scans) if scan is one) for one in (a, b)]
     for percent, found in zip(PERCENTS, page.run(code, [*places, PERCENTS]), strict=True):
@@ -118,9 +118,25 @@ def test_comparisons_are_those_of_the_command(gallery, first: str, second: str) 
         overlap = expected.overlap
         assert (found["nA"], found["nB"], found["both"]) == (overlap.n_a, overlap.n_b, overlap.n_both)
         assert found["jaccard"] == pytest.approx(overlap.jaccard, rel=1e-12)
-        alike = compare_scans(a, replace(b, criterion=a.criterion), percent)  # the page gives a ratio for two criteria
-        assert found["median"] == pytest.approx(alike.median_relative, rel=1e-12)
+        median = expected.median_relative
+        assert found["median"] == (median if median is None else pytest.approx(median, rel=1e-12))
         assert found["spearman"] == pytest.approx(expected.spearman, rel=1e-9)
+        assert found["within"] == pytest.approx(expected.spearman_within_types, rel=1e-9, abs=1e-12)
+
+
+def test_scores_of_two_criteria_are_compared_by_rank_alone(open_report) -> None:
+    """No factor, no difference and no diagonal, where the two have no common scale."""
+    a = scans.dense_model()
+    page = open_report(a, replace(scans.dense_model(seed=1), criterion="mp"))
+    assert "no common scale" in page.page.locator("#difference").inner_text()
+    lead = page.page.locator("#scatter .lead").inner_text()
+    assert lead.startswith("Spearman within types ")
+    assert "median difference" not in lead
+    texts = page.run("[...document.querySelector('#scatter .plot').data].flatMap((trace) => trace.text ?? []).join()")
+    assert "SNR" in page.page.locator("#scatter").inner_text()
+    assert "A " in texts
+    assert "factor" not in texts
+    assert page.run("document.querySelector('#scatter .plot').data.every((trace) => trace.mode === 'markers')")
 
 
 def test_edges_and_the_curve_of_noise(gallery) -> None:

@@ -37,8 +37,32 @@ function comparePairs(paired, percent, grouping) {
     else if (x !== null && y !== null) relative.push(Math.max(x, y) > 0 ? Math.abs(x - y) / Math.max(x, y) : 0);
   });
   const union = nA + nB - both;
-  return { stateA, stateB, nA, nB, both, jaccard: union ? both / union : 1, median: relative.length ? average(relative, "median") : null,
-    spearman: spearman(pairs.map((pair) => a.snr[pair[0]]), pairs.map((pair) => b.snr[pair[1]])) };
+  const correlation = (some) => spearman(some.map((pair) => a.snr[pair[0]]), some.map((pair) => b.snr[pair[1]]));
+  return { stateA, stateB, nA, nB, both, jaccard: union ? both / union : 1, median: comparable(paired) && relative.length ? average(relative, "median") : null,
+    spearman: correlation(pairs), within: meanWithinTypes(a, pairs, correlation) };
+}
+
+/** Mean of the correlation in each type where it is defined, weighted by modules; types differ in scale in every model. */
+function meanWithinTypes(a, pairs, correlation) {
+  const types = new Map();
+  for (const pair of pairs) {
+    const type = a.type[pair[0]];
+    if (types.has(type)) types.get(type).push(pair);
+    else types.set(type, [pair]);
+  }
+  let [sum, weight] = [0, 0];
+  for (const members of types.values()) {
+    const value = correlation(members);
+    if (value === null) continue;
+    sum += value * members.length;
+    weight += members.length;
+  }
+  return weight ? sum / weight : null;
+}
+
+/** Whether the scores of both are on one scale. */
+function comparable(paired) {
+  return paired.a.criterion === paired.b.criterion;
 }
 
 function ratio(paired, [ia, ib]) {
@@ -48,6 +72,7 @@ function ratio(paired, [ia, ib]) {
 
 function differenceFigure(paired, result, colours, width) {
   const { a, pairs } = paired;
+  if (!comparable(paired)) return "Scores of two criteria have no common scale, so there is no difference to draw; their ranks are compared below.";
   const rowOf = new Map(a.rows.map((row, place) => [row.name, place]));
   const cells = a.rows.map(() => new Map());
   pairs.forEach((pair, place) => {
@@ -89,7 +114,7 @@ function differenceFigure(paired, result, colours, width) {
 function pairText(paired, result, place) {
   const [ia, ib] = paired.pairs[place];
   const chosen = ["selected by neither", "selected by A only", "selected by B only", "selected by both"][result.stateA[place] + 2 * result.stateB[place]];
-  const change = ratio(paired, paired.pairs[place]);
+  const change = comparable(paired) ? ratio(paired, paired.pairs[place]) : null;
   return [`<b>${label(paired.a.name[ia])}</b>`, `A ${scoreText(paired.a, ia)}, B ${scoreText(paired.b, ib)}`, change === null ? null : `factor ${number(2 ** change)}`, chosen]
     .filter((line) => line !== null).join("<br>");
 }
@@ -102,7 +127,8 @@ function scatterFigure(paired, result, colours, width) {
   const y = places.map((place) => b.snr[pairs[place][1]]);
   const low = Math.min(x.reduce((p, q) => Math.min(p, q)), y.reduce((p, q) => Math.min(p, q))) / 1.15;
   const high = Math.max(x.reduce((p, q) => Math.max(p, q)), y.reduce((p, q) => Math.max(p, q))) * 1.15;
-  const data = [{ type: "scatter", mode: "lines", x: [low, high], y: [low, high], showlegend: false, line: { color: colours.muted, width: 1, dash: "dot" }, hoverinfo: "skip" }];
+  const equal = { type: "scatter", mode: "lines", x: [low, high], y: [low, high], showlegend: false, line: { color: colours.muted, width: 1, dash: "dot" }, hoverinfo: "skip" };
+  const data = comparable(paired) ? [equal] : [];
   const many = places.length > MOST_POINTS;
   if (many) data.push(densityTrace(x, y, low, high, colours));
   const kinds = [["neither", colours.faint, 0], ["both", colours.signal, 3], ["A only", colours.curve, 1], ["B only", colours.second, 2]];

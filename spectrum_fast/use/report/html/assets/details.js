@@ -37,7 +37,7 @@ function moduleFacts(scan, selection, index) {
     ["SNR", scoreText(scan, index) + (bound !== null && scan.snr[index] !== null ? ` (± ${number(100 * bound, 2)} %)` : "")],
     ["rank", selection.rank[index] ? `${count(selection.rank[index])} of ${count(selection.groupSize[index])}` : null],
     ["selection", ["left out", "selected", "trained always"][selection.state[index]]],
-    ["type", shorten(scan.types[scan.type[index]], 160)],
+    ["type", shorten(scan.types[scan.type[index]], 160).replace(/\./g, ".\u200b")], // a line may break behind a dot
     ["shape", scan.shapes[scan.shape[index]] === null ? "not in the file" : shapeText(scan, index)],
     ["stored as", shorten(scan.dtypes[scan.dtype[index]] ?? "", 60)],
     ["largest value", scan.s_max[index] === null ? null : number(scan.s_max[index])],

@@ -289,9 +289,10 @@ function createCompare() {
     const found = pair.result;
     const words = [`A: ${shorten(pair.a.label, 60)}`, `B: ${shorten(pair.b.label, 60)}`, `${plural(pair.pairs.length, "module")} in both`];
     if (pair.onlyA || pair.onlyB) words.push(`${count(pair.onlyA)} only in A, ${count(pair.onlyB)} only in B`);
-    if (pair.a.criterion !== pair.b.criterion) words.push(`different criteria (${pair.a.criterion}, ${pair.b.criterion}): scores are not comparable, ranks are`);
+    if (!comparable(pair)) words.push(`different criteria (${pair.a.criterion}, ${pair.b.criterion}): scores are not comparable, ranks are`);
     difference.lead.textContent = words.join(" · ");
-    scatter.lead.textContent = `Spearman ${found.spearman === null ? "undefined" : found.spearman.toFixed(3)} · median difference ${found.median === null ? "–" : percentText(found.median)}`;
+    const rho = (value) => (value === null ? "undefined" : value.toFixed(3));
+    scatter.lead.textContent = [`Spearman within types ${rho(found.within)}`, `over all modules ${rho(found.spearman)}`, ...(comparable(pair) ? [`median difference ${found.median === null ? "–" : percentText(found.median)}`] : [])].join(" · ");
     overlap.lead.textContent = `A takes ${count(found.nA)}, B ${count(found.nB)}, both ${count(found.both)} · Jaccard ${found.jaccard.toFixed(3)}`;
     for (const figure of [difference, scatter, overlap]) figure.draw();
   }

@@ -104,8 +104,10 @@ function valuesBeyond({ edges, counts }, limit) {
 function addThreshold(layout, value, name, level, color, logarithmic, narrow) {
   if (value === null || !(value > 0)) return;
   const x = logarithmic ? Math.log10(value) : value;
+  const [low, high] = layout.xaxis.range;
+  const side = x > low + 0.7 * (high - low) ? "right" : "left"; // near the border the words would be cut off
   layout.shapes.push({ type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, line: { color, width: 1.8, dash: level ? "dash" : "solid" } });
-  layout.annotations.push({ xref: "x", yref: "paper", x, y: 1, yshift: level ? 22 : 4, xanchor: narrow ? "center" : "left", yanchor: "bottom", showarrow: false,
+  layout.annotations.push({ xref: "x", yref: "paper", x, y: 1, yshift: level ? 22 : 4, xanchor: narrow ? "center" : side, yanchor: "bottom", showarrow: false,
     text: `${name} ${number(value)}`, font: { size: 12, color } });
 }
 
