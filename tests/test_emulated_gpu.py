@@ -21,12 +21,14 @@ QUICK = [
     "measure/spectra/test_batched_gpu.py::test_the_host_waits_three_times_a_batch",
     "measure/spectra/test_batched_gpu.py::test_known_spectra_come_out_right",
     "read/stream/test_loader_gpu.py",
+    "scanning/test_overlap.py::test_weights_are_read_while_kernels_are_compiled",
     "measure/ops/test_device_graph.py",
 ]
 WHOLE = [
     "measure/spectra/test_batched_gpu.py",
     "measure/spectra/test_engine_gpu.py",
     "scanning/test_scorers.py",
+    "scanning/test_overlap.py",
     "scanning/test_live.py",
     "scanning/test_independence.py",
     "measure/ops/test_full_precision.py",

@@ -40,6 +40,9 @@ others may take as much again."""
 BATCH_BYTES = 4 << 30
 """Of a batch where the device does not say what it has."""
 MOST_TOGETHER = 64
+LEAST_BATCHES = 8
+"""Of each kind of weight, as far as there are so many: the first is scored after an eighth of the reading, and an
+eighth of the scoring is left when all is read. So both together take at most 9/8 of the longer one."""
 THREAD_NAME = "spectrum-fast-score"
 
 
@@ -157,7 +160,7 @@ class Together:
         alone: from a matrix to its spectrum, for matrices in blocks.
         device: where weights are scored.
         prepare: called by the scoring thread before any weight is scored; what it raises ends the scan.
-        plans: the weights to come, if known: no batch has more room than there are of its kind.
+        plans: the weights to come, if known; see :data:`LEAST_BATCHES`.
         most: matrices in a batch.
         batch_bytes: device memory of a batch with its Gram matrices and workspace; None asks the device.
     """
@@ -176,7 +179,7 @@ class Together:
     ) -> None:
         self._criterion, self._tolerance, self._compute_alone = criterion, tolerance, alone
         self._side = SideStream(device)
-        self._left = Counter(map(_kind_of, plans))
+        self._of_kind = Counter(map(_kind_of, plans))
         self._most = most
         self._batch_bytes = batch_bytes_on(device) if batch_bytes is None else batch_bytes
         self._open: dict[object, _Batch] = {}
@@ -188,8 +191,6 @@ class Together:
 
     def add(self, loaded: LoadedWeight, wait_seconds: float) -> Iterator[ModuleResult]:
         """See :meth:`Scorer.add`."""
-        left = self._left[_kind_of(loaded.plan)] or self._most
-        self._left[_kind_of(loaded.plan)] -= 1
         if isinstance(loaded.main, BlockMatrix):  # is read by whoever scores it, so that nobody else may read
             self._submit(partial(self._score_blocks, loaded, wait_seconds))
             yield from self._collect(0)
@@ -202,7 +203,7 @@ class Together:
             return
         key = tuple((part.shape, part.dtype) for part in parts)
         if key not in self._open:
-            self._open[key] = yield from self._open_batch(parts, left)
+            self._open[key] = yield from self._open_batch(parts, self._of_kind[_kind_of(loaded.plan)])
         batch = self._open[key]
         with self._side.done(parts[0]):
             for part, memory in zip(parts, batch.memory, strict=True):
@@ -235,10 +236,11 @@ class Together:
             return (as_matrix(parts[0]),), tuple(parts[0].shape)
         return parts, CodedWeight(*parts).shape
 
-    def _open_batch(self, parts: tuple[Tensor, ...], left: int) -> Generator[ModuleResult, None, _Batch]:
+    def _open_batch(self, parts: tuple[Tensor, ...], of_kind: int) -> Generator[ModuleResult, None, _Batch]:
         """Memory for weights like this one, as many as may go together; gives what is scored while it waits for it."""
         weight = sum(part.nbytes for part in parts)
-        room = max(1, min(self._most, left, self._batch_bytes // bytes_in_work(parts)))
+        most = min(self._most, -(-of_kind // LEAST_BATCHES)) if of_kind else self._most
+        room = max(1, min(most, self._batch_bytes // bytes_in_work(parts)))
         while self._held_bytes + room * weight > 2 * self._batch_bytes and (self._scoring or self._open):
             if not self._scoring:
                 self._hand_over(max(self._open, key=lambda key: self._open[key].nbytes))
