@@ -18,15 +18,15 @@ gpu_tests() {
   local parallel=()
   "$python" -c 'import xdist' 2>/dev/null && parallel=(-n 8)
   # Truth is computed on the CPU, by eight processes at once.
-  OMP_NUM_THREADS=2 limited 130 "$python" -m pytest -q -m gpu "${parallel[@]}" --durations=8 tests/measure/spectra tests/scanning/test_scorers.py tests/scanning/test_live.py \
+  OMP_NUM_THREADS=2 limited 130 "$python" -m pytest -q -m gpu "${parallel[@]}" --durations=8 tests/measure/spectra tests/scanning/test_scorers.py tests/scanning/test_overlap.py tests/scanning/test_live.py \
     tests/scanning/test_independence.py tests/read/stream tests/choose/planner/test_peak_gpu.py tests/measure/ops/test_triton_*.py tests/measure/ops/test_full_precision.py \
-    tests/measure/ops/test_device_graph.py tests/measure/ops/test_contract.py tests/read/formats/test_scaled.py 2>&1 | tee "$OUT/gpu-tests.log"
+    tests/measure/ops/test_device_graph.py tests/measure/ops/test_compile_ahead.py tests/measure/ops/test_contract.py tests/read/formats/test_scaled.py 2>&1 | tee "$OUT/gpu-tests.log"
 }
 
 for section in "$@"; do
   echo "== $section, $SECONDS s" >&2
   case "$section" in
-    compile) limited 60 "$python" -m bench.gpu.compile_ahead ;;
+    compile) limited 60 "$python" -m spectrum_fast.measure.ops.compile_ahead ;;
     tests) gpu_tests ;;
     kernels | eigen) limited 110 "$python" -m bench.gpu.suite "$section" --out "$OUT" --budget $((95 * scale)) ;;
     models) limited 100 "$python" -m bench.gpu.models --out "$OUT" --budget $((17 * scale)) ;;

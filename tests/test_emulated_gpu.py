@@ -22,6 +22,7 @@ QUICK = [
     "measure/spectra/test_batched_gpu.py::test_known_spectra_come_out_right",
     "read/stream/test_loader_gpu.py",
     "scanning/test_overlap.py::test_weights_are_read_while_kernels_are_compiled",
+    "measure/ops/test_compile_ahead.py",
     "measure/ops/test_device_graph.py",
 ]
 WHOLE = [

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from spectrum_fast.errors import BackendUnavailableError, SpectrumFastError
+from spectrum_fast.measure.ops.compile_ahead import compile_ahead
+from spectrum_fast.measure.ops.dispatch import triton_problem
 from spectrum_fast.measure.ops.triton_support import kernel_errors
 from spectrum_fast.measure.spectra.engine import compute_spectra
 from spectrum_fast.measure.spectra.methods.svd import svd_functionals
@@ -23,7 +25,7 @@ _SHAPE = (264, 391)
 
 @cache
 def require_right_answers(device: str, criterion: Criterion) -> None:
-    """Compute known spectra on a device and compare.
+    """Compute known spectra on a device and compare; its kernels are compiled first, beside each other.
 
     Args:
         device: a torch device, ``cuda:0``.
@@ -32,6 +34,8 @@ def require_right_answers(device: str, criterion: Criterion) -> None:
     Raises:
         BackendUnavailableError: a score is outside its stated bound, or a kernel failed; the message says which.
     """
+    if torch.device(device).type == "cuda" and triton_problem() is None:
+        compile_ahead(device)  # what fails there fails below, if a weight would need it
     for name, weight in _known_matrices().items():
         exact = svd_functionals(weight.to(torch.float64), criterion, max(_SHAPE))
         expected = criterion.score(exact.signal_sum, exact.noise_sum, exact.statistics.s_max, exact.threshold)

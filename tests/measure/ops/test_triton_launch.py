@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("triton.backends.nvidia")
 
-from bench.gpu import compile_ahead
+from spectrum_fast.measure.ops import compile_ahead
 from spectrum_fast.measure.ops.band import triton as triton_band
 from spectrum_fast.measure.ops.extent import triton as triton_extent
 from spectrum_fast.measure.ops.extent import triton_codes as extent_codes

@@ -1,19 +1,21 @@
-"""Compile every kernel of the engine into Triton's cache, in processes beside each other, before anything is timed.
+"""Compile the engine's kernels for a GPU beside each other, before the first weight asks for them.
 
-A kernel takes two to three seconds and a first run needs some sixty: one after the other that is two minutes of a short
-lease. A small launch of each does it, since what a kernel is compiled for depends on types, widths and divisibility by
-16 and not on sizes.
+A kernel takes two to three seconds and a first scan needs some forty: one after the other that is longer than a large
+model takes to read. A small launch of each does it, since what a kernel is compiled for depends on types, widths and
+divisibility by 16 and not on sizes. Threads are enough: nearly all of that time Triton is in LLVM or in its assembler,
+without Python's lock. What was compiled is in Triton's cache on disk, where a second scan finds it.
+
+``python -m spectrum_fast.measure.ops.compile_ahead`` compiles all there are, as for an image of a machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import torch
 
@@ -94,28 +96,42 @@ JOBS: dict[str, Callable[[], None]] = {
 }
 
 
+RARE = frozenset({"band-64", "band-16", "band-32-float64", "band-16-float64", "sturm-16", "sturm-64"})
+RARE |= {"sturm-32-float32", "sturm-64-float32"}
+"""What a benchmark or a matrix that float32 does not serve asks for: compiled when it does."""
+
+
+def compile_ahead(device: str, jobs: Iterable[str] | None = None) -> dict[str, Exception]:
+    """Compile kernels, and load them on a device, by as many threads as there are processors.
+
+    Args:
+        device: a torch device, ``cuda:0``.
+        jobs: some of :data:`JOBS`; None for all that are not rare.
+
+    Returns:
+        What kept a job from its end, by its name: whoever needs that kernel will meet the same error.
+    """
+    wanted = [job for job in JOBS if job not in RARE] if jobs is None else list(jobs)
+
+    def run(job: str) -> Exception | None:
+        try:
+            with torch.cuda.device(device) if torch.device(device).type == "cuda" else nullcontext():
+                JOBS[job]()
+        except Exception as error:  # noqa: BLE001 - of whatever kind: it is the caller's to judge
+            return error
+        return None
+
+    with ThreadPoolExecutor(max(1, min(len(wanted), os.cpu_count() or 1))) as pool:
+        found = dict(zip(wanted, pool.map(run, wanted), strict=True))
+    return {job: error for job, error in found.items() if error is not None}
+
+
 def main() -> int:
-    """All jobs, or the one that is named; exit code 1 if one failed, and what it said."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("job", nargs="?", choices=JOBS)
-    chosen = parser.parse_args().job
-    if chosen:
-        JOBS[chosen]()
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
-        return 0
+    """All jobs; exit code 1 if one failed, and what it said."""
     began = time.monotonic()
-
-    def run(job: str) -> tuple[str, int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.gpu.compile_ahead", job], capture_output=True, text=True, check=False
-        )
-        return job, done.returncode, done.stderr
-
-    with ThreadPoolExecutor(max(1, min(len(JOBS), os.cpu_count() or 1))) as pool:
-        failed = [(job, said) for job, code, said in pool.map(run, JOBS) if code]
-    for job, said in failed:
-        print(f"compile_ahead: {job} FAILED\n{said[-1500:]}", file=sys.stderr)
+    failed = compile_ahead(DEVICE, JOBS)
+    for job, error in failed.items():
+        print(f"compile_ahead: {job} FAILED  {type(error).__name__}: {str(error)[:1500]}", file=sys.stderr)
     print(f"compile_ahead: {len(JOBS) - len(failed)} of {len(JOBS)} jobs, {time.monotonic() - began:.0f} s")
     return 1 if failed else 0
 
