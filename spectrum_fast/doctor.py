@@ -18,7 +18,7 @@ _PACKAGES = {
     "numpy": "",
     "safetensors": "",
     "huggingface_hub": "",
-    "triton": "",
+    "triton": "extra 'gpu'",
     "transformers": "extra 'train'",
     "peft": "extra 'train'",
     "deepspeed": "extra 'train'",

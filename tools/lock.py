@@ -6,7 +6,7 @@ Usage: python -m tools.lock    (needs uv; ``make lock`` installs it)
 locks say wherever it can. Four files, so that a machine gets only what it needs:
 
 - ``torch.txt``: torch alone, its CPU-only build too;
-- ``cuda.txt``: the CUDA libraries that torch's other build needs;
+- ``cuda.txt``: the CUDA libraries and triton, which torch's other build needs;
 - ``core.txt``: what a scan and the compilation of the extension need;
 - ``dev.txt``: everything else, for tests, checks and documentation.
 """
@@ -49,11 +49,11 @@ def main() -> None:
     added = "".join(f" \\\n    --hash=sha256:{digest}" for digest in CPU_TORCH[version] if digest not in torch)
     cuda = {name for name in everything if _CUDA.match(name)}
     write("torch", {"torch": torch.rstrip("\n") + added + "\n"})
-    write("cuda", {name: everything[name] for name in cuda})
+    write("cuda", {name: everything[name] for name in cuda | {"triton"}})
     # Lines of the whole resolution: something of the development set may want a package on more platforms.
-    kept = {name: everything.get(name, lines) for name, lines in core.items() if name not in cuda | {"torch"}}
+    kept = {name: everything.get(name, lines) for name, lines in core.items() if name not in cuda | {"torch", "triton"}}
     write("core", kept)
-    write("dev", {name: lines for name, lines in everything.items() if name not in cuda | {"torch"} | set(core)})
+    write("dev", {name: lines for name, lines in everything.items() if name not in cuda | {"torch"} | set(kept)})
 
 
 def resolve(

@@ -86,6 +86,11 @@ def native_problem() -> str | None:
     return _import_problem("spectrum_fast._native")
 
 
+def lacks_extension(device_type: str) -> bool:
+    """Whether operations there fall back to torch because the compiled extension does not load, unasked."""
+    return device_type == "cpu" and _backend.get() == "auto" and native_problem() is not None
+
+
 @cache
 def triton_problem() -> str | None:
     """Why Triton cannot be used here, or None if it can."""
@@ -144,7 +149,7 @@ def choose_backend(operation: str, device_type: str, backend: str | None = None)
             )
         if not INTERPRETED:
             _require_device(backend, device_type, "cuda")
-        _require_import(backend, "triton", triton_problem(), "install it with `pip install triton`")
+        _require_import(backend, "triton", triton_problem(), "install spectrum-fast[gpu]")
     return backend
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
-from spectrum_fast.measure.ops.dispatch import follows_device_schedule
+from spectrum_fast.measure.ops.dispatch import follows_device_schedule, lacks_extension
 from spectrum_fast.measure.ops.full_precision import full_precision
 from spectrum_fast.measure.spectra.functionals import Functionals
 from spectrum_fast.measure.spectra.histogram import Histogram
@@ -28,6 +28,9 @@ from spectrum_fast.measure.spectra.schedule import ADAPTIVE, FIXED, Schedule
 SMALL_SIDE = 192
 """Short sides up to this go to the float64 SVD under ``auto``: there it takes 2 to 6 ms, as long as Gram, band and
 slices (3 ms), and states the smaller error."""
+SMALL_SIDE_OF_REFERENCE = 2048
+"""The same where the band is reduced by torch operations because the compiled extension is not there: one thread takes
+0.3 s by the SVD and 1.8 s by the band at 1024 x 1024, 2.8 and 5.2 s at 2048 x 2048, 2.8 and 2.1 s at 1024 x 4096."""
 _FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -171,11 +174,14 @@ def _solve(part: Matrices, request: Request, schedule: Schedule) -> list[Spectru
 Method = Callable[[Work, Sequence[int]], Attempts]
 
 
-def _ladder(shape: tuple[int, int], dtype: torch.dtype, request: Request) -> tuple[list[Method], str]:
+def _ladder(matrices: Matrices, request: Request) -> tuple[list[Method], str]:
     """Methods in order of cost, and why the first one is there."""
-    method, precision, n_min = request.method, request.precision, min(shape)
-    if method == "svd" or (method == "auto" and n_min <= SMALL_SIDE):
-        reason = "asked for" if method == "svd" else f"short side {n_min} <= {SMALL_SIDE}"
+    method, precision, n_min, dtype = request.method, request.precision, min(matrices.shape), matrices.dtype
+    without_extension = lacks_extension(matrices.device.type)
+    small_side = SMALL_SIDE_OF_REFERENCE if without_extension else SMALL_SIDE
+    if method == "svd" or (method == "auto" and n_min <= small_side):
+        reason = f"short side {n_min} <= {small_side}" + (", no compiled extension" if without_extension else "")
+        reason = "asked for" if method == "svd" else reason
         return [svd_float32 if precision == "float32" else svd_float64], reason
     above: list[Method] = [band_float64] if method == "band" else [band_float64, svd_float64]
     if precision == "float64":
@@ -187,7 +193,7 @@ def _ladder(shape: tuple[int, int], dtype: torch.dtype, request: Request) -> tup
 
 def _walk(matrices: Matrices, extents: Sequence[Extent], request: Request, schedule: Schedule) -> Attempts:
     """Down the ladder, until each matrix has an attempt that meets the tolerance; the best one if none does."""
-    ladder, reason = _ladder(matrices.shape, matrices.dtype, request)
+    ladder, reason = _ladder(matrices, request)
     sums = [extent.sum_of_squares for extent in extents]
     work = Work(matrices, sums, request.criterion, request.tolerance, schedule, reason)
     for method in ladder:

@@ -56,6 +56,8 @@ def scan(
     follows = rank is not None and rank.part.number > 0
     # Words for people would stand between the lines for programs.
     words = not quiet and json_progress != "-" and not follows
+    if words and options.device == "cpu":
+        _say_what_is_missing()
     meters = partial(scan_meters, quiet=not words, json_progress="" if follows else json_progress)
     end = partial(end_scan, options=options, timing=timing, quiet=quiet, words=words)
     run = ScanSession(options, keep_journal=not no_journal, part=own)
@@ -71,3 +73,16 @@ def scan(
         end(result, run.save)
     if result.failures:
         raise typer.Exit(1)
+
+
+def _say_what_is_missing() -> None:
+    """A scan without the compiled extension is right and slow; whoever waits should know why."""
+    from spectrum_fast.measure.ops.dispatch import native_problem
+    from spectrum_fast.use.cli.consoles import say
+
+    if problem := native_problem():
+        say(
+            f"note: the compiled extension does not load ({problem}): each matrix takes 2 to 25 times as long; install "
+            "a wheel that holds it, or a C++20 compiler and this package again",
+            "yellow",
+        )

@@ -1,0 +1,37 @@
+"""Where the compiled extension is missing, and triton too, a scan says what that costs and scores as with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+import spectrum_fast as sf
+
+from support.matrices import gaussian, trained_like
+
+_SCRIPT = Path(__file__).resolve().parents[2] / "support" / "without_extension.py"
+
+
+def test_a_scan_says_once_what_it_costs_and_is_right(tmp_path: Path) -> None:
+    weights = {
+        f"model.layers.{layer}.mlp.up_proj.weight": weight.to(torch.bfloat16)
+        for layer, weight in enumerate((gaussian(300, 420), trained_like(260, 300, (9.0, 4.0), seed=1)))
+    }
+    save_file(weights, tmp_path / "model.safetensors")
+    out = tmp_path / "scan.json"
+    done = subprocess.run(
+        [sys.executable, str(_SCRIPT), "scan", str(tmp_path), "--out", str(out)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("the compiled extension does not load") == 1
+    expected = {module.name: module for module in sf.scan(tmp_path).modules}
+    for module in sf.load_scan(out).modules:
+        other = expected[module.name]
+        assert module.method == "svd-float64"
+        assert module.snr is not None
+        assert other.snr is not None
+        assert abs(module.snr - other.snr) <= (module.error_bound + other.error_bound) * other.snr
