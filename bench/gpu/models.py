@@ -148,7 +148,7 @@ def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: 
     row = dict.fromkeys(("seconds", "matrices", "alone", "bytes", "flops", "error", "peak"), 0.0)
     for shape, count in shapes.items():
         wanted = layers * count
-        most = min(wanted, together(shape, fp8=fp8))
+        most = min(wanted, together(shape, batch_bytes_on(DEVICE), fp8=fp8))
         host = Matrices(trained_like(most, *shape, on_host=True), fp8=fp8)
         row["error"] = max(row["error"], check(host))
         clock, done, alone = StageClock(), 0, 0
@@ -197,10 +197,10 @@ def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: 
     return {"name": f"model[{name}]", "group": "model", "median_seconds": row["seconds"], "rounds": 1, "info": info}
 
 
-def together(shape: Shape, *, fp8: bool) -> int:
-    """Matrices that a scan collects, as far as the device's memory goes."""
+def together(shape: Shape, batch_bytes: int, *, fp8: bool) -> int:
+    """Matrices that a scan collects, as far as the memory goes that it gives a batch."""
     like = torch.empty(shape, dtype=torch.float8_e4m3fn if fp8 else torch.bfloat16, device="meta")
-    return max(1, min(MOST_TOGETHER, batch_bytes_on(DEVICE) // bytes_in_work([like])))
+    return max(1, min(MOST_TOGETHER, batch_bytes // bytes_in_work([like])))
 
 
 def _flops(shape: Shape) -> float:

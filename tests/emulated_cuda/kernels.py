@@ -86,6 +86,11 @@ def _extent_of_codes(codes: Tensor, tops: Tensor, sums: Tensor, rows: int, colum
             sums[:, i, j] = block.view(torch.float8_e4m3fn).to(torch.float64).square().sum((1, 2))
 
 
+def _product(weight: Tensor, x: Tensor, parts: Tensor, *_: object) -> None:
+    parts.zero_()
+    parts[0] = x @ weight.to(torch.float64).mT
+
+
 def _count(rows: Tensor, x: Tensor, counts: Tensor, order: int, *_: object) -> None:
     counts.copy_(sturm.count_below(_bands(rows, order), x.to(torch.float64)))
 
@@ -130,6 +135,7 @@ _KERNELS: dict[tuple[str, str], Callable[..., object]] = {
     ("gram.triton_codes", "_block_scaled_kernel"): _gram_of_codes,
     ("extent.triton", "_extent_kernel"): _extent,
     ("extent.triton_codes", "_extent_kernel"): _extent_of_codes,
+    ("product.triton", "_product_kernel"): _product,
     ("sturm.triton", "_count_kernel"): _count,
     ("sturm.triton", "_log_det_kernel"): _log_det,
     ("decode.triton", "_group_kernel"): _groups,

@@ -8,6 +8,7 @@ operation                    takes                                              
 ``extent.measure``           weights (m, r, c)                                    (m, 2) float64, max abs and sum w^2
 ``gram.gram``                weights (m, r, c), ``out_dtype``                     (m, k, k), k = min(r, c)
 ``gram.add_gram``            blocks (m, k, K), out (m, k, k)                      out += A A^T in place
+``product.multiply``         weights (m, r, c), x (m, p, c) float64               (m, p, r) float64
 ``band.reduce_to_band``      matrices (m, n, n), destroyed; half-width b          (m, n, b + 1)
 ``sturm.prepare``            bands (m, n, b + 1)                                  ``sturm.Bands``, to be sliced often
 ``sturm.count_below``        bands, prepared or not; shifts (m, s) float64        (m, s) int64

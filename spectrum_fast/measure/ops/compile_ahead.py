@@ -61,6 +61,17 @@ def _sturm(dtype: torch.dtype, half_width: int) -> None:
     triton_sturm.log_det(bands, torch.complex(x, x + 1))
 
 
+def _product() -> None:
+    from spectrum_fast.measure.ops.product import triton as triton_product
+
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        for rows, columns in ((256, 512), (250, 391)):
+            weight = torch.zeros(1, rows, columns, device=DEVICE, dtype=dtype)
+            for transposed in (False, True):
+                x = torch.zeros(1, 4, rows if transposed else columns, device=DEVICE, dtype=torch.float64)
+                triton_product.multiply(weight, x, transposed=transposed)
+
+
 def _extent() -> None:
     from spectrum_fast.measure.ops.extent import triton as triton_extent
 
@@ -90,6 +101,7 @@ JOBS: dict[str, Callable[[], None]] = {
     "sturm-64": lambda: _sturm(torch.float64, 64),
     "sturm-32-float32": lambda: _sturm(torch.float32, 32),
     "sturm-64-float32": lambda: _sturm(torch.float32, 64),
+    "product": _product,
     "extent": _extent,
     "extent-fp8": _extent_fp8,
     "torch-complex-logarithm": _complex_logarithm,

@@ -36,7 +36,7 @@ product from the reference; counts, which round alike everywhere, from what ``au
 
 _MODELLED = {"band": MODEL, "extent": "reference", "gram": "reference"}
 
-TRITON_OPERATIONS = frozenset({"band", "decode-nibbles", "extent", "gram", "sturm"})
+TRITON_OPERATIONS = frozenset({"band", "decode-nibbles", "extent", "gram", "product", "sturm"})
 """Operations that have a Triton form; the others run as torch operations on a GPU."""
 
 
@@ -109,8 +109,8 @@ def choose_backend(operation: str, device_type: str, backend: str | None = None)
     """Name the backend that serves one operation on tensors on ``device_type``.
 
     Args:
-        operation: ``extent``, ``gram``, ``band``, ``sturm``, ``decode`` or
-            ``decode-nibbles`` (codes of four bits by table).
+        operation: ``extent``, ``gram``, ``band``, ``sturm``, ``product``, ``decode`` or ``decode-nibbles`` (codes of
+            four bits by table).
         device_type: ``torch.device.type`` of the operands, ``"cpu"`` or ``"cuda"``.
         backend: one of :data:`BACKENDS`; None for the one in use, see :func:`use_backend`.
 

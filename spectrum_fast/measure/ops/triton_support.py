@@ -51,3 +51,14 @@ def capability_of(tensor: Tensor) -> int:
 def launch_on(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
     """Context in which a kernel is launched on the tensor's own device; nothing for the interpreter's CPU tensors."""
     return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else contextlib.nullcontext()
+
+
+def with_unit_stride(batch: Tensor) -> tuple[Tensor, bool, int]:
+    """The batch, copied if neither axis is contiguous; whether the sum runs along memory; the stride of the other axis.
+
+    The unit stride is a constant of the kernel, so that tiles load in whole vectors.
+    """
+    if batch.stride(2) != 1 and batch.stride(1) != 1:
+        batch = batch.contiguous()
+    along_depth = batch.stride(2) == 1
+    return batch, along_depth, batch.stride(1) if along_depth else batch.stride(2)

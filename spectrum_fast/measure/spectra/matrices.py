@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -151,9 +152,7 @@ class Dense:
 
     def extents(self) -> Tensor:
         """See :meth:`Matrices.extents`."""
-        if isinstance(self.matrices, Tensor):
-            return measure(self.matrices)
-        return torch.cat([measure(matrix[None]) for matrix in self.matrices])
+        return measure(self.whole())
 
     def scaled(self, exponents: Sequence[int]) -> Dense:
         """See :meth:`Matrices.scaled`."""
@@ -174,17 +173,18 @@ class Dense:
 
     def image(self, x: Tensor) -> Tensor:
         """See :meth:`Matrices.image`."""
-        if isinstance(self.matrices, Tensor):
-            return _image(self.matrices, x)
-        pairs = zip(self.matrices, x, strict=True)
-        return torch.cat([_image(matrix[None], vectors[None]) for matrix, vectors in pairs])
+        return _image(self.whole(), x)
 
     def rotated(self, basis: OutlierBasis) -> Dense:
         """See :meth:`Matrices.rotated`."""
         return Dense(rotate(self.whole(), basis))
 
     def whole(self) -> Tensor:
-        """See :meth:`Matrices.whole`."""
+        """See :meth:`Matrices.whole`; single ones are stacked once, so that each step is one launch."""
+        return self._stacked
+
+    @cached_property
+    def _stacked(self) -> Tensor:
         if isinstance(self.matrices, Tensor):
             return self.matrices
         return stack(self.matrices)

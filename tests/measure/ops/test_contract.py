@@ -27,6 +27,7 @@ from support.interpreter import INTERPRETED, interpreter_problem, outside_the_in
 CONTRACT = {
     "extent": {"measure": "weights"},
     "gram": {"gram": "weights, *, out_dtype", "add_gram": "blocks, out"},
+    "product": {"multiply": "weights, x, *, transposed"},
     "band": {"reduce_to_band": "matrices, half_width"},
     "sturm": {"prepare": "bands", "count_below": "bands, shifts", "log_det": "bands, shifts, wanted"},
 }

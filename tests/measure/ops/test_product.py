@@ -1,8 +1,9 @@
-"""Products with vectors against extended precision, on both backends and every instruction set at hand."""
+"""Products with vectors against extended precision, on every backend.
+
+Triton's form runs in its interpreter, in a process of its own, or on a GPU where there is one.
+"""
 
 from __future__ import annotations
-
-import inspect
 
 import numpy as np
 import pytest
@@ -10,23 +11,31 @@ import torch
 
 from spectrum_fast.measure.ops import product
 from spectrum_fast.measure.ops.dispatch import use_backend
-from spectrum_fast.measure.ops.product import native, reference
 
+from support.interpreter import INTERPRETED, WITH_GPU, on_both, outside_the_interpreter, run_interpreted
+
+BACKENDS = ["interpreter"] if INTERPRETED else ["reference", "native", WITH_GPU]
 SHAPES = [(1, 1, 1), (3, 5, 7), (2, 64, 1029), (1, 1030, 67), (1, 4, 8)]
+
+
+@outside_the_interpreter
+def test_in_the_interpreter() -> None:
+    run_interpreted(__file__)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("dtype", product.DTYPES)
-@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_against_extended_precision(backend: str, dtype: torch.dtype, transposed: bool) -> None:
     generator = torch.Generator().manual_seed(7)
+    place = "cuda" if backend == "cuda" else "cpu"
     for shape in SHAPES:
         weights = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
         length = shape[1 if transposed else 2]
         for vectors in (1, 4, 6):
             x = torch.randn(shape[0], vectors, length, generator=generator, dtype=torch.float64)
-            with use_backend(backend):
-                found = product.multiply(weights, x, transposed=transposed).numpy()
+            with use_backend("triton" if backend in ("cuda", "interpreter") else backend):
+                found = product.multiply(weights.to(place), x.to(place), transposed=transposed).cpu().numpy()
             a = weights.to(torch.float64).numpy().astype(np.longdouble)
             a = a if transposed else a.transpose(0, 2, 1)
             of = x.numpy().astype(np.longdouble)
@@ -34,6 +43,20 @@ def test_against_extended_precision(backend: str, dtype: torch.dtype, transposed
             assert (np.abs(found - of @ a) <= allowed).all(), (shape, vectors)
 
 
+@on_both
+def test_parts_of_a_sum_are_the_sum(device: str) -> None:
+    """A single matrix is shared out over programs, by parts of its sums; one in a crowd is not."""
+    triton_product = pytest.importorskip("spectrum_fast.measure.ops.product.triton")
+    weights = torch.randint(-9, 9, (1, 3, 4100), generator=torch.Generator().manual_seed(3)).to(torch.bfloat16)
+    x = torch.randint(-9, 9, (1, 2, 4100), generator=torch.Generator().manual_seed(4)).double()
+    strided = weights.mT.contiguous().mT
+    repeated = x[:, :1].expand(1, 5, -1)
+    for stored, wide in ((weights, x), (strided, x), (strided, x.mT.contiguous().mT), (weights, repeated)):
+        found = triton_product.multiply(stored.to(device), wide.to(device))
+        assert torch.equal(found.cpu(), wide @ weights.double().mT)
+
+
+@outside_the_interpreter
 def test_infinite_numbers_stay_infinite_and_float16_is_read_in_full() -> None:
     weights = torch.tensor([[[float("inf"), 1.0], [6e-8, 65504.0]]], dtype=torch.float16)
     x = torch.tensor([[[1.0, 1.0]]], dtype=torch.float64)
@@ -44,6 +67,7 @@ def test_infinite_numbers_stay_infinite_and_float16_is_read_in_full() -> None:
         assert found[0, 0, 1] == weights[0, 1].to(torch.float64).sum()
 
 
+@outside_the_interpreter
 def test_threads_and_layout_change_no_bit() -> None:
     weights = torch.randn(2, 300, 1500, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
     for transposed, length in ((False, 1500), (True, 300)):
@@ -59,12 +83,6 @@ def test_threads_and_layout_change_no_bit() -> None:
         assert all(torch.equal(one, found[0]) for one in found)
 
 
-def test_one_signature() -> None:
-    public = inspect.signature(product.multiply)
-    assert inspect.signature(native.multiply) == public
-    assert inspect.signature(reference.multiply) == public
-
-
 @pytest.mark.parametrize(
     ("weights", "x", "error", "words"),
     [
@@ -76,6 +94,7 @@ def test_one_signature() -> None:
         (torch.zeros(2, 2, 3), torch.zeros(1, 1, 3, dtype=torch.float64), ValueError, r"\(2, p, 3\)"),
     ],
 )
+@outside_the_interpreter
 def test_what_is_refused(weights: torch.Tensor, x: torch.Tensor, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         product.multiply(weights, x)

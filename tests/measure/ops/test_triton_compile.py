@@ -22,6 +22,7 @@ from spectrum_fast.measure.ops.extent import triton as triton_extent
 from spectrum_fast.measure.ops.extent import triton_codes as extent_codes
 from spectrum_fast.measure.ops.gram import triton as triton_gram
 from spectrum_fast.measure.ops.gram import triton_codes
+from spectrum_fast.measure.ops.product import triton as triton_product
 from spectrum_fast.measure.ops.sturm import triton as triton_sturm
 
 # The machine code tools are inside the wheel; tests are imported one by one, so the harness is found by its path.
@@ -333,6 +334,25 @@ def test_extent(dtype: torch.dtype, capability: int, tmp_path: Path) -> None:
     for divisible in ((), aligned):
         used = check(f"extent {dtype}", kernel, signature, dict(options), capability, tmp_path, divisible)
         assert bool(re.search(r"ld\.global\.v[24]", used.ptx)) == bool(divisible), "whole vectors, if they lie so"
+
+
+@on_both_chips
+@pytest.mark.parametrize("along_sum", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "vectors"),
+    [(torch.bfloat16, 8), (torch.float32, 8), pytest.param(torch.float64, 32, marks=pytest.mark.slow)],
+    ids=str,
+)
+def test_product(dtype: torch.dtype, vectors: int, along_sum: bool, capability: int, tmp_path: Path) -> None:
+    signature = {"weight": POINTER[dtype], "x": F64, "parts": F64}
+    signature |= dict.fromkeys(("results", "terms", "vectors", "weight_stride", "x_stride"), I32)
+    signature |= dict.fromkeys(("weight_batch", "x_batch"), I64)
+    options = triton_product.product_options(dtype, vectors) | {"ALONG_SUM": along_sum}
+    divisible = ("results", "terms", "weight_stride", "x_stride", "weight_batch", "x_batch")
+    name = f"product {'W' if along_sum else 'Wt'} {dtype}"
+    used = check(name, triton_product._product_kernel, signature, options, capability, tmp_path, divisible)
+    assert "DMMA" in used.sass
+    assert used.registers <= 128, "two programs a multiprocessor"
 
 
 @on_both_chips

@@ -19,6 +19,7 @@ from spectrum_fast.measure.ops.extent import triton as triton_extent
 from spectrum_fast.measure.ops.extent import triton_codes as extent_codes
 from spectrum_fast.measure.ops.gram import triton as triton_gram
 from spectrum_fast.measure.ops.gram import triton_codes
+from spectrum_fast.measure.ops.product import triton as triton_product
 from spectrum_fast.measure.ops.sturm import triton as triton_sturm
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter launches nothing")
@@ -76,6 +77,7 @@ def test_every_launch_is_accepted(job: str, launches: Launches) -> None:
         },
         "sturm": {"_count_kernel", "_log_det_kernel"},
         "extent": {"_extent_kernel"},
+        "product": {"_product_kernel"},
         "torch": set(),
     }[job.partition("-")[0]]
     assert names == expected | ({"sweep_kernel"} if job.startswith("band") and "float64" not in job else set())
@@ -88,12 +90,19 @@ def test_an_argument_too_few_is_noticed(launches: Launches) -> None:
 
 def test_what_a_scan_launches_is_compiled_ahead(launches: Launches) -> None:
     """Sizes of real models: nothing is compiled in the middle of a run."""
-    ahead = set().union(*(run_job(job, launches) for job in ("gram-bfloat16", "band-32", "sturm-32", "extent")))
+    ahead = set().union(
+        *(run_job(job, launches) for job in ("gram-bfloat16", "product", "band-32", "sturm-32", "extent"))
+    )
     launches.clear()
     for rows, columns in ((1024, 4096), (4096, 1024)):
         weight = torch.zeros(2, rows, columns, dtype=torch.bfloat16)
         triton_extent.measure(weight)
         grams = triton_gram.gram(weight)
+        x = torch.zeros(1, 8, 1024, dtype=torch.float64).expand(2, -1, -1)
+        for stored, transposed in ((grams, False), (weight, rows < columns)):
+            triton_product.multiply(stored, x, transposed=transposed)
+        y = torch.zeros(2, 8, 4096, dtype=torch.float64)
+        triton_product.multiply(weight, y, transposed=rows > columns)
     triton_band.reduce_to_band(grams.zero_(), 32)
     bands = torch.zeros(2, 1024, 33, dtype=torch.float64)
     prepared = triton_sturm.prepare(bands)

@@ -36,7 +36,7 @@ import triton.language as tl
 from torch import Tensor
 
 from spectrum_fast.measure.ops.gram.device_tiles import GROUP, store_tile, tile_of, tile_pointers
-from spectrum_fast.measure.ops.triton_support import INTERPRETED, capability_of, launch_on
+from spectrum_fast.measure.ops.triton_support import INTERPRETED, capability_of, launch_on, with_unit_stride
 
 
 def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
@@ -83,17 +83,6 @@ def launch_gram(batch: Tensor, out: Tensor, tile: int = 128, **overrides: int | 
         _gram_kernel[(tiles * (tiles + 1) // 2, count)](
             batch, out, k, depth, batch.stride(0), stride, out.stride(0), 1.0, ALONG_DEPTH=along_depth, **options
         )
-
-
-def with_unit_stride(batch: Tensor) -> tuple[Tensor, bool, int]:
-    """The batch, copied if neither axis is contiguous; whether the sum runs along memory; the stride of the other axis.
-
-    The unit stride is a constant of the kernel, so that tiles load in whole vectors.
-    """
-    if batch.stride(2) != 1 and batch.stride(1) != 1:
-        batch = batch.contiguous()
-    along_depth = batch.stride(2) == 1
-    return batch, along_depth, batch.stride(1) if along_depth else batch.stride(2)
 
 
 def gram_options(dtype: torch.dtype, tile: int = 128, capability: int = 90) -> dict[str, int | bool]:

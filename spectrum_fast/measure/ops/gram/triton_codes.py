@@ -27,8 +27,13 @@ from torch import Tensor
 
 from spectrum_fast.measure.ops.decode.coded import SCALE_BLOCK
 from spectrum_fast.measure.ops.gram.device_tiles import GROUP, store_tile, tile_of, tile_pointers
-from spectrum_fast.measure.ops.gram.triton import with_unit_stride
-from spectrum_fast.measure.ops.triton_support import INTERPRETED, capability_of, launch_on, require_device
+from spectrum_fast.measure.ops.triton_support import (
+    INTERPRETED,
+    capability_of,
+    launch_on,
+    require_device,
+    with_unit_stride,
+)
 
 
 def gram_block_scaled(codes: Tensor, scales: Tensor) -> Tensor:
