@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 LINEAR_POINTS, GEOMETRIC_POINTS, LOW_POINTS = 48, 11, 8
 """First grid: evenly over the bulk (at least), by ratio to the top, by ratio down to the rounding floor."""
-_LEAST_INTERIOR, _MOST_INTERIOR = 3, 255
-_NARROWING = 12.0
-"""How much narrower brackets get, in units of 1 / eps: from a 48th of the bulk to a fiftieth of rounding."""
+_LEAST_INTERIOR, _MOST_INTERIOR = 2, 255
+_NARROWING = 2.4
+"""How much narrower brackets get, in units of 1 / eps: from a 48th of the bulk to a tenth of the least that rounding is
+said to do to a value; half of that is what they add to its bound."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Schedule:
 
 ADAPTIVE = Schedule(waits=True, programs=0)
 """For a CPU, where a question costs nothing and every shift does: a sixth of the shifts of a fixed schedule."""
-FIXED = Schedule(waits=False, programs=528)
-"""For a GPU: 528 shifts run beside each other on an H100 or H200 without taking turns, a warp for each scheduler of
-its 132 multiprocessors. Fewer cost as much; more make a round longer, and its points are worth only their logarithm."""
+FIXED = Schedule(waits=False, programs=1056)
+"""For a GPU: 1056 shifts run beside each other on an H100 or H200, two warps for each scheduler of its 132
+multiprocessors, of which one works (224 cycles a step) while the other waits (455). Fewer cost as much; more make a
+round longer, and its points are worth only their logarithm."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -47,6 +49,26 @@ def test_what_was_allowed_is_allowed_again_afterwards(allowed: str) -> None:
     assert inside == [["ieee", "ieee"], ["ieee", "ieee"]]
     assert settings() == before
     assert torch.get_float32_matmul_precision() == allowed
+
+
+@pytest.mark.usefixtures("kept")
+def test_what_was_allowed_comes_back_when_the_last_thread_has_left() -> None:
+    torch.set_float32_matmul_precision("high")
+    before, inside, go_on = settings(), threading.Event(), threading.Event()
+
+    @full_precision()
+    def stay() -> None:
+        inside.set()
+        assert go_on.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        with full_precision():
+            staying = pool.submit(stay)
+            assert inside.wait(60)
+        assert settings() == ["ieee", "ieee"], "another thread computes"
+        go_on.set()
+        staying.result()
+    assert settings() == before
 
 
 def test_the_usual_settings_are_left_alone() -> None:

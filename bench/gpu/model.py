@@ -1,0 +1,319 @@
+"""What the engine should cost on a GPU: bytes, flops, launches and chains of each stage, and the times they predict.
+
+``python -m bench.gpu.model`` prints single matrices, batches and whole models, what every change that was made brought
+and what every change that was weighed would bring. **Every time here is predicted, none is measured.**
+
+A stage takes as long as the largest of what it moves, multiplies and computes in float64, each at its own rate; after
+that come its chain (steps that wait for each other while little else runs) and the gaps between its launches. The host
+launches ahead of the device: between two waits a batch takes the longer of the two. The floor has neither chains nor
+gaps nor a host, and tensor cores at their full rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bench.gpu.models import MODELS, Shape, together
+from spectrum_fast.measure.spectra.binning import BULK_BINS, TAIL_BINS
+from spectrum_fast.measure.spectra.methods.band import half_width
+from spectrum_fast.measure.spectra.probes import Plan
+from spectrum_fast.measure.spectra.schedule import FIXED, GEOMETRIC_POINTS, LOW_POINTS
+
+EPS = 2.0**-23
+RANKS = 8
+"""Of the order statistics: the ends, and two around each quartile."""
+NODES = 117
+"""Log-determinants of a matrix, of 405 places, at the accuracy that the default tolerance asks (emulated device)."""
+WIDENED = 4 << 20
+"""Numbers that the torch form of a product widens at a time."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Rates of a GPU: bytes and products as measured there, float64 from its data sheet, the rest estimates."""
+
+    name: str
+    bytes_per_second: float
+    product_flops: float = 790e12
+    double_flops: float = 34e12
+    hertz: float = 1.75e9
+    multiprocessors: int = 132
+    gap_seconds: float = 3e-6
+    """From the end of a kernel to the start of one that waits for it."""
+    launch_seconds: float = 14e-6
+    """Of the host, for a launch through Triton."""
+    operation_seconds: float = 5e-6
+    """Of the host, for an operation of torch's."""
+
+
+DEVICES = (Device("H100", 3.0e12), Device("H200", 4.3e12))
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What is open to choice, as it stands.
+
+    Attributes:
+        batch_bytes: of a batch, workspace included; a fifth of the memory of an H100.
+        stacked: a batch lies in one memory, so that a step is one launch and nothing is copied together.
+        probes_widen: numbers for a product with a few vectors are widened through memory, by torch operations.
+        panel_launches: of one panel of the reduction.
+        small_step_cycles: of a step of its b x b work.
+        deferred: panels whose updates of the trailing matrix are applied together.
+        both_ends: counts and log-determinants come from both ends of a band, joined in its middle.
+        slice_operations: of torch, around a round of counts.
+        graphs: launches of reduction and slices cost the host nothing.
+        beside: slices run beside the next batch's products, as well as can be.
+    """
+
+    batch_bytes: int = 16 << 30
+    stacked: bool = True
+    probes_widen: bool = False
+    panel_launches: int = 12
+    small_step_cycles: int = 700
+    deferred: int = 1
+    both_ends: bool = False
+    slice_operations: int = 50
+    graphs: bool = False
+    beside: bool = False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage of one batch takes.
+
+    Attributes:
+        name: of the stage.
+        bytes: moved through the device's memory.
+        products: flops of the tensor cores.
+        share: of their rate that the other instructions of the loop leave them.
+        doubles: flops in float64.
+        chain_seconds: of steps that wait for each other.
+        launches: of kernels.
+        operations: of torch; every second one is a kernel too.
+    """
+
+    name: str
+    bytes: float = 0.0
+    products: float = 0.0
+    share: float = 1.0
+    doubles: float = 0.0
+    chain_seconds: float = 0.0
+    launches: int = 0
+    operations: int = 0
+
+    def floor(self, device: Device) -> float:
+        """No device with these rates does it in less."""
+        return replace(self, share=1.0, chain_seconds=0.0, launches=0, operations=0).seconds(device)
+
+    def seconds(self, device: Device) -> float:
+        """Of the device."""
+        by_products = self.products / device.product_flops / self.share
+        work = max(self.bytes / device.bytes_per_second, by_products, self.doubles / device.double_flops)
+        return work + self.chain_seconds + (self.launches + self.operations / 2) * device.gap_seconds
+
+    def host_seconds(self, device: Device, engine: Engine) -> float:
+        """Of the host."""
+        recorded = engine.graphs and self.name in ("sweeps", "panels", "slices")
+        launching = self.launches * device.launch_seconds + self.operations * device.operation_seconds
+        return 0.0 if recorded else launching
+
+
+WAITS = (("extent",), ("gram",), ("probes", "sweeps", "panels", "slices"))
+"""Stages between two waits of the host."""
+
+
+def stages(shape: Shape, count: int, itemsize: int, device: Device, engine: Engine) -> list[Stage]:
+    """Of a batch of ``count`` matrices of numbers of 1 (FP8 codes), 2 or 4 bytes."""
+    short, long = sorted(shape)
+    entries, squares = float(count) * short * long, float(count) * short * short
+    share, products = {1: (0.56, 1), 2: (0.82, 1), 4: (0.62, 3)}[itemsize]  # by instructions of the compiled loops
+    readings, calls = (1, 1) if engine.stacked else (4, count)  # read; and read, written, read for the product
+    extent = Stage("extent", bytes=readings * itemsize * entries, launches=calls, operations=12 * calls)
+    gram = Stage(
+        "gram",
+        bytes=itemsize * entries + 3 * 4 * squares,  # written; read for its norm, and for the scale of its halves
+        products=products * (short + 1.0) * entries,
+        share=share,
+        launches=3,
+        operations=20,
+    )
+    return [
+        extent,
+        gram,
+        _probes(short, entries, squares, count, itemsize, device, engine),
+        *_reduction(short, count, device, engine),
+        _slices(short, count, device, engine),
+    ]
+
+
+def _probes(
+    short: int, entries: float, squares: float, count: int, itemsize: int, device: Device, engine: Engine
+) -> Stage:
+    plan = Plan.of(short)
+    doubles = 2.0 * plan.powers * plan.vectors * (2 * entries + squares)
+    around = 20 * plan.powers + 20
+    if engine.probes_widen:
+        moved = plan.powers * (2 * (itemsize + 16) * entries + 20 * squares)
+        pieces = 2 * count * math.ceil(entries / count / WIDENED) + math.ceil(squares / WIDENED)
+        return Stage("probes", bytes=moved, doubles=doubles, operations=3 * plan.powers * pieces + around)
+    # Numbers reach the float64 units by way of shared memory: 16 bytes each, 128 a cycle and multiprocessor.
+    least = 16 / 128 / device.multiprocessors / device.hertz * device.bytes_per_second
+    moved = plan.powers * (2 * max(itemsize, least) * entries + max(4.0, least) * squares)
+    return Stage("probes", bytes=moved, doubles=doubles, launches=3 * plan.powers, operations=around)
+
+
+def _reduction(size: int, count: int, device: Device, engine: Engine) -> list[Stage]:
+    b = half_width(size, on_gpu=True)
+    rows = [size - (index + 1) * b for index in range(max(0, math.ceil((size - b - 1) / b)))]
+    area, tall = float(count) * sum(row * row for row in rows), float(count) * sum(rows) * b
+    # Every panel reads the trailing matrix; the update, which reads and writes it, may serve several of them.
+    passes = 2 if engine.deferred == 1 else 1 + 2 / engine.deferred
+    sweeps = Stage("sweeps", bytes=4 * passes * area, products=18 * area * b, share=0.7, launches=len(rows))
+    small = len(rows) * 2 * b * engine.small_step_cycles * math.ceil(count / device.multiprocessors) / device.hertz
+    others = engine.panel_launches - 1
+    panels = Stage(
+        "panels",
+        bytes=8 * 12 * tall,
+        doubles=2 * 11 * tall * b,
+        chain_seconds=small,
+        launches=len(rows) * others,
+        operations=30,
+    )
+    return [sweeps, panels]
+
+
+def rounds_of_counts(count: int) -> list[int]:
+    """Shifts of each matrix of a batch, round by round."""
+    interior = FIXED.interior_points(count * RANKS)
+    narrowing = [interior * RANKS] * FIXED.rounds(count, interior, EPS)
+    grid = FIXED.linear_points(count) + GEOMETRIC_POINTS + LOW_POINTS
+    return [grid, *narrowing, 6 + BULK_BINS + TAIL_BINS - 1]
+
+
+def _slices(size: int, count: int, device: Device, engine: Engine) -> Stage:
+    """Cycles: a warp's instructions for a step, float64 ones twice, and how long it waits where it is alone."""
+    b = half_width(size, on_gpu=True)
+    sides, steps = (2, size / 2 + b) if engine.both_ends else (1, size)
+
+    def seconds(shifts: int, cycles: int, wait: int) -> float:
+        warps = math.ceil(sides * count * shifts / (4 * device.multiprocessors))
+        return steps * max(wait, warps * cycles) / device.hertz
+
+    rounds = rounds_of_counts(count)
+    doubles = float(size) * b * b * count * (sum(rounds) + 4 * NODES)
+    taken = sum(seconds(shifts, 224, 455) for shifts in rounds) + seconds(NODES, 605, 1050)
+    return Stage(
+        "slices",
+        bytes=8.0 * count * size * (b + 2) * (len(rounds) + 9),
+        doubles=doubles,
+        chain_seconds=max(0.0, taken - doubles / device.double_flops),
+        launches=sides * (len(rounds) + 1),
+        operations=(len(rounds) + 1) * engine.slice_operations + 800,
+    )
+
+
+def batch_seconds(parts: Sequence[Stage], device: Device, engine: Engine) -> float:
+    """Predicted for one batch."""
+
+    def between_waits(names: Sequence[str]) -> float:
+        some = [part for part in parts if part.name in names]
+        on_device = [part.seconds(device) for part in some]
+        slices = sum(one for part, one in zip(some, on_device, strict=True) if part.name == "slices" and engine.beside)
+        by_device = max(sum(on_device) - slices, slices)
+        return max(by_device, sum(part.host_seconds(device, engine) for part in some))
+
+    return sum(between_waits(names) for names in WAITS)
+
+
+def model_seconds(name: str, device: Device, engine: Engine) -> tuple[float, float]:
+    """Predicted and floor for all matrices of one of ``bench.gpu.models.MODELS``."""
+    layers, shapes, fp8 = MODELS[name]
+    predicted = floor = 0.0
+    for shape, each in shapes.items():
+        itemsize, wanted = 1 if fp8 else 2, layers * each
+        count = min(together(shape, engine.batch_bytes, fp8=fp8), wanted)
+        parts = stages(shape, count, itemsize, device, engine)
+        predicted += wanted / count * batch_seconds(parts, device, engine)
+        floor += wanted / count * sum(part.floor(device) for part in parts)
+    return predicted, floor
+
+
+BEFORE = Engine(batch_bytes=4 << 30, stacked=False, probes_widen=True)
+Changes = dict[str, dict[str, Any]]
+MADE: Changes = {
+    "batches of a fifth of the memory": {"batch_bytes": 16 << 30},
+    "batches in one memory": {"stacked": True},
+    "probes widened in registers": {"probes_widen": False},
+}
+WEIGHED: Changes = {
+    "batches of 28 GiB": {"batch_bytes": 28 << 30},
+    "shifts scaled by the kernel": {"slice_operations": 30},
+    "8 launches a panel": {"panel_launches": 8},
+    "b x b steps in half the cycles": {"small_step_cycles": 350},
+    "counts from both ends": {"both_ends": True},
+    "updates of 4 panels together": {"deferred": 4},
+    "reduction and slices in graphs": {"graphs": True},
+    "slices beside the next batch": {"beside": True},
+}
+CASES: list[tuple[Shape, int, int]] = [
+    ((8192, 28672), 1, 2),
+    ((8192, 28672), 13, 2),
+    ((2048, 7168), 64, 2),
+    ((2048, 7168), 64, 1),
+]
+"""Shape, matrices and bytes of a number."""
+
+
+def print_stages(device: Device, engine: Engine) -> None:
+    """A table for each of CASES."""
+    for shape, count, itemsize in CASES:
+        parts = stages(shape, count, itemsize, device, engine)
+        print(f"\n{count} of {shape[0]} x {shape[1]}, {itemsize} bytes a number, predicted on one {device.name}:")
+        print("              GB   TFLOP  TFLOP64  launches  operations   ms: floor    chain   device     host")
+        for part in parts:
+            times = (part.floor(device), part.chain_seconds, part.seconds(device), part.host_seconds(device, engine))
+            print(
+                f"{part.name:<8} {part.bytes / 1e9:7.1f} {part.products / 1e12:7.2f} {part.doubles / 1e12:8.3f}"
+                f" {part.launches:9d} {part.operations:11d}   " + "".join(f"{1e3 * time:9.2f}" for time in times)
+            )
+        total = batch_seconds(parts, device, engine)
+        print(f"predicted {1e3 * total:.1f} ms, {1e3 * total / count:.2f} ms each")
+
+
+def print_changes(device: Device) -> None:
+    """What each change brings: whole models, a single matrix and one of a batch."""
+    names = list(MODELS)[:2]
+    (alone, one, _), (expert, many, _) = CASES[0], CASES[2]
+    heads = (*names, f"{one} of {alone[0]} x {alone[1]}", f"one of {many} of {expert[0]} x {expert[1]}")
+    print(f"\npredicted on one {device.name}: {', '.join(heads)}")
+    lines: list[tuple[str, Engine]] = [("before", BEFORE)]
+    for change, fields in MADE.items():
+        lines.append((f"and {change}", replace(lines[-1][1], **fields)))
+    lines.append(("as it stands", Engine()))
+    lines += [(f"with {change}", replace(Engine(), **fields)) for change, fields in WEIGHED.items()]
+    for line, engine in lines:
+        models = "".join(f"{model_seconds(name, device, engine)[0]:8.2f} s" for name in names)
+        batches = [(stages(shape, count, size, device, engine), count) for shape, count, size in (CASES[0], CASES[2])]
+        each = [1e3 * batch_seconds(parts, device, engine) / count for parts, count in batches]
+        print(f"{line:<38} {models} {each[0]:8.1f} ms {each[1]:7.2f} ms")
+    print(f"{'floor':<38} " + "".join(f"{model_seconds(name, device, Engine())[1]:8.2f} s" for name in names))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line, see the module's docstring."""
+    parser = argparse.ArgumentParser(description="Predicted times of the engine on a GPU.")
+    parser.add_argument("--device", choices=[device.name for device in DEVICES], default="H200")
+    wanted = parser.parse_args(arguments).device
+    device = next(device for device in DEVICES if device.name == wanted)
+    print_stages(device, Engine())
+    print_changes(device)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
