@@ -50,7 +50,7 @@ def multiply(weights: Tensor, x: Tensor, *, transposed: bool = False) -> Tensor:
 def product_options(dtype: torch.dtype, vectors: int) -> dict[str, int | bool]:
     """Compile-time constants and launch options."""
     return {
-        "VECTORS": max(16, triton.next_power_of_2(vectors)),
+        "VECTORS": max(16, 1 << (vectors - 1).bit_length()),
         "RESULTS": RESULTS,
         "TERMS": 128 // dtype.itemsize,
         "num_warps": 8,
