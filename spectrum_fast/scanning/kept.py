@@ -1,0 +1,60 @@
+"""The scan that a training run chooses from: the one that is named, or one that is kept beside the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from spectrum_fast.choose.selection.scan_result import Scan, load_scan
+from spectrum_fast.errors import JournalError, UsageError
+from spectrum_fast.read.checkpoint import open_checkpoint
+from spectrum_fast.scanning.content import is_scan_of, require_scan_of
+from spectrum_fast.scanning.run import scan as make_scan
+
+
+def find_scan(
+    source: str,
+    kept: Path,
+    *,
+    named: str | None = None,
+    criterion: str | None = None,
+    top_percent: float = 25.0,
+    say: Callable[[str], None],
+) -> Scan:
+    """The scan that is named, or the one that is kept if it is of these weights, or a new one, kept there.
+
+    Args:
+        source: the model, as for a scan.
+        kept: where a scan that is made is kept, its journal beside it.
+        named: a scan file.
+        criterion: of the scan; None for any that is named, and else for ``spectrum``.
+        top_percent: the share whose cuts a new scan decides.
+        say: tells people.
+
+    Raises:
+        SelectionError: the scan that is named is of another model.
+        UsageError: it was made by another criterion.
+        CheckpointError: the model cannot be scanned.
+    """
+    checkpoint = open_checkpoint(source)
+    if named is not None:
+        scan = load_scan(named)
+        if criterion not in (None, scan.criterion):
+            raise UsageError(
+                f"criterion {criterion}: the scan {named} was made by {scan.criterion}; scan with --criterion "
+                f"{criterion}, or drop the key"
+            )
+        require_scan_of(scan, checkpoint, named)
+        return scan
+    criterion = criterion or "spectrum"
+    if kept.is_file():
+        scan = load_scan(kept)
+        if scan.criterion == criterion and is_scan_of(scan, checkpoint):
+            return scan
+        say(f"{kept} is of other weights, or was made otherwise: it is replaced")
+    say(f"scanning {source} (criterion {criterion}); the scan is kept as {kept}")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return make_scan(source, criterion=criterion, top_percent=top_percent, out=kept)
+    except JournalError:  # what an interrupted scan of other weights left
+        return make_scan(source, criterion=criterion, top_percent=top_percent, out=kept, restart=True)
