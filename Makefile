@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml tools/install.py locks/torch.txt locks/core.txt $(wildcard kernels/*.* kernels/*/*.*)
 
-.PHONY: help setup scan test test-slow bounds search study fuzz soak mutation sanitize lock audit licences bench check format clean docs wheel
+.PHONY: help setup scan test test-slow bounds search study fuzz soak mutation sanitize lock audit licences bench check format clean docs wheel axolotl-site
 
 help:
 	@echo "make scan [MODEL=dir|file.safetensors|file.gguf|org/name]  set up, then scan (default: an embedded SmolLM2-135M)"
@@ -26,6 +26,7 @@ help:
 	@echo "make docs     the documentation site, in build/site (make check builds it too)"
 	@echo "make wheel    sdist and wheel in dist/, checked in a clean environment"
 	@echo "make bench    the CPU benchmarks; results under bench/results/"
+	@echo "make axolotl-site  what axolotl needs to train, so that make test-slow trains with it (300 MB in out/)"
 	@echo "make setup    only the environment, in .venv"
 
 # Core: what a scan needs. Both stages install exactly the files whose hashes are in locks/ (tools/install.py).
@@ -123,6 +124,9 @@ docs: $(VENV)/.dev
 
 wheel: $(VENV)/.dev
 	@$(BIN)/python -m tools.check_wheel
+
+axolotl-site: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --no-deps --target out/axolotl-site -r tests/use/integrations/axolotl-site.txt
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .

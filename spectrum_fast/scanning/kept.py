@@ -9,7 +9,6 @@ from spectrum_fast.choose.selection.scan_result import Scan, load_scan
 from spectrum_fast.errors import JournalError, UsageError
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.scanning.content import is_scan_of, require_scan_of
-from spectrum_fast.scanning.run import scan as make_scan
 
 
 def find_scan(
@@ -18,6 +17,7 @@ def find_scan(
     *,
     named: str | None = None,
     criterion: str | None = None,
+    revision: str = "main",
     top_percent: float = 25.0,
     say: Callable[[str], None],
 ) -> Scan:
@@ -28,20 +28,23 @@ def find_scan(
         kept: where a scan that is made is kept, its journal beside it.
         named: a scan file.
         criterion: of the scan; None for any that is named, and else for ``spectrum``.
+        revision: of a model of the hub, that is trained.
         top_percent: the share whose cuts a new scan decides.
         say: tells people.
 
     Raises:
         SelectionError: the scan that is named is of another model.
-        UsageError: it was made by another criterion.
+        UsageError: it was made by another criterion, or the revision cannot be scanned here.
         CheckpointError: the model cannot be scanned.
     """
+    from spectrum_fast.scanning.run import scan as make_scan
+
     checkpoint = open_checkpoint(source)
     if named is not None:
         scan = load_scan(named)
         if criterion not in (None, scan.criterion):
             raise UsageError(
-                f"criterion {criterion}: the scan {named} was made by {scan.criterion}; scan with --criterion "
+                f"spectrum.criterion {criterion}: the scan {named} was made by {scan.criterion}; scan with --criterion "
                 f"{criterion}, or drop the key"
             )
         require_scan_of(scan, checkpoint, named)
@@ -52,6 +55,11 @@ def find_scan(
         if scan.criterion == criterion and is_scan_of(scan, checkpoint):
             return scan
         say(f"{kept} is of other weights, or was made otherwise: it is replaced")
+    if revision != "main" and not Path(source).exists():
+        raise UsageError(
+            f"{source}: only the main revision is scanned by the run itself, found {revision}; scan the folder of this "
+            "revision first and name that scan (spectrum.scan)"
+        )
     say(f"scanning {source} (criterion {criterion}); the scan is kept as {kept}")
     kept.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, TypeVar
 
-from spectrum_fast.errors import RankError
+from spectrum_fast.errors import RankError, SpectrumFastError
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.parts import Part
 from spectrum_fast.scanning.threads import usable_cores
 
+_Made = TypeVar("_Made")
+_LONGEST_SCAN = timedelta(days=30)
 _LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 """Variables of torchrun, Slurm, Open MPI and MPICH that tell how many processes share this machine."""
 
@@ -61,6 +65,26 @@ def find_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
         local_count=local_count,
         restarts=bool(environment.get("TORCHELASTIC_RUN_ID")),
     )
+
+
+def from_first_process(make: Callable[[], _Made]) -> _Made:
+    """What the first process of torch's group makes, in every process, or its error; the others wait, however long."""
+    import torch
+
+    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    answer: list[Any] = [None]
+    if alone or torch.distributed.get_rank() == 0:
+        try:
+            answer = [make()]
+        except SpectrumFastError as error:
+            answer = [error]
+    if not alone:
+        patient: Any = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_SCAN)
+        torch.distributed.broadcast_object_list(answer, src=0, group=patient)
+        torch.distributed.destroy_process_group(patient)
+    if isinstance(answer[0], SpectrumFastError):
+        raise answer[0]
+    return answer[0]
 
 
 def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:

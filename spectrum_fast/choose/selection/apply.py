@@ -63,8 +63,10 @@ class AppliedSelection:
         text = (
             f"{self.trainable_parameters:,} of {self.total_parameters:,} parameters trainable "
             f"({100 * self.trainable_fraction:.2f} %), "
-            f"{share_of_bytes(self.trainable_bytes, self.total_bytes)}, {count_of(len(self.matched), 'module')}"
+            f"{share_of_bytes(self.trainable_bytes, self.total_bytes)}"
         )
+        if self.matched:
+            text += f", {count_of(len(self.matched), 'module')}"
         if self.masks:
             text += f"; {count_of(len(self.masks), 'fused parameter')} in part"
         if self.unmatched:

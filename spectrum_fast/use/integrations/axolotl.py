@@ -16,15 +16,12 @@ before there is an optimizer, and proves on the optimizer that nothing else is t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from axolotl.integrations.base import BasePlugin
-from axolotl.utils.distributed import is_distributed, is_main_process
+from axolotl.utils.distributed import is_distributed
 from axolotl.utils.logging import get_logger
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -32,9 +29,10 @@ from spectrum_fast.choose.selection.adapters import lora_targets
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.runtime_view import as_fused_in
 from spectrum_fast.choose.selection.select import select_with
-from spectrum_fast.errors import SelectionError, SpectrumFastError, UsageError
+from spectrum_fast.errors import SelectionError
 from spectrum_fast.options import Option
 from spectrum_fast.scanning.kept import find_scan
+from spectrum_fast.scanning.ranks import from_first_process
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,9 +42,7 @@ if TYPE_CHECKING:
     from spectrum_fast.choose.selection.scan_result import Scan
     from spectrum_fast.use.training.callbacks import SpectrumCallback
 
-_Made = TypeVar("_Made")
 _LOG = get_logger("axolotl.integrations.spectrum_fast")  # axolotl shows what its own loggers say
-_LONGEST_SCAN = timedelta(days=30)
 _DECIDED = ("unfrozen_parameters", "freeze_mm_modules", "lora_target_modules", "lora_target_parameters",
             "lora_target_linear", "peft_layers_to_transform", "relora", "lora_model_dir")  # fmt: skip
 """Keys of axolotl that say what is trained, as the selection does."""
@@ -107,7 +103,8 @@ class SpectrumPlugin(BasePlugin):
         Raises:
             SpectrumFastError: it cannot be read or made, in every process.
         """
-        self.scan = _from_first_process(lambda: _find_scan(cfg))
+        is_distributed()  # makes the group of processes
+        self.scan = from_first_process(lambda: _find_scan(cfg))
 
     def pre_lora_load(self, cfg: Any, model: nn.Module) -> None:
         """Select, in the names of the model as it was loaded, and tell axolotl where adapters go.
@@ -146,40 +143,17 @@ class SpectrumPlugin(BasePlugin):
             found = tuple(sorted(getattr(tuner, f"targeted_{kind}_names")) for kind in ("module", "parameter"))
             if found != tuple(map(sorted, self.targets or ())):
                 raise SelectionError(f"adapters: expected them on {self.targets}, found them on {found}")
-        share = self.callback.share
-        _LOG.info(f"{share.parameters:,} of {share.total_parameters:,} parameters trainable")
+        _LOG.info(self.callback.share.summary())
 
 
 def _find_scan(cfg: Any) -> Scan:
     section = SpectrumSection(**cfg.spectrum)
-    if cfg.revision_of_model and section.scan is None and not Path(cfg.base_model).exists():
-        raise UsageError(
-            f"revision_of_model {cfg.revision_of_model}: only the main revision is scanned by the run itself; scan the "
-            "folder of this revision first and give spectrum.scan"
-        )
-    kept = Path(cfg.output_dir) / "scan.json"
     return find_scan(
         cfg.base_model,
-        kept,
+        Path(cfg.output_dir) / "scan.json",
         named=section.scan,
         criterion=section.criterion,
+        revision=cfg.revision_of_model or "main",
         top_percent=section.top_percent,
         say=_LOG.info,
     )
-
-
-def _from_first_process(make: Callable[[], _Made]) -> _Made:
-    """What the first process makes, in every process, or its error; the others wait, however long."""
-    answer: list[Any] = [None]
-    if is_main_process():
-        try:
-            answer = [make()]
-        except SpectrumFastError as error:
-            answer = [error]
-    if is_distributed():
-        patient: Any = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_SCAN)
-        torch.distributed.broadcast_object_list(answer, src=0, group=patient)
-        torch.distributed.destroy_process_group(patient)
-    if isinstance(answer[0], SpectrumFastError):
-        raise answer[0]
-    return answer[0]

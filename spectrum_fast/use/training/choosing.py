@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING
 from spectrum_fast.choose.selection.formats import load_selection
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.runtime_view import as_fused_in
-from spectrum_fast.choose.selection.scan_result import Scan, load_scan
 from spectrum_fast.choose.selection.select import select_with
-from spectrum_fast.errors import JournalError, UsageError
-from spectrum_fast.read.checkpoint import open_checkpoint
-from spectrum_fast.scanning.content import is_scan_of, require_scan_of
+from spectrum_fast.errors import UsageError
+from spectrum_fast.scanning.kept import find_scan
 
 if TYPE_CHECKING:
     from torch import nn
 
     from spectrum_fast.choose.selection.records import Selection
+    from spectrum_fast.choose.selection.scan_result import Scan
     from spectrum_fast.use.training.arguments import RunArguments
 
 SELECTION_NAME = "selection.json"
@@ -59,7 +58,7 @@ def decide(run: RunArguments, resume: str | None, skeleton: nn.Module, say: Call
         SpectrumFastError: as the two below.
     """
     home = run.output_folder
-    scan = find_scan(run, home / SCAN_NAME, say) if run.spectrum.selection is None else None
+    scan = scan_for(run, home / SCAN_NAME, say) if run.spectrum.selection is None else None
     selection, target = choose_modules(run, scan, skeleton), home / SELECTION_NAME
     if resume is None or not target.is_file():
         home.mkdir(parents=True, exist_ok=True)
@@ -78,46 +77,15 @@ def selection_digest(selection: Selection) -> str:
     return "sha256:" + hashlib.sha256(names.encode()).hexdigest()
 
 
-def find_scan(run: RunArguments, kept: Path, say: Callable[[str], None]) -> Scan:
-    """The scan that is named, or the one that is kept if it is of these weights, or a new one, kept there.
-
-    Args:
-        run: its arguments.
-        kept: where a scan that is made is kept, its journal beside it.
-        say: tells people.
-
-    Raises:
-        SelectionError: the scan that is named is of another model.
-        UsageError: it was made by another criterion, or the revision cannot be scanned here.
-        CheckpointError: the model cannot be scanned.
-    """
-    section, checkpoint = run.spectrum, open_checkpoint(run.model_name)
-    if section.scan is not None:
-        scan = load_scan(section.scan)
-        if section.criterion not in (None, scan.criterion):
-            raise UsageError(
-                f"{run.source}: spectrum.criterion {section.criterion}: the scan {section.scan} was made by "
-                f"{scan.criterion}; scan with --criterion {section.criterion}, or drop the key"
-            )
-        require_scan_of(scan, checkpoint, section.scan)
-        return scan
-    from spectrum_fast.scanning.run import scan as make_scan
-
-    criterion = section.criterion or ("mp" if section.chosen.low_rank else "spectrum")
-    if kept.is_file():
-        found = load_scan(kept)
-        if found.criterion == criterion and is_scan_of(found, checkpoint):
-            return found
-        say(f"{kept} is of other weights, or was made otherwise: it is replaced")
-    revision = run.given.get("model_revision", "main")
-    if revision != "main" and not Path(run.model_name).exists():
-        raise UsageError(
-            f"{run.source}: model_revision {revision}: only the main revision is scanned by the run itself; scan the "
-            "folder of this revision first and give spectrum.scan"
-        )
-    say(f"scanning {run.model_name} (criterion {criterion}); the scan is kept as {kept}")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        return make_scan(run.model_name, criterion=criterion, top_percent=section.top_percent, out=kept)
-    except JournalError:  # what an interrupted scan of other weights left
-        return make_scan(run.model_name, criterion=criterion, top_percent=section.top_percent, out=kept, restart=True)
+def scan_for(run: RunArguments, kept: Path, say: Callable[[str], None]) -> Scan:
+    """The scan that a run chooses from; see :func:`spectrum_fast.scanning.kept.find_scan`."""
+    section = run.spectrum
+    return find_scan(
+        run.model_name,
+        kept,
+        named=section.scan,
+        criterion=section.criterion or ("mp" if section.chosen.low_rank and section.scan is None else None),
+        revision=run.given.get("model_revision", "main"),
+        top_percent=section.top_percent,
+        say=say,
+    )

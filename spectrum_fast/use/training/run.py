@@ -10,14 +10,14 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.adapters import lora_targets
 from spectrum_fast.choose.selection.model_skeleton import read_skeleton
 from spectrum_fast.errors import SpectrumFastError, UsageError
-from spectrum_fast.use.training.choosing import SCAN_NAME, choose_modules, decide, find_scan
+from spectrum_fast.scanning.ranks import from_first_process
+from spectrum_fast.use.training.choosing import SCAN_NAME, choose_modules, decide, scan_for
 from spectrum_fast.use.training.record import RUN_NAME, describe_selection, write_run
 from spectrum_fast.use.training.resuming import checkpoint_to_resume, lost_processes_explained
 from spectrum_fast.use.training.saving import tidy
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from spectrum_fast.use.training.arguments import RunArguments
     from spectrum_fast.use.training.callbacks import SpectrumCallback
     from spectrum_fast.use.training.trainer import WholeCheckpoints
-
-_LONGEST_SCAN = timedelta(days=30)
 
 
 def say_on_stderr(text: str) -> None:
@@ -113,7 +111,7 @@ def build_trainer(
     script, arguments, chosen, mixture = run.make(
         **made, **sharding_arguments(section.shard, section.offload, on_gpu=on_gpu)
     )
-    selection, resume = _agree(run, arguments, skeleton, say)
+    selection, resume = from_first_process(lambda: _decide(run, skeleton, say))
     with arguments.main_process_first(local=False):
         train_data, eval_data = load_data(script, mixture, run.source, evaluate=arguments.eval_strategy != "no")
     arguments.model_init_kwargs = {
@@ -170,7 +168,7 @@ def run_laser(run: RunArguments, *, overwrite: bool, say: Callable[[str], None])
     if os.environ.get("RANK", "0") != "0":
         return home / RUN_NAME
     aside = home.with_name(f"{home.name}.{SCAN_NAME}")  # the folder itself is made by one rename
-    scan = find_scan(run, aside, say)
+    scan = scan_for(run, aside, say)
     selection = choose_modules(run, scan, None)
     names = [module.name for module in selection.modules if role(module.name) == "other"]
     targets, whole = choose_targets(open_checkpoint(run.model_name), scan, names)
@@ -183,26 +181,12 @@ def run_laser(run: RunArguments, *, overwrite: bool, say: Callable[[str], None])
     return home / RUN_NAME
 
 
-def _agree(
-    run: RunArguments, arguments: Any, skeleton: nn.Module | None, say: Callable[[str], None]
+def _decide(
+    run: RunArguments, skeleton: nn.Module | None, say: Callable[[str], None]
 ) -> tuple[Selection | None, str | None]:
-    """What the first process chooses and where the run goes on from, everywhere; the others wait, however long."""
-    import torch
-
-    answer: list[Any] = [None]
-    if arguments.process_index == 0:
-        try:
-            resume = checkpoint_to_resume(run, say)
-            answer = [(skeleton and decide(run, resume, skeleton, say), resume)]
-        except SpectrumFastError as error:
-            answer = [error]
-    if arguments.world_size > 1:
-        patient: Any = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_SCAN)
-        torch.distributed.broadcast_object_list(answer, src=0, group=patient)
-        torch.distributed.destroy_process_group(patient)
-    if isinstance(answer[0], SpectrumFastError):
-        raise answer[0]
-    return answer[0]
+    """What is trained, and where the run goes on from."""
+    resume = checkpoint_to_resume(run, say)
+    return skeleton and decide(run, resume, skeleton, say), resume
 
 
 def _adapt(run: RunArguments, model: Any, selection: Selection | None, skeleton: nn.Module | None) -> None:
