@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ others may take as much again."""
 BATCH_BYTES = 4 << 30
 """Of a batch where the device does not say what it has."""
 MOST_TOGETHER = 64
+SCORING_THREADS = 2
+"""On a GPU, each with a stream of its own: slices of one batch wait for their chains while products of the next run."""
 LEAST_BATCHES = 8
 """Of each kind of weight, as far as there are so many: the first is scored after an eighth of the reading, and an
 eighth of the scoring is left when all is read. So both together take at most 9/8 of the longer one."""
@@ -146,11 +148,14 @@ class _Batch:
         return parts[0] if len(parts) == 1 else [CodedWeight(*one) for one in zip(*parts, strict=True)]
 
 
+_Scored: TypeAlias = "list[ModuleResult] | None"
+
+
 class Together:
-    """Weights of one shape and type are copied side by side, and scored as a batch by a thread that does nothing else.
+    """Weights of one shape and type are copied side by side, and scored as a batch by threads that do nothing else.
 
     So the caller's thread can go on to read and copy: as far as the bytes of batches that wait or are scored allow.
-    Where a batch has no room any more the scoring thread is waited for; where that has nothing to do, it gets the
+    Where a batch has no room any more the scoring threads are waited for; where they have nothing to do, one gets the
     largest batch as it is. A batch that fails is halved, down to the matrix at fault. A matrix that the device's memory
     does not hold even alone is scored on the CPU, and its note says so.
 
@@ -159,7 +164,7 @@ class Together:
         tolerance: relative accuracy wanted.
         alone: from a matrix to its spectrum, for matrices in blocks.
         device: where weights are scored.
-        prepare: called by the scoring thread before any weight is scored; what it raises ends the scan.
+        prepare: called by a scoring thread before any weight is scored; what it raises ends the scan.
         plans: the weights to come, if known; see :data:`LEAST_BATCHES`.
         most: matrices in a batch.
         batch_bytes: device memory of a batch with its Gram matrices and workspace; None asks the device.
@@ -184,10 +189,10 @@ class Together:
         self._batch_bytes = batch_bytes_on(device) if batch_bytes is None else batch_bytes
         self._open: dict[object, _Batch] = {}
         self._held_bytes = 0
-        self._scoring: deque[tuple[Future[list[ModuleResult] | None], int]] = deque()
-        self._thread = ThreadPoolExecutor(1, THREAD_NAME)
-        if prepare is not None:
-            self._submit(prepare)
+        self._scoring: deque[tuple[Future[_Scored], int]] = deque()
+        threads = 1 if self._side.device.type == "cpu" else SCORING_THREADS
+        self._threads = ThreadPoolExecutor(threads, THREAD_NAME, initializer=self._side.own_stream)
+        self._prepared = None if prepare is None else self._submit(prepare)
 
     def add(self, loaded: LoadedWeight, wait_seconds: float) -> Iterator[ModuleResult]:
         """See :meth:`Scorer.add`."""
@@ -221,7 +226,7 @@ class Together:
 
     def close(self) -> None:
         """See :meth:`Scorer.close`; waits for the batch in work."""
-        self._thread.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)
 
     def _tensors_of(self, loaded: LoadedWeight) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """What of a weight is scored, and the shape that its record states."""
@@ -270,8 +275,10 @@ class Together:
         batch = self._open.pop(key)
         self._submit(partial(self._score, batch), batch.nbytes)
 
-    def _submit(self, work: Callable[[], list[ModuleResult] | None], nbytes: int = 0) -> None:
-        self._scoring.append((self._thread.submit(copy_context().run, work), nbytes))
+    def _submit(self, work: Callable[[], _Scored], nbytes: int = 0) -> Future[_Scored]:
+        future = self._threads.submit(copy_context().run, work)
+        self._scoring.append((future, nbytes))
+        return future
 
     def _collect(self, most_left: int) -> Iterator[ModuleResult]:
         """What is scored; waits until no more than so many batches are not."""
@@ -281,10 +288,17 @@ class Together:
             self._held_bytes -= nbytes
             yield from results or ()
 
+    def _wait_until_prepared(self) -> None:
+        """Whatever is wrong ends the scan before a weight is scored."""
+        if self._prepared is not None:
+            self._prepared.result()
+
     def _score_blocks(self, loaded: LoadedWeight, wait_seconds: float) -> list[ModuleResult]:
+        self._wait_until_prepared()
         return list(OneByOne(self._compute_alone).add(loaded, wait_seconds))
 
     def _score(self, batch: _Batch) -> list[ModuleResult]:
+        self._wait_until_prepared()
         began = time.perf_counter()
         self._side.hand_over(batch.memory)
         spectra = self._spectra(batch.weights)

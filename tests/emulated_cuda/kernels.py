@@ -33,6 +33,7 @@ def _launch(run: Callable[..., object], args: tuple[Any, ...]) -> None:
     streams.require_arrived([value for value in args if isinstance(value, DeviceTensor)])
     on_host = [to_host(value) for value in args]
     run(*on_host)
+    streams.wrote([value for value in on_host if isinstance(value, Tensor)])
     graphs.captured_launch(lambda: run(*on_host))
 
 

@@ -44,6 +44,7 @@ def install() -> None:
         "Stream": streams.Stream,
         "Event": streams.Event,
         "stream": streams.on,
+        "set_stream": streams.set_current,
         "current_stream": streams.current,
     }
     for name, replacement in replacements.items():

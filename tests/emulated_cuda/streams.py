@@ -1,4 +1,8 @@
-"""Streams, events and page-locked memory: a copy on a side stream has arrived when somebody has waited for it."""
+"""Streams, events and page-locked memory: what one stream has written another may use once somebody has waited for it.
+
+Everything is done at once, but for copies from page-locked memory on a side stream. Where a GPU would be later than the
+host, numbers tell: each stream counts what was begun on it, and who has waited how far.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +19,38 @@ _pinned_ranges: dict[int, int] = {}
 _lock = threading.Lock()
 _on_their_way: dict[int, int] = {}
 """Storage of a copy's target -> copies under way."""
+_written: dict[int, tuple[Any, int]] = {}
+"""Storage -> the stream that wrote it last, and its number then."""
 
 
 class Stream:
-    """Copies that were begun and have not been waited for."""
+    """Copies that were begun and have not been waited for, and how much was begun.
+
+    Attributes:
+        pending: those copies.
+        begun: what was begun, a number.
+        done: up to where the host has waited.
+        seen: up to where this stream comes after others.
+    """
 
     def __init__(self, device: object = None, **_: object) -> None:
         self.cuda_stream = id(self)
         self.pending: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.begun = self.done = 0
+        self.seen: dict[Stream, int] = {}
 
     def wait_stream(self, stream: Stream) -> None:
-        """What comes from now on comes after what was begun on another stream: the main one's is done at once."""
-        assert stream is _MAIN or not stream.pending
+        """What comes from now on comes after what was begun on another stream."""
+        stream.arrive()
+        self.seen |= {**stream.seen, stream: stream.begun}
 
     def synchronize(self) -> None:
-        """Wait for all of them."""
+        """The host waits for all of them."""
+        self.arrive()
+        self.done = self.begun
+
+    def arrive(self) -> None:
+        """Do the copies."""
         with _lock:
             for there, here in self.pending:
                 there.copy_(here)
@@ -42,15 +63,18 @@ class Event:
 
     def __init__(self, enable_timing: bool = False, **_: object) -> None:
         self._stream: Stream | None = None
+        self._begun = 0
 
     def record(self, stream: Stream | None = None) -> None:
         """Here."""
         self._stream = stream or current()
+        self._begun = self._stream.begun
 
     def synchronize(self) -> None:
-        """Wait until the stream has come here (or further)."""
+        """The host waits until the stream has come here (or, with copies, further)."""
         if self._stream is not None:
-            self._stream.synchronize()
+            self._stream.arrive()
+            self._stream.done = max(self._stream.done, self._begun)
 
     def elapsed_time(self, other: Event) -> float:
         """No time passes on this device that would mean anything."""
@@ -70,6 +94,11 @@ _current = threading.local()
 def current(device: object = None) -> Stream:
     """Of this thread."""
     return getattr(_current, "stream", _MAIN)
+
+
+def set_current(stream: Stream) -> None:
+    """Of this thread, from now on."""
+    _current.stream = stream
 
 
 @contextmanager
@@ -97,10 +126,25 @@ def enqueue_copy(there: torch.Tensor, here: torch.Tensor) -> None:
 
 
 def require_arrived(tensors: Iterable[Any]) -> None:
-    """No operation may read what is still on its way from another stream."""
+    """No operation may use what is still on its way, or being written, on another stream."""
+    mine = current()
     for tensor in tensors:
-        if _on_their_way.get(tensor.host.untyped_storage()._cdata):
+        place = tensor.host.untyped_storage()._cdata
+        if _on_their_way.get(place):
+            mine.arrive()  # a stream keeps its order
+        if _on_their_way.get(place):
             raise AssertionError(f"read before its copy was waited for: {tuple(tensor.shape)}")
+        writer, number = _written.get(place, (mine, 0))
+        if writer is not mine and number > max(writer.done, mine.seen.get(writer, 0)):
+            raise AssertionError(f"used on one stream while another may write it: {tuple(tensor.shape)}")
+
+
+def wrote(tensors: Iterable[torch.Tensor]) -> None:
+    """This thread's stream has begun to write these tensors (of the host)."""
+    mine = current()
+    mine.begun += 1
+    for tensor in tensors:
+        _written[tensor.untyped_storage()._cdata] = (mine, mine.begun)
 
 
 def is_pinned(tensor: torch.Tensor) -> bool:
@@ -138,4 +182,6 @@ def pinned_ranges() -> int:
 
 
 def synchronize(device: object = None) -> None:
-    """Wait for the main stream, whose operations are done at once."""
+    """The host waits for the device."""
+    for stream in {stream for stream, _ in list(_written.values())}:
+        stream.synchronize()

@@ -77,6 +77,7 @@ class DeviceTensor(torch.Tensor):
     def tolist(self) -> Any:
         """As on a GPU: one transfer, for which the host waits."""
         waits.note("tolist")
+        streams.require_arrived([self])
         return self.host.tolist()
 
     def numpy(self, *, force: bool = False) -> Any:
@@ -131,10 +132,20 @@ def run(func: Any, args: Any, kwargs: Any) -> Any:
         options["device"] = "cpu"
     host_args, host_options = tree_map(to_host, args), tree_map(to_host, options)
     out = _on_host(func, host_args, host_options)
+    streams.wrote(_written_by(func, host_args, out))
     graphs.captured(func, host_args, host_options, out)
     if wanted is not None and torch.device(wanted).type == "cpu":
         return out
     return _to_device(out, on_device)
+
+
+def _written_by(func: Any, args: Any, out: Any) -> list[torch.Tensor]:
+    """Tensors in new memory, and those that are changed in place."""
+    pairs = zip(args, func._schema.arguments, strict=False)
+    changed = [value for value, known in pairs if known.alias_info is not None and known.alias_info.is_write]
+    given = {leaf.untyped_storage()._cdata for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)}
+    made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+    return changed + [tensor for tensor in made if tensor.untyped_storage()._cdata not in given]
 
 
 def _on_host(func: Any, args: Any, options: Any) -> Any:
@@ -179,6 +190,7 @@ def copy_between(target: torch.Tensor, source: torch.Tensor, *, non_blocking: bo
     if not across:
         streams.require_arrived([tensor for tensor in (target, source) if isinstance(tensor, DeviceTensor)])
         there.copy_(here)
+        streams.wrote([there])
         graphs.captured(_aten.copy_.default, (there, here), {}, there)
         return
     of_host = source if isinstance(target, DeviceTensor) else target
@@ -186,7 +198,11 @@ def copy_between(target: torch.Tensor, source: torch.Tensor, *, non_blocking: bo
         waits.note("copy between host and device")
         streams.require_arrived([tensor for tensor in (target, source) if isinstance(tensor, DeviceTensor)])
         there.copy_(here)
+        streams.wrote([there])
     else:
+        if isinstance(source, DeviceTensor):
+            streams.require_arrived([source])
+        streams.wrote([there])
         streams.enqueue_copy(there, here)
 
 

@@ -61,6 +61,29 @@ def test_a_copy_on_a_side_stream_is_not_there_before_it_was_waited_for() -> None
     assert copy.tolist() == [1.0] * 8
 
 
+def test_streams_do_not_use_what_another_one_may_still_write() -> None:
+    first, second = torch.cuda.Stream(), torch.cuda.Stream()
+    with torch.cuda.stream(first):
+        made = torch.ones(8, device="cuda") + 1
+        assert (made * 2).shape == (8,)
+    with torch.cuda.stream(second):
+        with pytest.raises(AssertionError, match="while another may write it"):
+            made + 1
+        second.wait_stream(first)
+        assert (made + 1).tolist() == [3.0] * 8
+    with torch.cuda.stream(first):
+        made.add_(1)
+        copied = torch.arange(3).pin_memory().to("cuda", non_blocking=True)
+        assert copied.sum().tolist() == 3, "a stream keeps its order"
+    assert made.tolist() == [3.0] * 8, "the host waited for the sum"
+    with torch.cuda.stream(first):
+        made.add_(1)
+    with pytest.raises(AssertionError, match="while another may write it"):
+        made.tolist()
+    first.synchronize()
+    assert made.tolist() == [4.0] * 8
+
+
 def test_where_memory_ends_a_matrix_goes_to_the_cpu(weight: torch.Tensor, tmp_path) -> None:
     """A real lack of memory, wherever it comes: whole batches, half ones, one matrix."""
     from safetensors.torch import save_file

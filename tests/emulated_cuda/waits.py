@@ -8,6 +8,8 @@ from collections import Counter
 
 import torch
 
+from emulated_cuda import streams
+
 MESSAGE = "called a synchronizing CUDA operation"
 COUNTED: Counter[str] = Counter()
 """How often each operation made the host wait, since the process began or somebody cleared it."""
@@ -38,6 +40,7 @@ def note(operation: str) -> None:
     if is_capturing():
         raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({operation})")
     COUNTED[operation] += 1
+    streams.current().synchronize()
     if _mode == "error":
         raise RuntimeError(f"{MESSAGE} ({operation})")
     if _mode == "warn":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -207,6 +209,42 @@ def test_a_kernel_that_cannot_be_launched_refuses_the_device(monkeypatch: pytest
 def test_a_device_that_is_not_there_is_refused_before_anything_is_read(device: str) -> None:
     with pytest.raises(BackendUnavailableError, match="usable CUDA devices"):
         ScanOptions(device=device)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_two_batches_are_scored_beside_each_other(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each on a stream of its own, and none before the device has proved itself; what they come to does not change."""
+    together, streams = threading.Barrier(2, timeout=120), set()
+    made: list[Together] = []
+    proved: list[bool] = []
+
+    def beside(weights: torch.Tensor, *arguments: object, **options: object) -> object:
+        assert proved
+        streams.add(torch.cuda.current_stream().cuda_stream)
+        if len(weights) == 5:  # the two shapes of experts
+            together.wait()
+        return compute_spectra(weights, *arguments, **options)  # type: ignore[arg-type]
+
+    def prove() -> None:
+        while not any(len(scorer._scoring) > 1 for scorer in made):  # itself, and a batch that waits for it
+            time.sleep(0.01)
+        time.sleep(0.3)
+        proved.append(True)
+
+    expected = records(mixed, alone())
+    monkeypatch.setattr(scorers, "compute_spectra", beside)
+    made.append(Together(CRITERION, 1e-4, make_compute(ScanOptions()), device="cuda", prepare=prove, most=5))
+    found = records(mixed, made[0])
+    assert len(streams) == 2
+    assert 0 not in streams
+    assert {type(record) for record in found.values()} == {ModuleScore, ScanFailure}
+    for name, record in found.items():
+        other = expected[name]
+        assert type(record) is type(other), name
+        if isinstance(record, ModuleScore) and isinstance(other, ModuleScore):
+            bounds = (record.error_bound or 0.0) + (other.error_bound or 0.0)
+            assert record.rank_value == pytest.approx(other.rank_value, rel=bounds), name
 
 
 @pytest.mark.gpu

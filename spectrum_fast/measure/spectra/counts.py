@@ -153,8 +153,14 @@ def to_device(numbers: Sequence[float], dtype: torch.dtype, device: torch.device
 
 @cache
 def constants(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The same, once and for all, for numbers of which there are few: a graph that is replayed finds them there."""
-    return to_device(numbers, dtype, device)
+    """The same, once and for all, for numbers of which there are few: a graph that is replayed finds them there.
+
+    They are waited for when they are made, so that every stream finds them.
+    """
+    made = to_device(numbers, dtype, device)
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+    return made
 
 
 def interpolation_ranks(size: int, fraction: float) -> tuple[int, int, float]:

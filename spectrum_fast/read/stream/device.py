@@ -39,6 +39,11 @@ class SideStream:
             yield
         self._stream.synchronize()
 
+    def own_stream(self) -> None:
+        """From now on the calling thread computes on a stream of its own, beside other threads; not on the CPU."""
+        if self._stream is not None:
+            torch.cuda.set_stream(torch.cuda.Stream(self.device))
+
     def hand_over(self, tensors: tuple[Tensor, ...]) -> None:
         """Called by the thread that computes before it uses memory that was allocated inside :meth:`done`.
 

@@ -29,6 +29,17 @@ def test_numbers_reach_the_device() -> None:
 
 @pytest.mark.gpu
 @needs_gpu
+def test_constants_that_one_stream_has_made_another_may_use() -> None:
+    numbers, device = (3.0, 1.0, 0.125), torch.device("cuda", 0)
+    first, second = torch.cuda.Stream(), torch.cuda.Stream()
+    with torch.cuda.stream(first):
+        counts.constants(numbers, torch.float64, device)
+    with torch.cuda.stream(second):
+        assert (counts.constants(numbers, torch.float64, device) + 1).tolist() == [4.0, 2.0, 1.125]
+
+
+@pytest.mark.gpu
+@needs_gpu
 def test_slices_can_be_captured_in_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the host they copy nothing that is gone when the graph is replayed, and nothing is waited for."""
     weights = [matrices.trained_like(260, 300, outliers=(3.0,), seed=seed).bfloat16().cuda() for seed in range(2)]

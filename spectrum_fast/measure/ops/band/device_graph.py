@@ -10,6 +10,7 @@ memory, so it pays from the third batch of a shape on: the first is launched as 
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,6 +54,7 @@ class Recordings:
 
     def __init__(self, record: Callable[[Workspace, Callable[[Workspace], object]], Callable[[], None]]) -> None:
         self._record = record
+        self._lock = threading.RLock()  # two threads score
         self._seen: set[object] = set()
         self._kept: OrderedDict[object, Recording] = OrderedDict()
 
@@ -64,6 +66,10 @@ class Recordings:
             half_width: b.
             run: runs all panels in a workspace.
         """
+        with self._lock:
+            return self._reduce(batch, half_width, run)
+
+    def _reduce(self, batch: Tensor, half_width: int, run: Callable[[Workspace], object]) -> Tensor | None:
         if batch.nbytes > LIMIT_BYTES:
             return None
         stream = torch.cuda.current_stream(batch.device).cuda_stream if batch.is_cuda else 0
@@ -82,8 +88,9 @@ class Recordings:
 
     def forget(self) -> None:
         """Give all memory back to the device, with what torch's allocator keeps; nothing where no GPU is used."""
-        self._kept.clear()
-        self._seen.clear()
+        with self._lock:
+            self._kept.clear()
+            self._seen.clear()
         torch.cuda.empty_cache()
 
     def _bytes(self) -> int:
