@@ -13,6 +13,7 @@ import stat
 from pathlib import Path
 
 from spectrum_fast.errors import SpectrumFastError
+from spectrum_fast.system import set_mode
 from spectrum_fast.temporary import flush, temporary_beside
 
 
@@ -81,7 +82,7 @@ def _replace(target: Path, data: bytes, mode: int | None) -> None:
         if Path(made.path).read_bytes() != data:
             raise OSError("read back, it is not what was written")
         if mode is not None:
-            os.fchmod(made.descriptor, stat.S_IMODE(mode))
+            set_mode(made.path, made.descriptor, stat.S_IMODE(mode))
         os.replace(made.path, target)
     with contextlib.suppress(OSError):  # the data is safe
         flush(target.parent)

@@ -7,7 +7,6 @@ The lock ends with the process, however it ends, so that whoever writes the same
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -15,6 +14,8 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from spectrum_fast.system import NO_LINK, NO_WAIT, PRIVATE, lock
 
 _LONGEST_NAME = 100
 """Characters of the target's name that are kept, so that the whole fits the 255 bytes of a file name."""
@@ -74,9 +75,9 @@ def sweep(target: Path) -> None:
         folder = entry.is_dir(follow_symlinks=False)
         mode = os.O_RDONLY if folder else os.O_RDWR  # a network file system locks only what is open for writing
         with contextlib.suppress(OSError):
-            descriptor = os.open(entry.path, mode | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = os.open(entry.path, mode | PRIVATE | NO_LINK | NO_WAIT)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(descriptor)
                 _remove(Path(entry.path), folder)
             finally:
                 os.close(descriptor)
@@ -88,7 +89,7 @@ def flush(path: Path) -> None:
     Raises:
         OSError: the file cannot be flushed.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | PRIVATE)
     try:
         with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
             os.fsync(descriptor)
@@ -99,14 +100,14 @@ def flush(path: Path) -> None:
 def _make(path: Path, folder: bool) -> int:
     if folder:
         path.mkdir()
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        return os.open(path, os.O_RDONLY | PRIVATE)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | PRIVATE, 0o666)
 
 
 def _lock(path: Path, descriptor: int) -> bool:
     """False if another process took it for abandoned in the moment between making and locking."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor)
     except BlockingIOError:
         return False
     except OSError:

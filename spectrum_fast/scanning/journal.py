@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import re
@@ -40,6 +39,7 @@ from spectrum_fast.errors import JournalError
 from spectrum_fast.measure.scoring.json_fields import Place, entry_of
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.measure.scoring.scan_file import module_entry
+from spectrum_fast.system import NO_WAIT, PRIVATE, lock
 
 SCHEMA = 1
 """Version of the layout; the only one that is read."""
@@ -252,7 +252,7 @@ class Journal:
 
     def _open_locked(self) -> int:
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | PRIVATE | NO_WAIT, 0o666)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise JournalError(f"{self.path}: expected a regular file for the journal; choose another path")
@@ -268,7 +268,7 @@ class Journal:
 
     def _lock(self, descriptor: int) -> None:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(descriptor)
         except BlockingIOError:
             raise JournalError(
                 f"{self.path}: another scan is at work on this journal and its scan file; wait for it to end, or "

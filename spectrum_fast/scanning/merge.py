@@ -5,7 +5,6 @@ The checkpoint is opened once more, for what its headers say and for cuts in dou
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import time
@@ -26,6 +25,7 @@ from spectrum_fast.scanning.provenance import placeless_identity, scan_identity
 from spectrum_fast.scanning.run import assemble_scan
 from spectrum_fast.scanning.scoring import open_and_plan
 from spectrum_fast.scanning.threads import thread_count
+from spectrum_fast.system import lock
 from spectrum_fast.version import __version__
 
 WAIT_SECONDS = 300.0
@@ -139,7 +139,7 @@ def _is_held(path: Path) -> bool:
     """Whether a process is at work on a part."""
     try:
         with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            lock(file.fileno(), shared=True)
     except BlockingIOError:
         return True
     except OSError:

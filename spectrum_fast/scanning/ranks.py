@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from spectrum_fast.errors import RankError, SpectrumFastError
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.parts import Part
-from spectrum_fast.scanning.threads import usable_cores
+from spectrum_fast.system import usable_cores
 
 _Made = TypeVar("_Made")
 _LONGEST_SCAN = timedelta(days=30)

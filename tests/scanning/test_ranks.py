@@ -10,7 +10,7 @@ from spectrum_fast.errors import RankError
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.parts import Part
 from spectrum_fast.scanning.ranks import Rank, find_rank
-from spectrum_fast.scanning.threads import usable_cores
+from spectrum_fast.system import usable_cores
 
 TORCHRUN = {
     "RANK": "3",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spectrum_fast.errors import CheckpointError
+from spectrum_fast.system import NO_WAIT, PRIVATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,7 @@ def open_regular_file(path: Path) -> tuple[int, FileStamp]:
         CheckpointError: the file is missing, not readable or not a regular file.
     """
     try:
-        # Without O_NONBLOCK the open of a named pipe would wait for a writer for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | PRIVATE | NO_WAIT)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: cannot be opened: {_reason(error)}; check the path and its permissions"

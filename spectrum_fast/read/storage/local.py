@@ -7,6 +7,7 @@ from pathlib import Path
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.storage.files import FileStamp, open_regular_file
+from spectrum_fast.system import read_at
 
 
 class LocalFile:
@@ -34,8 +35,8 @@ class LocalFile:
         return self._stamp
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Read with one ``preadv``; see :meth:`StoredFile.read_into`."""
-        return os.preadv(self._descriptor, [buffer], offset)
+        """Read once; see :meth:`StoredFile.read_into`."""
+        return read_at(self._descriptor, buffer, offset)
 
     def descriptor(self) -> int | None:
         """Descriptor of the file, owned by this object."""

@@ -8,6 +8,7 @@ from collections import OrderedDict
 
 from spectrum_fast.errors import BackendUnavailableError
 from spectrum_fast.read.storage import Address, StoredFile, open_stored_file
+from spectrum_fast.system import DIRECT, PRIVATE, read_at, will_be_read_in_order
 
 _IDLE_FILES = 4
 """Files kept open although nothing in flight refers to them: scales in another shard are asked for in turn."""
@@ -34,8 +35,8 @@ class OpenFile:
         self._direct_io = direct_io
         descriptor = self.stored.descriptor()
         try:
-            if descriptor is not None and hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            if descriptor is not None:
+                will_be_read_in_order(descriptor)
             if direct_io != "off":
                 self._open_direct(descriptor)
         except BaseException:
@@ -51,7 +52,7 @@ class OpenFile:
         """
         if direct and self._direct >= 0:
             try:
-                return os.preadv(self._direct, [buffer], offset)
+                return read_at(self._direct, buffer, offset)
             except OSError as error:
                 if error.errno != 22:  # EINVAL: the file system wants another alignment, or none of it
                     raise
@@ -66,11 +67,11 @@ class OpenFile:
         self.stored.close()
 
     def _open_direct(self, descriptor: int | None) -> None:
-        if descriptor is None or not hasattr(os, "O_DIRECT"):
+        if descriptor is None or not DIRECT:
             self._refuse("not a local file" if descriptor is None else "no O_DIRECT on this system")
             return
         try:  # through the open descriptor: the same file, even if another one has taken its name
-            self._direct = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+            self._direct = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | PRIVATE | DIRECT)
         except OSError as error:
             self._refuse(error.strerror or str(error))
 

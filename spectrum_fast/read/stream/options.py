@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from spectrum_fast.errors import UsageError
+from spectrum_fast.system import memory_bytes
 
 DIRECT_IO = ("off", "auto", "on")
 """``off``: through the page cache. ``on``: past it (O_DIRECT), or an error. ``auto``: past it where that works."""
@@ -109,8 +110,3 @@ def buffer_bytes_of(gib: float | None) -> int | None:
     if gib * 2**30 < MINIMUM_BUFFER_BYTES:
         raise UsageError(f"buffer_gib: expected at least {MINIMUM_BUFFER_BYTES / 2**30:.4f}, found {gib!r}")
     return int(gib * 2**30)
-
-
-def memory_bytes() -> int:
-    """Physical memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -14,7 +14,6 @@ import importlib.metadata
 import json
 import math
 import platform
-import resource
 import sys
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -102,6 +101,8 @@ def versions() -> dict[str, str | None]:
 
 def peak_rss_bytes() -> int:
     """The most memory that this process has held since it began."""
+    import resource  # not on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -161,7 +161,7 @@ def test_few_bytes_are_read_twice_to_find_copies(server, sharded):
         ("s3://", "expected https://host/"),
         ("file:///etc/passwd", "expected https://host/"),
         ("https://u:pw@/x", "expected https://host/"),
-        ("https://host/model.bin", r"expected a folder, a \.safetensors file"),
+        ("https://host/model.bin", r"expected a folder, a \.safetensors or \.gguf file"),
         ("https://host/model.safetensors.index.json", "expected the folder of an index"),
     ],
 )
@@ -216,7 +216,7 @@ def test_an_object_that_is_replaced(bucket, sharded):
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        ("s3://models/none", r"no \*\.safetensors file"),
+        ("s3://models/none", r"no \*\.safetensors or \*\.gguf file"),
         ("s3://models/none.safetensors", "404 Not Found; check the address"),
         ("s3://other/none", "404 Not Found; check the address"),
     ],
