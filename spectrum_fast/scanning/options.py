@@ -34,6 +34,7 @@ class ScanOptions(SpectrumOptions):
         str | os.PathLike[str] | None,
         Option(
             "Scan file to write (JSON).",
+            "The command takes ``./NAME.scan.json`` where none is named, and never writes it over another scan. "
             "Until all is done finished modules are kept in a journal beside it, ``.NAME.journal``, which is deleted "
             "once the scan file is written, unless a module failed by a fault of this program or for want of memory: "
             "then it stays, with the traceback. A live model keeps none: it changes.",

@@ -191,7 +191,7 @@ def test_a_server_that_stays_down_ends_the_command_with_one_line_and_loses_nothi
     assert_same(sf.load_scan(out), local)
 
 
-def test_ctrl_c_does_not_wait_for_a_server_that_hangs(model, monkeypatch):
+def test_ctrl_c_does_not_wait_for_a_server_that_hangs(model, tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTRUM_FAST_REMOTE_STALL_SECONDS", "60")
     with FileServer({f"/m/{path.name}": path.read_bytes() for path in model.iterdir()}) as server:
         hung = threading.Event()
@@ -203,7 +203,16 @@ def test_ctrl_c_does_not_wait_for_a_server_that_hangs(model, monkeypatch):
             return None
 
         server.choose = hang
-        command = [sys.executable, "-m", "spectrum_fast", "scan", f"{server.url}/m", "-q"]
+        command = [
+            sys.executable,
+            "-m",
+            "spectrum_fast",
+            "scan",
+            f"{server.url}/m",
+            "-q",
+            "--out",
+            str(tmp_path / "scan.json"),
+        ]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as scan:
             assert hung.wait(60)
             time.sleep(0.3)

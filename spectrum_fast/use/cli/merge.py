@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +33,7 @@ def merge(
         end_scan(
             result,
             lambda scan: save_scan(scan, out_file),
-            options=replace(options, out=out_file),
+            options=options,
             timing=None,
             quiet=quiet,
             words=not quiet,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import tempfile
 from pathlib import Path
 
-from spectrum_fast.choose.selection.scan_result import Scan
+from spectrum_fast.choose.selection.scan_result import Scan, load_scan
 from spectrum_fast.errors import ScanFileError, UsageError
 
 
@@ -37,8 +39,8 @@ def require_writable(path: Path, option: str, kind: str = "a JSON file") -> None
         )
 
 
-def save_scan(result: Scan, path: Path) -> None:
-    """Write the scan file; if that fails now, write it into the system's temporary folder and say so.
+def save_scan(result: Scan, path: Path) -> Path:
+    """Write the scan file, and return its path; if that fails, write it into the system's temporary folder and say so.
 
     Raises:
         ScanFileError: the target cannot be written; the message names the file that was written instead, if one was.
@@ -53,3 +55,41 @@ def save_scan(result: Scan, path: Path) -> None:
         except (OSError, ScanFileError):
             raise error from None
         raise ScanFileError(f"{error}; the scan was saved as {rescue} instead") from error
+    return path
+
+
+def file_named_after(model: str) -> Path:
+    """The scan file of a model for which none was named: its last part and ``.scan.json``, in the working folder.
+
+    >>> file_named_after("org/name@main"), file_named_after("https://host/m/model.safetensors?key=x")
+    (PosixPath('name.scan.json'), PosixPath('model.scan.json'))
+    """
+    path = Path(model)
+    name = path.resolve().name if path.exists() else re.split(r"[@?#]", model)[0].rstrip("/").rpartition("/")[2]
+    return Path(f"{re.sub(r'[^-.0-9A-Za-z_]', '-', _FILE.sub('', name)) or 'model'}.scan.json")
+
+
+def free_name(path: Path, result: Scan) -> Path:
+    """``NAME.scan.json``, or the first of ``NAME.2.scan.json`` and so on that is free or holds this same scan."""
+    stem = path.name.removesuffix(".scan.json")
+    names = (path if count == 1 else path.with_name(f"{stem}.{count}.scan.json") for count in itertools.count(1))
+    return next(name for name in names if not os.path.lexists(name) or _holds(name, result))
+
+
+def _holds(path: Path, result: Scan) -> bool:
+    """Whether the file is a scan of the same weights, by the same rule, of the same modules."""
+    try:
+        found = load_scan(path)
+    except ScanFileError:
+        return False
+    same = all(found.provenance.get(key) == result.provenance.get(key) for key in _DECIDING)
+    return same and found.criterion == result.criterion and _names(found) == _names(result)
+
+
+def _names(scan: Scan) -> set[str]:
+    return {entry.name for entry in (*scan.modules, *scan.failures)}
+
+
+_FILE = re.compile(r"\.(safetensors|gguf)$")
+_DECIDING = ("fingerprint", "content", "method", "precision", "tolerance")
+"""What a scan says of the weights that it is of, and of how they were scored."""

@@ -43,7 +43,7 @@ def scan_shared(
     rank: Rank,
     run: ScanSession,
     meters: Meters,
-    end: Callable[[Scan, Callable[[Scan], None]], None],
+    end: Callable[[Scan, Callable[[Scan], Path]], None],
 ) -> None:
     """Score this process's part; the first process waits for the others, merges the parts and deletes them."""
     if run.options.restart:
@@ -57,11 +57,12 @@ def scan_shared(
     out, count = run.out, rank.part.count
     assert out is not None  # noqa: S101 - a part has one
 
-    def save(result: Scan) -> None:
+    def save(result: Scan) -> Path:
         save_scan(result, out)
         for path in (Part(number, count).path(out) for number in range(count)):
             if path.exists() and not Journal.read(path).problems:  # which stay, for whoever looks into them
                 path.unlink()
+        return out
 
     with terminable():
         result = merge_when_made(out, count)

@@ -13,6 +13,8 @@ from spectrum_fast.use.cli.options import with_options
 
 HELP = """Score every weight matrix of a checkpoint.
 
+The scan file is ./NAME.scan.json, if --out names no other.
+
 \b
 Example: spectrum-fast scan meta-llama/Llama-3.1-8B --out scan.json"""
 
@@ -27,6 +29,9 @@ def scan(
     part: Annotated[
         str | None, typer.Option(metavar="I/N", help="Score one part of N alone (0/4, 1/4...); see merge.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Score nothing: list what would be, and about how long it would take.")
+    ] = False,
     no_journal: Annotated[
         bool, typer.Option("--no-journal", help="Keep none: an interrupted scan begins anew.")
     ] = False,
@@ -41,12 +46,16 @@ def scan(
     from spectrum_fast.scanning.parts import parse_part
     from spectrum_fast.scanning.ranks import find_rank
     from spectrum_fast.scanning.run import run_scan
+    from spectrum_fast.use.cli.dry_run import show_plan
     from spectrum_fast.use.cli.output import require_writable
     from spectrum_fast.use.cli.part_scan import scan_one_part, scan_shared
     from spectrum_fast.use.cli.scan_end import end_scan
     from spectrum_fast.use.cli.scan_meters import scan_meters
     from spectrum_fast.use.cli.scan_session import ScanSession
 
+    if dry_run:
+        show_plan(model, options)
+        return
     if timing is not None:
         require_writable(timing, "--timing")
     rank = find_rank() if part is None else None
@@ -60,7 +69,7 @@ def scan(
         _say_what_is_missing()
     meters = partial(scan_meters, quiet=not words, json_progress="" if follows else json_progress)
     end = partial(end_scan, options=options, timing=timing, quiet=quiet, words=words)
-    run = ScanSession(options, keep_journal=not no_journal, part=own)
+    run = ScanSession(options, keep_journal=not no_journal, part=own, model=model)
     if rank is not None:
         scan_shared(model, rank, run, meters, end)
         return

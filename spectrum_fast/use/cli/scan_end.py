@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ _SHOWN = 20
 
 def end_scan(
     result: Scan,
-    save: Callable[[Scan], None],
+    save: Callable[[Scan], Path],
     *,
     options: ScanOptions,
     timing: Path | None,
@@ -31,7 +32,7 @@ def end_scan(
 
     Args:
         result: the scan.
-        save: writes it into the scan file, if there is to be one.
+        save: writes it into its file, and says which.
         options: of the scan.
         timing: file for times and rates, or None.
         quiet: show no table.
@@ -41,10 +42,9 @@ def end_scan(
         ScanFileError: a file cannot be written; that takes nothing else with it.
     """
     try:
-        if options.out is not None:
-            save(result)
-            if words:
-                say(f"wrote {options.out}")
+        path = save(result)
+        if words:
+            say(f"wrote {path}\nnext: spectrum-fast select {shlex.quote(str(path))} --for axolotl -o unfrozen.yaml")
         if timing is not None:
             write_timing(result.run, timing)
     finally:

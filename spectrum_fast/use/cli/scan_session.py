@@ -15,7 +15,7 @@ from spectrum_fast.scanning.journal import Journal, journal_path
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.parts import Part
 from spectrum_fast.use.cli.interrupts import terminable
-from spectrum_fast.use.cli.output import require_writable, save_scan
+from spectrum_fast.use.cli.output import file_named_after, free_name, require_writable, save_scan
 
 _Found = TypeVar("_Found")
 
@@ -27,6 +27,7 @@ class ScanSession:
         options: what to score and how.
         keep_journal: keep a journal beside the scan file while the scan runs.
         part: which part is scanned, or None for the whole.
+        model: what is scanned; without ``out`` and ``part`` the scan file has its name, ``./NAME.scan.json``.
 
     Attributes:
         options, part: as given.
@@ -37,9 +38,11 @@ class ScanSession:
         UsageError: a part without a file beside which it can be kept.
     """
 
-    def __init__(self, options: ScanOptions, *, keep_journal: bool, part: Part | None = None) -> None:
+    def __init__(self, options: ScanOptions, *, keep_journal: bool, part: Part | None = None, model: str = "") -> None:
         self.options, self.part = options, part
-        self.out = out = None if options.out is None else Path(options.out)
+        self._named = options.out is not None
+        out = None if options.out is None else Path(options.out)
+        self.out = out = file_named_after(model) if out is None and part is None else out
         self.path: Path | None = None
         # A pipe or a device has no place beside it.
         if out is not None and keep_journal and (out.is_file() or not out.exists()):
@@ -75,16 +78,20 @@ class ScanSession:
         except KeyboardInterrupt as interrupt:
             raise type(interrupt)(self._what_is_safe()) from interrupt
 
-    def save(self, result: Scan) -> None:
-        """Write the scan file, and let the journal go (:meth:`Journal.finish`).
+    def save(self, result: Scan) -> Path:
+        """Write the scan file, and let the journal go (:meth:`Journal.finish`); returns where it was written.
+
+        A file whose name nobody chose never takes the place of another scan: the next free name is taken.
 
         Raises:
             ScanFileError: it cannot be written; the journal is kept.
         """
         assert self.out is not None  # noqa: S101
-        save_scan(result, self.out)
+        path = self.out if self._named else free_name(self.out, result)
+        save_scan(result, path)
         if self._journal is not None:
             self._journal.finish()
+        return path
 
     def _what_is_safe(self) -> str:
         if self._journal is None or not len(self._journal):

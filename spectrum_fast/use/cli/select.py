@@ -86,6 +86,7 @@ def select(
         sys.stdout.flush()
     else:
         write_text_atomic(output, text, error=SelectionError)
+        say(f"wrote {output}")
     if words:
         say(words)
     for warning in warnings:

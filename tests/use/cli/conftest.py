@@ -48,8 +48,11 @@ def run(environment: Callable[..., dict[str, str]]) -> Run:
 
 
 @pytest.fixture
-def inside(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The same in this process, without the seconds that importing torch takes; for the many cases of one kind."""
+def inside(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """The same in this process, in an empty folder, without the seconds that importing torch takes."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
 
     def call(*arguments: object) -> subprocess.CompletedProcess[str]:
         monkeypatch.setattr(sys, "argv", ["spectrum-fast", *map(str, arguments)])

@@ -138,7 +138,7 @@ def test_a_reader_that_goes_away_is_no_error(run, tiny: Path, tmp_path: Path) ->
     for arguments in (["select", large, "--format", "names", "--top-percent", "100"], ["scan", tiny]):
         command = subprocess.list2cmdline([sys.executable, "-m", "spectrum_fast", *map(str, arguments)])
         done = subprocess.run(
-            ["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True
+            ["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True, cwd=tmp_path
         )
         assert done.returncode == 0, arguments
         assert "Traceback" not in done.stderr

@@ -13,13 +13,13 @@ from spectrum_fast import load_scan
 from support import scans
 
 
-def test_scan_ends_with_the_map(run, tiny: Path) -> None:
-    done = run("scan", tiny)
+def test_scan_ends_with_the_map(run, tiny: Path, tmp_path: Path) -> None:
+    done = run("scan", tiny, cwd=tmp_path)
     lines = done.stdout.splitlines()
     assert "rank within its type by layer: ▁ last, █ first" in lines
     assert any(line.startswith("type") and "best layers" in line for line in lines)
     assert max(map(len, lines)) <= 80
-    ascii_only = run("scan", tiny, "--include", "*.mlp.*", PYTHONIOENCODING="ascii", NO_COLOR="1")
+    ascii_only = run("scan", tiny, "--include", "*.mlp.*", cwd=tmp_path, PYTHONIOENCODING="ascii", NO_COLOR="1")
     assert ascii_only.returncode == 0
     assert ascii_only.stdout.isascii()
     assert "rank within its type by layer: . last, @ first" in ascii_only.stdout

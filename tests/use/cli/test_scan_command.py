@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from spectrum_fast import load_scan
+from spectrum_fast.use.report.progress import format_bytes
 
 
 def single_line(text: str) -> str:
@@ -37,15 +40,71 @@ def test_table_on_stdout_words_on_stderr(run, tiny: Path, tmp_path: Path) -> Non
     assert "note: lm_head is tied to model.embed_tokens and is scored once" in done.stdout
     assert "not scored: 17 x 1-D (norm or bias)" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
-    progress, wrote = done.stderr.splitlines()
+    progress, wrote, next_ = done.stderr.splitlines()
     assert progress.startswith("scanned 57 modules, 770 kB in ")
     assert wrote == f"wrote {target}"
+    assert next_ == f"next: spectrum-fast select {target} --for axolotl -o unfrozen.yaml"
     assert "\x1b" not in done.stdout + done.stderr
     assert len(load_scan(target).modules) == 57
 
 
-def test_a_wide_terminal_names_the_best_modules(run, tiny: Path) -> None:
-    done = run("scan", tiny, "--include", "*.v_proj", COLUMNS="140")
+def test_without_out_the_result_is_kept_and_no_other_scan_is_lost(inside, tiny: Path, tmp_path: Path) -> None:
+    """The same scan again takes its own place; one of other modules, rule or weights takes the next free name."""
+    some = ("--include", "*.v_proj")
+    first = inside("scan", tiny, *some)
+    assert f"wrote {tiny.name}.scan.json\nnext: spectrum-fast select {tiny.name}.scan.json" in first.stderr
+    kept = (Path(f"{tiny.name}.scan.json")).read_bytes()
+    assert f"wrote {tiny.name}.scan.json" in inside("scan", tiny, *some).stderr
+    assert f"wrote {tiny.name}.2.scan.json" in inside("scan", tiny, *some, "--criterion", "mp").stderr
+    assert f"wrote {tiny.name}.3.scan.json" in inside("scan", tiny, "--include", "*.k_proj").stderr
+    other = tmp_path / "elsewhere" / tiny.name
+    shutil.copytree(tiny, other)
+    tensors = load_file(other / "model.safetensors")
+    save_file({name: tensor * 2 for name, tensor in tensors.items()}, other / "model.safetensors")
+    assert f"wrote {tiny.name}.4.scan.json" in inside("scan", other, *some).stderr
+    Path(f"{tiny.name}.5.scan.json").write_text("no scan")
+    assert f"wrote {tiny.name}.6.scan.json" in inside("scan", other, *some, "--method", "svd").stderr
+    assert Path(f"{tiny.name}.scan.json").read_bytes() == kept
+    assert load_scan(f"{tiny.name}.2.scan.json").criterion == "mp"
+    assert not list(Path().glob(".*journal"))
+
+
+def test_an_interrupted_scan_without_out_has_its_journal(inside, tiny: Path, monkeypatch) -> None:
+    def stop(self, step) -> None:
+        if step.done == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("spectrum_fast.use.report.progress.ScanMeter.__call__", stop)
+        done = inside("scan", tiny)
+    assert (done.returncode, done.stdout) == (130, "")
+    journal = f".{tiny.name}.scan.json.journal"
+    assert f"3 finished modules are safe in {Path(journal).resolve()}; the same command goes on" in done.stderr
+    again = inside("scan", tiny)
+    assert "going on where an interrupted scan was: 3 of 57 modules" in again.stderr
+    assert not Path(journal).exists()
+
+
+def test_a_dry_run_scores_nothing_and_says_what_would_be(inside, tiny: Path, broken: Path) -> None:
+    done = inside("scan", broken, "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    size = load_file(tiny / "model.safetensors")["model.layers.0.mlp.down_proj.weight"].nbytes
+    assert lines[0].startswith(f"{broken.name}: 56 matrices to score, ")  # of 57, one is refused
+    (row,) = (line.split() for line in lines if line.startswith("mlp.down_proj"))
+    assert row[:4] == ["mlp.down_proj", "8", "64x176", "BF16"]
+    assert " ".join(row[4:]) == format_bytes(8 * size)
+    assert "warning: will have no score: tensor 'model.layers.5.mlp.up_proj.weight' in" in " ".join(lines)
+    assert "not scored: 17 x 1-D (norm or bias)" in lines
+    assert re.search(
+        r"^time: about \d+ s on this machine as it is now, bound by (scoring|reading) \(one of each", done.stdout, re.M
+    )
+    assert max(map(len, lines)) <= 80
+    assert not list(Path().iterdir())
+
+
+def test_a_wide_terminal_names_the_best_modules(run, tiny: Path, tmp_path: Path) -> None:
+    done = run("scan", tiny, "--include", "*.v_proj", cwd=tmp_path, COLUMNS="140")
     header = done.stdout.splitlines()[2]
     assert header.endswith("best module")
     assert ".self_attn.v_proj" in done.stdout

@@ -1,0 +1,59 @@
+"""What a scan would do, as a person reads it before it is done."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from spectrum_fast.read.checkpoint import Checkpoint
+from spectrum_fast.read.checkpoint.naming import merged_experts_type, module_type
+from spectrum_fast.read.formats.weight_plan import WeightPlan
+from spectrum_fast.scanning.plan import ScanPlan
+from spectrum_fast.scanning.prediction import Prediction
+from spectrum_fast.use.report.layout import add_row, plain_table, printable, shorten_list
+from spectrum_fast.use.report.progress import format_bytes, format_left
+from spectrum_fast.words import count_of
+
+
+def scan_plan_table(checkpoint: Checkpoint, plan: ScanPlan, prediction: Prediction) -> RenderableType:
+    """A line a module type: how many matrices, of which shapes and formats, and their bytes; then what to know."""
+    groups: dict[str, list[WeightPlan]] = {}
+    for weight in plan.weights:
+        groups.setdefault(merged_experts_type(module_type(weight.name)), []).append(weight)
+    table = plain_table("type", "matrices", "shape", "stored as", "bytes", words=("stored as",))
+    for name, members in groups.items():
+        shapes = {weight.matrix_shape for weight in members}
+        shape = "x".join(map(str, next(iter(shapes)) or ("-",))) if len(shapes) == 1 else "various"
+        formats = sorted({weight.layout or weight.main.dtype for weight in members})
+        size = format_bytes(sum(weight.nbytes for weight in members))
+        add_row(table, name, f"{len(members):,}", shape, ", ".join(formats), size)
+    title = (
+        f"{checkpoint.name}: {count_of(len(plan.weights), 'matrix', 'matrices')} to score, "
+        f"{format_bytes(plan.total_bytes)} of {format_bytes(checkpoint.total_bytes)} in "
+        f"{count_of(len(checkpoint.files), 'file')}"
+    )
+    lines = [*_remarks(checkpoint, plan), _time_words(prediction)]
+    return Group(Text(printable(title)), Text(""), table, Text(""), *(Text(printable(line)) for line in lines))
+
+
+def _remarks(checkpoint: Checkpoint, plan: ScanPlan) -> list[str]:
+    lines = []
+    if plan.ties or plan.copies:
+        pairs = [f"{copy} = {original}" for copy, original in plan.ties.items()]
+        pairs += [f"{weight.name} = {original}" for weight, original in plan.copies]
+        lines.append(f"equal tensors, read once: {shorten_list(pairs)}")
+    if plan.skipped:
+        reasons = Counter(reason for _, reason in plan.skipped)
+        lines.append(f"not scored: {shorten_list([f'{count} x {reason}' for reason, count in reasons.most_common()])}")
+    lines += [f"note: {note}" for note in checkpoint.notes]
+    return [*lines, *(f"warning: will have no score: {failure.message}" for failure in plan.refused)]
+
+
+def _time_words(prediction: Prediction) -> str:
+    bound = "scoring" if prediction.compute_seconds >= prediction.read_seconds else "reading"
+    told = "one of each shape was read and scored just now"
+    if prediction.tried < prediction.kinds:
+        told = f"{prediction.tried} of {prediction.kinds} shapes were tried just now, the larger are told by their work"
+    return f"time: about {format_left(prediction.seconds)} on this machine as it is now, bound by {bound} ({told})"
