@@ -18,7 +18,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from spectrum_fast.checks import Check
 from spectrum_fast.errors import UsageError
@@ -41,7 +41,7 @@ class Option:
         help: what it does, in a line; shown by commands, in Python and on the site.
         more: what else one should know, shown in Python and on the site.
         metavar: what a command's help calls the value.
-        choices: the words that are allowed; empty where ``check`` decides.
+        choices: the words that are allowed, of a Literal by themselves; empty where ``check`` decides.
         check: what the value must be, unless it is None.
         flags: how a command calls it, instead of ``--name``.
         python_only: commands do not have it.
@@ -90,6 +90,8 @@ def _options_of(options: type) -> tuple[tuple[inspect.Parameter, Option], ...]:
         if get_origin(kind) is not Annotated:
             raise TypeError(f"{options.__name__}.{field.name}: an option is declared as Annotated[type, Option(...)]")
         annotation, option = get_args(kind)
+        if get_origin(annotation) is Literal:
+            option = dataclasses.replace(option, choices=get_args(annotation))
         default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
         named = inspect.Parameter.KEYWORD_ONLY if field.kw_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameter = inspect.Parameter(field.name, named, default=default, annotation=annotation)

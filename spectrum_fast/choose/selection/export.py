@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from spectrum_fast.choose.selection.apply import AppliedSelection, apply_selection
 from spectrum_fast.choose.selection.formats import parse_selection
 from spectrum_fast.choose.selection.formats.reference_yaml import KEY, REFERENCE_HEADER
+from spectrum_fast.choose.selection.kappa_targets import select_by_kappa
 from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.readers import find_reader
@@ -88,16 +89,31 @@ def export_selection(scan: Scan, reader: str, skeleton: ModelSkeleton, options: 
         UsageError: an argument is out of range.
     """
     found = find_reader(reader)
+    if found.adapts and "kappa" in (options.criterion, scan.criterion) and options.criterion in (None, "kappa"):
+        selection, text = select_by_kappa(scan, skeleton.module, options)
+        reading = found.read(text, skeleton.module)
+        return _export(found, text, selection, reading.parameters, skeleton)
     selection = select_with(as_fused_in(scan, skeleton.module), options)
     text, targets, applied = _write(found, selection, skeleton)
+    return _export(found, text, selection, targets, skeleton, frozenset() if found.adapts else _ends(applied))
+
+
+def _export(
+    reader: Reader,
+    text: str,
+    selection: Selection,
+    targets: frozenset[str],
+    skeleton: ModelSkeleton,
+    ends: frozenset[str] = frozenset(),
+) -> Export:
     counts = {name: value.numel() for name, value in skeleton.module.named_parameters()}
     return Export(
-        reader=found,
+        reader=reader,
         text=text,
         selection=selection,
         trained=sum(counts[name] for name in targets),
         total=sum(counts.values()),
-        ends=0 if found.adapts else sum(counts.get(name, 0) for name in _ends(applied)),
+        ends=sum(counts.get(name, 0) for name in ends),
         note=skeleton.note,
     )
 
@@ -188,9 +204,9 @@ def _adapted(wanted: Wanted) -> frozenset[str]:
     return frozenset([*(f"{module}.weight" for module in modules), *parameters])
 
 
-def _ends(applied: AppliedSelection) -> set[str]:
+def _ends(applied: AppliedSelection) -> frozenset[str]:
     """Parameters of embeddings and heads."""
-    return {name for entry, found in applied.matched.items() if role(entry) != "other" for name in found}
+    return frozenset(name for entry, found in applied.matched.items() if role(entry) != "other" for name in found)
 
 
 def _write(

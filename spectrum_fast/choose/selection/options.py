@@ -7,8 +7,9 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Annotated
 
 from spectrum_fast.checks import COUNT, FLAG, PERCENT
-from spectrum_fast.choose.selection.ranking import GROUPINGS, ORDERS, ROUNDINGS
-from spectrum_fast.measure.scoring.fused import FUSED
+from spectrum_fast.choose.selection.ranking import Grouping, Order, Rounding
+from spectrum_fast.measure.scoring.criteria import CriterionName, find_criterion
+from spectrum_fast.measure.scoring.fused import Fused
 from spectrum_fast.options import Option, Options
 
 _WORDS = (("default",), ("none",))
@@ -27,33 +28,40 @@ class SelectOptions(Options):
         Option("Share of each group, in (0, 100].", "A larger one takes a superset.", metavar="P", check=PERCENT),
     ] = 25.0
     _: KW_ONLY
+    criterion: Annotated[
+        CriterionName | None,
+        Option(
+            "Rank by this and not by the scan's criterion: mp-rank, kappa, alpha...",
+            "``kappa``, ``stable-rank``, ``spectral-norm`` and ``mp-rank`` follow from every scan, ``effective-rank``, "
+            "``alpha``, and ``spectrum`` and ``mp`` of a scan by another criterion from one that stores spectra "
+            "(``--spectra``); or one that :func:`spectrum_fast.criterion` has registered. No weight is read.",
+            metavar="NAME",
+        ),
+    ] = None
     grouping: Annotated[
-        str,
+        Grouping,
         Option(
             "type, experts-merged or global.",
             "What competes with what: the reference's groups, one a module type; the same with all experts of a "
             "projection in one; all modules in one.",
             metavar="NAME",
-            choices=GROUPINGS,
         ),
     ] = "type"
     fused: Annotated[
-        str,
+        Fused,
         Option(
             "Fused experts compete as one parameter (parameter) or each by itself (parts).",
             "With ``parameter``, a pattern that includes the parameter or all its parts includes it; one that excludes "
             "it or any of its parts excludes it.",
             metavar="NAME",
-            choices=FUSED,
         ),
     ] = "parameter"
     rounding: Annotated[
-        str,
+        Rounding,
         Option(
             "reference, floor or ceil.",
             "The reference's ``int(size * percent / 100)`` never takes a group of one below 100 %.",
             metavar="NAME",
-            choices=ROUNDINGS,
         ),
     ] = "reference"
     include: Annotated[
@@ -84,12 +92,11 @@ class SelectOptions(Options):
         bool, Option("Select although some tensors failed.", "They are left out and named in the result.", check=FLAG)
     ] = False
     order: Annotated[
-        str,
+        Order,
         Option(
             "top, or bottom or random as a control.",
             "These take exactly as many modules of every group, the worst or drawn by chance; what is trained always "
             "stays.",
-            choices=ORDERS,
             python_only=True,
         ),
     ] = "top"
@@ -97,5 +104,7 @@ class SelectOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.criterion is not None:
+            find_criterion(self.criterion)
         if not isinstance(self.always, str) and tuple(self.always) in _WORDS:
             object.__setattr__(self, "always", self.always[0])

@@ -12,19 +12,23 @@ import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
+from typing import Literal, TypeAlias, get_args
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint.naming import merged_experts_type, natural_key
 
-GROUPINGS = ("type", "experts-merged", "global")
+Grouping: TypeAlias = Literal["type", "experts-merged", "global"]
+GROUPINGS: tuple[str, ...] = get_args(Grouping)
 """``type``: the reference's groups, one a module type. ``experts-merged``: the same, with all experts of a projection
 in one group (``mlp.experts.*.down_proj``). ``global``: one group."""
 
-ROUNDINGS = ("reference", "floor", "ceil")
+Rounding: TypeAlias = Literal["reference", "floor", "ceil"]
+ROUNDINGS: tuple[str, ...] = get_args(Rounding)
 """``reference``: ``int(size * percent / 100)`` in floating point. ``floor``, ``ceil``: the exact product, rounded."""
 
-ORDERS = ("top", "bottom", "random")
+Order: TypeAlias = Literal["top", "bottom", "random"]
+ORDERS: tuple[str, ...] = get_args(Order)
 """Which members of a group are taken: the best, the worst, or drawn by chance. The last two are controls."""
 
 GLOBAL_GROUP = "global"

@@ -9,6 +9,7 @@ from spectrum_fast.choose.selection.patterns import match_patterns
 from spectrum_fast.choose.selection.ranking import count_taken, group_name, rank_modules, take
 from spectrum_fast.choose.selection.records import SelectedModule, Selection, SelectionGroup
 from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.measure.scoring.criteria import rescore
 from spectrum_fast.measure.scoring.fused import competing_modules
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
 from spectrum_fast.options import takes_options
@@ -41,6 +42,7 @@ def select_modules(scan: ScanRecord, options: SelectOptions) -> Selection:
 
 def select_with(scan: ScanRecord, options: SelectOptions) -> Selection:
     """:func:`select_modules` with options that are made and checked."""
+    scan = scan if options.criterion is None else rescore(scan, options.criterion)
     competing = competing_modules(scan, options.fused)
     names = _Names(scan, competing)
     modules = names.filter([module.name for module in competing], options.include, options.exclude)

@@ -9,6 +9,8 @@ keeping its own noise threshold::
     snr = signal_sum / noise_sum / s_max                                 (criterion ``spectrum``)
     snr = signal_sum / noise_sum * min_i (threshold_i / s_max_i)         (criterion ``mp``)
 
+Criteria that are one number of a spectrum take the mean of the parts' numbers, as PEFT does of condition numbers.
+
 A mean of the parts' scores would be infinite with one noise-free part and would let a part of a few tiny values speak
 as loudly as the largest one. Here a noise-free part adds signal and no noise, an all-zero one (a dead expert) adds
 nothing, and the whole is noise-free only if all parts with any value are.
@@ -18,17 +20,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any, Literal, TypeAlias, get_args
 
 from spectrum_fast.errors import TensorError, UsageError
-from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.scoring.criteria import NO_BOUND, QuantityCriterion, find_criterion
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.measure.spectra.record import Criterion
 from spectrum_fast.read.checkpoint.naming import module_name, module_type
 
-FUSED = ("parameter", "parts")
+Fused: TypeAlias = Literal["parameter", "parts"]
+FUSED: tuple[str, ...] = get_args(Fused)
 """How fused parameters compete: ``parameter`` as one module with the score above, ``parts`` each part by itself."""
-
-_NO_BOUND = 1e100
-"""A bound that says nothing; the cube of a larger one is no float any more."""
 
 _NEEDED = ("signal_sum", "noise_sum", "s_max", "s_min", "threshold", "n_signal", "n_noise")
 
@@ -99,29 +101,34 @@ def merge_parts(parts: list[ModuleScore], criterion: str) -> ModuleScore:
     signal_sum, noise_sum = (sum(getattr(part, key) for part in parts) for key in ("signal_sum", "noise_sum"))
     noise_free = noise_sum == 0.0 and any(part.noise_free for part in parts)
     name = module_name(parameter)
+    rule = find_criterion(criterion)
+    score: dict[str, Any] = {
+        "snr": None if noise_free else _score(parts, signal_sum, noise_sum, rule),
+        "noise_free": noise_free,
+        "error_bound": (1 + min(max(part.error_bound or 0.0 for part in parts), NO_BOUND)) ** 3 - 1,
+    }
+    if isinstance(rule, QuantityCriterion):
+        score = rule.score_of(parts)
     return ModuleScore(
         name=name,
         type=module_type(name),
         parameter=parameter,
         shape=parts[0].parameter_shape,
         dtype=parts[0].dtype,
-        snr=None if noise_free else _score(parts, signal_sum, noise_sum, criterion),
-        noise_free=noise_free,
+        **score,
         s_max=max(part.s_max or 0.0 for part in parts),
         s_min=min(part.s_min or 0.0 for part in parts),
         signal_sum=signal_sum,
         noise_sum=noise_sum,
         n_signal=sum(part.n_signal or 0 for part in parts),
         n_noise=sum(part.n_noise or 0 for part in parts),
-        error_bound=(1 + min(max(part.error_bound or 0.0 for part in parts), _NO_BOUND)) ** 3 - 1,
         method="fused",
         note=_note(parts),
     )
 
 
-def _score(parts: list[ModuleScore], signal_sum: float, noise_sum: float, criterion: str) -> float:
+def _score(parts: list[ModuleScore], signal_sum: float, noise_sum: float, rule: Criterion) -> float:
     """The smallest score over the parts' own ``s_max`` and threshold; 0 where nothing lies above a threshold."""
-    rule = find_criterion(criterion)
     if noise_sum == 0.0:  # every part is dead
         return 0.0
     scores = [rule.score(signal_sum, noise_sum, part.s_max, part.threshold or 0.0) for part in parts if part.s_max]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from spectrum_fast.checks import Check, is_number
-from spectrum_fast.measure.scoring.criteria import CRITERION_NAMES
-from spectrum_fast.measure.spectra.options import DEFAULT_TOLERANCE, METHODS, PRECISIONS
+from spectrum_fast.measure.scoring.criteria import ScanCriterion
+from spectrum_fast.measure.spectra.options import DEFAULT_TOLERANCE, Method, Precision
 from spectrum_fast.options import Option, Options
 
 _SHARE = Check(lambda value: is_number(value) and 0 < value < 1, "a number in (0, 1)")
@@ -18,20 +18,24 @@ class SpectrumOptions(Options):
     """How a matrix is scored."""
 
     method: Annotated[
-        str,
+        Method,
         Option(
             "auto, band or svd.",
             "``band`` is Gram, band reduction and slicing, ``svd`` every singular value by LAPACK; ``auto`` takes the "
             "fastest whose error bound meets the tolerance.",
             metavar="NAME",
-            choices=METHODS,
         ),
     ] = "auto"
     precision: Annotated[
-        str, Option("auto, float32 or float64.", "``auto`` begins with float32.", metavar="NAME", choices=PRECISIONS)
+        Precision, Option("auto, float32 or float64.", "``auto`` begins with float32.", metavar="NAME")
     ] = "auto"
     criterion: Annotated[
-        str, Option("spectrum (published rule) or mp (true noise edge).", metavar="NAME", choices=CRITERION_NAMES)
+        ScanCriterion,
+        Option(
+            "spectrum (published rule), mp (true noise edge) or kappa (condition).",
+            "It sets what the tolerance is of. Others follow from a finished scan: :meth:`Scan.select`.",
+            metavar="NAME",
+        ),
     ] = "spectrum"
     tolerance: Annotated[
         float,

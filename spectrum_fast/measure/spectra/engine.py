@@ -155,7 +155,7 @@ def _solve(part: Matrices, request: Request, schedule: Schedule) -> list[Spectru
         if not math.isfinite(extent.max_abs):
             found[index] = _not_finite(part.take([index]))
         elif extent.max_abs == 0.0:
-            found[index] = _zero_spectrum(part.shape, request.criterion)
+            found[index] = request.criterion.finish(_zero_spectrum(part.shape, request.criterion))
     for is_scaled in (False, True):
         indices = [i for i, extent in enumerate(extents) if i not in found and (extent.exponent != 0) == is_scaled]
         if not indices:
@@ -233,7 +233,7 @@ def _to_spectrum(shape: tuple[int, int], criterion: Criterion, attempt: Attempt,
             f"entries up to {extent.max_abs:.1e}: expected singular values, sums of them and a score that are finite "
             "in float64, found one that overflows; scale the tensor"
         )
-    return Spectrum(
+    found = Spectrum(
         shape=shape,
         criterion=criterion.name,
         snr=snr,
@@ -254,7 +254,10 @@ def _to_spectrum(shape: tuple[int, int], criterion: Criterion, attempt: Attempt,
         reason=attempt.reason,
         errors=f.field_errors(scale),
         histogram=f.histogram.scaled(scale),
+        frobenius_norm=math.sqrt(extent.sum_of_squares) * scale,
+        mp_rank=f.mp_rank,
     )
+    return criterion.finish(found)
 
 
 def _score(criterion: Criterion, f: Functionals, scale: float) -> float:
@@ -284,8 +287,10 @@ def _zero_spectrum(shape: tuple[int, int], criterion: Criterion) -> Spectrum:
         error_bound=0.0,
         method="exact",
         reason="all entries are zero",
-        errors=ErrorBounds(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, n_undecided=0),
+        errors=ErrorBounds(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, n_undecided=0, mp_rank=0),
         histogram=Histogram(0.0, 0.0, 0.0, 1, (min(shape),)),
+        frobenius_norm=0.0,
+        mp_rank=0,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -57,6 +57,10 @@ class Functionals:
     """Sum of squares that the method's own matrix or values imply."""
     histogram: Histogram
     """Of the values, from counts at its inner edges."""
+    mp_rank: int
+    """Values above the edge of noise."""
+    mp_undecided: int
+    """Values so near that edge that their side is not known."""
     consistent: bool = True
     """Trace and norm came through the method unchanged; if not, a kernel is at fault and nothing here is trusted."""
 
@@ -87,7 +91,8 @@ class Functionals:
         bounds |= {"signal_sum": self.signal_error + undecided, "noise_sum": self.noise_error + undecided}
         lost = math.ulp(0.0) if scale < 1 else 0.0  # what is below the least numbers is cut off
         stated = {key: error * scale + lost if self.consistent else math.inf for key, error in bounds.items()}
-        return ErrorBounds(**{key: _round_up(error) for key, error in stated.items()}, n_undecided=self.n_undecided)
+        rounded = {key: _round_up(error) for key, error in stated.items()}
+        return ErrorBounds(**rounded, n_undecided=self.n_undecided, mp_rank=self.mp_undecided)
 
 
 def _round_up(bound: float) -> float:
@@ -160,6 +165,12 @@ class Thresholds:
         return cls(all_of_them[:, 0], lowest, highest, relative)
 
 
+def noise_edges(criterion: Criterion, statistics: OrderStatistics, error: Any, n_min: int, n_max: int) -> list[Any]:
+    """Least, likeliest and greatest edge of noise, for the median as it is and ``error`` off; tensors or numbers."""
+    medians = (statistics.q50 - error, statistics.q50, statistics.q50 + error)
+    return [criterion.edge(replace(statistics, q50=median), n_min, n_max) for median in medians]
+
+
 def slice_bands(band: Band, criterion: Criterion, n_max: int, tolerance: float, schedule: Schedule) -> Tensor:
     """Functionals of each matrix from counts and log-determinants alone, as rows for :func:`read_functionals`.
 
@@ -183,23 +194,28 @@ def slice_bands(band: Band, criterion: Criterion, n_max: int, tolerance: float, 
     signal_start = torch.maximum(t, floor)
     bins = bins_of(statistics)
     special = torch.stack([lowest, t, highest, noise_start, signal_start, top], 1)
-    points = torch.cat([special, bins.inner], 1)
+    edges = torch.stack(noise_edges(criterion, statistics, errors[2], size, n_max), 1)
+    edges += rounding.uncertainty(edges[:, 1:2]) * to_device([-1, 0, 1], torch.float64, edges.device)
+    edges.clamp_(min=0)
+    points = torch.cat([special, edges, bins.inner], 1)
     table = table.with_counts(points, slices.below(points))
     n_lowest, n_noise, n_highest, _, _, _ = table.below(special).unbind(1)
     # No true value lies below zero, though rounding makes negative ones: those of size zero are undecided too.
     n_undecided = n_highest - torch.where(lowest > 0, n_lowest, 0.0)
+    n_under, n_up_to_edge, n_over = table.below(edges).unbind(1)
+    mp_undecided = n_over - torch.where(edges[:, 0] > 0, n_under, 0.0)
     noise, signal = _sums(band, table, special, tolerance, schedule)
     numbers: list[Any] = [s_min, statistics.q25, statistics.q50, statistics.q75, s_max, t, n_noise, *noise]
     numbers += [*signal, *errors[:4], errors[4] + rounding.largest_more(hi[:, -1:])[:, 0]]
     numbers += [torch.maximum(t - thresholds.lowest, thresholds.highest - t), n_undecided, highest]
     numbers += [thresholds.relative, band.band_traces, band.consistent]
-    numbers += [bins.start, bins.knee, bins.end, bins.linear_bins]
+    numbers += [bins.start, bins.knee, bins.end, bins.linear_bins, size - n_up_to_edge, mp_undecided]
     counts = bins.counts(table.below(bins.inner), size)
     return torch.cat([torch.stack([one.to(torch.float64) for one in numbers], 1), counts], 1)
 
 
 def read_functionals(columns: Tensor, size: int) -> list[Functionals]:
-    """One record a matrix from its numbers (m, 26 + bins), in the order of :func:`slice_bands`; the one wait."""
+    """One record a matrix from its numbers (m, 28 + bins), in the order of :func:`slice_bands`; the one wait."""
     records = []
     for row in columns.tolist():
         finite = all(math.isfinite(number) for number in row)  # NaN is never a score
@@ -207,7 +223,7 @@ def read_functionals(columns: Tensor, size: int) -> list[Functionals]:
         s_min, q25, q50, q75, s_max, t, n_noise, noise_sum, noise_error = numbers[:9]
         signal_sum, signal_error, *errors = numbers[9:16]
         threshold_shift, n_undecided, largest_undecided, threshold_error = numbers[16:20]
-        sum_of_squares, consistent, start, knee, end, linear_bins = numbers[20:26]
+        sum_of_squares, consistent, start, knee, end, linear_bins, mp_rank, mp_undecided = numbers[20:28]
         records.append(
             Functionals(
                 statistics=OrderStatistics(s_min, q25, q50, q75, s_max),
@@ -224,7 +240,9 @@ def read_functionals(columns: Tensor, size: int) -> list[Functionals]:
                 largest_undecided=largest_undecided,
                 threshold_error=threshold_error,
                 sum_of_squares=sum_of_squares,
-                histogram=histogram_of(start, knee, end, int(linear_bins), numbers[26:], size),
+                histogram=histogram_of(start, knee, end, int(linear_bins), numbers[28:], size),
+                mp_rank=int(mp_rank),
+                mp_undecided=int(mp_undecided),
                 consistent=bool(consistent) and finite,
             )
         )

@@ -6,6 +6,9 @@ import math
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from spectrum_fast.checks import ONLY_WHERE_KNOWN
 from spectrum_fast.errors import TensorError
 from spectrum_fast.measure.spectra.histogram import Histogram
@@ -52,6 +55,7 @@ class ErrorBounds:
         signal_sum: of the sum above it, values included whose side is not known.
         noise_sum: of the sum at or below it, likewise.
         n_undecided: values whose side is not known: ``n_signal`` and ``n_noise`` are off by no more.
+        mp_rank: of ``mp_rank``, likewise; None in files from before it was counted.
 
     Raises:
         TensorError: a bound is negative or no finite number.
@@ -66,9 +70,10 @@ class ErrorBounds:
     signal_sum: float
     noise_sum: float
     n_undecided: int
+    mp_rank: int | None = field(default=None, metadata=ONLY_WHERE_KNOWN)
 
     def __post_init__(self) -> None:
-        if not all(0 <= bound < math.inf for bound in astuple(self)):
+        if not all(0 <= bound < math.inf for bound in astuple(self) if bound is not None):
             raise TensorError(f"errors: expected finite bounds >= 0, found {astuple(self)}")
 
 
@@ -89,8 +94,26 @@ class Criterion(Protocol):
         """The boundary: values above it are signal, values at or below it are noise."""
         ...
 
+    def edge(self, statistics: OrderStatistics, n_min: int, n_max: int) -> float:
+        """Where the largest singular value of pure noise lies, by the median: ``mp_rank`` counts the values above."""
+        ...
+
     def score(self, signal_sum: float, noise_sum: float, s_max: float, threshold: float) -> float:
         """The score of a matrix whose noise set is not empty; larger means more signal."""
+        ...
+
+    def score_error(self, statistics: OrderStatistics, errors: OrderStatistics, of_sums: float) -> float:
+        """Bound on the relative error of the score.
+
+        Args:
+            statistics: as computed.
+            errors: bounds on the absolute error of each.
+            of_sums: the bound for ``signal_sum / noise_sum / s_max``.
+        """
+        ...
+
+    def finish(self, found: Spectrum) -> Spectrum:
+        """The record with the score that is no quotient of sums; as it is where it is one."""
         ...
 
 
@@ -125,6 +148,10 @@ class SpectralSummary(Generic[Unknown]):
             ``||W||_F^2`` summed independently in float64; a check, near rounding when all is well.
         errors: bounds on the absolute errors of ``s_min`` to ``n_noise``; None in files from before it was stated, and
             of a fused parameter. ``histogram`` has none: a value within ``errors`` of an edge may count beside it.
+        frobenius_norm: ``||W||_F``, summed in float64: relative error below ``max(m, n) eps``; None in files from
+            before it was kept, and of a fused parameter.
+        mp_rank: how many singular values lie above the Marchenko-Pastur edge of criterion ``mp``, whatever the
+            criterion; likewise.
         histogram: how many singular values lie where.
     """
 
@@ -144,6 +171,8 @@ class SpectralSummary(Generic[Unknown]):
     method: str | Unknown = _NOT_KNOWN
     frobenius_residual: float | Unknown = _NOT_KNOWN
     errors: ErrorBounds | Unknown = field(default=_NOT_KNOWN, metadata=ONLY_WHERE_KNOWN)
+    frobenius_norm: float | Unknown = field(default=_NOT_KNOWN, metadata=ONLY_WHERE_KNOWN)
+    mp_rank: int | Unknown = field(default=_NOT_KNOWN, metadata=ONLY_WHERE_KNOWN)
     histogram: Histogram | Unknown = _NOT_KNOWN
 
     def summary(self) -> dict[str, Any]:
@@ -154,6 +183,19 @@ class SpectralSummary(Generic[Unknown]):
 SUMMARY_FIELDS = tuple(one.name for one in fields(SpectralSummary))
 
 
+@dataclass(frozen=True, eq=False)
+class SingularValues:
+    """All singular values of one matrix.
+
+    Attributes:
+        values: (n,) float64, descending.
+        bounds: (n,) bounds on the absolute error of each, as sure as :class:`ErrorBounds`.
+    """
+
+    values: npt.NDArray[np.float64]
+    bounds: npt.NDArray[np.float64]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spectrum(SpectralSummary[NoReturn]):
     """The summary of one matrix's spectrum, all of it known.
@@ -162,8 +204,10 @@ class Spectrum(SpectralSummary[NoReturn]):
         shape: rows and columns of the matrix.
         criterion: name of the rule behind ``threshold`` and ``snr``.
         reason: why that method was used, in a few words.
+        singular_values: all of them, where they were asked for.
     """
 
     shape: tuple[int, int]
     criterion: str
     reason: str
+    singular_values: SingularValues | None = field(default=None, repr=False, compare=False)

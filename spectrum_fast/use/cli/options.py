@@ -7,7 +7,7 @@ import inspect
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -51,6 +51,8 @@ def _declare(entry: inspect.Parameter, option: Option) -> inspect.Parameter:
         kind, default = list[str] | None, None
     elif os.PathLike[str] in get_args(kind):
         kind = Path | None
+    elif any(get_origin(one) is Literal for one in (kind, *get_args(kind))):
+        kind = str if default is not None else str | None  # the class refuses other words, in its own
 
     def complete(incomplete: str) -> list[str]:
         return [choice for choice in option.choices if choice.startswith(incomplete)]

@@ -47,7 +47,7 @@ def _read(text: str, model: nn.Module) -> Reading:
     targets = json.loads(text)
     shapes = shapes_of(model)
     modules = read_as_peft(targets["target_modules"], shapes)
-    parameters = _read_tails(targets.get("target_parameters", ()), {name: name for name in shapes})
+    parameters = _read_tails(targets.get("target_parameters") or (), {name: name for name in shapes})
     return Reading(
         parameters=modules.parameters | parameters.parameters,
         entries=modules.entries + parameters.entries,

@@ -15,7 +15,7 @@ from spectrum_fast.measure.ops.band import reduce_to_band
 from spectrum_fast.measure.spectra.counts import Slices, to_device
 from spectrum_fast.measure.spectra.functionals import Band, Functionals, read_functionals, slice_bands
 from spectrum_fast.measure.spectra.matrices import Dense, Matrices
-from spectrum_fast.measure.spectra.methods.work import Attempt, Attempts, Outliers, Work
+from spectrum_fast.measure.spectra.methods.work import Attempts, Outliers, Work
 from spectrum_fast.measure.spectra.probes import bound_gram_error64, measure_gram_error
 from spectrum_fast.measure.spectra.rotation import (
     find_outlier_basis,
@@ -123,6 +123,7 @@ def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
     measured = measure_gram_error(squares.matrices, matrices.image, matrices.plan)
     found = slice_squares(work, squares, estimate_rounding(squares.matrices, squares.norms, measured))
     return _attempts(
+        work,
         "band-float32",
         indices,
         found,
@@ -167,7 +168,7 @@ def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:
         compare = ">" if value > SPIKY else "near"  # what was foreseen may turn out to be a little less
         found_out = f"{_batch(work, indices)}spikiness {value:.0f} {compare} {SPIKY:.0f}"
         reasons.append(work.why(index) if index in work.best else found_out)
-    return _attempts("band-float32-rotated", indices, found, reasons)
+    return _attempts(work, "band-float32-rotated", indices, found, reasons)
 
 
 def _is_bulk_louder(grams: Tensor, width: int, rank: int) -> bool:
@@ -184,7 +185,7 @@ def band_float64(work: Work, unsolved: Sequence[int]) -> Attempts:
         squares = square(work.matrices.take([index]), work.traces([index]), torch.float64)
         bound = bound_gram_error64(squares.traces, max(work.matrices.shape))
         found = slice_squares(work, squares, estimate_rounding(squares.matrices, squares.norms, bound))
-        attempts |= _attempts("band-float64", [index], found, [work.why(index)])
+        attempts |= _attempts(work, "band-float64", [index], found, [work.why(index)])
     return attempts
 
 
@@ -217,6 +218,8 @@ def _batch(work: Work, places: Sequence[int]) -> str:
     return "" if work.schedule.waits else f"batch of {len(places)}, "
 
 
-def _attempts(method: str, indices: Sequence[int], found: list[Functionals], reasons: list[str]) -> Attempts:
+def _attempts(
+    work: Work, method: str, indices: Sequence[int], found: list[Functionals], reasons: list[str]
+) -> Attempts:
     rows = zip(indices, found, reasons, strict=True)
-    return {index: Attempt(one, one.score_error(), method, reason) for index, one, reason in rows}
+    return {index: work.attempt(one, method, reason) for index, one, reason in rows}

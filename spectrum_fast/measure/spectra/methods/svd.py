@@ -12,9 +12,9 @@ from torch import Tensor
 
 from spectrum_fast.errors import TensorError
 from spectrum_fast.measure.spectra.binning import bins_of, histogram_of
-from spectrum_fast.measure.spectra.functionals import Functionals, Thresholds
+from spectrum_fast.measure.spectra.functionals import Functionals, Thresholds, noise_edges
 from spectrum_fast.measure.spectra.histogram import Histogram
-from spectrum_fast.measure.spectra.methods.work import Attempt, Attempts, Work
+from spectrum_fast.measure.spectra.methods.work import Attempts, Work
 from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics
 
 _SPLITTING = 100.0
@@ -47,7 +47,7 @@ def _decompose(work: Work, unsolved: Sequence[int], dtype: torch.dtype) -> Attem
             attempts[index] = error
             continue
         name = f"svd-{str(dtype).removeprefix('torch.')}"
-        attempts[index] = Attempt(found, found.score_error(), name, work.why(index))
+        attempts[index] = work.attempt(found, name, work.why(index))
     return attempts
 
 
@@ -94,6 +94,8 @@ def svd_functionals(matrix: Tensor, criterion: Criterion, n_max: int) -> Functio
     shift = (2 if lost else 1) * max(threshold - lowest, highest - threshold)
     lowest, highest = lowest - doubt(lowest), highest + doubt(highest)
     undecided = int(np.count_nonzero((values >= lowest) & (values <= highest) & ~is_zero))
+    least, edge, most = noise_edges(criterion, statistics, doubt(q50), n_min, n_max)
+    near_edge = (values >= least - doubt(least)) & (values <= most + doubt(most)) & ~is_zero
     n_noise, nonzero_noise = int(is_noise.sum()), int(np.count_nonzero(is_noise & ~is_zero))
     if noise_sum == 0.0:  # then what may not be zero decides whether there is any noise
         undecided, highest = max(undecided, at_floor, nonzero_noise), max(highest, at_floor_limit, reduction)
@@ -113,6 +115,8 @@ def svd_functionals(matrix: Tensor, criterion: Criterion, n_max: int) -> Functio
         threshold_error=float(thresholds.relative),
         sum_of_squares=float(np.square(values).sum()),
         histogram=_histogram(values, tensors),
+        mp_rank=int(np.count_nonzero(values > edge)),
+        mp_undecided=int(np.count_nonzero(near_edge)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -88,6 +89,11 @@ class Work:
             if isinstance(last, Attempt) and isinstance(attempt, Attempt) and attempt.score_error > last.score_error:
                 continue
             self.best[index] = attempt
+
+    def attempt(self, found: Functionals, method: str, reason: str) -> Attempt:
+        """The answer of a method, with the bound that its functionals imply for the score."""
+        bound = self.criterion.score_error(found.statistics, found.errors, found.score_error())
+        return Attempt(found, bound if found.consistent else math.inf, method, reason)
 
     def why(self, index: int) -> str:
         """Why the next method is tried on a matrix: what its last attempt lacked."""

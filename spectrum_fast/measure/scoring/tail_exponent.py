@@ -1,0 +1,92 @@
+"""The tail exponent of a spectrum: how slowly the largest eigenvalues of ``W^T W`` fall off, as WeightWatcher fits it.
+
+Source: Clauset, Shalizi & Newman, SIAM Review 51 (2009), for the fit; Martin, Peng & Mahoney, Nature Communications 12
+(2021), and WeightWatcher 0.7.7 for what is fitted.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from spectrum_fast.errors import UsageError
+from spectrum_fast.measure.scoring.quantities import Measured, SpectrumView
+
+LEAST_EIGENVALUE = 1e-5
+"""Smaller ones are no part of the fit."""
+FEW = 20
+"""With fewer eigenvalues, the fit is corrected for its bias and prefers long tails, by the two below."""
+LEAST_TAIL = 8
+PREFERENCE = 0.868
+
+
+def alpha(spectrum: SpectrumView) -> Measured:
+    """Exponent of the power law ``p(x) ~ x^-alpha`` fitted to the eigenvalues ``x = s^2`` from some ``x_min`` up.
+
+    For each ``x_min`` among them, with n from there up, ``alpha = 1 + n / sum log(x_i / x_min)`` (maximum likelihood);
+    that ``x_min`` is taken whose fit has the least Kolmogorov-Smirnov distance. 2 to 6 in well-trained layers; small
+    means a heavy tail. Invariant to rotations, and to scale as long as no eigenvalue crosses 1e-5 by it. Needs all
+    singular values.
+
+    Bound: the exponents of all tails that could be the nearest fit, every value anywhere within its bound.
+
+    Raises:
+        UsageError: fewer than two eigenvalues are above 1e-5, or all of them are equal.
+    """
+    kept = spectrum.values**2 > LEAST_EIGENVALUE
+    values, bounds = spectrum.values[kept][::-1], spectrum.bounds[kept][::-1]
+    logs = 2 * np.log(values)
+    with np.errstate(divide="ignore"):
+        down = -2 * np.log1p(-np.minimum(bounds / values, 1.0))  # no farther than where it leaves the fit
+    doubts = np.maximum(np.minimum(down, logs - math.log(LEAST_EIGENVALUE)), 2 * np.log1p(bounds / values))
+    if len(logs) < 2 or logs[-1] == logs[0]:
+        raise UsageError(f"expected two different eigenvalues above {LEAST_EIGENVALUE:g} to fit a tail to, found none")
+    exponents, distances = _fits(logs)
+    best = int(np.argmin(distances))
+    value = float(exponents[best])
+    exponent_errors, distance_errors = _errors(logs, exponents, doubts)
+    possible = distances - distance_errors <= distances[best] + distance_errors[best]
+    reach = np.abs(exponents[possible] - value) + exponent_errors[possible]
+    return value, float(reach.max()) if np.isfinite(reach).all() else math.inf
+
+
+def _fits(logs: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Exponent and distance of each tail of ascending logarithms; the distance is infinite where there is no fit."""
+    count = len(logs)
+    sizes = count - np.arange(count - 1, dtype=np.float64)
+    sums = np.cumsum(logs[::-1])[::-1][:-1] - sizes * logs[:-1]
+    few = count < FEW
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exponents = np.where(sums > 0, 1 + (sizes - few) / sums, np.inf)
+    distances = np.full(count - 1, np.inf)
+    for first in np.flatnonzero(np.isfinite(exponents)):
+        size = count - first
+        if few and size < LEAST_TAIL < count:
+            continue
+        fitted = -np.expm1((1 - exponents[first]) * (logs[first:] - logs[first]))
+        distance = np.abs(fitted - np.arange(size) / size).max()
+        distances[first] = distance - (PREFERENCE / math.sqrt(size) if few else 0.0)
+    return exponents, distances
+
+
+def _errors(
+    logs: npt.NDArray[np.float64], exponents: npt.NDArray[np.float64], doubts: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Bounds on the errors of exponents and distances, each logarithm off by no more than its doubt.
+
+    With ``beta = alpha - 1`` and ``u = beta log(x / x_min)`` a fitted share is ``1 - exp(-u)``. A relative error r of
+    beta moves it by no more than ``r u exp(-u) <= r / e``, one of the logarithms by no more than beta times theirs.
+    """
+    sizes = len(logs) - np.arange(len(exponents))
+    tails = np.cumsum(doubts[::-1])[::-1][:-1] + sizes * doubts[:-1]  # of the sum of log(x_i / x_min)
+    widest = doubts[:-1] + np.maximum.accumulate(doubts[::-1])[::-1][:-1]
+    beta = exponents - 1
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        relative = beta * tails / (sizes - (len(logs) < FEW))
+        relative = np.where(relative < 1, relative / (1 - relative), np.inf)
+        of_exponents = beta * relative
+        of_distances = (1 + relative) * relative / math.e + (1 + relative) * beta * widest
+    rounding = 8 * len(logs) * np.finfo(np.float64).eps
+    return of_exponents + rounding * exponents, of_distances + rounding
