@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from spectrum_fast.choose.selection.formats import load_selection
     from spectrum_fast.choose.selection.records import Selection
     from spectrum_fast.choose.selection.scan_result import Scan, load_scan
+    from spectrum_fast.measure.scoring.criteria import criterion
     from spectrum_fast.measure.scoring.measure import spectrum
     from spectrum_fast.measure.spectra.lowrank import svd_lowrank
     from spectrum_fast.measure.spectra.record import Spectrum
@@ -33,6 +34,7 @@ _HOMES = {
     "Selection": "spectrum_fast.choose.selection.records",
     "Spectrum": "spectrum_fast.measure.spectra.record",
     "SpectrumCallback": "spectrum_fast.use.training.callbacks",
+    "criterion": "spectrum_fast.measure.scoring.criteria",
     "load_scan": "spectrum_fast.choose.selection.scan_result",
     "load_selection": "spectrum_fast.choose.selection.formats",
     "scan": "spectrum_fast.scanning.run",
@@ -47,6 +49,7 @@ __all__ = [
     "Spectrum",
     "SpectrumFastError",
     "__version__",
+    "criterion",
     "load_scan",
     "load_selection",
     "scan",

@@ -21,7 +21,7 @@ from spectrum_fast.errors import SelectionError
 from spectrum_fast.measure.scoring.fused import parts_by_parameter
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from spectrum_fast.choose.selection.scan_result import Scan
 
@@ -65,7 +65,7 @@ def select_by_kappa(scan: Scan, model: nn.Module, options: SelectOptions) -> tup
     return selection, json.dumps(targets, indent=1) + "\n"
 
 
-def _refuse_joined(scan: Scan, fused: Mapping[str, nn.Parameter]) -> None:
+def _refuse_joined(scan: Scan, fused: Mapping[str, Tensor]) -> None:
     """What the model joins side by side (gate and up of each expert) has no condition number that the parts' tell."""
     for parameter, parts in parts_by_parameter(scan.modules).items():
         if parameter in fused and parts[0].parts != len(fused[parameter]):
@@ -75,7 +75,7 @@ def _refuse_joined(scan: Scan, fused: Mapping[str, nn.Parameter]) -> None:
             )
 
 
-def _candidates(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+def _candidates(model: nn.Module) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
     """Weights of the modules, and fused parameters, that compete, by PEFT's names and in its order."""
     from torch import nn
 

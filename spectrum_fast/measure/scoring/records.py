@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 from spectrum_fast.errors import ScanFileError, TensorError
 from spectrum_fast.measure.scoring.json_fields import NEVER_WRITTEN, ONLY_WHERE_KNOWN, Name, type_of
-from spectrum_fast.measure.spectra.record import SpectralSummary
+from spectrum_fast.measure.spectra.record import SingularValues, SpectralSummary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,7 @@ class ModuleScore(SpectralSummary[None], WeightIdentity):
             None where the parameter is one matrix.
         parameter_shape: shape of the whole parameter, if this is a part of it; else None.
         digest: of the stored bytes that it was computed from; None where not known. Takes no part in comparisons.
+        singular_values: all of them, where they are stored; in a file of their own, and no part of comparisons.
 
     Raises:
         TensorError: a number is NaN, infinite, negative or not a number, or ``snr`` contradicts ``noise_free``.
@@ -56,6 +57,7 @@ class ModuleScore(SpectralSummary[None], WeightIdentity):
     parts: int | None = field(default=None, metadata=ONLY_WHERE_KNOWN)
     parameter_shape: tuple[int, ...] | None = field(default=None, metadata=ONLY_WHERE_KNOWN)
     digest: str | None = field(default=None, compare=False, metadata=ONLY_WHERE_KNOWN)
+    singular_values: SingularValues | None = field(default=None, repr=False, compare=False, metadata=NEVER_WRITTEN)
 
     def __post_init__(self) -> None:
         if not self.name:

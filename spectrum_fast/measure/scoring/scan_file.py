@@ -5,7 +5,7 @@ Layout of schema 1, keys in this order, one module a line::
     {"schema": 1, "model": ..., "criterion": ..., "modules": [{"name", "type", "parameter", "shape", "dtype", "snr",
      "noise_free", "s_max", "s_min", "q25", "q50", "q75", "threshold", "signal_sum", "noise_sum", "n_signal", "n_noise",
      "error_bound", "method", "frobenius_residual", "errors": {"s_min", "q25", "q50", "q75", "s_max",
-     "threshold", "signal_sum", "noise_sum", "n_undecided"}, "note",
+     "threshold", "signal_sum", "noise_sum", "n_undecided", "mp_rank"}, "frobenius_norm", "mp_rank", "note",
      "histogram": {"start", "knee", "end", "linear_bins", "counts"}, "parts", "parameter_shape", "digest"}],
      "fused": [...],
      "failures": [{"name", "shape", "dtype", "kind", "message", "parameter", "digest"}], "ties": {duplicate: original},
@@ -13,7 +13,7 @@ Layout of schema 1, keys in this order, one module a line::
 
 ``fused`` holds the scores of parameters that are scored in parts (:mod:`spectrum_fast.measure.scoring.fused`), for
 other programs: it follows from ``modules`` and is not read back. It is absent, as are ``errors`` (of files from before
-it was stated, and in ``fused``), ``parts``, ``parameter_shape``, ``digest`` and a failure's ``parameter``, where there
+it was stated, and in ``fused``), ``frobenius_norm``, ``mp_rank``, ``parts``, ``parameter_shape``, ``digest`` and a failure's ``parameter``, where there
 is nothing to say.
 Never ``NaN`` or ``Infinity``: ``snr`` is null where ``noise_free`` is true, other numbers are null where not known.
 Floats are written with ``repr`` and come back as the same bits. Keys that schema 1 does not know are ignored.

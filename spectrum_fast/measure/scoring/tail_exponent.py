@@ -17,9 +17,9 @@ from spectrum_fast.measure.scoring.quantities import Measured, SpectrumView
 LEAST_EIGENVALUE = 1e-5
 """Smaller ones are no part of the fit."""
 FEW = 20
-"""With fewer eigenvalues, the fit is corrected for its bias and prefers long tails, by the two below."""
+"""With fewer eigenvalues the fit is corrected for its bias, ``alpha = 1 + (n - 1) / sum ...``,"""
 LEAST_TAIL = 8
-PREFERENCE = 0.868
+"""and tails are no shorter than this."""
 
 
 def alpha(spectrum: SpectrumView) -> Measured:
@@ -63,11 +63,10 @@ def _fits(logs: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.N
     distances = np.full(count - 1, np.inf)
     for first in np.flatnonzero(np.isfinite(exponents)):
         size = count - first
-        if few and size < LEAST_TAIL < count:
+        if few and size < min(LEAST_TAIL, count):
             continue
         fitted = -np.expm1((1 - exponents[first]) * (logs[first:] - logs[first]))
-        distance = np.abs(fitted - np.arange(size) / size).max()
-        distances[first] = distance - (PREFERENCE / math.sqrt(size) if few else 0.0)
+        distances[first] = np.abs(fitted - np.arange(size) / size).max()
     return exponents, distances
 
 

@@ -195,7 +195,7 @@ def slice_bands(band: Band, criterion: Criterion, n_max: int, tolerance: float, 
     bins = bins_of(statistics)
     special = torch.stack([lowest, t, highest, noise_start, signal_start, top], 1)
     edges = torch.stack(noise_edges(criterion, statistics, errors[2], size, n_max), 1)
-    edges += rounding.uncertainty(edges[:, 1:2]) * to_device([-1, 0, 1], torch.float64, edges.device)
+    edges += rounding.uncertainty(edges[:, 1:2]) * constants((-1.0, 0.0, 1.0), torch.float64, edges.device)
     edges.clamp_(min=0)
     points = torch.cat([special, edges, bins.inner], 1)
     table = table.with_counts(points, slices.below(points))

@@ -247,6 +247,7 @@ def test_the_method_of_a_scan_passes_everything_on():
         "fused": "parts",
         "order": "random",
         "seed": 3,
+        "criterion": "spectrum",
     }
     assert set(arguments) == set(defaults) - {"scan"}
     selection = scan.select(**arguments)
