@@ -126,6 +126,9 @@ def field_ratios(truth: Truth, rule: Criterion, found: Spectrum) -> dict[str, fl
     errors = {key: (abs(getattr(found, key) - value), getattr(found.errors, key)) for key, value in true.items()}
     n_signal = np.count_nonzero(truth.values > expected.threshold)
     errors["n_undecided"] = abs(found.n_signal - n_signal), found.errors.n_undecided
+    median = OrderStatistics(0.0, 0.0, float(np.median(truth.values)), 0.0, 0.0)
+    above = int((truth.values > rule.edge(median, min(truth.shape), max(truth.shape))).sum())
+    errors["mp_rank"] = abs(found.mp_rank - above), found.errors.mp_rank or 0
     return {key: 0.0 if error == 0 else float(np.divide(error, bound)) for key, (error, bound) in errors.items()}
 
 

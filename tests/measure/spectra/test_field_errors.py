@@ -71,11 +71,11 @@ def test_errors_are_those_of_the_scale() -> None:
         assert b == pytest.approx(a * (1 if isinstance(a, int) else 2.0**-900), rel=0.03)
     assert max(bounds.field_ratios(bounds.Truth.of(weight), rule, plain).values()) <= 1
     least = compute_spectrum(weight * 2.0**-1072, rule)
-    assert all(bound > 0 for bound in astuple(least.errors)[:-1])
+    assert all(bound > 0 for bound in astuple(least.errors) if isinstance(bound, float))
 
 
 def test_an_error_beyond_its_bound_is_seen() -> None:
     weight, rule = families.draw("gaussian", 3, 40, 60), find_criterion("spectrum")
     found = compute_spectrum(weight, rule)
     other = bounds.field_ratios(bounds.Truth.of(weight.to(torch.float64) * (1 + 1e-9)), rule, found)
-    assert min(ratio for key, ratio in other.items() if key != "n_undecided") > 1
+    assert min(ratio for key, ratio in other.items() if key not in ("n_undecided", "mp_rank")) > 1
