@@ -22,8 +22,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Train": ("training.md", "recipes.md", "planner.md", "rescan.md", "evaluation.md", "laser.md"),
     "Checkpoints": ("formats.md", "sources.md", "streaming.md", "long-scans.md", "live.md", "trust.md"),
     "How it works": ("method.md", "criteria.md", "engine.md"),
-    "Measured": ("performance.md", "history.md"),
-    "Reference": ("api.md", "troubleshooting.md"),
+    "Measured": ("performance.md", "history.md", "quality-study.md"),
+    "Reference": ("api.md", "platforms.md", "stability.md", "troubleshooting.md"),
 }
 """Pages by section, in order. One that is not there is left out; one that is not named comes under *More*."""
 
