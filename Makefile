@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml tools/install.py locks/torch.txt locks/core.txt $(wildcard kernels/*.* kernels/*/*.*)
 
-.PHONY: help setup scan test test-slow bounds search study fuzz soak mutation sanitize lock audit licences bench check format clean docs wheel axolotl-site
+.PHONY: help setup scan test test-slow kernels-oldest bounds search study fuzz soak mutation sanitize lock audit licences bench check format clean docs wheel axolotl-site
 
 help:
 	@echo "make scan [MODEL=dir|file.safetensors|file.gguf|org/name]  set up, then scan (default: an embedded SmolLM2-135M)"
@@ -18,6 +18,7 @@ help:
 	@echo "make search   an hour of evolution towards a matrix that breaks its stated bound"
 	@echo "make fuzz, make sanitize  a million hostile inputs; the kernels under sanitizers"
 	@echo "make study    go on with the study of what is worth training (hours, resumable)"
+	@echo "make kernels-oldest  every GPU kernel compiled by Triton 3.6, the oldest that is served"
 	@echo "make soak     scans disturbed, killed and resumed for half an hour: same results, memory flat"
 	@echo "make mutation  which changes of scoring, selection and header parsing no test notices (an hour)"
 	@echo "make lock     new hashed locks in locks/, from constraints.txt"
@@ -74,6 +75,12 @@ search: $(VENV)/.dev
 study: $(VENV)/.dev
 	@nice -n 10 $(BIN)/python -m bench.study
 	@$(BIN)/python -m bench.training.docs
+
+# Every GPU kernel compiled by the oldest Triton that is served; `make test` does it with the pinned one. No GPU needed.
+TRITON := build/triton-3.6
+kernels-oldest: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(TRITON) triton==3.6.0
+	@PYTHONPATH=$(TRITON) $(BIN)/python -m pytest tests/measure/ops/test_triton_compile.py tests/measure/ops/test_triton_launch.py
 
 # A million inputs for the readers of strangers' files, coverage-guided (ten minutes), and a hundred thousand whole scans.
 fuzz: $(VENV)/.dev
