@@ -51,6 +51,8 @@ def ray_session(address: str) -> Iterator[Any]:
     Raises:
         BackendUnavailableError: Ray is not installed, or there is no cluster at the address.
     """
+    if any(map(os.path.exists, _token_files())) or "RAY_AUTH_TOKEN" in os.environ:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # `ray start` asks for the token that is there; a driver has to
     ray = _import_ray()
     if ray.is_initialized():
         yield ray
@@ -64,7 +66,8 @@ def ray_session(address: str) -> Iterator[Any]:
     except Exception as cause:  # Ray's errors have no base in common here
         raise BackendUnavailableError(
             f"ray: cannot {f'reach a cluster at {address}' if address else 'start'}: "
-            f"{str(cause).strip().partition(chr(10))[0]}; start one (`ray start --head`), or say --ray local"
+            f"{str(cause).strip().partition(chr(10))[0]}; start one (`ray start --head`), or say --ray local; where "
+            "it asks for a token, put that into ~/.ray/auth_token or RAY_AUTH_TOKEN here too"
         ) from cause
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # which Ray has made its own
@@ -183,6 +186,11 @@ def _slots(ray: Any, threads: int, on_gpu: bool) -> int:
     return int(
         sum(min(node.get("CPU", 0) // threads, node.get("GPU", 0) if on_gpu else float("inf")) for node in alive)
     )
+
+
+def _token_files() -> list[str]:
+    """Where Ray keeps the token of the clusters that this user starts."""
+    return [os.environ.get("RAY_AUTH_TOKEN_PATH", ""), os.path.expanduser("~/.ray/auth_token")]
 
 
 def _import_ray() -> Any:
