@@ -138,6 +138,7 @@ class Cluster:
                 RAY_AUTH_MODE="token",
                 RAY_health_check_initial_delay_ms="1000",
                 RAY_health_check_period_ms="1000",
+                RAY_health_check_timeout_ms="3000",
                 RAY_health_check_failure_threshold="5",
             ),
             capture_output=True,
@@ -200,7 +201,7 @@ def test_a_node_that_joins_is_used_and_one_that_is_cut_off_costs_its_chunks_alon
 ) -> None:
     """Workers are stopped where that decides who scores what: no part of it hangs on speed."""
     model, out = tmp_path / "model", tmp_path / "scan.json"
-    write_checkpoint(model, like="llama-3-8b", layers=6, scale=8, embeddings=False)
+    write_checkpoint(model, like="llama-3-8b", layers=4, scale=8, embeddings=False)
     address = f"{cluster.here}:{cluster.port}"
     process = start(model, out, "--quiet", "--ray", address, variables=cluster.variables)
     assert wait_for_modules(process, journal_of(out), 1), process.communicate()
@@ -216,7 +217,7 @@ def test_a_node_that_joins_is_used_and_one_that_is_cut_off_costs_its_chunks_alon
     returned, stdout, _ = end(process)
     assert (returned, stdout) == (0, "")
     scan = sf.scan(model, method="svd", threads=1, out=tmp_path / "alone.json")
-    assert len(scan.modules) == 42
+    assert len(scan.modules) == 28
     assert out.read_bytes() == (tmp_path / "alone.json").read_bytes()
 
 
