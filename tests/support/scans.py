@@ -107,6 +107,19 @@ def experts_model(layers: int = 6, experts: int = 16, seed: int = 0, spectra: bo
     return Scan("org/experts", "spectrum", tuple(modules))
 
 
+def towers_model(seed: int = 0) -> Scan:
+    """A LLaVA: a language model of 8 layers and a vision tower of 4, whose types are partly the same."""
+    rng = np.random.default_rng(seed)
+    kinds = ("self_attn.q_proj", "self_attn.k_proj", "mlp.fc1")
+    names = ["language_model.model.embed_tokens"]
+    names += [f"language_model.model.layers.{layer}.{kind}" for layer in range(8) for kind in kinds]
+    names += ["vision_tower.embeddings.position_embedding"]
+    names += [f"vision_tower.encoder.layers.{layer}.{kind}" for layer in range(4) for kind in kinds]
+    modules = tuple(scored(name, float(np.exp(rng.normal()))) for name in [*names, "lm_head"])
+    config = {"model_type": "llava", "vision_config": {"model_type": "clip_vision_model"}, "text_config": {}}
+    return Scan("org/towers", "spectrum", modules, provenance={"config": config})
+
+
 def named_model(*names: str, noise_free: bool = False) -> Scan:
     """Modules of these names with scores 0, 1, 2, ..."""
     return Scan("named", "spectrum", tuple(scored(n, None if noise_free else float(i)) for i, n in enumerate(names)))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spectrum_fast.choose.selection.rank_correlation import spearman
-from spectrum_fast.choose.selection.ranking import check_percent
+from spectrum_fast.choose.selection.ranking import check_percent, group_name, towers_of
 from spectrum_fast.choose.selection.select import select_modules
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
 
@@ -66,7 +66,7 @@ class ScanComparison:
         noise_free_mismatches: common modules that are noise-free in exactly one scan.
         spearman: rank correlation over all common modules, noise-free ranking highest; None where undefined. Types
             differ in scale in every model, so that it is high for models that have nothing else in common.
-        spearman_by_type: the same in each type (of ``a``).
+        spearman_by_type: the same in each type (of ``a``, ``tower:type`` in towers beside the language model).
         spearman_within_types: mean of those that are defined, weighted by modules; None where none is.
         top_percent: share of each type behind ``overlap``.
         overlap: of the selections among the common modules, nothing trained always.
@@ -108,8 +108,10 @@ def compare_scans(a: ScanRecord, b: ScanRecord, top_percent: float = 25) -> Scan
     differences = tuple(_difference(first, second, comparable) for first, second in pairs)
     relatives = [entry.relative for entry in differences if entry.relative is not None]
     by_type: dict[str, list[tuple[ModuleScore, ModuleScore]]] = {}
-    for pair in pairs:
-        by_type.setdefault(pair[0].type, []).append(pair)
+    towers = towers_of(a)
+    for first, second in pairs:
+        group = group_name(first.type, "type", towers[first.name], first.name)
+        by_type.setdefault(group, []).append((first, second))
     correlations = {name: _correlation(members) for name, members in by_type.items()}
     defined = [(value, len(by_type[name])) for name, value in correlations.items() if value is not None]
     return ScanComparison(
@@ -159,7 +161,7 @@ def _overlap(
         return SelectionOverlap(n_a=0, n_b=0, n_both=0, jaccard=1.0)
     chosen = []
     for scan, side in ((a, 0), (b, 1)):
-        common = ScanRecord(model=scan.model, criterion=scan.criterion, modules=tuple(pair[side] for pair in pairs))
+        common = replace(scan, modules=tuple(pair[side] for pair in pairs), failures=(), ties={})
         chosen.append(set(select_modules(common, top_percent, always="none", fused="parts").names))
     union = chosen[0] | chosen[1]
     both = chosen[0] & chosen[1]

@@ -41,9 +41,10 @@ class SelectOptions(Options):
     grouping: Annotated[
         Grouping,
         Option(
-            "type, experts-merged or global.",
-            "What competes with what: the reference's groups, one a module type; the same with all experts of a "
-            "projection in one; all modules in one.",
+            "type, experts-merged, global or reference.",
+            "What competes with what: modules of one type and tower (language model, vision, audio...); the same with "
+            "all experts of a projection in one; all modules; modules of one type whatever the tower, as the reference "
+            "has it.",
             metavar="NAME",
         ),
     ] = "type"
@@ -80,11 +81,21 @@ class SelectOptions(Options):
             metavar="PATTERN",
         ),
     ] = ()
+    only: Annotated[
+        Sequence[str],
+        Option(
+            "Only this tower: language-model, vision, audio...; repeatable.",
+            "Modules of others neither compete nor are trained always. The scan's table names the towers that there "
+            "are.",
+            metavar="TOWER",
+        ),
+    ] = ()
     always: Annotated[
         str | Sequence[str],
         Option(
             "default (embeddings, lm_head), none, or modules to train anyway; repeatable.",
-            "What is trained whatever its score is listed apart and does not compete.",
+            "Of towers the default takes the language model's tables alone. What is trained whatever its score is "
+            "listed apart and does not compete.",
             metavar="PATTERN",
         ),
     ] = "default"

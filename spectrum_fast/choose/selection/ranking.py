@@ -15,13 +15,14 @@ from fractions import Fraction
 from typing import Literal, TypeAlias, get_args
 
 from spectrum_fast.errors import UsageError
-from spectrum_fast.measure.scoring.records import ModuleScore
-from spectrum_fast.read.checkpoint.naming import merged_experts_type, natural_key
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.read.checkpoint.naming import LANGUAGE_MODEL, merged_experts_type, module_name, natural_key
+from spectrum_fast.read.checkpoint.towers import find_towers
 
-Grouping: TypeAlias = Literal["type", "experts-merged", "global"]
+Grouping: TypeAlias = Literal["type", "experts-merged", "global", "reference"]
 GROUPINGS: tuple[str, ...] = get_args(Grouping)
-"""``type``: the reference's groups, one a module type. ``experts-merged``: the same, with all experts of a projection
-in one group (``mlp.experts.*.down_proj``). ``global``: one group."""
+"""``type``: one group a module type of a tower. ``experts-merged``: the same, with all experts of a projection in one
+(``mlp.experts.*.down_proj``). ``global``: one group. ``reference``: one a module type, whatever the tower."""
 
 Rounding: TypeAlias = Literal["reference", "floor", "ceil"]
 ROUNDINGS: tuple[str, ...] = get_args(Rounding)
@@ -65,19 +66,35 @@ def take(ranked: Sequence[ModuleScore], count: int, order: str, seed: int, group
     raise UsageError(f"unknown order {order!r}: expected one of {', '.join(ORDERS)}")
 
 
-def group_name(module_type: str, grouping: str) -> str:
-    """The group that a module of type ``module_type`` competes in.
+def group_name(module_type: str, grouping: str, tower: str = LANGUAGE_MODEL, name: str = "") -> str:
+    """The group that a module competes in: its type, after the tower if that is not the language model.
+
+    Args:
+        module_type: of the module.
+        grouping: one of :data:`GROUPINGS`.
+        tower: which it belongs to (:func:`spectrum_fast.read.checkpoint.towers.find_towers`).
+        name: of the module; a type that is the whole name says its tower itself.
 
     Raises:
         UsageError: ``grouping`` is not one of :data:`GROUPINGS`.
+
+    >>> group_name("mlp.up_proj", "type", "vision", "visual.blocks.0.mlp.up_proj")
+    'vision:mlp.up_proj'
     """
-    if grouping == "type":
-        return module_type
-    if grouping == "experts-merged":
-        return merged_experts_type(module_type)
+    if grouping not in GROUPINGS:
+        raise UsageError(f"unknown grouping {grouping!r}: expected one of {', '.join(GROUPINGS)}")
     if grouping == "global":
         return GLOBAL_GROUP
-    raise UsageError(f"unknown grouping {grouping!r}: expected one of {', '.join(GROUPINGS)}")
+    group = merged_experts_type(module_type) if grouping == "experts-merged" else module_type
+    return group if grouping == "reference" or tower == LANGUAGE_MODEL or name == module_type else f"{tower}:{group}"
+
+
+def towers_of(scan: ScanRecord) -> dict[str, str]:
+    """The tower of every module that a scan names, of fused parameters too."""
+    entries = (*scan.modules, *scan.failures)
+    homes = [module_name(entry.parameter) for entry in entries if entry.parameter]
+    names = [*(entry.name for entry in (*entries, *scan.skipped)), *scan.ties, *homes]
+    return find_towers(names, scan.provenance.get("config"))
 
 
 def check_percent(top_percent: float) -> float:

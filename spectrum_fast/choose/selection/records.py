@@ -28,7 +28,7 @@ class SelectedModule:
     Attributes:
         name: module name, without ``.weight``.
         type: what follows the first numeric path component.
-        group: the group it competed in; equals ``type`` for grouping ``type``.
+        group: the group it competed in: ``type``, or ``tower:type`` in another tower than the language model.
         parameter: full parameter name in the checkpoint; None where only names are known.
         shape: of the stored tensor; None where not known.
         snr: its score; None if ``noise_free``, or where only names are known.

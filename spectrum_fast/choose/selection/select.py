@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.patterns import match_patterns
-from spectrum_fast.choose.selection.ranking import count_taken, group_name, rank_modules, take
+from spectrum_fast.choose.selection.ranking import count_taken, group_name, rank_modules, take, towers_of
 from spectrum_fast.choose.selection.records import SelectedModule, Selection, SelectionGroup
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.measure.scoring.criteria import rescore
 from spectrum_fast.measure.scoring.fused import competing_modules
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
 from spectrum_fast.options import takes_options
-from spectrum_fast.read.checkpoint.naming import natural_key, role
+from spectrum_fast.read.checkpoint.naming import LANGUAGE_MODEL, natural_key, role
+from spectrum_fast.read.checkpoint.towers import TEXT_TOWERS
 from spectrum_fast.words import count_of
 
 ALWAYS_ROLES = frozenset({"embedding", "head"})
@@ -44,25 +45,33 @@ def select_with(scan: ScanRecord, options: SelectOptions) -> Selection:
     """:func:`select_modules` with options that are made and checked."""
     scan = scan if options.criterion is None else rescore(scan, options.criterion)
     competing = competing_modules(scan, options.fused)
-    names = _Names(scan, competing)
-    modules = names.filter([module.name for module in competing], options.include, options.exclude)
+    towers = towers_of(scan)
+    names = _Names(scan, competing, _inside(towers, options.only, scan.model))
+    modules = set(names.filter([module.name for module in competing], options.include, options.exclude))
     failed = tuple(names.filter([failure.name for failure in scan.failures], options.include, options.exclude))
     if failed and not options.allow_incomplete:
         raise SelectionError(_incomplete_message(scan, failed))
-    always_names, always_rule = _always(names, options.always, options.exclude)
+    always_names, always_rule = _always(names, options.always, options.exclude, tables_of(towers))
+    if options.only and LANGUAGE_MODEL not in options.only and always_rule == "default":
+        always_rule = "custom" if always_names else "none"  # the default stands for the language model's tables
     trained_always = set(always_names)
 
     groups: dict[str, list[ModuleScore]] = {}
+    always_by_group: dict[str, tuple[str, ...]] = {}
     for module in competing:
-        members = groups.setdefault(group_name(module.type, options.grouping), [])
-        if module.name in modules and module.name not in trained_always:
+        group = group_name(module.type, options.grouping, towers[module.name], module.name)
+        if not names.is_inside(module.name):
+            continue
+        members = groups.setdefault(group, [])
+        if module.name in trained_always:
+            always_by_group[group] = (*always_by_group.get(group, ()), module.name)
+        elif module.name in modules:
             members.append(module)
     if not trained_always and not any(groups.values()):
         raise SelectionError(f"scan of {scan.model}: there is nothing to select from: no module is left to compete")
 
     chosen: list[SelectedModule] = []
     cuts: list[SelectionGroup] = []
-    always_by_group = _always_by_group(competing, trained_always, options.grouping)
     for name, members in groups.items():
         ranked = rank_modules(members)
         taken = count_taken(len(ranked), options.top_percent, options.rounding)
@@ -86,10 +95,18 @@ def select_with(scan: ScanRecord, options: SelectOptions) -> Selection:
     )
 
 
+def tables_of(towers: Mapping[str, str]) -> set[str]:
+    """What ``always="default"`` trains of modules in these towers: embeddings and heads of the language model."""
+    return {name for name, tower in towers.items() if tower in TEXT_TOWERS and role(name) in ALWAYS_ROLES}
+
+
 class _Names:
     """What patterns may name: modules that compete, parts of those that are fused, failures and ties."""
 
-    def __init__(self, scan: ScanRecord, competing: Sequence[ModuleScore]) -> None:
+    def __init__(
+        self, scan: ScanRecord, competing: Sequence[ModuleScore], is_inside: Callable[[str], bool] = lambda _: True
+    ) -> None:
+        self.is_inside = is_inside
         self.trainable = [module.name for module in competing] + list(scan.ties)
         known = {entry.name for entry in (*competing, *scan.modules, *scan.failures)} | set(scan.ties)
         self.known = sorted(known, key=natural_key)
@@ -103,7 +120,11 @@ class _Names:
         """``names`` that pass; patterns must match something known."""
         included = match_patterns(include, self.known, "include") if include else set(self.known)
         excluded = match_patterns(exclude, self.known, "exclude")
-        return [name for name in names if self._all_in(name, included) and not self.any_in(name, excluded)]
+        return [
+            name
+            for name in names
+            if self.is_inside(name) and self._all_in(name, included) and not self.any_in(name, excluded)
+        ]
 
     def any_in(self, name: str, matched: set[str]) -> bool:
         """Whether the name or that of one of its parts was matched."""
@@ -113,13 +134,23 @@ class _Names:
         return name in matched or (name in self.parts and matched.issuperset(self.parts[name]))
 
 
-def _always(known: _Names, always: str | Sequence[str], exclude: Sequence[str]) -> tuple[tuple[str, ...], str]:
+def _inside(towers: Mapping[str, str], only: Sequence[str], model: str) -> Callable[[str], bool]:
+    """A test whether a module is in one of these towers; without any named, all are."""
+    there = list(dict.fromkeys(towers.values()))
+    if unknown := [tower for tower in only if tower not in there]:
+        raise UsageError(f"only: expected towers of {model} ({', '.join(there)}), found {unknown[0]!r}")
+    return lambda name: not only or towers[name] in only
+
+
+def _always(
+    known: _Names, always: str | Sequence[str], exclude: Sequence[str], tables: set[str]
+) -> tuple[tuple[str, ...], str]:
     """Names trained always in scan order (duplicates of a tie last), and the rule that named them."""
     names = known.trainable
     if always == "none":
         return (), "none"
     if always == "default":
-        wanted, rule = {name for name in names if role(name) in ALWAYS_ROLES}, "default"
+        wanted, rule = tables, "default"
     elif isinstance(always, str):
         raise UsageError(f"always: expected 'default', 'none' or a list of patterns, found {always!r}")
     else:
@@ -128,14 +159,6 @@ def _always(known: _Names, always: str | Sequence[str], exclude: Sequence[str]) 
         wanted = {name for name in names if known.any_in(name, matched)}
         rule = "custom" if always else "none"
     return tuple(known.filter([name for name in names if name in wanted], (), exclude)), rule
-
-
-def _always_by_group(modules: Sequence[ModuleScore], always: set[str], grouping: str) -> dict[str, tuple[str, ...]]:
-    groups: dict[str, list[str]] = {}
-    for module in modules:
-        if module.name in always:
-            groups.setdefault(group_name(module.type, grouping), []).append(module.name)
-    return {name: tuple(members) for name, members in groups.items()}
 
 
 def _selected(module: ModuleScore, group: str, rank: int, group_size: int) -> SelectedModule:

@@ -32,9 +32,16 @@ _EMBEDDINGS = frozenset(
 _TOP_EMBEDDINGS = frozenset({"shared", "embedding", "embeddings", "embed", "backbone.embeddings", "backbone.embedding"})
 _HEADS = frozenset({"lm_head", "embed_out", "output_layer"})
 _TOP_HEADS = frozenset({"output", "cls.predictions.decoder", "head", "transformer.ff_out"})
-_TOWERS = frozenset(
-    {"vision_tower", "vision_model", "visual", "vision_encoder", "audio_tower", "audio_model", "audio_encoder"}
-)
+LANGUAGE_MODEL = "language-model"
+"""Name of the tower that reads and writes text; in a plain language model all modules are its."""
+
+_TOWER_WORDS = {
+    "projector": ("projector", "connector", "aligner", "resampler", "abstractor", "mlp1"),
+    "vision": ("vision", "visual", "image", "img", "vit"),
+    "audio": ("audio", "speech", "sound"),
+    LANGUAGE_MODEL: ("language", "text", "llm", "thinker"),
+}
+"""Tower -> words of the path components that name it; of two in one component the first counts."""
 _PREFIXES = ("model.", "transformer.", "language_model.", "decoder.", "encoder.")
 _BUFFERS = frozenset(
     {
@@ -104,6 +111,26 @@ def merged_experts_type(type_name: str) -> str:
     return ".".join(parts)
 
 
+def path_before_layer(name: str) -> tuple[str, ...]:
+    """Path components before the first numeric one; all, if there is none.
+
+    >>> path_before_layer("model.visual.blocks.3.attn.qkv")
+    ('model', 'visual', 'blocks')
+    """
+    parts = name.split(".")
+    return tuple(parts[: next((place for place, part in enumerate(parts) if _is_number(part)), len(parts))])
+
+
+def tower_word(component: str) -> str:
+    """The kind of tower that a path component is called by; empty if none.
+
+    >>> [tower_word(component) for component in ("vision_tower", "speech_encoder", "text_model", "layers")]
+    ['vision', 'audio', 'language-model', '']
+    """
+    words = component.split("_")
+    return next((tower for tower, known in _TOWER_WORDS.items() if not set(words).isdisjoint(known)), "")
+
+
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key in which numbers inside a name count as numbers.
 
@@ -153,7 +180,7 @@ def role(name: str) -> Role:
     ('other', 'other')
     """
     module = module_name(name)
-    if not _TOWERS.isdisjoint(module.split(".")):
+    if any(tower_word(part) not in ("", LANGUAGE_MODEL) for part in path_before_layer(module)):
         return "other"
     last = module.rpartition(".")[2]
     if last in _EMBEDDINGS:

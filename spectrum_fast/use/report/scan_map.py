@@ -10,13 +10,14 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from spectrum_fast.choose.selection.ranking import rank_modules
+from spectrum_fast.choose.selection.ranking import rank_modules, towers_of
 from spectrum_fast.choose.selection.records import Selection
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.measure.scoring.fused import competing_modules
 from spectrum_fast.measure.scoring.records import ModuleScore
-from spectrum_fast.read.checkpoint.naming import expert_index, layer_index, merged_experts_type
+from spectrum_fast.read.checkpoint.naming import expert_index, layer_index
 from spectrum_fast.use.report.layout import add_row, plain_table, printable
+from spectrum_fast.use.report.table import modules_by_type
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII = ".:-=+*#@"
@@ -28,42 +29,53 @@ _NAMED = 3
 
 
 def scan_map(scan: Scan, selection: Selection | None = None) -> RenderableType | None:
-    """The map and the leading and trailing layers of each type; None if no type has modules in two layers.
+    """A map for each tower, and the leading and trailing layers of each type; None if no type is in two layers.
 
     Args:
         scan: what to show.
         selection: made from it; says how fused parameters are taken.
     """
     fused = (selection.fused if selection is not None else None) or "parts"
-    rows = _rows(competing_modules(scan, fused))
+    rows = _rows(scan, competing_modules(scan, fused))
     if not rows:
         return None
-    return Group(Text(""), RankMap(rows[:_MOST_ROWS], len(rows)), Text(""), _extremes(rows[:_MOST_ROWS]))
+    towers: dict[str, list[MapRow]] = {}
+    for row in rows:
+        towers.setdefault(row.tower, []).append(row)
+    maps = [RankMap(members[:_MOST_ROWS], len(members), many=len(towers) > 1) for members in towers.values()]
+    shown = [row for members in towers.values() for row in members[:_MOST_ROWS]]
+    return Group(*(part for each in maps for part in (Text(""), each)), Text(""), _extremes(shown))
 
 
 @dataclass(frozen=True)
 class MapRow:
     """One module type: its modules best first, and the mean rank of each layer, 0 for the last and 1 for the first."""
 
+    tower: str
     name: str
     ranked: tuple[ModuleScore, ...]
     by_layer: dict[int, float]
 
 
-def _rows(modules: Iterable[ModuleScore]) -> list[MapRow]:
-    groups: dict[str, list[ModuleScore]] = {}
-    for module in modules:
-        if layer_index(module.name) is not None:
-            groups.setdefault(merged_experts_type(module.type), []).append(module)
+def _rows(scan: Scan, modules: Iterable[ModuleScore]) -> list[MapRow]:
+    towers = towers_of(scan)
+    in_layers = [module for module in modules if layer_index(module.name) is not None]
     rows = []
-    for name, members in groups.items():
+    for name, members in modules_by_type(scan, in_layers).items():
         ranked = rank_modules(members)
         places: dict[int, list[float]] = {}
         for place, module in enumerate(ranked):
             height = 1 - place / (len(ranked) - 1) if len(ranked) > 1 else 1.0
             places.setdefault(layer_index(module.name) or 0, []).append(height)
         if len(places) > 1:
-            rows.append(MapRow(name, tuple(ranked), {layer: math.fsum(p) / len(p) for layer, p in places.items()}))
+            rows.append(
+                MapRow(
+                    towers[ranked[0].name],
+                    name,
+                    tuple(ranked),
+                    {layer: math.fsum(p) / len(p) for layer, p in places.items()},
+                )
+            )
     return rows
 
 
@@ -73,6 +85,8 @@ class RankMap:
 
     rows: Sequence[MapRow]
     n_types: int
+    many: bool = False
+    """Whether it is one of several, which are told apart by their towers."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         marks = _ASCII if options.ascii_only else _BLOCKS
@@ -82,7 +96,8 @@ class RankMap:
         a_column = max(1, math.ceil(layers / max(8, options.max_width - label - 2)))
         columns = math.ceil(layers / a_column)
         share = "" if a_column == 1 else f", {a_column} layers a column"
-        yield Text(f"rank within its type by layer: {marks[0]} last, {marks[-1]} first{share}")
+        which = f"{self.rows[0].tower}: " if self.many else ""
+        yield Text(f"{which}rank within its type by layer: {marks[0]} last, {marks[-1]} first{share}")
         for row in self.rows:
             line = Text(_clip(printable(row.name), label, options.ascii_only).ljust(label + 2))
             for column in range(columns):

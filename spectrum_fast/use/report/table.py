@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from spectrum_fast.choose.selection.ranking import rank_modules
+from spectrum_fast.choose.selection.ranking import group_name, rank_modules, towers_of
 from spectrum_fast.choose.selection.records import Selection
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.measure.scoring.fused import competing_modules
 from spectrum_fast.measure.scoring.records import ModuleScore
-from spectrum_fast.read.checkpoint.naming import merged_experts_type
 from spectrum_fast.use.report.layout import add_row, plain_table, printable, shorten_list
 from spectrum_fast.words import count_of
 
@@ -24,7 +23,8 @@ _NOISE_FREE = "inf"
 def scan_table(scan: Scan, selection: Selection | None = None, *, wide: bool = False) -> RenderableType:
     """One line a module type: how many modules, how many of them the selection takes, scores; fits 80 columns.
 
-    Experts of one projection share a line (``mlp.experts.*.down_proj``), whatever grouping selects them; fused ones are
+    Types of another tower than the language model follow its name (``vision:mlp.fc1``). Experts of one projection share
+    a line (``mlp.experts.*.down_proj``), whatever grouping selects them; fused ones are
     shown as the selection takes them, each parameter or each part.
 
     Args:
@@ -49,7 +49,7 @@ def _score_table(scan: Scan, selection: Selection | None, wide: bool) -> Table:
     taken = {module.name for module in selection.modules} if selection is not None else set()
     always = set(selection.always) if selection is not None else set()
     fused = (selection.fused if selection is not None else None) or "parts"
-    for name, modules in _by_shown_type(competing_modules(scan, fused)).items():
+    for name, modules in modules_by_type(scan, competing_modules(scan, fused)).items():
         ranked = rank_modules(modules)
         row = [name, str(len(modules)) if selection is None else _taken(modules, taken, always), _shapes(modules)]
         row += [format_score(ranked[place]) for place in (0, len(ranked) // 2, -1)]
@@ -59,10 +59,13 @@ def _score_table(scan: Scan, selection: Selection | None, wide: bool) -> Table:
     return table
 
 
-def _by_shown_type(modules: Sequence[ModuleScore]) -> dict[str, list[ModuleScore]]:
+def modules_by_type(scan: Scan, modules: Iterable[ModuleScore]) -> dict[str, list[ModuleScore]]:
+    """The modules of a scan by type and tower, experts of a projection together; types in order of appearance."""
+    towers = towers_of(scan)
     groups: dict[str, list[ModuleScore]] = {}
     for module in modules:
-        groups.setdefault(merged_experts_type(module.type), []).append(module)
+        name = group_name(module.type, "experts-merged", towers[module.name], module.name)
+        groups.setdefault(name, []).append(module)
     return groups
 
 
@@ -89,6 +92,11 @@ def _shapes(modules: Sequence[ModuleScore]) -> str:
 def _remarks(scan: Scan, selection: Selection | None) -> list[str]:
     """What a table of scores does not show: accuracy, ties, what was left out, what failed."""
     remarks = []
+    tower = towers_of(scan)
+    towers = Counter(tower[module.name] for module in scan.modules)
+    if len(towers) > 1:
+        counts = ", ".join(f"{tower} {count:,}" for tower, count in towers.items())
+        remarks.append(f"modules by tower (select --only): {counts}")
     if selection is not None:
         undecided = [group.name for group in selection.groups if group.undecided]
         if undecided:

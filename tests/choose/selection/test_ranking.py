@@ -127,7 +127,10 @@ def test_a_draw_depends_on_its_seed_and_group_and_on_nothing_else():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: group_name("x", "layer"), "unknown grouping 'layer': expected one of type, experts-merged, global"),
+        (
+            lambda: group_name("x", "layer"),
+            "unknown grouping 'layer': expected one of type, experts-merged, global, reference",
+        ),
         (lambda: count_taken(3, 50, "up"), "unknown rounding 'up': expected one of reference, floor, ceil"),
         (lambda: check_percent("25"), "top percent: expected a number in (0, 100], found '25'"),
         (lambda: check_percent(101), "top percent: expected a number in (0, 100], found 101"),

@@ -242,6 +242,7 @@ def test_the_method_of_a_scan_passes_everything_on():
         "rounding": "ceil",
         "include": ["*.mlp.*", "one", "x"],
         "exclude": ["*.0.*"],
+        "only": ["language-model"],
         "always": ["one"],
         "allow_incomplete": True,
         "fused": "parts",

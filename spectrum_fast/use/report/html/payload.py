@@ -7,15 +7,15 @@ from collections.abc import Hashable, Iterable, Sequence
 from pathlib import PurePath
 from typing import Any, get_type_hints
 
-from spectrum_fast.choose.selection.ranking import GROUPINGS, rank_modules
+from spectrum_fast.choose.selection.ranking import GROUPINGS, group_name, rank_modules, towers_of
 from spectrum_fast.choose.selection.scan_result import Scan
-from spectrum_fast.choose.selection.select import ALWAYS_ROLES
+from spectrum_fast.choose.selection.select import tables_of
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.fused import competing_modules
 from spectrum_fast.measure.scoring.json_fields import type_of
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.record import SpectralSummary
-from spectrum_fast.read.checkpoint.naming import expert_index, layer_index, merged_experts_type, module_type, role
+from spectrum_fast.read.checkpoint.naming import expert_index, layer_index, module_type
 from spectrum_fast.use.report.thresholds import find_thresholds
 from spectrum_fast.version import __version__
 
@@ -59,12 +59,17 @@ def _scan_columns(scan: Scan, label: str) -> dict[str, Any]:
     modules = (*competing, *(module for module in scan.modules if module.name not in at_stake))
     scored = {module.name for module in scan.modules}
     unit = {module.parameter: index for index, module in enumerate(competing) if module.name not in scored}
-    types, type_of = _coded(module.type for module in modules)
-    merged = [merged_experts_type(name) for name in types]
+    tower_of = towers_of(scan)
+    kinds, type_of = _coded([module.type, tower_of[module.name], module.name == module.type] for module in modules)
+    grouped = {
+        grouping: [group_name(kind, grouping, tower, kind if is_name else "") for kind, tower, is_name in kinds]
+        for grouping in ("type", "experts-merged", "reference")
+    }
     shapes, shape_of = _coded(None if module.shape is None else list(module.shape) for module in modules)
     dtypes, dtype_of = _coded(module.dtype for module in modules)
     methods, method_of = _coded(module.method for module in modules)
     notes, note_of = _coded(module.note for module in modules)
+    tables = tables_of(tower_of)
     place = {module.name: index for index, module in enumerate(rank_modules(modules))}
     both = [find_thresholds(module) for module in modules]
     return {
@@ -77,8 +82,10 @@ def _scan_columns(scan: Scan, label: str) -> dict[str, Any]:
         "unit": [
             index if index < len(competing) else unit.get(module.parameter, -1) for index, module in enumerate(modules)
         ],
-        "types": types,
-        "merged": merged,
+        "types": grouped["type"],
+        "merged": grouped["experts-merged"],
+        "bare": grouped["reference"],
+        "towers": [tower for _, tower, _ in kinds],
         "shapes": shapes,
         "dtypes": dtypes,
         "methods": methods,
@@ -89,7 +96,7 @@ def _scan_columns(scan: Scan, label: str) -> dict[str, Any]:
         "expert": [_or_minus_one(expert_index(module.name)) for module in modules],
         "snr": [module.snr for module in modules],
         "order": [place[module.name] for module in modules],
-        "always": [int(role(module.name) in ALWAYS_ROLES) for module in modules],
+        "always": [int(module.name in tables) for module in modules],
         "shape": shape_of,
         "dtype": dtype_of,
         "method": method_of,
@@ -102,7 +109,7 @@ def _scan_columns(scan: Scan, label: str) -> dict[str, Any]:
         "failures": [
             {
                 "name": failure.name,
-                "type": merged_experts_type(module_type(failure.name)),
+                "type": group_name(module_type(failure.name), "experts-merged", tower_of[failure.name], failure.name),
                 "layer": _or_minus_one(layer_index(failure.name)),
                 "kind": failure.kind,
                 "message": failure.message,
@@ -110,7 +117,7 @@ def _scan_columns(scan: Scan, label: str) -> dict[str, Any]:
             for failure in scan.failures
         ],
         "ties": [[copy, original] for copy, original in scan.ties.items()],
-        "ties_always": [copy for copy in scan.ties if role(copy) in ALWAYS_ROLES],
+        "ties_always": [copy for copy in scan.ties if copy in tables],
         "skipped": [[reason, count] for reason, count in Counter(entry.reason for entry in scan.skipped).most_common()],
         "provenance": dict(scan.provenance),
     }

@@ -121,6 +121,7 @@ GALLERY: dict[str, Scan] = {
     "experts": scans.experts_model(spectra=True),
     "many experts": scans.experts_model(layers=12, experts=64),
     "fused": scans.fused_model(),
+    "towers": scans.towers_model(),
     "published": replace(scans.dense_model(spectra=False), provenance={"source": "published"}),
     "many layers": scans.dense_model(layers=101, seed=3, spectra=False),
     "failed": scans.failed_model(),

@@ -103,6 +103,27 @@ def test_clicking_a_cell_shows_the_module(gallery) -> None:
     assert "96 × 64" in facts
 
 
+def test_every_tower_has_its_map(gallery) -> None:
+    page = gallery("towers")
+    maps = page.page.locator("section[id^=heatmap]")
+    assert [text for text in maps.locator("h2").all_inner_texts() if text] == [
+        "Signal by layer and module type: language-model",
+        "Signal by layer and module type: vision",
+    ]
+    shown = """(id) => {
+      const { data, layout } = document.querySelector(`#${id} .plot`);
+      return [layout.yaxis.ticktext, data[0].z[0].length];
+    }"""
+    kinds = ["self_attn.q_proj", "self_attn.k_proj", "mlp.fc1"]
+    assert page.run(shown, "heatmap") == [kinds, 8]
+    assert page.run(shown, "heatmap-2") == [[f"vision:{kind}" for kind in kinds], 4]
+    page.run("document.querySelector('#heatmap-2 .plot').emit('plotly_click', { points: [{ x: 3, y: 2 }] })")
+    assert "vision_tower.encoder.layers.3.mlp.fc1" in page.page.locator("#spectrum").inner_text()
+    gallery("dense")
+    assert maps.first.locator("h2").inner_text() == "Signal by layer and module type"
+    assert not maps.nth(1).is_visible()
+
+
 def test_cells_of_experts_open(gallery) -> None:
     page = gallery("experts")
     row = page.run("spectrumReport.current().rows.findIndex((row) => row.name === 'mlp.experts.*.up_proj')")

@@ -24,11 +24,13 @@ SELECT = """([percents, groupings]) => groupings.map((grouping) => percents.map(
 }))"""
 
 
-@pytest.mark.parametrize("name", ["dense", "many experts", *slow("experts", "fused", "many layers", "failed")])
+@pytest.mark.parametrize(
+    "name", ["dense", "many experts", "towers", *slow("experts", "fused", "many layers", "failed")]
+)
 def test_the_slider_selects_what_the_command_selects(gallery, name: str) -> None:
     page = gallery(name)
     scan = page.scan
-    groupings = ["type", "experts-merged", "global"]
+    groupings = ["type", "experts-merged", "global", "reference"]
     found = page.run(SELECT, [PERCENTS, groupings])
     for grouping, by_percent in zip(groupings, found, strict=True):
         for percent, result in zip(PERCENTS, by_percent, strict=True):

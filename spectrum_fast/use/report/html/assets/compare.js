@@ -16,7 +16,7 @@ function pairScans(a, b) {
 /** A scan of these modules alone, as far as a selection needs it; nothing is trained always. */
 function subset(scan, indices) {
   const pick = (column) => indices.map((index) => column[index]);
-  return { size: indices.length, competing: indices.length, name: pick(scan.name), type: pick(scan.type), types: scan.types, merged: scan.merged,
+  return { size: indices.length, competing: indices.length, name: pick(scan.name), type: pick(scan.type), types: scan.types, merged: scan.merged, bare: scan.bare,
     snr: pick(scan.snr), order: pick(scan.order), error_bound: pick(scan.error_bound), always: new Uint8Array(indices.length),
     unit: indices.map((_, place) => place), ties_always: [], groupCache: new Map() };
 }

@@ -19,15 +19,26 @@ function prepareScan(raw) {
   const rowOfName = new Map(scan.rowNames.map((name, row) => [name, row]));
   const rowOfType = raw.merged.map((name) => rowOfName.get(name));
   scan.row = raw.type.map((type) => rowOfType[type]);
-  scan.firstLayer = Infinity;
-  scan.lastLayer = -Infinity;
-  for (const layer of raw.layer) {
-    if (layer < 0) continue;
-    scan.firstLayer = Math.min(scan.firstLayer, layer);
-    scan.lastLayer = Math.max(scan.lastLayer, layer);
-  }
+  const layers = raw.layer.filter((layer) => layer >= 0);
+  Object.assign(scan, layerRange(layers));
   buildCells(scan, rowOfName);
+  scan.maps = buildMaps(scan);
   return scan;
+}
+
+function layerRange(layers) {
+  return { firstLayer: layers.reduce((a, b) => Math.min(a, b), Infinity), lastLayer: layers.reduce((a, b) => Math.max(a, b), -Infinity) };
+}
+
+/** A heat map for each tower: its rows and its layers. The language model's comes first. */
+function buildMaps(scan) {
+  const towers = new Map();
+  for (const row of scan.rows) {
+    if (towers.has(row.tower)) towers.get(row.tower).push(row);
+    else towers.set(row.tower, [row]);
+  }
+  const maps = [...towers].map(([tower, rows]) => ({ tower, rows, ...layerRange(rows.flatMap((row) => [...row.cells.keys()])) }));
+  return maps.sort((a, b) => (b.tower === "language-model") - (a.tower === "language-model"));
 }
 
 // A layer's number comes from a name; a heat map of a billion columns is of no use to anyone.
@@ -36,7 +47,8 @@ const MOST_LAYERS = 2000;
 /** Rows that have layers, each with its cells: layer -> indices of modules; and the modules outside layers. */
 function buildCells(scan, rowOfName) {
   const usable = scan.lastLayer - scan.firstLayer < MOST_LAYERS;
-  const rows = scan.rowNames.map((name) => ({ name, cells: new Map(), failed: new Map() }));
+  const towerOfRow = new Map(scan.merged.map((name, type) => [name, scan.towers[type]]));
+  const rows = scan.rowNames.map((name) => ({ name, tower: towerOfRow.get(name), cells: new Map(), failed: new Map() }));
   scan.outside = [];
   scan.layer.forEach((layer, index) => {
     if (layer < 0 || !usable) {

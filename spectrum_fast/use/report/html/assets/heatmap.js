@@ -68,17 +68,20 @@ function markTrace(marks, symbol, color, size) {
     text: marks.map((mark) => mark[2]), hoverinfo: "text", marker: { symbol, color, size, line: { width: 0.5, color: "#ffffff" } } };
 }
 
-/** The heat map of one scan. `colour` is "score" or "rank"; `how` says how a cell of several modules is summarised. */
-function heatmapFigure(scan, selection, { colour, how }, colours, width) {
-  if (!scan.rows.length) return "No module of this scan lies in a numbered layer, so there is no heat map; see the table below.";
-  const first = scan.firstLayer;
-  const columns = scan.lastLayer - first + 1;
+/**
+ * One heat map of a scan, of `map.tower`. `colour` is "score" or "rank"; `how` says how a cell of several modules is
+ * summarised.
+ */
+function heatmapFigure(scan, map, selection, { colour, how }, colours, width) {
+  if (!map) return "No module of this scan lies in a numbered layer, so there is no heat map; see the table below.";
+  const first = map.firstLayer;
+  const columns = map.lastLayer - first + 1;
   const stars = [];
   const crosses = [];
-  const values = scan.rows.map(() => new Array(columns).fill(null));
-  const text = scan.rows.map(() => new Array(columns).fill(""));
-  const shares = scan.rows.map(() => new Float64Array(columns));
-  scan.rows.forEach((row, r) => {
+  const values = map.rows.map(() => new Array(columns).fill(null));
+  const text = map.rows.map(() => new Array(columns).fill(""));
+  const shares = map.rows.map(() => new Float64Array(columns));
+  map.rows.forEach((row, r) => {
     for (const [layer, indices] of row.cells) {
       const c = layer - first;
       const cell = summarise(scan, indices, how);
@@ -97,13 +100,13 @@ function heatmapFigure(scan, selection, { colour, how }, colours, width) {
     : scoreScale(values.flat());
   const title = colour === "rank" ? "rank in its group" : scan.hasExperts ? `SNR (${how} of a cell)` : "SNR";
   const grid = {
-    rows: scan.rows.map((row) => row.name), first, columns, text, stars, crosses,
+    rows: map.rows.map((row) => row.name), first, columns, text, stars, crosses,
     z: values.map((line) => line.map(scale.transform)),
     share: (row, column) => shares[row][column],
     heat: { zmin: scale.zmin, zmax: scale.zmax, colorbar: { ...scale.colorbar, titleText: title } },
   };
   const parts = ["Pink outline: selected."];
-  if (scan.rows.some((row) => [...row.cells.values()].some((indices) => indices.length > 1))) {
+  if (map.rows.some((row) => [...row.cells.values()].some((indices) => indices.length > 1))) {
     parts.push("A bar along a cell: that part of its modules is selected. Click a cell of experts to open it.");
   }
   if (stars.length) parts.push("★ noise-free: no singular value at or below the threshold, ranks above every score.");

@@ -71,23 +71,32 @@ function buildPage(payload) {
   } });
   const taken = element("output", { id: "taken" });
   const command = element("code", { id: "command" });
-  const groupingNames = { type: "each type", "experts-merged": "experts merged", global: "all together" };
-  const groupings = payload.groupings.filter((name) => name !== "experts-merged" || app.scans.some((scan) => scan.hasExperts));
+  const groupingNames = { type: "each type", "experts-merged": "experts merged", global: "all together", reference: "types of all towers" };
+  const needed = { "experts-merged": (scan) => scan.hasExperts, reference: (scan) => scan.maps.length > 1 };
+  const groupings = payload.groupings.filter((name) => !needed[name] || app.scans.some(needed[name]));
   const bar = element("div", { id: "controls" },
     several ? dropdown("scan", app.scans.map((scan, index) => [String(index), shorten(scan.label, 48)]), String(app.scan), (value) => setScan(Number(value))) : null,
     element("label", { class: "slider" }, element("span", {}, "top"), slider, exact, element("span", {}, "% of")),
     choice("what competes", groupings.map((name) => [name, groupingNames[name]]), app.grouping, (value) => { app.grouping = value; app.group = ""; changed(); }),
     taken);
 
-  const heat = createFigure({
-    id: "heatmap", title: "Signal by layer and module type",
-    controls: [choice("colour", [["score", "score"], ["rank", "rank"]], app.colour, (value) => { app.colour = value; heat.draw(); }),
-      app.scans.some((scan) => scan.hasExperts) ? choice("cells", [["mean", "mean"], ["median", "median"]], app.how, (value) => { app.how = value; heat.draw(); }) : null].filter(Boolean),
-    build: (colours, width) => heatmapFigure(current(), selection(), app, colours, width),
-    onClick: (point) => openCell(point),
-  });
+  const heatControls = () => [choice("colour", [["score", "score"], ["rank", "rank"]], app.colour, (value) => { app.colour = value; heat.draw(); }),
+    app.scans.some((scan) => scan.hasExperts) ? choice("cells", [["mean", "mean"], ["median", "median"]], app.how, (value) => { app.how = value; heat.draw(); }) : null].filter(Boolean);
+  const most = app.scans.reduce((count, scan) => Math.max(count, scan.maps.length), 1);
+  const maps = Array.from({ length: most }, (_, place) => createFigure({
+    id: place ? `heatmap-${place + 1}` : "heatmap", title: "Signal by layer and module type", controls: place ? [] : heatControls(),
+    build: (colours, width) => heatmapFigure(current(), current().maps[place], selection(), app, colours, width),
+    onClick: (point) => openCell(current().maps[place], point),
+  }));
+  /** A map for each tower of the scan shown; the controls of the first are those of all. */
+  const heat = { draw: () => maps.forEach((figure, place) => {
+    const shown = current().maps;
+    figure.section.hidden = place > 0 && place >= shown.length;
+    figure.heading.textContent = `Signal by layer and module type${shown.length > 1 && shown[place] ? `: ${shorten(shown[place].tower, 40)}` : ""}`;
+    if (!figure.section.hidden) figure.draw();
+  }) };
   const outside = element("p", { class: "chips" });
-  heat.section.append(outside);
+  maps[0].section.append(outside);
   const close = element("button", { type: "button", class: "save", onclick: () => { app.opened = null; experts.section.hidden = true; } }, "close");
   const experts = createFigure({ id: "experts", title: "Experts", controls: [close],
     build: (colours, width) => expertsFigure(current(), selection(), app.opened, colours, width),
@@ -108,15 +117,15 @@ function buildPage(payload) {
   const failures = element("div");
   const compare = several ? createCompare() : null;
 
-  main.append(bar, element("p", { class: "command" }, "same selection: ", command), ...(compare ? compare.sections : []), heat.section, experts.section, ranks.section,
+  main.append(bar, element("p", { class: "command" }, "same selection: ", command), ...(compare ? compare.sections : []), ...maps.map((figure) => figure.section), experts.section, ranks.section,
     element("div", { class: "pair" }, spectrum.section, factsPlace), table.section, failures,
     provenance);
   document.getElementById("footer").append(`spectrum_fast ${payload.version}. One file, nothing is fetched or sent. Method: arXiv 2406.06623.`);
 
-  function openCell(point) {
+  function openCell(map, point) {
     const scan = current();
-    const row = scan.rows[Math.round(point.y)];
-    const indices = row?.cells.get(scan.firstLayer + Math.round(point.x)) ?? [];
+    const row = map.rows[Math.round(point.y)];
+    const indices = row?.cells.get(map.firstLayer + Math.round(point.x)) ?? [];
     if (indices.length === 1) pick(indices[0], true);
     else if (indices.length && isExpertRow(scan, row)) openExperts(row);
     else if (indices.length) pick(indices[0], true);

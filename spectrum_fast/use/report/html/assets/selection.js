@@ -8,7 +8,7 @@ function groupsOf(scan, grouping, always = scan.always) {
   const groups = new Map();
   for (let index = 0; index < scan.competing; index += 1) {
     const type = scan.type[index];
-    const name = grouping === "type" ? scan.types[type] : grouping === "experts-merged" ? scan.merged[type] : "global";
+    const name = { type: scan.types, "experts-merged": scan.merged, reference: scan.bare }[grouping]?.[type] ?? "global";
     if (!groups.has(name)) groups.set(name, { name, members: [], always: [] });
     const group = groups.get(name);
     (always[index] ? group.always : group.members).push(index);
