@@ -45,6 +45,7 @@ add_kernel(band/numbers.cpp fast ${general_levels})
 add_kernel(band/pairs.cpp fast ${pair_levels})
 add_kernel(sturm/numbers.cpp fast ${general_levels})
 add_kernel(product/numbers.cpp fast ${general_levels})
+add_kernel(values/numbers.cpp fast ${general_levels})
 add_kernel(decode/numbers.cpp off ${general_levels})
 target_sources(_native PRIVATE
     kernels/cpu/features.cpp
@@ -55,4 +56,5 @@ target_sources(_native PRIVATE
     kernels/sturm/slice.cpp
     kernels/decode/decode.cpp
     kernels/product/product.cpp
+    kernels/values/values.cpp
 )

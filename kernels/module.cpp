@@ -12,4 +12,5 @@ NB_MODULE(_native, m) {
     bind_extent(m);
     bind_decode(m);
     bind_product(m);
+    bind_values(m);
 }

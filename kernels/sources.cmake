@@ -8,6 +8,7 @@ nanobind_add_module(_native NB_STATIC
     kernels/sturm/bind.cpp
     kernels/decode/bind.cpp
     kernels/product/bind.cpp
+    kernels/values/bind.cpp
 )
 target_include_directories(_native PRIVATE kernels)
 target_link_libraries(_native PRIVATE OpenMP::OpenMP_CXX)
