@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from spectrum_fast.choose.selection.records import Selection
     from spectrum_fast.choose.selection.scan_result import Scan, load_scan
     from spectrum_fast.measure.scoring.criteria import criterion
-    from spectrum_fast.measure.scoring.measure import spectrum
+    from spectrum_fast.measure.scoring.measure import singular_values, spectrum
     from spectrum_fast.measure.spectra.lowrank import svd_lowrank
     from spectrum_fast.measure.spectra.record import Spectrum
     from spectrum_fast.scanning.run import scan
@@ -38,6 +38,7 @@ _HOMES = {
     "load_scan": "spectrum_fast.choose.selection.scan_result",
     "load_selection": "spectrum_fast.choose.selection.formats",
     "scan": "spectrum_fast.scanning.run",
+    "singular_values": "spectrum_fast.measure.scoring.measure",
     "spectrum": "spectrum_fast.measure.scoring.measure",
     "svd_lowrank": "spectrum_fast.measure.spectra.lowrank",
 }
@@ -53,6 +54,7 @@ __all__ = [
     "load_scan",
     "load_selection",
     "scan",
+    "singular_values",
     "spectrum",
     "svd_lowrank",
 ]

@@ -5,7 +5,7 @@ one JSON object; the first is the header, which says what is scanned and how::
 
     4c1d0a7e {"journal": 1, "identity": {"fingerprint": ..., "method": ..., ...}, "about": {"files": ..., ...}}
     90be2f11 {"settings": {"threads": 8, ...}}
-    1f0c33a8 {"module": {"name": ..., ...}}        as in the scan file
+    1f0c33a8 {"module": {"name": ..., ...}}        as in the scan file, and all singular values where they are kept
     77e1b2c4 {"failure": {"name": ..., ...}}
     03d4a1b9 {"problem": {"name": ..., ...}, "traceback": "..."}
 
@@ -30,6 +30,7 @@ import stat
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,6 +40,7 @@ from spectrum_fast.errors import JournalError
 from spectrum_fast.measure.scoring.json_fields import Place, entry_of
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.measure.scoring.scan_file import module_entry
+from spectrum_fast.measure.scoring.stored_spectra import from_text, to_text
 from spectrum_fast.system import NO_WAIT, PRIVATE, lock
 
 SCHEMA = 1
@@ -210,7 +212,7 @@ class Journal:
             self.problems[record.name] = record
         else:
             is_score = isinstance(record, ModuleScore)
-            self._append_line({"module": module_entry(record)} if is_score else {"failure": entry_of(record)})
+            self._append_line({"module": _module_line(record)} if is_score else {"failure": entry_of(record)})
             self._keep(record, settings)
         if time.monotonic() >= self._next_sync:
             self.sync()
@@ -320,7 +322,7 @@ class Journal:
         elif "settings" in entry:
             self._current = place.read(entry, "settings", OBJECT)
         elif "module" in entry:
-            self._keep(place.read_record(ModuleScore, place.read(entry, "module", OBJECT)), self._current or {})
+            self._keep(_module_of(place, place.read(entry, "module", OBJECT)), self._current or {})
         elif "failure" in entry:
             self._keep(place.read_record(ScanFailure, place.read(entry, "failure", OBJECT)), self._current or {})
         elif "problem" in entry:
@@ -401,3 +403,14 @@ def _describe_change(key: str, was: Any, now: Any) -> str:
 def _show(value: Any) -> str:
     text = "nothing" if value is None else json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _module_line(record: ModuleScore) -> dict[str, Any]:
+    kept = record.singular_values
+    return module_entry(record) | ({} if kept is None else {"singular_values": to_text(kept)})
+
+
+def _module_of(place: Place, entry: dict[str, Any]) -> ModuleScore:
+    found = place.read_record(ModuleScore, entry)
+    kept = entry.get("singular_values")
+    return found if kept is None else replace(found, singular_values=from_text(kept))

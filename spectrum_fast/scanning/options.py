@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from spectrum_fast.checks import PERCENT, Check, is_count
+from spectrum_fast.checks import FLAG, PERCENT, Check, is_count
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.options import SpectrumOptions
 from spectrum_fast.options import Option
@@ -82,6 +82,16 @@ class ScanOptions(SpectrumOptions):
             check=PERCENT,
         ),
     ] = 25.0
+    spectra: Annotated[
+        bool,
+        Option(
+            "Keep all singular values, 8 bytes each, in NAME.spectra.safetensors.",
+            "With their bounds, beside ``out``; in memory without one: ``scan.module(name).singular_values``. The scan "
+            "can then be asked by criteria that need them (``select --criterion alpha``). A model of 70B has 4 "
+            "million, which is 32 MB.",
+            check=FLAG,
+        ),
+    ] = False
     threads: Annotated[
         int | None, Option("CPU threads.", "None leaves torch's setting.", metavar="N", check=_AT_LEAST_ONE)
     ] = None

@@ -40,6 +40,7 @@ def scan_identity(options: ScanOptions, checkpoint: Checkpoint) -> dict[str, Any
         "tags": tags,
         **{key: list(value) if isinstance(value, (list, tuple)) else value for key, value in chosen.items()},
         "files": {name: _describe_stamp(stamp) for name, stamp in stamps.items() if name not in tags},
+        **({"spectra": True} if options.spectra else {}),
     }
 
 

@@ -51,7 +51,13 @@ def refine_cuts(
     if not doubtful:
         return scan
     rule, reading = find_criterion(criterion), reading or StreamOptions()
-    compute: Compute = partial(compute_spectrum, criterion=rule, precision="float64", tolerance=REFINED_TOLERANCE)
+    compute: Compute = partial(
+        compute_spectrum,
+        criterion=rule,
+        precision="float64",
+        tolerance=REFINED_TOLERANCE,
+        all_values=any(module.singular_values is not None for module in scan.modules),
+    )
     refined: dict[str, ModuleScore] = {}
     with stream_weights([plans[name] for name in doubtful], reading) as stream:
         for loaded in stream:

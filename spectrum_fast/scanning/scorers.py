@@ -166,6 +166,7 @@ class Together:
         device: where weights are scored.
         prepare: called by a scoring thread before any weight is scored; what it raises ends the scan.
         plans: the weights to come, if known; see :data:`LEAST_BATCHES`.
+        all_values: every singular value is wanted, too.
         most: matrices in a batch.
         batch_bytes: device memory of a batch with its Gram matrices and workspace; None asks the device.
     """
@@ -179,13 +180,14 @@ class Together:
         device: str = "cpu",
         prepare: Callable[[], None] | None = None,
         plans: Iterable[WeightPlan] = (),
+        all_values: bool = False,
         most: int = MOST_TOGETHER,
         batch_bytes: int | None = None,
     ) -> None:
         self._criterion, self._tolerance, self._compute_alone = criterion, tolerance, alone
         self._side = SideStream(device)
         self._of_kind = Counter(map(_kind_of, plans))
-        self._most = most
+        self._most, self._all_values = most, all_values
         self._batch_bytes = batch_bytes_on(device) if batch_bytes is None else batch_bytes
         self._open: dict[object, _Batch] = {}
         self._held_bytes = 0
@@ -313,7 +315,7 @@ class Together:
 
     def _spectra(self, weights: Tensor | Sequence[Tensor | CodedWeight]) -> list[Spectrum | Exception]:
         try:
-            return compute_spectra(weights, self._criterion, tolerance=self._tolerance)
+            return compute_spectra(weights, self._criterion, tolerance=self._tolerance, all_values=self._all_values)
         except Exception as error:
             if ends_scan(error):
                 raise

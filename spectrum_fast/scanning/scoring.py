@@ -45,6 +45,7 @@ def make_compute(options: ScanOptions) -> Callable[..., Any]:
         method=options.method,
         precision=options.precision,
         tolerance=options.tolerance,
+        all_values=options.spectra,
     )
 
 
@@ -61,7 +62,15 @@ def make_scorer(options: ScanOptions, plans: Iterable[WeightPlan] = ()) -> Score
     prepare = partial(require_right_answers, options.device, criterion)
     if options.method == "auto" and options.precision == "auto":
         alone = or_on_cpu(compute)
-        return Together(criterion, options.tolerance, alone, device=options.device, prepare=prepare, plans=plans)
+        return Together(
+            criterion,
+            options.tolerance,
+            alone,
+            device=options.device,
+            prepare=prepare,
+            plans=plans,
+            all_values=options.spectra,
+        )
     prepare()
     return OneByOne(or_on_cpu(compute), options.device)
 

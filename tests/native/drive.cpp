@@ -15,6 +15,7 @@
 #include "decode/decode.hpp"
 #include "gram/kernels.hpp"
 #include "sturm/slice.hpp"
+#include "values/values.hpp"
 
 namespace {
 
@@ -213,6 +214,26 @@ void check_refusals() {
 
 }  // namespace
 
+// Trace and norm of a band are those of its eigenvalues.
+void check_values(Rng& rng) {
+    const Index n = draw(rng, 1, 200), half_width = draw(rng, 0, 64);
+    std::uniform_real_distribution<double> uniform(-1.0, 1.0);
+    std::vector<double> band(static_cast<std::size_t>(n * (half_width + 1))), values(static_cast<std::size_t>(n));
+    double trace = 0.0, squares = 0.0;
+    for (Index j = 0; j < n; ++j)
+        for (Index d = 0; d <= half_width && j + d < n; ++d) {
+            const double entry = band[j * (half_width + 1) + d] = uniform(rng);
+            trace += d == 0 ? entry : 0.0;
+            squares += (d == 0 ? 1 : 2) * entry * entry;
+        }
+    band_values(band.data(), n, half_width, 1e-12, values.data());
+    for (const double value : values) {
+        trace -= value;
+        squares -= value * value;
+    }
+    require(std::abs(trace) <= 1e-8 && std::abs(squares) <= 1e-6, "values", n, half_width);
+}
+
 int main(int argc, char** argv) {
     const int cases = argc > 1 ? std::atoi(argv[1]) : 100;
     Rng rng(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
@@ -225,6 +246,7 @@ int main(int argc, char** argv) {
         check_band<double>(rng, i % 20 == 10);
         check_sturm<float>(rng);
         check_sturm<double>(rng);
+        check_values(rng);
         check_decode(rng);
     }
     std::printf("%d rounds of every kernel, %s and %s\n", cases, choose_gram_kernel(Element::bfloat16).name,

@@ -9,8 +9,11 @@ from spectrum_fast.choose.selection.compare import ScanComparison, compare_scans
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.records import Selection
 from spectrum_fast.choose.selection.select import select_with
+from spectrum_fast.errors import ScanFileError
+from spectrum_fast.files import read_text, write_text_atomic
 from spectrum_fast.measure.scoring.records import ScanRecord
-from spectrum_fast.measure.scoring.scan_file import read_scan, write_scan
+from spectrum_fast.measure.scoring.scan_file import format_scan, parse_scan
+from spectrum_fast.measure.scoring.stored_spectra import with_spectra, write_spectra
 from spectrum_fast.options import takes_options
 
 
@@ -39,12 +42,16 @@ class Scan(ScanRecord):
         return compare_scans(self, other, top_percent)
 
     def save(self, path: str | Path) -> None:
-        """Write the scan file, whole or not at all; see :mod:`spectrum_fast.measure.scoring.scan_file`.
+        """Write the scan file, whole or not at all, and all singular values beside it where they are kept.
+
+        See :mod:`spectrum_fast.measure.scoring.scan_file` and ``stored_spectra``.
 
         Raises:
             ScanFileError: the target cannot be written; an old file is unchanged.
         """
-        write_scan(self, path)
+        text = format_scan(self)
+        write_spectra(self, text, path)
+        write_text_atomic(path, text, error=ScanFileError)
 
 
 def load_scan(path: str | Path) -> Scan:
@@ -53,4 +60,5 @@ def load_scan(path: str | Path) -> Scan:
     Raises:
         ScanFileError: the file is missing, empty, of an unknown schema, or an entry is not what it should be.
     """
-    return Scan(**vars(read_scan(path)))
+    text = read_text(path, error=ScanFileError)
+    return with_spectra(Scan(**vars(parse_scan(text, str(path)))), text, path)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,10 @@ from spectrum_fast.errors import TensorError
 from spectrum_fast.measure.scoring.criteria import CALIBRATED_SIDE, find_criterion
 from spectrum_fast.measure.scoring.options import SpectrumOptions
 from spectrum_fast.measure.scoring.records import ModuleScore
-from spectrum_fast.measure.spectra.engine import compute_spectrum
-from spectrum_fast.measure.spectra.record import Spectrum
+from spectrum_fast.measure.scoring.stored_spectra import as_stored
+from spectrum_fast.measure.spectra.engine import as_matrix, compute_spectra, compute_spectrum
+from spectrum_fast.measure.spectra.options import DEFAULT_TOLERANCE, Method, Precision
+from spectrum_fast.measure.spectra.record import SingularValues, Spectrum
 from spectrum_fast.options import takes_options
 from spectrum_fast.read.checkpoint.naming import module_type
 from spectrum_fast.read.formats.weight_plan import WeightPlan
@@ -48,6 +51,75 @@ def spectrum(weight: Tensor | npt.NDArray[Any], options: SpectrumOptions) -> Spe
     return compute_spectrum(
         matrix, rule, method=options.method, precision=options.precision, tolerance=options.tolerance
     )
+
+
+@overload
+def singular_values(
+    weights: Sequence[Tensor | npt.NDArray[Any]],
+    *,
+    method: Method = "auto",
+    precision: Precision = "auto",
+    tolerance: float = DEFAULT_TOLERANCE,
+) -> list[SingularValues]: ...
+
+
+@overload
+def singular_values(
+    weights: Tensor | npt.NDArray[Any],
+    *,
+    method: Method = "auto",
+    precision: Precision = "auto",
+    tolerance: float = DEFAULT_TOLERANCE,
+) -> SingularValues | list[SingularValues]: ...
+
+
+def singular_values(
+    weights: Tensor | npt.NDArray[Any] | Sequence[Tensor | npt.NDArray[Any]],
+    *,
+    method: Method = "auto",
+    precision: Precision = "auto",
+    tolerance: float = DEFAULT_TOLERANCE,
+) -> SingularValues | list[SingularValues]:
+    """All singular values of a matrix, or of several, each with a bound on its error.
+
+    Gram matrix and band as for a score, then the eigenvalues of the band; sides up to 192 and what float32 and float64
+    squares do not serve by LAPACK's float64 SVD.
+
+    >>> singular_values(torch.diag(torch.tensor([3.0, 1.0, 2.0]))).values.round(6)
+    array([3., 2., 1.])
+
+    Args:
+        weights: a matrix as for :func:`spectrum`; a batch (m, r, c); or a list of matrices of any shapes, those of one
+            shape together on a GPU.
+        method: ``auto``, ``band`` or ``svd``, as for :func:`spectrum`.
+        precision: ``auto`` is as accurate as a score needs it (an absolute error of about 1e-6 of the root mean square,
+            more for the smallest); ``float64`` squares in float64, to 1e-8 of it; ``svd`` in float64 is LAPACK's.
+        tolerance: of the score, beyond which ``auto`` goes on to float64.
+
+    Returns:
+        ``values`` (float64, descending) and absolute ``bounds``; a list of these for a batch or a list.
+
+    Raises:
+        TensorError: a matrix is empty, none, or holds NaN or infinity.
+        UnsupportedDtypeError: a dtype is none of the four.
+        UsageError: an argument is out of range.
+    """
+    several = not isinstance(weights, (Tensor, np.ndarray)) or weights.ndim == 3
+    matrices = [as_matrix(_as_tensor(one)) for one in (weights if several else [weights])]
+    alike: dict[Any, list[int]] = {}
+    for place, one in enumerate(matrices):
+        alike.setdefault((one.shape, one.dtype, one.device), []).append(place)
+    found: dict[int, SingularValues] = {}
+    for places in alike.values():
+        batch, rule = [matrices[place] for place in places], find_criterion("spectrum")
+        spectra = compute_spectra(batch, rule, method=method, precision=precision, tolerance=tolerance, all_values=True)
+        for place, one in zip(places, spectra, strict=True):
+            if isinstance(one, Exception):
+                raise one
+            if one.singular_values is None:
+                raise TensorError("has no singular values that can be told from a fault of a kernel; please report it")
+            found[place] = one.singular_values
+    return [found[place] for place in range(len(matrices))] if several else found[0]
 
 
 def _as_tensor(weight: Any) -> Tensor:
@@ -86,5 +158,6 @@ def score_weight(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum) -> M
         **found.summary(),
         parts=plan.parts,
         parameter_shape=plan.whole_shape,
+        singular_values=None if found.singular_values is None else as_stored(found.singular_values),
         note="; ".join(note for note in notes if note),
     )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from spectrum_fast.measure.spectra.methods.band import band_float32, band_float6
 from spectrum_fast.measure.spectra.methods.svd import svd_float32, svd_float64
 from spectrum_fast.measure.spectra.methods.work import Attempt, Attempts, Work
 from spectrum_fast.measure.spectra.options import DEFAULT_TOLERANCE, METHODS, PRECISIONS
-from spectrum_fast.measure.spectra.record import Criterion, ErrorBounds, Spectrum
+from spectrum_fast.measure.spectra.record import Criterion, ErrorBounds, SingularValues, Spectrum
 from spectrum_fast.measure.spectra.scaling import scale_exponent
 from spectrum_fast.measure.spectra.schedule import ADAPTIVE, FIXED, Schedule
 
@@ -42,6 +43,7 @@ class Request:
     method: str
     precision: str
     tolerance: float
+    all_values: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -75,6 +77,7 @@ def compute_spectrum(
     method: str = "auto",
     precision: str = "auto",
     tolerance: float = DEFAULT_TOLERANCE,
+    all_values: bool = False,
 ) -> Spectrum:
     """The singular spectrum of one matrix, as far as a score needs it: :func:`compute_spectra` for a batch of one.
 
@@ -85,6 +88,7 @@ def compute_spectrum(
         method: ``auto``, ``band`` or ``svd``.
         precision: ``auto``, ``float32`` or ``float64``.
         tolerance: relative accuracy wanted of the score.
+        all_values: every singular value is wanted, too.
 
     Raises:
         TensorError: the tensor is empty, has a shape that is no matrix, holds NaN or infinity, or has singular values,
@@ -94,7 +98,9 @@ def compute_spectrum(
         torch.linalg.LinAlgError: LAPACK gave up.
     """
     batch = weight if isinstance(weight, BlockMatrix) else [as_matrix(weight)]
-    (found,) = compute_spectra(batch, criterion, method=method, precision=precision, tolerance=tolerance)
+    (found,) = compute_spectra(
+        batch, criterion, method=method, precision=precision, tolerance=tolerance, all_values=all_values
+    )
     if isinstance(found, Exception):
         raise found
     return found
@@ -108,6 +114,7 @@ def compute_spectra(
     method: str = "auto",
     precision: str = "auto",
     tolerance: float = DEFAULT_TOLERANCE,
+    all_values: bool = False,
 ) -> list[Spectrum | Exception]:
     """The singular spectra of matrices of one shape, dtype and device, as far as a score needs them.
 
@@ -122,6 +129,7 @@ def compute_spectra(
         method: ``auto`` (fastest method whose error bound meets the tolerance), ``band`` or ``svd``.
         precision: working precision; ``auto`` is float32 with escalation for ``band`` and float64 for ``svd``.
         tolerance: relative accuracy wanted of the scores against exact arithmetic on the given weights.
+        all_values: every singular value is wanted, too.
 
     Returns:
         In order, the spectrum of each matrix, ``error_bound`` stating the accuracy reached, ``method`` and ``reason``
@@ -131,7 +139,7 @@ def compute_spectra(
         UnsupportedDtypeError: a dtype that is not scored.
         UsageError: an argument is out of range.
     """
-    request = Request(criterion, method, precision, tolerance)
+    request = Request(criterion, method, precision, tolerance, all_values)
     batch = as_matrices(weights)
     if not len(batch):
         return []
@@ -155,7 +163,7 @@ def _solve(part: Matrices, request: Request, schedule: Schedule) -> list[Spectru
         if not math.isfinite(extent.max_abs):
             found[index] = _not_finite(part.take([index]))
         elif extent.max_abs == 0.0:
-            found[index] = request.criterion.finish(_zero_spectrum(part.shape, request.criterion))
+            found[index] = request.criterion.finish(_zero_spectrum(part.shape, request))
     for is_scaled in (False, True):
         indices = [i for i, extent in enumerate(extents) if i not in found and (extent.exponent != 0) == is_scaled]
         if not indices:
@@ -167,7 +175,7 @@ def _solve(part: Matrices, request: Request, schedule: Schedule) -> list[Spectru
             known = [replace(extent, sum_of_squares=total) for extent, total in zip(known, totals, strict=True)]
         attempts = _walk(some, known, request, schedule)
         for place, (index, extent) in enumerate(zip(indices, known, strict=True)):
-            found[index] = _spectrum_or_error(part, request.criterion, attempts[place], extent)
+            found[index] = _spectrum_or_error(part, request, attempts[place], extent)
     return [found[index] for index in range(len(part))]
 
 
@@ -195,7 +203,7 @@ def _walk(matrices: Matrices, extents: Sequence[Extent], request: Request, sched
     """Down the ladder, until each matrix has an attempt that meets the tolerance; the best one if none does."""
     ladder, reason = _ladder(matrices, request)
     sums = [extent.sum_of_squares for extent in extents]
-    work = Work(matrices, sums, request.criterion, request.tolerance, schedule, reason)
+    work = Work(matrices, sums, request.criterion, request.tolerance, schedule, reason, request.all_values)
     for method in ladder:
         unsolved = work.unsolved()
         if not unsolved:
@@ -205,24 +213,24 @@ def _walk(matrices: Matrices, extents: Sequence[Extent], request: Request, sched
 
 
 def _spectrum_or_error(
-    part: Matrices, criterion: Criterion, attempt: Attempt | Exception, extent: Extent
+    part: Matrices, request: Request, attempt: Attempt | Exception, extent: Extent
 ) -> Spectrum | Exception:
     if isinstance(attempt, Exception):
         return attempt
     try:
-        found = _to_spectrum(part.shape, criterion, attempt, extent)
+        found = _to_spectrum(part.shape, request, attempt, extent)
     except TensorError as error:
         return error
     return replace(found, reason=found.reason + part.note) if part.note else found
 
 
-def _to_spectrum(shape: tuple[int, int], criterion: Criterion, attempt: Attempt, extent: Extent) -> Spectrum:
+def _to_spectrum(shape: tuple[int, int], request: Request, attempt: Attempt, extent: Extent) -> Spectrum:
     """Undo the scaling (an exact power of two) and score.
 
     Raises:
         TensorError: a singular value, a sum of them or the score is no float64 number.
     """
-    f = attempt.functionals
+    f, criterion = attempt.functionals, request.criterion
     scale = math.ldexp(1.0, extent.exponent)
     noise_free = f.noise_sum == 0.0 and f.n_undecided == 0
     signal_sum, noise_sum = f.signal_sum * scale, f.noise_sum * scale
@@ -256,6 +264,7 @@ def _to_spectrum(shape: tuple[int, int], criterion: Criterion, attempt: Attempt,
         histogram=f.histogram.scaled(scale),
         frobenius_norm=math.sqrt(extent.sum_of_squares) * scale,
         mp_rank=f.mp_rank,
+        singular_values=f.singular_values.scaled(scale) if request.all_values and f.singular_values else None,
     )
     return criterion.finish(found)
 
@@ -266,11 +275,11 @@ def _score(criterion: Criterion, f: Functionals, scale: float) -> float:
     return criterion.score(f.signal_sum, f.noise_sum, f.statistics.s_max, f.threshold) * (of_scale / of_one)
 
 
-def _zero_spectrum(shape: tuple[int, int], criterion: Criterion) -> Spectrum:
+def _zero_spectrum(shape: tuple[int, int], request: Request) -> Spectrum:
     """An all-zero matrix: every value is noise of size zero, and the score is 0 by convention (no signal)."""
     return Spectrum(
         shape=shape,
-        criterion=criterion.name,
+        criterion=request.criterion.name,
         snr=0.0,
         noise_free=False,
         s_max=0.0,
@@ -290,6 +299,7 @@ def _zero_spectrum(shape: tuple[int, int], criterion: Criterion) -> Spectrum:
         errors=ErrorBounds(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, n_undecided=0, mp_rank=0),
         histogram=Histogram(0.0, 0.0, 0.0, 1, (min(shape),)),
         frobenius_norm=0.0,
+        singular_values=SingularValues(np.zeros(min(shape)), np.zeros(min(shape))) if request.all_values else None,
         mp_rank=0,
     )
 

@@ -22,7 +22,7 @@ from spectrum_fast.measure.spectra.binning import bins_of, histogram_of
 from spectrum_fast.measure.spectra.contour import Intervals, integrate
 from spectrum_fast.measure.spectra.counts import CountTable, Slicer, constants, interpolation_ranks, narrow_brackets
 from spectrum_fast.measure.spectra.histogram import Histogram
-from spectrum_fast.measure.spectra.record import Criterion, ErrorBounds, OrderStatistics
+from spectrum_fast.measure.spectra.record import Criterion, ErrorBounds, OrderStatistics, SingularValues
 from spectrum_fast.measure.spectra.rounding import Rounding
 from spectrum_fast.measure.spectra.schedule import GEOMETRIC_POINTS, LOW_POINTS, Schedule
 
@@ -61,6 +61,8 @@ class Functionals:
     """Values above the edge of noise."""
     mp_undecided: int
     """Values so near that edge that their side is not known."""
+    singular_values: SingularValues | None = None
+    """All of them, where they were asked for."""
     consistent: bool = True
     """Trace and norm came through the method unchanged; if not, a kernel is at fault and nothing here is trusted."""
 

@@ -195,6 +195,11 @@ class SingularValues:
     values: npt.NDArray[np.float64]
     bounds: npt.NDArray[np.float64]
 
+    def scaled(self, scale: float) -> SingularValues:
+        """Of the matrix times ``scale``, a power of two; what is below the least numbers is cut off."""
+        lost = math.ulp(0.0) if scale < 1 else 0.0
+        return self if scale == 1 else SingularValues(self.values * scale, self.bounds * scale + lost)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum(SpectralSummary[NoReturn]):

@@ -70,9 +70,13 @@ class Rounding:
     absolute: Tensor
     eps: float
 
-    def uncertainty(self, t: Tensor) -> Tensor:
-        """Absolute uncertainty of one computed singular value near each t (m, s)."""
-        return self._shift(t, self.gram.spectral + self._reduction(t))
+    def uncertainty(self, t: Tensor, more: Tensor | float = 0.0) -> Tensor:
+        """Absolute uncertainty of one computed singular value near each t (m, s), whose eigenvalue is ``more`` off."""
+        return self._shift(t, self.gram.spectral + self._reduction(t) + more)
+
+    def eigenvalue_error(self) -> Tensor:
+        """Error of any one eigenvalue (m, 1) that is not small."""
+        return self.gram.spectral + self.point
 
     def largest_more(self, t: Tensor) -> Tensor:
         """What the uncertainty of the largest one of each matrix has more, if it is near t."""

@@ -28,6 +28,7 @@ CONTRACT = {
     "extent": {"measure": "weights"},
     "gram": {"gram": "weights, *, out_dtype", "add_gram": "blocks, out"},
     "product": {"multiply": "weights, x, *, transposed"},
+    "values": {"band_values": "bands, tolerances"},
     "band": {"reduce_to_band": "matrices, half_width"},
     "sturm": {"prepare": "bands", "count_below": "bands, shifts", "log_det": "bands, shifts, wanted"},
 }

@@ -6,7 +6,7 @@ In float32, in float32 with outliers rotated away first, and in float64.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from spectrum_fast.measure.spectra.rotation import (
 )
 from spectrum_fast.measure.spectra.rounding import Rounding, estimate_rounding, frobenius_norms
 from spectrum_fast.measure.spectra.sampling import foresee_outliers
+from spectrum_fast.measure.spectra.values import read_values
 
 SPIKY = 30.0
 """Spikiness above which outliers are looked for before the reduction."""
@@ -210,7 +211,11 @@ def slice_squares(work: Work, squares: Squares, rounding: Rounding, width: int |
     bands = torch.where(consistent[:, None, None], bands, 0.0)  # what may not be finite is not sliced
     band = Band(Slices(bands), size, squares.traces, squares.norms, traces, consistent, rounding)
     rows = slice_bands(band, work.criterion, max(work.matrices.shape), work.tolerance, work.schedule)
-    return read_functionals(rows, size)
+    found = read_functionals(rows, size)
+    if not work.all_values:
+        return found
+    rows = zip(found, read_values(bands, rounding), strict=True)
+    return [replace(one, singular_values=values) for one, values in rows]
 
 
 def _batch(work: Work, places: Sequence[int]) -> str:

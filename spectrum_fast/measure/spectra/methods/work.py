@@ -60,6 +60,7 @@ class Work:
         tolerance: relative accuracy wanted of every score.
         schedule: how often the host is asked.
         reason: why the first method is tried, if that was not the ladder's own choice.
+        all_values: every singular value is wanted, too.
         best: the best attempt at each matrix so far.
         outliers: found on the way.
     """
@@ -70,6 +71,7 @@ class Work:
     tolerance: float
     schedule: Schedule
     reason: str
+    all_values: bool = False
     best: Attempts = field(default_factory=dict)
     outliers: Outliers | None = None
 

@@ -1,0 +1,18 @@
+"""The eigenvalues of band matrices by the compiled kernels (kernels/values)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spectrum_fast import _native
+from spectrum_fast.measure.ops.values import WIDEST_BAND, reference
+
+
+def band_values(bands: Tensor, tolerances: Tensor) -> Tensor:
+    """See :func:`spectrum_fast.measure.ops.values.band_values`."""
+    if bands.shape[2] > WIDEST_BAND + 1:
+        return reference.band_values(bands, tolerances)
+    values = torch.empty(bands.shape[:2], dtype=torch.float64)
+    _native.band_values(bands.contiguous(), tolerances.contiguous(), values)
+    return values

@@ -1,0 +1,141 @@
+"""All singular values of a scan's modules, in a file beside that of the scan.
+
+``scan.json`` has ``scan.spectra.safetensors``: for each module a float32 tensor (2, n) under its name, the values
+descending and above them, rounded up, the bounds on their absolute errors (rounding to float32 included). The file's
+metadata holds the SHA-256 of the scan file, so that spectra of another scan are never taken for its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from spectrum_fast.errors import ScanFileError, TensorError
+from spectrum_fast.files import write_bytes_atomic
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.measure.spectra.record import SingularValues
+
+_Scan = TypeVar("_Scan", bound=ScanRecord)
+_LONGEST_HEADER = 1 << 28
+
+
+def spectra_path(scan_file: str | os.PathLike[str]) -> Path:
+    """Where the spectra of a scan file lie.
+
+    >>> spectra_path("/tmp/scan.json").name
+    'scan.spectra.safetensors'
+    """
+    return Path(scan_file).with_suffix(".spectra.safetensors")
+
+
+def spectra_bytes(sides: Iterable[int]) -> int:
+    """Bytes of the values and bounds of matrices with these short sides."""
+    return sum(8 * side for side in sides)
+
+
+def as_stored(found: SingularValues) -> SingularValues:
+    """The same as the file holds it, so that a scan is the same whether it was interrupted or not.
+
+    Raises:
+        TensorError: a value is no float32 number.
+    """
+    with np.errstate(over="ignore"):
+        values = found.values.astype(np.float32)
+        bounds = found.bounds + np.abs(found.values - values)
+        rounded = bounds.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise TensorError("has singular values beyond float32, which spectra are stored in; scan without them")
+    up = np.where(rounded < bounds, np.nextafter(rounded, np.float32(np.inf)), rounded)
+    largest = np.finfo(np.float32).max
+    return SingularValues(values.astype(np.float64), np.minimum(up, largest).astype(np.float64))
+
+
+def to_text(found: SingularValues) -> str:
+    """For a line of a journal."""
+    return base64.b64encode(_pair(found).tobytes()).decode()
+
+
+def from_text(text: str) -> SingularValues:
+    """Back.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return _unpair(np.frombuffer(base64.b64decode(text, validate=True), np.float32).reshape(2, -1))
+
+
+def write_spectra(record: ScanRecord, scan_text: str, scan_file: str | os.PathLike[str]) -> None:
+    """Write the spectra that the modules have beside their scan file, whole or not at all; nothing if they have none.
+
+    Raises:
+        ScanFileError: the target cannot be written.
+    """
+    pairs = {one.name: _pair(one.singular_values) for one in record.modules if one.singular_values is not None}
+    if not pairs:
+        return
+    header: dict[str, Any] = {"__metadata__": {"scan": _digest(scan_text)}}
+    end = 0
+    for name, pair in pairs.items():
+        header[name] = {"dtype": "F32", "shape": list(pair.shape), "data_offsets": [end, end + pair.nbytes]}
+        end += pair.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    chunks = [len(text).to_bytes(8, "little"), text, *(pair.tobytes() for pair in pairs.values())]
+    write_bytes_atomic(spectra_path(scan_file), b"".join(chunks), error=ScanFileError)
+
+
+def with_spectra(record: _Scan, scan_text: str, scan_file: str | os.PathLike[str]) -> _Scan:
+    """The scan with the spectra that lie beside its file; as it is where none do, or those of another scan.
+
+    Raises:
+        ScanFileError: the file is damaged.
+    """
+    path = spectra_path(scan_file)
+    if not path.is_file():
+        return record
+    try:
+        data = np.memmap(path, np.uint8, "r")
+        length = int.from_bytes(data[:8].tobytes(), "little")
+        if length > min(len(data) - 8, _LONGEST_HEADER):
+            raise ValueError(f"a header of {length} bytes")
+        header = json.loads(data[8 : 8 + length].tobytes())
+        if header["__metadata__"]["scan"] != _digest(scan_text):
+            return record
+        modules = [_attached(module, header.get(module.name), data[8 + length :]) for module in record.modules]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
+        raise ScanFileError(f"{path}: expected the spectra of {scan_file}, found {cause}; scan again") from cause
+    return replace(record, modules=tuple(modules))
+
+
+def _attached(module: ModuleScore, entry: Any, data: npt.NDArray[np.uint8]) -> ModuleScore:
+    if entry is None:
+        return module
+    begin, end = entry["data_offsets"]
+    rows, size = entry["shape"]
+    if entry["dtype"] != "F32" or rows != 2 or not 0 <= begin <= end <= len(data) or end - begin != 8 * size:
+        raise ValueError(f"{module.name} as {entry}")
+    return replace(module, singular_values=_unpair(np.frombuffer(data[begin:end], np.float32).reshape(2, size)))
+
+
+def _pair(found: SingularValues) -> npt.NDArray[np.float32]:
+    return np.stack([found.values, found.bounds]).astype(np.float32)
+
+
+def _unpair(pair: npt.NDArray[np.float32]) -> SingularValues:
+    values, bounds = pair.astype(np.float64)
+    if not np.isfinite(pair).all() or (pair < 0).any():
+        raise ValueError("a value or a bound that is no finite number >= 0")
+    return SingularValues(values, bounds)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
