@@ -269,11 +269,16 @@ def test_a_missing_barrier_is_seen(tmp_path: Path) -> None:
 def test_band_sweep(half_width: int, pending: bool, capability: int, tmp_path: Path) -> None:
     signature = {"matrix": "*fp32", "new": F16, "old": F16, "z": F16, "product": "*fp32", "scale": "*fp32"}
     signature |= {"n": I32, "index": I32, "plane": I64, "part": I64}
-    options = device_kernels.sweep_options(half_width) | {"HALF_WIDTH": half_width, "PENDING": pending}
+    options = device_kernels.sweep_options(half_width, capability) | {"HALF_WIDTH": half_width, "PENDING": pending}
     name = f"band sweep b={half_width}{'' if pending else ' first'}"
     divisible = ("n", "plane", "part")
     used = check(name, device_sweep.sweep_kernel, signature, options, capability, tmp_path, divisible)
     assert ("HGMMA" if capability == 90 else "HMMA") in used.sass
+    if capability == 90:
+        assert min(used.copies_in_flight()) >= 1, "each step waits for its own operands"
+    if (half_width, capability) == (32, 90):  # three programs share a multiprocessor
+        assert 3 * 256 * -(-used.registers // 8) * 8 <= 1 << 16
+        assert 3 * (used.shared_bytes + 1024) <= 228 * 1024
     assert not {"MUFU", "RCP"} & used.sass, "an approximate reciprocal in place of the stored one"
     assert "rcp.approx" not in used.ptx
     assert "div.full" not in used.ptx

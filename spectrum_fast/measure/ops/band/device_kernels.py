@@ -20,7 +20,7 @@ from spectrum_fast.measure.ops.band.device_panel import (
 from spectrum_fast.measure.ops.band.device_small import factor_gram_kernel, reconstruct_kernel, reflect_kernel
 from spectrum_fast.measure.ops.band.device_sweep import sweep_kernel
 from spectrum_fast.measure.ops.band.workspace import R1, ROWS, SWEEP_ROWS, TOP, M, T, W, Workspace
-from spectrum_fast.measure.ops.triton_support import INTERPRETED
+from spectrum_fast.measure.ops.triton_support import INTERPRETED, capability_of
 
 SMALL_WARPS = {16: 1, 32: 4, 64: 8}
 """Warps of the one-block kernels, by B."""
@@ -28,15 +28,22 @@ TALL_WARPS = {16: 4, 32: 4, 64: 8}
 """Warps of the kernels over 64 rows of the panel, by B."""
 
 
-def sweep_options(width: int) -> dict[str, int | bool]:
-    """Compile-time constants and launch options of the sweep (64 columns at a time spill on sm_80)."""
-    return {
+def sweep_options(width: int, capability: int = 90) -> dict[str, int | bool]:
+    """Compile-time constants and launch options of the sweep (64 columns at a time spill on sm_80).
+
+    With two stages each step would wait for its own operands. With three and 16 columns, three programs at B = 32 share
+    a multiprocessor (80 registers, 76 KB), each with its next 8 KB of the matrix under way, and issue 1.5 times as fast
+    as memory delivers; with 32 columns one would be alone.
+    """
+    ahead = capability >= 90 and width <= 32
+    cap = {"maxnreg": 80} if ahead and width == 32 else {}
+    return cap | {
         "ROWS": SWEEP_ROWS,
-        "COLUMNS": 32,
+        "COLUMNS": 16 if ahead else 32,
         "WIDTH": width,
         "WIDEN": INTERPRETED,
         "num_warps": 8,
-        "num_stages": 2,
+        "num_stages": 3 if capability >= 90 else 2,
         "enable_fp_fusion": True,
     }
 
@@ -176,7 +183,7 @@ def sweep(w: Workspace, index: int) -> None:
         w.product.stride(0),
         HALF_WIDTH=w.half_width,
         PENDING=index > 0,
-        **sweep_options(w.width),
+        **sweep_options(w.width, capability_of(w.matrix)),
     )
 
 
