@@ -12,7 +12,7 @@ NATIVE_SOURCES := CMakeLists.txt pyproject.toml tools/install.py locks/torch.txt
 
 help:
 	@echo "make scan [MODEL=dir|file.safetensors|file.gguf|org/name]  set up, then scan (default: an embedded SmolLM2-135M)"
-	@echo "make test     set up, then the test suite (no network, no GPU needed)"
+	@echo "make test     set up, then the test suite (no network, no GPU needed), TEST_PROCESSES=N at once"
 	@echo "make test-slow  the long property tests (larger matrices, every kernel variant)"
 	@echo "make bounds   stated error bounds against float64 SVD on 27,000 matrices of hostile families (half an hour)"
 	@echo "make search   an hour of evolution towards a matrix that breaks its stated bound"
@@ -52,11 +52,16 @@ scan: $(VENV)/.core
 	 $(BIN)/spectrum-fast select $(OUT)/scan.json --top-percent 25 -o $(OUT)/selection.json && \
 	 echo "wrote $(OUT)/scan.json and $(OUT)/selection.json" >&2
 
+# One process a core, eight at most, each with one thread: small matrices leave several threads waiting for each other.
+# A file stays in one process, which sets up once what its tests share.
+TEST_PROCESSES ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores > 8 ? 8 : cores)))
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 test-slow: $(VENV)/.dev
-	@$(BIN)/python -m pytest -m slow
+	@$(PYTEST) -m slow
 
 # Stated error bounds against float64 SVD: many small matrices, fewer by every engine, batches, some large ones.
 BOUNDS := $(BIN)/python tests/measure/spectra/campaign.py --out bench/results/error-bounds.json

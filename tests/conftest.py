@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy  # noqa: F401 - its library must be there to be limited
 import pytest
@@ -30,6 +32,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # For mutation testing: a mutant that fails needs no smallest example, and looking for one takes a minute.
 settings.register_profile("first-failure", phases=[Phase.explicit, Phase.generate])
 
+LONGEST = Path(__file__).parent / "use" / "training"
+NEAR_BOUNDS: list[str] = []
+
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
@@ -42,10 +47,29 @@ def one_thread() -> Iterator[None]:
     set_threads(before)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How near errors came to their stated bounds, if any test of this run held them to it."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that of several processes none is left with them at the end."""
+    items.sort(key=lambda item: not item.path.is_relative_to(LONGEST))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """How near errors came to their stated bounds, if any test of this process held them to it."""
     cases = sys.modules.get("support.bound_cases")
-    if cases is not None and (lines := cases.TALLY.lines()):
+    if cases is not None:
+        lines = cases.TALLY.lines()
+        NEAR_BOUNDS.extend(lines)
+        getattr(session.config, "workeroutput", {})["near_bounds"] = lines
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The same of another process of this run."""
+    NEAR_BOUNDS.extend(getattr(node, "workeroutput", {}).get("near_bounds", ()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say so."""
+    if NEAR_BOUNDS:
         terminalreporter.section("stated error bounds")
-        for line in lines:
-            terminalreporter.line(line)
+    for line in NEAR_BOUNDS:
+        terminalreporter.line(line)

@@ -175,14 +175,14 @@ MALFORMED = {
 def test_malformed_headers_are_refused_with_their_reason(write_raw, case):
     raw, data, reason = MALFORMED[case]
     path = write_raw(raw, data)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(CheckpointError) as caught:
         read_header(path)
     message = str(caught.value)
     assert reason in message
     assert str(path) in message
     assert len(message) < 1000
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(
@@ -259,9 +259,9 @@ HOSTILE_BODIES = {
 def test_a_hostile_header_costs_little_more_than_its_own_bytes(write_raw, case):
     raw = HOSTILE_BODIES[case]
     path = write_raw(raw)
-    started = time.perf_counter()
+    started = time.process_time()
     assert traced_peak_bytes(path) < 2 * len(raw) + (8 << 20)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_many_escapes_do_not_cost_a_multiple(write_raw):
@@ -281,19 +281,19 @@ def test_a_hundred_thousand_tensors_take_a_moment(write_raw):
     count = 100_000
     header = {f"t{i}": entry("U8", [1], i, i + 1) for i in range(count)}
     path = write_raw(header, bytes(count))
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(read_header(path).tensors) == count
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_a_million_tensors_are_refused_in_a_moment_and_in_little_memory(write_raw):
     one = b'"%07d":{"dtype":"U8","shape":[1],"data_offsets":[%d,%d]}'
     raw = b"{" + b",".join(one % (i, i, i + 1) for i in range(1_000_000)) + b"}"
     path = write_raw(raw, bytes(1_000_000))
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(CheckpointError, match=f"m.safetensors.*more than {MAX_TENSORS} tensors"):
         read_header(path)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert traced_peak_bytes(path) < 200e6
 
 
