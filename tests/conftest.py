@@ -32,7 +32,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # For mutation testing: a mutant that fails needs no smallest example, and looking for one takes a minute.
 settings.register_profile("first-failure", phases=[Phase.explicit, Phase.generate])
 
-LONGEST = Path(__file__).parent / "use" / "training"
+_HERE = Path(__file__).parent
+LONGEST = (
+    _HERE / "use" / "training",
+    _HERE / "measure" / "ops" / "test_in_the_interpreter.py",
+    _HERE / "measure" / "spectra" / "test_error_bounds.py",
+)
 NEAR_BOUNDS: list[str] = []
 
 
@@ -49,7 +54,7 @@ def one_thread() -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that of several processes none is left with them at the end."""
-    items.sort(key=lambda item: not item.path.is_relative_to(LONGEST))
+    items.sort(key=lambda item: not any(item.path.is_relative_to(place) for place in LONGEST))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

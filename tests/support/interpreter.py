@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -22,36 +21,6 @@ on_gpu = pytest.mark.parametrize("device", [WITH_GPU], indirect=True)
 outside_the_interpreter = pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 
 
-class _Runs:
-    """Runs of the interpreter, one at a time, in a thread beside the tests: they use one core, and so do most tests."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1)
-        self._begun: dict[str, Future[subprocess.CompletedProcess[str]]] = {}
-
-    def begin(self, test_file: str) -> Future[subprocess.CompletedProcess[str]]:
-        """Run the cases of a test file that are meant for the interpreter, unless that was asked for before."""
-        if test_file not in self._begun:
-            self._begun[test_file] = self._pool.submit(_interpret, test_file)
-        return self._begun[test_file]
-
-    def stop(self) -> None:
-        """Begin no further one."""
-        self._pool.shutdown(cancel_futures=True)
-
-
-_RUNS = _Runs()
-
-
-@contextmanager
-def interpreting_ahead(test_files: Iterable[str]) -> Iterator[None]:
-    """Begin the runs that tests will ask for, in that order."""
-    for test_file in test_files:
-        _RUNS.begin(test_file)
-    yield
-    _RUNS.stop()
-
-
 def interpreter_problem(triton: str, numpy: str) -> str | None:
     """Why the interpreter of this release cannot run beside this numpy; None if it can."""
 
@@ -63,21 +32,18 @@ def interpreter_problem(triton: str, numpy: str) -> str | None:
     return None
 
 
-def run_interpreted(test_file: str) -> None:
-    """Run the cases of a test file that are meant for the interpreter, and fail if one fails or none runs."""
+def run_interpreted(*test_files: str) -> None:
+    """Run the cases of test files that are meant for the interpreter, and fail if one fails or a file has none."""
     if problem := interpreter_problem(version("triton"), version("numpy")):
         pytest.skip(problem)
-    run = _RUNS.begin(test_file).result()
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
-    assert "passed" in run.stdout
-    assert "skipped" not in run.stdout
-
-
-def _interpret(test_file: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", "interpreter and not in_the", "--no-header", test_file],
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", "-k", "interpreter and not in_the", "--no-header", *test_files],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,
         check=False,
     )
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
+    assert "skipped" not in run.stdout
+    passed = set(re.findall(r"(\w+\.py)::.* PASSED", run.stdout))
+    assert passed == {Path(file).name for file in test_files}

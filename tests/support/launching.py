@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -63,15 +64,47 @@ def environment(cache: Path) -> dict[str, str]:
 
 
 def launch(cases: Iterable[dict[str, Any]], folder: Path, cache: Path, *, processes: int) -> dict[str, Outcome]:
-    """Run the driver over all cases and collect what they left."""
+    """Run the driver over all cases, under torchrun, or in this process where one is wanted; give what they left."""
     cases = list(cases)
     folder.mkdir(parents=True, exist_ok=True)
+    said = _run_here(cases) if processes == 1 else _run_apart(cases, folder, cache, processes)
+    outcomes = {}
+    for case in cases:
+        target = Path(case["config"]["output_dir"])
+        facts_file = target / "facts.json"
+        assert facts_file.exists(), f"{case['name']} left nothing: {said}"
+        facts = json.loads(facts_file.read_text())
+        if not case.get("may_fail"):
+            assert facts["error"] is None, f"{case['name']}: {facts.get('traceback')}"
+        outcomes[case["name"]] = Outcome(target, facts)
+    return outcomes
+
+
+def _run_here(cases: list[dict[str, Any]]) -> str:
+    """Imports are paid for already."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        runpy.run_path(str(DRIVER))["run_cases"](cases)
+    finally:
+        torch.set_num_threads(threads)
+    return ""
+
+
+def _run_apart(cases: list[dict[str, Any]], folder: Path, cache: Path, processes: int) -> str:
     listed = folder / "cases.json"
     listed.write_text(json.dumps(cases))
-    start = [sys.executable]
-    if processes > 1:
-        start += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--rdzv-backend", "c10d"]
-        start += ["--rdzv-endpoint", "127.0.0.1:0"]
+    start = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        str(processes),
+        "--rdzv-backend",
+        "c10d",
+    ]
+    start += ["--rdzv-endpoint", "127.0.0.1:0"]
     done = subprocess.run(
         [*start, str(DRIVER), str(listed)],
         capture_output=True,
@@ -80,13 +113,4 @@ def launch(cases: Iterable[dict[str, Any]], folder: Path, cache: Path, *, proces
         cwd=folder,
         env=environment(cache),
     )
-    outcomes = {}
-    for case in cases:
-        target = Path(case["config"]["output_dir"])
-        facts_file = target / "facts.json"
-        assert facts_file.exists(), f"{case['name']} left nothing: {done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        facts = json.loads(facts_file.read_text())
-        if not case.get("may_fail"):
-            assert facts["error"] is None, f"{case['name']}: {facts.get('traceback')}"
-        outcomes[case["name"]] = Outcome(target, facts)
-    return outcomes
+    return f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"

@@ -19,6 +19,9 @@ from spectrum_fast.read.checkpoint import open_checkpoint  # noqa: E402
 
 from support.planner_models import make_model, save_model  # noqa: E402
 
+# A processor's bfloat16 products pack their operands into scratch, a piece a thread: 12 kB by one, 104 kB by three.
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SEQUENCES, LENGTH = 3, 48
 TRAINS = {
@@ -46,9 +49,13 @@ def peak_bytes(step: Any) -> int:
 
 
 def measure(model: Any, setup: TrainingSetup) -> int:
-    """Of one real pass, after one that warms what is made once."""
+    """Of one real pass, after one that warms what is made once.
+
+    Left out is what a GPU does not hold: states of random generators (5,056 bytes a checkpoint, always the host's).
+    """
     if setup.checkpointing == "layer":
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        kept = {"use_reentrant": False, "preserve_rng_state": False}
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kept)
     tokens = torch.randint(0, 256, (setup.micro_batch, setup.seq_len))
 
     def step() -> None:
@@ -105,7 +112,7 @@ def test_a_pass_on_fake_tensors_holds_what_a_real_one_does(
 def test_with_checkpointing(kind: str, autocast: bool, tmp_path: Path) -> None:
     setup = a_pass(autocast=autocast, checkpointing="layer", dtype="bf16")
     planned, measured = plan_and_measure(kind, tmp_path, setup, TRAINS["full"], num_hidden_layers=8)
-    assert planned == pytest.approx(measured, rel=0.015)  # 1.2 % seen: what a processor's kernels need beside
+    assert planned == pytest.approx(measured, rel=0.01)
     plain, _ = plan_and_measure(kind, tmp_path, a_pass(autocast=autocast), TRAINS["full"], num_hidden_layers=8)
     assert planned < plain
 

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
-from support.interpreter import INTERPRETED, interpreting_ahead
-
-
-@pytest.fixture(autouse=True, scope="session")
-def interpreter_runs(request: pytest.FixtureRequest) -> Iterator[None]:
-    """From the first test in here on, what every ``test_in_the_interpreter`` will ask for is run beside the others."""
-    found = [item for item in request.session.items if item.name == "test_in_the_interpreter"]
-    with interpreting_ahead([] if INTERPRETED else [str(item.path) for item in found]):
-        yield
+from support.interpreter import INTERPRETED
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from spectrum_fast.measure.ops import band, extent, gram, sturm
 from spectrum_fast.measure.ops.dispatch import BACKENDS, MODEL, backend_in_use, use_backend
 
 from support.bands import dense, eigenvalues, random_band
-from support.interpreter import INTERPRETED, interpreter_problem, outside_the_interpreter, run_interpreted
+from support.interpreter import INTERPRETED, interpreter_problem, outside_the_interpreter
 
 CONTRACT = {
     "extent": {"measure": "weights"},
@@ -48,11 +48,6 @@ M = 3
 def _needs_a_gpu(request: pytest.FixtureRequest) -> None:
     if "cuda" in request.node.name and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-
-
-@outside_the_interpreter
-def test_in_the_interpreter() -> None:
-    run_interpreted(__file__)
 
 
 @outside_the_interpreter

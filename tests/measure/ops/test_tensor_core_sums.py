@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from support.interpreter import INTERPRETED, outside_the_interpreter, run_interpreted
+from support.interpreter import INTERPRETED
 
 pytest.importorskip("triton.backends.nvidia")
 
@@ -32,11 +32,6 @@ EXTRA_BITS = 1
 in_interpreter = pytest.mark.parametrize(
     "emulated", ["interpreter"] if INTERPRETED else [pytest.param("no", marks=pytest.mark.skip)]
 )
-
-
-@outside_the_interpreter
-def test_in_the_interpreter() -> None:
-    run_interpreted(__file__)
 
 
 def towards_zero(x: np.ndarray) -> np.ndarray:

@@ -13,14 +13,9 @@ from spectrum_fast.read.formats.bitsandbytes import read_4bit
 from spectrum_fast.read.formats.codes import scale_values
 from spectrum_fast.read.formats.mxfp4 import E2M1, read_mxfp4
 
-from support.interpreter import on_both, outside_the_interpreter, run_interpreted
+from support.interpreter import on_both, outside_the_interpreter
 
 triton_decode = pytest.importorskip("spectrum_fast.measure.ops.decode.triton")
-
-
-@outside_the_interpreter
-def test_in_the_interpreter() -> None:
-    run_interpreted(__file__)
 
 
 @outside_the_interpreter

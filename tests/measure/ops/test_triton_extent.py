@@ -12,17 +12,12 @@ import torch
 from spectrum_fast.errors import BackendUnavailableError
 
 from support import operations
-from support.interpreter import on_both, on_gpu, outside_the_interpreter, run_interpreted
+from support.interpreter import on_both, on_gpu, outside_the_interpreter
 
 triton_codes = pytest.importorskip("spectrum_fast.measure.ops.extent.triton_codes")
 
 measure = partial(operations.measure, backend="triton")
 dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
-
-
-@outside_the_interpreter
-def test_in_the_interpreter() -> None:
-    run_interpreted(__file__)
 
 
 @outside_the_interpreter

@@ -1,6 +1,6 @@
 """The Triton Gram kernels against float64: in the interpreter anywhere, and on a GPU where there is one.
 
-The interpreter is chosen when triton is imported, so one test runs the others of its kind in a process of their own.
+The interpreter is chosen when triton is imported: ``test_in_the_interpreter.py`` has a process of its own for it.
 In it, half-precision operands are widened before a product: its own bfloat16 product is wrong.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from spectrum_fast.errors import BackendUnavailableError
 
 from support import operations
-from support.interpreter import on_both, on_gpu, outside_the_interpreter, run_interpreted
+from support.interpreter import on_both, on_gpu, outside_the_interpreter
 
 triton_gram = pytest.importorskip("spectrum_fast.measure.ops.gram.triton")
 triton_codes = pytest.importorskip("spectrum_fast.measure.ops.gram.triton_codes")
@@ -25,11 +25,6 @@ add_gram = partial(operations.add_gram, backend="triton")
 gram_of_batch = triton_gram.gram
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
-
-
-@outside_the_interpreter
-def test_in_the_interpreter() -> None:
-    run_interpreted(__file__)
 
 
 @outside_the_interpreter

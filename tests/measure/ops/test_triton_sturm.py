@@ -1,6 +1,6 @@
 """The Triton slicing kernels against float64 eigenvalues: in the interpreter anywhere, and on a GPU where there is one.
 
-The interpreter is chosen when triton is imported, so one test runs the others of its kind in a process of their own.
+The interpreter is chosen when triton is imported: ``test_in_the_interpreter.py`` has a process of its own for it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,13 @@ from spectrum_fast.measure.ops.sturm.bands import scale_bands
 
 from support import operations
 from support.bands import eigenvalues, random_band
-from support.interpreter import on_both, on_gpu, outside_the_interpreter, run_interpreted
+from support.interpreter import on_both, on_gpu, outside_the_interpreter
 
 triton_sturm = pytest.importorskip("spectrum_fast.measure.ops.sturm.triton")
 
 count_below = partial(operations.count_below, backend="triton")
 log_det = partial(operations.log_det, backend="triton")
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-
-
-@outside_the_interpreter
-def test_in_the_interpreter() -> None:
-    run_interpreted(__file__)
 
 
 @outside_the_interpreter

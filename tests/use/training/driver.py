@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 
-def main(cases_file: str) -> None:
+def run_cases(cases: list[dict[str, Any]]) -> bool:
+    """Train them one after the other in this process; True if one failed."""
     import torch
 
     torch.set_num_threads(1)
     failed = False
-    for case in json.loads(Path(cases_file).read_text()):
+    for case in cases:
         outcome = _run(case)
         failed |= outcome.get("error") is not None
         if os.environ.get("RANK", "0") == "0":
@@ -31,7 +32,7 @@ def main(cases_file: str) -> None:
         _forget()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    sys.exit(int(failed))
+    return failed
 
 
 def _run(case: dict[str, Any]) -> dict[str, Any]:
@@ -117,4 +118,4 @@ def _forget() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    sys.exit(run_cases(json.loads(Path(sys.argv[1]).read_text())))
