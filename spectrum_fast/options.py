@@ -50,7 +50,7 @@ class Option:
     help: str
     more: str = ""
     metavar: str | None = None
-    choices: Sequence[str] = ()
+    choices: Sequence[object] = ()
     check: Check | None = None
     flags: tuple[str, ...] = ()
     python_only: bool = False
@@ -62,8 +62,9 @@ class Option:
             UsageError: the option has no such value.
         """
         if self.choices and value not in self.choices:
-            near = near_names_text(str(value), self.choices)
-            raise UsageError(f"unknown {name} {value!r}: expected one of {', '.join(self.choices)}{near}")
+            words = [str(choice) for choice in self.choices]
+            near = near_names_text(str(value), words)
+            raise UsageError(f"unknown {name} {value!r}: expected one of {', '.join(words)}{near}")
         if self.check is not None and value is not None and not self.check.test(value):
             raise UsageError(f"{name.replace('_', ' ')}: expected {self.check.expected}, found {value!r}")
 

@@ -26,7 +26,9 @@ import yaml
 from bench.machine import machine_header
 from bench.make_checkpoint import write_checkpoint
 from bench.results_file import write_results
-from spectrum_fast.choose.planner import TrainingSetup, plan_memory, read_model_shape
+from spectrum_fast.choose.planner.memory import plan_memory
+from spectrum_fast.choose.planner.model_shape import read_model_shape
+from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.scanning.run import scan as scan_checkpoint

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from spectrum_fast.checks import POSITIVE, Check, is_number
 from spectrum_fast.errors import UsageError
+from spectrum_fast.options import Option, Options
 
 METHODS = (
     "full",
@@ -25,86 +28,121 @@ QUANTISED_METHODS = frozenset({"qlora", "spectrum-qlora"})
 DTYPE_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 """Bytes of a number of the model's weights and activations."""
 
-OPTIMIZERS = ("adamw", "adamw-8bit", "lion", "sgd", "sgd-momentum")
-OFFLOADS = ("none", "optimizer", "all")
-CHECKPOINTING = ("none", "layer")
-ATTENTIONS = ("flash", "eager")
-LOSSES = ("logits", "fused")
-ZERO_STAGES = (0, 2, 3)
+_TYPES = tuple(DTYPE_BYTES)
+_PROBABILITY = Check(lambda value: is_number(value) and 0 <= value < 1, "a number in [0, 1)")
+_BUCKET = "numbers; by default what transformers puts for ``auto``:"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSetup:
+class TrainingSetup(Options):
     """A run, as far as its memory depends on it.
-
-    Attributes:
-        method: one of :data:`METHODS`.
-        gpus: data-parallel processes, one a GPU.
-        zero: DeepSpeed ZeRO stage 2 or 3, or 0 for plain torch (DistributedDataParallel with several GPUs).
-        fsdp2: torch's FSDP2 instead; with ``zero`` 0.
-        dtype: of frozen weights, a key of :data:`DTYPE_BYTES`; under ZeRO of all, beside float32 masters and states.
-        autocast: with plain torch and FSDP2, what is trained is float32 and the arithmetic has 16 bits (bfloat16, or
-            float16 where ``dtype`` is that), as ``spectrum-fast train`` and TRL do by default; without it ``dtype`` is
-            the type of everything.
-        optimizer: one of :data:`OPTIMIZERS`.
-        offload: ``optimizer`` moves masters, states and gradients of ZeRO to host memory, ``all`` the weights as well
-            (ZeRO-3).
-        seq_len: tokens a sequence.
-        micro_batch: sequences a GPU and forward pass.
-        gradient_accumulation: micro-batches a step.
-        checkpointing: ``layer`` keeps only the input of each layer and computes the rest again.
-        attention: ``flash`` for kernels that do not store the scores (SDPA, FlashAttention), ``eager`` where they are.
-        loss: ``logits`` where the loss is computed from all logits in float32 (transformers), ``fused`` where logits
-            are never whole in memory (Liger, chunked losses).
-        lora_rank: rank of the adapters.
-        lora_dropout: dropout before the adapters, in [0, 1).
-        adapter_dtype: of adapter weights; PEFT makes them float32.
-        double_quantisation: whether the scales of NF4 are quantised too.
-        persistence_threshold: ``stage3_param_persistence_threshold``: parameters of at most so many numbers stay
-            whole. None for what transformers puts for ``auto``: ten times the hidden size.
-        reduce_bucket: ``reduce_bucket_size``, numbers. None for ``auto``: the square of the hidden size.
-        prefetch_bucket: ``stage3_prefetch_bucket_size``, numbers. None for ``auto``: nine tenths of that.
-        max_live: ``stage3_max_live_parameters``, numbers.
-        sub_group: ``sub_group_size``, numbers stepped at a time.
 
     Raises:
         UsageError: a value is unknown, out of range, or contradicts another.
     """
 
-    method: str = "spectrum"
-    gpus: int = 1
-    zero: int = 3
-    fsdp2: bool = False
-    autocast: bool = True
-    dtype: str = "bf16"
-    optimizer: str = "adamw"
-    offload: str = "none"
-    seq_len: int = 2048
-    micro_batch: int = 1
-    gradient_accumulation: int = 1
-    checkpointing: str = "none"
-    attention: str = "flash"
-    loss: str = "logits"
-    lora_rank: int = 16
-    lora_dropout: float = 0.0
-    adapter_dtype: str = "fp32"
-    double_quantisation: bool = True
-    persistence_threshold: int | None = None
-    reduce_bucket: int | None = None
-    prefetch_bucket: int | None = None
-    max_live: int = 1_000_000_000
-    sub_group: int = 1_000_000_000
+    method: Annotated[
+        str,
+        Option(
+            "full, lora, qlora, spectrum, spectrum-lora, spectrum-qlora, random...", metavar="NAME", choices=METHODS
+        ),
+    ] = "spectrum"
+    gpus: Annotated[int, Option("Processes, one a GPU.", metavar="N", check=POSITIVE)] = 1
+    zero: Annotated[
+        int, Option("ZeRO stage; 0 is plain torch.", "With several GPUs DDP.", metavar="0|2|3", choices=(0, 2, 3))
+    ] = 3
+    fsdp2: Annotated[bool, Option("FSDP2; with --zero 0.", flags=("--fsdp2",))] = False
+    autocast: Annotated[
+        bool,
+        Option(
+            "Without ZeRO: trained weights float32, arithmetic of 16 bits.",
+            "As ``spectrum-fast train`` and TRL do by default; bfloat16, or float16 where ``dtype`` is that. Without "
+            "it ``dtype`` is the type of everything.",
+            flags=("--autocast/--no-autocast",),
+        ),
+    ] = True
+    dtype: Annotated[
+        str,
+        Option(
+            "Of frozen weights: bf16, fp16 or fp32.",
+            "Under ZeRO of all, beside float32 masters and states.",
+            metavar="NAME",
+            choices=_TYPES,
+        ),
+    ] = "bf16"
+    optimizer: Annotated[
+        str,
+        Option(
+            "adamw, adamw-8bit, lion, sgd.",
+            metavar="NAME",
+            choices=("adamw", "adamw-8bit", "lion", "sgd", "sgd-momentum"),
+        ),
+    ] = "adamw"
+    offload: Annotated[
+        str,
+        Option(
+            "none, optimizer or all.",
+            "Masters, states and gradients of ZeRO go to host memory, with ``all`` (ZeRO-3) the weights as well.",
+            metavar="WHAT",
+            choices=("none", "optimizer", "all"),
+        ),
+    ] = "none"
+    seq_len: Annotated[int, Option("Tokens a sequence.", metavar="N", check=POSITIVE)] = 2048
+    micro_batch: Annotated[int, Option("Sequences a GPU and pass.", metavar="N", check=POSITIVE)] = 1
+    gradient_accumulation: Annotated[
+        int, Option("Micro-batches a step.", metavar="N", check=POSITIVE, flags=("--accumulate",))
+    ] = 1
+    checkpointing: Annotated[
+        str, Option("layer keeps only the inputs of layers.", choices=("none", "layer"), python_only=True)
+    ] = "none"
+    attention: Annotated[
+        str,
+        Option(
+            "flash (SDPA too) or eager.", "Only eager stores the scores.", metavar="NAME", choices=("flash", "eager")
+        ),
+    ] = "flash"
+    loss: Annotated[
+        str,
+        Option(
+            "logits (whole) or fused.",
+            "From all logits in float32 (transformers), or never whole in memory (Liger, chunked losses).",
+            metavar="NAME",
+            choices=("logits", "fused"),
+        ),
+    ] = "logits"
+    lora_rank: Annotated[int, Option("Rank of adapters.", metavar="R", check=POSITIVE)] = 16
+    lora_dropout: Annotated[
+        float,
+        Option(
+            "Before the adapters.",
+            check=_PROBABILITY,
+            python_only=True,
+        ),
+    ] = 0.0
+    adapter_dtype: Annotated[str, Option("PEFT makes adapters float32.", choices=_TYPES, python_only=True)] = "fp32"
+    double_quantisation: Annotated[bool, Option("Of the scales of NF4.", python_only=True)] = True
+    persistence_threshold: Annotated[
+        int | None,
+        Option(
+            "``stage3_param_persistence_threshold``: parameters of at most so many",
+            f"{_BUCKET} ten times the hidden size.",
+            python_only=True,
+        ),
+    ] = None
+    reduce_bucket: Annotated[
+        int | None,
+        Option("``reduce_bucket_size``,", f"{_BUCKET} the square of the hidden size.", python_only=True),
+    ] = None
+    prefetch_bucket: Annotated[
+        int | None, Option("``stage3_prefetch_bucket_size``,", f"{_BUCKET} nine tenths of that.", python_only=True)
+    ] = None
+    max_live: Annotated[int, Option("``stage3_max_live_parameters``, numbers.", python_only=True)] = 1_000_000_000
+    sub_group: Annotated[
+        int, Option("``sub_group_size``, numbers stepped at a time.", check=POSITIVE, python_only=True)
+    ] = 1_000_000_000
 
     def __post_init__(self) -> None:
-        for field, known in _CHOICES.items():
-            if getattr(self, field) not in known:
-                expected = ", ".join(map(str, known))
-                raise UsageError(f"unknown {field} {getattr(self, field)!r}: expected one of {expected}")
-        for field in _POSITIVE:
-            if getattr(self, field) < 1:
-                raise UsageError(f"{field}: expected a whole number of 1 or more, found {getattr(self, field)}")
-        if not 0 <= self.lora_dropout < 1:
-            raise UsageError(f"lora_dropout: expected a number in [0, 1), found {self.lora_dropout}")
+        super().__post_init__()
         if self.fsdp2 and (self.zero or self.gpus < 2 or self.quantises):
             raise UsageError(
                 f"fsdp2: expected zero 0, several GPUs and a model that is not quantised, found zero {self.zero}, "
@@ -163,17 +201,3 @@ class TrainingSetup:
     def quantises(self) -> bool:
         """Whether the frozen weights are NF4."""
         return self.method in QUANTISED_METHODS
-
-
-_CHOICES: dict[str, tuple[object, ...]] = {
-    "method": METHODS,
-    "zero": ZERO_STAGES,
-    "dtype": tuple(DTYPE_BYTES),
-    "optimizer": OPTIMIZERS,
-    "offload": OFFLOADS,
-    "checkpointing": CHECKPOINTING,
-    "attention": ATTENTIONS,
-    "loss": LOSSES,
-    "adapter_dtype": tuple(DTYPE_BYTES),
-}
-_POSITIVE = ("gpus", "seq_len", "micro_batch", "gradient_accumulation", "lora_rank", "sub_group")

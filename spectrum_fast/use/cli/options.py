@@ -55,7 +55,7 @@ def _declare(entry: inspect.Parameter, option: Option) -> inspect.Parameter:
         kind = str if default is not None else str | None  # the class refuses other words, in its own
 
     def complete(incomplete: str) -> list[str]:
-        return [choice for choice in option.choices if choice.startswith(incomplete)]
+        return [word for word in map(str, option.choices) if word.startswith(incomplete)]
 
     declared = typer.Option(*flags, metavar=option.metavar, help=option.help, autocompletion=complete)
     return entry.replace(annotation=Annotated[kind, declared], default=default, kind=inspect.Parameter.KEYWORD_ONLY)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.errors import UsageError
 from spectrum_fast.use.cli.consoles import show
+from spectrum_fast.use.cli.options import with_options
 
 if TYPE_CHECKING:
-    from spectrum_fast.choose.planner import MemoryPlan
+    from spectrum_fast.choose.planner.memory import MemoryPlan
 
 HELP = """Predict the memory of a training run, from the checkpoint's headers alone.
 
@@ -21,40 +24,24 @@ Example: spectrum-fast plan MODEL --gpus 8 --zero 3 --fit 40"""
 _WITH_A_FILE = {"model", "gpus", "fit", "as_json"}
 
 
+@with_options
 def plan(
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint folder, hub id, or the YAML of a run.")],
-    gpus: Annotated[int, typer.Option(metavar="N", help="Processes, one a GPU.")] = 1,
-    zero: Annotated[int, typer.Option(metavar="0|2|3", help="ZeRO stage; 0 is plain torch.")] = 3,
-    method: Annotated[
-        str, typer.Option(metavar="NAME", help="full, lora, qlora, spectrum, spectrum-lora, spectrum-qlora, random...")
-    ] = "spectrum",
+    setup: TrainingSetup,
     scan: Annotated[Path | None, typer.Option(metavar="FILE", help="Scan to select from.")] = None,
     selection: Annotated[Path | None, typer.Option(metavar="FILE", help="The modules, already selected.")] = None,
     top_percent: Annotated[float, typer.Option(metavar="P", help="Share of each module type.")] = 25.0,
     fit: Annotated[float | None, typer.Option(metavar="GIB", help="Find the largest share that fits.")] = None,
     always: Annotated[str, typer.Option(metavar="RULE", help="default (embeddings, head) or none.")] = "default",
-    seq_len: Annotated[int, typer.Option(metavar="N", help="Tokens a sequence.")] = 2048,
-    micro_batch: Annotated[int, typer.Option(metavar="N", help="Sequences a GPU and pass.")] = 1,
-    accumulate: Annotated[int, typer.Option(metavar="N", help="Micro-batches a step.")] = 1,
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Keep only the inputs of layers.")
     ] = False,
-    fsdp2: Annotated[bool, typer.Option("--fsdp2", help="FSDP2; with --zero 0.")] = False,
-    dtype: Annotated[str, typer.Option(metavar="NAME", help="Of frozen weights: bf16, fp16 or fp32.")] = "bf16",
-    autocast: Annotated[
-        bool, typer.Option(help="Without ZeRO: trained weights float32, arithmetic of 16 bits.")
-    ] = True,
-    optimizer: Annotated[str, typer.Option(metavar="NAME", help="adamw, adamw-8bit, lion, sgd.")] = "adamw",
-    offload: Annotated[str, typer.Option(metavar="WHAT", help="none, optimizer or all.")] = "none",
-    attention: Annotated[str, typer.Option(metavar="NAME", help="flash (SDPA too) or eager.")] = "flash",
-    loss: Annotated[str, typer.Option(metavar="NAME", help="logits (whole) or fused.")] = "logits",
-    lora_rank: Annotated[int, typer.Option(metavar="R", help="Rank of adapters.")] = 16,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """Predict and print."""
-    from spectrum_fast.choose.planner import TrainingSetup, fit_percent, plan_memory, read_model_shape
-    from spectrum_fast.choose.planner.memory import GIB
+    from spectrum_fast.choose.planner.memory import GIB, fit_percent, plan_memory
+    from spectrum_fast.choose.planner.model_shape import read_model_shape
     from spectrum_fast.choose.selection.formats import load_selection
     from spectrum_fast.measure.scoring.scan_file import read_scan
     from spectrum_fast.read.checkpoint import open_checkpoint
@@ -75,25 +62,10 @@ def plan(
             raise UsageError(f"--{given[0].replace('_', '-')}: {model} says it; drop the option or change the file")
         from spectrum_fast.use.training.planned import plan_run
 
-        found, limit = plan_run(model, gpus, fit), None if fit is None else int(fit * GIB)
+        found, limit = plan_run(model, setup.gpus, fit), None if fit is None else int(fit * GIB)
         return _show(found, limit, as_json)
-    setup = TrainingSetup(
-        method=method,
-        gpus=gpus,
-        zero=zero,
-        fsdp2=fsdp2,
-        autocast=autocast,
-        dtype=dtype,
-        optimizer=optimizer,
-        offload=offload,
-        seq_len=seq_len,
-        micro_batch=micro_batch,
-        gradient_accumulation=accumulate,
-        checkpointing="layer" if gradient_checkpointing else "none",
-        attention=attention,
-        loss=loss,
-        lora_rank=lora_rank,
-    )
+    if gradient_checkpointing:
+        setup = replace(setup, checkpointing="layer")
     shape = read_model_shape(open_checkpoint(model))
     scores = None if scan is None else read_scan(scan)
     limit = None if fit is None else int(fit * GIB)

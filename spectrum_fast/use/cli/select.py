@@ -95,7 +95,9 @@ def select(
 
 def _memory_words(record: Scan, selection: Selection, model: str | None) -> str:
     """What training it takes, where the checkpoint's headers are at hand; nothing is fetched for this."""
-    from spectrum_fast.choose.planner import TrainingSetup, plan_memory, read_model_shape
+    from spectrum_fast.choose.planner.memory import plan_memory
+    from spectrum_fast.choose.planner.model_shape import read_model_shape
+    from spectrum_fast.choose.planner.setup import TrainingSetup
     from spectrum_fast.read.checkpoint import open_checkpoint
 
     source = model or str(record.provenance.get("checkpoint"))

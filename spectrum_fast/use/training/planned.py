@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spectrum_fast.choose.planner import MemoryPlan, TrainingSetup, fit_percent, plan_memory, read_model_shape
+from spectrum_fast.choose.planner.memory import MemoryPlan, fit_percent, plan_memory
+from spectrum_fast.choose.planner.model_shape import read_model_shape
+from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.selection.formats import load_selection
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.scan_file import read_scan

@@ -12,8 +12,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers", reason="needs the training libraries")
 
-from spectrum_fast.choose.planner import TrainingSetup, read_model_shape  # noqa: E402
 from spectrum_fast.choose.planner.activations import compute_activations  # noqa: E402
+from spectrum_fast.choose.planner.model_shape import read_model_shape  # noqa: E402
+from spectrum_fast.choose.planner.setup import TrainingSetup  # noqa: E402
 from spectrum_fast.choose.planner.trained import TrainedShape, choose_trained  # noqa: E402
 from spectrum_fast.read.checkpoint import open_checkpoint  # noqa: E402
 

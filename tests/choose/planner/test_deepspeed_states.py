@@ -14,7 +14,8 @@ import pytest
 
 pytest.importorskip("deepspeed", reason="needs the training libraries")
 
-from spectrum_fast.choose.planner import TrainingSetup, read_model_shape
+from spectrum_fast.choose.planner.model_shape import read_model_shape
+from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.planner.states import compute_states
 from spectrum_fast.choose.planner.trained import TrainedShape
 from spectrum_fast.read.checkpoint import open_checkpoint

@@ -9,7 +9,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers", reason="needs the training libraries")
 
-from spectrum_fast.choose.planner import TrainingSetup, plan_memory, read_model_shape  # noqa: E402
+from spectrum_fast.choose.planner.memory import plan_memory  # noqa: E402
+from spectrum_fast.choose.planner.model_shape import read_model_shape  # noqa: E402
+from spectrum_fast.choose.planner.setup import TrainingSetup  # noqa: E402
 from spectrum_fast.read.checkpoint import open_checkpoint  # noqa: E402
 
 from support.planner_models import make_model, save_model  # noqa: E402

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from bench.make_checkpoint import write_checkpoint
-from spectrum_fast.choose.planner import ModelShape, TrainingSetup, fit_percent, plan_memory, read_model_shape
-from spectrum_fast.choose.planner.memory import GIB
+from spectrum_fast.choose.planner.memory import GIB, fit_percent, plan_memory
+from spectrum_fast.choose.planner.model_shape import ModelShape, read_model_shape
+from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.planner.trained import competing_groups
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import CheckpointError, SelectionError, UsageError
@@ -102,7 +103,7 @@ def test_fit_is_the_largest_share_that_fits(tmp_path: Path, method: str, checkpo
         ({"gpus": 0}, "gpus: expected a whole number of 1 or more"),
         ({"zero": 0, "offload": "optimizer"}, "is DeepSpeed's"),
         ({"zero": 2, "offload": "all"}, "use zero 3"),
-        ({"lora_dropout": 1.0}, "lora_dropout"),
+        ({"lora_dropout": 1.0}, r"lora dropout: expected a number in \[0, 1\)"),
     ],
 )
 def test_bad_setups_are_refused(values: dict, message: str) -> None:
