@@ -91,13 +91,14 @@ def _version(name: str) -> str | None:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit and whether tracked files differ from it; None outside a git checkout."""
+    """Commit and whether tracked files differ from it: ``$COMMIT`` where only the files were copied, else None."""
     root = Path(__file__).resolve().parents[1]
     try:
         commit = _git(root, "rev-parse", "HEAD")
         dirty = _git(root, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        commit = os.environ.get("COMMIT")
+        return {"commit": commit, "dirty": None} if commit else None
     return {"commit": commit, "dirty": bool(dirty)}
 
 

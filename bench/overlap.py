@@ -1,15 +1,16 @@
 """How near reading and scoring together come to the longer of the two, whatever their ratio.
 
 ``python -m bench.overlap`` writes a checkpoint of Llama-3-8B shapes, a quarter as wide (0.9 GB), and reads it from the
-page cache through the pipeline of a GPU: into the ring, hashed, from there to its place in a batch, batches scored by their
-own thread. The device is one that sleeps for a given time a matrix, so that the ratio of computing to reading can be
-chosen; copies to it are copies in memory, and cost the processors what a GPU does by itself. Every round measures the
-reading alone anew, and is held to that: a machine that is busy with other things is so for both.
+page cache through the pipeline of a GPU: into the ring, hashed, from there to its place in a batch, batches scored by
+their own thread. The device is one that sleeps for a given time a matrix, so that the ratio of computing to reading can
+be chosen; copies to it are copies in memory, and cost the processors what a GPU does by itself. Every round measures
+the reading alone anew, and is held to that: a machine that is busy with other things is so for both.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -28,7 +29,6 @@ from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import StreamOptions
-from spectrum_fast.read.stream.options import DEVICE_READING_THREADS
 from spectrum_fast.scanning import scorers
 from spectrum_fast.scanning.plan import plan_scan
 from spectrum_fast.scanning.work import score_weights
@@ -66,7 +66,7 @@ def run(plans: Sequence[WeightPlan], compute_seconds: float) -> float:
     kept, scorers.compute_spectra = scorers.compute_spectra, sleep
     try:
         scorer = scorers.Together(find_criterion("spectrum"), 1e-4, compute_nothing, plans=plans)
-        options = StreamOptions(buffer_bytes=1 << 30, threads=DEVICE_READING_THREADS[0], digests=True, poison=False)
+        options = StreamOptions(buffer_bytes=1 << 30, threads=os.cpu_count(), digests=True, poison=False)
         began = time.perf_counter()
         score_weights(plans, scorer, options, lambda _: None)
         return time.perf_counter() - began

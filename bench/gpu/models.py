@@ -1,10 +1,10 @@
 """All matrices of a model's shapes through the engine on a GPU, layers repeated from host memory.
 
-``bench/gpu.sh`` runs this after the kernels' rows. A batch of each shape, as large as a scan makes them, lies in
+A batch of each shape, as large as a scan makes them, lies in
 page-locked memory; it is copied, scored and forgotten until the model's matrices of that shape are done or the time is,
 which scales the rest. Correctness comes first: one matrix of every shape against float64 singular values on the same
 device.
-``--rehearse`` walks through it at toy sizes on the CPU and writes nothing.
+``--rehearse`` walks through it at toy sizes on any device.
 
 A row: seconds in all, the split copy / Gram / probes / band / slice (CUDA events), matrices, how many the batches did
 not serve, bytes, flops, peak memory of the device, and the same a matrix for each shape.
@@ -23,11 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.gpu.record import Record
 from bench.gpu.timing import WrongResultError
-from bench.gpu.weights import to_fp8, trained_like
-from bench.machine import machine_header
-from bench.peers import exact_singular_values, score_functional
-from bench.results_file import SCHEMA, write_results
+from bench.gpu.weights import to_fp8, trained_like, true_score
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
 from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.ops.triton_support import kernel_errors
@@ -126,22 +124,24 @@ class Matrices:
         return parts[0] if len(parts) == 1 else [CodedWeight(*one) for one in zip(*parts, strict=True)]
 
 
-def check(matrices: Matrices) -> float:
+def check(matrices: Matrices, record: Record) -> float:
     """Error of one score against float64 singular values; raises where it is outside 1e-4."""
     weight = matrices.on_device(1)[0]
     found = compute_spectra([weight], find_criterion("spectrum"))[0]
     numbers = weight.decode() if isinstance(weight, CodedWeight) else weight
-    truth = score_functional(exact_singular_values(numbers, "gram").cpu(), weight.shape)
+    truth = true_score(numbers, record, "fp8" if isinstance(weight, CodedWeight) else "bfloat16")
     if not isinstance(found, Spectrum) or found.snr is None:
         raise WrongResultError(f"no score for {tuple(weight.shape)}: {found}")
-    error = abs(found.snr / truth["snr"] - 1)
+    error = abs(found.snr / truth - 1)
     if not error < 1e-4:
-        raise WrongResultError(f"{tuple(weight.shape)}: score {found.snr:.8g}, expected {truth['snr']:.8g}")
+        raise WrongResultError(f"{tuple(weight.shape)}: score {found.snr:.8g}, expected {truth:.8g}")
     return error
 
 
-def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: float, *, fp8: bool) -> dict[str, Any]:
-    """One model, shape by shape; each stops after its share of the budget and is scaled, which the row then says."""
+def run_model(
+    name: str, layers: int, shapes: dict[Shape, int], shape_seconds: float, record: Record, *, fp8: bool
+) -> dict[str, Any]:
+    """One model, shape by shape; each stops after its time and is scaled, which the row then says."""
     criterion = find_criterion("spectrum")
     total = StageClock().read()
     by_shape: dict[str, dict[str, Any]] = {}
@@ -150,7 +150,7 @@ def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: 
         wanted = layers * count
         most = min(wanted, together(shape, batch_bytes_on(DEVICE), fp8=fp8))
         host = Matrices(trained_like(most, *shape, on_host=True), fp8=fp8)
-        row["error"] = max(row["error"], check(host))
+        row["error"] = max(row["error"], check(host, record))
         clock, done, alone = StageClock(), 0, 0
         if DEVICE == "cuda":
             compute_spectra(host.on_device(most), criterion)  # compiles what is not compiled yet
@@ -159,7 +159,7 @@ def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: 
             torch.cuda.synchronize()
         began = time.perf_counter()
         with clock.watching():
-            while done < wanted and time.perf_counter() - began < budget_seconds / len(shapes):
+            while done < wanted and time.perf_counter() - began < shape_seconds:
                 with clock.timed("copy"):
                     on_device = host.on_device(min(most, wanted - done))
                 found = compute_spectra(on_device, criterion)
@@ -167,7 +167,7 @@ def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: 
                 done += len(found)
         split = clock.read()
         seconds, scale = time.perf_counter() - began, wanted / done
-        by_shape[f"{shape[0]}x{shape[1]}"] = {
+        found_of_shape = {
             "together": most,
             "measured": done,
             "of": wanted,
@@ -175,6 +175,10 @@ def run_model(name: str, layers: int, shapes: dict[Shape, int], budget_seconds: 
             "milliseconds_each": round(seconds / done * 1e3, 4),
             "split_milliseconds_each": {stage: round(value / done * 1e3, 4) for stage, value in split.items()},
         }
+        by_shape[f"{shape[0]}x{shape[1]}"] = found_of_shape
+        each = {"name": f"model[{name}, {shape[0]}x{shape[1]}]", "group": "model", "rounds": done}
+        record.add({**each, "median_seconds": seconds / done, "info": found_of_shape})
+        print(f"{each['name']}: {seconds / done * 1e3:.3f} ms each, {found_of_shape}", flush=True)
         total = {stage: total[stage] + split[stage] * scale for stage in total}
         row["seconds"] += seconds * scale
         row["matrices"] += wanted
@@ -211,28 +215,28 @@ def _flops(shape: Shape) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line, see the module's docstring; exit code 1 if a model failed."""
     parser = argparse.ArgumentParser(description="Model-shaped compute on a GPU.")
-    parser.add_argument("--out", type=Path, default=Path("bench/results"))
-    parser.add_argument("--rehearse", action="store_true", help="toy sizes on any device; writes nothing")
-    parser.add_argument("--budget", type=float, default=45.0, help="seconds a model, after which the rest is scaled")
+    parser.add_argument("--out", type=Path, help="result file to add to")
+    parser.add_argument("--rehearse", action="store_true", help="toy sizes on any device")
+    parser.add_argument("--kind", choices=("bfloat16", "fp8"), help="only models stored so")
+    parser.add_argument("--budget", type=float, default=180.0, help="seconds; what is not done by then is scaled")
     options = parser.parse_args(arguments)
-    torch.manual_seed(1)  # the same weights in every run: of toy ones, one in twenty misses the tolerance in float32
-    rows: list[dict[str, Any]] = []
-    failed: list[str] = []
-    for name, (layers, shapes, fp8) in MODELS.items():
+    record = Record(options.out, rehearse=options.rehearse)
+    chosen = {name: one for name, one in MODELS.items() if options.kind in (None, "fp8" if one[2] else "bfloat16")}
+    seconds = 0.5 * options.budget / sum(len(shapes) for _, shapes, _ in chosen.values())  # weights take the other half
+    failed = False
+    for name, (layers, shapes, fp8) in chosen.items():
         if options.rehearse:
             layers, shapes = 2, {(max(m // 32, 200), max(n // 32, 200)): min(c, 3) for (m, n), c in shapes.items()}
         try:
             with use_backend("auto" if DEVICE == "cuda" else MODEL):  # the GPU's order of steps wherever it runs
-                row = run_model(name, layers, shapes, options.budget, fp8=fp8)
+                row = run_model(name, layers, shapes, seconds, record, fp8=fp8)
         except (WrongResultError, ValueError, *kernel_errors()) as error:  # one model must not take the others with it
+            failed = True
+            record.note("failures", f"model[{name}]: {type(error).__name__}: {str(error)[:300]}")
             print(f"model[{name}]: FAILED  {type(error).__name__}: {str(error)[:300]}", file=sys.stderr, flush=True)
-            failed.append(name)
             continue
-        rows.append(row)
+        record.add(row)
         print(f"{row['name']}: {row['median_seconds']:.2f} s, {row['info']}", flush=True)
-        if not options.rehearse:
-            results = {"schema": SCHEMA, "machine": machine_header(), "size": "full", "rows": rows}
-            write_results(options.out / "gpu-models.json", results)
     return 1 if failed else 0
 
 

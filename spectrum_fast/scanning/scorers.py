@@ -42,9 +42,9 @@ BATCH_BYTES = 4 << 30
 MOST_TOGETHER = 64
 SCORING_THREADS = 2
 """On a GPU, each with a stream of its own: slices of one batch wait for their chains while products of the next run."""
-LEAST_BATCHES = 8
-"""Of each kind of weight, as far as there are so many: the first is scored after an eighth of the reading, and an
-eighth of the scoring is left when all is read. So both together take at most 9/8 of the longer one."""
+LEAST_BATCHES = 16
+"""Of each kind of weight, as far as there are so many: the first is scored after a sixteenth of the reading, or one of
+the scoring is left when all is read. So both together take at most 17/16 of the longer one."""
 THREAD_NAME = "spectrum-fast-score"
 
 
