@@ -16,8 +16,8 @@ _LINE_SECONDS = 10.0
 """Seconds between two lines where stderr is no terminal."""
 _WIDE_COLUMNS = 116
 """From this width on there is room for what bounds the speed, beside a whole module name and a bar."""
-_FIGURE_COLUMNS = 56
-"""Width of the figures and the blanks between them; the rest of the line is for the bar and the module's name."""
+_FIGURE_COLUMNS = 45
+"""Width of sizes, rate and time left at their longest, with the blanks between them and beside the count of modules."""
 
 _BOUNDS = {"read": "reading", "compute": "computing"}
 
@@ -27,7 +27,7 @@ class ScanMeter:
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
-        self._column = BarColumn()
+        self._column = BarColumn(_least_columns(console)[0])
         self._longest_name = 0
         self._bar = None if quiet or not console.is_terminal else _make_bar(console, self._column)
         self._quiet = quiet
@@ -59,9 +59,11 @@ class ScanMeter:
                 f"{format_bytes(step.resumed_bytes)} of {format_bytes(step.total_bytes)}"
             )
         if self._bar is not None and self._task is not None:
-            module = _shorten_module(step.name, self._console.width - _taken_columns(self._console))
+            least, bound = _least_columns(self._console)
+            room = self._console.width - bound - _FIGURE_COLUMNS - len(f"{step.total}/{step.total}")
+            module = _shorten_module(step.name, room - least)
             self._longest_name = max(self._longest_name, len(module))
-            self._column.bar_width = _bar_columns(self._console, self._longest_name)
+            self._column.bar_width = room - self._longest_name  # it jumps only when a longer name comes
             self._bar.update(
                 self._task,
                 total=step.total_bytes,
@@ -139,11 +141,11 @@ def _shorten_module(name: str, room: int) -> str:
 
     >>> [_shorten_module("model.layers.12.self_attn.q_proj", room) for room in (40, 20, 12, 6, 3)]
     ['model.layers.12.self_attn.q_proj', '12.self_attn.q_proj', '12…q_proj', '…_proj', '']
+    >>> _shorten_module("language_model.model.embed_tokens", 20)
+    'embed_tokens'
     """
-    layer = layer_index(name)
-    whole = [name]
-    if layer is not None:
-        whole += [f"{layer}.{name.partition(f'.{layer}.')[2]}", f"{layer}…{name.rpartition('.')[2]}"]
+    layer, last = layer_index(name), name.rpartition(".")[2]
+    whole = [name, last] if layer is None else [name, f"{layer}.{name.partition(f'.{layer}.')[2]}", f"{layer}…{last}"]
     end = "…" + name[len(name) - room + 1 :] if room > 4 else ""
     return next((text for text in whole if len(text) <= room), end)
 
@@ -153,18 +155,7 @@ def _least_columns(console: Console) -> tuple[int, int]:
     return (20, 10) if console.width >= _WIDE_COLUMNS else (8, 0)
 
 
-def _taken_columns(console: Console) -> int:
-    return _FIGURE_COLUMNS + sum(_least_columns(console))
-
-
-def _bar_columns(console: Console, name: int) -> int:
-    """All that figures and the longest name so far leave: the bar jumps only when a longer one comes."""
-    least, bound = _least_columns(console)
-    return max(least, console.width - _FIGURE_COLUMNS - bound - name)
-
-
 def _make_bar(console: Console, column: BarColumn) -> Progress:
-    column.bar_width = _bar_columns(console, 0)
     return Progress(
         TextColumn("{task.description}"),
         column,

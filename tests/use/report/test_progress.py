@@ -125,10 +125,10 @@ def test_where_lines_go(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "bar", "end"),
     [
-        (80, 15, "12…q_proj"),
-        (100, 12, "model.layers.12.self_attn.q_proj"),
-        (120, 22, "computing model.layers.12.self_attn.q_proj"),
-        (160, 62, "computing model.layers.12.self_attn.q_proj"),
+        (80, 9, "12.self_attn.q_proj"),
+        (100, 16, "model.layers.12.self_attn.q_proj"),
+        (120, 26, "computing model.layers.12.self_attn.q_proj"),
+        (160, 66, "computing model.layers.12.self_attn.q_proj"),
     ],
 )
 def test_the_line_is_used_and_keeps_the_layer_in_any_width(columns: int, bar: int, end: str) -> None:
