@@ -156,6 +156,22 @@ def test_the_command_reads_the_hub_without_storing(model, local, tmp_path):
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+def test_a_dry_run_of_a_hub_id_reads_little_and_stores_nothing(model, tmp_path):
+    files = {path.name: path.read_bytes() for path in model.iterdir()}
+    with serve_hub(files) as hub:
+        done = subprocess.run(
+            [sys.executable, "-m", "spectrum_fast", "scan", "org/name", "--dry-run"],
+            env=hub.environment(tmp_path / "home") | {"COLUMNS": "300"},
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "matrices to score" in done.stdout.splitlines()[0]
+    assert "time: about" in done.stdout.splitlines()[-1]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 200]
+
+
 def test_a_server_that_stays_down_ends_the_command_with_one_line_and_loses_nothing(model, local, monkeypatch, tmp_path):
     out = tmp_path / "scan.json"
     monkeypatch.setenv("SPECTRUM_FAST_REMOTE_ATTEMPTS", "3")

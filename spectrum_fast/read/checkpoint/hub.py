@@ -30,6 +30,16 @@ def parse_hub_id(text: str) -> tuple[str, str] | None:
     return match.group(1), match.group(2) or "main"
 
 
+def is_cached(text: str) -> bool:
+    """Say whether the text is a hub id of which the cache has something; nothing is asked for."""
+    found = parse_hub_id(text)
+    if found is None:
+        return False
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(found[0], "config.json", revision=found[1]), str)
+
+
 def list_repository(repository: str, revision: str) -> tuple[str, tuple[str, ...]]:
     """Ask the hub for the commit behind a revision and the names of the files in it, those in folders left out.
 

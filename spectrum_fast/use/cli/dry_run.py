@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 
-from spectrum_fast.errors import BackendUnavailableError, CheckpointError
+from spectrum_fast.read.checkpoint.hub import is_cached
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.prediction import predict_scan
 from spectrum_fast.scanning.scoring import open_and_plan
@@ -14,13 +13,11 @@ from spectrum_fast.use.report.scan_plan import scan_plan_table
 
 
 def show_plan(model: str, options: ScanOptions) -> None:
-    """Show what a scan would do; of a hub id the headers and a few weights are read, where that is possible.
+    """Show what a scan would do. Of a hub id that is not in the cache headers and a few weights are read, none stored.
 
     Raises:
         SpectrumFastError: as the scan would.
     """
-    opened = None
-    with suppress(CheckpointError, BackendUnavailableError):  # no connection, or no obstore: the cache may have it
-        opened = open_and_plan(model, replace(options, no_store=True))
-    checkpoint, plan = opened or open_and_plan(model, options)
+    options = replace(options, no_store=options.no_store or not is_cached(model))
+    checkpoint, plan = open_and_plan(model, options)
     show(scan_plan_table(checkpoint, plan, predict_scan(plan, options)))
