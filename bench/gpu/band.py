@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.gpu.timing import DEVICE, Build, Case, WrongResultError
+from spectrum_fast.measure.ops.band import device_kernels
 from spectrum_fast.measure.ops.band import triton as triton_band
 from spectrum_fast.measure.ops.sturm import count_below
 
@@ -26,7 +29,42 @@ def band_builds(
                 yield Build(name, lambda a=(name, copies, order, half_width, graph, slow, bf16): band_case(*a))
 
 
-def band_case(name: str, count: int, n: int, b: int, graph: bool, with_peer: bool, bf16_rate: float) -> Case:
+TUNED: dict[str, dict[str, Any]] = {
+    "columns32-stages2": {"COLUMNS": 32, "num_stages": 2, "maxnreg": None},
+    "columns32-stages3": {"COLUMNS": 32, "num_stages": 3, "maxnreg": None},
+    "columns16-stages4": {"COLUMNS": 16, "num_stages": 4, "maxnreg": None},
+}
+"""Other launch options of the sweep, to see whether the ones in use are the best."""
+
+
+def sweep_builds(rehearse: bool, bf16: float) -> Iterator[Build]:
+    """The batch that sweeps bind, under other launch options."""
+    count, order, b = (2, 40, 8) if rehearse else (64, 2048, 32)
+    for label, options in TUNED.items():
+        name = f"band-{label}[b32-64x2048]"
+        yield Build(name, lambda a=(name, count, order, b, False, False, bf16, options): band_case(*a))
+
+
+@contextmanager
+def _sweeping_with(options: dict[str, Any]) -> Iterator[None]:
+    kept = device_kernels.sweep_options
+    device_kernels.sweep_options = lambda *of: kept(*of) | options
+    try:
+        yield
+    finally:
+        device_kernels.sweep_options = kept
+
+
+def band_case(
+    name: str,
+    count: int,
+    n: int,
+    b: int,
+    graph: bool,
+    with_peer: bool,
+    bf16_rate: float,
+    tuned: dict[str, Any] | None = None,
+) -> Case:
     """Reduction of ``count`` float32 matrices of order n; with ``graph``, replayed from a CUDA graph.
 
     The call restores its operand first (4 n² bytes read, 4 n² written: 0.12 ms at n = 8192).
@@ -40,7 +78,8 @@ def band_case(name: str, count: int, n: int, b: int, graph: bool, with_peer: boo
 
     def reduce() -> Tensor:
         work.copy_(source)
-        return triton_band.reduce_to_band(work, b)
+        with _sweeping_with(tuned or {}):
+            return triton_band.reduce_to_band(work, b)
 
     call: Callable[[], Tensor] = reduce
     if graph and DEVICE == "cuda":

@@ -21,9 +21,10 @@ from pathlib import Path
 
 import torch
 
-from bench.gpu.band import band_builds
+from bench.gpu.band import band_builds, sweep_builds
 from bench.gpu.extent import extent_builds
 from bench.gpu.gram import gram_builds, tuning_builds
+from bench.gpu.product import product_builds
 from bench.gpu.record import Record
 from bench.gpu.spectra import FIRST, REST, graph_builds, spectrum_builds
 from bench.gpu.sturm import shift_builds, sturm_builds
@@ -45,10 +46,12 @@ SECTIONS: dict[str, Rows] = {
     "variants": lambda _, rehearse, bf16: chain(
         sturm_builds([torch.float64], rehearse),
         shift_builds(rehearse),
+        sweep_builds(rehearse, bf16),
         band_builds([(1, 8192), (64, 2048)], [64], rehearse, bf16),
     ),
     "rest": lambda record, rehearse, bf16: chain(
         spectrum_builds([*FIRST[3:], *REST], record, rehearse, bf16),
+        product_builds(rehearse),
         extent_builds(rehearse),
         gram_builds(["float32"], rehearse, bf16),
         band_builds([(1, 1024), (1, 4096), (1, 16384)], [32, 64], rehearse, bf16),
