@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from typing import Any
 
 from spectrum_fast.choose.planner.activations import ActivationBytes, compute_activations
@@ -12,6 +11,7 @@ from spectrum_fast.choose.planner.model_shape import ModelShape
 from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.planner.states import StateBytes, compute_states
 from spectrum_fast.choose.planner.trained import TrainedShape, choose_trained, competing_groups
+from spectrum_fast.choose.selection.ranking import cut_percents, largest_that_fits
 from spectrum_fast.choose.selection.records import Selection
 from spectrum_fast.choose.selection.select import select_modules
 from spectrum_fast.errors import SelectionError, UsageError
@@ -158,36 +158,20 @@ def fit_percent(
     """
     if not setup.selects:
         raise UsageError(f"fit looks for a share of the modules, found method {setup.method!r}, which takes no share")
-    percents = _breakpoints(model)
-
-    def plan(place: int) -> MemoryPlan:
-        return plan_memory(model, setup, scan=scan, top_percent=percents[place], always=always)
-
-    low, high = 0, len(percents) - 1
-    best = plan(low)
+    percents = cut_percents({len(members) for members in competing_groups(model).values()})
+    best = largest_that_fits(
+        percents,
+        lambda percent: plan_memory(model, setup, scan=scan, top_percent=percent, always=always),
+        lambda plan: plan.peak <= limit_bytes,
+    )
     if best.peak > limit_bytes:
         raise SelectionError(
             f"{model.name}: the smallest share ({percents[0]:g} % of each type) needs {best.peak / GIB:.2f} GiB a GPU, "
             f"found a limit of {limit_bytes / GIB:.2f} GiB; use more GPUs, checkpointing, offloading, a smaller batch "
             "or a method with adapters"
         )
-    while low < high:
-        middle = (low + high + 1) // 2
-        candidate = plan(middle)
-        if candidate.peak <= limit_bytes:
-            low, best = middle, candidate
-        else:
-            high = middle - 1
     return best
 
 
 def _without_ends(selection: Selection) -> Selection:
     return replace(selection, modules=tuple(m for m in selection.modules if role(m.name) == "other"))
-
-
-def _breakpoints(model: ModelShape) -> list[float]:
-    """Percentages in rising order at which one more module of some type is taken."""
-    sizes = {len(members) for members in competing_groups(model).values()}
-    exact = {Fraction(100 * taken, size) for size in sizes for taken in range(1, size + 1)}
-    # Rounded up in the fourth decimal place, so that the number taken is reached whatever the rounding rule.
-    return sorted({min(100.0, float(-(-value * 10_000 // 1)) / 10_000) for value in exact})

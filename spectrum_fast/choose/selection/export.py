@@ -29,6 +29,9 @@ from spectrum_fast.errors import SelectionError
 from spectrum_fast.read.checkpoint.naming import module_name, module_type, role
 from spectrum_fast.words import near_names_text, nearest_names
 
+_MOST = 50
+"""Percent of what is trained in embeddings and head above which leaving them frozen is advised."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
@@ -62,7 +65,7 @@ class Export:
         deed = "adapts matrices of" if self.reader.adapts else "trains"
         lines = [f"{self.reader.name} {deed} {self.trained:,} of {self.total:,} parameters ({self._percent():.1f} %)"]
         if self.ends:
-            lines[0] += f", {self.ends:,} of them in embeddings and head (--always none leaves them frozen)"
+            lines[0] += f", {ends_words(self.ends, self.trained)}"
         elif self.reader.adapts and self.selection.always:
             lines[0] += f"; not {', '.join(self.selection.always)}: name them in modules_to_save to train them too"
         if memory:
@@ -73,6 +76,17 @@ class Export:
 
     def _percent(self) -> float:
         return 100 * self.trained / self.total
+
+
+def ends_words(ends: int, trained: int) -> str:
+    """What embeddings and head take of what is trained, and how to leave them out where that is most.
+
+    >>> ends_words(30, 120)
+    '30 of them (25 %) in embeddings and head'
+    """
+    share = 100 * ends / trained
+    advice = " (--always none leaves them frozen)" if share > _MOST else ""
+    return f"{ends:,} of them ({share:.0f} %) in embeddings and head{advice}"
 
 
 def export_selection(scan: Scan, reader: str, skeleton: ModelSkeleton, options: SelectOptions) -> Export:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated
 
-from spectrum_fast.checks import COUNT, FLAG, PERCENT
+from spectrum_fast.checks import COUNT, FLAG, PERCENT, Check, is_count
 from spectrum_fast.choose.selection.ranking import Grouping, Order, Rounding
 from spectrum_fast.measure.scoring.criteria import CriterionName, find_criterion
 from spectrum_fast.measure.scoring.fused import Fused
 from spectrum_fast.options import Option, Options
 
+_NUMBERS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
+_BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_AT_LEAST_ONE = Check(lambda value: is_count(value) and value > 0, "at least 1")
 _WORDS = (("default",), ("none",))
 
 
@@ -119,3 +123,41 @@ class SelectOptions(Options):
             find_criterion(self.criterion)
         if not isinstance(self.always, str) and tuple(self.always) in _WORDS:
             object.__setattr__(self, "always", self.always[0])
+
+
+def read_budget(text: str) -> tuple[int, bool] | None:
+    """How much, and whether that is bytes; None if it is neither parameters nor memory.
+
+    >>> read_budget("2.5B"), read_budget("8GiB"), read_budget("8G")
+    ((2500000000, False), (8589934592, True), None)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", text)
+    if found is None or found[2] not in {**_NUMBERS, **_BYTES}:
+        return None
+    return int(float(found[1]) * {**_NUMBERS, **_BYTES}[found[2]]), found[2] in _BYTES
+
+
+_BUDGET = Check(lambda value: read_budget(value) is not None, "parameters (900M, 2.5B) or memory (8GiB)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetOptions(Options):
+    """What a selection may cost, in place of a percentage.
+
+    Raises:
+        UsageError: one is out of range.
+    """
+
+    budget: Annotated[
+        str | None,
+        Option(
+            "Instead of a percent: what is trained at most (900M, 2.5B), or memory of one GPU (8GiB).",
+            "The largest share of each group within it, embeddings and head counted. Memory is planned for bfloat16, "
+            "AdamW, ZeRO-3 and a sequence of 4096 tokens.",
+            metavar="SIZE",
+            check=_BUDGET,
+        ),
+    ] = None
+    gpus: Annotated[
+        int, Option("With a budget of memory: GPUs that share the model.", metavar="N", check=_AT_LEAST_ONE)
+    ] = 1

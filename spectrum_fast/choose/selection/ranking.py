@@ -12,12 +12,14 @@ import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
 from spectrum_fast.read.checkpoint.naming import LANGUAGE_MODEL, merged_experts_type, module_name, natural_key
 from spectrum_fast.read.checkpoint.towers import find_towers
+
+_Made = TypeVar("_Made")
 
 Grouping: TypeAlias = Literal["type", "experts-merged", "global", "reference"]
 GROUPINGS: tuple[str, ...] = get_args(Grouping)
@@ -125,6 +127,41 @@ def count_taken(size: int, top_percent: float, rounding: str = "reference") -> i
     if rounding not in _ROUND:
         raise UsageError(f"unknown rounding {rounding!r}: expected one of {', '.join(ROUNDINGS)}")
     return _ROUND[rounding](size, top_percent)
+
+
+def cut_percents(sizes: Iterable[int]) -> list[float]:
+    """Percentages in rising order at which one more module of a group is taken.
+
+    >>> cut_percents([2, 3])
+    [33.3334, 50.0, 66.6667, 100.0]
+    """
+    exact = {Fraction(100 * taken, size) for size in sizes for taken in range(1, size + 1)}
+    # Rounded up in the fourth decimal place, so that the number taken is reached whatever the rounding rule.
+    return sorted({min(100.0, float(-(-value * 10_000 // 1)) / 10_000) for value in exact})
+
+
+def largest_that_fits(
+    percents: Sequence[float], make: Callable[[float], _Made], fits: Callable[[_Made], bool]
+) -> _Made:
+    """What is made of the largest percentage that fits, and of the smallest one where none does.
+
+    Args:
+        percents: rising, at least one.
+        make: makes what is judged of a percentage.
+        fits: no longer true once it was false for a smaller percentage.
+    """
+    low, high = 0, len(percents) - 1
+    best = make(percents[0])
+    if not fits(best):
+        return best
+    while low < high:
+        middle = (low + high + 1) // 2
+        candidate = make(percents[middle])
+        if fits(candidate):
+            low, best = middle, candidate
+        else:
+            high = middle - 1
+    return best
 
 
 def _exact(size: int, top_percent: float) -> Fraction:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectrum_fast.choose.selection.options import SelectOptions
+from spectrum_fast.choose.selection.options import BudgetOptions, SelectOptions
 from spectrum_fast.errors import SelectionError, SpectrumFastError, UsageError
 from spectrum_fast.files import write_text_atomic
 from spectrum_fast.use.cli.consoles import say
@@ -18,9 +19,6 @@ from spectrum_fast.words import size_of
 if TYPE_CHECKING:
     from spectrum_fast.choose.selection.records import Selection
     from spectrum_fast.choose.selection.scan_result import Scan
-
-_TOKENS = 4096
-"""Of the run whose memory is told."""
 
 HELP = """Choose the best modules of each group from a scan.
 
@@ -32,6 +30,7 @@ Example: spectrum-fast select scan.json --for axolotl -o unfrozen.yaml"""
 def select(
     scan: Annotated[Path, typer.Argument(metavar="SCAN", help="Scan file, ours or a published snr_results_*.json.")],
     options: SelectOptions,
+    budget: BudgetOptions,
     output_format: Annotated[
         str | None,
         typer.Option(
@@ -48,7 +47,8 @@ def select(
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="With --for: the checkpoint, if the scan does not say enough.")
+        str | None,
+        typer.Option(metavar="MODEL", help="With --for or --budget: the checkpoint, if the scan does not say enough."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write; default is stdout.")
@@ -59,27 +59,36 @@ def select(
     from spectrum_fast.choose.selection.export import export_selection
     from spectrum_fast.choose.selection.formats import SCAN_FORMATS, write_selection
     from spectrum_fast.choose.selection.model_skeleton import read_skeleton, skeleton_of_scan
+    from spectrum_fast.choose.selection.runtime_view import as_fused_in
     from spectrum_fast.choose.selection.scan_result import load_scan
     from spectrum_fast.choose.selection.select import select_with
 
     if output is not None and output.exists() and scan.exists() and output.samefile(scan):
         raise UsageError(f"--output {output}: expected another file than the scan that is read; choose another name")
     record = load_scan(scan)
-    if reader is not None:
+    skeleton = None
+    if reader is not None or budget.budget is not None:
+        skeleton = skeleton_of_scan(record) if model is None else read_skeleton(model)
+        if budget.budget is not None:
+            from spectrum_fast.choose.planner.budget import fit_budget
+
+            view = record if reader is None else as_fused_in(record, skeleton.module)
+            options = fit_budget(view, skeleton, options, budget)
+            say(f"budget {budget.budget}: {options.top_percent:g} % of each group is the largest share within it")
+    if reader is not None and skeleton is not None:
         if output_format is not None:
             raise UsageError("--for decides the format; leave --format out")
-        skeleton = skeleton_of_scan(record) if model is None else read_skeleton(model)
         export = export_selection(record, reader, skeleton, options)
         memory = "" if export.reader.adapts else _memory_words(record, select_with(record, options), model)
         text, words = export.text, export.summary(str(output or "FILE"), memory)
         warnings = export_warnings(export.selection, record, "names")
     else:
-        if model is not None:
+        if model is not None and skeleton is None:
             raise UsageError("--model says whose names --for writes; name a reader with --for")
         output_format = output_format or "json"
         selection = select_with(record, options)
         text = write_selection(record if output_format in SCAN_FORMATS else selection, output_format)
-        words = selection.summary() if output else ""
+        words = f"{selection.summary()}{_share_of_ends(record, selection)}" if output else ""
         warnings = export_warnings(selection, record, output_format)
     if output is None:
         sys.stdout.write(text)
@@ -93,8 +102,22 @@ def select(
         say(f"warning: {warning}", style="yellow")
 
 
+def _share_of_ends(record: Scan, selection: Selection) -> str:
+    """A line on the share of embeddings and head, where the scan has all shapes."""
+    from spectrum_fast.choose.selection.export import ends_words
+
+    shapes = {module.name: module.shape for module in record.modules}
+    ends = [shapes[name] for name in selection.always if name in shapes]  # not those that are tied to others
+    chosen = [module.shape for module in selection.modules]
+    if not ends or None in ends or None in chosen:
+        return ""
+    counts = [sum(math.prod(shape or ()) for shape in found) for found in (ends, chosen)]
+    return f"\ntrains {sum(counts):,} parameters, {ends_words(counts[0], sum(counts))}"
+
+
 def _memory_words(record: Scan, selection: Selection, model: str | None) -> str:
     """What training it takes, where the checkpoint's headers are at hand; nothing is fetched for this."""
+    from spectrum_fast.choose.planner.budget import TOKENS
     from spectrum_fast.choose.planner.memory import plan_memory
     from spectrum_fast.choose.planner.model_shape import read_model_shape
     from spectrum_fast.choose.planner.setup import TrainingSetup
@@ -106,11 +129,11 @@ def _memory_words(record: Scan, selection: Selection, model: str | None) -> str:
     try:
         shape = read_model_shape(open_checkpoint(source))
         one, each = (
-            plan_memory(shape, TrainingSetup(gpus=gpus, seq_len=_TOKENS), selection=selection).peak for gpus in (1, 2)
+            plan_memory(shape, TrainingSetup(gpus=gpus, seq_len=TOKENS), selection=selection).peak for gpus in (1, 2)
         )
     except SpectrumFastError:  # a model whose layers or names the planner does not know
         return ""
     return (
         f"training it takes about {size_of(one)} on one GPU, {size_of(each)} on each of two (bfloat16, AdamW, ZeRO-3, "
-        f"{_TOKENS} tokens; other runs: spectrum-fast plan)"
+        f"{TOKENS} tokens; other runs: spectrum-fast plan)"
     )

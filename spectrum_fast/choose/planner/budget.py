@@ -1,0 +1,76 @@
+"""The share of a selection that a budget allows: so many parameters, or so many bytes on each GPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from spectrum_fast.choose.planner.memory import plan_memory
+from spectrum_fast.choose.planner.model_shape import ModelShape
+from spectrum_fast.choose.planner.setup import TrainingSetup
+from spectrum_fast.choose.selection.apply import apply_selection
+from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
+from spectrum_fast.choose.selection.options import BudgetOptions, SelectOptions, read_budget
+from spectrum_fast.choose.selection.ranking import cut_percents, largest_that_fits
+from spectrum_fast.choose.selection.records import Selection
+from spectrum_fast.choose.selection.scan_result import Scan
+from spectrum_fast.choose.selection.select import select_with
+from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.words import size_of
+
+TOKENS = 4096
+"""Of a sequence of the run whose memory is told and budgeted."""
+
+
+class Costed(NamedTuple):
+    """A selection and its cost: parameters or bytes."""
+
+    selection: Selection
+    cost: int
+
+
+def fit_budget(scan: Scan, skeleton: ModelSkeleton, options: SelectOptions, budget: BudgetOptions) -> SelectOptions:
+    """The options with the largest ``top_percent`` whose selection costs no more than a budget.
+
+    Args:
+        scan: as the model has it (:func:`spectrum_fast.choose.selection.runtime_view.as_fused_in`).
+        skeleton: the model; for memory one that transformers builds.
+        options: all else of the selection; embeddings and head count where they are trained.
+        budget: parameters, each counted once, or memory of one GPU at the peak of a step.
+
+    Raises:
+        UsageError: there is no budget, or a percentage beside it, or memory cannot be planned for the model.
+        SelectionError: the smallest share costs more.
+    """
+    found = read_budget(budget.budget or "")
+    if found is None or options.top_percent != SelectOptions.top_percent:
+        raise UsageError("budget: it finds the share itself; leave the percentage out")
+    limit, is_memory = found
+    if is_memory and not hasattr(skeleton.module, "get_input_embeddings"):
+        raise UsageError(
+            f"budget: memory is planned for models that transformers builds ({skeleton.note}); give parameters"
+        )
+    shape, setup = ModelShape(skeleton.name, skeleton.module), TrainingSetup(gpus=budget.gpus, seq_len=TOKENS)
+
+    def select(percent: float) -> Costed:
+        selection = select_with(scan, replace(options, top_percent=percent))
+        if is_memory:
+            return Costed(selection, plan_memory(shape, setup, selection=selection).peak)
+        return Costed(selection, apply_selection(selection, skeleton.module, partial="whole").trainable_parameters)
+
+    groups = select_with(scan, options).groups
+    best = largest_that_fits(
+        cut_percents({group.size for group in groups if group.size}), select, lambda made: made.cost <= limit
+    )
+    if best.cost > limit:
+        words = f"needs {size_of(best.cost)} a GPU" if is_memory else f"trains {best.cost:,} parameters"
+        ways = (
+            ""
+            if not best.selection.always
+            else f"; {', '.join(best.selection.always)} count: --always none leaves them"
+        )
+        raise SelectionError(
+            f"budget {budget.budget}: the smallest share ({best.selection.top_percent:g} % of each group) {words}{ways}"
+        )
+    assert best.selection.top_percent is not None  # noqa: S101 - it was made from one
+    return replace(options, top_percent=best.selection.top_percent)
