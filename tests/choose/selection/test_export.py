@@ -6,13 +6,19 @@ tensors. Nothing of how names are resolved goes into it.
 
 from __future__ import annotations
 
-import fnmatch
+import ast
+import bisect
+import contextlib
+import copy
+import importlib.util
 import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
+import numpy
 import pytest
 import torch
 import yaml
@@ -72,106 +78,156 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make
 
 
-def freed(model: nn.Module, is_free: Any) -> set[str]:
-    return {name for name, _ in model.named_parameters() if is_free(name)}
+def freed(model: nn.Module) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def train_as(reader: str, text: str, model: nn.Module) -> set[str]:
-    """What a reader does with its file: its own code, or its rule written out plainly."""
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    if reader == "axolotl":
-        pytest.importorskip("axolotl.utils.freeze").freeze_layers_except(
-            model, yaml.safe_load(text)["unfrozen_parameters"]
-        )
-        return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if reader in ("trl", "names"):
-        path = Path(text)
-        sf.load_selection(path).apply(model)
-        return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if reader == "ms-swift":
-        return freed(model, lambda name: any(name.startswith(entry) for entry in text.split()))
-    if reader == "soup":
-        entries = yaml.safe_load(text)["training"]["unfrozen_parameters"]
-        return freed(model, lambda name: any(re.search(entry, name) for entry in entries))
-    if reader == "automodel":
-        config = yaml.safe_load(text)["freeze_config"]
-        for field, free in (("freeze_modules", False), ("unfreeze_modules", True)):
-            for selector in config[field]:
-                found = [
-                    module
-                    for name, module in model.named_modules(remove_duplicate=False)
-                    if name
-                    and (name == selector.get("path") or fnmatch.fnmatchcase(name, selector.get("glob", "[never]")))
-                ]
-                assert any(True for module in found for _ in module.parameters()), selector
-                for module in found:
-                    module.requires_grad_(free)
-        return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    raise ValueError(reader)
+def by_axolotl(text: str, model: Any, _: Path) -> set[str]:
+    own = pytest.importorskip("axolotl.utils.freeze")
+    own.freeze_layers_except(model, yaml.safe_load(text)["unfrozen_parameters"])
+    return freed(model)
+
+
+def by_us(_: str, model: Any, path: Path) -> set[str]:
+    sf.load_selection(path).apply(model)
+    return freed(model)
+
+
+def by_peft(text: str, model: Any, _: Path) -> set[str]:
+    peft = pytest.importorskip("peft")
+    targets = json.loads(text)
+    return adapted_by(peft, peft.LoraConfig(r=2, **targets), model)
+
+
+def adapted_by(peft: Any, config: Any, model: Any) -> set[str]:
+    """The base parameters under the adapters that PEFT has made, found by identity."""
+    base = {id(parameter): name for name, parameter in model.named_parameters()}
+    wrapped = peft.get_peft_model(model, config)
+    layers = [module for module in wrapped.modules() if hasattr(module, "lora_A") and len(module.lora_A)]
+    names = {getattr(layer, "parameter_name", "weight") or "weight" for layer in layers}
+    assert names <= {"weight", "gate_up_proj", "down_proj"}, names
+    return {
+        base[id(getattr(layer.get_base_layer(), getattr(layer, "parameter_name", None) or "weight"))]
+        for layer in layers
+    }
+
+
+def by_llama_factory(text: str, model: Any, _: Path) -> set[str]:
+    """Its own parser, then what it does with the names where there are towers, then PEFT."""
+    from choose.selection.test_readers_in_tools import _llama_factory_arguments
+
+    peft, given = pytest.importorskip("peft"), yaml.safe_load(text)
+    targets = _llama_factory_arguments().FinetuningArguments(**given).lora_target
+    if hasattr(model.config, "vision_config"):
+        assert not any(given[f"freeze_{part}"] for part in ("vision_tower", "multi_modal_projector", "language_model"))
+        targets = [home for home, _ in model.named_modules() if any(target in home for target in targets)]
+    return adapted_by(peft, peft.LoraConfig(r=2, target_modules=targets), model)
+
+
+def by_ms_swift(text: str, model: Any, _: Path) -> set[str]:
+    """Its own two functions, out of a file whose imports need a web of packages."""
+    package = importlib.util.find_spec("swift")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("ms-swift is not installed")
+    source = (Path(package.submodule_search_locations[0]) / "utils" / "transformers_utils.py").read_text()
+    wanted = ("get_n_params_grads", "freeze_parameters", "activate_parameters")
+    found = [node for node in ast.parse(source).body if getattr(node, "name", None) in wanted]
+    own: dict[str, Any] = {"torch": torch, "nn": nn, "np": numpy, "re": re, "bisect_right": bisect.bisect_right}
+    own |= {"nullcontext": contextlib.nullcontext, "is_deepspeed_zero3_enabled": lambda: False}
+    own |= {"List": list, "Tuple": tuple, "Optional": Optional, "logger": logging.getLogger("swift")}
+    exec(compile(ast.Module(found, []), "swift", "exec"), own)  # noqa: S102
+    own["freeze_parameters"](model, 1, [])
+    assert not freed(model)
+    own["activate_parameters"](model, text.split())
+    return freed(model)
+
+
+def by_automodel(text: str, model: Any, _: Path) -> set[str]:
+    own = pytest.importorskip("nemo_automodel.components.utils.model_utils")
+    own.apply_parameter_freezing(model, yaml.safe_load(text)["freeze_config"])
+    return freed(model)
+
+
+def by_soup(text: str, model: Any, _: Path) -> set[str]:
+    own = pytest.importorskip("soup_cli.utils.freeze")
+    regex = pytest.importorskip("soup_cli.utils.safe_regex")
+    entries = yaml.safe_load(text)["training"]["unfrozen_parameters"]
+    for entry in entries:
+        regex.check_config_regex(entry, "training.unfrozen_parameters")
+    own.apply_unfrozen_parameters(model, entries)
+    return freed(model)
+
+
+OWN_CODE = {
+    "axolotl": by_axolotl,
+    "peft": by_peft,
+    "trl": by_us,
+    "ms-swift": by_ms_swift,
+    "llama-factory": by_llama_factory,
+    "automodel": by_automodel,
+    "soup": by_soup,
+    "names": by_us,
+}
+"""What each reader does with its file: sets ``requires_grad`` or hangs adapters; gives the names of the parameters."""
+
+FUSED = ("mixtral", "qwen3-moe", "gpt-oss")
+LEFT_OUT = {
+    **{
+        ("llama-factory", name): (["*experts*", router], rf"on modules only, .*--exclude '{re.escape(router)}'", 1)
+        for name, router in zip(FUSED, ("*.gate", "*.gate", "*.router"), strict=True)
+    },
+    **{("automodel", name): (["*experts*"], r"would also train .*experts\.", 2) for name in FUSED},
+    ("ms-swift", "gpt-oss"): (
+        ["*gate_up_proj*", "*experts.down_proj*"],
+        r"would also train .*experts\.gate_up_proj_bias",
+        3,
+    ),
+}
+"""Where a reader cannot train the selection: what is left out then, why, and the note of the table."""
+
+REFUSED = {"automodel": SelectOptions(100, include=["*experts.down_proj"], always="none")}
+"""What is certain to be refused, where half of every type is so only now and then."""
 
 
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
 )
-@pytest.mark.parametrize("reader", [name for name, reader in READERS.items() if not reader.adapts])
+@pytest.mark.parametrize("reader", READERS)
 def test_a_reader_trains_exactly_what_is_selected(cases: Any, reader: str, name: str, tmp_path: Path) -> None:
-    case = cases(name)
-    if reader == "automodel" and name in ("mixtral", "qwen3-moe", "gpt-oss"):
-        options = {"exclude": ["*experts*"]}  # a module with two fused parameters is freed as a whole
-    else:
-        options = {}
-    if (reader, name) == ("ms-swift", "gpt-oss"):
-        with pytest.raises(SelectionError, match=r"would also train .*experts\.gate_up_proj_bias"):
-            export_selection(case.scan, reader, skeleton_of_scan(case.scan), SelectOptions(50))
-        options = {"exclude": ["*gate_up_proj*", "*experts.down_proj*"]}
+    case, options = cases(name), {}
+    if (reader, name) in LEFT_OUT:
+        out, why, _ = LEFT_OUT[reader, name]
+        with pytest.raises(SelectionError, match=why):
+            export_selection(case.scan, reader, skeleton_of_scan(case.scan), REFUSED.get(reader, SelectOptions(50)))
+        options = {"exclude": out}
     export = export_selection(case.scan, reader, skeleton_of_scan(case.scan), SelectOptions(50, **options))
     assert export.note == ""
-    expected = {holder for module in export.selection.names for holder in case.holders(module)}
+    adapts = READERS[reader].adapts
+    chosen = [module.name for module in export.selection.modules] if adapts else export.selection.names
+    expected = {holder for module in chosen for holder in case.holders(module)}
+    if adapts:
+        expected = {name for name in expected if not name.endswith(("bias", "_bias"))}
     path = tmp_path / "selection"
     path.write_text(export.text)
-    assert train_as(reader, str(path) if reader in ("trl", "names") else export.text, case.model) == expected
+    live = copy.deepcopy(case.model).requires_grad_(True)
+    assert OWN_CODE[reader](export.text, live, path) == expected
     counts = {name: parameter.numel() for name, parameter in case.model.named_parameters()}
     assert (export.trained, export.total) == (sum(counts[name] for name in expected), sum(counts.values()))
     assert f"{export.trained:,} of {export.total:,} parameters" in export.summary("f.yaml")
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
-)
-def test_peft_adapts_exactly_what_is_selected(cases: Any, name: str) -> None:
-    peft = pytest.importorskip("peft")
-    case = cases(name)
-    export = export_selection(case.scan, "peft", skeleton_of_scan(case.scan), SelectOptions(50))
-    chosen = {module.name for module in export.selection.modules}
-    expected = {
-        holder for module in chosen for holder in case.holders(module) if not holder.endswith(("bias", "_bias"))
-    }
-    wrapped = peft.get_peft_model(build(name), peft.LoraConfig(r=2, **json.loads(export.text)))
-    adapted = {
-        re.sub(r"(\.base_layer|\.default|base_model\.model\.)", "", name.split(".lora_A")[0])
-        for name, _ in wrapped.named_parameters()
-        if ".lora_A" in name
-    }
-    homes = {name.rpartition(".")[0] for name in expected if "experts" not in name}
-    assert {name for name in adapted if "experts" not in name} == homes
-    targets = json.loads(export.text)
-    named = {f"{name}.weight" for name in targets["target_modules"]} | set(targets.get("target_parameters", []))
-    assert named == expected
-
-
-@pytest.mark.parametrize("name", ["llama", pytest.param("llava", marks=pytest.mark.slow)])
-def test_llama_factory_adapts_exactly_what_is_selected(cases: Any, name: str) -> None:
-    case = cases(name)
-    export = export_selection(case.scan, "llama-factory", skeleton_of_scan(case.scan), SelectOptions(50, always="none"))
-    document = yaml.safe_load(export.text)
-    targets = document["lora_target"].split(",")
-    if name == "llava":
-        assert document["freeze_vision_tower"] is False
-        targets = [home for home, _ in case.model.named_modules() if any(target in home for target in targets)]
-    chosen = {module.name for module in export.selection.modules}
-    expected = {holder.rpartition(".")[0] for module in chosen for holder in case.holders(module)}
-    assert set(targets) == expected
+def test_the_table_of_the_documentation_is_what_these_tests_prove() -> None:
+    """Every cell that is not refused above says so, and every refusal has a note with its reason."""
+    page = (Path(__file__).parents[3] / "docs" / "readers.md").read_text(encoding="utf-8")
+    rows = ["| | " + " | ".join(READERS) + " |", "|---" * (len(READERS) + 1) + "|"]
+    for name in ARCHITECTURES:
+        cells = [
+            f"without ({LEFT_OUT[reader, name][2]})" if (reader, name) in LEFT_OUT else "yes" for reader in READERS
+        ]
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    assert "\n".join(rows) + "\n" in page, "\n".join(rows)
+    for note in {note for _, _, note in LEFT_OUT.values()}:
+        assert re.search(rf"^{note}\. \S", page, re.MULTILINE)
 
 
 def test_a_reader_that_cannot_train_the_selection_is_an_error(cases: Any) -> None:
@@ -179,10 +235,8 @@ def test_a_reader_that_cannot_train_the_selection_is_an_error(cases: Any) -> Non
     skeleton = skeleton_of_scan(case.scan)
     with pytest.raises(SelectionError, match="LLaMA-Factory hangs adapters on modules only"):
         export_selection(case.scan, "llama-factory", skeleton, SelectOptions(50))
-    only = [f"model.layers.0.block_sparse_moe.experts.{i}.w2" for i in range(4)]
-    only = [name for name in only if name in {module.name for module in case.scan.modules}] or ["*.0.*down_proj"]
     with pytest.raises(SelectionError, match=r"automodel \(.*\) would also train .*nothing was written"):
-        export_selection(case.scan, "automodel", skeleton, SelectOptions(100, include=only, always="none"))
+        export_selection(case.scan, "automodel", skeleton, REFUSED["automodel"])
     with pytest.raises(UsageError, match="unknown reader 'unsloth': expected one of axolotl, peft, trl"):
         export_selection(case.scan, "unsloth", skeleton, SelectOptions())
 

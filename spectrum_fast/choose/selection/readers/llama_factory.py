@@ -24,9 +24,12 @@ def _write(wanted: Wanted) -> str:
 
     modules, parameters = adapter_targets(wanted)
     if parameters:
+        homes = [name.removesuffix(".weight") for name in parameters]
+        patterns = dict.fromkeys("*experts*" if "experts" in home else f"*.{home.rpartition('.')[2]}" for home in homes)
+        ways = " ".join(f"--exclude {pattern!r}" for pattern in patterns)
         raise SelectionError(
-            f"LLaMA-Factory hangs adapters on modules only, and {parameters[0]} is a parameter of fused experts; "
-            "exclude the experts (--exclude '*experts*'), or use --for peft"
+            f"LLaMA-Factory hangs adapters on modules only, and {parameters[0]} is a parameter that PEFT adapts by "
+            f"itself; leave its like out ({ways}), or use --for peft"
         )
     options = {"finetuning_type": "lora", "lora_target": ",".join(modules)}
     freezes = dict.fromkeys(_FREEZES, False) if _has_towers(wanted.model) else {}
