@@ -26,6 +26,8 @@ from spectrum_fast.measure.spectra.schedule import FIXED, GEOMETRIC_POINTS, LOW_
 EPS = 2.0**-23
 RANKS = 8
 """Of the order statistics: the ends, and two around each quartile."""
+POINTS = 9
+"""Around the threshold, at the ends of the integrals and around the edge of noise."""
 NODES = 117
 """Log-determinants of a matrix, of 405 places, at the accuracy that the default tolerance asks (emulated device)."""
 WIDENED = 4 << 20
@@ -192,7 +194,7 @@ def rounds_of_counts(count: int) -> list[int]:
     interior = FIXED.interior_points(count * RANKS)
     narrowing = [interior * RANKS] * FIXED.rounds(count, interior, EPS)
     grid = FIXED.linear_points(count) + GEOMETRIC_POINTS + LOW_POINTS
-    return [grid, *narrowing, 6 + BULK_BINS + TAIL_BINS - 1]
+    return [grid, *narrowing, POINTS + BULK_BINS + TAIL_BINS - 1]
 
 
 def _slices(size: int, count: int, device: Device, engine: Engine) -> Stage:
