@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.model_skeleton import read_skeleton
 from spectrum_fast.errors import CheckpointError
-from spectrum_fast.read.checkpoint.naming import is_embedding, is_head, module_name
+from spectrum_fast.read.checkpoint.naming import module_name, role
 from spectrum_fast.read.formats.recognition import find_packed
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class ParameterShape:
     @property
     def is_end(self) -> bool:
         """Whether it is a lookup table or the output projection."""
-        return is_embedding(self.name) or is_head(self.name)
+        return role(self.name) != "other"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint.config import ties_embeddings, unties_embeddings
-from spectrum_fast.read.checkpoint.naming import is_embedding, is_head, module_name, natural_key, role
+from spectrum_fast.read.checkpoint.naming import module_name, natural_key, role
 from spectrum_fast.read.checkpoint.record import Checkpoint
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.storage import (
@@ -102,15 +102,15 @@ def tied_head_note(tensors: Iterable[TensorRef], config: dict[str, Any] | None) 
     if not ties_embeddings(config):
         return None
     names = [module_name(ref.name) for ref in tensors if len(ref.shape) == 2]
-    tables = sorted((name for name in names if is_embedding(name)), key=natural_key)
-    if not tables or any(is_head(name) for name in names):
+    tables = sorted((name for name in names if role(name) == "embedding"), key=natural_key)
+    if not tables or any(role(name) == "head" for name in names):
         return None
     return f"lm_head is tied to {tables[0]} and is scored once"
 
 
 def originality(ref: TensorRef) -> tuple[bool, bool, Any]:
     """Sort key among equal tensors: lookup tables first, output heads last, then by natural order of names."""
-    return (not is_embedding(ref.name), is_head(ref.name), natural_key(ref.name))
+    return (role(ref.name) != "embedding", role(ref.name) == "head", natural_key(ref.name))
 
 
 def _block(ref: TensorRef, step: int) -> tuple[int, int]:

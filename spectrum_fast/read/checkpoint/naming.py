@@ -197,24 +197,6 @@ def role(name: str) -> Role:
     return "embedding" if module in _TOP_EMBEDDINGS or bare in _TOP_EMBEDDINGS else "other"
 
 
-def is_embedding(name: str) -> bool:
-    """Say whether the module is a lookup table.
-
-    >>> is_embedding("embeddings.word_embeddings.weight")
-    True
-    """
-    return role(name) == "embedding"
-
-
-def is_head(name: str) -> bool:
-    """Say whether the module is the output projection.
-
-    >>> is_head("lm_head.weight")
-    True
-    """
-    return role(name) == "head"
-
-
 def is_buffer(name: str) -> bool:
     """Say whether the name is one of the constants that models save beside their weights; there is nothing to score.
 

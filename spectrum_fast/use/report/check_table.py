@@ -12,9 +12,7 @@ from spectrum_fast.words import count_of
 
 def check_table(result: SelectionCheck) -> RenderableType:
     """One line a reader, then the differences in words."""
-    table = plain_table()
-    for heading in ("reader", "entries", "parameters", "values", "share", "verdict"):
-        table.add_column(heading, justify="left" if heading in ("reader", "verdict") else "right", no_wrap=True)
+    table = plain_table("reader", "entries", "parameters", "values", "share", "verdict", words=("verdict",))
     for report in result.reports:
         add_row(
             table,

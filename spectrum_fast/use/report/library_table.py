@@ -30,11 +30,7 @@ def library_table(entries: Sequence[LibraryEntry]) -> RenderableType:
 
 def found_table(found: Iterable[FoundModule]) -> RenderableType:
     """Modules of many models, one a line."""
-    table = plain_table()
-    table.add_column("model", overflow="fold")
-    table.add_column("criterion", no_wrap=True)
-    table.add_column("module", overflow="fold")
-    table.add_column("score", justify="right", no_wrap=True)
+    table = plain_table("model", "criterion", "module", "score", words=("criterion", "module"))
     for module in found:
         score = "noise-free" if math.isinf(module.score) else f"{module.score:.4g}"
         add_row(table, module.model, module.criterion, module.name, score)
@@ -43,10 +39,7 @@ def found_table(found: Iterable[FoundModule]) -> RenderableType:
 
 def failure_table(failures: Iterable[tuple[str, int, str]]) -> RenderableType:
     """Checkpoints without a scan: name, attempts, and why."""
-    table = plain_table()
-    table.add_column("model", overflow="fold")
-    table.add_column("tried", justify="right", no_wrap=True)
-    table.add_column("why", overflow="fold")
+    table = plain_table("model", "tried", "why", words=("why",))
     for model, attempts, why in failures:
         add_row(table, model, f"{attempts}", why)
     return table

@@ -145,7 +145,11 @@ def _shorten_module(name: str, room: int) -> str:
     'embed_tokens'
     """
     layer, last = layer_index(name), name.rpartition(".")[2]
-    whole = [name, last] if layer is None else [name, f"{layer}.{name.partition(f'.{layer}.')[2]}", f"{layer}…{last}"]
+    whole = (
+        [name, last or name]
+        if layer is None
+        else [name, f"{layer}.{name.partition(f'.{layer}.')[2]}", f"{layer}…{last}"]
+    )
     end = "…" + name[len(name) - room + 1 :] if room > 4 else ""
     return next((text for text in whole if len(text) <= room), end)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -12,8 +10,9 @@ from spectrum_fast.read.checkpoint.naming import merged_experts_type, module_typ
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.prediction import Prediction
-from spectrum_fast.use.report.layout import add_row, plain_table, printable, shorten_list
+from spectrum_fast.use.report.layout import add_row, plain_table, printable
 from spectrum_fast.use.report.progress import format_bytes, format_left
+from spectrum_fast.use.report.table import what_is_left_out
 from spectrum_fast.words import count_of
 
 
@@ -34,21 +33,13 @@ def scan_plan_table(checkpoint: Checkpoint, plan: ScanPlan, prediction: Predicti
         f"{format_bytes(plan.total_bytes)} of {format_bytes(checkpoint.total_bytes)} in "
         f"{count_of(len(checkpoint.files), 'file')}"
     )
-    lines = [*_remarks(checkpoint, plan), _time_words(prediction)]
+    equal = {weight.name: original for weight, original in plan.copies}
+    lines = [
+        *what_is_left_out({**plan.ties, **equal}, plan.skipped, checkpoint.notes),
+        *(f"warning: will have no score: {failure.message}" for failure in plan.refused),
+        _time_words(prediction),
+    ]
     return Group(Text(printable(title)), Text(""), table, Text(""), *(Text(printable(line)) for line in lines))
-
-
-def _remarks(checkpoint: Checkpoint, plan: ScanPlan) -> list[str]:
-    lines = []
-    if plan.ties or plan.copies:
-        pairs = [f"{copy} = {original}" for copy, original in plan.ties.items()]
-        pairs += [f"{weight.name} = {original}" for weight, original in plan.copies]
-        lines.append(f"equal tensors, read once: {shorten_list(pairs)}")
-    if plan.skipped:
-        reasons = Counter(reason for _, reason in plan.skipped)
-        lines.append(f"not scored: {shorten_list([f'{count} x {reason}' for reason, count in reasons.most_common()])}")
-    lines += [f"note: {note}" for note in checkpoint.notes]
-    return [*lines, *(f"warning: will have no score: {failure.message}" for failure in plan.refused)]
 
 
 def _time_words(prediction: Prediction) -> str:

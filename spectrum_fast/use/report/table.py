@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,7 +13,7 @@ from spectrum_fast.choose.selection.ranking import group_name, rank_modules, tow
 from spectrum_fast.choose.selection.records import Selection
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.measure.scoring.fused import competing_modules
-from spectrum_fast.measure.scoring.records import ModuleScore
+from spectrum_fast.measure.scoring.records import ModuleScore, SkippedTensor
 from spectrum_fast.use.report.layout import add_row, plain_table, printable, shorten_list
 from spectrum_fast.words import count_of
 
@@ -111,19 +111,22 @@ def _remarks(scan: Scan, selection: Selection | None) -> list[str]:
         methods = Counter(module.method or "unknown" for module in scan.modules)
         used = ", ".join(f"{count} by {method}" for method, count in methods.items())
         remarks.append(f"largest relative error bound {max(bounds):.1e}; {used}")
-    if scan.ties:
-        pairs = [f"{copy} = {original}" for copy, original in scan.ties.items()]
-        remarks.append(f"equal tensors, scored once: {shorten_list(pairs)}")
-    if scan.skipped:
-        reasons = Counter(reason for _, reason in scan.skipped)
-        remarks.append(
-            "not scored: " + shorten_list([f"{count} x {reason}" for reason, count in reasons.most_common()])
-        )
-    remarks += [f"note: {note}" for note in _notes(scan)]
+    remarks += what_is_left_out(scan.ties, scan.skipped, _notes(scan))
     if scan.failures:
         names = shorten_list([failure.name for failure in scan.failures])
         remarks.append(f"FAILED, no score: {count_of(len(scan.failures), 'tensor')}: {names}")
     return remarks
+
+
+def what_is_left_out(ties: Mapping[str, str], skipped: Iterable[SkippedTensor], notes: Iterable[str]) -> list[str]:
+    """Remarks on tensors that a scan does not score, or only once, and on what was passed over."""
+    remarks = []
+    if ties:
+        pairs = [f"{copy} = {original}" for copy, original in ties.items()]
+        remarks.append(f"equal tensors, scored once: {shorten_list(pairs)}")
+    if reasons := Counter(reason for _, reason in skipped).most_common():
+        remarks.append("not scored: " + shorten_list([f"{count} x {reason}" for reason, count in reasons]))
+    return [*remarks, *(f"note: {note}" for note in notes)]
 
 
 def _notes(scan: Scan) -> list[str]:

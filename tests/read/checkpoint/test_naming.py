@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from spectrum_fast.read.checkpoint import config, containment, dtypes, hub, naming, tensor_ref
 from spectrum_fast.read.checkpoint.naming import (
     is_buffer,
-    is_embedding,
-    is_head,
     is_no_matrix,
     layer_index,
     merged_experts_type,
@@ -75,8 +73,6 @@ def test_examples_in_docstrings(module):
 )
 def test_roles(name, expected):
     assert role(name) == expected
-    assert is_embedding(name) == (expected == "embedding")
-    assert is_head(name) == (expected == "head")
 
 
 def test_tables_of_rates_and_biases_are_no_matrices():
