@@ -44,6 +44,8 @@ TESTS = (
     "tests/choose/planner/test_peak_gpu.py",
 )
 """Every test that only a GPU can run (``tests/bench/test_gpu_script.py`` looks for more), best ones first."""
+_REHEARSED = "test_compile_ahead.py"
+"""The tests themselves have been run on the emulated device elsewhere."""
 CHECKED = "known_spectra or no_numbers_are_made or graph or every_kernel"
 """Of those, the ones that a memory checker, which makes a kernel fifty times slower, gets through."""
 
@@ -151,8 +153,9 @@ def _command(step: Step, results: Path, seconds: float, *, rehearse: bool) -> li
     if module == "pytest":
         workers = ["-n", "8"] if importlib.util.find_spec("xdist") and not step.under and not rehearse else []
         found = [str(path) for one in arguments if one.startswith("tests/") for path in sorted(ROOT.glob(one))]
+        found = [path for path in found if not rehearse or path.endswith(_REHEARSED)]
         options = [one for one in arguments if not one.startswith("tests/")]
-        return [*step.under, sys.executable, "-m", "pytest", *options, *workers, *(found[:1] if rehearse else found)]
+        return [*step.under, sys.executable, "-m", "pytest", *options, *workers, *found]
     if module.startswith("bench."):
         arguments += ["--out", str(results), "--budget", f"{0.85 * seconds:.1f}", *(["--rehearse"] if rehearse else [])]
     return [*python, module, *arguments]

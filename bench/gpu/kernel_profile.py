@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, supported_activities
 
 from bench.gpu.record import Record
 from bench.gpu.timing import DEVICE
@@ -29,8 +29,8 @@ def profile_row(name: str, weights: torch.Tensor) -> dict[str, Any]:
     """One batch, whose kernels are compiled and loaded already."""
     criterion = find_criterion("spectrum")
     compute_spectra(weights, criterion)
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if DEVICE == "cuda" else [])]
-    with profile(activities=activities) as profiler:
+    has_gpu = ProfilerActivity.CUDA in supported_activities()  # an emulated one has no kernels
+    with profile(activities=[ProfilerActivity.CUDA if has_gpu else ProfilerActivity.CPU]) as profiler:
         compute_spectra(weights, criterion)
         if DEVICE == "cuda":
             torch.cuda.synchronize()

@@ -33,7 +33,7 @@ from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.engine import compute_spectra
 from spectrum_fast.measure.spectra.methods import band as band_method
 from spectrum_fast.measure.spectra.record import Spectrum
-from spectrum_fast.scanning.scorers import MOST_TOGETHER, batch_bytes_on, bytes_in_work
+from spectrum_fast.scanning.scorers import LEAST_BATCHES, MOST_TOGETHER, batch_bytes_on, bytes_in_work
 
 Shape = tuple[int, int]
 EXPERTS = {(2048, 7168): 2 * 257, (7168, 2048): 257}
@@ -148,7 +148,7 @@ def run_model(
     row = dict.fromkeys(("seconds", "matrices", "alone", "bytes", "flops", "error", "peak"), 0.0)
     for shape, count in shapes.items():
         wanted = layers * count
-        most = min(wanted, together(shape, batch_bytes_on(DEVICE), fp8=fp8))
+        most = min(-(-wanted // LEAST_BATCHES), together(shape, batch_bytes_on(DEVICE), fp8=fp8))
         host = Matrices(trained_like(most, *shape, on_host=True), fp8=fp8)
         row["error"] = max(row["error"], check(host, record))
         clock, done, alone = StageClock(), 0, 0

@@ -258,3 +258,24 @@ def test_a_scan_on_a_gpu_is_the_scan_on_the_cpu(checkpoint: str, request: pytest
     assert [module.name for module in on_cpu.modules] == [module.name for module in on_gpu.modules]
     for a, b in zip(on_cpu.modules, on_gpu.modules, strict=True):
         assert a.rank_value == pytest.approx(b.rank_value, rel=(a.error_bound or 0.0) + (b.error_bound or 0.0))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_what_a_gpu_has_no_memory_for_is_scored_on_the_cpu(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, empty = records(mixed, alone()), torch.empty
+
+    def full(*shape: int, device: torch.device | None = None, **options: object) -> torch.Tensor:
+        if device is not None and torch.device(device).type == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return empty(*shape, device=device, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(scorers.torch, "empty", full)
+    found = records(mixed, Together(CRITERION, 1e-4, make_compute(ScanOptions()), device="cuda"))
+    for name, record in found.items():
+        other = expected[name]
+        assert type(record) is type(other), record
+        if isinstance(record, ModuleScore) and isinstance(other, ModuleScore):
+            assert "on the CPU, the GPU's memory did not hold it" in record.note
+            bounds = (record.error_bound or 0.0) + (other.error_bound or 0.0)
+            assert record.rank_value == pytest.approx(other.rank_value, rel=bounds), name

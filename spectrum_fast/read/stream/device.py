@@ -50,8 +50,9 @@ class SideStream:
         That memory belongs to the side stream: without the note it could be given out again while what was begun on it
         is still under way.
         """
-        for tensor in tensors if self._stream is not None else ():
-            tensor.record_stream(torch.cuda.current_stream(self.device))
+        for tensor in tensors:
+            if tensor.is_cuda:
+                tensor.record_stream(torch.cuda.current_stream(self.device))
 
 
 def require_cuda(device: str) -> None:
