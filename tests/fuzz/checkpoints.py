@@ -27,8 +27,12 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import spectrum_fast as sf
 from spectrum_fast.errors import SpectrumFastError
+
+from support.gguf_files import GgufTensor, random_tensor, write_gguf
 
 LIMIT_BYTES = 256 << 20
 """Growth of the resident memory that a mutant may cause: its files have a few kilobytes, the buffer ten megabytes."""
@@ -69,6 +73,7 @@ class Made:
         tensors: name -> type, shape and bytes.
         config: content of ``config.json``; None for no such file.
         index: whether every tensor has a shard of its own, listed in an index.
+        gguf: the architecture of a GGUF file that all of it is; empty for safetensors.
         options: of the scan.
         rewrite: changes of the bytes of files, by their names.
     """
@@ -76,6 +81,7 @@ class Made:
     tensors: dict[str, tuple[str, list[int], bytes]] = field(default_factory=dict)
     config: dict[str, Any] | None = None
     index: bool = False
+    gguf: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     rewrite: list[Callable[[str, bytes], bytes]] = field(default_factory=list)
 
@@ -87,6 +93,14 @@ class Made:
 
     def write(self, folder: Path) -> None:
         """Write all files, whatever is wrong with them."""
+        if self.gguf:
+            heads = {"general.architecture": self.gguf, f"{self.gguf}.attention.head_count": 4}
+            tensors = [
+                GgufTensor(name, dtype, tuple(extent % 2**64 for extent in shape), content)
+                for name, (dtype, shape, content) in self.tensors.items()
+            ]
+            self._put(folder, "model.gguf", write_gguf(tensors, heads))
+            return
         files = {"model.safetensors": self.tensors}
         if self.index:
             names = {name: f"model-{place}.safetensors" for place, name in enumerate(self.tensors)}
@@ -224,7 +238,21 @@ def packed(draw: random.Random) -> Made:
     return made
 
 
-FORMATS = (plain, fused, fp8, mxfp4, four_bits, eight_bits, gptq, awq, packed)
+def gguf(draw: random.Random) -> Made:
+    made = Made(gguf=draw.choice(["llama", "llama", "qwen3moe", "mamba"]))
+    for name, shape in (
+        ("attn_q", (32, 256)),
+        ("attn_k", (16, 256)),
+        ("ffn_down", (24, 256)),
+        ("ffn_up_exps", (2, 8, 256)),
+    ):
+        kind = draw.choice(["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "Q2_K"])
+        tensor = random_tensor(f"blk.0.{name}.weight", kind, shape, draw.getrandbits(32))
+        made.tensors[tensor.name] = (kind, list(shape), tensor.data)
+    return made
+
+
+FORMATS = (plain, fused, fp8, mxfp4, four_bits, eight_bits, gptq, awq, packed, gguf)
 
 
 # --- changes -----------------------------------------------------------------------------------------------------
@@ -331,7 +359,7 @@ def change_bytes(made: Made, draw: random.Random) -> None:
 
     def change(name: str, content: bytes) -> bytes:
         own = random.Random(seed)  # noqa: S311 - no secret is made of it
-        if not name.endswith(wanted) or not content:
+        if not name.endswith((wanted, "gguf")) or not content:
             return content
         kind = own.randrange(4)
         if kind == 0:
