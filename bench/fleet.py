@@ -313,7 +313,8 @@ def section(results: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         lines += [
             f"Checked with parts of a checkpoint of {found['matrices']} matrices and "
             f"{found['checkpoint_bytes'] / 1e6:.0f} MB, in processor "
-            f"seconds on {cpu['model']} (least of {found['rounds']} rounds; the slowest part counts). "
+            f"seconds on {cpu['model']} (least of {found['rounds']} rounds; the slowest part counts, "
+            f"{found['start_seconds']:.1f} s of each are its start). "
             f"Source: `bench/results/{name}`.",
             "",
             "| workers | predicted | measured | off by |",
