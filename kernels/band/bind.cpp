@@ -1,8 +1,10 @@
 // Python binding of the band reduction.
 #include "bind.hpp"
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -21,14 +23,17 @@ Product product_named(const std::string& name) {
     throw std::invalid_argument("reduce_to_band: product must be auto, float32 or bf16x3, found '" + name + "'");
 }
 
+using Vectors = std::optional<nb::ndarray<double, nb::ndim<3>, nb::c_contig, nb::device::cpu>>;
+
 template <class T>
-BandTask<T> task_of(const AnyArray& matrices, const AnyArray& bands, Index index) {
+BandTask<T> task_of(const AnyArray& matrices, const AnyArray& bands, const Vectors& carried, Index index) {
     const Index n = static_cast<Index>(matrices.shape(1)), width = static_cast<Index>(bands.shape(2));
     return {static_cast<const T*>(matrices.data()) + index * n * n, n, width - 1,
-            static_cast<T*>(bands.data()) + index * n * width};
+            static_cast<T*>(bands.data()) + index * n * width,
+            carried ? carried->data() + index * n * kCarried : nullptr};
 }
 
-void require_shapes(const AnyArray& matrices, const AnyArray& bands) {
+void require_shapes(const AnyArray& matrices, const AnyArray& bands, const Vectors& carried) {
     if (matrices.ndim() != 3 || matrices.shape(1) != matrices.shape(2) || matrices.shape(1) == 0)
         throw nb::value_error(
             ("reduce_to_band: expected matrices (m, n, n), found shape " + shape_of(matrices)).c_str());
@@ -39,45 +44,51 @@ void require_shapes(const AnyArray& matrices, const AnyArray& bands) {
                                shape_of(bands))
                                   .c_str());
     if (matrices.dtype() != bands.dtype()) throw nb::type_error("reduce_to_band: matrices and bands need one dtype");
+    if (carried && (carried->shape(0) != matrices.shape(0) || carried->shape(1) != kCarried ||
+                    carried->shape(2) != matrices.shape(1)))
+        throw nb::value_error("reduce_to_band: expected carried vectors (m, 8, n)");
     if (!is_contiguous(matrices) || !is_contiguous(bands))
         throw nb::value_error("reduce_to_band: matrices and bands must be contiguous");
 }
 
 template <class T>
-void reduce_each(const AnyArray& matrices, const AnyArray& bands, void (*reduce)(const BandTask<T>& task)) {
+void reduce_each(const AnyArray& matrices, const AnyArray& bands, const Vectors& carried,
+                 void (*reduce)(const BandTask<T>& task)) {
     const Index count = static_cast<Index>(matrices.shape(0));
     const nb::gil_scoped_release release;
-    for (Index i = 0; i < count; ++i) reduce(task_of<T>(matrices, bands, i));
+    for (Index i = 0; i < count; ++i) reduce(task_of<T>(matrices, bands, carried, i));
 }
 
-void reduce_to_band(const AnyArray& matrices, const AnyArray& bands, const std::string& product) {
-    require_shapes(matrices, bands);
+void reduce_to_band(const AnyArray& matrices, const AnyArray& bands, const std::string& product,
+                    const Vectors& carried) {
+    require_shapes(matrices, bands, carried);
     if (product == "bf16x3" && matrices.dtype() != nb::dtype<float>())
         throw nb::type_error("reduce_to_band: product 'bf16x3' needs float32 matrices");
     const BandKernel kernel = choose_band_kernel(product_named(product));
     if (matrices.dtype() == nb::dtype<float>()) {
-        reduce_each(matrices, bands, kernel.float32);
+        reduce_each(matrices, bands, carried, kernel.float32);
     } else if (matrices.dtype() == nb::dtype<double>()) {
-        reduce_each(matrices, bands, kernel.float64);
+        reduce_each(matrices, bands, carried, kernel.float64);
     } else {
         throw nb::type_error("reduce_to_band: matrices must be float32 or float64");
     }
 }
 
 void reduce_to_band_amx_model(const AnyArray& matrices, const AnyArray& bands) {
-    require_shapes(matrices, bands);
+    require_shapes(matrices, bands, {});
     if (matrices.dtype() != nb::dtype<float>())
         throw nb::type_error("reduce_to_band_amx_model: matrices must be float32");
-    reduce_each(matrices, bands, band_pairs_amx_model);
+    reduce_each(matrices, bands, {}, band_pairs_amx_model);
 }
 
 }  // namespace
 
 void bind_band(nb::module_& m) {
     m.def("reduce_to_band", &reduce_to_band, nb::arg("matrices").noconvert(), nb::arg("bands").noconvert(),
-          nb::arg("product") = "auto",
+          nb::arg("product") = "auto", nb::arg("carried").none().noconvert() = nb::none(),
           "bands (m x n x (b + 1)) <- lower band storage of band matrices with the eigenvalues of the symmetric ones, "
-          "of which only the lower half is read. product: auto, float32 or bf16x3 (float32 matrices only).");
+          "of which only the lower half is read. product: auto, float32 or bf16x3 (float32 matrices only). "
+          "carried (m x 8 x n, float64): each x <- Q^T x.");
     m.def(
         "band_kernel", [] { return std::string(choose_band_kernel(Product::automatic).name); },
         "Name of the kernel that reduces float32 matrices here.");

@@ -44,7 +44,9 @@ class PanelFactor {
         if (largest == 0) return false;
         int exponent = 0;
         (void)__builtin_frexp(largest, &exponent);
-        // Squares must neither overflow nor vanish: scale by a power of two, which is exact.
+        // Squares must neither overflow nor vanish: scale by a power of two, which is exact. Dependent columns may
+        // leave the least numbers there are, whose reciprocals overflow.
+        if (exponent < -1000) exponent = -1000;
         const double scale = exponent < -300 || exponent > 300 ? __builtin_ldexp(1.0, -exponent) : 1.0;
         if (scale != 1.0) multiply_all(blocks, scale);
         if (rows < width_ || !factor_fast(blocks, lead)) {
@@ -58,11 +60,10 @@ class PanelFactor {
 
     // sums <- lower half of left^T right, mirrored: for products that are symmetric.
     void multiply_symmetric(const Tall& left, const Tall& right, Index blocks, double* sums) const {
-        const Index size = cols_ * cols_;
         for_chunks(blocks, [&](Index begin, Index end, double* partial) {
             Tall::add_inner_products(left, right, begin, end, partial);
         });
-        reduce(sums, size);
+        reduce(sums);
     }
 
     // Runs work(first block, last block, this thread's zeroed sums) over all blocks, each thread its own part.
@@ -81,11 +82,17 @@ class PanelFactor {
         }
     }
 
-    // sums <- the threads' sums of the last for_chunks, lower half mirrored.
-    void reduce(double* sums, Index size) const {
+    // sums <- the threads' sums of the last for_chunks.
+    void add_up(double* sums) const {
+        const Index size = cols_ * cols_;
         for (Index i = 0; i < size; ++i) sums[i] = 0;
         for (int t = 0; t < threads_; ++t)
             for (Index i = 0; i < size; ++i) sums[i] += partial_[t * size + i];
+    }
+
+    // The same, lower half mirrored.
+    void reduce(double* sums) const {
+        add_up(sums);
         for (Index i = 0; i < cols_; ++i)
             for (Index j = 0; j < i; ++j) sums[j * cols_ + i] = sums[i * cols_ + j];
     }
@@ -138,7 +145,7 @@ class PanelFactor {
             for (Index i = begin; i < end; ++i) v_.solve(i, r1);
             Tall::add_inner_products(v_, v_, begin, end, partial);
         });
-        reduce(r2, size);
+        reduce(r2);
         pad_diagonal(r2);
         for (Index i = 0; i < n; ++i)
             for (Index j = 0; j < n; ++j)

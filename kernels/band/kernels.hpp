@@ -3,14 +3,18 @@
 
 #include "gram/view.hpp"
 
+constexpr Index kCarried = 8;
+
 // A symmetric matrix (size x size, row-major, contiguous; only its lower half is read) and where its band goes:
 // band[j * (half_width + 1) + d] = B(j + d, j), zeros past the end. The two must not overlap.
+// kCarried vectors of `size` numbers, if there are any, are taken along: each x becomes Q^T x.
 template <class T>
 struct BandTask {
     const T* matrix;
     Index size;
     Index half_width;
     T* band;
+    double* carried = nullptr;
 };
 
 struct BandKernel {

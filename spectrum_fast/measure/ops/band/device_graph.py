@@ -38,10 +38,15 @@ class Recording:
     workspace: Workspace
     replay: Callable[[], None]
 
-    def reduce(self, batch: Tensor) -> Tensor:
+    def reduce(self, batch: Tensor, carried: Tensor | None) -> Tensor:
         """Bands of another batch."""
         self.workspace.matrix.copy_(batch)
-        self.replay()
+        if carried is None or self.workspace.carried is None:
+            self.replay()
+        else:
+            self.workspace.carried.copy_(carried)
+            self.replay()
+            carried.copy_(self.workspace.carried)
         return self.workspace.band.clone()
 
 
@@ -58,13 +63,16 @@ class Recordings:
         self._seen: set[object] = set()
         self._kept: OrderedDict[object, Recording] = OrderedDict()
 
-    def reduce(self, batch: Tensor, half_width: int, run: Callable[[Workspace], object]) -> Tensor | None:
+    def reduce(
+        self, batch: Tensor, half_width: int, run: Callable[[Workspace], object], carried: Tensor | None = None
+    ) -> Tensor | None:
         """Bands (m, n, b + 1) of a batch (m, n, n); None where launching it is the better way.
 
         Args:
             batch: is not changed.
             half_width: b.
             run: runs all panels in a workspace.
+            carried: vectors that are taken along.
         """
         with self._lock:
             return self._reduce(batch, half_width, run)
@@ -73,18 +81,20 @@ class Recordings:
         if batch.nbytes > LIMIT_BYTES:
             return None
         stream = torch.cuda.current_stream(batch.device).cuda_stream if batch.is_cuda else 0
-        key = (batch.device, stream, tuple(batch.shape), batch.dtype, half_width)
+        key = (batch.device, stream, tuple(batch.shape), batch.dtype, half_width, carried is None)
         if key not in self._seen:
             self._seen.add(key)  # launched as ever, which compiles and loads every kernel
             return None
         if key not in self._kept:
             while self._kept and (len(self._kept) >= _MOST or self._bytes() + batch.nbytes > LIMIT_BYTES):
                 self._kept.popitem(last=False)
-            workspace = allocate(torch.empty_like(batch), half_width)
+            workspace = allocate(
+                torch.empty_like(batch), half_width, carried=None if carried is None else carried.clone()
+            )
             workspace.matrix.copy_(batch)
             self._kept[key] = Recording(workspace, self._record(workspace, run))
         self._kept.move_to_end(key)
-        return self._kept[key].reduce(batch)
+        return self._kept[key].reduce(batch, carried)
 
     def forget(self) -> None:
         """Give all memory back to the device, with what torch's allocator keeps; nothing where no GPU is used."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.band.workspace import Workspace
+from spectrum_fast.measure.ops.band.workspace import T, Workspace
 
 STEPS = (
     *("gather_panel", "factor_gram", "orthonormalise", "reconstruct", "reflect_columns"),
@@ -23,12 +23,22 @@ def reduce_panels(workspace: Workspace, steps: object) -> Tensor:
     while n - index * b > b + 1:
         for name in STEPS:
             getattr(steps, name)(w, index)
+        _reflect_carried(w, index)
         index += 1
     column = index * b
     block = w.matrix[:, column:, column:].to(torch.float64)
     v, z = w.basis[(index - 1) % 2, :, column:], w.z[:, column:]
     _write_block(w.band, (block - v @ z.mT - z @ v.mT).to(w.matrix.dtype), column)
     return w.band
+
+
+def _reflect_carried(w: Workspace, index: int) -> None:
+    """X <- (I - V Tᵀ Vᵀ) X, vectors as rows."""
+    if w.carried is None:
+        return
+    b, begin = w.half_width, (index + 1) * w.half_width
+    v, below = w.basis[index % 2, :, begin:, :b], w.carried[:, :, begin:]
+    below -= below @ v @ w.small[T, :, :b, :b] @ v.mT
 
 
 def reduce_batch(matrices: Tensor, half_width: int, run: Callable[[Tensor], Tensor]) -> Tensor:

@@ -73,12 +73,14 @@ MAX_HALF_WIDTH = 64
 """Widest band served: the b x b work sits in the registers of one block."""
 
 
-def reduce_to_band(matrices: Tensor, half_width: int) -> Tensor:
+def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None) -> Tensor:
     """Bands (m, n, b + 1) of symmetric matrices; DESTROYS ``matrices``, does not wait for the device.
 
     Args:
         matrices: (m, n, n), float32 or float64, symmetric in both halves, finite, contiguous.
         half_width: b in 1 ... 64 where n > b + 1.
+        carried: (m, 8, n) float64 or None, see :func:`spectrum_fast.measure.ops.band.reduce_to_band`; by torch
+            operations, three products a panel.
 
     Accuracy: float64: eigenvalue errors within 20 eps ||A||_F; float32: as for three bfloat16 products, see
     :func:`spectrum_fast.measure.ops.band.reduce_to_band` (the tests' limit is 100 eps ||A||_F).
@@ -95,8 +97,8 @@ def reduce_to_band(matrices: Tensor, half_width: int) -> Tensor:
     def run(batch: Tensor) -> Tensor:
         with launch_on(batch):
             record = graphs_are_on() and batch.is_cuda
-            recorded = RECORDINGS.reduce(batch, half_width, reduce_in) if record else None
-            return reduce_in(allocate(batch, half_width)) if recorded is None else recorded
+            recorded = RECORDINGS.reduce(batch, half_width, reduce_in, carried) if record else None
+            return reduce_in(allocate(batch, half_width, carried=carried)) if recorded is None else recorded
 
     return reduce_batch(matrices, half_width, run)
 

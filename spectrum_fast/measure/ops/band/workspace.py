@@ -47,6 +47,7 @@ class Workspace:
         inner: (m, B, B) float64, their total: Pᵀ P, Qᵀ Q or Vᵀ Y.
         small: (7, m, B, B) float64: R1, W (Q1 = P W), M (V_rest = Q1_rest M), V_top, T, U, signs (row 0).
         broken: (m,) int32, whether the panel needs reflections column by column.
+        carried: (m, p, n) float64, vectors that are taken along, or None.
         half_width: b.
         split: whether products of the size of the matrix are taken in three products of float16 halves.
     """
@@ -64,6 +65,7 @@ class Workspace:
     inner: Tensor
     small: Tensor
     broken: Tensor
+    carried: Tensor | None
     half_width: int
     split: bool
 
@@ -98,7 +100,7 @@ class Workspace:
         return splits
 
 
-def allocate(matrix: Tensor, half_width: int, split: bool | None = None) -> Workspace:
+def allocate(matrix: Tensor, half_width: int, split: bool | None = None, carried: Tensor | None = None) -> Workspace:
     """Scratch for a batch (m, n, n); the bytes beside the matrix are about ``n B (8 * 4 + 12 + 4 MAX_SPLITS)`` each."""
     count, n, _ = matrix.shape
     width = max(16, 1 << (half_width - 1).bit_length())
@@ -122,6 +124,7 @@ def allocate(matrix: Tensor, half_width: int, split: bool | None = None) -> Work
         inner=empty(count, width, width),
         small=empty(7, count, width, width),
         broken=empty(count, dtype=torch.int32),
+        carried=carried,
         half_width=half_width,
         split=split,
     )

@@ -121,8 +121,8 @@ def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
         return {}
     squares, indices = squares.take(calm), [unsolved[place] for place in calm]
     matrices = work.matrices.take(indices)
-    measured = measure_gram_error(squares.matrices, matrices.image, matrices.plan)
-    found = slice_squares(work, squares, estimate_rounding(squares.matrices, squares.norms, measured))
+    gram, carried = measure_gram_error(squares.matrices, matrices.image, matrices.plan)
+    found = slice_squares(work, squares, estimate_rounding(squares.matrices, squares.norms, gram), carried)
     return _attempts(
         work,
         "band-float32",
@@ -160,10 +160,10 @@ def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:
     if width < basis.rank and _is_bulk_louder(squares.matrices, width, basis.rank):
         width = half_width(squares.matrices.shape[1], basis.rank)
     rank = min(basis.rank, width)
-    measured = measure_gram_error(squares.matrices, matrices.image, matrices.plan, rank)
-    rounding = estimate_rounding(squares.matrices, squares.norms, measured, rank, s_max)
+    gram, carried = measure_gram_error(squares.matrices, matrices.image, matrices.plan, rank)
+    rounding = estimate_rounding(squares.matrices, squares.norms, gram, rank, s_max)
     del rotated, matrices
-    found = slice_squares(work, squares, rounding, width)
+    found = slice_squares(work, squares, rounding, carried, rank, width)
     reasons = []
     for index, value in zip(indices, spikiness, strict=True):
         compare = ">" if value > SPIKY else "near"  # what was foreseen may turn out to be a little less
@@ -190,25 +190,36 @@ def band_float64(work: Work, unsolved: Sequence[int]) -> Attempts:
     return attempts
 
 
-def slice_squares(work: Work, squares: Squares, rounding: Rounding, width: int | None = None) -> list[Functionals]:
+def slice_squares(
+    work: Work,
+    squares: Squares,
+    rounding: Rounding,
+    carried: Tensor | None = None,
+    rotated_rank: int = 0,
+    width: int | None = None,
+) -> list[Functionals]:
     """Functionals from Gram matrices, which are destroyed.
 
     Args:
         work: what is wanted.
         squares: float32 or float64.
         rounding: what rounding may have done so far and will do in the reduction.
+        carried: vectors that measure it; None where the worst case is known.
+        rotated_rank: rows of outliers at the top.
         width: half-width of the band; None leaves it to :func:`half_width`.
     """
     size, eps = squares.matrices.shape[1], torch.finfo(squares.matrices.dtype).eps
     width = half_width(size, on_gpu=not work.schedule.waits) if width is None else width
     # Counts are taken in float64 whatever the band was computed in: slicing then adds nothing to the error.
-    bands = reduce_to_band(squares.matrices, width).to(torch.float64)
+    bands = reduce_to_band(squares.matrices, width, carried).to(torch.float64)
     traces = bands[:, :, 0].sum(1)
     norms = torch.sqrt(bands[:, :, 0].square().sum(1) + 2 * bands[:, :, 1:].square().sum((1, 2)))
     # An orthogonal similarity keeps both.
     allowed = CONSISTENCY * eps
     consistent = ((traces / squares.traces - 1).abs() <= allowed) & ((norms / squares.norms - 1).abs() <= allowed)
     bands = torch.where(consistent[:, None, None], bands, 0.0)  # what may not be finite is not sliced
+    if carried is not None:
+        rounding = rounding.measured(bands, torch.where(consistent[:, None, None], carried, 0.0), rotated_rank)
     band = Band(Slices(bands), size, squares.traces, squares.norms, traces, consistent, rounding)
     rows = slice_bands(band, work.criterion, max(work.matrices.shape), work.tolerance, work.schedule)
     found = read_functionals(rows, size)

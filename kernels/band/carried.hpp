@@ -1,0 +1,55 @@
+// Vectors that are taken along through a reduction: x <- Q^T x, panel by panel, in float64.
+#pragma once
+
+#include "band/factor.hpp"
+#include "band/kernels.hpp"
+#include "band/panel.hpp"
+
+namespace {
+
+template <int kVectorBytes>
+class Carried {
+    using Tall = Panel<kVectorBytes>;
+
+  public:
+    // kCarried vectors of `size` numbers, one after the other, or none (null); room for `rows` numbers each.
+    Carried(double* vectors, Index size, Index rows, Index factor_cols)
+        : vectors_(vectors),
+          size_(size),
+          data_(vectors == nullptr ? 0 : rows, kCarried),
+          small_(2 * factor_cols * factor_cols) {
+        for (Index c = 0; c < kCarried && vectors != nullptr; ++c)
+            for (Index r = 0; r < rows; ++r) data_.at(r, c) = r < size ? vectors[c * size + r] : 0.0;
+    }
+
+    // X <- (I - V T^T V^T) X; the first rows of V belong to those of block `first` of X.
+    void reflect(const PanelFactor<kVectorBytes>& factor, Index first, Index blocks) const {
+        if (vectors_ == nullptr) return;
+        const Index n = factor.cols();
+        double *inner = small_.data(), *product = inner + n * n;
+        factor.for_chunks(blocks, [&](Index begin, Index end, double* partial) {
+            Tall::template add_products<false>(factor.v(), data_, first, begin, end, partial);
+        });
+        factor.add_up(inner);
+        for (Index i = 0; i < n * kCarried; ++i) product[i] = 0;
+        for (Index k = 0; k < n; ++k)
+            for (Index i = k; i < n; ++i)
+                add_row(kCarried, 0, -factor.t()[k * n + i], inner + k * kCarried, product + i * kCarried);
+        factor.for_chunks(blocks, [&](Index begin, Index end, double*) {
+            for (Index i = begin; i < end; ++i) data_.add_multiple(first + i, factor.v(), i, product);
+        });
+    }
+
+    void store() const {
+        for (Index c = 0; c < kCarried && vectors_ != nullptr; ++c)
+            for (Index r = 0; r < size_; ++r) vectors_[c * size_ + r] = data_.at(r, c);
+    }
+
+  private:
+    double* vectors_;
+    Index size_;
+    Tall data_;
+    Scratch<double> small_;
+};
+
+}  // namespace
