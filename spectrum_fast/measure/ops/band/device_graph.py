@@ -75,9 +75,11 @@ class Recordings:
             carried: vectors that are taken along.
         """
         with self._lock:
-            return self._reduce(batch, half_width, run)
+            return self._reduce(batch, half_width, run, carried)
 
-    def _reduce(self, batch: Tensor, half_width: int, run: Callable[[Workspace], object]) -> Tensor | None:
+    def _reduce(
+        self, batch: Tensor, half_width: int, run: Callable[[Workspace], object], carried: Tensor | None
+    ) -> Tensor | None:
         if batch.nbytes > LIMIT_BYTES:
             return None
         stream = torch.cuda.current_stream(batch.device).cuda_stream if batch.is_cuda else 0
