@@ -29,7 +29,7 @@ CONTRACT = {
     "gram": {"gram": "weights, *, out_dtype", "add_gram": "blocks, out"},
     "product": {"multiply": "weights, x, *, transposed"},
     "values": {"band_values": "bands, tolerances"},
-    "band": {"reduce_to_band": "matrices, half_width"},
+    "band": {"reduce_to_band": "matrices, half_width, carried"},
     "sturm": {"prepare": "bands", "count_below": "bands, shifts", "log_det": "bands, shifts, wanted"},
 }
 """Operation -> function -> its parameters."""
