@@ -21,6 +21,7 @@ from bench.make_checkpoint import write_checkpoint
 from spectrum_fast.use.cli import main
 
 from support.blocks import DATA, PROSE, PYTHON, SHELL, Block, commands_only, indented_code, read_blocks
+from support.tiny_models import write_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -31,7 +32,9 @@ MOST_NOT_RUN = 40
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint that pages call ``my-model``: a Llama of 4 layers, tied."""
-    return write_checkpoint(tmp_path_factory.mktemp("docs"), like="tiny", layers=4).path
+    folder = write_checkpoint(tmp_path_factory.mktemp("docs"), like="tiny", layers=4).path
+    write_tokenizer(folder)
+    return folder
 
 
 @pytest.fixture
