@@ -87,9 +87,10 @@ def _extent_of_codes(codes: Tensor, tops: Tensor, sums: Tensor, rows: int, colum
             sums[:, i, j] = block.view(torch.float8_e4m3fn).to(torch.float64).square().sum((1, 2))
 
 
-def _product(weight: Tensor, x: Tensor, parts: Tensor, *_: object) -> None:
+def _product(weight: Tensor, x: Tensor, parts: Tensor, scales: Tensor, *_: object) -> None:
+    wide = _decoded(weight, scales) if weight.dtype == torch.float8_e4m3fn else weight
     parts.zero_()
-    parts[0] = x @ weight.to(torch.float64).mT
+    parts[0] = x @ wide.to(torch.float64).mT
 
 
 def _count(rows: Tensor, x: Tensor, counts: Tensor, order: int, *_: object) -> None:

@@ -72,6 +72,17 @@ def _product() -> None:
                 triton_product.multiply(weight, x, transposed=transposed)
 
 
+def _product_fp8() -> None:
+    from spectrum_fast.measure.ops.product import triton as triton_product
+
+    for rows, columns in ((256, 512), (512, 256)):
+        codes = torch.zeros(1, rows, columns, device=DEVICE, dtype=torch.uint8)
+        scales = torch.ones(1, rows // 128, columns // 128, device=DEVICE)
+        for transposed in (False, True):
+            x = torch.zeros(1, 4, rows if transposed else columns, device=DEVICE, dtype=torch.float64)
+            triton_product.multiply_block_scaled(codes, scales, x, transposed=transposed)
+
+
 def _extent() -> None:
     from spectrum_fast.measure.ops.extent import triton as triton_extent
 
@@ -102,6 +113,7 @@ JOBS: dict[str, Callable[[], None]] = {
     "sturm-32-float32": lambda: _sturm(torch.float32, 32),
     "sturm-64-float32": lambda: _sturm(torch.float32, 64),
     "product": _product,
+    "product-fp8": _product_fp8,
     "extent": _extent,
     "extent-fp8": _extent_fp8,
     "torch-complex-logarithm": _complex_logarithm,

@@ -243,7 +243,7 @@ class Coded:
         if self._kernels_take_codes():
             from spectrum_fast.measure.ops.extent.triton_codes import measure_block_scaled
 
-            return measure_block_scaled(*self._stacked_codes())
+            return measure_block_scaled(*self._stacked)
         return torch.cat([measure(weight.decode()[None]) for weight in self.weights])
 
     def scaled(self, exponents: Sequence[int]) -> Dense:
@@ -255,7 +255,7 @@ class Coded:
         if self._kernels_take_codes() and dtype == torch.float32 and diagonals is None:
             from spectrum_fast.measure.ops.gram.triton_codes import gram_block_scaled
 
-            return gram_block_scaled(*self._stacked_codes())
+            return gram_block_scaled(*self._stacked)
         together = self._together()
         parts = [self.take(range(len(self))[begin : begin + together]) for begin in range(0, len(self), together)]
         shares = [None] * len(parts) if diagonals is None else diagonals.split(together)
@@ -268,6 +268,12 @@ class Coded:
 
     def image(self, x: Tensor) -> Tensor:
         """See :meth:`Matrices.image`."""
+        if self._kernels_take_codes():
+            from spectrum_fast.measure.ops.product.triton import multiply_block_scaled
+
+            tall = self.shape[0] > self.shape[1]
+            short = multiply_block_scaled(*self._stacked, x, transposed=not tall)
+            return multiply_block_scaled(*self._stacked, short, transposed=tall)
         together = self._together()
         pairs = zip(range(0, len(self), together), x.split(together), strict=True)
         return torch.cat([self.take(range(len(self))[i : i + together]).numbers().image(part) for i, part in pairs])
@@ -296,7 +302,8 @@ class Coded:
         first = self.weights[0]
         return first.is_fp8 and choose_backend("gram", first.device.type) == "triton"
 
-    def _stacked_codes(self) -> tuple[Tensor, Tensor]:
+    @cached_property
+    def _stacked(self) -> tuple[Tensor, Tensor]:
         """Bytes (m, rows, columns) and scales."""
         codes = stack([weight.codes.view(torch.uint8) for weight in self.weights])
         return codes, stack([weight.scales for weight in self.weights])

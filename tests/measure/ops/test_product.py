@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from spectrum_fast.errors import BackendUnavailableError
 from spectrum_fast.measure.ops import product
 from spectrum_fast.measure.ops.dispatch import use_backend
 
@@ -56,6 +57,33 @@ def test_parts_of_a_sum_are_the_sum(device: str) -> None:
     for stored, wide in ((weights, x), (strided, x), (strided, x.mT.contiguous().mT), (weights, repeated)):
         found = triton_product.multiply(stored.to(device), wide.to(device))
         assert torch.equal(found.cpu(), wide @ weights.double().mT)
+
+
+@on_both
+def test_codes_with_a_scale_a_block(device: str) -> None:
+    triton_product = pytest.importorskip("spectrum_fast.measure.ops.product.triton")
+    generator = torch.Generator().manual_seed(5)
+    codes = torch.randint(0, 256, (2, 200, 390), generator=generator, dtype=torch.uint8)
+    codes = torch.where((codes & 0x7F) == 0x7F, codes - 1, codes)
+    scales = torch.rand(2, 2, 4, generator=generator)
+    spread = scales.double().repeat_interleave(128, 1)[:, :200].repeat_interleave(128, 2)[:, :, :390]
+    weights = codes.view(torch.float8_e4m3fn).double() * spread
+    for transposed in (False, True):
+        x = torch.randn(2, 5, 200 if transposed else 390, generator=generator, dtype=torch.float64)
+        found = triton_product.multiply_block_scaled(
+            codes.to(device), scales.to(device), x.to(device), transposed=transposed
+        )
+        expected = x @ (weights if transposed else weights.mT)
+        torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-13 * float(weights.norm()))
+
+
+@outside_the_interpreter
+def test_codes_on_the_host_are_refused() -> None:
+    triton_product = pytest.importorskip("spectrum_fast.measure.ops.product.triton")
+    with pytest.raises(BackendUnavailableError, match="found codes on cpu"):
+        triton_product.multiply_block_scaled(
+            torch.zeros(1, 2, 3).byte(), torch.ones(1, 1, 1), torch.ones(1, 1, 3).double()
+        )
 
 
 @outside_the_interpreter

@@ -345,16 +345,26 @@ def test_extent(dtype: torch.dtype, capability: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("along_sum", [True, False])
 @pytest.mark.parametrize(
     ("dtype", "vectors"),
-    [(torch.bfloat16, 8), (torch.float32, 8), pytest.param(torch.float64, 32, marks=pytest.mark.slow)],
+    [
+        (torch.bfloat16, 8),
+        (torch.float32, 8),
+        (torch.uint8, 8),
+        pytest.param(torch.float64, 32, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_product(dtype: torch.dtype, vectors: int, along_sum: bool, capability: int, tmp_path: Path) -> None:
-    signature = {"weight": POINTER[dtype], "x": F64, "parts": F64}
+    scaled = dtype == torch.uint8
+    convert = scaled and capability == 90
+    signature = {"weight": "*fp8e4nv" if convert else POINTER[dtype], "x": F64, "parts": F64}
+    signature |= {"scales": "*fp32" if scaled else F64}
     signature |= dict.fromkeys(("results", "terms", "vectors", "weight_stride", "x_stride"), I32)
+    signature |= dict.fromkeys(("scale_batch", "scale_row", "scale_term"), I32)
     signature |= dict.fromkeys(("weight_batch", "x_batch"), I64)
-    options = triton_product.product_options(dtype, vectors) | {"ALONG_SUM": along_sum}
+    options = triton_product.product_options(dtype, vectors)
+    options |= {"ALONG_SUM": along_sum, "SCALED": scaled, "CONVERT": convert}
     divisible = ("results", "terms", "weight_stride", "x_stride", "weight_batch", "x_batch")
-    name = f"product {'W' if along_sum else 'Wt'} {dtype}"
+    name = f"product {'W' if along_sum else 'Wt'} {'e4m3' if scaled else dtype}"
     used = check(name, triton_product._product_kernel, signature, options, capability, tmp_path, divisible)
     assert "DMMA" in used.sass
     assert used.registers <= 128, "two programs a multiprocessor"

@@ -49,7 +49,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     )
     monkeypatch.setattr(driver, "_active", stand_in)
     monkeypatch.setattr(knobs.runtime, "jit_cache_hook", end_here)
-    for module in (extent_codes, triton_codes):
+    for module in (extent_codes, triton_codes, triton_product):
         monkeypatch.setattr(module, "require_device", lambda *_: None)
     return found
 
