@@ -205,12 +205,15 @@ class Together:
         try:
             parts, shape = self._tensors_of(loaded)
         except Exception as error:  # noqa: BLE001 - told, or raised again
-            failure = replace(failure_of(loaded.plan, error), digest=loaded.digest or None)
-            yield ModuleResult(failure, loaded.read_seconds, wait_seconds)
+            yield _failed(loaded, wait_seconds, error)
             return
         key = tuple((part.shape, part.dtype) for part in parts)
         if key not in self._open:
-            self._open[key] = yield from self._open_batch(parts, self._of_kind[_kind_of(loaded.plan)])
+            opened = yield from self._open_batch(parts, self._of_kind[_kind_of(loaded.plan)])
+            if opened is None:
+                yield _failed(loaded, wait_seconds, MemoryError())
+                return
+            self._open[key] = opened
         batch = self._open[key]
         with self._side.done(parts[0]):
             for part, memory in zip(parts, batch.memory, strict=True):
@@ -243,8 +246,11 @@ class Together:
             return (as_matrix(parts[0]),), tuple(parts[0].shape)
         return parts, CodedWeight(*parts).shape
 
-    def _open_batch(self, parts: tuple[Tensor, ...], of_kind: int) -> Generator[ModuleResult, None, _Batch]:
-        """Memory for weights like this one, as many as may go together; gives what is scored while it waits for it."""
+    def _open_batch(self, parts: tuple[Tensor, ...], of_kind: int) -> Generator[ModuleResult, None, _Batch | None]:
+        """Memory for weights like this one, as many as may go together; None where there is none even for this one.
+
+        Gives what is scored while it waits for it.
+        """
         weight = sum(part.nbytes for part in parts)
         most = min(self._most, -(-of_kind // LEAST_BATCHES)) if of_kind else self._most
         room = max(1, min(most, self._batch_bytes // bytes_in_work(parts)))
@@ -257,9 +263,7 @@ class Together:
             yield from self.finish()
             RECORDINGS.forget()
             batch = self._allocate(parts, 1, self._side.device) or self._allocate(parts, 1, torch.device("cpu"))
-        if batch is None:
-            raise MemoryError(f"{room * weight} bytes")
-        self._held_bytes += batch.nbytes
+        self._held_bytes += 0 if batch is None else batch.nbytes
         return batch
 
     def _allocate(self, parts: tuple[Tensor, ...], room: int, device: torch.device) -> _Batch | None:
@@ -329,6 +333,11 @@ class Together:
         if not is_out_of_memory(problem) or weights[0].device.type == "cpu":
             return [problem]
         return [_moved(one) if isinstance(one, Spectrum) else one for one in self._spectra([weights[0].cpu()])]
+
+
+def _failed(loaded: LoadedWeight, wait_seconds: float, error: Exception) -> ModuleResult:
+    failure = replace(failure_of(loaded.plan, error), digest=loaded.digest or None)
+    return ModuleResult(failure, loaded.read_seconds, wait_seconds)
 
 
 def _decoded(loaded: LoadedWeight, device: torch.device) -> tuple[Tensor, ...]:

@@ -149,6 +149,15 @@ def test_a_cpu_that_has_no_memory_says_so(mixed: Path, monkeypatch: pytest.Monke
     assert failed == {"memory"}
 
 
+def test_a_batch_that_cannot_be_put_together_is_the_failure_of_its_weights(
+    mixed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Together, "_allocate", lambda *_: None)
+    found = records(mixed, Together(CRITERION, 1e-4, make_compute(ScanOptions())))
+    assert {record.kind for record in found.values() if isinstance(record, ScanFailure)} == {"memory"}
+    assert not any(isinstance(record, ModuleScore) for record in found.values())
+
+
 def test_a_batch_that_fails_is_halved_down_to_the_matrix_at_fault(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = records(mixed, Together(CRITERION, 1e-4, make_compute(ScanOptions())))
     poisoned = "model.layers.0.mlp.experts.2.up_proj"
