@@ -104,8 +104,8 @@ CALLS: dict[str, tuple[float, tuple[Step, ...]]] = {
         240,
         (
             _suite("rates", 20),
-            Step("peers", 130, ("bench.gpu.peers", "--limit", "20")),
-            _tests("memcheck", 60, BATCHED, "-k", CHECKED, under=("compute-sanitizer", "--tool", "memcheck")),
+            Step("peers", 160, ("bench.gpu.peers", "--limit", "20")),
+            _tests("memcheck", 45, BATCHED, "-k", CHECKED, under=("compute-sanitizer", "--tool", "memcheck")),
             Step(
                 "counters",
                 240,
