@@ -134,7 +134,7 @@ class ScanOptions(SpectrumOptions):
     ] = None
     progress: Annotated[
         Callable[[ScanProgress], None] | None,
-        Option("Called at the beginning and after every tensor.", python_only=True),
+        Option("Called at the beginning and after every tensor.", "None: a bar in a notebook.", python_only=True),
     ] = None
 
     def __post_init__(self) -> None:

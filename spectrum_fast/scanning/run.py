@@ -22,6 +22,7 @@ from spectrum_fast.scanning.journal import Journal, journal_path
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.live import plan_live, score_live
 from spectrum_fast.scanning.memory import explain_memory
+from spectrum_fast.scanning.notebook import notebook_progress
 from spectrum_fast.scanning.on_ray import score_on_ray
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan
@@ -75,7 +76,7 @@ def scan(source: str | os.PathLike[str] | nn.Module, options: ScanOptions) -> Sc
     if options.restart and path is None:
         raise UsageError("restart: expected a journal to throw away, found neither 'out' nor 'journal'; pass one")
     with nullcontext() if path is None else Journal(path, restart=options.restart) as opened:
-        result = run_scan(source, options, journal=opened, progress=options.progress)
+        result = run_scan(source, options, journal=opened, progress=options.progress or notebook_progress())
         if options.out is not None:
             result.save(os.fspath(options.out))
             if opened is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from spectrum_fast.choose.selection.compare import ScanComparison, compare_scans
 from spectrum_fast.choose.selection.options import SelectOptions
+from spectrum_fast.choose.selection.presented_scan import PresentedScan
 from spectrum_fast.choose.selection.records import Selection
 from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.errors import ScanFileError
@@ -17,8 +18,8 @@ from spectrum_fast.measure.scoring.stored_spectra import with_spectra, write_spe
 from spectrum_fast.options import takes_options
 
 
-@dataclass(frozen=True)
-class Scan(ScanRecord):
+@dataclass(frozen=True, repr=False)
+class Scan(PresentedScan, ScanRecord):
     """A finished or loaded scan: the fields of :class:`~spectrum_fast.measure.scoring.records.ScanRecord`, and methods.
 
     The rooms left of the selection know the fields alone, because what the methods call lies right of them.

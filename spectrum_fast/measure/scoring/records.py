@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 from spectrum_fast.errors import ScanFileError, TensorError
 from spectrum_fast.measure.scoring.json_fields import NEVER_WRITTEN, ONLY_WHERE_KNOWN, Name, type_of
+from spectrum_fast.measure.scoring.module_plot import PlottedModule
 from spectrum_fast.measure.spectra.record import SingularValues, SpectralSummary
 
 
@@ -30,7 +31,7 @@ class WeightIdentity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModuleScore(SpectralSummary[None], WeightIdentity):
+class ModuleScore(SpectralSummary[None], WeightIdentity, PlottedModule):
     """The spectrum of one module's weight, under its name; what a published result does not tell is None.
 
     The functionals of the singular values and the score are those of
