@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from spectrum_fast.scanning.notebook import notebook_progress
 
 import spectrum_fast as sf
+from spectrum_fast.scanning.notebook import notebook_progress
 from spectrum_fast.scanning.step import ScanProgress
 
 NAMES = [f"layers.{layer}.{kind}" for layer in range(3) for kind in ("k", "q")]
