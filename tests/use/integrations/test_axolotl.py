@@ -133,6 +133,45 @@ def test_a_trainer_without_the_callback_is_stopped(model: Path, tmp_path: Path) 
         SpectrumPlugin().post_trainer_create(configure(model, tmp_path), None)  # pyright: ignore[reportArgumentType]
 
 
+TWO_PROCESSES = """
+import json, os, sys
+from axolotl.utils.dict import DictDefault
+from spectrum_fast.errors import SpectrumFastError
+from spectrum_fast.scanning import run
+from spectrum_fast.use.integrations.axolotl import SpectrumPlugin
+
+rank, real, scans = os.environ["RANK"], run.scan, []
+run.scan = lambda *given, **named: scans.append(given) or real(*given, **named)
+for name in ("good", "bad"):
+    plugin = SpectrumPlugin()
+    try:
+        plugin.pre_model_load(DictDefault(json.load(open(f"{name}.json"))))
+        found = [[module.name, module.snr] for module in plugin.scan.modules]
+    except SpectrumFastError as error:
+        found = str(error)
+    json.dump({"scans": len(scans), "found": found}, open(f"{name}-{rank}.json", "w"))
+"""
+
+
+@pytest.mark.slow
+def test_the_first_of_two_processes_scans_and_both_have_its_scan_or_its_error(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "both.py").write_text(TWO_PROCESSES)
+    for name, given in (("good", {}), ("bad", {"spectrum": {"scan": "no/such.json"}})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(configure(model, tmp_path / "out", **given).to_dict()))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "both.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    good, bad = (
+        [json.loads((tmp_path / f"{name}-{rank}.json").read_text()) for rank in (0, 1)] for name in ("good", "bad")
+    )
+    assert [one["scans"] for one in good] == [1, 0]
+    assert good[0]["found"] == good[1]["found"]
+    assert good[0]["found"]
+    assert bad[0]["found"] == bad[1]["found"]
+    assert "no/such.json" in bad[0]["found"]
+
+
 @pytest.mark.slow
 def test_axolotl_trains_exactly_what_is_selected(model: Path, tmp_path: Path) -> None:
     """Full with checkpointing, LoRA, and a misspelt key, by axolotl's own command."""
