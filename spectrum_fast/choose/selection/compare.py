@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from spectrum_fast.choose.selection.rank_correlation import spearman
-from spectrum_fast.choose.selection.ranking import check_percent, group_name, towers_of
+from spectrum_fast.choose.selection.ranking import check_percent, group_modules
 from spectrum_fast.choose.selection.select import select_modules
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
 
@@ -107,11 +107,8 @@ def compare_scans(a: ScanRecord, b: ScanRecord, top_percent: float = 25) -> Scan
     comparable = a.criterion == b.criterion
     differences = tuple(_difference(first, second, comparable) for first, second in pairs)
     relatives = [entry.relative for entry in differences if entry.relative is not None]
-    by_type: dict[str, list[tuple[ModuleScore, ModuleScore]]] = {}
-    towers = towers_of(a)
-    for first, second in pairs:
-        group = group_name(first.type, "type", towers[first.name], first.name)
-        by_type.setdefault(group, []).append((first, second))
+    groups = group_modules(a, (first for first, _ in pairs), "type")
+    by_type = {name: [(first, in_b[first.name]) for first in members] for name, members in groups.items()}
     correlations = {name: _correlation(members) for name, members in by_type.items()}
     defined = [(value, len(by_type[name])) for name, value in correlations.items() if value is not None]
     return ScanComparison(

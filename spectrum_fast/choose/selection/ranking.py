@@ -99,6 +99,16 @@ def towers_of(scan: ScanRecord) -> dict[str, str]:
     return find_towers(names, scan.provenance.get("config"))
 
 
+def group_modules(scan: ScanRecord, modules: Iterable[ModuleScore], grouping: str) -> dict[str, list[ModuleScore]]:
+    """Modules of a scan by the group that they compete in; groups and modules in order of appearance."""
+    towers = towers_of(scan)
+    groups: dict[str, list[ModuleScore]] = {}
+    for module in modules:
+        group = group_name(module.type, grouping, towers[module.name], module.name)
+        groups.setdefault(group, []).append(module)
+    return groups
+
+
 def check_percent(top_percent: float) -> float:
     """Return ``top_percent`` if it lies in (0, 100].
 

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from spectrum_fast.choose.selection.ranking import rank_modules
+from spectrum_fast.choose.selection.ranking import group_modules, rank_modules
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.fused import fused_modules
@@ -66,11 +66,11 @@ def _facts(scan: Scan, module: ModuleScore, thresholds: Thresholds | None) -> Ta
         if module.error_bound is None or module.snr is None
         else f"  (relative error at most {module.error_bound:.1e})"
     )
-    ranked = rank_modules(other for other in _of_type(scan, module))
+    group, ranked = _rivals(scan, module)
     return facts_table(
         {
             "snr": f"{score}{bound}",
-            "rank": f"{ranked.index(module) + 1} of {len(ranked)} of type {module.type}",
+            "rank": f"{ranked.index(module) + 1} of {len(ranked)} of type {group}",
             "shape": None if module.shape is None else " x ".join(map(str, module.shape)),
             "stored as": module.dtype,
             "values": _quantiles(module),
@@ -85,8 +85,11 @@ def _facts(scan: Scan, module: ModuleScore, thresholds: Thresholds | None) -> Ta
     )
 
 
-def _of_type(scan: Scan, module: ModuleScore) -> list[ModuleScore]:
-    return [other for other in (*scan.modules, *fused_modules(scan)) if other.type == module.type]
+def _rivals(scan: Scan, module: ModuleScore) -> tuple[str, list[ModuleScore]]:
+    """The modules of its type in its tower, best first, and what that group is called."""
+    groups = group_modules(scan, (*scan.modules, *fused_modules(scan)), "type")
+    group, members = next((group, members) for group, members in groups.items() if module in members)
+    return group, rank_modules(members)
 
 
 def _quantiles(module: ModuleScore) -> str | None:

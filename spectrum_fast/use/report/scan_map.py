@@ -10,14 +10,13 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from spectrum_fast.choose.selection.ranking import rank_modules, towers_of
+from spectrum_fast.choose.selection.ranking import group_modules, rank_modules, towers_of
 from spectrum_fast.choose.selection.records import Selection
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.measure.scoring.fused import competing_modules
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint.naming import expert_index, layer_index
 from spectrum_fast.use.report.layout import add_row, plain_table, printable
-from spectrum_fast.use.report.table import modules_by_type
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII = ".:-=+*#@"
@@ -61,7 +60,7 @@ def _rows(scan: Scan, modules: Iterable[ModuleScore]) -> list[MapRow]:
     towers = towers_of(scan)
     in_layers = [module for module in modules if layer_index(module.name) is not None]
     rows = []
-    for name, members in modules_by_type(scan, in_layers).items():
+    for name, members in group_modules(scan, in_layers, "experts-merged").items():
         ranked = rank_modules(members)
         places: dict[int, list[float]] = {}
         for place, module in enumerate(ranked):

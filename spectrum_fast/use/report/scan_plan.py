@@ -5,8 +5,10 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from spectrum_fast.choose.selection.ranking import group_name
 from spectrum_fast.read.checkpoint import Checkpoint
-from spectrum_fast.read.checkpoint.naming import merged_experts_type, module_type
+from spectrum_fast.read.checkpoint.naming import module_type
+from spectrum_fast.read.checkpoint.towers import find_towers
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.prediction import Prediction
@@ -17,10 +19,12 @@ from spectrum_fast.words import count_of
 
 
 def scan_plan_table(checkpoint: Checkpoint, plan: ScanPlan, prediction: Prediction) -> RenderableType:
-    """A line a module type: how many matrices, of which shapes and formats, and their bytes; then what to know."""
+    """A line a type and tower: how many matrices, of which shapes and formats, and their bytes; then what to know."""
+    towers = find_towers([weight.name for weight in plan.weights], checkpoint.config)
     groups: dict[str, list[WeightPlan]] = {}
     for weight in plan.weights:
-        groups.setdefault(merged_experts_type(module_type(weight.name)), []).append(weight)
+        group = group_name(module_type(weight.name), "experts-merged", towers[weight.name], weight.name)
+        groups.setdefault(group, []).append(weight)
     table = plain_table("type", "matrices", "shape", "stored as", "bytes", words=("stored as",))
     for name, members in groups.items():
         shapes = {weight.matrix_shape for weight in members}

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from spectrum_fast.choose.selection.ranking import group_name, rank_modules, towers_of
+from spectrum_fast.choose.selection.ranking import group_modules, rank_modules, towers_of
 from spectrum_fast.choose.selection.records import Selection
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.measure.scoring.fused import competing_modules
@@ -49,7 +49,7 @@ def _score_table(scan: Scan, selection: Selection | None, wide: bool) -> Table:
     taken = {module.name for module in selection.modules} if selection is not None else set()
     always = set(selection.always) if selection is not None else set()
     fused = (selection.fused if selection is not None else None) or "parts"
-    for name, modules in modules_by_type(scan, competing_modules(scan, fused)).items():
+    for name, modules in group_modules(scan, competing_modules(scan, fused), "experts-merged").items():
         ranked = rank_modules(modules)
         row = [name, str(len(modules)) if selection is None else _taken(modules, taken, always), _shapes(modules)]
         row += [format_score(ranked[place]) for place in (0, len(ranked) // 2, -1)]
@@ -57,16 +57,6 @@ def _score_table(scan: Scan, selection: Selection | None, wide: bool) -> Table:
             row.append(ranked[0].name)
         add_row(table, *row)
     return table
-
-
-def modules_by_type(scan: Scan, modules: Iterable[ModuleScore]) -> dict[str, list[ModuleScore]]:
-    """The modules of a scan by type and tower, experts of a projection together; types in order of appearance."""
-    towers = towers_of(scan)
-    groups: dict[str, list[ModuleScore]] = {}
-    for module in modules:
-        name = group_name(module.type, "experts-merged", towers[module.name], module.name)
-        groups.setdefault(name, []).append(module)
-    return groups
 
 
 def _taken(modules: Sequence[ModuleScore], taken: set[str], always: set[str]) -> str:

@@ -122,3 +122,14 @@ def test_names_that_find_a_module() -> None:
 def test_names_that_find_none(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         find_module(scans.failed_model(), name)
+
+
+def test_the_rank_is_that_within_the_tower() -> None:
+    scan = scans.towers_model()
+    names = [module.name for module in scan.modules if module.type == "mlp.fc1"]
+    for tower, count in (("vision_tower", 4), ("language_model", 8)):
+        rivals = sorted((-scan.module(name).rank_value, name) for name in names if name.startswith(tower))
+        shown = f"of {count} of type {'vision:' if tower == 'vision_tower' else ''}mlp.fc1"
+        for place, (_, name) in enumerate(rivals, start=1):
+            lines = render(module_view(scan, find_module(scan, name)))
+            assert any(line.split("  ")[-1].strip() == f"{place} {shown}" for line in lines), lines
