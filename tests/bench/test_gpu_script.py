@@ -103,6 +103,16 @@ def test_a_commit_that_is_passed_stands_where_no_git_is(monkeypatch: pytest.Monk
     assert Record(None).results["machine"]["git"] is None
 
 
+def test_the_script_wants_to_know_the_commit(tmp_path: Path) -> None:
+    script = tmp_path / "bench" / "gpu.sh"
+    script.parent.mkdir()
+    script.write_bytes((ROOT / "bench" / "gpu.sh").read_bytes())
+    environment = {name: value for name, value in os.environ.items() if name not in ("COMMIT", "GIT_DIR")}
+    done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pass COMMIT=hash" in done.stderr
+
+
 ON_THE_EMULATED_DEVICE = {
     "LAUNCHER": "emulated_cuda",
     "EMULATED_CUDA": "1",
