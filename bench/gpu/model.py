@@ -30,6 +30,8 @@ POINTS = 9
 """Around the threshold, at the ends of the integrals and around the edge of noise."""
 NODES = 117
 """Log-determinants of a matrix, of 405 places, at the accuracy that the default tolerance asks (emulated device)."""
+CARRYING = 8
+"""Operations a panel for the vectors that are taken along: three products, and their operands."""
 WIDENED = 4 << 20
 """Numbers that the torch form of a product widens at a time."""
 
@@ -184,7 +186,7 @@ def _reduction(size: int, count: int, device: Device, engine: Engine) -> list[St
         doubles=2 * 11 * tall * b,
         chain_seconds=small,
         launches=len(rows) * others,
-        operations=30,
+        operations=30 + len(rows) * CARRYING,
     )
     return [sweeps, panels]
 

@@ -10,7 +10,7 @@ used, and that the GPU's own tests are right themselves.
 ``creation.py``    the ways that lead from the host to the device and do not pass the dispatcher
 ``waits.py``       operations for which the host waits for the device: counted, warned of or refused as torch does
 ``memory.py``      bytes that are alive on the device, the most there ever were, and a limit
-``streams.py``     streams and events; a copy on a side stream is not there before somebody has waited for it
+``streams.py``     streams and events; what one stream copies or writes no other uses before somebody has waited for it
 ``graphs.py``      graphs: what is captured, and replayed
 ``kernels.py``     Triton's launches, in its interpreter
 ``runtime.py``     the rest of ``torch.cuda``

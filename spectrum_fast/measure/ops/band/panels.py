@@ -38,7 +38,7 @@ def _reflect_carried(w: Workspace, index: int) -> None:
         return
     b, begin = w.half_width, (index + 1) * w.half_width
     v, below = w.basis[index % 2, :, begin:, :b], w.carried[:, :, begin:]
-    below -= below @ v @ w.small[T, :, :b, :b] @ v.mT
+    below.baddbmm_(below @ v @ w.small[T, :, :b, :b], v.mT, alpha=-1.0)
 
 
 def reduce_batch(matrices: Tensor, half_width: int, run: Callable[[Tensor], Tensor]) -> Tensor:
