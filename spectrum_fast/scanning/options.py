@@ -33,8 +33,8 @@ class ScanOptions(SpectrumOptions):
     out: Annotated[
         str | os.PathLike[str] | None,
         Option(
-            "Scan file to write (JSON).",
-            "The command takes ``./NAME.scan.json`` where none is named, and never writes it over another scan. "
+            "Scan file to write (JSON); else ./NAME.scan.json.",
+            "From Python there is none without a name; the command's own name never takes the place of another scan. "
             "Until all is done finished modules are kept in a journal beside it, ``.NAME.journal``, which is deleted "
             "once the scan file is written, unless a module failed by a fault of this program or for want of memory: "
             "then it stays, with the traceback. A live model keeps none: it changes.",
@@ -54,7 +54,7 @@ class ScanOptions(SpectrumOptions):
     include: Annotated[
         Sequence[str],
         Option(
-            "Scan only modules like this ('*.mlp.*', 're:...'); repeatable.",
+            "Only modules like '*.mlp.*' or 're:...'; repeatable.",
             "Shell-style patterns of module names; empty means all.",
             metavar="PATTERN",
         ),

@@ -13,8 +13,6 @@ from spectrum_fast.use.cli.options import with_options
 
 HELP = """Score every weight matrix of a checkpoint.
 
-The scan file is ./NAME.scan.json, if --out names no other.
-
 \b
 Example: spectrum-fast scan meta-llama/Llama-3.1-8B --out scan.json"""
 
@@ -29,9 +27,7 @@ def scan(
     part: Annotated[
         str | None, typer.Option(metavar="I/N", help="Score one part of N alone (0/4, 1/4...); see merge.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Score nothing: list what would be, and about how long it would take.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be scored, and for how long.")] = False,
     no_journal: Annotated[
         bool, typer.Option("--no-journal", help="Keep none: an interrupted scan begins anew.")
     ] = False,
