@@ -18,7 +18,7 @@ END = "<!-- end of bounds table -->"
 
 
 def format_table(results: dict[str, Any]) -> str:
-    """Markdown: a row for each campaign, engine and criterion."""
+    """Markdown: a row for each campaign, engine and criterion, and one for each family."""
     lines = [
         "| matrices | engine | rule | scores | error / bound: median | 99 % | largest | of |",
         "|---|---|---|---|---|---|---|---|",
@@ -32,11 +32,31 @@ def format_table(results: dict[str, Any]) -> str:
             ratios = (f"{row[key]:.2g}" for key in ("median_ratio", "p99_ratio", "largest_ratio"))
             cells = [sides, row["engine"], row["criterion"], f"{row['cases']:,}", *ratios, of]
             lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", *_by_family(results["campaigns"])]
     drawn = sum(campaign["matrices"] for campaign in results["campaigns"])
     broken = sum(campaign["broken"] for campaign in results["campaigns"])
     torch = results["campaigns"][-1]["machine"]["packages"]["torch"]
     source = f"torch {torch}. Source: `bench/results/{RESULTS.name}`."
     return "\n".join([*lines, "", f"{drawn:,} matrices, {broken} bounds that did not hold. {source}"])
+
+
+def _by_family(campaigns: list[dict[str, Any]]) -> list[str]:
+    """A row for each family: where it came nearest to a bound under ``auto``, and where it did under any engine."""
+    nearest: dict[tuple[str, bool], dict[str, Any]] = {}
+    for case in (case for campaign in campaigns for case in campaign.get("worst_by_family", {}).values()):
+        for only_auto in {case["engine"] == "auto", False}:
+            if case["ratio"] >= nearest.get((case["family"], only_auto), case)["ratio"]:
+                nearest[case["family"], only_auto] = case
+
+    def cell(family: str, *, auto: bool) -> str:
+        case = nearest.get((family, auto))
+        return f"{case['ratio']:.2g} ({case['method']})" if case else "-"
+
+    lines = ["| family | largest error / bound under `auto` | by any engine |", "|---|---|---|"]
+    return lines + [
+        f"| {family} | {cell(family, auto=True)} | {cell(family, auto=False)} |"
+        for family in sorted({family for family, _ in nearest})
+    ]
 
 
 def replace_table(page: str, table: str) -> str:

@@ -8,6 +8,7 @@ namespace {
 
 constexpr Index kLanes = KERNEL_VECTOR_BYTES / 8;
 constexpr Index kRows = 4;
+constexpr Index kTransposedRows = 8;  // whose sums are read and written once
 
 typedef double Lanes __attribute__((vector_size(KERNEL_VECTOR_BYTES), aligned(8), may_alias));
 
@@ -85,8 +86,8 @@ template <class Read>
 void transposed(const void* data, Index row_stride, Index rows, Index cols, Vectors x, Vectors out) {
     const auto* a = static_cast<const typename Read::Stored*>(data);
     Index i = 0;
-    for (; i + kRows <= rows; i += kRows)
-        transposed_rows<Read, kRows>(a + i * row_stride, row_stride, cols, x.data + i, x.stride, out);
+    for (; i + kTransposedRows <= rows; i += kTransposedRows)
+        transposed_rows<Read, kTransposedRows>(a + i * row_stride, row_stride, cols, x.data + i, x.stride, out);
     for (; i < rows; ++i) transposed_rows<Read, 1>(a + i * row_stride, row_stride, cols, x.data + i, x.stride, out);
 }
 

@@ -4,7 +4,8 @@ Run it with ``python tests/measure/spectra/search.py --minutes 60 --out FILE``; 
 
 A recipe is a family, a seed, two sides, a dtype and up to five changes (rows that become near-copies, entries that lose
 their magnitude or their last bits, scaled rows, sums with another family). The recipes whose error came nearest to the
-stated bound are changed a little and kept if that brought them nearer. The record of each engine is printed and kept.
+stated bound are changed a little and kept if that brought them nearer. The record of each engine is printed, and
+kept beside this file.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +36,8 @@ CHANGES = ("copy_rows", "one_magnitude", "fewer_bits", "scale_rows", "flip_entri
 DTYPES = ("float32", "bfloat16", "float64", "float16")
 SMALLEST, LARGEST = 193, 420
 POPULATION = 12
+RECORDS = Path(__file__).parent / "search_records.json"
+"""The nearest that each engine came, which ``make test`` holds to its bound from then on."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,16 @@ def mutate(recipe: Recipe, rng: np.random.Generator) -> Recipe:
     return replace(recipe, family=other.family)
 
 
+def recipe_of(entry: dict[str, Any]) -> Recipe:
+    """As it was written."""
+    return Recipe(**{**entry, "changes": tuple(map(tuple, entry["changes"]))})
+
+
+def read_records() -> list[dict[str, Any]]:
+    """The record of each engine that is committed: a recipe and its ratio."""
+    return json.loads(RECORDS.read_text())["records"]
+
+
 def ratio(recipe: Recipe) -> float:
     """Error in units of the stated bound."""
     weight = recipe.matrix()
@@ -132,8 +146,7 @@ def search(state: dict[str, list], minutes: float, out: Path) -> int:
     """Evolve the recipes of each engine in turn; how many broke their bound."""
     began, tried = time.monotonic(), int(state.get("tried", [0])[0])
     rng = np.random.default_rng([tried, 20406])
-    best = {engine: [(r, Recipe(**{**d, "changes": tuple(map(tuple, d["changes"]))})) for r, d in state.get(engine, [])]
-            for engine in ENGINES}  # fmt: skip
+    best = {engine: [(r, recipe_of(d)) for r, d in state.get(engine, [])] for engine in ENGINES}
     while time.monotonic() - began < 60 * minutes:
         for engine in ENGINES:
             found = best[engine]
@@ -148,6 +161,9 @@ def search(state: dict[str, list], minutes: float, out: Path) -> int:
             del found[POPULATION:]
         kept = {engine: [(r if math.isfinite(r) else 1e9, asdict(d)) for r, d in best[engine]] for engine in ENGINES}
         write_text_atomic(out, json.dumps({"tried": [tried], **kept}, indent=1))
+    records = [{"ratio": float(f"{best[engine][0][0]:.3g}"), **asdict(best[engine][0][1])} for engine in ENGINES]
+    lines = ",\n ".join(map(json.dumps, records))
+    write_text_atomic(RECORDS, f'{{"tried": {tried}, "records": [\n {lines}\n]}}\n')
     for engine in ENGINES:
         reached, recipe = best[engine][0]
         print(f"{engine:<13} record {reached:.3g} of the bound: {json.dumps(asdict(recipe))}")

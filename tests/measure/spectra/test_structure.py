@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.engine import compute_spectra, compute_spectrum
 from spectrum_fast.measure.spectra.record import Spectrum
+from tests.measure.spectra import search
 
 from support.bounds import Truth, in_blocks, judge
 
@@ -124,3 +126,9 @@ def test_outliers_beside_the_least_numbers() -> None:
     weight[5:] *= np.finfo(float).tiny
     rule = find_criterion("spectrum")
     assert judge(Truth.of(weight), rule, compute_spectrum(weight, rule)).ratio <= 1
+
+
+@pytest.mark.parametrize("record", search.read_records(), ids=lambda record: record["engine"])
+def test_the_records_of_the_search_lie_within_their_bounds(record: dict[str, Any]) -> None:
+    """What an hour of evolution towards a broken bound came to (``make search``)."""
+    assert search.ratio(search.recipe_of({key: value for key, value in record.items() if key != "ratio"})) <= 1
