@@ -50,7 +50,7 @@ def _by_family(campaigns: list[dict[str, Any]]) -> list[str]:
 
     def cell(family: str, *, auto: bool) -> str:
         case = nearest.get((family, auto))
-        return f"{case['ratio']:.2g} ({case['method']})" if case else "-"
+        return "-" if case is None else f"{case['ratio']:.2g} ({case['method']})"
 
     lines = ["| family | largest error / bound under `auto` | by any engine |", "|---|---|---|"]
     return lines + [
