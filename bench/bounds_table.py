@@ -45,8 +45,9 @@ def _by_family(campaigns: list[dict[str, Any]]) -> list[str]:
     nearest: dict[tuple[str, bool], dict[str, Any]] = {}
     for case in (case for campaign in campaigns for case in campaign.get("worst_by_family", {}).values()):
         for only_auto in {case["engine"] == "auto", False}:
-            if case["ratio"] >= nearest.get((case["family"], only_auto), case)["ratio"]:
-                nearest[case["family"], only_auto] = case
+            key = case["family"], only_auto
+            if key not in nearest or case["ratio"] >= nearest[key]["ratio"]:
+                nearest[key] = case
 
     def cell(family: str, *, auto: bool) -> str:
         case = nearest.get((family, auto))
