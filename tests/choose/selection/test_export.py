@@ -150,11 +150,9 @@ def by_automodel(text: str, model: Any, _: Path) -> set[str]:
 
 def by_soup(text: str, model: Any, _: Path) -> set[str]:
     own = pytest.importorskip("soup_cli.utils.freeze")
-    regex = pytest.importorskip("soup_cli.utils.safe_regex")
-    entries = yaml.safe_load(text)["training"]["unfrozen_parameters"]
-    for entry in entries:
-        regex.check_config_regex(entry, "training.unfrozen_parameters")
-    own.apply_unfrozen_parameters(model, entries)
+    schema = pytest.importorskip("soup_cli.config.schema")
+    config = schema.SoupConfig(base="m", task="sft", data={"train": "d.jsonl"}, **yaml.safe_load(text))
+    own.apply_unfrozen_parameters(model, config.training.unfrozen_parameters)
     return freed(model)
 
 

@@ -17,8 +17,9 @@ def _write(wanted: Wanted) -> str:
     import yaml
 
     entries = [f"^{re.escape(name)}$" for name in wanted.parameters]
-    document = {"training": {"unfrozen_parameters": entries}}
-    return yaml.safe_dump(document, width=1 << 30, allow_unicode=True)
+    # Its default, 4bit, cannot be trained, and it refuses the one with the other.
+    document = {"training": {"quantization": "none", "unfrozen_parameters": entries}}
+    return yaml.safe_dump(document, sort_keys=False, width=1 << 30, allow_unicode=True)
 
 
 def _read(text: str, model: nn.Module) -> Reading:
