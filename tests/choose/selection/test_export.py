@@ -12,11 +12,10 @@ import contextlib
 import copy
 import importlib.util
 import json
-import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy
 import pytest
@@ -113,29 +112,47 @@ def adapted_by(peft: Any, config: Any, model: Any) -> set[str]:
 
 
 def by_llama_factory(text: str, model: Any, _: Path) -> set[str]:
-    """Its own parser, then what it does with the names where there are towers, then PEFT."""
+    """Its own parser, its own way with the names where there are towers, then PEFT."""
     from choose.selection.test_readers_in_tools import _llama_factory_arguments
 
-    peft, given = pytest.importorskip("peft"), yaml.safe_load(text)
-    targets = _llama_factory_arguments().FinetuningArguments(**given).lora_target
-    if hasattr(model.config, "vision_config"):
-        assert not any(given[f"freeze_{part}"] for part in ("vision_tower", "multi_modal_projector", "language_model"))
-        targets = [home for home, _ in model.named_modules() if any(target in home for target in targets)]
+    peft = pytest.importorskip("peft")
+    arguments = _llama_factory_arguments().FinetuningArguments(**yaml.safe_load(text))
+    wanted = ("CompositeModel", "_register_composite_model", "get_forbidden_modules", "patch_target_modules")
+    own = own_code("llamafactory", "model/model_utils/visual.py", wanted, "COMPOSITE_MODELS", dataclass=dataclass)
+    targets = own["patch_target_modules"](model, arguments, arguments.lora_target)
     return adapted_by(peft, peft.LoraConfig(r=2, target_modules=targets), model)
 
 
+class _Silent:
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_: None
+
+
+def own_code(package: str, file: str, wanted: tuple[str, ...], *tables: str, **names: Any) -> dict[str, Any]:
+    """What a file of a tool defines under these names, and the calls that fill its tables, without its imports."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip(f"{package} is not installed")
+    source = (Path(spec.submodule_search_locations[0]) / file).read_text()
+    found: list[ast.stmt] = []
+    for node in ast.parse(source).body:
+        called = getattr(getattr(getattr(node, "value", None), "func", None), "id", None)
+        assigned = getattr(getattr(node, "target", None), "id", None)
+        if getattr(node, "name", None) in wanted or called in wanted or assigned in tables:
+            found.append(node)
+    future = ast.parse("from __future__ import annotations").body  # their types stay unread
+    own: dict[str, Any] = {"logger": _Silent(), "__name__": __name__, **names}
+    exec(compile(ast.Module([*future, *found], []), package, "exec"), own)  # noqa: S102
+    return own
+
+
 def by_ms_swift(text: str, model: Any, _: Path) -> set[str]:
-    """Its own two functions, out of a file whose imports need a web of packages."""
-    package = importlib.util.find_spec("swift")
-    if package is None or not package.submodule_search_locations:
-        pytest.skip("ms-swift is not installed")
-    source = (Path(package.submodule_search_locations[0]) / "utils" / "transformers_utils.py").read_text()
+    """Its own functions: all frozen by the ratio, then what is named freed."""
     wanted = ("get_n_params_grads", "freeze_parameters", "activate_parameters")
-    found = [node for node in ast.parse(source).body if getattr(node, "name", None) in wanted]
-    own: dict[str, Any] = {"torch": torch, "nn": nn, "np": numpy, "re": re, "bisect_right": bisect.bisect_right}
-    own |= {"nullcontext": contextlib.nullcontext, "is_deepspeed_zero3_enabled": lambda: False}
-    own |= {"List": list, "Tuple": tuple, "Optional": Optional, "logger": logging.getLogger("swift")}
-    exec(compile(ast.Module(found, []), "swift", "exec"), own)  # noqa: S102
+    own = own_code(
+        "swift", "utils/transformers_utils.py", wanted, np=numpy, re=re, bisect_right=bisect.bisect_right,
+        nullcontext=contextlib.nullcontext, is_deepspeed_zero3_enabled=lambda: False,
+    )  # fmt: skip
     own["freeze_parameters"](model, 1, [])
     assert not freed(model)
     own["activate_parameters"](model, text.split())
