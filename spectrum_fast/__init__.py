@@ -6,9 +6,10 @@
 3
 
 ``scan`` scores a checkpoint or a live model, ``load_scan`` reads a scan; ``Scan`` selects, compares, saves and shows.
-``Selection`` is applied to a model or written for a trainer, ``load_selection`` reads one. ``spectrum`` scores one matrix,
-``singular_values`` gives all its values, ``svd_lowrank`` its leading triplets, each with bounds; ``criterion`` registers a
-score of your own. ``SpectrumCallback`` and ``RescanCallback`` are for trainers; errors are ``SpectrumFastError``.
+``Selection`` is applied to a model or written for a trainer, ``load_selection`` reads one. ``spectrum`` scores one
+matrix, ``singular_values`` gives all its values, ``svd_lowrank`` its leading triplets, each with bounds;
+``criterion`` registers a score of your own. ``SpectrumCallback`` and ``RescanCallback`` are for trainers; errors are
+``SpectrumFastError``.
 
 The names below are loaded when first used, so that importing the package (and ``spectrum-fast --help``) costs nothing.
 """
