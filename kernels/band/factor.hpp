@@ -132,12 +132,19 @@ class PanelFactor {
     }
 
     bool factor_fast(Index blocks, Index lead) {
+        const Index size = cols_ * cols_;
+        double *r1 = small_.data(), *r2 = r1 + size, *rest = r2 + size;
+        if (!orthonormalise(blocks, r1, r2, rest)) return false;
+        reconstruct(blocks, lead, r1, r2, rest);
+        return true;
+    }
+
+    // P <- Q1 and R1, R2 with P = Q1 R1 and Q1 R2^-1 orthonormal, by two Cholesky factorisations; false where the
+    // columns are too dependent for that.
+    bool orthonormalise(Index blocks, double* r1, double* r2, double* diagonal) {
         constexpr double dependent = 1e-14;          // a pivot that small against its column is rounding error
         constexpr double nearly_orthonormal = 1e-2;  // then the second pass is orthonormal to working accuracy
-        const Index n = cols_, size = n * n;
-        double *r1 = small_.data(), *r2 = r1 + size, *u = r2 + size, *l_transposed = u + size,
-               *ur = l_transposed + size, *diagonal = ur + size, *signs = diagonal + n;
-
+        const Index n = cols_;
         multiply_symmetric(v_, v_, blocks, r1);
         pad_diagonal(r1);
         if (!factor_cholesky(n, r1, dependent, diagonal)) return false;
@@ -150,8 +157,13 @@ class PanelFactor {
         for (Index i = 0; i < n; ++i)
             for (Index j = 0; j < n; ++j)
                 if (!(__builtin_fabs(r2[i * n + j] - (i == j ? 1.0 : 0.0)) <= nearly_orthonormal)) return false;
-        if (!factor_cholesky(n, r2, dependent, diagonal)) return false;
+        return factor_cholesky(n, r2, dependent, diagonal);
+    }
 
+    // V, T and R from Q1, R1 and R2, with 4 cols x cols numbers of scratch.
+    void reconstruct(Index blocks, Index lead, const double* r1, const double* r2, double* scratch) {
+        const Index n = cols_, size = n * n;
+        double *u = scratch, *l_transposed = u + size, *ur = l_transposed + size, *signs = ur + size;
         // u <- the top of Q = Q1 R2^-1; then U and L^T of u - S.
         for (Index i = 0; i < n; ++i)
             for (Index j = 0; j < n; ++j) u[i * n + j] = i < width_ ? v_.at(lead + i, j) : 0.0;
@@ -171,47 +183,57 @@ class PanelFactor {
         multiply_upper(n, r2, r1, r_.data());
         for (Index i = 0; i < n; ++i)
             for (Index j = 0; j < n; ++j) r_[i * n + j] *= signs[i];
-        return true;
     }
 
     // Householder reflections, column by column; also where P has fewer rows than columns.
     void factor_slow(Index blocks, Index lead, Index rows) {
-        const Index n = cols_, reflections = rows - 1 < width_ ? rows - 1 : width_, end = lead + rows;
+        const Index reflections = rows - 1 < width_ ? rows - 1 : width_;
         double* tau = small_.data();
-        for (Index j = 0; j < n; ++j) tau[j] = 0;
-        for (Index j = 0; j < reflections; ++j) {
-            const Index top = lead + j;
-            // Dependent columns leave one rounding error of the last after another, down to the smallest numbers there
-            // are: each column is scaled for itself, or its squares would vanish and the reflection not be orthogonal.
-            double largest = 0;
-            for (Index i = top + 1; i < end; ++i) largest = __builtin_fmax(largest, __builtin_fabs(v_.at(i, j)));
-            if (largest == 0) continue;
-            largest = __builtin_fmax(largest, __builtin_fabs(v_.at(top, j)));
-            for (Index i = top; i < end; ++i) v_.at(i, j) /= largest;
-            const double tail = multiply_columns(top + 1, blocks, j, j);
-            const double head = v_.at(top, j), root = __builtin_sqrt(head * head + tail),
-                         beta = head >= 0 ? -root : root;
-            tau[j] = (beta - head) / beta;
-            const double inverse = 1.0 / (head - beta);
-            for (Index i = top + 1; i < end; ++i) v_.at(i, j) *= inverse;
-            v_.at(top, j) = beta * largest;
-            for (Index k = j + 1; k < width_; ++k) {
-                const double sum = tau[j] * (v_.at(top, k) + multiply_columns(top + 1, blocks, j, k));
-                v_.at(top, k) -= sum;
-                subtract_column(top + 1, blocks, sum, j, k);
-            }
+        for (Index j = 0; j < cols_; ++j) tau[j] = 0;
+        for (Index j = 0; j < reflections; ++j) tau[j] = reflect_column(blocks, lead, lead + rows, j);
+        take_apart(lead, rows, reflections, tau);
+        form_t(blocks, tau, small_.data() + cols_);
+    }
+
+    // The reflection that makes zeros of column j below its diagonal, in their place, applied to the columns after it;
+    // returns its tau, zero where there is nothing to reflect. Rows of P end before `end`.
+    double reflect_column(Index blocks, Index lead, Index end, Index j) {
+        const Index top = lead + j;
+        // Dependent columns leave one rounding error of the last after another, down to the smallest numbers there
+        // are: each column is scaled for itself, or its squares would vanish and the reflection not be orthogonal.
+        double largest = 0;
+        for (Index i = top + 1; i < end; ++i) largest = __builtin_fmax(largest, __builtin_fabs(v_.at(i, j)));
+        if (largest == 0) return 0;
+        largest = __builtin_fmax(largest, __builtin_fabs(v_.at(top, j)));
+        for (Index i = top; i < end; ++i) v_.at(i, j) /= largest;
+        const double tail = multiply_columns(top + 1, blocks, j, j);
+        const double head = v_.at(top, j), root = __builtin_sqrt(head * head + tail), beta = head >= 0 ? -root : root;
+        const double tau = (beta - head) / beta, inverse = 1.0 / (head - beta);
+        for (Index i = top + 1; i < end; ++i) v_.at(i, j) *= inverse;
+        v_.at(top, j) = beta * largest;
+        for (Index k = j + 1; k < width_; ++k) {
+            const double sum = tau * (v_.at(top, k) + multiply_columns(top + 1, blocks, j, k));
+            v_.at(top, k) -= sum;
+            subtract_column(top + 1, blocks, sum, j, k);
         }
-        // Split what is stored in place into R and V.
+        return tau;
+    }
+
+    // What is stored in place becomes R and V.
+    void take_apart(Index lead, Index rows, Index reflections, const double* tau) {
         for (Index j = 0; j < width_; ++j) {
             for (Index i = 0; i < width_ && i < rows; ++i) {
-                if (i <= j) r_[i * n + j] = v_.at(lead + i, j);
+                if (i <= j) r_[i * cols_ + j] = v_.at(lead + i, j);
                 if (i <= j || j >= reflections) v_.at(lead + i, j) = i == j && j < reflections ? 1.0 : 0.0;
             }
             if (j < reflections && tau[j] == 0)
-                for (Index i = lead + j; i < end; ++i) v_.at(i, j) = 0;
+                for (Index i = lead + j; i < lead + rows; ++i) v_.at(i, j) = 0;
         }
-        // T, forward column by column: T(:j, j) = -tau_j T(:j, :j) (V^T V)(:j, j).
-        double* inner = small_.data() + n;
+    }
+
+    // T, forward column by column: T(:j, j) = -tau_j T(:j, :j) (V^T V)(:j, j).
+    void form_t(Index blocks, const double* tau, double* inner) {
+        const Index n = cols_;
         multiply_symmetric(v_, v_, blocks, inner);
         for (Index j = 0; j < width_; ++j) {
             for (Index i = 0; i < j; ++i) {
