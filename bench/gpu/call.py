@@ -127,6 +127,7 @@ def run_call(call: str, out: Path, *, scale: float = 1.0, rehearse: bool = False
         rehearse: toy sizes on any device.
     """
     limit, steps = CALLS[call]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it, and so would every step
     began, failed = time.monotonic(), []
     with (out / f"gpu-{call}.log").open("a", encoding="utf-8") as log:
         for step in steps:
