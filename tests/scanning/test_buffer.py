@@ -16,6 +16,7 @@ from spectrum_fast.errors import UsageError
 
 from support.marks import slow
 from support.matrices import trained_like
+from support.processes import script
 from support.truth import exact
 
 SMALL_GIB = 1 / 1024
@@ -23,15 +24,6 @@ SMALL_GIB = 1 / 1024
 READINGS = {"small": 1, "tame": 2, "spiky": 4}
 """Of each kind below. In blocks: extent, Gram matrix and first probe; the second probe; where outliers are rotated, a
 Gram matrix and two probes of what is rotated instead of that."""
-
-_SCRIPT = """
-import sys, spectrum_fast as sf
-scan = sf.scan(sys.argv[1], buffer_gib=1 / 64)
-assert len(scan.modules) == int(sys.argv[2]), scan.failures
-assert scan.run["buffer_peak_bytes"] <= scan.run["buffer_bytes"] == 16 << 20, scan.run
-with open("/proc/self/status") as lines:
-    print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +104,7 @@ def test_peak_memory_holds_for_a_matrix_larger_than_the_buffer(tmp_path: Path) -
         wide = tall[: rows // 4].T.contiguous()
         save_file({"lm_head.weight": tall, "layers.0.wide.weight": wide}, folder / "model.safetensors")
         done = subprocess.run(
-            [sys.executable, "-c", _SCRIPT, str(folder), "2"],
+            [sys.executable, script("scan_in_a_small_buffer"), str(folder), "2"],
             capture_output=True,
             text=True,
             check=True,

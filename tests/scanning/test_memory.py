@@ -11,19 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from support.processes import script
+
 _SIDE = 1024
 _BOUND_MB = 600 + 4 * (_SIDE * _SIDE * 4) / 1e6
 """What a scan may take: 600 MB and four times the largest matrix in float32."""
-
-_SCRIPT = """
-import sys, spectrum_fast as sf
-def resident(key):
-    with open("/proc/self/status") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith(key)) * 1024
-scan = sf.scan(sys.argv[1], method=sys.argv[2])
-assert len(scan.modules) == int(sys.argv[3]), len(scan.modules)
-print(resident("VmHWM"))
-"""
 
 
 def write_large(path: Path, files: int, matrices_a_file: int) -> int:
@@ -41,7 +33,7 @@ def write_large(path: Path, files: int, matrices_a_file: int) -> int:
 
 def peak_bytes(path: Path, method: str, count: int) -> int:
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, str(path), method, str(count)],
+        [sys.executable, script("scan_peak"), str(path), method, str(count)],
         capture_output=True,
         text=True,
         check=True,

@@ -17,6 +17,8 @@ from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import ScanFileError
 from spectrum_fast.measure.scoring.records import ModuleScore
 
+from support.processes import script
+
 
 def scan_of(model: str, *, criterion: str = "mp", layers: int = 3, shift: float = 0.0) -> Scan:
     """Scores that tell layer and type; the last layer's v_proj is noise-free."""
@@ -141,40 +143,13 @@ def test_a_folder_without_the_right_to_write_is_one_clear_error(folder: Path) ->
         pass
 
 
-MANY = """
-import resource, sys
-from pathlib import Path
-from spectrum_fast.choose.library import LibraryIndex
-from spectrum_fast.measure.scoring.records import ModuleScore
-from spectrum_fast.choose.selection.scan_result import Scan
-
-folder, scans = Path(sys.argv[1]), int(sys.argv[2])
-kinds = [f"self_attn.{k}_proj" for k in "qkvo"] + [f"mlp.{k}_proj" for k in ("gate", "up", "down")]
-names = [(f"model.layers.{layer}.{kind}", kind) for layer in range(32) for kind in kinds]
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-before = peak()
-with LibraryIndex(folder) as index, index._connection:
-    for number in range(scans):
-        free = number % 100 == 0
-        modules = tuple(
-            ModuleScore(name=name, type=kind, shape=(8, 8), noise_free=free and kind.endswith("v_proj"),
-                        snr=None if free and kind.endswith("v_proj") else (number * 31 + place) % 1009 / 1009)
-            for place, (name, kind) in enumerate(names)
-        )
-        scan = Scan(model=f"org{number % 50}/model-{number}", criterion="mp", modules=modules)
-        index.add(f"scan_{number}.mp.json", "", scan)
-with LibraryIndex(folder) as index:
-    free = sum(1 for _ in index.find(type="v_proj", noise_free=True))
-    one = sum(1 for _ in index.find(model="org7/model-57"))
-    best = [m.score for m in index.find(type="mlp.up_proj", layers=(3, 5), scores=(0.9, 0.95), limit=10)]
-print(free, one, len(best), best == sorted(best, reverse=True), peak() - before)
-"""
-
-
 @pytest.mark.parametrize("scans", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_many_scans_take_little_memory(tmp_path: Path, scans: int) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", MANY, tmp_path, str(scans)], capture_output=True, text=True, env={**os.environ}
+        [sys.executable, script("index_many_scans"), tmp_path, str(scans)],
+        capture_output=True,
+        text=True,
+        env={**os.environ},
     )
     assert done.returncode == 0, done.stderr
     free, one, best, ordered, kib = done.stdout.split()

@@ -18,6 +18,7 @@ from spectrum_fast.errors import UsageError
 
 from support.bands import eigenvalues, random_band
 from support.operations import count_below, log_det
+from support.processes import script
 
 BACKENDS = ["reference", "native"]
 DTYPES = [torch.float32, torch.float64]
@@ -341,21 +342,6 @@ def test_any_band_has_admissible_counts_and_logs(data: st.DataObject) -> None:
         torch.testing.assert_close(log_det(band, z, backend=backend), sum_of_logs(truth, z), rtol=0, atol=1e-9)
 
 
-ISA_PROGRAM = """
-import json, sys, torch
-from spectrum_fast.measure.ops.dispatch import use_backend
-from spectrum_fast.measure.ops.sturm import count_below, log_det
-from spectrum_fast import _native
-case = torch.load(sys.argv[1])
-result = {"kernel": _native.sturm_kernel(), "counts": [], "logs": []}
-for band, shifts, z in case:
-    with use_backend("native"):
-        result["counts"].append(count_below(band[None], shifts[None])[0].tolist())
-        result["logs"].append(torch.view_as_real(log_det(band[None], z[None])[0]).tolist())
-print(json.dumps(result))
-"""
-
-
 @pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
 def test_every_instruction_set(isa: str, tmp_path) -> None:
     from spectrum_fast import _native
@@ -372,7 +358,7 @@ def test_every_instruction_set(isa: str, tmp_path) -> None:
             truths.append(truth)
     torch.save(cases, tmp_path / "cases.pt")
     run = subprocess.run(
-        [sys.executable, "-c", ISA_PROGRAM, str(tmp_path / "cases.pt")],
+        [sys.executable, script("sturm_at_level"), str(tmp_path / "cases.pt")],
         env={**os.environ, "SPECTRUM_FAST_ISA": isa},
         capture_output=True,
         text=True,

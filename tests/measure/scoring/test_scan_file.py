@@ -25,6 +25,8 @@ from spectrum_fast.measure.scoring.scan_file import format_scan, parse_scan, rea
 from spectrum_fast.measure.spectra.histogram import Histogram
 from spectrum_fast.measure.spectra.record import SUMMARY_FIELDS, ErrorBounds
 
+from support.processes import script
+
 REAL_FIELDS = [key for key, hint in get_type_hints(ModuleScore).items() if type_of(hint)[0] is float and key != "snr"]
 COUNT_FIELDS = [key for key, hint in get_type_hints(ModuleScore).items() if type_of(hint)[0] is int]
 
@@ -317,29 +319,10 @@ def test_byte_order_mark_is_dropped(tmp_path):
     assert read_text(tmp_path / "bom.json")[0] == "{"
 
 
-RUN_OUT_OF_SPACE = """
-import resource, sys
-from spectrum_fast.errors import ScanFileError
-from spectrum_fast.files import write_text_atomic
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-try:
-    write_text_atomic(sys.argv[1], "x" * 100_000, error=ScanFileError)
-except ScanFileError as error:
-    print(error)
-"""
-
-KILLED_MIDWAY = """
-import os, sys
-from spectrum_fast import files
-os.fsync = lambda descriptor: os.kill(os.getpid(), 9)
-files.write_text_atomic(sys.argv[1], "x" * 100_000)
-"""
-
-
-def _run(code: str, target: Path) -> subprocess.CompletedProcess[str]:
+def _run(name: str, target: Path) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(filter(None, sys.path))
     return subprocess.run(
-        [sys.executable, "-c", code, str(target)],
+        [sys.executable, script(name), str(target)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -352,7 +335,7 @@ def _run(code: str, target: Path) -> subprocess.CompletedProcess[str]:
 def test_a_write_that_runs_out_of_space_keeps_the_old_file(tmp_path):
     target = tmp_path / "scan.json"
     target.write_text("old")
-    done = _run(RUN_OUT_OF_SPACE, target)
+    done = _run("write_out_of_space", target)
     assert done.returncode == 0, done.stderr
     assert "scan.json: cannot be written: File too large; what was there before is unchanged" in done.stdout
     assert target.read_text() == "old"
@@ -362,7 +345,7 @@ def test_a_write_that_runs_out_of_space_keeps_the_old_file(tmp_path):
 def test_a_write_that_is_killed_keeps_the_old_file(tmp_path):
     target = tmp_path / "scan.json"
     target.write_text("old")
-    assert _run(KILLED_MIDWAY, target).returncode == -9
+    assert _run("killed_while_writing", target).returncode == -9
     assert target.read_text() == "old"
 
 

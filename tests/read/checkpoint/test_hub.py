@@ -23,18 +23,9 @@ from safetensors.torch import save, save_file
 
 from spectrum_fast.read.checkpoint.hub import parse_hub_id
 
+from support.processes import script
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-SCRIPT = """
-import json, sys
-from spectrum_fast.read.checkpoint import open_checkpoint
-from spectrum_fast.errors import CheckpointError
-try:
-    c = open_checkpoint(sys.argv[1])
-except CheckpointError as error:
-    print(json.dumps({"error": str(error)}))
-else:
-    print(json.dumps({"name": c.name, "tensors": [r.name for r in c.tensors], "notes": c.notes, "config": c.config}))
-"""
 
 
 def open_in_process(source: str, home: Path, **environment: str) -> dict:
@@ -43,7 +34,7 @@ def open_in_process(source: str, home: Path, **environment: str) -> dict:
     assert package.origin is not None
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, source],
+        [sys.executable, script("open_a_checkpoint"), source],
         cwd=home,
         env={
             **kept,

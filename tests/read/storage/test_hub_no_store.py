@@ -16,31 +16,9 @@ import torch
 from safetensors.torch import save
 
 from support.hub_server import COMMIT, TOKEN, HubServer, serve_hub
+from support.processes import script
 
 pytest.importorskip("obstore")
-
-SCRIPT = """
-import hashlib, json, sys, urllib.request
-from spectrum_fast.read.checkpoint import open_checkpoint
-from spectrum_fast.read.storage import open_stored_file, read_bytes
-from spectrum_fast.errors import SpectrumFastError
-try:
-    c = open_checkpoint(sys.argv[1], no_store=True)
-    found = {"name": c.name, "notes": c.notes, "config": c.config, "files": [str(f) for f in c.files], "digests": {}}
-    for f in c.files:
-        file = open_stored_file(f)
-        half = file.size_bytes // 2
-        digest = hashlib.sha256(read_bytes(file, half, 0))
-        if len(sys.argv) > 2:
-            urllib.request.urlopen(sys.argv[2]).read()
-        digest.update(read_bytes(file, file.size_bytes - half, half))
-        found["digests"][f.name] = digest.hexdigest()
-        found["stamp"] = repr(file.stamp)
-        file.close()
-except SpectrumFastError as error:
-    found = {"error": str(error)}
-print(json.dumps(found))
-"""
 
 
 @pytest.fixture
@@ -59,7 +37,7 @@ def files() -> dict[str, bytes]:
 
 def run(hub: HubServer, home: Path, *arguments: str, **environment: str) -> dict:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments],
+        [sys.executable, script("read_a_hub_without_store"), *arguments],
         env={**hub.environment(home), **environment},
         capture_output=True,
         text=True,
