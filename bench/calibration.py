@@ -18,6 +18,7 @@ import torch
 import spectrum_fast as sf
 from bench.machine import machine_header
 from bench.results_file import SCHEMA, write_results
+from spectrum_fast.measure.scoring.criteria import ScanCriterion
 from spectrum_fast.measure.scoring.marchenko_pastur import upper_edge
 
 PATH = Path(__file__).resolve().parent / "results" / "calibration-noise.json"
@@ -57,7 +58,7 @@ def scale_row(factor: float, shape: tuple[int, int] = (512, 1024)) -> dict[str, 
     return {**_row("scale", shape, scores), "name": f"scale[{factor:g}]", "factor": factor}
 
 
-RULES = ("spectrum", "mp")
+RULES: tuple[ScanCriterion, ...] = ("spectrum", "mp")
 
 
 def noise(shape: tuple[int, int], seed: int) -> torch.Tensor:
@@ -73,7 +74,7 @@ def planted(shape: tuple[int, int], seed: int) -> torch.Tensor:
     return SPIKE_OVER_EDGE * upper_edge(1.0, min(shape), max(shape)) * left @ right.T
 
 
-def _signal(weight: torch.Tensor, rule: str) -> int:
+def _signal(weight: torch.Tensor, rule: ScanCriterion) -> int:
     return sf.spectrum(weight, criterion=rule).n_signal
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from spectrum_fast.choose.selection.scan_result import Scan, load_scan
 from spectrum_fast.errors import JournalError, UsageError
+from spectrum_fast.measure.scoring.criteria import CriterionName, ScanCriterion
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.scanning.content import is_scan_of, require_scan_of
 
@@ -16,7 +18,7 @@ def find_scan(
     kept: Path,
     *,
     named: str | None = None,
-    criterion: str | None = None,
+    criterion: CriterionName | None = None,
     revision: str = "main",
     top_percent: float = 25.0,
     say: Callable[[str], None],
@@ -27,7 +29,7 @@ def find_scan(
         source: the model, as for a scan.
         kept: where a scan that is made is kept, its journal beside it.
         named: a scan file.
-        criterion: of the scan; None for any that is named, and else for ``spectrum``.
+        criterion: of the scan, or one that follows from any; None for any that is named, and else for ``spectrum``.
         revision: of a model of the hub, that is trained.
         top_percent: the share whose cuts a new scan decides.
         say: tells people.
@@ -40,19 +42,20 @@ def find_scan(
     from spectrum_fast.scanning.run import scan as make_scan
 
     checkpoint = open_checkpoint(source)
+    wanted = next((name for name in get_args(ScanCriterion) if name == criterion), None)
     if named is not None:
         scan = load_scan(named)
-        if criterion not in (None, scan.criterion):
+        if wanted not in (None, scan.criterion):
             raise UsageError(
-                f"spectrum.criterion {criterion}: the scan {named} was made by {scan.criterion}; scan with --criterion "
-                f"{criterion}, or drop the key"
+                f"spectrum.criterion {wanted}: the scan {named} was made by {scan.criterion}; scan with --criterion "
+                f"{wanted}, or drop the key"
             )
         require_scan_of(scan, checkpoint, named)
         return scan
-    criterion = criterion or "spectrum"
+    made_by: ScanCriterion = wanted or "spectrum"
     if kept.is_file():
         scan = load_scan(kept)
-        if scan.criterion == criterion and is_scan_of(scan, checkpoint):
+        if scan.criterion == made_by and is_scan_of(scan, checkpoint):
             return scan
         say(f"{kept} is of other weights, or was made otherwise: it is replaced")
     if revision != "main" and not Path(source).exists():
@@ -60,9 +63,9 @@ def find_scan(
             f"{source}: only the main revision is scanned by the run itself, found {revision}; scan the folder of this "
             "revision first and name that scan (spectrum.scan)"
         )
-    say(f"scanning {source} (criterion {criterion}); the scan is kept as {kept}")
+    say(f"scanning {source} (criterion {made_by}); the scan is kept as {kept}")
     kept.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return make_scan(source, criterion=criterion, top_percent=top_percent, out=kept)
+        return make_scan(source, criterion=made_by, top_percent=top_percent, out=kept)
     except JournalError:  # what an interrupted scan of other weights left
-        return make_scan(source, criterion=criterion, top_percent=top_percent, out=kept, restart=True)
+        return make_scan(source, criterion=made_by, top_percent=top_percent, out=kept, restart=True)

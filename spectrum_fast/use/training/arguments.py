@@ -20,7 +20,6 @@ import yaml
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.errors import UsageError
 from spectrum_fast.files import read_text
-from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.options import Option
 from spectrum_fast.words import near_names_text
 
@@ -66,7 +65,6 @@ class SpectrumArguments(SelectOptions):
     trainer: Annotated[str, Option("TRL's trainer.", choices=("sft", "dpo"))] = "sft"
     selection: Annotated[str | None, Option("A selection file.")] = None
     scan: Annotated[str | None, Option("A scan file; without it the model is scanned.")] = None
-    criterion: Annotated[str | None, Option("Of the scan.")] = None
     partial: Annotated[
         str, Option("Fused experts that are selected in part.", choices=("aggregate", "whole", "mask"))
     ] = "aggregate"
@@ -75,10 +73,8 @@ class SpectrumArguments(SelectOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.criterion is not None:
-            find_criterion(self.criterion)
         if self.selection is not None:
-            about = ["scan", "criterion", *(field.name for field in fields(SelectOptions))]
+            about = ["scan", *(field.name for field in fields(SelectOptions))]
             default = {field.name: field.default for field in fields(self)}
             if clash := [key for key in about if getattr(self, key) != default[key]]:
                 raise UsageError(f"selection: it is finished, so {clash[0]} has no effect; give one or the other")

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.compare import SelectionOverlap, compare_scans
-from spectrum_fast.choose.selection.ranking import check_percent
+from spectrum_fast.choose.selection.ranking import Grouping, check_percent
 from spectrum_fast.choose.selection.runtime_view import as_fused_in
 from spectrum_fast.errors import UsageError
+from spectrum_fast.measure.scoring.criteria import ScanCriterion
 from spectrum_fast.use.training.callbacks import FiguresInLog
 from spectrum_fast.use.training.precision import widen_trained
 from spectrum_fast.use.training.reselect import OptimizerChange, change_trained, require_changeable
@@ -94,9 +95,9 @@ class RescanCallback(FiguresInLog):
         every_steps: int,
         *,
         top_percent: float = 25,
-        criterion: str = "spectrum",
+        criterion: ScanCriterion = "spectrum",
         always: str = "default",
-        grouping: str = "type",
+        grouping: Grouping = "type",
         reselect_every: int | None = None,
         threads: int | None = None,
     ) -> None:
@@ -108,9 +109,9 @@ class RescanCallback(FiguresInLog):
             )
         self.every_steps = every_steps
         self.top_percent = check_percent(top_percent)
-        self.criterion = criterion
+        self.criterion: ScanCriterion = criterion
         self.always = always
-        self.grouping = grouping
+        self.grouping: Grouping = grouping
         self.reselect_every = reselect_every
         self.threads = threads
         self.history: list[Rescan] = []

@@ -193,3 +193,11 @@ def test_one_process_scans_and_a_failure_of_it_is_everyones(
 def test_every_error_is_ours(run: Callable[..., list[str]]) -> None:
     with pytest.raises(SpectrumFastError):
         run(dataset_name="no-such-file.jsonl")
+
+
+def test_a_criterion_that_follows_from_any_scan_ranks_by_it(run: Callable[..., list[str]], tmp_path: Path) -> None:
+    run(spectrum={"criterion": "stable-rank"})
+    assert load_scan(tmp_path / "run" / "scan.json").criterion == "spectrum"
+    chosen = load_selection(tmp_path / "run" / "selection.json")
+    assert chosen.criterion == "stable-rank"
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["selection"]["criterion"] == "stable-rank"
