@@ -40,7 +40,7 @@ def test_a_remote_scan_goes_on_and_notices_a_changed_file(llama: Path, tmp_path:
         changed = "model.layers.1.mlp.up_proj.weight"
         save_file({**tensors, changed: tensors[changed] * 2}, tmp_path / name)  # the same header, other values
         server.objects[f"/{name}"] = (tmp_path / name).read_bytes()
-        with pytest.raises(JournalError, match=r"files model\.safetensors changed: was .*etag=.*, is .*etag="):
+        with pytest.raises(JournalError, match=r"tags model\.safetensors changed: was .*etag=.*, is .*etag="):
             sf.scan(source, out=out)
         assert journal_path(out).read_bytes() == kept
         server.objects[f"/{name}"] = (llama / name).read_bytes()

@@ -122,11 +122,7 @@ def test_equal_to_the_reference_to_the_bit(case):
 
 @pytest.mark.parametrize(("level", "feature"), [("portable", None), ("avx2", "avx2_fma"), ("avx512", "avx512")])
 def test_equal_under_every_instruction_set(level, feature):
-    script = (
-        "import json, sys; sys.path[:0] = ['tests', 'tests/measure/ops']; import test_decode_native as t; "
-        "from spectrum_fast import _native; print(json.dumps([_native.decode_kernel(), t.differing()]))"
-    )
-    assert instruction_sets.run_at_level(level, feature, script) == [level, []]
+    assert instruction_sets.run_at_level(level, feature, "decode_at_level") == [level, []]
 
 
 @pytest.mark.parametrize(
