@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from spectrum_fast.choose.selection.ranking import Order
 from spectrum_fast.errors import UsageError
 from spectrum_fast.use.cli.consoles import say
 
@@ -22,7 +23,7 @@ def laser(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")],
     selection: Annotated[Path | None, typer.Option(metavar="FILE", help="The modules, already selected.")] = None,
     top_percent: Annotated[float, typer.Option(metavar="P", help="Share of each module type.")] = 25.0,
-    order: Annotated[str, typer.Option(metavar="NAME", help="top, bottom or random.")] = "top",
+    order: Annotated[Order, typer.Option(metavar="NAME", help="top, bottom or random.")] = "top",
     include: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Only modules like this; repeatable.")
     ] = None,
