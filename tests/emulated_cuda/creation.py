@@ -27,7 +27,7 @@ def to(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     if device.type == "cpu":
         return torch.ops.aten._to_copy.default(self, dtype=dtype, device="cpu", non_blocking=non_blocking)
     source = self.detach()
-    found = DeviceTensor(torch.empty_like(source, dtype=dtype or self.dtype))
+    found = DeviceTensor(streams.forget(torch.empty_like(source, dtype=dtype or self.dtype)))
     copy_between(found, source, non_blocking=non_blocking)
     return found
 

@@ -147,6 +147,12 @@ def wrote(tensors: Iterable[torch.Tensor]) -> None:
         _written[tensor.untyped_storage()._cdata] = (mine, mine.begun)
 
 
+def forget(tensor: torch.Tensor) -> torch.Tensor:
+    """New memory (of the host), which nobody has written yet: what lay there before, on another stream, is gone."""
+    _written.pop(tensor.untyped_storage()._cdata, None)
+    return tensor
+
+
 def is_pinned(tensor: torch.Tensor) -> bool:
     """Whether a tensor of the host lies in page-locked memory."""
     begin = tensor.data_ptr()

@@ -178,7 +178,7 @@ def _copy(func: Any, args: Any, kwargs: Any) -> Any:
     streams.require_arrived([source] if isinstance(source, DeviceTensor) else [])
     strides = to_host(source).clone()  # keeps what is dense as it is
     target = torch.empty_like(strides, dtype=dtype, memory_format=kwargs.get("memory_format") or torch.preserve_format)
-    found = target if leaves else DeviceTensor(target)
+    found = target if leaves else DeviceTensor(streams.forget(target))
     copy_between(found, source, non_blocking=bool(kwargs.get("non_blocking")))
     return found
 
