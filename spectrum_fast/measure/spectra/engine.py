@@ -185,12 +185,13 @@ Method = Callable[[Work, Sequence[int]], Attempts]
 def _ladder(matrices: Matrices, request: Request) -> tuple[list[Method], str]:
     """Methods in order of cost, and why the first one is there."""
     method, precision, n_min, dtype = request.method, request.precision, min(matrices.shape), matrices.dtype
+    svd: list[Method] = [svd_float32 if precision == "float32" else svd_float64]
+    if method == "svd":
+        return svd, "asked for"
     without_extension = lacks_extension(matrices.device.type)
     small_side = SMALL_SIDE_OF_REFERENCE if without_extension else SMALL_SIDE
-    if method == "svd" or (method == "auto" and n_min <= small_side):
-        reason = f"short side {n_min} <= {small_side}" + (", no compiled extension" if without_extension else "")
-        reason = "asked for" if method == "svd" else reason
-        return [svd_float32 if precision == "float32" else svd_float64], reason
+    if method == "auto" and n_min <= small_side:
+        return svd, f"short side {n_min} <= {small_side}" + (", no compiled extension" if without_extension else "")
     above: list[Method] = [band_float64] if method == "band" else [band_float64, svd_float64]
     if precision == "float64":
         return above, "asked for"
