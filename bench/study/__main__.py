@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,17 +19,11 @@ from bench.study.conditions import Matrix, matrices_of
 from bench.study.fine_tune import Run, Settings, measure, perform
 from bench.study.material import TEXTS, Tokens, docstrings, fetch
 from bench.study.plan import next_runs
+from bench.study.results import RESULTS, finished_runs
 from spectrum_fast import load_scan
 from spectrum_fast import scan as scan_checkpoint
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "study"
 MATERIAL = Path(__file__).resolve().parents[2] / "build" / "study"
-
-
-def finished_runs(text: str, results: Path = RESULTS) -> list[dict[str, Any]]:
-    """The result files of a text, the base's apart, in the order of their names."""
-    files = sorted(path for path in (results / text).glob("*.json") if path.stem != "base")
-    return [json.loads(path.read_text(encoding="utf-8")) for path in files]
 
 
 def study(text: str, material: Path, results: Path, settings: Settings, most: int | None) -> int:

@@ -14,10 +14,9 @@ FIFTHS = 5
 
 BY_SCORE = ("spectrum", "mp", "kappa", "spectral-norm", "spectrum-bottom", "mp-bottom")
 BY_PLACE = ("first", "last", "random")
-BY_GRADIENT = ("gradient", "delta", "activation")
 WHOLE = ("full", "lora", "spectrum-lora")
 CONDITIONS = (*BY_SCORE, *BY_PLACE, *WHOLE)
-"""The first round; :data:`BY_GRADIENT` is the second, which looks for what does work."""
+"""Of the test; a search for what does work comes after it (protocol.md)."""
 
 MATCHED = ("spectrum", "mp")
 """Conditions with draws of their own depth beside them in the first round."""

@@ -10,9 +10,9 @@ from typing import Any
 
 from bench.study.conditions import CONDITIONS, MATCHED
 from bench.study.plan import DRAWS, SEEDS
+from bench.study.results import RESULTS, finished_runs
 
 PROTOCOL = Path(__file__).with_name("protocol.md")
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "study"
 BETTER = 19
 """Of 20 matched draws."""
 
@@ -28,9 +28,7 @@ def results_section() -> str:
     for folder in sorted(RESULTS.iterdir()) if RESULTS.is_dir() else []:
         if (folder / "base.json").is_file():
             base = json.loads((folder / "base.json").read_text(encoding="utf-8"))
-            files = sorted(path for path in folder.glob("*.json") if path.stem != "base")
-            runs = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-            lines += text_section(folder.name, base["losses"]["measure"], runs)
+            lines += text_section(folder.name, base["losses"]["measure"], finished_runs(folder.name))
     if len(lines) == 2:
         lines.append("No run is finished yet.")
     return PROTOCOL.read_text(encoding="utf-8") + "\n" + "\n".join(lines) + "\n"

@@ -10,11 +10,12 @@ import pytest
 
 pytest.importorskip("transformers", reason="needs the training libraries")
 
-from bench.study.__main__ import finished_runs, study
+from bench.study.__main__ import study
 from bench.study.conditions import CONDITIONS, MATCHED, Matrix, choose, rates_of
 from bench.study.fine_tune import Settings
 from bench.study.page import matched_rank, text_section, verdicts
 from bench.study.plan import DRAWS, SEEDS, chosen_rate, next_runs
+from bench.study.results import finished_runs
 
 from support.tiny_models import write_model
 
