@@ -123,7 +123,7 @@ def check_selection(
     shapes = shapes_of(skeleton.module)
     basis = readings["axolotl" if sources.selection is None else "spectrum-fast"]
     reports = []
-    total = sum(_values(name, shapes, {}) for name in shapes)
+    total = Reading(parameters=frozenset(shapes), entries=0).values(shapes)
     for reader in dict.fromkeys(readers):
         wanted = _adapter_targets(sources, basis, shapes) if reader == "peft" else basis
         reports.append(_report(reader, readings[reader], wanted, shapes, total))
@@ -215,9 +215,7 @@ def _adapter_targets(sources: _Sources, basis: Reading, shapes: Mapping[str, tup
 def _report(
     reader: str, reading: Reading, wanted: Reading, shapes: Mapping[str, tuple[int, ...]], total: int
 ) -> ReaderReport:
-    values, wanted_values = (
-        sum(_values(name, shapes, side.rows) for name in side.parameters) for side in (reading, wanted)
-    )
+    values, wanted_values = reading.values(shapes), wanted.values(shapes)
     missing = wanted.parameters - reading.parameters
     return ReaderReport(
         reader=reader,
@@ -231,11 +229,3 @@ def _report(
         missing=() if reading.problem else tuple(name for name in shapes if name in missing),
         problem=reading.problem,
     )
-
-
-def _values(name: str, shapes: Mapping[str, tuple[int, ...]], rows: Mapping[str, int]) -> int:
-    shape = shapes[name]
-    count = 1
-    for extent in (rows.get(name, shape[0]), *shape[1:]) if shape else ():
-        count *= extent
-    return count

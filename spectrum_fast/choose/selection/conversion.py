@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_SPLITS = 12
+"""An extent that two, three or four tensors share evenly: as many are found in it as in one place, or it matters."""
+
+
 @dataclass(frozen=True)
 class LoadedAs:
     """Where a checkpoint's tensor lies in the live model.
@@ -73,22 +77,38 @@ class Conversion:
         )
         return LoadedAs(parameters, is_part) if parameters else None
 
-    def parts(self, parameter: str, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    def parts(self, parameter: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], dict[str, torch.Tensor]]:
         """The checkpoint's tensors inside a fused parameter, each as the flat places (int64) of its values there.
 
         The library's own way back, which it takes when it saves, is run on the parameter's flat indices instead of its
-        values, so whatever it does (stack, concatenate, interleave, transpose) the places are right.
+        values, so whatever it does (stack, concatenate, interleave, transpose) the places are right. A dimension on
+        which no tensor depends has one place: a layer of experts needs megabytes where its values are gigabytes.
 
         Args:
             parameter: name in the model.
             shape: of the whole parameter.
+
+        Returns:
+            the shape in which places count, which broadcasts to ``shape``, and the places.
         """
         if self._inner is None:
-            return {}
+            return shape, {}
+        smallest = shape
+        for axis in sorted(range(len(shape)), key=lambda axis: -shape[axis]):
+            one, several = ((*smallest[:axis], extent, *smallest[axis + 1 :]) for extent in (1, _SPLITS))
+            if (found := self._split(parameter, one)) and found.keys() == self._split(parameter, several).keys():
+                smallest = one
+        return smallest, self._split(parameter, smallest)
+
+    def _split(self, parameter: str, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
+        """The places in a parameter of this shape; none where the library cannot take such a shape apart."""
         from transformers.core_model_loading import revert_weight_conversion
 
         places = torch.arange(torch.Size(shape).numel()).reshape(shape)
-        return revert_weight_conversion(self._inner, {parameter.removeprefix(self._prefix): places})
+        try:
+            return revert_weight_conversion(self._inner, {parameter.removeprefix(self._prefix): places})
+        except (RuntimeError, ValueError, IndexError):
+            return {}
 
 
 def _pretrained_model(model: nn.Module) -> tuple[str, Any]:

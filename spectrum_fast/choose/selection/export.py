@@ -8,8 +8,11 @@ A file by which the reader would train anything else is an error, and nothing is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+
+import torch
 
 from spectrum_fast.choose.selection.apply import AppliedSelection, apply_selection
 from spectrum_fast.choose.selection.formats import parse_selection
@@ -19,7 +22,7 @@ from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.readers import find_reader
 from spectrum_fast.choose.selection.readers.peft import adapter_targets
-from spectrum_fast.choose.selection.readers.reading import Reader, Wanted
+from spectrum_fast.choose.selection.readers.reading import Reader, Reading, Wanted, shapes_of
 from spectrum_fast.choose.selection.records import Selection
 from spectrum_fast.choose.selection.resolve import ResolvedSelection, locate_entries
 from spectrum_fast.choose.selection.runtime_view import as_fused_in
@@ -27,7 +30,7 @@ from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.read.checkpoint.naming import module_name, module_type, role
-from spectrum_fast.words import near_names_text, nearest_names
+from spectrum_fast.words import count_of, near_names_text, nearest_names
 
 _MOST = 50
 """Percent of what is trained in embeddings and head above which leaving them frozen is advised."""
@@ -44,6 +47,7 @@ class Export:
         trained: numbers that the reader trains, or that the matrices have which it hangs adapters on.
         total: numbers in the model.
         ends: how many of ``trained`` are in embeddings and heads.
+        in_part: parameters of which only some experts are trained.
         note: why the proof is about the checkpoint's files and not the running model; empty where it is not.
     """
 
@@ -53,6 +57,7 @@ class Export:
     trained: int
     total: int
     ends: int
+    in_part: int
     note: str
 
     def summary(self, path: str, memory: str = "") -> str:
@@ -70,9 +75,15 @@ class Export:
             lines[0] += f"; not {', '.join(self.selection.always)}: name them in modules_to_save to train them too"
         if memory:
             lines.append(memory)
+        if self.in_part:
+            lines.append(
+                f"the other experts of {count_of(self.in_part, 'fused parameter')} get no gradient; they stay as they "
+                "are if the optimizer decays no weights (weight_decay 0, as by default)"
+            )
         if self.note:
             lines.append(f"not proved on the running model: {self.note}")
-        return "\n".join([*lines, f"to use it: {self.reader.usage.format(file=path)}"])
+        usage = self.reader.usage.format(file=path, masked=', partial="mask"' if self.in_part else "")
+        return "\n".join([*lines, f"to use it: {usage}"])
 
     def _percent(self) -> float:
         return 100 * self.trained / self.total
@@ -106,28 +117,30 @@ def export_selection(scan: Scan, reader: str, skeleton: ModelSkeleton, options: 
     if found.adapts and "kappa" in (options.criterion, scan.criterion) and options.criterion in (None, "kappa"):
         selection, text = select_by_kappa(scan, skeleton.module, options)
         reading = found.read(text, skeleton.module)
-        return _export(found, text, selection, reading.parameters, skeleton)
+        return _export(found, text, selection, reading, skeleton)
     selection = select_with(as_fused_in(scan, skeleton.module), options)
-    text, targets, applied = _write(found, selection, skeleton)
-    return _export(found, text, selection, targets, skeleton, frozenset() if found.adapts else _ends(applied))
+    text, reading, applied = _write(found, selection, skeleton)
+    return _export(found, text, selection, reading, skeleton, frozenset() if found.adapts else _ends(applied))
 
 
 def _export(
     reader: Reader,
     text: str,
     selection: Selection,
-    targets: frozenset[str],
+    reading: Reading,
     skeleton: ModelSkeleton,
     ends: frozenset[str] = frozenset(),
 ) -> Export:
-    counts = {name: value.numel() for name, value in skeleton.module.named_parameters()}
+    shapes = shapes_of(skeleton.module)
+    counts = {name: math.prod(shape) for name, shape in shapes.items()}
     return Export(
         reader=reader,
         text=text,
         selection=selection,
-        trained=sum(counts[name] for name in targets),
+        trained=reading.values(shapes),
         total=sum(counts.values()),
         ends=sum(counts.get(name, 0) for name in ends),
+        in_part=len(reading.kept),
         note=skeleton.note,
     )
 
@@ -223,20 +236,18 @@ def _ends(applied: AppliedSelection) -> frozenset[str]:
     return frozenset(name for entry, found in applied.matched.items() if role(entry) != "other" for name in found)
 
 
-def _write(
-    reader: Reader, selection: Selection, skeleton: ModelSkeleton
-) -> tuple[str, frozenset[str], AppliedSelection]:
-    """The reader's file, proved; the parameters that it trains or adapts; and what our own way trains."""
-    applied = apply_selection(selection, skeleton.module)
+def _write(reader: Reader, selection: Selection, skeleton: ModelSkeleton) -> tuple[str, Reading, AppliedSelection]:
+    """The reader's file, proved; what it makes of it; and what our own way trains."""
+    applied = apply_selection(selection, skeleton.module, partial="mask" if reader.holds else "refuse")
     parameters = tuple(name for name, value in skeleton.module.named_parameters() if value.requires_grad)
-    wanted = Wanted(selection=selection, model=skeleton.module, parameters=parameters)
+    kept = {name: mask.keep for name, mask in applied.masks.items()}
+    wanted = Wanted(selection=selection, model=skeleton.module, parameters=parameters, kept=kept)
     text = reader.write(wanted)
     targets = _adapted(wanted) if reader.adapts else frozenset(parameters)
-    _require_read_as(targets, text, wanted, reader)
-    return text, targets, applied
+    return text, _read_as(targets, text, wanted, reader), applied
 
 
-def _require_read_as(targets: frozenset[str], text: str, wanted: Wanted, reader: Reader) -> None:
+def _read_as(targets: frozenset[str], text: str, wanted: Wanted, reader: Reader) -> Reading:
     reading = reader.read(text, wanted.model)
     if reading.problem:
         raise SelectionError(f"{reader.name} would refuse this selection: {reading.problem}; nothing was written")
@@ -249,3 +260,13 @@ def _require_read_as(targets: frozenset[str], text: str, wanted: Wanted, reader:
             f"nothing was written; leave its neighbours out or in together (--exclude, --always '{name}'), or write "
             "for another reader (--for trl takes any selection)"
         )
+    wrong = {name for name in wanted.kept.keys() | reading.kept.keys() if not _same_part(wanted, reading, name)}
+    if wrong:
+        raise SelectionError(f"{reader.name} would train other experts of {min(wrong)}, so nothing was written")
+    return reading
+
+
+def _same_part(wanted: Wanted, reading: Reading, name: str) -> bool:
+    if name not in wanted.kept or name not in reading.kept:
+        return False
+    return torch.equal(*torch.broadcast_tensors(wanted.kept[name], reading.kept[name]))

@@ -84,19 +84,20 @@ def mask_parts(resolved: ResolvedSelection) -> dict[str, PartMask]:
             continue
         parameter = resolved.parameters[name]
         shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
-        keep = torch.zeros(shape, dtype=torch.bool)
-        places = _places(resolved, name, shape)
-        found = [entry for entry in entries if entry in places]
-        if len(found) != len(entries):
-            lost = next(entry for entry in entries if entry not in places)
+        extents, places = _places(resolved, name, shape)
+        lost = next((entry for entry in entries if entry not in places), None)
+        if lost is not None:
             raise SelectionError(
                 f"{lost}: it is a part of {name}, {shape}, but where in it cannot be told; "
                 "select the fused parameter as a whole"
             )
+        keep = torch.zeros(extents, dtype=torch.bool)
         for entry in entries:
             keep.view(-1)[places[entry].reshape(-1)] = True
         if not keep.all():
-            masks[name] = PartMask(entries, len(places), _shrink(keep), int(keep.sum()), keep.numel())
+            total = torch.Size(shape).numel()
+            trained = int(keep.sum()) * (total // keep.numel())
+            masks[name] = PartMask(entries, len(places), _shrink(keep), trained, total)
     return masks
 
 
@@ -104,23 +105,27 @@ def _is_whole(resolved: ResolvedSelection, entry: str, parameter: str) -> bool:
     return entry not in resolved.parts.get(parameter, ())
 
 
-def _places(resolved: ResolvedSelection, name: str, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
-    """Entry -> flat places of its values: by the library's conversion, or expert by expert where names say so."""
-    converted = resolved.lookup.conversion.parts(name, shape)
+def _places(
+    resolved: ResolvedSelection, name: str, shape: tuple[int, ...]
+) -> tuple[tuple[int, ...], dict[str, torch.Tensor]]:
+    """Entry -> flat places of its values: by the library's conversion, or expert by expert where names say so.
+
+    They count in the shape that comes first, which broadcasts to the parameter's.
+    """
+    extents, converted = resolved.lookup.conversion.parts(name, shape)
     places = {module_name(tensor): found for tensor, found in converted.items()}
     entries = resolved.parts[name]
     if all(entry in places for entry in entries) or len(converted) > 1 or len(shape) != 3:
-        return places
-    return _by_expert(name, shape, entries)
+        return extents, places
+    return (shape[0], 1, 1), _by_expert(name, shape[0], entries)
 
 
-def _by_expert(name: str, shape: tuple[int, ...], entries: Iterable[str]) -> dict[str, torch.Tensor]:
+def _by_expert(name: str, experts: int, entries: Iterable[str]) -> dict[str, torch.Tensor]:
     """Places of ``experts.<index>.<projection>`` in a tensor whose first dimension counts the experts."""
-    size = torch.Size(shape[1:]).numel()
     stem, _, last = module_name(name).rpartition(".")
     prefixes = {entry.rpartition(".")[0].rpartition(".")[0] for entry in entries}
     prefix = prefixes.pop() if len(prefixes) == 1 else f"{stem}.experts"
-    return {f"{prefix}.{index}.{last}": torch.arange(index * size, (index + 1) * size) for index in range(shape[0])}
+    return {f"{prefix}.{index}.{last}": torch.tensor(index) for index in range(experts)}
 
 
 def _shrink(keep: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import copy
 import importlib.util
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -256,10 +256,57 @@ def test_a_reader_that_cannot_train_the_selection_is_an_error(cases: Any) -> Non
         export_selection(case.scan, "unsloth", skeleton, SelectOptions())
 
 
-def test_single_experts_are_named_to_the_reader_that_can_hold_the_others(cases: Any) -> None:
-    case = cases("mixtral")
+EXPERTS = SelectOptions(25, fused="parts", grouping="experts-merged", always="none")
+
+
+@pytest.mark.parametrize("name", ["mixtral", pytest.param("gpt-oss", marks=pytest.mark.slow)])
+def test_single_experts_are_trained_by_the_reader_that_can_hold_the_others(
+    cases: Any, name: str, tmp_path: Path
+) -> None:
+    """What moves in a step, found by value: the numbers that the checkpoint stores for the selected experts."""
+    case = cases(name)
+    export = export_selection(case.scan, "trl", skeleton_of_scan(case.scan), EXPERTS)
+    path = tmp_path / "selection.json"
+    path.write_text(export.text)
+    live = copy.deepcopy(case.model)
+    applied = sf.load_selection(path).apply(live, partial="mask")
+    assert 'apply(model, partial="mask")' in export.summary(str(path))
+    stored = {part: _stored(case, module.name) for module in export.selection.modules for part in [module.name]}
+    expected = sum(values.numel() for values in stored.values())
+    assert export.trained == applied.trainable_parameters == expected < export.total / 3
+    moved = moved_by_a_step(live, case.model)
+    assert sum(len(values) for values in moved.values()) == expected
+    assert torch.equal(torch.cat(list(moved.values())).sort().values, torch.cat(list(stored.values())).sort().values)
+
+
+def test_axolotl_holds_whole_experts_and_is_not_given_less(cases: Any) -> None:
+    case, skeleton = cases("mixtral"), skeleton_of_scan(cases("mixtral").scan)
+    with pytest.raises(SelectionError, match=r"axolotl trains whole rows .*write for another reader"):
+        export_selection(case.scan, "axolotl", skeleton, EXPERTS)
     with pytest.raises(SelectionError, match="hold several selected and unselected tensors"):
-        export_selection(case.scan, "trl", skeleton_of_scan(case.scan), SelectOptions(25, fused="parts"))
+        export_selection(case.scan, "soup", skeleton, EXPERTS)
+    down = replace(EXPERTS, include=["*experts*w2"])
+    export = export_selection(case.scan, "axolotl", skeleton, down)
+    assert re.search(r"down_proj\$\[\d:\d\]", export.text)
+    live = copy.deepcopy(case.model)
+    by_axolotl(export.text, live, Path())
+    moved = moved_by_a_step(live, case.model)
+    expected = torch.cat([_stored(case, module.name) for module in export.selection.modules])
+    assert torch.equal(torch.cat(list(moved.values())).sort().values, expected.sort().values)
+    assert export.trained == len(expected)
+
+
+def _stored(case: Case, module: str) -> torch.Tensor:
+    return case.tensors[f"{module}.weight"].flatten()
+
+
+def moved_by_a_step(live: nn.Module, before: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameter -> the former values of all its numbers that a step of SGD moves, whose gradient is nowhere zero."""
+    trained = {name: value for name, value in live.named_parameters() if value.requires_grad}
+    torch.stack([(value**2).sum() for value in trained.values()]).sum().backward()
+    torch.optim.SGD(trained.values(), lr=1.0).step()
+    old = dict(before.named_parameters())
+    return {name: old[name].detach()[value.detach() != old[name]] for name, value in trained.items()}
 
 
 def test_without_the_models_configuration_it_is_said_what_is_not_proved(tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ Rule (``freeze_layers_except``): ``re.match``, so a pattern is anchored at the s
 ``+`` follows; ``[a:b]`` at the end names rows. It is held to axolotl's own code in ``test_readers_in_tools.py``.
 
 What is written here are names of the running model: a module's name where, read as a prefix, it means exactly that
-module's parameters, and else ``^name$`` for each of them. The format ``axolotl`` of the reference, byte for byte, is
-:mod:`spectrum_fast.choose.selection.formats.reference_yaml`.
+module's parameters, and else ``^name$`` for each of them, with rows where only some of its experts are trained. The
+format ``axolotl`` of the reference, byte for byte, is :mod:`spectrum_fast.choose.selection.formats.reference_yaml`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.formats.reference_yaml import KEY, spell_entries
 from spectrum_fast.choose.selection.readers.reading import (
@@ -25,6 +27,9 @@ from spectrum_fast.choose.selection.readers.reading import (
     shapes_of,
 )
 from spectrum_fast.errors import SelectionError
+
+if TYPE_CHECKING:
+    import torch
 
 _ROWS = re.compile(r"^(.+)\[([0-9]*)(?::([0-9]*))?\]$")
 
@@ -49,13 +54,15 @@ def read_as_axolotl(entries: Iterable[str], shapes: Mapping[str, tuple[int, ...]
     except ValueError as error:
         return Reading(parameters=frozenset(), entries=len(wanted), problem=str(error))
     # An entry without a range does not widen one with a range: axolotl masks the gradient as soon as one is given.
-    return Reading(
-        parameters=reading.parameters,
-        rows={name: len(taken) for name, taken in rows.items()},
-        entries=reading.entries,
-        unmatched=reading.unmatched,
-        problem=reading.problem,
-    )
+    return replace(reading, kept={name: _kept(taken, shapes[name]) for name, taken in rows.items()})
+
+
+def _kept(rows: set[int], shape: tuple[int, ...]) -> torch.Tensor:
+    import torch
+
+    keep = torch.zeros(shape[0], *[1] * (len(shape) - 1), dtype=torch.bool)
+    keep[sorted(rows)] = True
+    return keep
 
 
 def entries_of_yaml(text: str, source: str) -> list[str]:
@@ -83,9 +90,30 @@ def _write(wanted: Wanted) -> str:
         by_home.setdefault(name.rpartition(".")[0], set()).add(name)
     entries = []
     for home, names in by_home.items():
-        exact = home and set(starting_with(home)) == names
-        entries += [home] if exact else [f"^{name}$" for name in wanted.parameters if name in names]
+        exact = home and set(starting_with(home)) == names and names.isdisjoint(wanted.kept)
+        spelt = [f"^{name}${rows}" for name in wanted.parameters if name in names for rows in _ranges(wanted, name)]
+        entries += [home] if exact else spelt
     return f"{KEY}\n{spell_entries(entries)}"
+
+
+def _ranges(wanted: Wanted, name: str) -> list[str]:
+    """``[a:b]`` for every run of rows that are trained; nothing to say of a parameter that is trained whole.
+
+    Raises:
+        SelectionError: less than a row of it is trained.
+    """
+    keep = wanted.kept.get(name)
+    if keep is None:
+        return [""]
+    if keep.numel() != keep.shape[0]:
+        raise SelectionError(
+            f"axolotl trains whole rows of a parameter, which in {name} are whole experts, and a part of an expert is "
+            "selected; let the parameter compete as one (--fused parameter), or write for another reader (--for trl)"
+        )
+    rows = keep.flatten().nonzero().flatten().tolist()
+    starts = [row for row in rows if row - 1 not in rows]
+    ends = [row + 1 for row in rows if row + 1 not in rows]
+    return [f"[{start}:{end}]" for start, end in zip(starts, ends, strict=True)]
 
 
 READER = Reader(
@@ -94,6 +122,7 @@ READER = Reader(
     write=_write,
     read=lambda text, model: read_as_axolotl(entries_of_yaml(text, "the file"), shapes_of(model)),
     usage="add the lines of {file} to your axolotl configuration, without an adapter",
+    holds=True,
 )
 
 

@@ -19,11 +19,12 @@ def read_as_applied(selection: Selection, model: nn.Module) -> Reading:
     """What :func:`~spectrum_fast.choose.selection.apply.apply_selection` frees in the model itself."""
     entries = len(selection.names)
     try:
-        applied = apply_selection(selection, model, strict=False)
+        applied = apply_selection(selection, model, strict=False, partial="mask")
     except SelectionError as error:
         return Reading(parameters=frozenset(), entries=entries, problem=str(error))
     trained = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
-    return Reading(parameters=trained, entries=entries, unmatched=applied.unmatched)
+    kept = {name: mask.keep for name, mask in applied.masks.items()}
+    return Reading(parameters=trained, entries=entries, unmatched=applied.unmatched, kept=kept)
 
 
 TRL = Reader(
@@ -31,7 +32,8 @@ TRL = Reader(
     rule="`load_selection(...).apply(model)`: exact names, wrappers understood",
     write=lambda wanted: write_selection(wanted.selection, "json"),
     read=lambda text, model: read_as_applied(parse_selection(text, "the file"), model),
-    usage='spectrum_fast.load_selection("{file}").apply(model)  # then SFTTrainer(model=model, ...), or any other',
+    usage='spectrum_fast.load_selection("{file}").apply(model{masked})  # then SFTTrainer(model, ...), or any other',
+    holds=True,
 )
 
 NAMES = Reader(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from spectrum_fast.choose.selection.name_index import NameIndex
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from spectrum_fast.choose.selection.records import Selection
@@ -24,7 +26,7 @@ class Reading:
 
     Attributes:
         parameters: names of the parameters it frees, or of the weights it hangs adapters on.
-        rows: parameter -> the rows of it that are trained, where an entry names a range of rows.
+        kept: parameter -> what of it is trained, where that is a part: boolean, broadcasts to its shape.
         entries: how many entries it sees.
         unmatched: the entries that match nothing.
         problem: why it refuses the file; empty if it does not.
@@ -33,8 +35,17 @@ class Reading:
     parameters: frozenset[str]
     entries: int
     unmatched: tuple[str, ...] = ()
-    rows: Mapping[str, int] = field(default_factory=dict)
+    kept: Mapping[str, torch.Tensor] = field(default_factory=dict)
     problem: str = ""
+
+    def values(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """How many numbers are trained of parameters of these shapes."""
+        total = 0
+        for name in self.parameters:
+            kept = self.kept.get(name)
+            count = math.prod(shapes[name])
+            total += count if kept is None else int(kept.sum()) * (count // kept.numel())
+        return total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +55,14 @@ class Wanted:
     Attributes:
         selection: the modules, under names that resolve in ``model``.
         model: the model, without weights.
-        parameters: names of the parameters to train, each whole, in the model's order.
+        parameters: names of the parameters to train, in the model's order.
+        kept: of those that are trained in part, what of them is; only for a reader that holds the rest.
     """
 
     selection: Selection
     model: nn.Module
     parameters: tuple[str, ...]
+    kept: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +76,7 @@ class Reader:
         read: what it trains, by its own rule, of a model given such a text.
         usage: what to tell it to use the file; ``{file}`` stands for the path.
         adapts: it hangs adapters on modules; others free parameters.
+        holds: it can hold the other experts of a parameter of which some are trained.
     """
 
     name: str
@@ -71,6 +85,7 @@ class Reader:
     read: Callable[[str, nn.Module], Reading]
     usage: str
     adapts: bool = False
+    holds: bool = False
 
 
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
