@@ -15,7 +15,7 @@ from spectrum_fast.read.stream import StreamOptions, stream_weights
 from spectrum_fast.scanning.journal import Journal
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
-from spectrum_fast.scanning.provenance import files_state, scan_identity
+from spectrum_fast.scanning.provenance import RELATIONS, files_state, scan_identity
 
 _FEW = 16
 """Modules whose bytes are compared where files cannot be sampled."""
@@ -64,6 +64,10 @@ def is_made_of(
     """
     if known["fingerprint"] != checkpoint.fingerprint:
         return False
+    for relation in known.keys() & RELATIONS:
+        digests = {}  # of the bytes of both
+        if checkpoint.base is not None and is_made_of(known[relation], {}, checkpoint.base) is False:
+            return False
     if known.get("tags") and not thorough and not checkpoint.content:
         stamps = {ref.file.name: str(ref.stamp) for ref in checkpoint.tensors}
         if stamps == known["tags"]:

@@ -51,6 +51,16 @@ class ScanOptions(SpectrumOptions):
             metavar="NAME",
         ),
     ] = "auto"
+    minus: Annotated[
+        str | None,
+        Option(
+            "Score what is left of MODEL minus this base: what training changed.",
+            "Any checkpoint whose modules have the same names, in any formats that are decoded. Both are read side by "
+            "side; all singular values of the differences are kept (``spectra``). What one of the two lacks is named "
+            "and left out.",
+            metavar="BASE",
+        ),
+    ] = None
     include: Annotated[
         Sequence[str],
         Option(
@@ -138,6 +148,10 @@ class ScanOptions(SpectrumOptions):
     ] = None
 
     def __post_init__(self) -> None:
+        if self.minus is not None:
+            object.__setattr__(self, "spectra", True)
+            if self.criterion == "auto":
+                object.__setattr__(self, "criterion", "mp")
         super().__post_init__()
         object.__setattr__(self, "device", _choose_device(self.device, here=self.ray is None))
         if self.ray is not None:

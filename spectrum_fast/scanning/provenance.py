@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timezone
@@ -20,6 +21,9 @@ from spectrum_fast.version import __version__
 
 _DECIDING = ("criterion", "method", "precision", "tolerance", "include", "exclude", "include_norms", "split_fused")
 
+RELATIONS = ("minus",)
+"""How a checkpoint may stand to its base; the keys under which that is described."""
+
 _OWN = ("out", "journal", "progress", "restart", "ray")
 
 
@@ -29,18 +33,26 @@ def scan_identity(options: ScanOptions, checkpoint: Checkpoint) -> dict[str, Any
     The state of each file is part of it, since values can change under an unchanged header.
     """
     chosen = {key: getattr(options, key) for key in _DECIDING}
+    return {
+        "version": __version__,
+        **_state(checkpoint),
+        **{key: list(value) if isinstance(value, (list, tuple)) else value for key, value in chosen.items()},
+        **({"spectra": True} if options.spectra else {}),
+    }
+
+
+def _state(checkpoint: Checkpoint) -> dict[str, Any]:
+    """By which it is known again, and that of its base, under its relation to that."""
     stamps = {ref.file.name: ref.stamp for ref in checkpoint.tensors if ref.stamp is not None}
     tags = {
         name: str(stamp) for name, stamp in stamps.items() if isinstance(stamp, RemoteStamp) and stamp.names_content
     }
     return {
-        "version": __version__,
         "fingerprint": checkpoint.fingerprint,
         "content": checkpoint.content,
         "tags": tags,
-        **{key: list(value) if isinstance(value, (list, tuple)) else value for key, value in chosen.items()},
         "files": {name: _describe_stamp(stamp) for name, stamp in stamps.items() if name not in tags},
-        **({"spectra": True} if options.spectra else {}),
+        **({checkpoint.relation: _state(checkpoint.base)} if checkpoint.base is not None else {}),
     }
 
 
@@ -50,7 +62,7 @@ def shared_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
     The state of files is left out: machines may have copies of their own, of different age. Their content is not, nor
     the tags by which a server names it.
     """
-    return {key: value for key, value in identity.items() if key != "files"}
+    return _without(identity, "files")
 
 
 def placeless_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,22 +70,30 @@ def placeless_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
 
     One place may be sampled and another be known by its tags: see :func:`spectrum_fast.scanning.content.is_made_of`.
     """
-    return {key: value for key, value in identity.items() if key not in ("files", "tags", "content")}
+    return _without(identity, "files", "tags", "content")
+
+
+def _without(identity: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    kept = {key: value for key, value in identity.items() if key not in keys}
+    return {key: _without(value, *keys) if key in RELATIONS else value for key, value in kept.items()}
 
 
 def files_state(checkpoint: Checkpoint) -> dict[str, Any]:
     """What this machine alone knows of the files: it changes with any change of theirs, and with a mere copy."""
     stamps = {ref.file.name: ref.stamp for ref in checkpoint.tensors}
-    return {
+    known = {
         name: [stamp.device, stamp.inode, stamp.ctime_ns]
         for name, stamp in stamps.items()
         if isinstance(stamp, FileStamp)
     }
+    return known if checkpoint.base is None else known | {checkpoint.relation: files_state(checkpoint.base)}
 
 
 def stored_options(options: ScanOptions) -> dict[str, Any]:
     """The options by which another process scores and merges what this one does: plain values, no paths of this one."""
     kept = {field.name: getattr(options, field.name) for field in fields(options) if field.name not in _OWN}
+    if options.minus is not None:
+        kept["minus"] = os.path.abspath(options.minus) if os.path.exists(options.minus) else os.fspath(options.minus)
     return {key: list(value) if isinstance(value, (list, tuple)) else value for key, value in kept.items()}
 
 
@@ -102,10 +122,8 @@ def scan_provenance(
         "tool": "spectrum_fast",
         "version": __version__,
         "torch": _one_or_all(settings, "torch"),
-        "checkpoint": checkpoint.source,
+        **_source(checkpoint),
         "config": finite_only(checkpoint.config),
-        "fingerprint": checkpoint.fingerprint,
-        **({"content": checkpoint.content} if checkpoint.content else {}),
         "notes": list(checkpoint.notes),
         "method": options.method,
         "precision": options.precision,
@@ -114,6 +132,17 @@ def scan_provenance(
         "backend": _one_or_all(settings, "backend"),
         "threads": _one_or_all(settings, "threads"),
         "bytes_read": plan.total_bytes,
+    }
+
+
+def _source(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Where it is from and by which it is known again; and the same of its base."""
+    base = checkpoint.base
+    return {
+        "checkpoint": checkpoint.source,
+        "fingerprint": checkpoint.fingerprint,
+        **({"content": checkpoint.content} if checkpoint.content else {}),
+        **({checkpoint.relation: {"model": base.name, **_source(base)}} if base is not None else {}),
     }
 
 

@@ -69,8 +69,9 @@ def scan(source: str | os.PathLike[str] | nn.Module, options: ScanOptions) -> Sc
     if isinstance(source, nn.Module):
         if path is not None or options.restart:
             raise UsageError("journal: expected none for a live model, whose values change; leave it out")
-        if options.ray is not None:
-            raise UsageError("ray: expected a checkpoint in files, found a live model; leave it out")
+        for name in ("ray", "minus"):
+            if getattr(options, name) is not None:
+                raise UsageError(f"{name}: expected a checkpoint in files, found a live model; leave it out")
     elif path is None and options.out is not None:
         path = journal_path(options.out)
     if options.restart and path is None:

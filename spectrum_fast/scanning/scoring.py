@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from spectrum_fast.measure.spectra.device_check import require_right_answers
 from spectrum_fast.measure.spectra.engine import compute_spectrum
 from spectrum_fast.read.checkpoint import Checkpoint, open_checkpoint
 from spectrum_fast.read.formats.weight_plan import WeightPlan
+from spectrum_fast.scanning.difference import plan_difference
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
@@ -23,18 +25,22 @@ from spectrum_fast.scanning.work import score_weights
 
 
 def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple[Checkpoint, ScanPlan]:
-    """Open a checkpoint and decide what of it is scored."""
-    checkpoint = open_checkpoint(source, no_store=options.no_store)
-    _ = checkpoint.content  # sampled now, to be compared at the end
-    plan = plan_scan(
-        checkpoint,
-        include=options.include,
-        exclude=options.exclude,
-        include_norms=options.include_norms,
-        split=options.split_fused,
-    )
+    """Open a checkpoint, with its base where there is one, and decide what of it is scored."""
+    checkpoint = _open(source, options)
+    planning = partial(plan_scan, include_norms=options.include_norms, split=options.split_fused)
+    if options.minus is None:
+        plan = planning(checkpoint, include=options.include, exclude=options.exclude)
+    else:
+        checkpoint = replace(checkpoint, base=_open(options.minus, options), relation="minus")
+        plan = plan_difference(checkpoint, planning, include=options.include, exclude=options.exclude)
     options.require_buffer(plan)
     return checkpoint, plan
+
+
+def _open(source: str | os.PathLike[str], options: ScanOptions) -> Checkpoint:
+    checkpoint = open_checkpoint(source, no_store=options.no_store)
+    _ = checkpoint.content  # sampled now, to be compared at the end
+    return checkpoint
 
 
 def make_compute(options: ScanOptions) -> Callable[..., Any]:

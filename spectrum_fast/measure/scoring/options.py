@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from spectrum_fast.checks import Check, is_number
 from spectrum_fast.measure.scoring.criteria import ScanCriterion
@@ -30,13 +30,14 @@ class SpectrumOptions(Options):
         Precision, Option("auto, float32 or float64.", "``auto`` begins with float32.", metavar="NAME")
     ] = "auto"
     criterion: Annotated[
-        ScanCriterion,
+        Literal["auto", ScanCriterion],
         Option(
             "spectrum (published rule), mp (true noise edge) or kappa (condition).",
-            "It sets what the tolerance is of. Others follow from a finished scan: :meth:`Scan.select`.",
+            "It sets what the tolerance is of; ``auto`` is ``spectrum``, and ``mp`` for a difference. Others follow from "
+            "a finished scan: :meth:`Scan.select`.",
             metavar="NAME",
         ),
-    ] = "spectrum"
+    ] = "auto"
     tolerance: Annotated[
         float,
         Option(
@@ -46,3 +47,8 @@ class SpectrumOptions(Options):
             check=_SHARE,
         ),
     ] = DEFAULT_TOLERANCE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.criterion == "auto":
+            object.__setattr__(self, "criterion", "spectrum")

@@ -27,6 +27,8 @@ class Checkpoint:
         notes: what a person should know: files passed over, unlisted tensors, ties.
         fingerprint: SHA-256 over names, sizes and headers of the files, hexadecimal; a change of a shape, a name or an
             offset changes it, a change of values alone does not (:attr:`content`).
+        base: another checkpoint whose weights are taken from these, or added; None where these are looked at alone.
+        relation: how: ``minus`` or ``plus``; empty without a base.
     """
 
     source: str
@@ -36,6 +38,8 @@ class Checkpoint:
     config: dict[str, Any] | None
     notes: tuple[str, ...]
     fingerprint: str
+    base: Checkpoint | None = None
+    relation: str = ""
 
     @cached_property
     def content(self) -> str:
@@ -55,6 +59,8 @@ class Checkpoint:
         """
         if self.content != replace(self).content:  # a copy remembers nothing
             raise changed(self.name)
+        if self.base is not None:
+            self.base.require_unchanged()
 
     @property
     def total_bytes(self) -> int:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from torch import Tensor
 
+from spectrum_fast.read.checkpoint.dtypes import decodable
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.codes import Codes
 
@@ -57,6 +58,7 @@ class WeightPlan:
         parts: how many matrices its parameter is scored in; None where the parameter is one matrix.
         whole_shape: shape of the whole parameter, unpacked, if this is a part of it; else None.
         part: which of the decoded matrix is scored, where that is one of the projections it fuses; None for all of it.
+        entrywise: ``decoder`` takes plain matrices of one shape and acts entry by entry, so that blocks of them do.
     """
 
     name: str
@@ -70,6 +72,18 @@ class WeightPlan:
     parts: int | None = None
     whole_shape: tuple[int, ...] | None = None
     part: FusedPart | None = None
+    entrywise: bool = False
+
+    @property
+    def refs(self) -> tuple[TensorRef, ...]:
+        """All that is read for it."""
+        return self.main, *self.companions.values()
+
+    @property
+    def comes_in_blocks(self) -> bool:
+        """Whether it may be read by blocks: matrices of numbers that are scored as they are stored, or entry by entry."""
+        plain = all(len(ref.shape) in (1, 2) and decodable(ref.dtype) for ref in self.refs)
+        return (self.decoder is None or self.entrywise) and self.part is None and plain
 
     @property
     def matrix_shape(self) -> tuple[int, ...] | None:
@@ -79,7 +93,7 @@ class WeightPlan:
     @property
     def nbytes(self) -> int:
         """Bytes to read for it, codes and companions together."""
-        return self.main.nbytes + sum(ref.nbytes for ref in self.companions.values())
+        return sum(ref.nbytes for ref in self.refs)
 
     @property
     def note(self) -> str:

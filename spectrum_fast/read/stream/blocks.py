@@ -1,4 +1,4 @@
-"""A matrix that is larger than its share of the ring: read in blocks along its long side, as often as it is asked for.
+"""Matrices larger than their share of the ring: read in blocks along the long side, as often as they are asked for.
 
 Blocks of a tall matrix (m >= n) are runs of rows, which lie together in the file. A wide one (m < n) is cut into column
 blocks, so that ``W W^T = sum_b W_b W_b^T`` takes one pass over the bytes; each row of a block is a read of its own. The
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.stream.layout import Extent, Layout, Piece, Task, element_bytes, group_pieces, lay_out
+from spectrum_fast.read.stream.layout import ALIGNMENT, Extent, Layout, Piece, Task, element_bytes, group_pieces, lay_out
 from spectrum_fast.read.stream.ring import PAGE_BYTES
 
 _STEP = 64
@@ -21,15 +21,15 @@ _STEP = 64
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """One block: its shape, and how it is read.
+    """The same block of each matrix: their shape, and how they are read.
 
     Attributes:
-        ref: the block as if it were stored in one piece, which a column block is not.
-        layout: where it goes.
+        refs: the blocks as if each were stored in one piece, which a column block is not.
+        layout: where they go.
         tasks: the reads.
     """
 
-    ref: TensorRef
+    refs: Sequence[TensorRef]
     layout: Layout
     tasks: Sequence[Task]
 
@@ -39,36 +39,48 @@ def matrix_shape(ref: TensorRef) -> tuple[int, int]:
     return (1, ref.shape[0]) if len(ref.shape) == 1 else (ref.shape[0], ref.shape[1])
 
 
-def plan_blocks(ref: TensorRef, block_bytes: int, *, direct: bool = False) -> Iterator[BlockPlan]:
-    """Cut a stored matrix into nearly equal blocks along its long side.
+def plan_blocks(refs: Sequence[TensorRef], block_bytes: int, *, direct: bool = False) -> Iterator[BlockPlan]:
+    """Cut stored matrices of one shape into nearly equal blocks along their long side.
 
     Column blocks are read through the page cache even where ``direct`` is set: their rows begin anywhere in a page.
 
     Args:
-        ref: a plain matrix or vector.
-        block_bytes: bytes of a block, at most (at least one row or column all the same).
+        refs: plain matrices or vectors, whose blocks are wanted together.
+        block_bytes: bytes of a block of all of them, at most (at least one row or column all the same).
         direct: lay row blocks out for O_DIRECT.
     """
-    rows, columns = matrix_shape(ref)
-    item = element_bytes(ref)
+    rows, columns = matrix_shape(refs[0])
+    items = [element_bytes(ref) for ref in refs]
     if rows >= columns:
-        for first, count in _cut_evenly(rows, block_bytes // (columns * item), _STEP):
-            part = replace(
-                ref,
-                shape=(count, columns),
-                begin=ref.begin + first * columns * item,
-                nbytes=count * columns * item,
-            )
-            layout = lay_out([part], direct=direct)
-            yield BlockPlan(part, layout, layout.tasks())
+        for first, count in _cut_evenly(rows, block_bytes // (columns * sum(items)), _STEP):
+            parts = [
+                replace(
+                    ref,
+                    shape=(count, columns),
+                    begin=ref.begin + first * columns * item,
+                    nbytes=count * columns * item,
+                )
+                for ref, item in zip(refs, items, strict=True)
+            ]
+            layout = lay_out(parts, direct=direct)
+            yield BlockPlan(parts, layout, layout.tasks())
         return
-    for first, count in _cut_evenly(columns, block_bytes // (rows * item), max(_STEP, PAGE_BYTES // item)):
-        width = count * item
-        begin = ref.begin + first * item
-        part = replace(ref, shape=(rows, count), begin=begin, nbytes=rows * width)
-        pieces = (Piece(ref.file, begin + row * columns * item, row * width, width, width) for row in range(rows))
-        layout = Layout((Extent(ref.file, begin, begin + rows * width, 0),), rows * width)
-        yield BlockPlan(part, layout, group_pieces(pieces))
+    step = max(_STEP, PAGE_BYTES // min(items))
+    for first, count in _cut_evenly(columns, block_bytes // (rows * sum(items)), step):
+        parts = [
+            replace(ref, shape=(rows, count), begin=ref.begin + first * item, nbytes=rows * count * item)
+            for ref, item in zip(refs, items, strict=True)
+        ]
+        extents, pieces, place = [], [], 0
+        for part in sorted(dict.fromkeys(parts), key=lambda part: part.begin):
+            item = part.nbytes // (rows * count)
+            width, length = count * item, columns * item
+            extents.append(Extent(part.file, part.begin, part.begin + part.nbytes, place))
+            pieces += [
+                Piece(part.file, part.begin + row * length, place + row * width, width, width) for row in range(rows)
+            ]
+            place = -(-(place + part.nbytes) // ALIGNMENT) * ALIGNMENT
+        yield BlockPlan(parts, Layout(tuple(extents), place), group_pieces(pieces))
 
 
 def _cut_evenly(length: int, most: int, step: int) -> Iterator[tuple[int, int]]:

@@ -21,7 +21,7 @@ CHUNK_BYTES = 8 << 20
 """Bytes of one task: long enough for full speed, short enough to share out and to stop within a moment."""
 GAP_BYTES = 64 << 10
 """A gap between two tensors up to this size is read along: norms and biases lie between the matrices."""
-_ALIGNMENT = 64
+ALIGNMENT = 64
 """Of the first byte of an extent in memory: a cache line."""
 
 
@@ -116,7 +116,7 @@ def lay_out(refs: Iterable[TensorRef], *, direct: bool = False) -> Layout:
                 pad = begin % PAGE_BYTES
                 extent = Extent(file, begin, end, _round_up(cursor, PAGE_BYTES) + pad, pad, direct=True)
             else:
-                extent = Extent(file, begin, end, _round_up(cursor, _ALIGNMENT))
+                extent = Extent(file, begin, end, _round_up(cursor, ALIGNMENT))
             extents.append(extent)
             cursor = extent.place - extent.pad + extent.read_bytes
     return Layout(tuple(extents), cursor)

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.block_matrix import BlockMatrix
-from spectrum_fast.read.checkpoint.dtypes import decodable, storage_dtype, torch_dtype
-from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
+from spectrum_fast.read.checkpoint.dtypes import storage_dtype, torch_dtype
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream.batch import Batch
 from spectrum_fast.read.stream.layout import lay_out, region_bytes
@@ -26,7 +25,7 @@ from spectrum_fast.read.stream.statistics import StreamStatistics
 STRETCH_BYTES = 32 << 20
 """Weights are read together up to this many bytes: four tasks, so that every thread has one."""
 _SHARE = 2
-"""A plain matrix larger than one part in this many of the budget is read by blocks: two of the largest fit."""
+"""Plain matrices that are more than one part in this many of the budget are read by blocks: two of the largest fit."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ class WeightStream(Iterator[LoadedWeight]):
             if not self._is_large(pipeline, stretch.plans[0]):
                 if self._exceeds_window(pipeline, stretch.nbytes):
                     return
-                refs = [part for plan in stretch.plans for part in _refs_of(plan)]
+                refs = [part for plan in stretch.plans for part in plan.refs]
                 layout = lay_out(refs, direct=pipeline.direct)
                 stretch.batch = pipeline.start(refs, layout, layout.tasks())
                 if stretch.batch is None:
@@ -207,8 +206,8 @@ class WeightStream(Iterator[LoadedWeight]):
         return len(self._stretches) > 1 and pipeline.ring.in_use_bytes + nbytes > self._options.window_bytes
 
     def _is_large(self, pipeline: Pipeline, plan: WeightPlan) -> bool:
-        """Whether a weight is read by blocks: a plain matrix of numbers that is too large a part of the budget."""
-        return _comes_in_blocks(plan) and plan.main.nbytes > pipeline.ring.capacity_bytes // _SHARE
+        """Whether a weight is read by blocks, because it is too large a part of the budget."""
+        return plan.comes_in_blocks and plan.nbytes > pipeline.ring.capacity_bytes // _SHARE
 
     def _hand_out(self, pipeline: Pipeline) -> LoadedWeight:
         if not self._stretches:
@@ -223,7 +222,7 @@ class WeightStream(Iterator[LoadedWeight]):
         if not stretch.was_begun:
             stretch.was_begun = True
             waited = pipeline.await_batch(batch)
-        for part in _refs_of(plan):
+        for part in plan.refs:
             batch.require_read(part)
         release = _once(partial(_take_back, ref(self), pipeline, stretch, batch, plan))
         dtype_of = storage_dtype if plan.decoder else torch_dtype
@@ -238,7 +237,7 @@ class WeightStream(Iterator[LoadedWeight]):
 
     def _hand_out_blocks(self, pipeline: Pipeline, plan: WeightPlan) -> LoadedWeight:
         pipeline.statistics.streamed_weights += 1
-        reader = BlockReader(pipeline, plan.main)
+        reader = BlockReader(pipeline, plan)
         return LoadedWeight(plan, reader.matrix(), {}, 0.0, on_release=_once(reader.close))
 
     def take_back(self, pipeline: Pipeline, stretch: _Stretch, batch: Batch, plan: WeightPlan) -> None:
@@ -247,7 +246,7 @@ class WeightStream(Iterator[LoadedWeight]):
             return
         if stretch.plans:
             if pipeline.options.poisons:
-                batch.poison(plan.main, [part for later in stretch.plans for part in _refs_of(later)])
+                batch.poison(plan.main, [part for later in stretch.plans for part in later.refs])
             return
         self._stretches.remove(stretch)
         pipeline.dispose(batch)
@@ -284,18 +283,9 @@ def stream_weights(plans: Iterable[WeightPlan], options: StreamOptions | None = 
 
 def required_buffer_bytes(plans: Iterable[WeightPlan]) -> int:
     """The smallest budget that serves these plans: packed weights are decoded whole, plain ones may come in blocks."""
-    packed = (plan for plan in plans if not _comes_in_blocks(plan))
-    most = max((sum(region_bytes(part.nbytes) for part in _refs_of(plan)) for plan in packed), default=0)
+    packed = (plan for plan in plans if not plan.comes_in_blocks)
+    most = max((sum(region_bytes(part.nbytes) for part in plan.refs) for plan in packed), default=0)
     return max(MINIMUM_BUFFER_BYTES, most)
-
-
-def _comes_in_blocks(plan: WeightPlan) -> bool:
-    """Whether a weight may be read by blocks: a plain matrix of numbers that is scored as it is stored."""
-    return plan.decoder is None and plan.part is None and len(plan.main.shape) in (1, 2) and decodable(plan.main.dtype)
-
-
-def _refs_of(plan: WeightPlan) -> list[TensorRef]:
-    return [plan.main, *plan.companions.values()]
 
 
 def _digest_of(plan: WeightPlan, batch: Batch) -> str:

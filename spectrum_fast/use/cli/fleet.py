@@ -36,6 +36,8 @@ def fleet(
 
     if options.out is not None:
         raise UsageError("--out: expected none, since every scan is filed in --library under its own name")
+    if options.minus is not None:
+        raise UsageError("--minus: expected none, since a library holds scans of models; scan differences one by one")
     listed = list_models(models)
 
     def tell(outcome: FleetOutcome) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from spectrum_fast.choose.selection.scan_result import Scan, load_scan
 from spectrum_fast.errors import ScanFileError, UsageError
+from spectrum_fast.scanning.options import ScanOptions
 
 
 def require_writable(path: Path, option: str, kind: str = "a JSON file") -> None:
@@ -69,6 +70,14 @@ def file_named_after(model: str) -> Path:
     return Path(f"{re.sub(r'[^-.0-9A-Za-z_]', '-', _FILE.sub('', name)) or 'model'}.scan.json")
 
 
+def scan_name(model: str, options: ScanOptions) -> str:
+    """What the file of a scan is named after; that of a difference after both (``tuned-minus-base``)."""
+    if options.minus is None:
+        return model
+    own, base = (file_named_after(name).name.removesuffix(".scan.json") for name in (model, options.minus))
+    return f"{own}-minus-{base}"
+
+
 def free_name(path: Path, result: Scan) -> Path:
     """``NAME.scan.json``, or the first of ``NAME.2.scan.json`` and so on that is free or holds this same scan."""
     stem = path.name.removesuffix(".scan.json")
@@ -91,5 +100,5 @@ def _names(scan: Scan) -> set[str]:
 
 
 _FILE = re.compile(r"\.(safetensors|gguf)$")
-_DECIDING = ("fingerprint", "content", "method", "precision", "tolerance")
+_DECIDING = ("fingerprint", "content", "minus", "method", "precision", "tolerance")
 """What a scan says of the weights that it is of, and of how they were scored."""

@@ -43,7 +43,7 @@ def scan(
     from spectrum_fast.scanning.ranks import find_rank
     from spectrum_fast.scanning.run import run_scan
     from spectrum_fast.use.cli.dry_run import show_plan
-    from spectrum_fast.use.cli.output import require_writable
+    from spectrum_fast.use.cli.output import require_writable, scan_name
     from spectrum_fast.use.cli.part_scan import scan_one_part, scan_shared
     from spectrum_fast.use.cli.scan_end import end_scan
     from spectrum_fast.use.cli.scan_meters import scan_meters
@@ -65,7 +65,7 @@ def scan(
         _say_what_is_missing()
     meters = partial(scan_meters, quiet=not words, json_progress="" if follows else json_progress)
     end = partial(end_scan, options=options, timing=timing, quiet=quiet, words=words)
-    run = ScanSession(options, keep_journal=not no_journal, part=own, model=model)
+    run = ScanSession(options, keep_journal=not no_journal, part=own, model=scan_name(model, options))
     if rank is not None:
         scan_shared(model, rank, run, meters, end)
         return

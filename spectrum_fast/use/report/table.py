@@ -38,6 +38,12 @@ def scan_table(scan: Scan, selection: Selection | None = None, *, wide: bool = F
     return Group(*parts, *(Text(printable(line)) for line in _remarks(scan, selection)))
 
 
+def title_of(scan: Scan) -> str:
+    """The model, and what was taken from it."""
+    base = scan.provenance.get("minus")
+    return f"{scan.model} minus {base.get('model')}" if isinstance(base, Mapping) else scan.model
+
+
 def format_score(module: ModuleScore) -> str:
     """Four significant digits; ``inf`` for a module without noise."""
     return _NOISE_FREE if module.snr is None else f"{module.snr:.4g}"
@@ -66,7 +72,7 @@ def _taken(modules: Sequence[ModuleScore], taken: set[str], always: set[str]) ->
 
 
 def _title(scan: Scan, selection: Selection | None) -> str:
-    title = f"{scan.model}: {count_of(len(scan.modules), 'module')} scored, criterion {scan.criterion}"
+    title = f"{title_of(scan)}: {count_of(len(scan.modules), 'module')} scored, criterion {scan.criterion}"
     if selection is not None and selection.top_percent is not None:
         title += f", top {selection.top_percent:g} % of each type"
     return title

@@ -7,38 +7,34 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.band.workspace import T, Workspace
+from spectrum_fast.measure.ops.band.workspace import Workspace
 
-STEPS = (
-    *("gather_panel", "factor_gram", "orthonormalise", "reconstruct", "reflect_columns"),
-    *("form_basis", "sweep", "form_y", "form_z"),
-)
+STEPS = ("gather_panel", "factor_gram", "orthonormalise", "reconstruct", "form_basis", "sweep", "form_y", "form_z")
 """What one panel takes, in this order: functions of a workspace and the number of the panel."""
+UPDATE = "update"
+"""And what the last one of a group takes."""
 
 
 def reduce_panels(workspace: Workspace, steps: object) -> Tensor:
-    """Run all panels of a batch in its workspace and return its bands; ``steps`` has a function for each of STEPS."""
+    """Run all panels of a batch in its workspace and return its bands.
+
+    Args:
+        workspace: holds the batch.
+        steps: has a function for each of STEPS, and for UPDATE.
+    """
     w, n, b = workspace, workspace.order, workspace.half_width
     index = 0
     while n - index * b > b + 1:
-        for name in STEPS:
+        for name in STEPS if not w.ends_group(index) else (*STEPS, UPDATE):
             getattr(steps, name)(w, index)
-        _reflect_carried(w, index)
         index += 1
     column = index * b
     block = w.matrix[:, column:, column:].to(torch.float64)
-    v, z = w.basis[(index - 1) % 2, :, column:], w.z[:, column:]
-    _write_block(w.band, (block - v @ z.mT - z @ v.mT).to(w.matrix.dtype), column)
+    for place in range(*w.pending(index).indices(len(w.basis))):
+        v, z = w.basis[place, :, column:], w.z[place, :, column:]
+        block = block - v @ z.mT - z @ v.mT
+    _write_block(w.band, block.to(w.matrix.dtype), column)
     return w.band
-
-
-def _reflect_carried(w: Workspace, index: int) -> None:
-    """X <- (I - V Tᵀ Vᵀ) X, vectors as rows."""
-    if w.carried is None:
-        return
-    b, begin = w.half_width, (index + 1) * w.half_width
-    v, below = w.basis[index % 2, :, begin:, :b], w.carried[:, :, begin:]
-    below.baddbmm_(below @ v @ w.small[T, :, :b, :b], v.mT, alpha=-1.0)
 
 
 def reduce_batch(matrices: Tensor, half_width: int, run: Callable[[Tensor], Tensor]) -> Tensor:

@@ -4,10 +4,13 @@ A panel of b columns below the diagonal block is factored as ``P = Q [R; 0]`` wi
 CholeskyQR2 and Householder reconstruction in float64; where its columns are numerically dependent (condition above
 about 5e5 after scaling them to equal length) or it is wider than tall, it is *broken* and reflected column by column,
 which is unconditionally stable. Then ``A <- A - V Zᵀ - Z Vᵀ`` with ``Y = A V T`` and ``Z = Y - 1/2 V Tᵀ (Vᵀ Y)``; the
-update of one panel is applied with the next one's product. Names, workspace and meaning of the steps are those of
-``device_kernels``; batches go by broadcasting, and the tensors are asked for values in :func:`reflect_columns` only.
+update of one panel is applied with the next one's product, or those of a group of panels together: then ``A V`` is taken
+of the matrix as it lies and corrected by ``V_k (Z_kᵀ V) + Z_k (V_kᵀ V)`` of each panel k that waits. Names, workspace
+and meaning of the steps are those of ``device_kernels``; batches go by broadcasting, and the tensors are asked for
+values where panels are broken only.
 
-Source: G. Ballard et al., Reconstructing Householder vectors from tall-skinny QR, 2014.
+Source: G. Ballard et al., Reconstructing Householder vectors from tall-skinny QR, 2014; H. Wang et al., Improving
+tridiagonalization performance on GPU architectures, PPoPP 2025 (block size detached from band width).
 """
 
 from __future__ import annotations
@@ -39,11 +42,11 @@ def reduce_in_torch(matrices: Tensor, half_width: int, carried: Tensor | None, *
 
 
 def gather_panel(w: Workspace, index: int) -> None:
-    """P, the diagonal block of the band, and Pᵀ P; the last panel's update is applied to both."""
+    """P, the diagonal block of the band, and Pᵀ P; updates that wait are applied to both."""
     b, column, begin = w.half_width, index * w.half_width, (index + 1) * w.half_width
     block = w.matrix[:, column:, column:begin].to(torch.float64)
-    if index:
-        v, z = w.basis[(index - 1) % 2, :, column:, :b], w.z[:, column:, :b]
+    waiting = w.pending(index)
+    for v, z in zip(w.basis[waiting, :, column:, :b], w.z[waiting, :, column:, :b], strict=True):
         block = block - v @ z[:, :b].mT - z @ v[:, :b].mT
     for d in range(b):
         w.band[:, column : begin - d, d] = block[:, :b].diagonal(-d, 1, 2).to(w.band.dtype)
@@ -70,7 +73,7 @@ def factor_gram(w: Workspace, index: int) -> None:
 def orthonormalise(w: Workspace, index: int) -> None:
     """Q1 = P R1^-1, and Q1ᵀ Q1."""
     begin = (index + 1) * w.half_width
-    q = w.basis[index % 2, :, begin:]
+    q = w.basis[w.place(index), :, begin:]
     q[:] = torch.linalg.solve_triangular(w.small[R1], w.panel[:, begin:], upper=True, left=False)
     torch.matmul(q.mT, q, out=w.inner)
 
@@ -92,7 +95,7 @@ def reconstruct(w: Workspace, index: int) -> None:
     r2, _ = _cholesky(torch.where(fine, inner, eye))
     top = torch.zeros_like(inner)
     rows = min(b, n - begin)
-    top[:, :rows] = torch.where(fine, w.basis[index % 2, :, begin : begin + rows], 0.0)
+    top[:, :rows] = torch.where(fine, w.basis[w.place(index), :, begin : begin + rows], 0.0)
     q = torch.where(pad, eye, torch.linalg.solve_triangular(r2, top, upper=True, left=False))
     lower, upper, signs = _factor_less_signs(q, b)
     inverse = torch.linalg.solve_triangular(r2, eye.expand_as(r2), upper=True)
@@ -103,9 +106,10 @@ def reconstruct(w: Workspace, index: int) -> None:
     if rows == b:
         r = signs[:, :, None] * (r2 @ w.small[R1])
         _write_r(w, index, torch.where(fine, r, 0.0))
+    _reflect_columns(w, index)
 
 
-def reflect_columns(w: Workspace, index: int) -> None:
+def _reflect_columns(w: Workspace, index: int) -> None:
     """Replace the factors of broken panels by those of plain Householder reflections."""
     begin, b = (index + 1) * w.half_width, w.half_width
     for m in range(w.count):
@@ -113,7 +117,7 @@ def reflect_columns(w: Workspace, index: int) -> None:
             continue
         v, t, r = reflect_one(w.panel[m, begin:, :b])
         k = v.shape[1]
-        q = w.basis[index % 2, m, begin:]
+        q = w.basis[w.place(index), m, begin:]
         q.zero_()
         q[:, :k] = v
         w.small[:, m] = 0.0
@@ -127,51 +131,75 @@ def reflect_columns(w: Workspace, index: int) -> None:
 
 
 def form_basis(w: Workspace, index: int) -> None:
-    """V = [V_top; Q1_rest M], and its float16 halves."""
-    begin, b = (index + 1) * w.half_width, w.half_width
-    q = w.basis[index % 2, :, begin:]
+    """V = [V_top; Q1_rest M], its float16 halves, and its products with panels that wait and with carried vectors."""
+    begin, b, place, older = (index + 1) * w.half_width, w.half_width, w.place(index), w.older(index)
+    q = w.basis[place, :, begin:]
     v = q @ w.small[M]
     rows = min(b, v.shape[1])
     v[:, :rows] = w.small[TOP, :, :rows]
     q[:] = v
     if w.split:
-        w.basis_halves[index % 2, :, :, begin:] = _halves(v * V_SCALE)
+        w.basis_halves[place, :, :, begin:] = _halves(v * V_SCALE)
+    for k in range(older):
+        torch.matmul(w.basis[k, :, begin:].mT, v, out=w.cross[2 * k])
+        torch.matmul(w.z[k, :, begin:].mT, v, out=w.cross[2 * k + 1])
+    if w.carried is not None:
+        w.cross[2 * older, :, : w.carried.shape[1]] = w.carried[:, :, begin:] @ v
 
 
 def sweep(w: Workspace, index: int) -> None:
-    """A <- A - V Zᵀ - Z Vᵀ of the last panel, X = A V of this one, on the trailing matrix."""
-    begin, turn, dtype = (index + 1) * w.half_width, index % 2, w.matrix.dtype
-    trailing = w.matrix[:, begin:, begin:]
-    x = w.product[0, :, begin:]
+    """X = A V of this panel on the trailing matrix, to which the last panel's update is applied if it is on its own."""
+    begin, place, dtype = (index + 1) * w.half_width, w.place(index), w.matrix.dtype
+    if w.group == 1:
+        _apply(w, begin, w.pending(index))
+    trailing, x = w.matrix[:, begin:, begin:], w.product[0, :, begin:]
     if not w.split:
-        v, z = w.basis[1 - turn, :, begin:].to(dtype), w.z[:, begin:].to(dtype)
-        if index:
-            trailing.baddbmm_(torch.cat([v, z], 2), torch.cat([z, v], 2).mT, alpha=-1.0)
-        torch.bmm(trailing, w.basis[turn, :, begin:].to(dtype), out=x)
+        torch.bmm(trailing, w.basis[place, :, begin:].to(dtype), out=x)
         return
     up, down = w.scale[:, :, None, None]
-    if index:
-        v, z = w.basis_halves[1 - turn, :, :, begin:].float(), w.z_halves[:, :, begin:].float()
-        trailing -= (_three_products(v, z.mT) + _three_products(z, v.mT)) * down
-    x[:] = _three_products(_halves(trailing * up).float(), w.basis_halves[turn, :, :, begin:].float()) * down
+    x[:] = _three_products(_halves(trailing * up).float(), w.basis_halves[place, :, :, begin:].float()) * down
     w.product[1 : w.sweep_splits(w.order - begin), :, begin:] = 0.0
 
 
 def form_y(w: Workspace, index: int) -> None:
-    """Y = X T and Vᵀ Y."""
-    begin = (index + 1) * w.half_width
+    """Y = X T, X corrected by the panels that wait, and Vᵀ Y."""
+    begin, place = (index + 1) * w.half_width, w.place(index)
     x = w.product[: w.sweep_splits(w.order - begin), :, begin:].to(torch.float64).sum(0)
-    torch.matmul(x, w.small[T], out=w.z[:, begin:])
-    torch.matmul(w.basis[index % 2, :, begin:].mT, w.z[:, begin:], out=w.inner)
+    for k in range(w.older(index)):
+        x = x - w.basis[k, :, begin:] @ w.cross[2 * k + 1] - w.z[k, :, begin:] @ w.cross[2 * k]
+    torch.matmul(x, w.small[T], out=w.z[place, :, begin:])
+    torch.matmul(w.basis[place, :, begin:].mT, w.z[place, :, begin:], out=w.inner)
 
 
 def form_z(w: Workspace, index: int) -> None:
-    """Z = Y - 1/2 V Tᵀ (Vᵀ Y), and its float16 halves."""
-    begin = (index + 1) * w.half_width
-    z = w.z[:, begin:]
-    z -= 0.5 * w.basis[index % 2, :, begin:] @ (w.small[T].mT @ w.inner)
+    """Z = Y - 1/2 V Tᵀ (Vᵀ Y), its float16 halves, and carried vectors x <- x - V Tᵀ (Vᵀ x)."""
+    begin, place = (index + 1) * w.half_width, w.place(index)
+    v, z = w.basis[place, :, begin:], w.z[place, :, begin:]
+    z -= 0.5 * v @ (w.small[T].mT @ w.inner)
     if w.split:
-        w.z_halves[:, :, begin:] = _halves(z * w.scale[0, :, None, None])
+        w.z_halves[place, :, :, begin:] = _halves(z * w.scale[0, :, None, None])
+    if w.carried is not None:
+        products = w.cross[2 * w.older(index), :, : w.carried.shape[1]]
+        w.carried[:, :, begin:].baddbmm_(products @ w.small[T], v.mT, alpha=-1.0)
+
+
+def update(w: Workspace, index: int) -> None:
+    """A <- A - V Zᵀ - Z Vᵀ of all panels of the group that this one ends, on what is left of the matrix."""
+    _apply(w, (index + 1) * w.half_width, slice(0, w.group))
+
+
+def _apply(w: Workspace, begin: int, places: slice) -> None:
+    """Updates of the panels at these places, on the matrix from ``begin`` on."""
+    trailing = w.matrix[:, begin:, begin:]
+    if not w.split:
+        for v, z in zip(w.basis[places, :, begin:], w.z[places, :, begin:], strict=True):
+            left = torch.cat([v, z], 2).to(w.matrix.dtype)
+            trailing.baddbmm_(left, torch.cat([z, v], 2).to(w.matrix.dtype).mT, alpha=-1.0)
+        return
+    for v, z in zip(w.basis_halves[places, :, :, begin:], w.z_halves[places, :, :, begin:], strict=True):
+        left, right = v.float(), z.float()
+        both = _three_products(left, right.mT) + _three_products(right, left.mT)
+        trailing -= both * w.scale[1, :, None, None]
 
 
 def reflect_one(panel: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -64,7 +64,7 @@ def decode_weight(
 
     Args:
         plan: what it is.
-        main: the weight or its codes, as stored; a plain weight may come in blocks.
+        main: the weight or its codes, as stored; a plain weight may come in blocks, decoded ones.
         companions: role -> tensor, as in ``plan.companions``.
 
     Returns:
@@ -76,7 +76,7 @@ def decode_weight(
             it should fuse.
     """
     if isinstance(main, BlockMatrix):
-        if plan.decoder is not None or plan.part is not None:
+        if not plan.comes_in_blocks:
             raise UsageError(f"{plan.name}: expected a weight that is decoded or split whole, found it in blocks")
         return main
     found = read_codes(plan, main, companions)
