@@ -146,7 +146,7 @@ def _of_other_shape(weight: WeightPlan, other: WeightPlan) -> ScanFailure:
 
 
 def _shapes(own: tuple[int, ...], base: tuple[int, ...]) -> str:
-    return f"expected the shape of its base, {base}, found {own}; exclude it, or give the checkpoint it was trained from"
+    return f"expected the shape of its base, {base}, found {own}; exclude it, or give the model it was trained from"
 
 
 def _some(weights: Sequence[WeightPlan]) -> str:

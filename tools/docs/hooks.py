@@ -21,7 +21,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Use": ("commands.md", "report.md", "readers.md", "library.md"),
     "Train": ("training.md", "recipes.md", "planner.md", "rescan.md", "evaluation.md", "laser.md"),
     "Checkpoints": ("formats.md", "sources.md", "streaming.md", "long-scans.md", "live.md", "trust.md"),
-    "How it works": ("method.md", "criteria.md", "engine.md"),
+    "How it works": ("method.md", "criteria.md", "differences.md", "engine.md"),
     "Measured": ("performance.md", "history.md", "quality-study.md"),
     "Reference": ("api.md", "platforms.md", "stability.md", "troubleshooting.md"),
 }

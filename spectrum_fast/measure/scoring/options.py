@@ -33,8 +33,8 @@ class SpectrumOptions(Options):
         Literal["auto", ScanCriterion],
         Option(
             "spectrum (published rule), mp (true noise edge) or kappa (condition).",
-            "It sets what the tolerance is of; ``auto`` is ``spectrum``, and ``mp`` for a difference. Others follow from "
-            "a finished scan: :meth:`Scan.select`.",
+            "It sets what the tolerance is of; ``auto`` is ``spectrum``, and ``mp`` for a difference. Others follow "
+            "from a finished scan: :meth:`Scan.select`.",
             metavar="NAME",
         ),
     ] = "auto"

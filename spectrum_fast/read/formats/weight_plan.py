@@ -81,7 +81,7 @@ class WeightPlan:
 
     @property
     def comes_in_blocks(self) -> bool:
-        """Whether it may be read by blocks: matrices of numbers that are scored as they are stored, or entry by entry."""
+        """Whether it may be read by blocks: matrices of numbers, scored as they are stored or entry by entry."""
         plain = all(len(ref.shape) in (1, 2) and decodable(ref.dtype) for ref in self.refs)
         return (self.decoder is None or self.entrywise) and self.part is None and plain
 

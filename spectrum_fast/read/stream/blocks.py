@@ -12,7 +12,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.stream.layout import ALIGNMENT, Extent, Layout, Piece, Task, element_bytes, group_pieces, lay_out
+from spectrum_fast.read.stream.layout import (
+    ALIGNMENT,
+    Extent,
+    Layout,
+    Piece,
+    Task,
+    element_bytes,
+    group_pieces,
+    lay_out,
+)
 from spectrum_fast.read.stream.ring import PAGE_BYTES
 
 _STEP = 64

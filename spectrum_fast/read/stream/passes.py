@@ -53,7 +53,9 @@ class BlockReader:
 
     def _open_pass(self) -> Iterator[Tensor]:
         if self._closed:
-            raise UsageError(f"tensor {shorten(self._plan.main.name)}: read after it was released; keep the weight in hand")
+            raise UsageError(
+                f"tensor {shorten(self._plan.main.name)}: read after it was released; keep the weight in hand"
+            )
         begun = self._read_blocks()
         self._passes.append(begun)
         return begun
