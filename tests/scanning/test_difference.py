@@ -22,7 +22,7 @@ Q, K, UP = (f"model.layers.0.{name}" for name in ("self_attn.q_proj", "self_attn
 
 def save(path: Path, tensors: dict[str, torch.Tensor]) -> str:
     path.mkdir(parents=True, exist_ok=True)
-    save_file({f"{name}.weight": tensor.contiguous() for name, tensor in tensors.items()}, path / "model.safetensors")
+    save_file({f"{name}.weight": tensor.clone() for name, tensor in tensors.items()}, path / "model.safetensors")
     return str(path)
 
 

@@ -138,7 +138,7 @@ def test_failed_tensors_are_named_and_the_rest_is_kept(run, inside, broken: Path
         (["--top-percent", "nan"], "top percent"),
         (["--method", "magic"], "unknown method 'magic': expected one of auto, band, svd"),
         (["--precision", "half"], "unknown precision 'half'"),
-        (["--criterion", "aic"], "unknown criterion 'aic': expected one of spectrum, mp"),
+        (["--criterion", "aic"], "unknown criterion 'aic': expected one of auto, spectrum, mp"),
         (["--device", "cuda"], "use --device cpu"),
         (["--threads", "0"], "threads: expected at least 1"),
         (["--include", "nope"], "include: pattern 'nope' matches no module"),
