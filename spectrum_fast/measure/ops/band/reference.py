@@ -4,10 +4,10 @@ A panel of b columns below the diagonal block is factored as ``P = Q [R; 0]`` wi
 CholeskyQR2 and Householder reconstruction in float64; where its columns are numerically dependent (condition above
 about 5e5 after scaling them to equal length) or it is wider than tall, it is *broken* and reflected column by column,
 which is unconditionally stable. Then ``A <- A - V Zᵀ - Z Vᵀ`` with ``Y = A V T`` and ``Z = Y - 1/2 V Tᵀ (Vᵀ Y)``; the
-update of one panel is applied with the next one's product, or those of a group of panels together: then ``A V`` is taken
-of the matrix as it lies and corrected by ``V_k (Z_kᵀ V) + Z_k (V_kᵀ V)`` of each panel k that waits. Names, workspace
-and meaning of the steps are those of ``device_kernels``; batches go by broadcasting, and the tensors are asked for
-values where panels are broken only.
+update of one panel is applied with the next one's product, or those of a group of panels together: then ``A V`` is
+taken of the matrix as it lies and corrected by ``V_k (Z_kᵀ V) + Z_k (V_kᵀ V)`` of each panel k that waits. Names,
+workspace and meaning of the steps are those of ``device_kernels``; batches go by broadcasting, and the tensors are
+asked for values where panels are broken only.
 
 Source: G. Ballard et al., Reconstructing Householder vectors from tall-skinny QR, 2014; H. Wang et al., Improving
 tridiagonalization performance on GPU architectures, PPoPP 2025 (block size detached from band width).
