@@ -1,18 +1,19 @@
-"""Two checkpoints scanned as one: each weight minus that of the same name in a base.
+"""Two checkpoints scanned as one: each weight minus that of the same name in a base, or a base plus its adapter.
 
 Both are planned by the same rules, whatever their formats, and a weight of the two is a weight like any other to what
-follows: its plan reads the tensors of both, and its decoder takes one from the other.
+follows: its plan reads the tensors of both, and its decoder subtracts or adds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from spectrum_fast.errors import TensorError, UsageError
+from spectrum_fast.factored_matrix import FactoredMatrix
 from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.scoring.records import ScanFailure, SkippedTensor
 from spectrum_fast.read.checkpoint import Checkpoint
@@ -20,55 +21,55 @@ from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.storage.files import list_some
 from spectrum_fast.scanning.plan import ScanPlan
 
-_BASE = "base"
-"""Role of the base's weight among what is read, and the first word of those of its companions."""
+_OTHER = "other"
+"""Role of the second weight among what is read, and the first word of those of its companions."""
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Decoder of a weight minus another one: both decoded, subtracted in float32 (float64 where one is), rounded once.
+class Combination:
+    """Decoder of two weights: both decoded, subtracted or added in float32 (float64 where one is), rounded once.
 
     Attributes:
-        own: plan of the weight.
-        base: plan of what is taken from it.
+        own: plan of the first.
+        other: plan of the second.
+        add: the sum, else the first minus the second.
     """
 
     own: WeightPlan
-    base: WeightPlan
+    other: WeightPlan
+    add: bool = False
 
     def __call__(self, main: Tensor, **companions: Tensor) -> Tensor:
-        """The difference.
+        """The difference, or the sum.
 
         Raises:
             TensorError: the two have different shapes, which codes may tell only now.
             UnsupportedDtypeError: companions contradict the codes of one of them.
         """
-        own, base = self.parts(main, companions)
-        if own.shape != base.shape:
-            raise TensorError(_shapes(tuple(own.shape), tuple(base.shape)))
-        working = torch.float64 if torch.float64 in (own.dtype, base.dtype) else torch.float32
-        return torch.sub(own.to(working), base)
-
-    def parts(self, main: Tensor, companions: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Both weights, decoded."""
         own = decode_weight(self.own, main, {role: companions[role] for role in self.own.companions})
-        others = {role: companions[f"{_BASE} {role}"] for role in self.base.companions}
-        return own, decode_weight(self.base, companions[_BASE], others)
+        others = {role: companions[f"{_OTHER} {role}"] for role in self.other.companions}
+        other = decode_weight(self.other, companions[_OTHER], others)
+        own, other = (one.whole().float() if isinstance(one, FactoredMatrix) else one for one in (own, other))
+        if own.shape != other.shape:
+            raise TensorError(_shapes(tuple(own.shape), tuple(other.shape)))
+        working = torch.float64 if torch.float64 in (own.dtype, other.dtype) else torch.float32
+        return own.to(working) + other if self.add else own.to(working) - other
 
 
-def subtract(plan: WeightPlan, base: WeightPlan) -> WeightPlan:
-    """The plan of a weight minus another one."""
-    companions = {f"{_BASE} {role}": ref for role, ref in base.companions.items()}
+def combine(plan: WeightPlan, other: WeightPlan, *, add: bool = False) -> WeightPlan:
+    """The plan of a weight minus (or plus) another one."""
+    companions = {f"{_OTHER} {role}": ref for role, ref in other.companions.items()}
+    layouts = [one.layout or one.main.dtype for one in (plan, other)]
     made = replace(
         plan,
-        companions={**plan.companions, _BASE: base.main, **companions},
-        decoder=Difference(plan, base),
-        layout=f"{plan.layout or plan.main.dtype} minus {base.layout or base.main.dtype}",
+        companions={**plan.companions, _OTHER: other.main, **companions},
+        decoder=Combination(plan, other, add),
+        layout=f" {'plus' if add else 'minus'} ".join(layouts),
         shape=plan.matrix_shape if plan.part is None else None,
         part=None,
     )
-    is_plain = all(one.decoder is None and one.part is None for one in (plan, base))
-    return replace(made, entrywise=is_plain and plan.main.shape == base.main.shape)
+    is_plain = all(one.decoder is None and one.part is None for one in (plan, other))
+    return replace(made, entrywise=is_plain and plan.main.shape == other.main.shape)
 
 
 def plan_difference(checkpoint: Checkpoint, planning: Callable[..., ScanPlan], **patterns: Sequence[str]) -> ScanPlan:
@@ -109,7 +110,7 @@ def plan_difference(checkpoint: Checkpoint, planning: Callable[..., ScanPlan], *
         elif _differ(weight, other):
             failures.append(_of_other_shape(weight, other))
         else:
-            weights.append(subtract(weight, other))
+            weights.append(combine(weight, other))
     if not weights and not failures:
         raise UsageError(
             f"{checkpoint.name} minus {base.name}: expected modules of the same names, found none; the first have "
@@ -127,6 +128,54 @@ def plan_difference(checkpoint: Checkpoint, planning: Callable[..., ScanPlan], *
     )
 
 
+def plan_sum(checkpoint: Checkpoint, planning: Callable[..., ScanPlan], **patterns: Sequence[str]) -> ScanPlan:
+    """Plan the base of an adapter with what the adapter adds; all else of the base as it is.
+
+    Args:
+        checkpoint: the adapter, opened, its base too.
+        planning: plans one of them.
+        patterns: ``include`` and ``exclude``, of modules of the base.
+
+    Raises:
+        UsageError: the adapter changes no module of this base.
+    """
+    base = checkpoint.base
+    assert base is not None  # noqa: S101
+    added = planning(checkpoint)
+    found = planning(base, **patterns)
+    known = {weight.name: weight for weight in added.weights}
+    shared = {*found.ties, *found.ties.values(), *(name for plan, own in found.copies for name in (plan.name, own))}
+    if shared & known.keys():
+        found = planning(base, known_ties={}, **patterns)
+    names = {weight.name for weight in found.weights} | {one.name for one in (*found.skipped, *found.refused)}
+    if names.isdisjoint(known):
+        raise UsageError(
+            f"{checkpoint.name} plus {base.name}: expected an adapter of modules of the second, found "
+            f"{_some(added.weights)}; that has {_some(found.weights)}: is it the base of this adapter?"
+        )
+    lost = [
+        _failed(weight, f"an adapter of a module that {base.name} lacks", "base")
+        for weight in added.weights
+        if weight.name not in names
+    ]
+    pairs = [(weight, known.get(weight.name)) for weight in found.weights]
+    weights = [
+        weight if other is None else combine(weight, other, add=True)
+        for weight, other in pairs
+        if other is None or not _differ(weight, other)
+    ]
+    differing = [
+        _of_other_shape(other, weight) for weight, other in pairs if other is not None and _differ(weight, other)
+    ]
+    return replace(
+        found,
+        weights=tuple(weights),
+        refused=(*found.refused, *added.refused, *lost, *differing),
+        skipped=(*found.skipped, *(one for one in added.skipped if one.name not in names)),
+        total_bytes=sum(weight.nbytes for weight in weights),
+    )
+
+
 def _differ(weight: WeightPlan, other: WeightPlan) -> bool:
     """Whether the headers alone say that the shapes differ."""
     shapes = weight.matrix_shape, other.matrix_shape
@@ -134,11 +183,14 @@ def _differ(weight: WeightPlan, other: WeightPlan) -> bool:
 
 
 def _of_other_shape(weight: WeightPlan, other: WeightPlan) -> ScanFailure:
+    return _failed(weight, _shapes(weight.matrix_shape or (), other.matrix_shape or ()), "shape")
+
+
+def _failed(weight: WeightPlan, message: str, kind: str) -> ScanFailure:
     return ScanFailure(
         name=weight.name,
-        kind="shape",
-        message=f"{weight.main.name} in {weight.main.file.name}: "
-        + _shapes(weight.matrix_shape or (), other.matrix_shape or ()),
+        kind=kind,
+        message=f"{weight.main.name} in {weight.main.file.name}: {message}",
         shape=weight.main.shape,
         dtype=weight.main.dtype,
         parameter=weight.parameter if weight.parts is not None else None,

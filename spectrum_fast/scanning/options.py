@@ -61,6 +61,14 @@ class ScanOptions(SpectrumOptions):
             metavar="BASE",
         ),
     ] = None
+    plus: Annotated[
+        str | None,
+        Option(
+            "Score an adapter together with its base, as merged.",
+            "MODEL is the folder of a LoRA adapter; without this it is scanned as the difference that it makes.",
+            metavar="BASE",
+        ),
+    ] = None
     include: Annotated[
         Sequence[str],
         Option(
@@ -153,6 +161,8 @@ class ScanOptions(SpectrumOptions):
             if self.criterion == "auto":
                 object.__setattr__(self, "criterion", "mp")
         super().__post_init__()
+        if self.minus is not None and self.plus is not None:
+            raise UsageError("minus and plus both name a base; give one of them")
         object.__setattr__(self, "device", _choose_device(self.device, here=self.ray is None))
         if self.ray is not None:
             object.__setattr__(self, "threads", self.threads or 1)

@@ -162,6 +162,8 @@ def _look_at(
     """Decide from the header what a tensor is."""
     name = module_name(ref.name)
     reason = _skip_reason(ref, quantised, include_norms)
+    if reason is None and config.adapter and ref.name not in quantised.packed:
+        reason = "saved whole beside the adapter: no difference"
     if reason is not None:
         return _FoundTensor(ref, name, skip_reason=reason)
     packed = quantised.packed.get(ref.name)

@@ -21,7 +21,7 @@ from spectrum_fast.version import __version__
 
 _DECIDING = ("criterion", "method", "precision", "tolerance", "include", "exclude", "include_norms", "split_fused")
 
-RELATIONS = ("minus",)
+RELATIONS = ("minus", "plus")
 """How a checkpoint may stand to its base; the keys under which that is described."""
 
 _OWN = ("out", "journal", "progress", "restart", "ray")
@@ -92,8 +92,9 @@ def files_state(checkpoint: Checkpoint) -> dict[str, Any]:
 def stored_options(options: ScanOptions) -> dict[str, Any]:
     """The options by which another process scores and merges what this one does: plain values, no paths of this one."""
     kept = {field.name: getattr(options, field.name) for field in fields(options) if field.name not in _OWN}
-    if options.minus is not None:
-        kept["minus"] = os.path.abspath(options.minus) if os.path.exists(options.minus) else os.fspath(options.minus)
+    for relation in RELATIONS:
+        if (base := kept[relation]) is not None:
+            kept[relation] = os.path.abspath(base) if os.path.exists(base) else os.fspath(base)
     return {key: list(value) if isinstance(value, (list, tuple)) else value for key, value in kept.items()}
 
 

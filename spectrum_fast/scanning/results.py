@@ -13,6 +13,7 @@ import torch
 
 from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.errors import SpectrumFastError, TensorError, UnsupportedDtypeError
+from spectrum_fast.factored_matrix import FactoredMatrix
 from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.scoring.measure import score_weight
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
@@ -25,8 +26,8 @@ from spectrum_fast.scanning.memory import is_out_of_memory
 
 _Found = TypeVar("_Found", ModuleScore, ScanFailure)
 
-Compute: TypeAlias = Callable[[torch.Tensor | BlockMatrix], Spectrum]
-"""From a matrix, whole or in blocks, to its spectrum."""
+Compute: TypeAlias = Callable[[torch.Tensor | BlockMatrix | FactoredMatrix], Spectrum]
+"""From a matrix, whole, in blocks or as factors, to its spectrum."""
 
 Record: TypeAlias = ModuleScore | ScanFailure
 

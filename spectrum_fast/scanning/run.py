@@ -45,9 +45,9 @@ def scan(source: str | os.PathLike[str] | nn.Module, options: ScanOptions) -> Sc
     ends with is, byte for byte, that of a scan that was never interrupted.
 
     Args:
-        source: a checkpoint directory, one ``.safetensors`` file, a hub id ``org/name``, or a folder or file behind
-            ``https://``, ``s3://`` or ``gs://``; or a live ``torch.nn.Module``, scanned in place and left as it is
-            (:mod:`spectrum_fast.scanning.live`).
+        source: a checkpoint directory, one ``.safetensors`` file, a hub id ``org/name``, the folder of a LoRA adapter
+            (as the difference that it makes), a folder or file behind ``https://``, ``s3://`` or ``gs://``; or a live
+            ``torch.nn.Module``, scanned in place and left as it is (:mod:`spectrum_fast.scanning.live`).
         options: keywords, each of :class:`spectrum_fast.scanning.options.ScanOptions`.
 
     Returns:
@@ -69,7 +69,7 @@ def scan(source: str | os.PathLike[str] | nn.Module, options: ScanOptions) -> Sc
     if isinstance(source, nn.Module):
         if path is not None or options.restart:
             raise UsageError("journal: expected none for a live model, whose values change; leave it out")
-        for name in ("ray", "minus"):
+        for name in ("ray", "minus", "plus"):
             if getattr(options, name) is not None:
                 raise UsageError(f"{name}: expected a checkpoint in files, found a live model; leave it out")
     elif path is None and options.out is not None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.block_matrix import BlockMatrix
+from spectrum_fast.factored_matrix import FactoredMatrix
 from spectrum_fast.measure.ops.band.device_graph import RECORDINGS
 from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.ops.decode.coded import CodedWeight, as_coded
@@ -67,7 +68,7 @@ class Scorer(Protocol):
 def or_on_cpu(compute: Compute) -> Compute:
     """The same function, which goes to the CPU with a matrix that a GPU's memory does not hold; the reason says so."""
 
-    def compute_somewhere(matrix: Tensor | BlockMatrix) -> Spectrum:
+    def compute_somewhere(matrix: Tensor | BlockMatrix | FactoredMatrix) -> Spectrum:
         try:
             return compute(matrix)
         except Exception as error:

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 
+from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.device_check import require_right_answers
 from spectrum_fast.measure.spectra.engine import compute_spectrum
 from spectrum_fast.read.checkpoint import Checkpoint, open_checkpoint
+from spectrum_fast.read.formats.lora import LORA_LAYOUT
 from spectrum_fast.read.formats.weight_plan import WeightPlan
-from spectrum_fast.scanning.difference import plan_difference
+from spectrum_fast.scanning.difference import plan_difference, plan_sum
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
@@ -26,19 +28,26 @@ from spectrum_fast.scanning.work import score_weights
 
 def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple[Checkpoint, ScanPlan]:
     """Open a checkpoint, with its base where there is one, and decide what of it is scored."""
-    checkpoint = _open(source, options)
+    checkpoint, base = _open(source, options), options.minus or options.plus
     planning = partial(plan_scan, include_norms=options.include_norms, split=options.split_fused)
-    if options.minus is None:
-        plan = planning(checkpoint, include=options.include, exclude=options.exclude)
-    else:
-        checkpoint = replace(checkpoint, base=_open(options.minus, options), relation="minus")
-        plan = plan_difference(checkpoint, planning, include=options.include, exclude=options.exclude)
+    is_adapter = "peft_type" in (checkpoint.config or {})
+    if base is not None and is_adapter != (base == options.plus):
+        raise UsageError(
+            f"{source}: is {'an adapter, a difference by itself' if is_adapter else 'no adapter'}; "
+            + ("scan it alone, or with --plus its base as one model" if is_adapter else "leave out --plus")
+        )
+    if base is not None:
+        checkpoint = replace(checkpoint, base=_open(base, options), relation="minus" if options.minus else "plus")
+    plan_of = planning if base is None else partial(plan_sum if is_adapter else plan_difference, planning=planning)
+    plan = plan_of(checkpoint, include=options.include, exclude=options.exclude)
+    if checkpoint.base is not None and is_adapter:
+        checkpoint = replace(checkpoint, config=checkpoint.base.config)
     options.require_buffer(plan)
     return checkpoint, plan
 
 
 def _open(source: str | os.PathLike[str], options: ScanOptions) -> Checkpoint:
-    checkpoint = open_checkpoint(source, no_store=options.no_store)
+    checkpoint = open_checkpoint(source, no_store=options.no_store, adapters=True)
     _ = checkpoint.content  # sampled now, to be compared at the end
     return checkpoint
 
@@ -61,9 +70,9 @@ def make_scorer(options: ScanOptions, plans: Iterable[WeightPlan] = ()) -> Score
     A device that computes known spectra wrong ends the scan before any weight is scored: while it is asked, which
     compiles its kernels, the first weights are read.
     """
-    compute = make_compute(options)
-    if options.device == "cpu":
-        return OneByOne(compute)
+    compute, plans = make_compute(options), tuple(plans)
+    if options.device == "cpu" or (plans and all(plan.layout.startswith(LORA_LAYOUT) for plan in plans)):
+        return OneByOne(compute)  # the SVD of an adapter's core is no work for a device
     criterion = find_criterion(options.criterion)
     prepare = partial(require_right_answers, options.device, criterion)
     if options.method == "auto" and options.precision == "auto":

@@ -37,7 +37,7 @@ def require_right_answers(device: str, criterion: Criterion) -> None:
     if torch.device(device).type == "cuda" and triton_problem() is None:
         compile_ahead(device)  # what fails there fails below, if a weight would need it
     for name, weight in _known_matrices().items():
-        exact = svd_functionals(weight.to(torch.float64), criterion, max(_SHAPE))
+        exact = svd_functionals(weight.to(torch.float64), criterion, _SHAPE)
         expected = criterion.score(exact.signal_sum, exact.noise_sum, exact.statistics.s_max, exact.threshold)
         on_device = weight.to(device)
         try:

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
+from spectrum_fast.factored_matrix import FactoredMatrix
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
 from spectrum_fast.measure.ops.dispatch import follows_device_schedule, lacks_extension
 from spectrum_fast.measure.ops.full_precision import full_precision
 from spectrum_fast.measure.spectra.functionals import Functionals
 from spectrum_fast.measure.spectra.histogram import Histogram
-from spectrum_fast.measure.spectra.matrices import Matrices, as_matrices
+from spectrum_fast.measure.spectra.matrices import Factored, Matrices, as_matrices
 from spectrum_fast.measure.spectra.methods.band import band_float32, band_float64, band_rotated
 from spectrum_fast.measure.spectra.methods.svd import svd_float32, svd_float64
 from spectrum_fast.measure.spectra.methods.work import Attempt, Attempts, Work
@@ -71,7 +72,7 @@ class Extent:
 
 
 def compute_spectrum(
-    weight: Tensor | BlockMatrix,
+    weight: Tensor | BlockMatrix | FactoredMatrix,
     criterion: Criterion,
     *,
     method: str = "auto",
@@ -83,7 +84,7 @@ def compute_spectrum(
 
     Args:
         weight: m x n, float64, float32, float16 or bfloat16, finite; a 1-D tensor counts as 1 x n. One that comes in
-            blocks takes a pass over its file for each step.
+            blocks takes a pass over its file for each step; one as two factors a float64 SVD of their core.
         criterion: the rule that splits signal from noise.
         method: ``auto``, ``band`` or ``svd``.
         precision: ``auto``, ``float32`` or ``float64``.
@@ -97,7 +98,7 @@ def compute_spectrum(
         UsageError: an argument is out of range.
         torch.linalg.LinAlgError: LAPACK gave up.
     """
-    batch = weight if isinstance(weight, BlockMatrix) else [as_matrix(weight)]
+    batch = [as_matrix(weight)] if isinstance(weight, Tensor) else weight
     (found,) = compute_spectra(
         batch, criterion, method=method, precision=precision, tolerance=tolerance, all_values=all_values
     )
@@ -108,7 +109,7 @@ def compute_spectrum(
 
 @full_precision()
 def compute_spectra(
-    weights: Tensor | BlockMatrix | Sequence[Tensor | CodedWeight],
+    weights: Tensor | BlockMatrix | FactoredMatrix | Sequence[Tensor | CodedWeight],
     criterion: Criterion,
     *,
     method: str = "auto",
@@ -124,7 +125,7 @@ def compute_spectra(
 
     Args:
         weights: (m, r, c), or m matrices; or m matrices in codes, of which a GPU makes no numbers where a kernel takes
-            them; or one matrix in blocks.
+            them; or one matrix in blocks or factors.
         criterion: the rule that splits signal from noise, see ``spectrum_fast.measure.scoring.criteria``.
         method: ``auto`` (fastest method whose error bound meets the tolerance), ``band`` or ``svd``.
         precision: working precision; ``auto`` is float32 with escalation for ``band`` and float64 for ``svd``.
@@ -186,6 +187,8 @@ def _ladder(matrices: Matrices, request: Request) -> tuple[list[Method], str]:
     """Methods in order of cost, and why the first one is there."""
     method, precision, n_min, dtype = request.method, request.precision, min(matrices.shape), matrices.dtype
     svd: list[Method] = [svd_float32 if precision == "float32" else svd_float64]
+    if isinstance(matrices, Factored):
+        return [svd_float64], f"as factors of rank {matrices.factors.left.shape[1]}"
     if method == "svd":
         return svd, "asked for"
     without_extension = lacks_extension(matrices.device.type)

@@ -1,4 +1,4 @@
-"""What a batch is made of: matrices of one shape and type, as numbers, still in their codes, or read in blocks.
+"""What a batch is made of: matrices of one shape and type, as numbers, in codes, read in blocks, or as factors.
 
 The engine asks all of them the same: their extent, their Gram matrices, themselves rotated or scaled, and a matrix with
 the same singular values for the SVD. Blocks run along the long side: a tall matrix (m >= n) comes in runs of rows, and
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.block_matrix import BlockMatrix
+from spectrum_fast.factored_matrix import FactoredMatrix
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
 from spectrum_fast.measure.ops.dispatch import choose_backend
 from spectrum_fast.measure.ops.extent import measure
@@ -196,6 +197,60 @@ class Dense:
     def count_not_finite(self) -> int:
         """See :meth:`Matrices.count_not_finite`."""
         return sum(_count_not_finite(matrix) for matrix in self.matrices)
+
+
+@dataclass(frozen=True)
+class Factored(Dense):
+    """One matrix as its two factors, of which nothing but the SVD of its core is taken; see :class:`Matrices`.
+
+    Attributes:
+        factors: of it; ``matrices`` is empty, the product is made for whoever asks for it.
+    """
+
+    factors: FactoredMatrix = field(kw_only=True)
+
+    def __len__(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """See :class:`Matrices`."""
+        return self.factors.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """See :class:`Matrices`."""
+        return self.factors.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """See :class:`Matrices`."""
+        return self.factors.device
+
+    def take(self, indices: Sequence[int]) -> Factored:  # noqa: ARG002
+        """See :meth:`Matrices.take`."""
+        return self
+
+    def extents(self) -> Tensor:
+        """See :meth:`Matrices.extents`; the largest entry is bounded."""
+        return torch.tensor([self.factors.extent()], dtype=torch.float64)
+
+    def scaled(self, exponents: Sequence[int]) -> Factored:
+        """See :meth:`Matrices.scaled`."""
+        return replace(self, factors=self.factors.scaled(exponents[0]))
+
+    def whole(self) -> Tensor:
+        """See :meth:`Matrices.whole`."""
+        return self.factors.whole()[None]
+
+    def factor(self, dtype: torch.dtype) -> Tensor:
+        """Its core."""
+        return self.factors.core().to(dtype)
+
+    def count_not_finite(self) -> int:
+        """See :meth:`Matrices.count_not_finite`."""
+        return _count_not_finite(self.whole())
 
 
 @dataclass(frozen=True)
@@ -450,14 +505,16 @@ def _image(weights: Tensor, x: Tensor, is_tall: bool | None = None) -> Tensor:
     return multiply(weights, multiply(weights, x, transposed=not tall), transposed=tall)
 
 
-def as_matrices(weights: Tensor | BlockMatrix | Sequence[Tensor | CodedWeight]) -> Matrices:
-    """A batch of what a caller has: stacked or single matrices, weights in codes, or one matrix in blocks.
+def as_matrices(weights: Tensor | BlockMatrix | FactoredMatrix | Sequence[Tensor | CodedWeight]) -> Matrices:
+    """A batch of what a caller has: stacked or single matrices, weights in codes, or one matrix in blocks or factors.
 
     Raises:
         TypeError: some are numbers and some are in codes.
     """
     if isinstance(weights, BlockMatrix):
         return Blocks(weights)
+    if isinstance(weights, FactoredMatrix):
+        return Factored((), factors=weights)
     if isinstance(weights, Tensor):
         return Dense(weights.detach())
     coded = [weight for weight in weights if isinstance(weight, CodedWeight)]

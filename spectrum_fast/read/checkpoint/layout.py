@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from spectrum_fast.errors import CheckpointError
+from spectrum_fast.read.checkpoint.adapter import CONFIG, is_adapter
 from spectrum_fast.read.checkpoint.naming import natural_key
 from spectrum_fast.read.storage.files import list_some
 
@@ -18,9 +19,6 @@ STANDARD_FILE = "model.safetensors"
 
 STANDARD_INDEX = "model.safetensors.index.json"
 """Name of the index of a model in several files."""
-
-_ADAPTER = "adapter_config.json"
-"""Says what the matrices beside it change, where they are no model."""
 
 _CONVERSION = (
     "python -c 'import torch, safetensors.torch as st; "
@@ -66,10 +64,11 @@ def choose_layout(where: str, names: Collection[str]) -> Layout:
             a numbered set.
     """
     files = sorted((name for name in names if name.endswith(".safetensors")), key=natural_key)
-    if _ADAPTER in names and not any(name.startswith("model") for name in files):
+    if is_adapter(names):
         raise CheckpointError(
-            f"{where}: expected a model, found an adapter (LoRA or the like: {_ADAPTER}), whose matrices are only what "
-            "it adds to a model; merge the two and scan that: "
+            f"{where}: expected a model, found an adapter (LoRA or the like: {CONFIG}), whose matrices are only what "
+            "it adds to a model (`spectrum-fast scan` takes a folder of one, with --plus BASE as a model); merge the "
+            "two: "
             "peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW_FOLDER)"
         )
     indexes = sorted((name for name in names if name.endswith(_INDEX_SUFFIX)), key=natural_key)

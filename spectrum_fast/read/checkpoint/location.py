@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectrum_fast.errors import CheckpointError
+from spectrum_fast.read.checkpoint.adapter import is_adapter, open_adapter
 from spectrum_fast.read.checkpoint.assembly import open_file, open_folder
 from spectrum_fast.read.checkpoint.containment import cached_repo_of
 from spectrum_fast.read.checkpoint.folder import list_local
@@ -23,7 +24,7 @@ _REMOTE = re.compile(r"(https?|s3|gs)://([^/@\s]*@)?[^/@\s]+(/[^\x00-\x1f]*)?")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-def open_checkpoint(source: str | os.PathLike[str], *, no_store: bool = False) -> Checkpoint:
+def open_checkpoint(source: str | os.PathLike[str], *, no_store: bool = False, adapters: bool = False) -> Checkpoint:
     """Open a checkpoint: read and check the headers of all its files, and nothing of its tensors.
 
     Args:
@@ -32,6 +33,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, no_store: bool = False) -
             ``https://``, ``s3://`` or ``gs://``. What exists on disk is never taken for a hub id.
         no_store: read a hub id's files over the network, range by range, and keep nothing of them on disk; otherwise
             they are downloaded to the hub's cache. Without effect on other sources.
+        adapters: take the folder of an adapter, too: its tensors have the names of what they change.
 
     Returns:
         The checkpoint with its tensors in reading order.
@@ -52,7 +54,8 @@ def open_checkpoint(source: str | os.PathLike[str], *, no_store: bool = False) -
             f"{text}: cannot be looked at: {error.strerror or error}; check its permissions"
         ) from error
     if is_folder:
-        return open_folder(text, list_local(path), cached_repo_of(path.resolve()) or path.resolve().name or text)
+        folder, name = list_local(path), cached_repo_of(path.resolve()) or path.resolve().name or text
+        return (open_adapter if adapters and is_adapter(folder.names) else open_folder)(text, folder, name)
     if is_there:
         return open_file(text, path)
     hub_id = None if isinstance(source, Path) else parse_hub_id(text)

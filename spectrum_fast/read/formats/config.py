@@ -1,9 +1,10 @@
-"""What ``config.json`` says about quantisation, as far as decoding depends on it."""
+"""What ``config.json`` (of an adapter, ``adapter_config.json``) says, as far as decoding depends on it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 
@@ -52,11 +53,13 @@ class QuantisationConfig:
         method: ``quant_method``: ``fp8``, ``compressed-tensors``, ``awq``, ``gptq``; empty if unknown.
         format: ``format`` of compressed-tensors, GPTQ's ``checkpoint_format`` or AWQ's ``version``; empty if unknown.
         schemes: what is said of the weights; several where it differs among them, none where nothing is said.
+        adapter: the whole configuration, if it is an adapter's; else empty.
     """
 
     method: str = ""
     format: str = ""
     schemes: tuple[Scheme, ...] = ()
+    adapter: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def bits(self) -> list[int]:
@@ -81,6 +84,7 @@ def read_quantisation_config(config: Mapping[str, Any] | None) -> QuantisationCo
         method=_text(section.get("quant_method")),
         format=_text(section.get("format", section.get("checkpoint_format", section.get("version")))),
         schemes=tuple(dict.fromkeys(schemes)),
+        adapter=MappingProxyType(dict(config) if config and "peft_type" in config else {}),
     )
 
 

@@ -7,10 +7,23 @@ from spectrum_fast.read.formats.bitsandbytes import FOUR_BIT, INT8
 from spectrum_fast.read.formats.format import Format
 from spectrum_fast.read.formats.gguf import GGUF
 from spectrum_fast.read.formats.gptq import GPTQ
+from spectrum_fast.read.formats.lora import LORA, LORA_EMBEDDING
 from spectrum_fast.read.formats.mxfp4 import MXFP4
 from spectrum_fast.read.formats.pack_quantized import PACK_QUANTIZED
 from spectrum_fast.read.formats.refused import REFUSED
 from spectrum_fast.read.formats.scaled import SCALED
 
-FORMATS: tuple[Format, ...] = (GGUF, MXFP4, FOUR_BIT, INT8, PACK_QUANTIZED, AWQ, GPTQ, *REFUSED, SCALED)
+FORMATS: tuple[Format, ...] = (
+    GGUF,
+    LORA,
+    LORA_EMBEDDING,
+    MXFP4,
+    FOUR_BIT,
+    INT8,
+    PACK_QUANTIZED,
+    AWQ,
+    GPTQ,
+    *REFUSED,
+    SCALED,
+)
 """Of those whose marks are there, the first is taken: a scale beside codes says less than any other mark."""

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from torch import Tensor
 
+from spectrum_fast.factored_matrix import FactoredMatrix
 from spectrum_fast.read.checkpoint.dtypes import decodable
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.codes import Codes
@@ -50,8 +51,8 @@ class WeightPlan:
         main: the weight itself, or its codes.
         companions: role -> tensor that is needed to read the codes; may lie in other files than ``main``.
         decoder: from the tensor of ``main`` and those of the companions, by role, to what the codes mean, or to the
-            numbers themselves where no :class:`Codes` says it; it raises ``UnsupportedDtypeError`` where they
-            contradict each other. None for a plain weight.
+            numbers themselves (or their two factors) where no :class:`Codes` says it; it raises
+            ``UnsupportedDtypeError`` where they contradict each other. None for a plain weight.
         layout: name of the format for people; empty for a plain weight.
         shape: of the decoded matrix (of all experts, before they are told apart), where the headers say it.
         expert: index of the expert in its fused parameter, or None.
@@ -65,7 +66,7 @@ class WeightPlan:
     parameter: str
     main: TensorRef
     companions: Mapping[str, TensorRef] = field(default_factory=lambda: MappingProxyType({}))
-    decoder: Callable[..., Codes | Tensor] | None = None
+    decoder: Callable[..., Codes | Tensor | FactoredMatrix] | None = None
     layout: str = ""
     shape: tuple[int, ...] | None = None
     expert: int | None = None

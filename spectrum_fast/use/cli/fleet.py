@@ -36,8 +36,10 @@ def fleet(
 
     if options.out is not None:
         raise UsageError("--out: expected none, since every scan is filed in --library under its own name")
-    if options.minus is not None:
-        raise UsageError("--minus: expected none, since a library holds scans of models; scan differences one by one")
+    if options.minus or options.plus:
+        raise UsageError(
+            "--minus, --plus: expected none, since every model has a base of its own; scan them one by one"
+        )
     listed = list_models(models)
 
     def tell(outcome: FleetOutcome) -> None:

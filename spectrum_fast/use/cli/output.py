@@ -72,10 +72,11 @@ def file_named_after(model: str) -> Path:
 
 def scan_name(model: str, options: ScanOptions) -> str:
     """What the file of a scan is named after; that of a difference after both (``tuned-minus-base``)."""
-    if options.minus is None:
+    other = options.minus or options.plus
+    if other is None:
         return model
-    own, base = (file_named_after(name).name.removesuffix(".scan.json") for name in (model, options.minus))
-    return f"{own}-minus-{base}"
+    own, base = (file_named_after(name).name.removesuffix(".scan.json") for name in (model, other))
+    return f"{own}-{'minus' if options.minus else 'plus'}-{base}"
 
 
 def free_name(path: Path, result: Scan) -> Path:
@@ -100,5 +101,5 @@ def _names(scan: Scan) -> set[str]:
 
 
 _FILE = re.compile(r"\.(safetensors|gguf)$")
-_DECIDING = ("fingerprint", "content", "minus", "method", "precision", "tolerance")
+_DECIDING = ("fingerprint", "content", "minus", "plus", "method", "precision", "tolerance")
 """What a scan says of the weights that it is of, and of how they were scored."""

@@ -39,9 +39,10 @@ def scan_table(scan: Scan, selection: Selection | None = None, *, wide: bool = F
 
 
 def title_of(scan: Scan) -> str:
-    """The model, and what was taken from it."""
-    base = scan.provenance.get("minus")
-    return f"{scan.model} minus {base.get('model')}" if isinstance(base, Mapping) else scan.model
+    """The model, and what was taken from it or added."""
+    pairs = ((word, scan.provenance.get(word)) for word in ("minus", "plus"))
+    words = [f" {word} {base.get('model')}" for word, base in pairs if isinstance(base, Mapping)]
+    return "".join([scan.model, *words])
 
 
 def format_score(module: ModuleScore) -> str:

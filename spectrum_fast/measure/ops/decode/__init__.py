@@ -13,6 +13,7 @@ from torch import Tensor
 
 from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.errors import UnsupportedDtypeError, UsageError
+from spectrum_fast.factored_matrix import FactoredMatrix
 from spectrum_fast.measure.ops.dispatch import choose_backend
 from spectrum_fast.read.formats.codes import Codes
 from spectrum_fast.read.formats.projections import take_part
@@ -37,8 +38,8 @@ def decode(codes: Codes, backend: str = "auto") -> Tensor:
     return importlib.import_module(f"spectrum_fast.measure.ops.decode.{choice}").decode(codes)
 
 
-def read_codes(plan: WeightPlan, main: Tensor, companions: Mapping[str, Tensor]) -> Codes | Tensor:
-    """What the stored tensors of a weight mean; numbers where they are such, or where no codes say it.
+def read_codes(plan: WeightPlan, main: Tensor, companions: Mapping[str, Tensor]) -> Codes | Tensor | FactoredMatrix:
+    """What the stored tensors of a weight mean; numbers, or factors, where they are such, or where no codes say it.
 
     Raises:
         UnsupportedDtypeError: companions contradict the codes.
@@ -54,12 +55,12 @@ def read_codes(plan: WeightPlan, main: Tensor, companions: Mapping[str, Tensor])
 
 
 @overload
-def decode_weight(plan: WeightPlan, main: Tensor, companions: Mapping[str, Tensor]) -> Tensor: ...
+def decode_weight(plan: WeightPlan, main: Tensor, companions: Mapping[str, Tensor]) -> Tensor | FactoredMatrix: ...
 @overload
 def decode_weight(plan: WeightPlan, main: BlockMatrix, companions: Mapping[str, Tensor]) -> BlockMatrix: ...
 def decode_weight(
     plan: WeightPlan, main: Tensor | BlockMatrix, companions: Mapping[str, Tensor]
-) -> Tensor | BlockMatrix:
+) -> Tensor | BlockMatrix | FactoredMatrix:
     """Turn what was read into the matrix to score.
 
     Args:
@@ -68,8 +69,8 @@ def decode_weight(
         companions: role -> tensor, as in ``plan.companions``.
 
     Returns:
-        ``main`` itself for a plain weight that is scored whole; else a matrix in float32 or bfloat16, where ``main``
-        lies.
+        ``main`` itself for a plain weight that is scored whole; an adapter's as its factors; else a matrix in float32
+        or bfloat16, where ``main`` lies.
 
     Raises:
         UnsupportedDtypeError: companions contradict the codes, or the weight has another size than the projections that
@@ -80,5 +81,7 @@ def decode_weight(
             raise UsageError(f"{plan.name}: expected a weight that is decoded or split whole, found it in blocks")
         return main
     found = read_codes(plan, main, companions)
-    weight = found if isinstance(found, Tensor) else decode(found)
-    return weight if plan.part is None else take_part(weight, plan.part)
+    weight = decode(found) if isinstance(found, Codes) else found
+    if plan.part is None:
+        return weight
+    return take_part(weight if isinstance(weight, Tensor) else weight.whole(), plan.part)

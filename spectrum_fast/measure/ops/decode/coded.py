@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.measure.ops.decode import decode, read_codes
-from spectrum_fast.read.formats.codes import scale_values
+from spectrum_fast.read.formats.codes import Codes, scale_values
 from spectrum_fast.read.formats.mxfp4 import read_mxfp4
 from spectrum_fast.read.formats.scaled import read_scaled
 from spectrum_fast.read.formats.weight_plan import WeightPlan
@@ -82,8 +82,8 @@ def as_coded(plan: WeightPlan, main: Tensor, companions: Mapping[str, Tensor]) -
     if plan.decoder is None or plan.part is not None:
         return None
     codes = read_codes(plan, main, companions)
-    if isinstance(codes, Tensor):
-        return codes
+    if not isinstance(codes, Codes):
+        return codes if isinstance(codes, Tensor) else None
     if codes.is_mxfp4:
         return CodedWeight(main, codes.scale)
     if codes.codes.dtype != torch.float8_e4m3fn or codes.zero is not None:

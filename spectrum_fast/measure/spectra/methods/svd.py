@@ -44,7 +44,7 @@ def _decompose(work: Work, unsolved: Sequence[int], dtype: torch.dtype) -> Attem
     for index in unsolved:
         try:
             whole = work.matrices.take([index]).factor(dtype)
-            found = svd_functionals(whole, work.criterion, max(work.matrices.shape))
+            found = svd_functionals(whole, work.criterion, work.matrices.shape)
         except (TensorError, torch.linalg.LinAlgError) as error:  # pyright: ignore[reportPrivateImportUsage]
             attempts[index] = error
             continue
@@ -53,7 +53,7 @@ def _decompose(work: Work, unsolved: Sequence[int], dtype: torch.dtype) -> Attem
     return attempts
 
 
-def svd_functionals(matrix: Tensor, criterion: Criterion, n_max: int) -> Functionals:
+def svd_functionals(matrix: Tensor, criterion: Criterion, shape: tuple[int, int]) -> Functionals:
     """Functionals of a matrix from ``torch.linalg.svdvals`` in its own dtype.
 
     In float64, singular values at or below ``eps * max(m, n) * s_max`` cannot be told from zero (the customary
@@ -62,12 +62,14 @@ def svd_functionals(matrix: Tensor, criterion: Criterion, n_max: int) -> Functio
     noise sum is no more than rounding the bound says so.
 
     Args:
-        matrix: float32 or float64; of weights that come in blocks, their triangular factor.
+        matrix: float32 or float64; of weights that come in blocks, their triangular factor; of factors, what has all
+            values that are not zero.
         criterion: the rule that gives the threshold.
-        n_max: long side of the weights.
+        shape: of the weights.
     """
-    n_min, eps = min(matrix.shape), torch.finfo(matrix.dtype).eps
-    values = torch.linalg.svdvals(matrix).to(torch.float64).cpu().numpy()[::-1].copy()
+    (n_min, n_max), eps = sorted(shape), torch.finfo(matrix.dtype).eps
+    found = torch.linalg.svdvals(matrix).to(torch.float64).cpu().numpy()[::-1]
+    values = np.concatenate([np.zeros(n_min - len(found)), found])
     s_max = float(values[-1])
     reduction = (_REDUCTION + _REDUCTION_GROWTH * math.sqrt(n_max)) * eps * s_max
 
