@@ -98,7 +98,7 @@ def _of(codes: str, a: str, what: str) -> Format:
         required=("a",),
         plan=_plan,
         row=f"LoRA adapters of {what}, as the difference that they make | `{codes[1:]}` + `{a[1:]}` beside "
-        "`adapter_config.json` | PEFT | yes, of a folder that is scanned: `alpha / r`, rank-stabilised, `rank_pattern`, "
+        "`adapter_config.json` | PEFT | yes: `alpha / r`, rank-stabilised, `rank_pattern`, "
         "`alpha_pattern`; not DoRA | peft (`test_lora.py`)",
     )
 
