@@ -23,9 +23,8 @@ from spectrum_fast.errors import SpectrumFastError
 from spectrum_fast.version import __version__
 
 if TYPE_CHECKING:
-    from spectrum_fast.choose.selection.formats import load_selection
-    from spectrum_fast.choose.selection.records import Selection
     from spectrum_fast.choose.selection.scan_result import Scan, load_scan
+    from spectrum_fast.choose.selection.selection import Selection, load_selection
     from spectrum_fast.measure.scoring.criteria import criterion
     from spectrum_fast.measure.scoring.measure import singular_values, spectrum
     from spectrum_fast.measure.spectra.lowrank import svd_lowrank
@@ -37,12 +36,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "RescanCallback": "spectrum_fast.use.training.rescan",
     "Scan": "spectrum_fast.choose.selection.scan_result",
-    "Selection": "spectrum_fast.choose.selection.records",
+    "Selection": "spectrum_fast.choose.selection.selection",
     "Spectrum": "spectrum_fast.measure.spectra.record",
     "SpectrumCallback": "spectrum_fast.use.training.callbacks",
     "criterion": "spectrum_fast.measure.scoring.criteria",
     "load_scan": "spectrum_fast.choose.selection.scan_result",
-    "load_selection": "spectrum_fast.choose.selection.formats",
+    "load_selection": "spectrum_fast.choose.selection.selection",
     "scan": "spectrum_fast.scanning.run",
     "singular_values": "spectrum_fast.measure.scoring.measure",
     "spectrum": "spectrum_fast.measure.scoring.measure",

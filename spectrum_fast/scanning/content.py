@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import JournalError, SelectionError
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, ScanRecord
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.read.checkpoint import Checkpoint, open_checkpoint
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import StreamOptions, stream_weights
@@ -21,7 +22,7 @@ _FEW = 16
 """Modules whose bytes are compared where files cannot be sampled."""
 
 
-def is_scan_of(scan: ScanRecord, source: str | os.PathLike[str] | Checkpoint, *, thorough: bool = False) -> bool | None:
+def is_scan_of(scan: Scan, source: str | os.PathLike[str] | Checkpoint, *, thorough: bool = False) -> bool | None:
     """Whether a scan was made of the weights of this checkpoint, at this place or another.
 
     Files must have the same names and headers, and the same bytes in 64 sampled blocks each, which no other fine-tune
@@ -89,7 +90,7 @@ def is_made_of(
     return differing is None
 
 
-def require_scan_of(scan: ScanRecord, checkpoint: Checkpoint, path: object) -> None:
+def require_scan_of(scan: Scan, checkpoint: Checkpoint, path: object) -> None:
     """Refuse a scan of other weights; one that does not say what it is of is let through.
 
     Args:

@@ -36,10 +36,10 @@ from types import TracebackType
 from typing import Any
 
 from spectrum_fast.checks import OBJECT
+from spectrum_fast.choose.selection.formats.scan_file import module_entry
 from spectrum_fast.errors import JournalError
 from spectrum_fast.measure.scoring.json_fields import Place, entry_of
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
-from spectrum_fast.measure.scoring.scan_file import module_entry
 from spectrum_fast.measure.scoring.stored_spectra import from_text, to_text
 from spectrum_fast.system import NO_WAIT, PRIVATE, lock
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from spectrum_fast.choose.selection.fused import competing_modules
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.measure.scoring.criteria import find_criterion
-from spectrum_fast.measure.scoring.fused import competing_modules
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.engine import compute_spectrum
 from spectrum_fast.read.stream import StreamOptions, stream_weights

@@ -16,9 +16,11 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from spectrum_fast.choose.selection.formats import parse_selection, write_selection
+from spectrum_fast.choose.selection.formats import write_selection
+from spectrum_fast.choose.selection.formats.scan_file import format_scan
+from spectrum_fast.choose.selection.scan_result import parse_scan
+from spectrum_fast.choose.selection.selection import parse_selection
 from spectrum_fast.errors import CheckpointError, ScanFileError, SelectionError
-from spectrum_fast.measure.scoring.scan_file import format_scan, parse_scan
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.read.checkpoint.gguf import read_gguf_header
 from spectrum_fast.read.checkpoint.header import read_header

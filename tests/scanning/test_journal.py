@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import spectrum_fast as sf
+from spectrum_fast.choose.selection.formats.scan_file import format_scan
 from spectrum_fast.errors import JournalError, ScanFileError, UsageError
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
-from spectrum_fast.measure.scoring.scan_file import format_scan
 from spectrum_fast.scanning import ScanProgress, scoring
 from spectrum_fast.scanning.journal import Journal, journal_path
 

@@ -17,8 +17,8 @@ import pytest
 
 import spectrum_fast as sf
 from bench.make_checkpoint import write_checkpoint
+from spectrum_fast.choose.selection.formats.scan_file import format_scan
 from spectrum_fast.errors import BackendUnavailableError, UsageError
-from spectrum_fast.measure.scoring.scan_file import format_scan
 
 from support import long_scans
 from support.long_scans import end, environment, finished, free_port, journal_of, start, wait_for_modules

@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import spectrum_fast as sf
+from spectrum_fast.choose.selection.formats.scan_file import format_scan
 from spectrum_fast.errors import JournalError, PartsError, UsageError
-from spectrum_fast.measure.scoring.scan_file import format_scan
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.scanning import merge as merging
 from spectrum_fast.scanning.journal import Journal

@@ -8,8 +8,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import spectrum_fast as sf
+from spectrum_fast.choose.selection.formats.scan_file import format_scan
 from spectrum_fast.errors import JournalError
-from spectrum_fast.measure.scoring.scan_file import format_scan
 from spectrum_fast.scanning import ScanProgress
 from spectrum_fast.scanning.journal import journal_path
 

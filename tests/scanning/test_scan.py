@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import spectrum_fast as sf
 from bench.make_checkpoint import write_checkpoint
+from spectrum_fast.choose.selection.formats.scan_file import format_scan
 from spectrum_fast.choose.selection.scan_result import load_scan
 from spectrum_fast.errors import (
     BackendUnavailableError,
@@ -23,7 +24,6 @@ from spectrum_fast.errors import (
     SpectrumFastError,
     UsageError,
 )
-from spectrum_fast.measure.scoring.scan_file import format_scan
 from spectrum_fast.scanning import ScanProgress
 
 from support import matrices, truth

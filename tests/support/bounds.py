@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.block_matrix import BlockMatrix
+from spectrum_fast.choose.selection.fused import merge_parts
 from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
-from spectrum_fast.measure.scoring.fused import merge_parts
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.engine import SMALL_SIDE, compute_spectra, compute_spectrum
 from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics, Spectrum

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from spectrum_fast.choose.library.file_names import StoredFile, reference_file_name, stored_files, whole_file_name
 from spectrum_fast.choose.library.stores import Store, find_store
-from spectrum_fast.choose.selection.formats import slug, write_selection
-from spectrum_fast.choose.selection.scan_result import Scan
+from spectrum_fast.choose.selection.formats import slug, write_scores
+from spectrum_fast.choose.selection.formats.scan_file import format_scan
+from spectrum_fast.choose.selection.scan_result import Scan, parse_scan
 from spectrum_fast.errors import ScanFileError, SpectrumFastError
-from spectrum_fast.measure.scoring.records import ScanRecord
-from spectrum_fast.measure.scoring.scan_file import format_scan, parse_scan
 from spectrum_fast.words import near_names_text
 
 
@@ -68,7 +67,7 @@ class Library:
             ScanFileError: there is none (the message lists near names), or its file is broken.
         """
         file = self._find(model, criterion)
-        return Scan(**vars(parse_scan(self._store.read(file.name), f"{self.where}/{file.name}")))
+        return parse_scan(self._store.read(file.name), f"{self.where}/{file.name}")
 
     def read(self, model: str, criterion: str = "spectrum") -> str:
         """The text of a model's scan file, as it lies there, once it has proved readable.
@@ -81,7 +80,7 @@ class Library:
         parse_scan(text, f"{self.where}/{file.name}")
         return text
 
-    def add(self, scan: ScanRecord, *, model: str | None = None, replace: bool = False) -> tuple[str, ...]:
+    def add(self, scan: Scan, *, model: str | None = None, replace: bool = False) -> tuple[str, ...]:
         """Put a scan in: whole, and for the ``spectrum`` criterion in the reference's layout too, for other readers.
 
         Args:
@@ -108,7 +107,7 @@ class Library:
         if not scan.published:
             texts[whole_file_name(name, scan.criterion)] = format_scan(scan)
         if scan.criterion == "spectrum":
-            texts[reference_file_name(name)] = write_selection(scan, "reference")
+            texts[reference_file_name(name)] = write_scores(scan, "reference")
         there = set(self._store.names())
         taken = sorted(file for file in texts if file in there and self._store.read(file) != texts[file])
         if taken and not replace:

@@ -18,9 +18,8 @@ from typing import NamedTuple
 
 from spectrum_fast.choose.library.file_names import stored_files
 from spectrum_fast.choose.library.stores import FolderStore
+from spectrum_fast.choose.selection.scan_result import Scan, parse_scan
 from spectrum_fast.errors import ScanFileError, SpectrumFastError
-from spectrum_fast.measure.scoring.records import ScanRecord
-from spectrum_fast.measure.scoring.scan_file import parse_scan
 from spectrum_fast.read.checkpoint.naming import layer_index
 
 FILE_NAME = "index.sqlite"
@@ -95,7 +94,7 @@ class LibraryIndex:
         with self._explained():
             return self._refresh(preferred)
 
-    def add(self, file: str, stamp: str, scan: ScanRecord) -> None:
+    def add(self, file: str, stamp: str, scan: Scan) -> None:
         """Put a scan in, in place of what is there from the same file; written with the transaction that is open."""
         self._drop(file)
         cursor = self._connection.execute(

@@ -12,9 +12,9 @@ from spectrum_fast.choose.selection.apply import apply_selection
 from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
 from spectrum_fast.choose.selection.options import BudgetOptions, SelectOptions, read_budget
 from spectrum_fast.choose.selection.ranking import cut_percents, largest_that_fits
-from spectrum_fast.choose.selection.records import Selection
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.select import select_with
+from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.words import size_of
 

@@ -12,10 +12,9 @@ from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.planner.states import StateBytes, compute_states
 from spectrum_fast.choose.planner.trained import TrainedShape, choose_trained, competing_groups
 from spectrum_fast.choose.selection.ranking import cut_percents, largest_that_fits
-from spectrum_fast.choose.selection.records import Selection
-from spectrum_fast.choose.selection.select import select_modules
+from spectrum_fast.choose.selection.scan_result import Scan
+from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.errors import SelectionError, UsageError
-from spectrum_fast.measure.scoring.records import ScanRecord
 from spectrum_fast.read.checkpoint.naming import role
 
 GIB = 2**30
@@ -98,7 +97,7 @@ def plan_memory(
     model: ModelShape,
     setup: TrainingSetup,
     *,
-    scan: ScanRecord | None = None,
+    scan: Scan | None = None,
     selection: Selection | None = None,
     top_percent: float = 25,
     always: str | Sequence[str] = "default",
@@ -119,7 +118,7 @@ def plan_memory(
     """
     if selection is None and scan is not None and setup.selects:
         # Adapters on embeddings would be full copies of them: the paper's "Spectrum + QLoRA" has none there.
-        selection = select_modules(scan, top_percent, always="none" if setup.adapts else always)
+        selection = scan.select(top_percent, always="none" if setup.adapts else always)
         selection = _without_ends(selection) if setup.adapts else selection
     trained = choose_trained(model, setup, selection=selection, top_percent=top_percent, always=always)
     percent = selection.top_percent if selection is not None else top_percent
@@ -137,7 +136,7 @@ def fit_percent(
     setup: TrainingSetup,
     limit_bytes: int,
     *,
-    scan: ScanRecord | None = None,
+    scan: Scan | None = None,
     always: str | Sequence[str] = "default",
 ) -> MemoryPlan:
     """The plan with the largest ``top_percent`` whose peak stays within ``limit_bytes``.

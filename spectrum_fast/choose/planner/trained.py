@@ -10,7 +10,7 @@ from spectrum_fast.choose.planner.model_shape import ModelShape, ParameterShape
 from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.selection.adapters import lora_targets
 from spectrum_fast.choose.selection.ranking import count_taken
-from spectrum_fast.choose.selection.records import Selection
+from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.read.checkpoint.naming import module_type
 

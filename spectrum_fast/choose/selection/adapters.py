@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from torch import nn
 
-    from spectrum_fast.choose.selection.records import Selection
+    from spectrum_fast.choose.selection.selection import Selection
 
 _LAYERS = ("Linear", "Conv1D", "Embedding", "Linear4bit", "Linear8bitLt", "Conv1d", "Conv2d")
 """Classes of modules that PEFT wraps; other holders of a weight get the adapter on the parameter itself."""

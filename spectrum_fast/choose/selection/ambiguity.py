@@ -12,17 +12,20 @@ The entries of ``unfrozen_parameters`` are names, but their readers take them in
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.formats.name_lists import can_carry_adapter
 from spectrum_fast.choose.selection.formats.reference_yaml import REFERENCE_HEADER, header_modules
 from spectrum_fast.choose.selection.name_index import NameIndex
-from spectrum_fast.choose.selection.records import Selection
-from spectrum_fast.measure.scoring.records import ScanRecord
+from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.read.checkpoint.naming import module_type
 from spectrum_fast.words import count_of
 
+if TYPE_CHECKING:
+    from spectrum_fast.choose.selection.scan_result import Scan
 
-def export_warnings(selection: Selection, scan: ScanRecord, output_format: str) -> list[str]:
+
+def export_warnings(selection: Selection, scan: Scan, output_format: str) -> list[str]:
     """Sentences for stderr about what readers of the exported file will do differently from the selection.
 
     Args:
@@ -74,7 +77,7 @@ def unintended_matches(entries: Iterable[str], names: Sequence[str]) -> Iterator
                     yield entry, other, reading
 
 
-def _header_warnings(selection: Selection, scan: ScanRecord) -> list[str]:
+def _header_warnings(selection: Selection, scan: Scan) -> list[str]:
     warnings = []
     header = header_modules(selection)
     if set(header) - set(REFERENCE_HEADER):  # these are frozen in such scripts with the reference's own files too
@@ -95,7 +98,7 @@ def _header_warnings(selection: Selection, scan: ScanRecord) -> list[str]:
     return warnings
 
 
-def _prefix_warnings(selection: Selection, scan: ScanRecord) -> list[str]:
+def _prefix_warnings(selection: Selection, scan: Scan) -> list[str]:
     """One warning for each pair of types and reading, with a count and an example."""
     header = set(header_modules(selection))
     entries = [module.name for module in selection.modules]
@@ -117,7 +120,7 @@ _READINGS = {
 }
 
 
-def _names(scan: ScanRecord) -> list[str]:
+def _names(scan: Scan) -> list[str]:
     """Every module name that the scan knows of."""
     return [
         *(module.name for module in scan.modules),

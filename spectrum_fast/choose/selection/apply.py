@@ -19,7 +19,7 @@ from spectrum_fast.words import count_of, share_of_bytes
 if TYPE_CHECKING:
     from torch import nn
 
-    from spectrum_fast.choose.selection.records import Selection
+    from spectrum_fast.choose.selection.selection import Selection
 
 PARTIAL = ("refuse", "whole", "mask")
 """What to do with a fused parameter of which only some experts are selected: an error, train all of it, or train all of

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.selection.formats import parse_selection
 from spectrum_fast.choose.selection.formats.name_lists import format_peft
 from spectrum_fast.choose.selection.formats.reference_yaml import KEY, REFERENCE_HEADER, format_reference_yaml
 from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton, read_skeleton
@@ -18,6 +17,7 @@ from spectrum_fast.choose.selection.readers.peft import read_as_peft
 from spectrum_fast.choose.selection.readers.reading import Reading, shapes_of
 from spectrum_fast.choose.selection.readers.scripts import lines_of_yaml, read_as_line_parser, read_as_readme
 from spectrum_fast.choose.selection.resolve import locate_entries
+from spectrum_fast.choose.selection.selection import parse_selection
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.files import read_text
 from spectrum_fast.words import nearest_names
@@ -25,7 +25,7 @@ from spectrum_fast.words import nearest_names
 if TYPE_CHECKING:
     from torch import nn
 
-    from spectrum_fast.choose.selection.records import Selection
+    from spectrum_fast.choose.selection.selection import Selection
 
 READERS = ("spectrum-fast", "axolotl", "line-parser", "readme", "peft")
 """Readers in the order of a report; :mod:`spectrum_fast.choose.selection.readers` has their rules."""
@@ -98,7 +98,7 @@ def check_selection(
     """Find out what each reader would train.
 
     A reader reads the file itself where it is in its format, and else what this package exports of it. What the
-    selection *says* is what :meth:`Selection.apply <spectrum_fast.choose.selection.records.Selection.apply>` trains;
+    selection *says* is what :meth:`Selection.apply <spectrum_fast.choose.selection.selection.Selection.apply>` trains;
     where the file is no plain list of names (regular expressions, row ranges), it is what axolotl trains. For ``peft``
     it is those of its chosen weights that are matrices: adapters neither sit on norms nor replace training of
     embeddings.

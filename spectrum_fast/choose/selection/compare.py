@@ -5,11 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.rank_correlation import spearman
 from spectrum_fast.choose.selection.ranking import check_percent, group_modules
-from spectrum_fast.choose.selection.select import select_modules
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.measure.scoring.records import ModuleScore
+
+if TYPE_CHECKING:
+    from spectrum_fast.choose.selection.scan_result import Scan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,7 @@ class ScanComparison:
     overlap: SelectionOverlap
 
 
-def compare_scans(a: ScanRecord, b: ScanRecord, top_percent: float = 25) -> ScanComparison:
+def compare_scans(a: Scan, b: Scan, top_percent: float = 25) -> ScanComparison:
     """Compare the scores of two scans module by module.
 
     Args:
@@ -150,16 +153,14 @@ def _correlation(pairs: Iterable[tuple[ModuleScore, ModuleScore]]) -> float | No
     return spearman([first for first, _ in values], [second for _, second in values])
 
 
-def _overlap(
-    a: ScanRecord, b: ScanRecord, pairs: list[tuple[ModuleScore, ModuleScore]], top_percent: float
-) -> SelectionOverlap:
+def _overlap(a: Scan, b: Scan, pairs: list[tuple[ModuleScore, ModuleScore]], top_percent: float) -> SelectionOverlap:
     """Select on both sides among the common modules, so that the answer is about ranks and not about coverage."""
     if not pairs:
         return SelectionOverlap(n_a=0, n_b=0, n_both=0, jaccard=1.0)
     chosen = []
     for scan, side in ((a, 0), (b, 1)):
         common = replace(scan, modules=tuple(pair[side] for pair in pairs), failures=(), ties={})
-        chosen.append(set(select_modules(common, top_percent, always="none", fused="parts").names))
+        chosen.append(set(common.select(top_percent, always="none", fused="parts").names))
     union = chosen[0] | chosen[1]
     both = chosen[0] & chosen[1]
     return SelectionOverlap(

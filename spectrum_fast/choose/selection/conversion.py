@@ -12,9 +12,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -102,6 +101,7 @@ class Conversion:
 
     def _split(self, parameter: str, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
         """The places in a parameter of this shape; none where the library cannot take such a shape apart."""
+        import torch
         from transformers.core_model_loading import revert_weight_conversion
 
         places = torch.arange(torch.Size(shape).numel()).reshape(shape)

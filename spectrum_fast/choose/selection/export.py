@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from spectrum_fast.choose.selection.apply import AppliedSelection, apply_selection
-from spectrum_fast.choose.selection.formats import parse_selection
 from spectrum_fast.choose.selection.formats.reference_yaml import KEY, REFERENCE_HEADER
 from spectrum_fast.choose.selection.kappa_targets import select_by_kappa
 from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
@@ -23,11 +22,11 @@ from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.readers import find_reader
 from spectrum_fast.choose.selection.readers.peft import adapter_targets
 from spectrum_fast.choose.selection.readers.reading import Reader, Reading, Wanted, shapes_of
-from spectrum_fast.choose.selection.records import Selection
 from spectrum_fast.choose.selection.resolve import ResolvedSelection, locate_entries
 from spectrum_fast.choose.selection.runtime_view import as_fused_in
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.select import select_with
+from spectrum_fast.choose.selection.selection import Selection, parse_selection
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.read.checkpoint.naming import module_name, module_type, role
 from spectrum_fast.words import count_of, near_names_text, nearest_names

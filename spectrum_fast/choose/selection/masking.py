@@ -12,12 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.read.checkpoint.naming import module_name
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from spectrum_fast.choose.selection.resolve import ResolvedSelection
@@ -54,6 +53,8 @@ class PartMask:
 
     def digest(self, parameter: torch.Tensor) -> str:
         """SHA-256 of the bytes that must not change: equal before and after, or something moved them."""
+        import torch
+
         held = parameter.detach()[~self.keep.to(parameter.device).expand(parameter.shape)].cpu().contiguous()
         return hashlib.sha256(held.view(torch.uint8).numpy().tobytes()).hexdigest()
 
@@ -77,6 +78,8 @@ def mask_parts(resolved: ResolvedSelection) -> dict[str, PartMask]:
     Raises:
         SelectionError: where the selected tensors lie in the parameter is not known.
     """
+    import torch
+
     masks: dict[str, PartMask] = {}
     whole = {name for entry, found in resolved.matched.items() for name in found if _is_whole(resolved, entry, name)}
     for name, entries in resolved.parts.items():
@@ -122,6 +125,8 @@ def _places(
 
 def _by_expert(name: str, experts: int, entries: Iterable[str]) -> dict[str, torch.Tensor]:
     """Places of ``experts.<index>.<projection>`` in a tensor whose first dimension counts the experts."""
+    import torch
+
     stem, _, last = module_name(name).rpartition(".")
     prefixes = {entry.rpartition(".")[0].rpartition(".")[0] for entry in entries}
     prefix = prefixes.pop() if len(prefixes) == 1 else f"{stem}.experts"

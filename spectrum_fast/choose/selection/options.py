@@ -8,9 +8,9 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Annotated
 
 from spectrum_fast.checks import COUNT, FLAG, PERCENT, Check, is_count
+from spectrum_fast.choose.selection.fused import Fused
 from spectrum_fast.choose.selection.ranking import Grouping, Order, Rounding
 from spectrum_fast.measure.scoring.criteria import CriterionName, find_criterion
-from spectrum_fast.measure.scoring.fused import Fused
 from spectrum_fast.options import Option, Options
 
 _NUMBERS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}

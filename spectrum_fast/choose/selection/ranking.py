@@ -12,12 +12,15 @@ import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
-from typing import Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
 
 from spectrum_fast.errors import UsageError
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint.naming import LANGUAGE_MODEL, merged_experts_type, module_name, natural_key
 from spectrum_fast.read.checkpoint.towers import find_towers
+
+if TYPE_CHECKING:
+    from spectrum_fast.choose.selection.scan_result import Scan
 
 _Made = TypeVar("_Made")
 
@@ -91,7 +94,7 @@ def group_name(module_type: str, grouping: str, tower: str = LANGUAGE_MODEL, nam
     return group if grouping == "reference" or tower == LANGUAGE_MODEL or name == module_type else f"{tower}:{group}"
 
 
-def towers_of(scan: ScanRecord) -> dict[str, str]:
+def towers_of(scan: Scan) -> dict[str, str]:
     """The tower of every module that a scan names, of fused parameters too."""
     entries = (*scan.modules, *scan.failures)
     homes = [module_name(entry.parameter) for entry in entries if entry.parameter]
@@ -99,7 +102,7 @@ def towers_of(scan: ScanRecord) -> dict[str, str]:
     return find_towers(names, scan.provenance.get("config"))
 
 
-def group_modules(scan: ScanRecord, modules: Iterable[ModuleScore], grouping: str) -> dict[str, list[ModuleScore]]:
+def group_modules(scan: Scan, modules: Iterable[ModuleScore], grouping: str) -> dict[str, list[ModuleScore]]:
     """Modules of a scan by the group that they compete in; groups and modules in order of appearance."""
     towers = towers_of(scan)
     groups: dict[str, list[ModuleScore]] = {}

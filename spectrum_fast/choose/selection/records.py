@@ -1,24 +1,11 @@
-"""What a selection is: the modules to train, and how they were chosen.
-
-Everything else here builds on these records; what a selection can do is imported where it is called, so that nothing
-imports in a circle and reading a selection loads no torch.
-"""
+"""What a selection is made of: modules to train, and the groups that they were chosen from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 from spectrum_fast.measure.scoring.json_fields import Name
 from spectrum_fast.read.checkpoint.naming import module_name
-from spectrum_fast.words import count_of
-
-if TYPE_CHECKING:
-    from peft import LoraConfig
-    from torch import nn
-
-    from spectrum_fast.choose.selection.apply import AppliedSelection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +70,8 @@ class SelectionGroup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Modules to train: ``modules`` by rank, and ``always`` whatever their score.
+class SelectionHead:
+    """How the modules of a selection were chosen, and what is trained whatever its score; in the order of the file.
 
     Attributes:
         model: what was scanned; None where only names are known.
@@ -92,96 +79,23 @@ class Selection:
         top_percent: share of each group, in (0, 100]; None where not known.
         grouping: one of :data:`spectrum_fast.choose.selection.ranking.GROUPINGS`; None where not known.
         rounding: one of :data:`spectrum_fast.choose.selection.ranking.ROUNDINGS`; None where not known.
-        fused: how fused parameters competed, one of :data:`spectrum_fast.measure.scoring.fused.FUSED`; None where not
-        known. order: ``top``, or ``bottom`` or ``random`` for a control of the same size.
+        fused: how fused parameters competed, one of :data:`spectrum_fast.choose.selection.fused.FUSED`; None where not
+            known.
+        order: ``top``, or ``bottom`` or ``random`` for a control of the same size.
         seed: of a ``random`` order; None otherwise.
         always_rule: ``default`` (embeddings and lm_head), ``none`` or ``custom``.
         always: modules trained whatever their score; they do not compete.
-        modules: the chosen modules, groups in scan order, best first within a group.
-        groups: every group in scan order, those with nothing taken too.
         failed: tensors without a score that the selection leaves out (``allow_incomplete``).
     """
 
-    modules: tuple[SelectedModule, ...]
-    always: tuple[str, ...] = ()
-    groups: tuple[SelectionGroup, ...] = ()
     model: str | None = None
     criterion: str | None = None
     top_percent: float | None = None
     grouping: str | None = None
     rounding: str | None = None
+    fused: str | None = None
     order: str = "top"
     seed: int | None = None
     always_rule: str = "default"
+    always: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
-    fused: str | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every module to train: those trained always first, then the chosen ones."""
-        return (*self.always, *(module.name for module in self.modules))
-
-    def whole_parameters(self) -> Selection:
-        """The same with parameters in place of their parts, as readers need that free modules by name.
-
-        Each parameter stands once, where the best of its parts stood.
-        """
-        merged: dict[str, SelectedModule] = {}
-        for module in self.modules:
-            if module.home == module.name:
-                merged.setdefault(module.name, module)
-            else:
-                whole = replace(module, name=module.home, shape=module.parameter_shape, parameter_shape=None)
-                merged.setdefault(module.home, whole)
-        return replace(self, modules=tuple(merged.values()))
-
-    def apply(self, model: nn.Module, *, strict: bool = True, partial: str = "refuse") -> AppliedSelection:
-        """Freeze ``model`` except for this selection; see :func:`spectrum_fast.choose.selection.apply.apply_selection`.
-
-        Raises:
-            SelectionError: an entry matches no parameter, or only a part of one; nothing was changed.
-        """
-        from spectrum_fast.choose.selection.apply import apply_selection
-
-        return apply_selection(self, model, strict=strict, partial=partial)
-
-    def lora_config(self, model: nn.Module | None = None, **options: Any) -> LoraConfig:
-        """LoRA on the selected modules; see :func:`spectrum_fast.choose.selection.adapters.lora_config`.
-
-        Raises:
-            SelectionError: an entry matches nothing in ``model``, or cannot carry an adapter.
-        """
-        from spectrum_fast.choose.selection.adapters import lora_config
-
-        return lora_config(self, model, **options)
-
-    def save(self, path: str | Path, output_format: str = "json") -> None:
-        """Write it in one of :data:`spectrum_fast.choose.selection.formats.SELECTION_FORMATS`, whole or not at all.
-
-        Raises:
-            SelectionError: the target cannot be written.
-        """
-        from spectrum_fast.choose.selection.formats import save_selection
-
-        save_selection(self, path, output_format)
-
-    def summary(self) -> str:
-        """A few lines for people: how many modules of how many, the groups, and cuts that the scores do not decide."""
-        share = "a list of names" if self.top_percent is None else f"{self.order} {self.top_percent:g} %"
-        head = f"{self.model or 'unknown model'}: {share}, {count_of(len(self.modules), 'module')}"
-        sizes = [group.size for group in self.groups]
-        known = [size for size in sizes if size is not None]
-        if known and len(known) == len(sizes):
-            head += f" of {sum(known):,} in {count_of(len(sizes), 'group')}"
-        lines = [head + f", and {len(self.always)} always: {', '.join(self.always)}" if self.always else head]
-        for group in self.groups:
-            if group.size == 0:
-                lines.append(f"  {group.name}: {'trained always' if group.always else 'none competes'}")
-                continue
-            of = "" if group.size is None else f" of {group.size}"
-            gap = "" if group.gap is None else f", gap at the cut {100 * group.gap:.2g} %"
-            tie = ", undecided (the scores at the cut tie within their error)" if group.undecided else ""
-            lines.append(f"  {group.name}: {group.taken}{of}{gap}{tie}")
-        if self.failed:
-            lines.append(f"  left out, because they have no score: {', '.join(self.failed)}")
-        return "\n".join(lines)

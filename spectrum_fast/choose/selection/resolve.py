@@ -22,7 +22,7 @@ from spectrum_fast.words import near_names_text
 if TYPE_CHECKING:
     from torch import nn
 
-    from spectrum_fast.choose.selection.records import Selection
+    from spectrum_fast.choose.selection.selection import Selection
 
 _SHOWN = 5
 _ADAPTER_PARTS = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "modules_to_save"})

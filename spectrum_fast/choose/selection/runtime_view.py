@@ -21,7 +21,7 @@ def as_fused_in(scan: Scan, model: nn.Module) -> Scan:
     """The scan with the modules that ``model`` holds in one parameter marked as its parts.
 
     A selection then lets each such parameter compete as one by its pooled score
-    (:mod:`spectrum_fast.measure.scoring.fused`). A model that fuses nothing gives the scan unchanged.
+    (:mod:`spectrum_fast.choose.selection.fused`). A model that fuses nothing gives the scan unchanged.
 
     Args:
         scan: of the checkpoint that ``model`` was loaded from.

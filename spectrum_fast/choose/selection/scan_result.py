@@ -1,36 +1,124 @@
-"""The scan as a user holds it: the record, and what can be done with it."""
+"""The scan: what one found in a checkpoint, and what can be done with it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.compare import ScanComparison, compare_scans
+from spectrum_fast.choose.selection.formats.scan_file import format_scan, read_scan_text
 from spectrum_fast.choose.selection.options import SelectOptions
-from spectrum_fast.choose.selection.presented_scan import PresentedScan
-from spectrum_fast.choose.selection.records import Selection
+from spectrum_fast.choose.selection.presented_scan import frame_of, html_of, map_of
 from spectrum_fast.choose.selection.select import select_with
+from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.errors import ScanFileError
 from spectrum_fast.files import read_text, write_text_atomic
-from spectrum_fast.measure.scoring.records import ScanRecord
-from spectrum_fast.measure.scoring.scan_file import format_scan, parse_scan
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, SkippedTensor
 from spectrum_fast.measure.scoring.stored_spectra import with_spectra, write_spectra
 from spectrum_fast.options import takes_options
+from spectrum_fast.read.checkpoint.naming import module_name
+from spectrum_fast.words import near_names_text
+
+if TYPE_CHECKING:
+    import pandas
+    import plotly.graph_objects
 
 
 @dataclass(frozen=True, repr=False)
-class Scan(PresentedScan, ScanRecord):
-    """A finished or loaded scan: the fields of :class:`~spectrum_fast.measure.scoring.records.ScanRecord`, and methods.
+class Scan:
+    """All that one scan of one checkpoint found: a sequence of modules, which can be selected from, saved and shown.
 
-    The rooms left of the selection know the fields alone, because what the methods call lies right of them.
+    Attributes:
+        model: as the user named it (a path or a hub id); for a published file the slug in its name.
+        criterion: name of the rule behind the scores, ``spectrum`` or ``mp``.
+        modules: one score a module, in scan order; names are unique.
+        failures: tensors that could not be scored.
+        ties: duplicate module -> module that was scored for both.
+        skipped: tensors left out on purpose.
+        provenance: how the scan was made; plain JSON values only.
+        run: of a scan that was just made, what passed by in making it: date, times, processes, modules taken over from
+            a journal. It is no part of the scan: it is not in the file and two scans are equal whatever it holds.
+
+    Raises:
+        ScanFileError: two modules (or a module and a failure) have the same name, or one has control characters.
     """
+
+    model: str
+    criterion: str
+    modules: tuple[ModuleScore, ...]
+    failures: tuple[ScanFailure, ...] = ()
+    ties: Mapping[str, str] = field(default_factory=dict)
+    skipped: tuple[SkippedTensor, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for key in ("modules", "failures"):
+            object.__setattr__(self, key, tuple(getattr(self, key)))
+        object.__setattr__(self, "skipped", tuple(SkippedTensor(*entry) for entry in self.skipped))
+        seen: set[str] = set()
+        for entry in (*self.modules, *self.failures):
+            if entry.name in seen:
+                raise ScanFileError(f"scan of {self.model}: expected each module once, found {entry.name!r} twice")
+            if not (entry.name + getattr(entry, "type", "")).isprintable():  # it would act where it is written
+                raise ScanFileError(f"scan of {self.model}: expected printable names and types, found {entry.name!r}")
+            seen.add(entry.name)
+
+    def __len__(self) -> int:
+        """How many modules have a score."""
+        return len(self.modules)
+
+    def __iter__(self) -> Iterator[ModuleScore]:
+        """The modules, in scan order."""
+        return iter(self.modules)
+
+    def __getitem__(self, name: str) -> ModuleScore:
+        """The module of this name; a parameter's name and that of a duplicate do too.
+
+        Raises:
+            KeyError: there is none; the message has the nearest names.
+        """
+        wanted = module_name(name)
+        wanted = self.ties.get(wanted, wanted)
+        for module in self.modules:
+            if module.name == wanted:
+                return module
+        raise KeyError(f"no module {name!r}{near_names_text(wanted, [module.name for module in self.modules])}")
+
+    module = __getitem__
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.failures)} failed" if self.failures else ""
+        return f"<Scan of {self.model}: {len(self)} modules by {self.criterion}{failed}>"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tensor that should have a score has one."""
+        return not self.failures
+
+    @property
+    def published(self) -> bool:
+        """Whether it came from a published file: scores and types only, no thresholds, shapes or error bounds."""
+        return self.provenance.get("source") == "published"
+
+    def by_type(self) -> dict[str, tuple[ModuleScore, ...]]:
+        """Modules grouped by ``type``; groups in order of first appearance, modules in scan order."""
+        groups: dict[str, list[ModuleScore]] = {}
+        for module in self.modules:
+            groups.setdefault(module.type, []).append(module)
+        return {key: tuple(members) for key, members in groups.items()}
 
     @takes_options(SelectOptions)
     def select(self, options: SelectOptions) -> Selection:
-        """Take the best share of each group; see :func:`spectrum_fast.choose.selection.select.select_modules`.
+        """Take the best share of each group, or, as a control, as many others.
 
         Args:
             options: keywords, each of :class:`spectrum_fast.choose.selection.options.SelectOptions`.
+
+        Returns:
+            the selection; groups in scan order, also those that nothing was taken from.
 
         Raises:
             SelectionError: the scan is incomplete, holds nothing to select from, or a pattern matches nothing.
@@ -38,21 +126,43 @@ class Scan(PresentedScan, ScanRecord):
         """
         return select_with(self, options)
 
-    def compare(self, other: ScanRecord, top_percent: float = 25) -> ScanComparison:
+    def compare(self, other: Scan, top_percent: float = 25) -> ScanComparison:
         """Compare with another scan; see :func:`spectrum_fast.choose.selection.compare.compare_scans`."""
         return compare_scans(self, other, top_percent)
 
     def save(self, path: str | Path) -> None:
         """Write the scan file, whole or not at all, and all singular values beside it where they are kept.
 
-        See :mod:`spectrum_fast.measure.scoring.scan_file` and ``stored_spectra``.
+        See :mod:`spectrum_fast.choose.selection.formats.scan_file` and ``measure.scoring.stored_spectra``.
 
         Raises:
-            ScanFileError: the target cannot be written; an old file is unchanged.
+            ScanFileError: the target cannot be written or ``provenance`` is not strict JSON; an old file is unchanged.
         """
         text = format_scan(self)
-        write_spectra(self, text, path)
+        write_spectra(self.modules, text, path)
         write_text_atomic(path, text, error=ScanFileError)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A row a module, indexed by name: its type, layer and shape, every number of its spectrum, every quantity.
+
+        Quantities of which the scan lacks something are left out, those of users included.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        return frame_of(self)
+
+    def plot(self) -> plotly.graph_objects.Figure:
+        """A map: types by layers, coloured by the place of a module among those of its type, 1 for the best.
+
+        Raises:
+            UsageError: plotly is not installed.
+        """
+        return map_of(self)
+
+    def _repr_html_(self) -> str:
+        """For a notebook."""
+        return html_of(self)
 
 
 def load_scan(path: str | Path) -> Scan:
@@ -62,4 +172,14 @@ def load_scan(path: str | Path) -> Scan:
         ScanFileError: the file is missing, empty, of an unknown schema, or an entry is not what it should be.
     """
     text = read_text(path, error=ScanFileError)
-    return with_spectra(Scan(**vars(parse_scan(text, str(path)))), text, path)
+    scan = parse_scan(text, str(path))
+    return replace(scan, modules=with_spectra(scan.modules, text, path))
+
+
+def parse_scan(text: str, source: str = "scan") -> Scan:
+    """Read a scan from text; ``source`` is what to call it in messages."""
+    fields = read_scan_text(text, source)
+    try:
+        return Scan(**fields)
+    except ScanFileError as cause:
+        raise ScanFileError(f"{source}: {cause}") from cause

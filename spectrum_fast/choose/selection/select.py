@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from spectrum_fast.choose.selection.fused import competing_modules
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.patterns import match_patterns
 from spectrum_fast.choose.selection.ranking import count_taken, group_name, rank_modules, take, towers_of
-from spectrum_fast.choose.selection.records import SelectedModule, Selection, SelectionGroup
+from spectrum_fast.choose.selection.records import SelectedModule, SelectionGroup
+from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.errors import SelectionError, UsageError
-from spectrum_fast.measure.scoring.criteria import rescore
-from spectrum_fast.measure.scoring.fused import competing_modules
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
-from spectrum_fast.options import takes_options
+from spectrum_fast.measure.scoring.criteria import QuantityCriterion, find_criterion
+from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint.naming import LANGUAGE_MODEL, natural_key, role
 from spectrum_fast.read.checkpoint.towers import TEXT_TOWERS
 from spectrum_fast.words import count_of
+
+if TYPE_CHECKING:
+    from spectrum_fast.choose.selection.scan_result import Scan
 
 ALWAYS_ROLES = frozenset({"embedding", "head"})
 """Roles (:func:`spectrum_fast.read.checkpoint.naming.role`) that ``always="default"`` trains, as the reference does."""
@@ -23,26 +28,8 @@ ALWAYS_ROLES = frozenset({"embedding", "head"})
 _SHOWN = 8
 
 
-@takes_options(SelectOptions)
-def select_modules(scan: ScanRecord, options: SelectOptions) -> Selection:
-    """Take the best share of each group, or, as a control, as many others.
-
-    Args:
-        scan: the scores.
-        options: keywords, each of :class:`spectrum_fast.choose.selection.options.SelectOptions`.
-
-    Returns:
-        the selection; groups in scan order, also those that nothing was taken from.
-
-    Raises:
-        SelectionError: the scan is incomplete, holds nothing to select from, or a pattern matches nothing.
-        UsageError: an argument is out of range.
-    """
-    return select_with(scan, options)
-
-
-def select_with(scan: ScanRecord, options: SelectOptions) -> Selection:
-    """:func:`select_modules` with options that are made and checked."""
+def select_with(scan: Scan, options: SelectOptions) -> Selection:
+    """See :meth:`spectrum_fast.Scan.select`; with options that are made and checked."""
     scan = scan if options.criterion is None else rescore(scan, options.criterion)
     competing = competing_modules(scan, options.fused)
     towers = towers_of(scan)
@@ -95,6 +82,23 @@ def select_with(scan: ScanRecord, options: SelectOptions) -> Selection:
     )
 
 
+def rescore(scan: Scan, name: str) -> Scan:
+    """The scan with the scores of another criterion, from what it holds; no weight is read.
+
+    Raises:
+        UsageError: there is no such criterion, or the scan lacks what it is made of; the message says what stores it.
+    """
+    rule = find_criterion(name)
+    if name == scan.criterion:
+        return scan
+    if isinstance(rule, QuantityCriterion):
+        return replace(scan, criterion=name, modules=tuple(replace(m, **rule.score_of([m])) for m in scan.modules))
+    raise UsageError(
+        f"a scan of criterion {scan.criterion!r} has other sums than criterion {name!r} needs; scan with "
+        f"--criterion {name}"
+    )
+
+
 def tables_of(towers: Mapping[str, str]) -> set[str]:
     """What ``always="default"`` trains of modules in these towers: embeddings and heads of the language model."""
     return {name for name, tower in towers.items() if tower in TEXT_TOWERS and role(name) in ALWAYS_ROLES}
@@ -104,7 +108,7 @@ class _Names:
     """What patterns may name: modules that compete, parts of those that are fused, failures and ties."""
 
     def __init__(
-        self, scan: ScanRecord, competing: Sequence[ModuleScore], is_inside: Callable[[str], bool] = lambda _: True
+        self, scan: Scan, competing: Sequence[ModuleScore], is_inside: Callable[[str], bool] = lambda _: True
     ) -> None:
         self.is_inside = is_inside
         self.trainable = [module.name for module in competing] + list(scan.ties)
@@ -217,7 +221,7 @@ def _is_undecided(taken: list[ModuleScore], left: list[ModuleScore]) -> bool:
     return min(module.score_range[0] for module in scored) <= max(module.score_range[1] for module in left)
 
 
-def _incomplete_message(scan: ScanRecord, failed: tuple[str, ...]) -> str:
+def _incomplete_message(scan: Scan, failed: tuple[str, ...]) -> str:
     by_name = {failure.name: failure for failure in scan.failures}
     shown = "; ".join(f"{name} ({by_name[name].kind}: {by_name[name].message})" for name in failed[:_SHOWN])
     more = f"; and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.marchenko_pastur import noise_scale, upper_edge
@@ -23,9 +23,7 @@ from spectrum_fast.measure.scoring.tail_exponent import alpha
 from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics, Spectrum
 
 if TYPE_CHECKING:
-    from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
-
-_Scan = TypeVar("_Scan", bound="ScanRecord")
+    from spectrum_fast.measure.scoring.records import ModuleScore
 
 IQR_TO_SIGMA = 1.349
 """Inter-quartile range of a standard normal variable, as rounded by the reference implementation."""
@@ -228,20 +226,3 @@ def find_criterion(name: str) -> Criterion:
         return _CRITERIA[name]
     except KeyError:
         raise UsageError(f"unknown criterion {name!r}: expected one of {', '.join(criterion_names())}") from None
-
-
-def rescore(record: _Scan, name: str) -> _Scan:
-    """The scan with the scores of another criterion, from what it holds; no weight is read.
-
-    Raises:
-        UsageError: there is no such criterion, or the scan lacks what it is made of; the message says what stores it.
-    """
-    rule = find_criterion(name)
-    if name == record.criterion:
-        return record
-    if isinstance(rule, QuantityCriterion):
-        return replace(record, criterion=name, modules=tuple(replace(m, **rule.score_of([m])) for m in record.modules))
-    raise UsageError(
-        f"a scan of criterion {record.criterion!r} has other sums than criterion {name!r} needs; scan with "
-        f"--criterion {name}"
-    )

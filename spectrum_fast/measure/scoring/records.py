@@ -1,19 +1,18 @@
-"""The records of a scan: one score or one failure a tensor, and the whole.
+"""The records of a scan: one score or one failure a tensor.
 
-They are plain data. They know neither files (:mod:`spectrum_fast.measure.scoring.scan_file`) nor ranking
-(:mod:`spectrum_fast.choose.selection`), and no NaN or infinity can be inside: the constructor refuses them.
+They are plain data; no NaN or infinity can be inside: the constructor refuses them.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple, get_type_hints
 
-from spectrum_fast.errors import ScanFileError, TensorError
+from spectrum_fast.errors import TensorError
 from spectrum_fast.measure.scoring.json_fields import NEVER_WRITTEN, ONLY_WHERE_KNOWN, Name, type_of
 from spectrum_fast.measure.scoring.module_plot import PlottedModule
 from spectrum_fast.measure.spectra.record import SingularValues, SpectralSummary
@@ -154,72 +153,3 @@ class SkippedTensor(NamedTuple):
 
     name: str
     reason: str
-
-
-@dataclass(frozen=True)
-class ScanRecord:
-    """All that one scan of one checkpoint found.
-
-    Attributes:
-        model: as the user named it (a path or a hub id); for a published file the slug in its name.
-        criterion: name of the rule behind the scores, ``spectrum`` or ``mp``.
-        modules: one score a module, in scan order; names are unique.
-        failures: tensors that could not be scored.
-        ties: duplicate module -> module that was scored for both.
-        skipped: tensors left out on purpose.
-        provenance: how the scan was made; plain JSON values only.
-        run: of a scan that was just made, what passed by in making it: date, times, processes, modules taken over from
-            a journal. It is no part of the scan: it is not in the file and two scans are equal whatever it holds.
-
-    Raises:
-        ScanFileError: two modules (or a module and a failure) have the same name, or one has control characters.
-    """
-
-    model: str
-    criterion: str
-    modules: tuple[ModuleScore, ...]
-    failures: tuple[ScanFailure, ...] = ()
-    ties: Mapping[str, str] = field(default_factory=dict)
-    skipped: tuple[SkippedTensor, ...] = ()
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    run: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        for key in ("modules", "failures"):
-            object.__setattr__(self, key, tuple(getattr(self, key)))
-        object.__setattr__(self, "skipped", tuple(SkippedTensor(*entry) for entry in self.skipped))
-        seen: set[str] = set()
-        for entry in (*self.modules, *self.failures):
-            if entry.name in seen:
-                raise ScanFileError(f"scan of {self.model}: expected each module once, found {entry.name!r} twice")
-            if not (entry.name + getattr(entry, "type", "")).isprintable():  # it would act where it is written
-                raise ScanFileError(f"scan of {self.model}: expected printable names and types, found {entry.name!r}")
-            seen.add(entry.name)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every tensor that should have a score has one."""
-        return not self.failures
-
-    @property
-    def published(self) -> bool:
-        """Whether it came from a published file: scores and types only, no thresholds, shapes or error bounds."""
-        return self.provenance.get("source") == "published"
-
-    def module(self, name: str) -> ModuleScore:
-        """The score of the module called ``name``.
-
-        Raises:
-            KeyError: there is none.
-        """
-        for module in self.modules:
-            if module.name == name:
-                return module
-        raise KeyError(name)
-
-    def by_type(self) -> dict[str, tuple[ModuleScore, ...]]:
-        """Modules grouped by ``type``; groups in order of first appearance, modules in scan order."""
-        groups: dict[str, list[ModuleScore]] = {}
-        for module in self.modules:
-            groups.setdefault(module.type, []).append(module)
-        return {key: tuple(members) for key, members in groups.items()}

@@ -14,17 +14,16 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from spectrum_fast.errors import ScanFileError, TensorError
 from spectrum_fast.files import write_bytes_atomic
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.record import SingularValues
 
-_Scan = TypeVar("_Scan", bound=ScanRecord)
 _LONGEST_HEADER = 1 << 28
 
 
@@ -73,13 +72,13 @@ def from_text(text: str) -> SingularValues:
     return _unpair(np.frombuffer(base64.b64decode(text, validate=True), np.float32).reshape(2, -1))
 
 
-def write_spectra(record: ScanRecord, scan_text: str, scan_file: str | os.PathLike[str]) -> None:
+def write_spectra(modules: Iterable[ModuleScore], scan_text: str, scan_file: str | os.PathLike[str]) -> None:
     """Write the spectra that the modules have beside their scan file, whole or not at all; nothing if they have none.
 
     Raises:
         ScanFileError: the target cannot be written.
     """
-    pairs = {one.name: _pair(one.singular_values) for one in record.modules if one.singular_values is not None}
+    pairs = {one.name: _pair(one.singular_values) for one in modules if one.singular_values is not None}
     if not pairs:
         return
     header: dict[str, Any] = {"__metadata__": {"scan": _digest(scan_text)}}
@@ -93,15 +92,17 @@ def write_spectra(record: ScanRecord, scan_text: str, scan_file: str | os.PathLi
     write_bytes_atomic(spectra_path(scan_file), b"".join(chunks), error=ScanFileError)
 
 
-def with_spectra(record: _Scan, scan_text: str, scan_file: str | os.PathLike[str]) -> _Scan:
-    """The scan with the spectra that lie beside its file; as it is where none do, or those of another scan.
+def with_spectra(
+    modules: tuple[ModuleScore, ...], scan_text: str, scan_file: str | os.PathLike[str]
+) -> tuple[ModuleScore, ...]:
+    """The modules with the spectra that lie beside the scan's file; as they are where none do, or those of another.
 
     Raises:
         ScanFileError: the file is damaged.
     """
     path = spectra_path(scan_file)
     if not path.is_file():
-        return record
+        return modules
     try:
         data = np.memmap(path, np.uint8, "r")
         length = int.from_bytes(data[:8].tobytes(), "little")
@@ -109,11 +110,10 @@ def with_spectra(record: _Scan, scan_text: str, scan_file: str | os.PathLike[str
             raise ValueError(f"a header of {length} bytes")
         header = json.loads(data[8 : 8 + length].tobytes())
         if header["__metadata__"]["scan"] != _digest(scan_text):
-            return record
-        modules = [_attached(module, header.get(module.name), data[8 + length :]) for module in record.modules]
+            return modules
+        return tuple(_attached(module, header.get(module.name), data[8 + length :]) for module in modules)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
         raise ScanFileError(f"{path}: expected the spectra of {scan_file}, found {cause}; scan again") from cause
-    return replace(record, modules=tuple(modules))
 
 
 def _attached(module: ModuleScore, entry: Any, data: npt.NDArray[np.uint8]) -> ModuleScore:

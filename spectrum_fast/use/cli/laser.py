@@ -32,8 +32,8 @@ def laser(
     fraction: Annotated[float | None, typer.Option(metavar="F", help="This share of the shorter side.")] = None,
 ) -> None:
     """Choose, factor, write."""
-    from spectrum_fast.choose.selection.formats import load_selection
     from spectrum_fast.choose.selection.scan_result import load_scan
+    from spectrum_fast.choose.selection.selection import load_selection
     from spectrum_fast.read.checkpoint import open_checkpoint
     from spectrum_fast.read.checkpoint.naming import role
     from spectrum_fast.scanning.content import require_scan_of

@@ -42,8 +42,8 @@ def plan(
     """Predict and print."""
     from spectrum_fast.choose.planner.memory import GIB, fit_percent, plan_memory
     from spectrum_fast.choose.planner.model_shape import read_model_shape
-    from spectrum_fast.choose.selection.formats import load_selection
-    from spectrum_fast.measure.scoring.scan_file import read_scan
+    from spectrum_fast.choose.selection.scan_result import load_scan
+    from spectrum_fast.choose.selection.selection import load_selection
     from spectrum_fast.read.checkpoint import open_checkpoint
 
     if scan is not None and selection is not None:
@@ -67,7 +67,7 @@ def plan(
     if gradient_checkpointing:
         setup = replace(setup, checkpointing="layer")
     shape = read_model_shape(open_checkpoint(model))
-    scores = None if scan is None else read_scan(scan)
+    scores = None if scan is None else load_scan(scan)
     limit = None if fit is None else int(fit * GIB)
     if limit is None:
         chosen = None if selection is None else load_selection(selection)

@@ -17,8 +17,8 @@ from spectrum_fast.use.cli.options import with_options
 from spectrum_fast.words import size_of
 
 if TYPE_CHECKING:
-    from spectrum_fast.choose.selection.records import Selection
     from spectrum_fast.choose.selection.scan_result import Scan
+    from spectrum_fast.choose.selection.selection import Selection
 
 HELP = """Choose the best modules of each group from a scan.
 
@@ -57,7 +57,7 @@ def select(
     """Select and write."""
     from spectrum_fast.choose.selection.ambiguity import export_warnings
     from spectrum_fast.choose.selection.export import export_selection
-    from spectrum_fast.choose.selection.formats import SCAN_FORMATS, write_selection
+    from spectrum_fast.choose.selection.formats import SCAN_FORMATS, write_scores, write_selection
     from spectrum_fast.choose.selection.model_skeleton import read_skeleton, skeleton_of_scan
     from spectrum_fast.choose.selection.runtime_view import as_fused_in
     from spectrum_fast.choose.selection.scan_result import load_scan
@@ -87,7 +87,10 @@ def select(
             raise UsageError("--model says whose names --for writes; name a reader with --for")
         output_format = output_format or "json"
         selection = select_with(record, options)
-        text = write_selection(record if output_format in SCAN_FORMATS else selection, output_format)
+        if output_format in SCAN_FORMATS:
+            text = write_scores(record, output_format)
+        else:
+            text = write_selection(selection, output_format)
         words = f"{selection.summary()}{_share_of_ends(record, selection)}" if output else ""
         warnings = export_warnings(selection, record, output_format)
     if output is None:

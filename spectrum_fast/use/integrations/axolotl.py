@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import Trainer, TrainerCallback
 
-    from spectrum_fast.choose.selection.records import Selection
     from spectrum_fast.choose.selection.scan_result import Scan
+    from spectrum_fast.choose.selection.selection import Selection
     from spectrum_fast.use.training.callbacks import SpectrumCallback
 
 _LOG = get_logger("axolotl.integrations.spectrum_fast")  # axolotl shows what its own loggers say

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import CheckpointError, SelectionError, UsageError
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint import Checkpoint, TensorRef
 from spectrum_fast.read.checkpoint.dtypes import decodable
 from spectrum_fast.read.checkpoint.experts import expert_name
@@ -36,7 +37,7 @@ class LaserTarget:
 
 def choose_targets(
     checkpoint: Checkpoint,
-    scan: ScanRecord,
+    scan: Scan,
     modules: Iterable[str],
     *,
     rank: int | None = None,
@@ -80,7 +81,7 @@ def choose_targets(
     return tuple(targets), tuple(whole)
 
 
-def _check(scan: ScanRecord, rank: int | None, fraction: float | None) -> None:
+def _check(scan: Scan, rank: int | None, fraction: float | None) -> None:
     if rank is not None and fraction is not None:
         raise UsageError("rank and fraction both say what stays of a matrix; give one of them")
     if rank is not None and rank < 1:

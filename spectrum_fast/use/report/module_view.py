@@ -6,10 +6,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from spectrum_fast.choose.selection.fused import fused_modules
 from spectrum_fast.choose.selection.ranking import group_modules, rank_modules
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import UsageError
-from spectrum_fast.measure.scoring.fused import fused_modules
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.use.report.layout import facts_table, printable

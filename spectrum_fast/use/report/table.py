@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from spectrum_fast.choose.selection.fused import competing_modules
 from spectrum_fast.choose.selection.ranking import group_modules, rank_modules, towers_of
-from spectrum_fast.choose.selection.records import Selection
 from spectrum_fast.choose.selection.scan_result import Scan
-from spectrum_fast.measure.scoring.fused import competing_modules
+from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.measure.scoring.records import ModuleScore, SkippedTensor
 from spectrum_fast.use.report.layout import add_row, plain_table, printable, shorten_list
 from spectrum_fast.words import count_of

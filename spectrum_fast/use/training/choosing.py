@@ -9,18 +9,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.selection.formats import load_selection
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.runtime_view import as_fused_in
 from spectrum_fast.choose.selection.select import select_with
+from spectrum_fast.choose.selection.selection import load_selection
 from spectrum_fast.errors import UsageError
 from spectrum_fast.scanning.kept import find_scan
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from spectrum_fast.choose.selection.records import Selection
     from spectrum_fast.choose.selection.scan_result import Scan
+    from spectrum_fast.choose.selection.selection import Selection
     from spectrum_fast.use.training.arguments import RunArguments
 
 SELECTION_NAME = "selection.json"

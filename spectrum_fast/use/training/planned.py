@@ -7,9 +7,9 @@ from pathlib import Path
 from spectrum_fast.choose.planner.memory import MemoryPlan, fit_percent, plan_memory
 from spectrum_fast.choose.planner.model_shape import read_model_shape
 from spectrum_fast.choose.planner.setup import TrainingSetup
-from spectrum_fast.choose.selection.formats import load_selection
+from spectrum_fast.choose.selection.scan_result import load_scan
+from spectrum_fast.choose.selection.selection import load_selection
 from spectrum_fast.errors import UsageError
-from spectrum_fast.measure.scoring.scan_file import read_scan
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.use.training.arguments import RunArguments, read_run
 
@@ -38,7 +38,7 @@ def plan_run(path: str | Path, gpus: int, fit_gib: float | None = None) -> Memor
     run = read_run(path)
     section, setup = run.spectrum, describe_setup(run, gpus)
     shape = read_model_shape(open_checkpoint(run.model_name))
-    scan = None if section.scan is None else read_scan(section.scan)
+    scan = None if section.scan is None else load_scan(section.scan)
     if fit_gib is not None:
         return fit_percent(shape, setup, int(fit_gib * 2**30), scan=scan, always=section.always)
     selection = None if section.selection is None else load_selection(section.selection)

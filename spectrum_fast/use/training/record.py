@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import TrainerState, TrainingArguments
 
     from spectrum_fast.choose.selection.apply import AppliedSelection
-    from spectrum_fast.choose.selection.records import Selection
+    from spectrum_fast.choose.selection.selection import Selection
 
 RUN_NAME = "run.json"
 SCHEMA = 1

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import TrainerState, TrainingArguments
 
-    from spectrum_fast.choose.selection.records import Selection
     from spectrum_fast.choose.selection.scan_result import Scan
+    from spectrum_fast.choose.selection.selection import Selection
 
 RESCANS_NAME = "rescans.jsonl"
 

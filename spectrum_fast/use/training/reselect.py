@@ -11,7 +11,7 @@ from spectrum_fast.use.training.trainable import partitioned_groups
 if TYPE_CHECKING:
     from torch import nn
 
-    from spectrum_fast.choose.selection.records import Selection
+    from spectrum_fast.choose.selection.selection import Selection
 
 
 @dataclass(frozen=True)

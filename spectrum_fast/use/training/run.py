@@ -26,7 +26,7 @@ from spectrum_fast.use.training.sharding import prepare_process_group, sharding_
 if TYPE_CHECKING:
     from torch import nn
 
-    from spectrum_fast.choose.selection.records import Selection
+    from spectrum_fast.choose.selection.selection import Selection
     from spectrum_fast.use.training.arguments import RunArguments
     from spectrum_fast.use.training.callbacks import SpectrumCallback
     from spectrum_fast.use.training.trainer import WholeCheckpoints

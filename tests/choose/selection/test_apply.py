@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import spectrum_fast
-from spectrum_fast.choose.selection.formats import parse_selection, write_selection
-from spectrum_fast.choose.selection.records import Selection
+from spectrum_fast.choose.selection.formats import write_selection
 from spectrum_fast.choose.selection.runtime_names import canonical_name
 from spectrum_fast.choose.selection.scan_result import Scan
+from spectrum_fast.choose.selection.selection import Selection, parse_selection
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint.naming import module_type

@@ -15,15 +15,14 @@ from spectrum_fast.choose.selection.formats import (
     FORMATS,
     SCAN_FORMATS,
     SELECTION_FORMATS,
-    load_selection,
-    parse_selection,
     reference_file_names,
-    save_selection,
     slug,
+    write_scores,
     write_selection,
 )
-from spectrum_fast.choose.selection.records import SelectedModule, Selection, SelectionGroup
+from spectrum_fast.choose.selection.records import SelectedModule, SelectionGroup
 from spectrum_fast.choose.selection.scan_result import Scan, load_scan
+from spectrum_fast.choose.selection.selection import Selection, load_selection, parse_selection
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, SkippedTensor
 from spectrum_fast.read.checkpoint.naming import module_type
@@ -56,7 +55,7 @@ def test_the_published_selection_byte_for_byte():
 def test_the_published_scores_byte_for_byte(path):
     scan = load_scan(path)
     layout = "reference" if scan.provenance["layout"] == "flat" else "reference-sorted"
-    assert write_selection(scan, layout).encode() == path.read_bytes()
+    assert write_scores(scan, layout).encode() == path.read_bytes()
 
 
 @needs_published
@@ -70,11 +69,11 @@ def test_the_published_selection_is_read_back():
 
 def test_our_own_pair_byte_for_byte():
     scan = load_scan(DATA / "tiny_flat.json")
-    assert write_selection(scan, "reference") == (DATA / "tiny_flat.json").read_text()
-    assert write_selection(scan, "reference-sorted") == (DATA / "tiny_sorted.json").read_text()
+    assert write_scores(scan, "reference") == (DATA / "tiny_flat.json").read_text()
+    assert write_scores(scan, "reference-sorted") == (DATA / "tiny_sorted.json").read_text()
     assert write_selection(scan.select(50), "axolotl") == (DATA / "tiny_50percent.yaml").read_text()
     twin = load_scan(DATA / "tiny_sorted.json")
-    assert write_selection(twin, "reference-sorted") == (DATA / "tiny_sorted.json").read_text()
+    assert write_scores(twin, "reference-sorted") == (DATA / "tiny_sorted.json").read_text()
     assert write_selection(twin.select(50), "axolotl") == (DATA / "tiny_50percent.yaml").read_text()
 
 
@@ -143,7 +142,7 @@ def test_own_selection_round_trip(tmp_path, arguments):
 @pytest.mark.parametrize("output_format", ["axolotl", "names", "peft"])
 def test_lists_of_names_are_read_back(tmp_path, output_format):
     selection = load_scan(DATA / "tiny_flat.json").select(50)
-    save_selection(selection, tmp_path / "out", output_format)
+    selection.save(tmp_path / "out", output_format)
     read = load_selection(tmp_path / "out")
     expected = set(selection.names)
     if output_format == "axolotl":
@@ -227,14 +226,12 @@ def test_broken_fields_of_our_own_selection_are_named(path, value, message):
 def test_formats_and_their_sources():
     scan = load_scan(DATA / "tiny_flat.json")
     assert set(FORMATS) == set(SCAN_FORMATS) | set(SELECTION_FORMATS)
-    with pytest.raises(UsageError, match="made from a selection, found a scan"):
-        write_selection(scan, "axolotl")
     with pytest.raises(UsageError, match="scores of a whole scan, found a selection"):
         write_selection(scan.select(50), "reference")
     with pytest.raises(UsageError, match="unknown format 'xml': expected one of json, axolotl, reference"):
-        write_selection(scan, "xml")
+        write_selection(scan.select(50), "xml")
     with pytest.raises(SelectionError, match="there is no folder"):
-        save_selection(scan, DATA / "none" / "x.json", "reference")
+        scan.select(50).save(DATA / "none" / "x.yaml", "axolotl")
     with pytest.raises(SelectionError, match="cannot be read"):
         load_selection(DATA / "none.json")
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from spectrum_fast.choose.selection.formats import load_selection, parse_selection, save_selection, write_selection
+from spectrum_fast.choose.selection.formats import write_selection
 from spectrum_fast.choose.selection.formats.own_json import format_own
-from spectrum_fast.choose.selection.records import SelectedModule, Selection, SelectionGroup
+from spectrum_fast.choose.selection.records import SelectedModule, SelectionGroup
+from spectrum_fast.choose.selection.selection import Selection, load_selection, parse_selection
 from spectrum_fast.errors import SelectionError
 
 MODULE = SelectedModule(
@@ -81,7 +82,7 @@ def test_no_number_that_json_lacks_is_ever_written(number):
 def test_saving_names_the_format(tmp_path):
     FULL.save(tmp_path / "selection.json")
     assert load_selection(tmp_path / "selection.json") == FULL
-    save_selection(FULL, tmp_path / "again.json")
+    FULL.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_text() == write_selection(FULL)
     FULL.save(tmp_path / "names.txt", "names")
     assert (tmp_path / "names.txt").read_text() == "lm_head\nl.0.q\n"

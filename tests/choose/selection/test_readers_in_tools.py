@@ -22,7 +22,7 @@ from torch import nn
 from bench.make_checkpoint import write_checkpoint
 from spectrum_fast import Scan, load_scan, load_selection, scan
 from spectrum_fast.choose.selection.check import check_selection
-from spectrum_fast.choose.selection.formats import reference_file_names, save_selection, write_selection
+from spectrum_fast.choose.selection.formats import reference_file_names, write_scores, write_selection
 from spectrum_fast.choose.selection.model_skeleton import module_of_tensors, read_skeleton
 from spectrum_fast.choose.selection.readers.axolotl import read_as_axolotl
 from spectrum_fast.choose.selection.readers.scripts import lines_of_yaml, read_as_line_parser, read_as_readme
@@ -115,7 +115,7 @@ def test_our_yaml_through_axolotls_freezing(checkpoint: Path, scanned: Scan, per
 
     selection = scanned.select(percent)
     path = tmp_path / "unfrozen.yaml"
-    save_selection(selection, path, "axolotl")
+    selection.save(path, "axolotl")
     ours, theirs = read_skeleton(str(checkpoint)).module, read_skeleton(str(checkpoint)).module
     selection.apply(ours)
     freeze(theirs, yaml.safe_load(path.read_text())["unfrozen_parameters"])
@@ -134,7 +134,7 @@ def test_our_scores_through_axolotls_spectrum_plugin(
     names = reference_file_names("org/my_model", percent)
     folder = tmp_path / "model_snr_results"
     folder.mkdir()
-    save_selection(scanned, folder / names.scores, "reference")
+    (folder / names.scores).write_text(write_scores(scanned))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plugin.requests, "get", lambda *_, **__: pytest.fail("the plugin did not find the local file"))
     config = {"base_model": "org/my_model", "spectrum_top_fraction": percent / 100}
@@ -166,7 +166,7 @@ def test_peft_hangs_adapters_where_our_rule_says(checkpoint: Path, scanned: Scan
     peft = pytest.importorskip("peft")
     transformers = pytest.importorskip("transformers")
     path = tmp_path / "targets.json"
-    save_selection(scanned.select(25), path, "peft")
+    scanned.select(25).save(path, "peft")
     model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     wrapped = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=json.loads(path.read_text())))
     adapted = {
@@ -227,10 +227,10 @@ def test_torchtune_takes_a_set_of_parameter_names(checkpoint: Path, scanned: Sca
 def test_every_export_reads_back_as_the_same_modules(scanned: Scan, tmp_path: Path) -> None:
     selection = scanned.select(50)
     for output_format in ("json", "axolotl", "peft", "names"):
-        save_selection(selection, tmp_path / output_format, output_format)
+        selection.save(tmp_path / output_format, output_format)
         again = load_selection(tmp_path / output_format)
         assert {module.name for module in selection.modules} <= set(again.names)
-    save_selection(scanned, tmp_path / "scores.json", "reference")
+    (tmp_path / "scores.json").write_text(write_scores(scanned))
     assert load_scan(tmp_path / "scores.json").select(50).modules == tuple(
         type(module)(**{**vars(module), "parameter": None, "shape": None}) for module in selection.modules
     )

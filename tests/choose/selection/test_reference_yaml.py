@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from spectrum_fast.choose.selection.formats import parse_selection
-from spectrum_fast.choose.selection.formats.reference_yaml import format_reference_yaml, parse_reference_yaml
-from spectrum_fast.choose.selection.records import SelectedModule, Selection
+from spectrum_fast.choose.selection.formats.reference_yaml import format_reference_yaml, read_reference_yaml
+from spectrum_fast.choose.selection.records import SelectedModule
+from spectrum_fast.choose.selection.selection import Selection, parse_selection
 from spectrum_fast.errors import SelectionError
 
 
 def read(*lines: str) -> Selection:
-    return parse_reference_yaml("".join(f"{line}\n" for line in ("unfrozen_parameters:", *lines)), "s.yaml")
+    return parse_selection("".join(f"{line}\n" for line in ("unfrozen_parameters:", *lines)), "s.yaml")
 
 
 def refusal(*lines: str) -> str:
@@ -101,7 +101,7 @@ def test_modules_of_a_group_that_is_not_described_are_written_all_the_same():
 
 def test_a_text_without_the_list():
     with pytest.raises(SelectionError, match=r"^s: expected a list 'unfrozen_parameters:', found none$"):
-        parse_reference_yaml("a: 1\n", "s")
+        read_reference_yaml("a: 1\n", "s")
     with pytest.raises(SelectionError) as caught:
         parse_selection("x: 1\nunfrozen_parameters: [a]\n", "s.yaml")
     assert str(caught.value) == (

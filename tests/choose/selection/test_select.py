@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from spectrum_fast.choose.selection.patterns import match_patterns
 from spectrum_fast.choose.selection.scan_result import Scan, load_scan
-from spectrum_fast.choose.selection.select import select_modules
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.read.checkpoint.naming import module_type
@@ -213,9 +212,7 @@ def test_summary_names_groups_and_ties():
 def test_a_larger_percentage_selects_a_superset(drawn, one, other, grouping, rounding):
     modules = tuple(module(f"l.{i}.experts.{kind}.w", snr) for i, (kind, snr) in enumerate(drawn))
     scan = Scan("m", "spectrum", modules)
-    low, high = (
-        select_modules(scan, percent, grouping=grouping, rounding=rounding) for percent in sorted((one, other))
-    )
+    low, high = (scan.select(percent, grouping=grouping, rounding=rounding) for percent in sorted((one, other)))
     assert set(low.names) <= set(high.names)
     for selection in (low, high):
         assert sum(group.taken for group in selection.groups) == len(selection.modules)
@@ -233,9 +230,7 @@ def test_a_larger_percentage_selects_a_superset(drawn, one, other, grouping, rou
 def test_the_method_of_a_scan_passes_everything_on():
     scan = model(one=3.0, two=4.0)
     scan = Scan(scan.model, scan.criterion, scan.modules, (ScanFailure(name="x", kind="nan", message="y"),))
-    defaults = {key: value.default for key, value in inspect.signature(select_modules).parameters.items()}
-    for key, value in inspect.signature(Scan.select).parameters.items():
-        assert key == "self" or value.default == defaults[key], key
+    defaults = {key: value.default for key, value in inspect.signature(Scan.select).parameters.items()}
     arguments = {
         "top_percent": 40,
         "grouping": "global",
@@ -250,9 +245,8 @@ def test_the_method_of_a_scan_passes_everything_on():
         "seed": 3,
         "criterion": "spectrum",
     }
-    assert set(arguments) == set(defaults) - {"scan"}
+    assert set(arguments) == set(defaults) - {"self"}
     selection = scan.select(**arguments)
-    assert selection == select_modules(scan, **arguments)
     kept = {"top_percent", "grouping", "rounding", "fused", "order", "seed"}
     assert {key: getattr(selection, key) for key in kept} == {key: arguments[key] for key in kept}
     assert (selection.model, selection.criterion, selection.failed) == ("m", "spectrum", ("x",))
@@ -263,13 +257,10 @@ def test_the_method_of_a_scan_passes_everything_on():
 def test_the_defaults_are_the_documented_ones():
     selection = model().select()
     assert (selection.top_percent, selection.grouping, selection.rounding) == (25, "type", "reference")
-    assert selection == select_modules(model())
-    assert select_modules(model(), order="random") == select_modules(model(), order="random", seed=0)
     assert model().select(order="random") == model().select(order="random", seed=0)
     failed = Scan("m", "spectrum", model().modules, (ScanFailure(name="x", kind="nan", message="y"),))
-    for refuses in (failed.select, lambda: select_modules(failed)):
-        with pytest.raises(SelectionError, match="is incomplete"):
-            refuses()
+    with pytest.raises(SelectionError, match="is incomplete"):
+        failed.select()
     assert (selection.fused, selection.order, selection.seed, selection.always_rule) == (
         "parameter",
         "top",

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from spectrum_fast.choose.selection.ambiguity import export_warnings
-from spectrum_fast.choose.selection.formats import parse_selection, write_selection
+from spectrum_fast.choose.selection.formats import write_scores, write_selection
 from spectrum_fast.choose.selection.scan_result import Scan
+from spectrum_fast.choose.selection.selection import parse_selection
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.read.checkpoint.naming import module_type
@@ -133,7 +134,7 @@ def test_other_formats_name_whole_parameters():
     assert not any("experts.0" in line for line in yaml)
     assert "experts" not in write_selection(selection, "peft")  # no Linear: PEFT's target_modules cannot name it
     assert any("cannot carry an adapter" in text for text in export_warnings(selection, moe(), "peft"))
-    assert '"model.layers.3.mlp.experts.up"' in write_selection(moe(), "reference")
+    assert '"model.layers.3.mlp.experts.up"' in write_scores(moe())
 
 
 def test_a_part_of_a_matrix_is_adapted_as_a_whole():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectrum_fast.choose.selection.records import SelectedModule, Selection, SelectionGroup
+from spectrum_fast.choose.selection.records import SelectedModule, SelectionGroup
+from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.errors import SelectionError
 
 

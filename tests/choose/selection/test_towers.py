@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from spectrum_fast import Scan
-from spectrum_fast.choose.selection.formats import parse_selection, write_selection
+from spectrum_fast.choose.selection.formats import write_selection
+from spectrum_fast.choose.selection.selection import parse_selection
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.records import ScanFailure
 

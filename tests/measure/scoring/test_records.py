@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import ScanFileError, TensorError
 from spectrum_fast.measure.scoring.json_fields import type_of
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, ScanRecord
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 
 REAL_FIELDS = [key for key, hint in get_type_hints(ModuleScore).items() if type_of(hint)[0] is float and key != "snr"]
 COUNT_FIELDS = [key for key, hint in get_type_hints(ModuleScore).items() if type_of(hint)[0] is int]
@@ -64,22 +65,20 @@ def test_the_range_of_a_score_follows_from_its_bound(snr, bound, expected):
 
 def test_names_are_unique_over_scores_and_failures():
     with pytest.raises(ScanFileError, match="'a' twice"):
-        ScanRecord("m", "spectrum", (score("a"), score("a")))
+        Scan("m", "spectrum", (score("a"), score("a")))
     with pytest.raises(ScanFileError, match="'a' twice"):
-        ScanRecord("m", "spectrum", (score("a"),), (ScanFailure(name="a", kind="nan", message="x"),))
+        Scan("m", "spectrum", (score("a"),), (ScanFailure(name="a", kind="nan", message="x"),))
 
 
 def test_lists_and_pairs_become_records():
-    scan = ScanRecord(
-        "m", "spectrum", [score("a")], [ScanFailure(name="b", kind="nan", message="x")], {}, [("c", "bias")]
-    )
+    scan = Scan("m", "spectrum", [score("a")], [ScanFailure(name="b", kind="nan", message="x")], {}, [("c", "bias")])
     assert (scan.modules, scan.skipped[0].name, scan.skipped[0].reason) == ((score("a"),), "c", "bias")
     assert type(scan.failures) is type(scan.skipped) is tuple
     assert not scan.complete
 
 
 def test_groups_keep_scan_order():
-    scan = ScanRecord("m", "spectrum", (score("b", type="y"), score("a", type="x"), score("c", type="y")))
+    scan = Scan("m", "spectrum", (score("b", type="y"), score("a", type="x"), score("c", type="y")))
     assert {key: [module.name for module in group] for key, group in scan.by_type().items()} == {
         "y": ["b", "c"],
         "x": ["a"],

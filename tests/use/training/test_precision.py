@@ -17,7 +17,7 @@ pytest.importorskip("accelerate", reason="needs the training libraries")
 import transformers
 
 import spectrum_fast as sf
-from spectrum_fast.choose.selection.formats import parse_selection
+from spectrum_fast.choose.selection.selection import parse_selection
 from spectrum_fast.use.training.precision import ChangeMeter, keeps_small_updates
 
 from support.tiny_models import make_model

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from spectrum_fast.choose.selection.formats import load_selection
 from spectrum_fast.choose.selection.scan_result import load_scan
+from spectrum_fast.choose.selection.selection import load_selection
 from spectrum_fast.errors import SelectionError, SpectrumFastError, UsageError
 
 from support.launching import launch, needs

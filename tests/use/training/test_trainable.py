@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from spectrum_fast.choose.selection.apply import measure_trainable
-from spectrum_fast.choose.selection.formats import parse_selection
 from spectrum_fast.choose.selection.masking import is_masked
 from spectrum_fast.choose.selection.runtime_view import as_fused_in
 from spectrum_fast.choose.selection.scan_result import Scan
+from spectrum_fast.choose.selection.selection import parse_selection
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.read.checkpoint.naming import module_type

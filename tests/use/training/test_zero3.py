@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spectrum_fast.choose.selection.formats import load_selection
+from spectrum_fast.choose.selection.selection import load_selection
 from spectrum_fast.use.training.arguments import METHODS
 
 from support.launching import Outcome, launch, needs

@@ -15,44 +15,44 @@ format                 what                                                     
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.formats.file_names import ReferenceFileNames, reference_file_names, slug
 from spectrum_fast.choose.selection.formats.name_lists import (
     can_carry_adapter,
     format_names,
     format_peft,
-    parse_names,
-    selection_from_list,
+    read_list,
+    read_names,
 )
-from spectrum_fast.choose.selection.formats.own_json import format_own, selection_from_own
+from spectrum_fast.choose.selection.formats.own_json import format_own, read_own
 from spectrum_fast.choose.selection.formats.reference_json import format_reference, format_reference_sorted
 from spectrum_fast.choose.selection.formats.reference_yaml import (
     KEY,
     format_reference_yaml,
     header_modules,
     other_keys,
-    parse_reference_yaml,
+    read_reference_yaml,
 )
-from spectrum_fast.choose.selection.records import Selection
+from spectrum_fast.choose.selection.formats.scan_file import read_scan_text
+from spectrum_fast.choose.selection.fused import competing_modules
 from spectrum_fast.errors import ScanFileError, SelectionError, UsageError
-from spectrum_fast.files import read_text, write_text_atomic
-from spectrum_fast.measure.scoring.fused import competing_modules
 from spectrum_fast.measure.scoring.json_fields import ABSENT
-from spectrum_fast.measure.scoring.records import ScanRecord
-from spectrum_fast.measure.scoring.scan_file import parse_scan
 from spectrum_fast.measure.scoring.strict_json import parse_json
+
+if TYPE_CHECKING:
+    from spectrum_fast.choose.selection.scan_result import Scan
+    from spectrum_fast.choose.selection.selection import Selection
 
 __all__ = [
     "FORMATS",
     "SCAN_FORMATS",
     "SELECTION_FORMATS",
     "ReferenceFileNames",
-    "load_selection",
-    "parse_selection",
+    "read_selection_text",
     "reference_file_names",
-    "save_selection",
     "slug",
+    "write_scores",
     "write_selection",
 ]
 
@@ -64,7 +64,7 @@ SELECTION_FORMATS: dict[str, Callable[[Selection], str]] = {
 }
 """Formats made from a selection."""
 
-SCAN_FORMATS: dict[str, Callable[[ScanRecord], str]] = {
+SCAN_FORMATS: dict[str, Callable[[Scan], str]] = {
     "reference": format_reference,
     "reference-sorted": format_reference_sorted,
 }
@@ -74,32 +74,48 @@ FORMATS = ("json", "axolotl", "reference", "reference-sorted", "peft", "names")
 """All format names, as on the command line."""
 
 
-def write_selection(source: Selection | ScanRecord, output_format: str = "json") -> str:
-    """The text of ``source`` in a format.
+def write_selection(selection: Selection, output_format: str = "json") -> str:
+    """The text of a selection in one of :data:`SELECTION_FORMATS`.
 
     All formats but ``json`` name whole parameters: their readers cannot free a part of one. The text is read back and
     compared before it is returned, so that no name can say something else in a file than in the selection.
 
-    Args:
-        source: a selection for :data:`SELECTION_FORMATS`, a scan for :data:`SCAN_FORMATS`.
-        output_format: one of :data:`FORMATS`.
-
     Raises:
-        UsageError: unknown format, or it is made from the other kind of source.
+        UsageError: unknown format, or one that is made from a scan.
         SelectionError: the format cannot hold a name: it would be read back as something else.
     """
-    if output_format in SELECTION_FORMATS:
-        if not isinstance(source, Selection):
-            raise UsageError(f"format {output_format!r} is made from a selection, found a scan: select first")
-        source = source if output_format == "json" else source.whole_parameters()
-        text = SELECTION_FORMATS[output_format](source)
-    elif output_format in SCAN_FORMATS:
-        if not isinstance(source, ScanRecord):
-            raise UsageError(f"format {output_format!r} holds the scores of a whole scan, found a selection")
-        text = SCAN_FORMATS[output_format](source)
-    else:
+    if output_format in SCAN_FORMATS:
+        raise UsageError(f"format {output_format!r} holds the scores of a whole scan, found a selection")
+    if output_format not in SELECTION_FORMATS:
         raise UsageError(f"unknown format {output_format!r}: expected one of {', '.join(FORMATS)}")
-    problem = _difference(source, text, output_format)
+    selection = selection if output_format == "json" else selection.whole_parameters()
+    return _proved(
+        SELECTION_FORMATS[output_format](selection), output_format, lambda text: _lost(selection, text, output_format)
+    )
+
+
+def write_scores(scan: Scan, output_format: str = "reference") -> str:
+    """The text of a scan's scores in one of :data:`SCAN_FORMATS`, read back and compared likewise.
+
+    Raises:
+        SelectionError: the format cannot hold a name.
+    """
+
+    def lost(text: str) -> str:
+        wrote = {module.name: module.rank_value for module in competing_modules(scan)}
+        return _first_difference(
+            wrote, {module.name: module.rank_value for module in read_scan_text(text, "the text")["modules"]}
+        )
+
+    return _proved(SCAN_FORMATS[output_format](scan), output_format, lost)
+
+
+def _proved(text: str, output_format: str, lost: Callable[[str], str]) -> str:
+    """The text, if reading it back loses nothing."""
+    try:
+        problem = lost(text)
+    except (SelectionError, ScanFileError) as error:
+        problem = str(error)
     if problem:
         raise SelectionError(
             f"format {output_format!r} cannot hold this: read back, {problem}; leave the module out (exclude), or "
@@ -108,22 +124,19 @@ def write_selection(source: Selection | ScanRecord, output_format: str = "json")
     return text
 
 
-def _difference(source: Selection | ScanRecord, text: str, output_format: str) -> str:
-    """What ``text`` says otherwise than ``source`` when it is read back; empty if nothing."""
-    try:
-        if isinstance(source, ScanRecord):
-            wrote = {module.name: module.rank_value for module in competing_modules(source)}
-            read = {module.name: module.rank_value for module in parse_scan(text, "the text").modules}
-        elif output_format == "json":
-            wrote, read = source, parse_selection(text, "the text")
-            return "" if wrote == read else "it is another selection"
-        else:
-            wrote = dict.fromkeys(_NAMES_IN.get(output_format, lambda selection: selection.names)(source))
-            read = dict.fromkeys(parse_selection(text, "the text").names)
-            if output_format == "axolotl":
-                read |= dict.fromkeys(other_keys(text), "a key of its own")
-    except (SelectionError, ScanFileError) as error:
-        return str(error)
+def _lost(selection: Selection, text: str, output_format: str) -> str:
+    """What ``text`` says otherwise than the selection when it is read back; empty if nothing."""
+    read = read_selection_text(text, "the text")
+    if output_format == "json":
+        return "" if read == vars(selection) else "it is another selection"
+    wrote = dict.fromkeys(_NAMES_IN.get(output_format, lambda selection: selection.names)(selection))
+    names = dict.fromkeys([*read.get("always", ()), *(module.name for module in read["modules"])])
+    if output_format == "axolotl":
+        names |= dict.fromkeys(other_keys(text), "a key of its own")
+    return _first_difference(wrote, names)
+
+
+def _first_difference(wrote: dict[str, Any], read: dict[str, Any]) -> str:
     wrong = next((name for name in {**wrote, **read} if wrote.get(name, ABSENT) != read.get(name, ABSENT)), None)
     return "" if wrong is None else f"{wrong!r} is not what it was"
 
@@ -135,38 +148,20 @@ _NAMES_IN: dict[str, Callable[[Selection], Iterable[str]]] = {
 """What the formats that do not hold exactly the names of a selection hold."""
 
 
-def save_selection(source: Selection | ScanRecord, path: str | Path, output_format: str = "json") -> None:
-    """Write :func:`write_selection`'s text to a file, whole or not at all.
-
-    Raises:
-        SelectionError: the target cannot be written; an old file is unchanged.
-        UsageError: see :func:`write_selection`.
-    """
-    write_text_atomic(path, write_selection(source, output_format), error=SelectionError)
-
-
-def load_selection(path: str | Path) -> Selection:
-    """Read a selection: our own JSON, the reference's YAML, a PEFT list or plain names; recognised by content.
-
-    Raises:
-        SelectionError: the file cannot be read or is none of these.
-    """
-    return parse_selection(read_text(path, error=SelectionError), str(path))
-
-
-def parse_selection(text: str, source: str = "selection") -> Selection:
-    """Read a selection from text; see :func:`load_selection`.
+def read_selection_text(text: str, source: str) -> dict[str, Any]:
+    """The fields of the selection that a text holds, in whatever format; those that it does not know are not there.
 
     Args:
         text: content of the file.
         source: what to call it in messages.
+
+    Raises:
+        SelectionError: it is in none of the formats.
     """
     start = text.lstrip()[:1]
     if start in ("{", "["):
         document = parse_json(text, source, SelectionError)
-        if isinstance(document, dict):
-            return selection_from_own(document, source)
-        return selection_from_list(document, source)
+        return read_own(document, source) if isinstance(document, dict) else read_list(document, source)
     if any(line.startswith(KEY) for line in text.splitlines()):
-        return parse_reference_yaml(text, source)
-    return parse_names(text, source)
+        return read_reference_yaml(text, source)
+    return read_names(text, source)

@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spectrum_fast.choose.selection.records import SelectedModule, Selection
+from spectrum_fast.choose.selection.records import SelectedModule
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.read.checkpoint.naming import module_type
+
+if TYPE_CHECKING:
+    from spectrum_fast.choose.selection.selection import Selection
 
 _NAME = re.compile(r"[\w./-]+")
 
@@ -41,8 +44,8 @@ def format_names(selection: Selection) -> str:
     return "".join(f"{name}\n" for name in selection.names)
 
 
-def selection_from_list(document: Sequence[Any], source: str) -> Selection:
-    """Read a PEFT list.
+def read_list(document: Sequence[Any], source: str) -> dict[str, Any]:
+    """The fields of the selection in a PEFT list.
 
     Raises:
         SelectionError: an entry is no name, or there is none.
@@ -50,20 +53,20 @@ def selection_from_list(document: Sequence[Any], source: str) -> Selection:
     for index, name in enumerate(document):
         if not isinstance(name, str):
             raise SelectionError(f"{source}: entry {index}: expected a module name, found {json.dumps(name)[:60]}")
-    return _selection([(f"entry {index}", name) for index, name in enumerate(document)], source)
+    return _fields([(f"entry {index}", name) for index, name in enumerate(document)], source)
 
 
-def parse_names(text: str, source: str) -> Selection:
-    """Read one name a line; blank lines and lines that start with ``#`` are skipped.
+def read_names(text: str, source: str) -> dict[str, Any]:
+    """The fields of the selection in one name a line; blank lines and lines that start with ``#`` are skipped.
 
     Raises:
         SelectionError: a line is no name, or there is none.
     """
     lines = [(f"line {number}", line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
-    return _selection([(where, line) for where, line in lines if line and not line.startswith("#")], source)
+    return _fields([(where, line) for where, line in lines if line and not line.startswith("#")], source)
 
 
-def _selection(located: list[tuple[str, str]], source: str) -> Selection:
+def _fields(located: list[tuple[str, str]], source: str) -> dict[str, Any]:
     if not located:
         raise SelectionError(f"{source}: expected module names, found none")
     modules: dict[str, SelectedModule] = {}
@@ -72,4 +75,4 @@ def _selection(located: list[tuple[str, str]], source: str) -> Selection:
             raise SelectionError(f"{source}, {where}: expected a module name, found {text[:80]!r}")
         name = text.removesuffix(".weight")
         modules.setdefault(name, SelectedModule(name=name, type=module_type(name), group=module_type(name)))
-    return Selection(modules=tuple(modules.values()), always_rule="none")
+    return {"modules": tuple(modules.values()), "always_rule": "none"}

@@ -10,30 +10,20 @@ and :class:`~spectrum_fast.choose.selection.records.SelectionGroup`. Unknown key
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
 
-from spectrum_fast.choose.selection.records import SelectedModule, Selection, SelectionGroup
+from spectrum_fast.choose.selection.records import SelectedModule, SelectionGroup, SelectionHead
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.measure.scoring.json_fields import Place
+
+if TYPE_CHECKING:
+    from spectrum_fast.choose.selection.selection import Selection
 
 SCHEMA = 1
 """Version of the layout that is written; the only one that is read."""
 
-_HEAD = (
-    "model",
-    "criterion",
-    "top_percent",
-    "grouping",
-    "rounding",
-    "fused",
-    "order",
-    "seed",
-    "always_rule",
-    "always",
-    "failed",
-)
-"""Fields of a selection that are not lists of entries, in the order of the file."""
+_HEAD = tuple(field.name for field in fields(SelectionHead))
 _ALWAYS_THERE = frozenset(_HEAD) - {"fused", "order", "seed"}
 """Fields that every file has, whatever it was written by."""
 
@@ -49,8 +39,8 @@ def format_own(selection: Selection) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-def selection_from_own(document: dict[str, Any], source: str) -> Selection:
-    """Read a parsed selection file.
+def read_own(document: dict[str, Any], source: str) -> dict[str, Any]:
+    """The fields of the selection in a parsed file.
 
     Raises:
         SelectionError: another kind of file, an unknown schema, or a field that is not what it should be.
@@ -65,11 +55,11 @@ def selection_from_own(document: dict[str, Any], source: str) -> Selection:
             f"found {json.dumps(schema)}"
         )
     place = Place(source, SelectionError)
-    head = place.read_fields(Selection, document, _HEAD, _ALWAYS_THERE)
+    head = place.read_fields(SelectionHead, document, required=_ALWAYS_THERE)
     modules = [entry.read_record(SelectedModule, values) for entry, values in place.entries(document, "modules")]
     groups = [entry.read_record(SelectionGroup, values) for entry, values in place.entries(document, "groups")]
     names = [*head["always"], *(module.name for module in modules)]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise SelectionError(f"{source}: expected each module once, found {twice!r} twice")
-    return Selection(modules=tuple(modules), groups=tuple(groups), **head)
+    return {"modules": tuple(modules), "groups": tuple(groups), **head}

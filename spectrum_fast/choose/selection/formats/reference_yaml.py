@@ -21,11 +21,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.ranking import count_taken
-from spectrum_fast.choose.selection.records import SelectedModule, Selection, SelectionGroup
+from spectrum_fast.choose.selection.records import SelectedModule, SelectionGroup
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.read.checkpoint.naming import module_type
+
+if TYPE_CHECKING:
+    from spectrum_fast.choose.selection.selection import Selection
 
 KEY = "unfrozen_parameters:"
 REFERENCE_HEADER = ("lm_head", "model.embed_tokens")
@@ -93,8 +97,8 @@ class _Lines:
     groups: dict[str, list[str]]
 
 
-def parse_reference_yaml(text: str, source: str) -> Selection:
-    """Read the list back, from our own files, the reference's, or inside a larger axolotl configuration.
+def read_reference_yaml(text: str, source: str) -> dict[str, Any]:
+    """The fields of the selection in a list: of our own files, the reference's, or a larger axolotl configuration.
 
     Indented and quoted entries, comments, blank lines and escaped dots are understood. Ranks, scores and percentages
     are not in the file and stay None.
@@ -126,7 +130,7 @@ def parse_reference_yaml(text: str, source: str) -> Selection:
             break  # the next key of a larger file
     if not inside:
         raise SelectionError(f"{source}: expected a list {KEY!r}, found none")
-    return _selection(found)
+    return _fields(found)
 
 
 def _add_entry(found: _Lines, entry: str, group: str, where: str) -> None:
@@ -147,7 +151,7 @@ def _add_entry(found: _Lines, entry: str, group: str, where: str) -> None:
         found.groups.setdefault(group or module_type(name), []).append(name)
 
 
-def _selection(found: _Lines) -> Selection:
+def _fields(found: _Lines) -> dict[str, Any]:
     always = tuple(dict.fromkeys(found.always))
     modules: dict[str, SelectedModule] = {}
     for group, names in found.groups.items():
@@ -155,9 +159,9 @@ def _selection(found: _Lines) -> Selection:
             if name not in always:
                 modules.setdefault(name, SelectedModule(name=name, type=module_type(name), group=group))
     taken = [module.group for module in modules.values()]
-    return Selection(
-        modules=tuple(modules.values()),
-        always=always,
-        groups=tuple(SelectionGroup(name=group, taken=taken.count(group)) for group in found.groups),
-        always_rule="custom" if always else "none",
-    )
+    return {
+        "modules": tuple(modules.values()),
+        "always": always,
+        "groups": tuple(SelectionGroup(name=group, taken=taken.count(group)) for group in found.groups),
+        "always_rule": "custom" if always else "none",
+    }

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.apply import apply_selection
-from spectrum_fast.choose.selection.formats import parse_selection, write_selection
+from spectrum_fast.choose.selection.formats import write_selection
 from spectrum_fast.choose.selection.readers.reading import Reader, Reading
+from spectrum_fast.choose.selection.selection import parse_selection
 from spectrum_fast.errors import SelectionError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from spectrum_fast.choose.selection.records import Selection
+    from spectrum_fast.choose.selection.selection import Selection
 
 
 def read_as_applied(selection: Selection, model: nn.Module) -> Reading:

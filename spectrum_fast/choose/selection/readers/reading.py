@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from spectrum_fast.choose.selection.records import Selection
+    from spectrum_fast.choose.selection.selection import Selection
 
 PLAIN = re.compile(r"[\w.-]+")
 """A name in which only dots mean something to a regular expression."""

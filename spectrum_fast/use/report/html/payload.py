@@ -7,11 +7,11 @@ from collections.abc import Hashable, Iterable, Sequence
 from pathlib import PurePath
 from typing import Any, get_type_hints
 
+from spectrum_fast.choose.selection.fused import competing_modules
 from spectrum_fast.choose.selection.ranking import GROUPINGS, group_name, rank_modules, towers_of
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.select import tables_of
 from spectrum_fast.errors import UsageError
-from spectrum_fast.measure.scoring.fused import competing_modules
 from spectrum_fast.measure.scoring.json_fields import type_of
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.record import SpectralSummary

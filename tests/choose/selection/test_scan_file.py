@@ -16,12 +16,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spectrum_fast.choose.selection.formats.scan_file import format_scan
+from spectrum_fast.choose.selection.scan_result import Scan, load_scan, parse_scan
 from spectrum_fast.errors import ScanFileError, SpectrumFastError
 from spectrum_fast.files import read_text, write_text_atomic
 from spectrum_fast.measure.scoring.json_fields import type_of
 from spectrum_fast.measure.scoring.measure import spectrum
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, ScanRecord, SkippedTensor
-from spectrum_fast.measure.scoring.scan_file import format_scan, parse_scan, read_scan, write_scan
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, SkippedTensor
 from spectrum_fast.measure.spectra.histogram import Histogram
 from spectrum_fast.measure.spectra.record import SUMMARY_FIELDS, ErrorBounds
 
@@ -30,7 +31,7 @@ from support.processes import script
 REAL_FIELDS = [key for key, hint in get_type_hints(ModuleScore).items() if type_of(hint)[0] is float and key != "snr"]
 COUNT_FIELDS = [key for key, hint in get_type_hints(ModuleScore).items() if type_of(hint)[0] is int]
 
-FULL = ScanRecord(
+FULL = Scan(
     model="some/model",
     criterion="spectrum",
     modules=(
@@ -71,13 +72,13 @@ def document() -> dict:
     return json.loads(format_scan(FULL))
 
 
-def parse(doc) -> ScanRecord:
+def parse(doc) -> Scan:
     return parse_scan(json.dumps(doc), "some.json")
 
 
 def test_round_trip_gives_the_same_record(tmp_path):
-    write_scan(FULL, tmp_path / "scan.json")
-    assert read_scan(tmp_path / "scan.json") == FULL
+    FULL.save(tmp_path / "scan.json")
+    assert load_scan(tmp_path / "scan.json") == FULL
 
 
 def test_layout_of_the_file():
@@ -131,7 +132,7 @@ def module_scores(draw) -> ModuleScore:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(module_scores(), max_size=4, unique_by=lambda module: module.name), text, st.dictionaries(text, text))
 def test_any_record_round_trips_through_strict_json(modules, model, ties):
-    record = ScanRecord(model, "mp", tuple(modules), ties=ties)
+    record = Scan(model, "mp", tuple(modules), ties=ties)
     written = format_scan(record)
     json.loads(written, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     assert written.isascii()
@@ -142,7 +143,7 @@ def test_any_record_round_trips_through_strict_json(modules, model, ties):
 def test_names_that_would_act_where_they_are_written_are_no_names(part):
     entry = {"name": "a.q", "type": "q", "snr": 1.0} | {part: "q\ntrust_remote_code: true"}
     with pytest.raises(ScanFileError, match="printable names and types"):
-        ScanRecord("m", "mp", (ModuleScore(**entry),))
+        Scan("m", "mp", (ModuleScore(**entry),))
     with pytest.raises(ScanFileError, match=f"field '{part}': expected a name"):
         parse({**document(), "modules": [{**document()["modules"][0], part: entry[part]}]})
     published = {entry["name"]: {"snr": 1.0, "type": entry["type"]}}
@@ -151,9 +152,9 @@ def test_names_that_would_act_where_they_are_written_are_no_names(part):
 
 
 def test_a_path_that_is_no_utf8_can_still_be_written(tmp_path):
-    odd = ScanRecord(os.fsdecode(b"models/\xff"), "spectrum", FULL.modules)
-    write_scan(odd, tmp_path / "scan.json")
-    assert read_scan(tmp_path / "scan.json") == odd
+    odd = Scan(os.fsdecode(b"models/\xff"), "spectrum", FULL.modules)
+    odd.save(tmp_path / "scan.json")
+    assert load_scan(tmp_path / "scan.json") == odd
 
 
 def test_unknown_keys_are_dropped_and_optional_ones_may_be_absent():
@@ -261,7 +262,7 @@ def test_provenance_that_is_no_strict_json_is_refused_before_anything_is_written
     target.write_text("old")
     for value in (math.nan, object()):
         with pytest.raises(ScanFileError, match=r"^scan of m: expected values that strict JSON can hold"):
-            write_scan(ScanRecord("m", "spectrum", (), provenance={"x": value}), target)
+            Scan("m", "spectrum", (), provenance={"x": value}).save(target)
     assert target.read_text() == "old"
 
 
@@ -277,12 +278,12 @@ def test_provenance_nested_beyond_use_is_refused():
 
 def test_missing_unreadable_and_not_utf8(tmp_path):
     with pytest.raises(ScanFileError, match=r"none\.json: cannot be read: No such file"):
-        read_scan(tmp_path / "none.json")
+        load_scan(tmp_path / "none.json")
     with pytest.raises(ScanFileError, match="cannot be read: Is a directory"):
-        read_scan(tmp_path)
+        load_scan(tmp_path)
     (tmp_path / "latin.json").write_bytes(b'{"model": "\xe9"}')
     with pytest.raises(ScanFileError, match="expected UTF-8 text, found the byte 0xe9 at offset 11"):
-        read_scan(tmp_path / "latin.json")
+        load_scan(tmp_path / "latin.json")
 
 
 def test_write_follows_links_keeps_rights_and_leaves_no_rubbish(tmp_path):
@@ -305,9 +306,9 @@ def test_devices_are_written_to_and_not_replaced():
 
 def test_write_errors_are_readable(tmp_path):
     with pytest.raises(ScanFileError, match="there is no folder"):
-        write_scan(FULL, tmp_path / "none" / "scan.json")
+        FULL.save(tmp_path / "none" / "scan.json")
     with pytest.raises(ScanFileError, match="expected a file to write, found a folder"):
-        write_scan(FULL, tmp_path)
+        FULL.save(tmp_path)
     with pytest.raises(SpectrumFastError, match="cannot be written as UTF-8"):
         write_text_atomic(tmp_path / "x", "\udcff")
     assert list(tmp_path.iterdir()) == []
@@ -315,7 +316,7 @@ def test_write_errors_are_readable(tmp_path):
 
 def test_byte_order_mark_is_dropped(tmp_path):
     (tmp_path / "bom.json").write_bytes(b"\xef\xbb\xbf" + format_scan(FULL).encode())
-    assert read_scan(tmp_path / "bom.json") == FULL
+    assert load_scan(tmp_path / "bom.json") == FULL
     assert read_text(tmp_path / "bom.json")[0] == "{"
 
 
@@ -413,7 +414,7 @@ def test_old_files_of_schema_1_are_read_and_written_as_they_were(name):
 
 
 def test_the_earliest_files_say_the_same_of_what_they_say():
-    early, dense = read_scan(OLD / "early.json"), read_scan(OLD / "dense.json")
+    early, dense = load_scan(OLD / "early.json"), load_scan(OLD / "dense.json")
     unsaid = {"parameter": None, "q50": None, "frobenius_residual": None, "note": "", "histogram": None}
     assert early.modules == tuple(replace(module, **unsaid) for module in dense.modules)
     assert [failure.message for failure in early.failures] == [failure.message for failure in dense.failures]
@@ -425,8 +426,8 @@ def test_every_field_of_a_spectrum_is_in_the_file_and_comes_back(tmp_path):
     found = spectrum(torch.randn(20, 30, generator=torch.Generator().manual_seed(0)))
     assert all(value is not None for value in found.summary().values())
     scored = ModuleScore(name="l.0.q", type="q", **found.summary())
-    write_scan(ScanRecord("m", "spectrum", (scored,)), tmp_path / "scan.json")
+    Scan("m", "spectrum", (scored,)).save(tmp_path / "scan.json")
     (entry,) = json.loads((tmp_path / "scan.json").read_text())["modules"]
     kept = [key for key in entry if key in SUMMARY_FIELDS]
     assert kept == list(SUMMARY_FIELDS)
-    assert read_scan(tmp_path / "scan.json").modules == (scored,)
+    assert load_scan(tmp_path / "scan.json").modules == (scored,)

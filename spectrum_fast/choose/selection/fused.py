@@ -20,13 +20,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from spectrum_fast.errors import TensorError, UsageError
 from spectrum_fast.measure.scoring.criteria import NO_BOUND, QuantityCriterion, find_criterion
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanRecord
+from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.record import Criterion
 from spectrum_fast.read.checkpoint.naming import module_name, module_type
+
+if TYPE_CHECKING:
+    from spectrum_fast.choose.selection.scan_result import Scan
 
 Fused: TypeAlias = Literal["parameter", "parts"]
 FUSED: tuple[str, ...] = get_args(Fused)
@@ -35,7 +38,7 @@ FUSED: tuple[str, ...] = get_args(Fused)
 _NEEDED = ("signal_sum", "noise_sum", "s_max", "s_min", "threshold", "n_signal", "n_noise")
 
 
-def competing_modules(record: ScanRecord, fused: str = "parameter") -> tuple[ModuleScore, ...]:
+def competing_modules(record: Scan, fused: str = "parameter") -> tuple[ModuleScore, ...]:
     """The modules of a scan, with the parts of a fused parameter replaced by the parameter, where the first part stood.
 
     Parameters of which a part has no score (a failure) are left out, for a part of the sum is no score of the whole.
@@ -62,7 +65,7 @@ def competing_modules(record: ScanRecord, fused: str = "parameter") -> tuple[Mod
     return tuple(result)
 
 
-def fused_modules(record: ScanRecord) -> tuple[ModuleScore, ...]:
+def fused_modules(record: Scan) -> tuple[ModuleScore, ...]:
     """The scores of the fused parameters alone; those whose parts do not say enough are left out."""
     failed = {failure.parameter for failure in record.failures}
     result = []

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import spectrum_fast as sf
+from spectrum_fast.choose.selection.formats.scan_file import format_scan
+from spectrum_fast.choose.selection.fused import competing_modules, fused_modules
+from spectrum_fast.choose.selection.scan_result import Scan, parse_scan
 from spectrum_fast.errors import TensorError, UsageError
-from spectrum_fast.measure.scoring.fused import competing_modules, fused_modules
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, ScanRecord
-from spectrum_fast.measure.scoring.scan_file import format_scan, parse_scan
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 
 from support import matrices
 
@@ -46,7 +47,7 @@ def weights() -> list[torch.Tensor]:
 
 
 def merged(parts: list[ModuleScore], criterion: str = "spectrum", **more) -> ModuleScore:
-    (module,) = competing_modules(ScanRecord("m", criterion, tuple(parts), **more))
+    (module,) = competing_modules(Scan("m", criterion, tuple(parts), **more))
     return module
 
 
@@ -123,7 +124,7 @@ def test_every_figure_of_the_parameter_is_put_together_from_its_parts():
 def test_a_parameter_that_is_scored_whole_is_not_fused():
     values = {"snr": 1.0, "s_max": 1.0, "s_min": 0.5, "threshold": 0.7, "signal_sum": 1.0, "noise_sum": 1.0}
     plain = replace(bare_part(0, n_signal=1, n_noise=1, **values), parts=None)
-    record = ScanRecord("m", "spectrum", (plain,))
+    record = Scan("m", "spectrum", (plain,))
     assert fused_modules(record) == ()
     assert competing_modules(record) == (plain,)
     assert '"fused"' not in format_scan(record)
@@ -165,7 +166,7 @@ def test_parts_of_another_program_that_contradict_themselves_are_no_crash():
 
 def test_sums_too_large_for_a_number_give_no_score():
     huge = {"snr": 5.0, "signal_sum": 1e308, "noise_sum": 1.0, "s_max": 1e308, "s_min": 0.5, "threshold": 2.0}
-    record = ScanRecord("m", "spectrum", tuple(bare_part(e, n_signal=1, n_noise=1, **huge) for e in range(2)))
+    record = Scan("m", "spectrum", tuple(bare_part(e, n_signal=1, n_noise=1, **huge) for e in range(2)))
     assert fused_modules(record) == ()
     with pytest.raises(TensorError, match=r"experts\.up_proj: snr must be a finite number >= 0, found inf"):
         competing_modules(record)
@@ -179,7 +180,7 @@ def test_the_error_bound_covers_the_parts():
 def test_a_parameter_with_a_failed_part_has_no_score():
     failure = ScanFailure(name=f"{HOME}.3.up_proj", kind="values", message="NaN", parameter=f"{HOME}.up_proj")
     stack = [part(e, w) for e, w in enumerate(weights()[:3])]
-    record = ScanRecord("m", "spectrum", tuple(stack), (failure,))
+    record = Scan("m", "spectrum", tuple(stack), (failure,))
     assert competing_modules(record) == ()
     assert parse_scan(format_scan(record)) == record
 
@@ -189,7 +190,7 @@ def test_a_part_left_out_of_the_scan_is_said():
 
 
 def test_the_scan_file_shows_the_fused_score_and_reads_back_equal():
-    record = ScanRecord("m", "spectrum", tuple(part(e, w) for e, w in enumerate(weights())))
+    record = Scan("m", "spectrum", tuple(part(e, w) for e, w in enumerate(weights())))
     text = format_scan(record)
     document = json.loads(text)
     (entry,) = document["fused"]
@@ -203,7 +204,7 @@ def test_the_scan_file_shows_the_fused_score_and_reads_back_equal():
 def test_parts_without_sums_are_refused_by_name():
     bare = ModuleScore(name="a.experts.0.up", type="a", snr=1.0, parameter="a.experts.up", parts=2)
     with pytest.raises(UsageError, match=r"a\.experts\.up: expected signal and noise sums of all its parts"):
-        competing_modules(ScanRecord("m", "spectrum", (bare,)))
-    assert fused_modules(ScanRecord("m", "spectrum", (bare,))) == ()
+        competing_modules(Scan("m", "spectrum", (bare,)))
+    assert fused_modules(Scan("m", "spectrum", (bare,))) == ()
     with pytest.raises(UsageError, match=r"^unknown fused 'some': expected one of parameter, parts$"):
-        competing_modules(ScanRecord("m", "spectrum", (bare,)), "some")
+        competing_modules(Scan("m", "spectrum", (bare,)), "some")

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from spectrum_fast.choose.selection.formats.reference_json import slug_of_file
+from spectrum_fast.choose.selection.formats.scan_file import format_scan
+from spectrum_fast.choose.selection.scan_result import load_scan, parse_scan
 from spectrum_fast.errors import ScanFileError
-from spectrum_fast.measure.scoring.published import slug_of_file
-from spectrum_fast.measure.scoring.scan_file import format_scan, parse_scan, read_scan
 
 PUBLISHED = Path(__file__).parents[3] / ".." / "shared" / "data" / "published_snr"
 FILES = sorted(PUBLISHED.glob("*.json"))
 EMPTY = "snr_results_deepseek-ai-DeepSeek-V3.1-Base.json"
-TINY = Path(__file__).parents[2] / "choose" / "selection" / "data"
+TINY = Path(__file__).parent / "data"
 
 needs_published = pytest.mark.skipif(not FILES, reason="the published results are not beside the checkout")
 
@@ -23,7 +24,7 @@ needs_published = pytest.mark.skipif(not FILES, reason="the published results ar
 @needs_published
 @pytest.mark.parametrize("path", [path for path in FILES if path.name != EMPTY], ids=lambda path: path.stem)
 def test_every_published_file_is_read_completely(path):
-    scan = read_scan(path)
+    scan = load_scan(path)
     document = json.loads(path.read_text())
     if scan.provenance["layout"] == "flat":
         expected = {name: (entry["type"], entry["snr"]) for name, entry in document.items()}
@@ -41,11 +42,11 @@ def test_every_published_file_is_read_completely(path):
 @needs_published
 def test_the_file_that_holds_only_a_line_break_is_refused():
     with pytest.raises(ScanFileError, match=r"DeepSeek-V3\.1-Base\.json: expected JSON, found an empty file"):
-        read_scan(PUBLISHED / EMPTY)
+        load_scan(PUBLISHED / EMPTY)
 
 
 def test_both_layouts_hold_the_same_scores():
-    flat, twin = read_scan(TINY / "tiny_flat.json"), read_scan(TINY / "tiny_sorted.json")
+    flat, twin = load_scan(TINY / "tiny_flat.json"), load_scan(TINY / "tiny_sorted.json")
     assert {module.name: module for module in flat.modules} == {module.name: module for module in twin.modules}
     assert (flat.provenance["layout"], twin.provenance["layout"]) == ("flat", "sorted")
     assert [module.name for module in flat.modules if module.noise_free] == [
@@ -135,10 +136,10 @@ def test_errors_of_a_file_name_its_path(tmp_path):
     path = tmp_path / "snr_results_a.json"
     path.write_text('{"a": {"snr": -1, "type": "a"}}')
     with pytest.raises(ScanFileError) as caught:
-        read_scan(path)
+        load_scan(path)
     assert str(caught.value) == f"{path}: module 'a': field 'snr': expected a number >= 0, found -1.0"
     path.write_text('{"a": {"snr": 1, "type": "a"}}')
-    assert read_scan(path).model == "a"
+    assert load_scan(path).model == "a"
 
 
 @pytest.mark.parametrize(("length", "shown"), [(58, "'" + "x" * 58 + "'"), (59, "'" + "x" * 56 + "...")])

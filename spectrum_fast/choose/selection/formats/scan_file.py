@@ -1,4 +1,4 @@
-"""The scan file: a :class:`~spectrum_fast.measure.scoring.records.ScanRecord` as strict, schema-versioned JSON.
+"""The scan file: a :class:`~spectrum_fast.choose.selection.scan_result.Scan` as strict, schema-versioned JSON.
 
 Layout of schema 1, keys in this order, one module a line::
 
@@ -11,7 +11,7 @@ Layout of schema 1, keys in this order, one module a line::
      "failures": [{"name", "shape", "dtype", "kind", "message", "parameter", "digest"}], "ties": {duplicate: original},
      "skipped": [{"name", "reason"}], "provenance": {...}}
 
-``fused`` holds the scores of parameters that are scored in parts (:mod:`spectrum_fast.measure.scoring.fused`), for
+``fused`` holds the scores of parameters that are scored in parts (:mod:`spectrum_fast.choose.selection.fused`), for
 other programs: it follows from ``modules`` and is not read back. It is absent, as are ``errors`` (of files from before
 it was stated, and in ``fused``), ``frobenius_norm``, ``mp_rank``, ``parts``, ``parameter_shape``, ``digest`` and a
 failure's ``parameter``, where there is nothing to say.
@@ -23,17 +23,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.checks import NAME, OBJECT, TEXT
+from spectrum_fast.choose.selection.formats.reference_json import read_reference
+from spectrum_fast.choose.selection.fused import fused_modules
 from spectrum_fast.errors import ScanFileError
-from spectrum_fast.files import read_text, write_text_atomic
-from spectrum_fast.measure.scoring.fused import fused_modules
 from spectrum_fast.measure.scoring.json_fields import Place, entry_of
-from spectrum_fast.measure.scoring.published import record_from_published
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, ScanRecord, SkippedTensor
+from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, SkippedTensor
 from spectrum_fast.measure.scoring.strict_json import parse_json
+
+if TYPE_CHECKING:
+    from spectrum_fast.choose.selection.scan_result import Scan
 
 SCHEMA = 1
 """Version of the layout that is written; the only one that is read."""
@@ -42,7 +43,7 @@ _AT_THE_END = ("histogram", "parts", "parameter_shape", "digest")
 """Keys that stand behind all others in the line of a module, as in the first files."""
 
 
-def format_scan(record: ScanRecord) -> str:
+def format_scan(record: Scan) -> str:
     """The text of the scan file.
 
     Raises:
@@ -64,41 +65,26 @@ def format_scan(record: ScanRecord) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-def write_scan(record: ScanRecord, path: str | Path) -> None:
-    """Write the scan file, whole or not at all.
-
-    Raises:
-        ScanFileError: the target cannot be written or the record is not strict JSON; an old file is unchanged.
-    """
-    write_text_atomic(path, format_scan(record), error=ScanFileError)
-
-
-def read_scan(path: str | Path) -> ScanRecord:
-    """Read a scan file of this package or a published result in either layout.
-
-    Raises:
-        ScanFileError: the file is missing, empty, of an unknown schema, or an entry is not what it should be; the
-            message names file, module and field.
-    """
-    return parse_scan(read_text(path, error=ScanFileError), str(path))
-
-
-def parse_scan(text: str, source: str = "scan") -> ScanRecord:
-    """Read a scan from text; see :func:`read_scan`.
+def read_scan_text(text: str, source: str) -> dict[str, Any]:
+    """The fields of the scan that a text holds, in this layout or one of the reference's.
 
     Args:
         text: content of the file.
         source: what to call it in messages; for a published result also where the model's slug is taken from.
+
+    Raises:
+        ScanFileError: it is empty, of an unknown schema, or an entry is not what it should be; the message names file,
+            module and field.
     """
     document = parse_json(text, source, ScanFileError)
     if isinstance(document, dict):
         if document.get("kind") == "selection":
             raise ScanFileError(f"{source}: expected a scan, found a selection; read it with load_selection")
         if "schema" in document and not isinstance(document["schema"], dict):
-            return _record_from_own(document, source)
+            return _read_own(document, source)
         if isinstance(document.get("modules"), list):
             raise ScanFileError(f"{source}: field 'schema': expected {SCHEMA}, found none")
-    return record_from_published(document, source)
+    return read_reference(document, source)
 
 
 def module_entry(module: ModuleScore) -> dict[str, Any]:
@@ -122,7 +108,7 @@ def _dump_lines(entries: Iterable[dict[str, Any]], model: str) -> str:
     return f"[\n{lines}\n]" if lines else "[]"
 
 
-def _record_from_own(document: dict[str, Any], source: str) -> ScanRecord:
+def _read_own(document: dict[str, Any], source: str) -> dict[str, Any]:
     schema = document["schema"]
     if schema != SCHEMA or isinstance(schema, bool):
         raise ScanFileError(
@@ -143,15 +129,12 @@ def _record_from_own(document: dict[str, Any], source: str) -> ScanRecord:
         SkippedTensor(entry.read(values, "name", NAME), entry.read(values, "reason", TEXT))
         for entry, values in place.entries(document, "skipped", [])
     ]
-    try:
-        return ScanRecord(
-            model=model,
-            criterion=criterion,
-            modules=tuple(modules),
-            failures=tuple(failures),
-            ties=ties,
-            skipped=tuple(skipped),
-            provenance=provenance,
-        )
-    except ScanFileError as cause:
-        raise ScanFileError(f"{source}: {cause}") from cause
+    return {
+        "model": model,
+        "criterion": criterion,
+        "modules": tuple(modules),
+        "failures": tuple(failures),
+        "ties": ties,
+        "skipped": tuple(skipped),
+        "provenance": provenance,
+    }

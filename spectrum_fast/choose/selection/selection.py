@@ -1,0 +1,112 @@
+"""The selection: what is trained, and what can be done with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spectrum_fast.choose.selection.adapters import lora_config
+from spectrum_fast.choose.selection.apply import AppliedSelection, apply_selection
+from spectrum_fast.choose.selection.formats import read_selection_text, write_selection
+from spectrum_fast.choose.selection.records import SelectedModule, SelectionGroup, SelectionHead
+from spectrum_fast.errors import SelectionError
+from spectrum_fast.files import read_text, write_text_atomic
+from spectrum_fast.words import count_of
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection(SelectionHead):
+    """Modules to train: ``modules`` by rank, and ``always`` whatever their score.
+
+    Attributes:
+        modules: the chosen modules, groups in scan order, best first within a group.
+        groups: every group in scan order, those with nothing taken too.
+    """
+
+    modules: tuple[SelectedModule, ...]
+    groups: tuple[SelectionGroup, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every module to train: those trained always first, then the chosen ones."""
+        return (*self.always, *(module.name for module in self.modules))
+
+    def whole_parameters(self) -> Selection:
+        """The same with parameters in place of their parts, as readers need that free modules by name.
+
+        Each parameter stands once, where the best of its parts stood.
+        """
+        merged: dict[str, SelectedModule] = {}
+        for module in self.modules:
+            if module.home == module.name:
+                merged.setdefault(module.name, module)
+            else:
+                whole = replace(module, name=module.home, shape=module.parameter_shape, parameter_shape=None)
+                merged.setdefault(module.home, whole)
+        return replace(self, modules=tuple(merged.values()))
+
+    def apply(self, model: nn.Module, *, strict: bool = True, partial: str = "refuse") -> AppliedSelection:
+        """Freeze ``model`` except for this selection; see :func:`spectrum_fast.choose.selection.apply.apply_selection`.
+
+        Raises:
+            SelectionError: an entry matches no parameter, or only a part of one; nothing was changed.
+        """
+        return apply_selection(self, model, strict=strict, partial=partial)
+
+    def lora_config(self, model: nn.Module | None = None, **options: Any) -> LoraConfig:
+        """LoRA on the selected modules; see :func:`spectrum_fast.choose.selection.adapters.lora_config`.
+
+        Raises:
+            SelectionError: an entry matches nothing in ``model``, or cannot carry an adapter.
+        """
+        return lora_config(self, model, **options)
+
+    def save(self, path: str | Path, output_format: str = "json") -> None:
+        """Write it in one of :data:`spectrum_fast.choose.selection.formats.SELECTION_FORMATS`, whole or not at all.
+
+        Raises:
+            SelectionError: the target cannot be written, which leaves an old file unchanged, or the format cannot hold
+                a name.
+            UsageError: it is no format of a selection.
+        """
+        write_text_atomic(path, write_selection(self, output_format), error=SelectionError)
+
+    def summary(self) -> str:
+        """A few lines for people: how many modules of how many, the groups, and cuts that the scores do not decide."""
+        share = "a list of names" if self.top_percent is None else f"{self.order} {self.top_percent:g} %"
+        head = f"{self.model or 'unknown model'}: {share}, {count_of(len(self.modules), 'module')}"
+        sizes = [group.size for group in self.groups]
+        known = [size for size in sizes if size is not None]
+        if known and len(known) == len(sizes):
+            head += f" of {sum(known):,} in {count_of(len(sizes), 'group')}"
+        lines = [head + f", and {len(self.always)} always: {', '.join(self.always)}" if self.always else head]
+        for group in self.groups:
+            if group.size == 0:
+                lines.append(f"  {group.name}: {'trained always' if group.always else 'none competes'}")
+                continue
+            of = "" if group.size is None else f" of {group.size}"
+            gap = "" if group.gap is None else f", gap at the cut {100 * group.gap:.2g} %"
+            tie = ", undecided (the scores at the cut tie within their error)" if group.undecided else ""
+            lines.append(f"  {group.name}: {group.taken}{of}{gap}{tie}")
+        if self.failed:
+            lines.append(f"  left out, because they have no score: {', '.join(self.failed)}")
+        return "\n".join(lines)
+
+
+def load_selection(path: str | Path) -> Selection:
+    """Read a selection: our own JSON, the reference's YAML, a PEFT list or plain names; recognised by content.
+
+    Raises:
+        SelectionError: the file cannot be read or is none of these.
+    """
+    return parse_selection(read_text(path, error=SelectionError), str(path))
+
+
+def parse_selection(text: str, source: str = "selection") -> Selection:
+    """Read a selection from text; ``source`` is what to call it in messages."""
+    return Selection(**read_selection_text(text, source))
