@@ -111,22 +111,22 @@ def scan_of(*weights: torch.Tensor) -> Scan:
 
 
 def test_a_user_adds_a_criterion_in_three_lines() -> None:
-    @sf.criterion("top-share")
+    @sf.criterion("share-of-the-largest")
     def top_share(spectrum):
         return (spectrum.s_max / spectrum.frobenius_norm) ** 2
 
     g = torch.Generator().manual_seed(0)
     noise = [torch.randn(40, 50, generator=g) for _ in range(4)]
     noise[2] += 9 * torch.ones(40, 50)
-    chosen = scan_of(*noise).select(25, criterion="top-share")  # pyright: ignore[reportArgumentType]
-    assert (chosen.criterion, [module.name for module in chosen.modules]) == ("top-share", ["layers.2.q"])
+    chosen = scan_of(*noise).select(25, criterion="share-of-the-largest")  # pyright: ignore[reportArgumentType]
+    assert (chosen.criterion, [module.name for module in chosen.modules]) == ("share-of-the-largest", ["layers.2.q"])
     s = true_values(noise[2])
     assert chosen.modules[0].snr == pytest.approx(s[0] ** 2 / (s**2).sum(), rel=1e-6)
     with pytest.raises(UsageError, match="one of the package's own"):
         sf.criterion("alpha")(top_share)
-    sf.criterion("top-share")(lambda _: float("nan"))
+    sf.criterion("share-of-the-largest")(lambda _: float("nan"))
     with pytest.raises(UsageError, match="finite number >= 0, found nan"):
-        scan_of(noise[0]).select(criterion="top-share")  # pyright: ignore[reportArgumentType]
+        scan_of(noise[0]).select(criterion="share-of-the-largest")  # pyright: ignore[reportArgumentType]
 
 
 def test_small_condition_numbers_rank_first_and_undecided_cuts_are_said() -> None:
