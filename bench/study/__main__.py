@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +16,12 @@ import torch
 
 from bench.machine import machine_header
 from bench.results_file import write_results
-from bench.study.conditions import Matrix, matrices_of
+from bench.study.conditions import Matrix, matrices_of, names_of
 from bench.study.fine_tune import Run, Settings, measure, perform
 from bench.study.material import TEXTS, Tokens, docstrings, fetch
 from bench.study.plan import next_runs
 from bench.study.results import RESULTS, finished_runs
+from bench.study.signals import signals_of
 from spectrum_fast import load_scan
 from spectrum_fast import scan as scan_checkpoint
 
@@ -38,7 +40,7 @@ def study(text: str, material: Path, results: Path, settings: Settings, most: in
     tokenizer = AutoTokenizer.from_pretrained(material / "model")
     new = Tokens.of((material / f"{text}.txt").read_text(encoding="utf-8"), tokenizer)
     old = Tokens.of(docstrings(), tokenizer)
-    matrices = _matrices(material)
+    matrices = _matrices(material, results / text / "signals.json", base, new, settings)
     if not (results / text / "base.json").is_file():
         _describe_base(results / text / "base.json", base, new, old, settings, material)
     done = 0
@@ -71,15 +73,21 @@ def _claimed(text: str, matrices: list[Matrix], material: Path, results: Path) -
     yield None
 
 
-def _matrices(material: Path) -> list[Matrix]:
-    """Scans of the base by both criteria, kept beside it."""
+def _matrices(material: Path, signals: Path, base: Any, new: Tokens, settings: Settings) -> list[Matrix]:
+    """What competes: scans of the base by both criteria, kept beside it, and the signals of the text."""
     scans = {}
     for criterion in ("spectrum", "mp"):
         path = material / f"{criterion}.scan.json"
         if not path.is_file():
             scan_checkpoint(material / "model", criterion=criterion).save(path)
         scans[criterion] = load_scan(path)
-    return matrices_of(scans)
+    with (material / "signals.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not signals.is_file():
+            found = signals_of(base, names_of(scans["spectrum"]), new.learn, settings)
+            header = {"schema": 1, "kind": "study-signals", "machine": machine_header()}
+            write_results(signals, {**header, "signals": found})
+    return matrices_of(scans, json.loads(signals.read_text(encoding="utf-8"))["signals"])
 
 
 def _describe_base(path: Path, base: Any, new: Tokens, old: Tokens, settings: Settings, material: Path) -> None:

@@ -16,10 +16,16 @@ BY_SCORE = ("spectrum", "mp", "kappa", "spectral-norm", "spectrum-bottom", "mp-b
 BY_PLACE = ("first", "last", "random")
 WHOLE = ("full", "lora", "spectrum-lora")
 CONDITIONS = (*BY_SCORE, *BY_PLACE, *WHOLE)
-"""Of the test; a search for what does work comes after it (protocol.md)."""
+"""Of the test."""
+
+SEARCH = ("gradient", "delta", "activation")
+"""Of the search for what does work, which comes after it (protocol.md)."""
 
 MATCHED = ("spectrum", "mp")
 """Conditions with draws of their own depth beside them in the first round."""
+
+RATE_SEED = 100
+"""The seed apart on which learning rates are chosen; a matched group chooses on a draw apart with the same number."""
 
 LORA_RANK = 16
 RATES = {"weights": (3e-5, 1e-4, 3e-4), "adapters": (3e-4, 1e-3, 3e-3)}
@@ -51,9 +57,20 @@ def rates_of(condition: str) -> tuple[float, ...]:
     return RATES["adapters" if uses_adapters(condition) else "weights"]
 
 
-def matrices_of(scans: Mapping[str, Any]) -> list[Matrix]:
-    """The matrices inside the layers, with their scores, from scans of one checkpoint by ``spectrum`` and ``mp``."""
-    found = [module for module in scans["spectrum"].modules if ".layers." in module.name]
+def names_of(scan: Any) -> list[str]:
+    """The modules that compete: the matrices inside the layers."""
+    return [module.name for module in scan.modules if ".layers." in module.name]
+
+
+def matrices_of(scans: Mapping[str, Any], signals: Mapping[str, Mapping[str, float]] | None = None) -> list[Matrix]:
+    """What competes, with its scores.
+
+    Args:
+        scans: of one checkpoint by ``spectrum`` and ``mp``.
+        signals: further scores (:mod:`bench.study.signals`).
+    """
+    names = set(names_of(scans["spectrum"]))
+    found = [module for module in scans["spectrum"].modules if module.name in names]
     by_mp = {module.name: module.snr for module in scans["mp"].modules}
     layers = 1 + max(_layer(module.name) for module in found)
     return [
@@ -72,6 +89,7 @@ def matrices_of(scans: Mapping[str, Any]) -> list[Matrix]:
                 "spectral-norm": module.s_max,
                 "first": -_layer(module.name),
                 "last": _layer(module.name),
+                **{score: values[module.name] for score, values in (signals or {}).items()},
             },
         )
         for module in found
@@ -124,7 +142,7 @@ def choose(matrices: Sequence[Matrix], condition: str, draw: int | None, seed: i
 
     Args:
         matrices: what competes.
-        condition: a name of :data:`CONDITIONS` or a score of the matrices.
+        condition: a name of :data:`CONDITIONS` or :data:`SEARCH`.
         draw: number of a matched draw in place of the condition's own choice.
         seed: draws ``random``.
 

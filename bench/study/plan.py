@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bench.study.conditions import CONDITIONS, MATCHED, Matrix, choose, rates_of
+from bench.study.conditions import CONDITIONS, MATCHED, RATE_SEED, SEARCH, Matrix, choose, rates_of
 from bench.study.fine_tune import Run
-
-RATE_SEED = 100
-"""The seed apart on which learning rates are chosen; a matched group chooses on a draw apart with the same number."""
 
 SEEDS = (0, 1, 2)
 DRAWS = 20
 
-STAGES = (("full",), MATCHED, tuple(name for name in CONDITIONS if name not in ("full", *MATCHED)))
+STAGES = (("full",), MATCHED, tuple(name for name in CONDITIONS if name not in ("full", *MATCHED)), SEARCH)
 """``full`` first, since its gain over the spread of its seeds says whether the runs are long enough."""
 
 Finished = Sequence[Mapping[str, Any]]
@@ -49,7 +46,7 @@ def chosen_rate(finished: Finished, text: str, condition: str, matched: bool) ->
 def _all_runs(text: str, matrices: Sequence[Matrix], finished: Finished) -> Iterator[Run]:
     first, *others = SEEDS
     for conditions in STAGES:
-        matched = [condition for condition in conditions if condition in MATCHED]
+        matched = [condition for condition in conditions if condition in (*MATCHED, *SEARCH)]
         for condition, draw in [(name, None) for name in conditions] + [(name, RATE_SEED) for name in matched]:
             modules = tuple(choose(matrices, condition, draw, RATE_SEED))
             for rate in rates_of(condition):

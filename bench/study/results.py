@@ -1,4 +1,4 @@
-"""The result files of the study: one a run, and one that describes the base."""
+"""The result files of the study: one a run, one that describes the base, one with what the search chooses by."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "study"
 
 def finished_runs(text: str, results: Path = RESULTS) -> list[dict[str, Any]]:
     """The runs of a text, in the order of their files' names."""
-    files = sorted(path for path in (results / text).glob("*.json") if path.stem != "base")
-    return [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((results / text).glob("*.json"))]
+    return [document for document in documents if document["kind"] == "study-run"]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("transformers", reason="needs the training libraries")
 
+import spectrum_fast as sf
 from bench.study.__main__ import study
-from bench.study.conditions import CONDITIONS, MATCHED, Matrix, choose, rates_of
-from bench.study.fine_tune import Settings
+from bench.study.conditions import CONDITIONS, MATCHED, SEARCH, Matrix, choose, rates_of
+from bench.study.fine_tune import Settings, batches, fit
 from bench.study.page import matched_rank, text_section, verdicts
 from bench.study.plan import DRAWS, SEEDS, chosen_rate, next_runs
 from bench.study.results import finished_runs
+from bench.study.signals import signals_of
 
 from support.tiny_models import write_model
 
@@ -29,7 +33,10 @@ def _matrices(layers: int = 30, types: int = 7) -> list[Matrix]:
             f"type{kind}",
             layer,
             layers,
-            {name: float((layer * 7 + kind * 5 + shift * 11) % 31) for shift, name in enumerate(CONDITIONS)},
+            {
+                name: float((layer * 7 + kind * 5 + shift * 11) % 31)
+                for shift, name in enumerate((*CONDITIONS, *SEARCH))
+            },
         )
         for kind in range(types)
         for layer in range(layers)
@@ -51,7 +58,6 @@ def test_a_matched_draw_has_the_types_and_the_depths_of_its_model(condition: str
 
 
 def test_choices_are_those_of_the_product(tmp_path: Path) -> None:
-    import spectrum_fast as sf
     from bench.study.conditions import matrices_of
 
     folder = write_model(tmp_path / "model", "llama", layers=8)
@@ -59,6 +65,37 @@ def test_choices_are_those_of_the_product(tmp_path: Path) -> None:
     for criterion, scan in scans.items():
         ours = choose(matrices_of(scans), criterion, None, 0)
         assert sorted(ours) == sorted(scan.select(25, always="none").names)
+
+
+def test_signals_are_the_gradient_the_move_and_the_weighted_spectrum(tmp_path: Path) -> None:
+    """Against autograd on all batches at once, numpy's SVD, and training by hand."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(write_model(tmp_path / "model", "llama", layers=2))
+    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and "layers" in name]
+    tokens = torch.randint(0, model.config.vocab_size, (400,), generator=torch.Generator().manual_seed(1))
+    found = signals_of(model, names, tokens, _SETTINGS)
+    held = {name: value.clone() for name, value in model.state_dict().items()}
+    rows = torch.cat(batches(tokens, replace(_SETTINGS, steps=10), 100)[:4])
+    inputs: dict[str, torch.Tensor] = {}
+    for name in names:
+        model.get_submodule(name).register_forward_hook(
+            lambda _, given, __, name=name: inputs.update({name: given[0].detach().double().flatten(0, 1)})
+        )
+    with torch.autocast("cpu", torch.bfloat16):
+        model(input_ids=rows, labels=rows).loss.backward()
+    for name in names:
+        weight = model.get_submodule(name).weight
+        assert found["gradient"][name] == pytest.approx(float(weight.grad.norm()), rel=2e-2)  # sums in bfloat16
+        scaled = weight.detach().double() * inputs[name].square().mean(0).sqrt()
+        truth = sf.spectrum(scaled, method="svd", precision="float64")
+        assert found["activation"][name] == pytest.approx(truth.snr, rel=2e-2)
+    model.zero_grad()
+    fit(model, batches(tokens, replace(_SETTINGS, steps=10), 100), 3e-4, replace(_SETTINGS, steps=10))
+    for name in names:
+        old = held[f"{name}.weight"]
+        moved = model.get_submodule(name).weight.detach() - old
+        assert found["delta"][name] == pytest.approx(float(moved.norm() / old.norm()), rel=1e-3)
 
 
 def _finished(runs: list[Any], loss: float = 1.0) -> list[dict[str, Any]]:
@@ -73,8 +110,8 @@ def test_the_plan_ends_with_every_condition_every_seed_and_every_draw() -> None:
     measured = [run for run in done if not run["chooses_rate"]]
     counts = Counter((run["condition"], run["draw"] is not None) for run in measured)
     assert counts == {
-        **{(condition, False): len(SEEDS) for condition in CONDITIONS},
-        **{(condition, True): DRAWS for condition in MATCHED},
+        **{(condition, False): len(SEEDS) for condition in (*CONDITIONS, *SEARCH)},
+        **{(condition, True): DRAWS for condition in (*MATCHED, *SEARCH)},
     }
     assert {run["rate"] for run in measured if run["condition"] == "full"} == {min(rates_of("full"))}
     assert chosen_rate(done, "shakespeare", "full", matched=False) is None
