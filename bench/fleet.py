@@ -44,8 +44,7 @@ from spectrum_fast.scanning.chunks import cut_chunks
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.parts import Part, share_of
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
-from spectrum_fast.scanning.scoring import make_scorer
-from spectrum_fast.scanning.work import score_weights
+from spectrum_fast.scanning.scoring import make_scorer, score_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "long-scans.md"

@@ -31,7 +31,7 @@ from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import StreamOptions
 from spectrum_fast.scanning import scorers
 from spectrum_fast.scanning.plan import plan_scan
-from spectrum_fast.scanning.work import score_weights
+from spectrum_fast.scanning.scoring import score_weights
 
 RATIOS = (0.25, 0.8, 1.0, 1.25, 4.0)
 """Of computing to reading."""

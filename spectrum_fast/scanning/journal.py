@@ -70,8 +70,39 @@ def journal_path(out: str | os.PathLike[str]) -> Path:
     return target.with_name(f".{target.name}.journal")
 
 
-class Journal:
-    """One journal, locked while the context is open.
+class Findings:
+    """Finished modules, each once.
+
+    Attributes:
+        modules: name -> score.
+        failures: name -> failure.
+        settings: under which those were found, each once, in the order in which they came.
+    """
+
+    def __init__(self) -> None:
+        self.modules: dict[str, ModuleScore] = {}
+        self.failures: dict[str, ScanFailure] = {}
+        self.settings: list[Settings] = []
+
+    def __len__(self) -> int:
+        """Number of finished modules, scored or failed."""
+        return len(self.modules) + len(self.failures)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether this module is finished."""
+        return name in self.modules or name in self.failures
+
+    def keep(self, record: ModuleScore | ScanFailure, *settings: Settings) -> None:
+        """Take in what is not finished yet."""
+        if isinstance(record, ModuleScore):
+            self.modules[record.name] = record
+        else:
+            self.failures[record.name] = record
+        self.settings += [entry for entry in settings if entry not in self.settings]
+
+
+class Journal(Findings):
+    """One journal, locked while the context is open; what is finished is what it holds.
 
     Args:
         path: the file; made if it is not there. Its folder must exist.
@@ -79,10 +110,7 @@ class Journal:
 
     Attributes:
         path: as given.
-        modules: name -> score, of all modules finished so far.
-        failures: name -> failure, likewise.
         problems: name -> failure that is to be tried again: of this sitting or, by :meth:`read`, of all.
-        settings: under which those were found, each once, in the order of the file.
         identity: what is scanned, and how.
         about: what else :meth:`begin` was told.
 
@@ -91,11 +119,9 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, restart: bool = False) -> None:
+        super().__init__()
         self.path = Path(path)
-        self.modules: dict[str, ModuleScore] = {}
-        self.failures: dict[str, ScanFailure] = {}
         self.problems: dict[str, ScanFailure] = {}
-        self.settings: list[Settings] = []
         self.identity: dict[str, Any] = {}
         self.about: dict[str, Any] = {}
         self._restart = restart
@@ -145,14 +171,6 @@ class Journal:
             with contextlib.suppress(OSError):
                 os.fdatasync(self._descriptor)
         self._close()
-
-    def __len__(self) -> int:
-        """Number of finished modules, scored or failed."""
-        return len(self.modules) + len(self.failures)
-
-    def __contains__(self, name: str) -> bool:
-        """Whether this module is finished."""
-        return name in self.modules or name in self.failures
 
     def begin(
         self,
@@ -213,7 +231,7 @@ class Journal:
         else:
             is_score = isinstance(record, ModuleScore)
             self._append_line({"module": _module_line(record)} if is_score else {"failure": entry_of(record)})
-            self._keep(record, settings)
+            self._take_record(record)
         if time.monotonic() >= self._next_sync:
             self.sync()
 
@@ -322,25 +340,18 @@ class Journal:
         elif "settings" in entry:
             self._current = place.read(entry, "settings", OBJECT)
         elif "module" in entry:
-            self._keep(_module_of(place, place.read(entry, "module", OBJECT)), self._current or {})
+            self._take_record(_module_of(place, place.read(entry, "module", OBJECT)))
         elif "failure" in entry:
-            self._keep(place.read_record(ScanFailure, place.read(entry, "failure", OBJECT)), self._current or {})
+            self._take_record(place.read_record(ScanFailure, place.read(entry, "failure", OBJECT)))
         elif "problem" in entry:
             problem = place.read_record(ScanFailure, place.read(entry, "problem", OBJECT))
             self.problems[problem.name] = problem
         self._ended = "ended" in entry  # until a later sitting adds to it
 
-    def _keep(self, record: ModuleScore | ScanFailure, settings: Settings) -> None:
-        if record.name in self:
-            return
-        self.problems.pop(record.name, None)
-        if isinstance(record, ModuleScore):
-            self.modules[record.name] = record
-        else:
-            self.failures[record.name] = record
-        if settings not in self.settings:
-            self.settings.append(settings)
-        self._current = settings
+    def _take_record(self, record: ModuleScore | ScanFailure) -> None:
+        if record.name not in self:
+            self.problems.pop(record.name, None)
+            self.keep(record, self._current or {})
 
     def _append_line(self, entry: dict[str, Any]) -> None:
         content = json.dumps(entry, allow_nan=False, separators=(",", ":")).encode()

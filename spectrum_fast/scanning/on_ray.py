@@ -28,9 +28,8 @@ from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.provenance import scan_identity, scan_settings, shared_identity, stored_options
 from spectrum_fast.scanning.results import ModuleResult
-from spectrum_fast.scanning.scoring import make_scorer, open_and_plan
+from spectrum_fast.scanning.scoring import make_scorer, open_and_plan, score_weights
 from spectrum_fast.scanning.threads import thread_count
-from spectrum_fast.scanning.work import score_weights
 
 _RETRIES = 20
 """How often Ray starts a task again whose worker is lost; one that ends its worker every time is an error at last."""

@@ -14,9 +14,8 @@ from spectrum_fast.scanning.chunks import work_of
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.results import ModuleResult
-from spectrum_fast.scanning.scoring import make_scorer
+from spectrum_fast.scanning.scoring import make_scorer, score_weights
 from spectrum_fast.scanning.threads import thread_count
-from spectrum_fast.scanning.work import score_weights
 
 _BUDGET_SECONDS = 10.0
 """Time for the trials; kinds of weights that would take longer are told by their multiply-adds."""

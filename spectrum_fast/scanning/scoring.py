@@ -1,9 +1,11 @@
-"""A checkpoint opened, and its weights scored in this process."""
+"""A checkpoint opened, and the loop of a scan: read a weight, score it, hand over what it came to, forget it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,13 +19,14 @@ from spectrum_fast.measure.spectra.engine import compute_spectrum
 from spectrum_fast.read.checkpoint import Checkpoint, open_checkpoint
 from spectrum_fast.read.formats.lora import LORA_LAYOUT
 from spectrum_fast.read.formats.weight_plan import WeightPlan
+from spectrum_fast.read.stream import StreamOptions, StreamStatistics, WeightStream, stream_weights
 from spectrum_fast.scanning.difference import plan_difference, plan_sum
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
 from spectrum_fast.scanning.provenance import scan_settings
+from spectrum_fast.scanning.results import ModuleResult, failure_of
 from spectrum_fast.scanning.scorers import OneByOne, Scorer, Together, or_on_cpu
-from spectrum_fast.scanning.work import score_weights
 
 
 def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple[Checkpoint, ScanPlan]:
@@ -96,3 +99,29 @@ def score_plan(plan: ScanPlan, options: ScanOptions, ledger: Ledger) -> Mapping[
     settings = scan_settings(options, torch.get_num_threads())
     scorer = make_scorer(options, left)
     return score_weights(left, scorer, options.stream, lambda result: ledger.record(result, settings)).facts()
+
+
+def score_weights(
+    weights: Iterable[WeightPlan], scorer: Scorer, options: StreamOptions, deliver: Callable[[ModuleResult], None]
+) -> StreamStatistics:
+    """Read weights in their order, and deliver what each came to; returns what reading them took. Closes the scorer."""
+    with closing(scorer), stream_weights(weights, options) as stream:
+        for result in _score_all(stream, scorer):
+            deliver(result)
+    return stream.statistics
+
+
+def _score_all(stream: WeightStream, scorer: Scorer) -> Iterator[ModuleResult]:
+    while True:
+        waiting_since = time.perf_counter()
+        try:
+            loaded = next(stream, None)
+        except Exception as error:
+            if stream.failed is None:
+                raise
+            yield ModuleResult(failure_of(stream.failed, error))
+            continue
+        if loaded is None:
+            break
+        yield from scorer.add(loaded, time.perf_counter() - waiting_since)
+    yield from scorer.finish()

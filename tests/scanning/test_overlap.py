@@ -26,7 +26,7 @@ from spectrum_fast.scanning import scorers
 from spectrum_fast.scanning.plan import plan_scan
 from spectrum_fast.scanning.results import ModuleResult
 from spectrum_fast.scanning.scorers import Together
-from spectrum_fast.scanning.work import score_weights
+from spectrum_fast.scanning.scoring import score_weights
 
 from support.marks import slow
 from support.virtual_clock import IS_POSSIBLE, Storage, VirtualClock

@@ -96,7 +96,7 @@ def test_an_interrupted_part_goes_on(llama: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         make_part(llama, out, Part(0, 2), interrupt)
     steps: list[sf.scanning.ScanProgress] = []
-    assert make_part(llama, out, Part(0, 2), steps.append).resumed == 2
+    assert make_part(llama, out, Part(0, 2), steps.append).step.resumed == 2
     assert steps[0].total == steps[-1].done < 16
     make_part(llama, out, Part(1, 2))
     assert format_scan(merge_parts([Part(number, 2).path(out) for number in range(2)])[0]) == text_of_one(llama)

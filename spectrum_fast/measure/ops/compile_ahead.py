@@ -10,7 +10,6 @@ without Python's lock. What was compiled is in Triton's cache on disk, where a s
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import torch
+
+from spectrum_fast.system import usable_cores
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -145,7 +146,7 @@ def compile_ahead(device: str, jobs: Iterable[str] | None = None) -> dict[str, E
             return error
         return None
 
-    with ThreadPoolExecutor(max(1, min(len(wanted), os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(max(1, min(len(wanted), usable_cores()))) as pool:
         found = dict(zip(wanted, pool.map(run, wanted), strict=True))
     return {job: error for job, error in found.items() if error is not None}
 

@@ -7,8 +7,7 @@ tensors do not know whether a file is on a disk or behind a network.
 from __future__ import annotations
 
 from spectrum_fast.read.storage.address import Address, RemoteFile
-from spectrum_fast.read.storage.opening import open_stored_file
-from spectrum_fast.read.storage.reading import read_bytes, read_failure, read_small_file
+from spectrum_fast.read.storage.reading import open_stored_file, read_bytes, read_failure, read_small_file
 from spectrum_fast.read.storage.settings import remote_settings
 from spectrum_fast.read.storage.stored_file import RemoteStamp, Stamp, StoredFile
 

@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.storage.address import RemoteFile
 from spectrum_fast.read.storage.problems import problem_of_status
-from spectrum_fast.read.storage.stored_file import RemoteStamp
-from spectrum_fast.read.storage.target import Target
+from spectrum_fast.read.storage.stored_file import RemoteStamp, Target
 
 
 def hub_address(repository: str, commit: str, name: str) -> RemoteFile:

@@ -22,8 +22,7 @@ from spectrum_fast.read.storage.hub_files import resolve_hub_file
 from spectrum_fast.read.storage.network import Stop, wait_for
 from spectrum_fast.read.storage.problems import RemoteProblem, problem_of
 from spectrum_fast.read.storage.settings import RemoteSettings
-from spectrum_fast.read.storage.stored_file import RemoteStamp
-from spectrum_fast.read.storage.target import Target
+from spectrum_fast.read.storage.stored_file import RemoteStamp, Target
 
 _STREAM_BYTES = 1 << 20
 _PROBE_SECONDS = 10.0

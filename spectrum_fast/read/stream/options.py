@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from spectrum_fast.errors import UsageError
-from spectrum_fast.system import memory_bytes
+from spectrum_fast.system import memory_bytes, usable_cores
 
 DIRECT_IO = ("off", "auto", "on")
 """``off``: through the page cache. ``on``: past it (O_DIRECT), or an error. ``auto``: past it where that works."""
@@ -86,7 +86,7 @@ class StreamOptions:
         if self.read_ahead == 0 or self.device == "cpu":
             return 0 if self.read_ahead == 0 else READING_THREADS
         least, most = DEVICE_READING_THREADS
-        return max(least, min(most, os.cpu_count() or 1))
+        return max(least, min(most, usable_cores()))
 
     @property
     def poisons(self) -> bool:

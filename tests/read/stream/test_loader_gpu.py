@@ -127,6 +127,12 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert reading_threads() == []
 
 
+def test_a_device_is_read_for_by_as_many_threads_as_there_are_cores_to_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(10)), raising=False)
+    assert StreamOptions(device="cuda").thread_count == 10
+
+
 def test_a_device_is_given_its_bytes_far_ahead() -> None:
     on_host, for_device = StreamOptions(), StreamOptions(device="cuda")
     assert for_device.window_bytes == for_device.capacity_bytes >= on_host.capacity_bytes > on_host.window_bytes
