@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import json
 import pkgutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import sys
 import pytest
 
 import spectrum_fast as sf
+
+from support.processes import script
 
 HEAVY = (
     "triton",
@@ -33,24 +36,19 @@ def module_names() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "use", ["import spectrum_fast.use.cli", "from spectrum_fast import *", "import spectrum_fast.doctor"]
+    ("imported", "unwanted"),
+    [
+        (["spectrum_fast", "spectrum_fast.errors", "spectrum_fast.use.cli"], {*HEAVY, "torch"}),
+        (["spectrum_fast:*", "spectrum_fast.doctor"], {*HEAVY}),
+    ],
 )
-def test_importing_loads_no_heavy_package(use: str) -> None:
-    script = f"import sys; {use}; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-W", "error::ImportWarning", "-c", script], capture_output=True, text=True)
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")
-
-
-@pytest.mark.parametrize(
-    "statement", ["import spectrum_fast", "import spectrum_fast.use.cli", "import spectrum_fast.errors"]
-)
-def test_torch_is_loaded_only_when_work_begins(statement: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", f"{statement}; import sys; print('torch' in sys.modules)"],
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "False", "")
+def test_importing_loads_no_heavy_package_and_torch_only_when_work_begins(
+    imported: list[str], unwanted: set[str]
+) -> None:
+    command = [sys.executable, "-W", "error::ImportWarning", script("after_importing"), *imported]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert unwanted.isdisjoint(json.loads(done.stdout)["modules"])
 
 
 def test_public_names_exist_and_are_documented() -> None:

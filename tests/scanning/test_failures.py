@@ -19,6 +19,7 @@ from spectrum_fast.scanning import plan as planning
 from spectrum_fast.scanning import results
 
 from support.long_scans import command, end, environment, journal_of
+from support.processes import script
 
 VICTIM = "model.layers.1.mlp.up_proj"
 FEW = ("model.layers.1.mlp.*",)
@@ -148,21 +149,6 @@ def test_a_torn_weight_in_a_live_model_is_its_failure(monkeypatch: pytest.Monkey
     assert [module.name for module in scan.modules] == ["b"]
 
 
-FAILING = f"""
-import sys
-from spectrum_fast.scanning import results
-from spectrum_fast.use.cli import main
-real = results.decode_weight
-def fails(plan, *more):
-    if plan.parameter == "{VICTIM}.weight":
-        1 / 0
-    return real(plan, *more)
-results.decode_weight = fails
-sys.argv[0] = "spectrum-fast"
-main()
-"""
-
-
 @pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_by_processes_it_is_exit_code_1_and_all_others_are_in_the_file(
     deep: Path, uninterrupted: bytes, tmp_path: Path, count: int
@@ -170,7 +156,7 @@ def test_by_processes_it_is_exit_code_1_and_all_others_are_in_the_file(
     out = tmp_path / "scan.json"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", FAILING, *command(deep, out, "--quiet")[3:]],
+            [sys.executable, script("command_that_fails_at"), f"{VICTIM}.weight", *command(deep, out, "--quiet")[3:]],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

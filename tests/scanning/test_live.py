@@ -6,7 +6,6 @@ import copy
 import gc
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,8 @@ from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.results import ModuleResult
 from spectrum_fast.scanning.scorers import Together
 from spectrum_fast.scanning.scoring import make_compute
+
+from support.processes import script
 
 transformers = pytest.importorskip("transformers")
 
@@ -340,86 +341,20 @@ def test_a_model_with_adapters_scans_as_its_base():
     assert reasons == {"belongs to an adapter (PEFT)"}
 
 
-ZERO3 = """
-    import sys, warnings, torch
-    warnings.filterwarnings("ignore")
-    import deepspeed, transformers
-    import spectrum_fast as sf
-    deepspeed.init_distributed("gloo")
-    torch.manual_seed(0)
-    config = transformers.MixtralConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, num_local_experts=3,
-    )
-    model = transformers.MixtralForCausalLM(config)
-    expected = sf.scan(model)
-    engine, *_ = deepspeed.initialize(
-        model=model,
-        config={
-            "train_micro_batch_size_per_gpu": 1,
-            "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
-            "zero_force_ds_cpu_optimizer": False,
-        },
-        optimizer=torch.optim.AdamW(model.parameters(), lr=0.0),
-    )
-    shapes = {name: value.shape for name, value in engine.module.named_parameters()}
-    assert all(shape == torch.Size([0]) for shape in shapes.values())
-    for _ in range(2):
-        steps = []
-        live = sf.scan(engine, progress=steps.append)
-        assert live.modules == expected.modules, [(a, b) for a, b in zip(live.modules, expected.modules) if a != b][:1]
-        assert steps[-1].done == len(live.modules)
-        assert {name: value.shape for name, value in engine.module.named_parameters()} == shapes
-        tokens = torch.arange(8)[None]
-        engine.backward(engine(input_ids=tokens, labels=tokens).loss)
-        engine.step()
-    print("same", torch.distributed.get_rank())
-"""
-
-
-FSDP2 = """
-    import torch, transformers
-    from torch.distributed.fsdp import fully_shard
-    from torch.distributed.device_mesh import init_device_mesh
-    import spectrum_fast as sf
-    torch.distributed.init_process_group("gloo")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    model = transformers.LlamaForCausalLM(config)
-    expected = sf.scan(model)
-    mesh = init_device_mesh("cpu", (2,))
-    for layer in model.model.layers:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    before = {name: value.to_local().clone() for name, value in model.named_parameters()}
-    assert any(value.shape != dict(model.named_parameters())[name].shape for name, value in before.items())
-    live = sf.scan(model)
-    assert live.modules == expected.modules
-    assert all(torch.equal(value.to_local(), before[name]) for name, value in model.named_parameters())
-    print("same", torch.distributed.get_rank())
-    torch.distributed.destroy_process_group()
-"""
+@pytest.mark.slow
+def test_shards_of_fsdp2_are_gathered_and_shared_out():
+    assert_same_on_two_ranks("live_scan_of_shards")
 
 
 @pytest.mark.slow
-def test_shards_of_fsdp2_are_gathered_and_shared_out(tmp_path):
-    assert_same_on_two_ranks(FSDP2, tmp_path)
-
-
-@pytest.mark.slow
-def test_partitions_of_zero_3_are_gathered_and_shared_out(tmp_path):
+def test_partitions_of_zero_3_are_gathered_and_shared_out():
     """Two real DeepSpeed processes; training goes on between the scans."""
     pytest.importorskip("deepspeed")
-    assert_same_on_two_ranks(ZERO3, tmp_path)
+    assert_same_on_two_ranks("live_scan_of_partitions")
 
 
-def assert_same_on_two_ranks(text: str, folder: Path) -> None:
-    script = folder / "two_ranks.py"
-    script.write_text(textwrap.dedent(text))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)]
+def assert_same_on_two_ranks(name: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", script(name)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("same") == 2

@@ -6,6 +6,7 @@ Each case runs the command two or three times; the common suite takes one of a k
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import subprocess
@@ -19,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from support.faults import build_injector, rule, variables
+from support.processes import script
 
 NO_CLUE = "Traceback"
 
@@ -169,9 +171,9 @@ def test_out_of_memory_is_one_clear_word_and_the_scan_goes_on_later(tmp_path: Pa
         "model.layers.1.mlp.up_proj.weight": torch.randn(4000, 4000, generator=generator),
     }
     save_file(weights, folder / "model.safetensors")
-    probe = "import resource, torch, spectrum_fast.scanning; print(open('/proc/self/statm').read().split()[0])"
-    pages = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
-    limit = int(pages) * resource.getpagesize() + (40 << 20)  # no room for 64 MB
+    probe = [sys.executable, script("after_importing"), "resource", "torch", "spectrum_fast.scanning"]
+    pages = json.loads(subprocess.run(probe, capture_output=True, text=True, check=True).stdout)["pages"]
+    limit = pages * resource.getpagesize() + (40 << 20)  # no room for 64 MB
 
     def restrict() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -20,6 +20,8 @@ from spectrum_fast.errors import SelectionError
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint.naming import module_type
 
+from support.processes import script
+
 
 class Block(nn.Module):
     def __init__(self) -> None:
@@ -290,7 +292,7 @@ def test_peft_adapts_exactly_the_listed_modules():
 
 def test_importing_loads_no_training_library(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", "import sys, spectrum_fast.choose.selection.apply; print(*sys.modules)"],
+        [sys.executable, script("after_importing"), "spectrum_fast.choose.selection.selection"],
         capture_output=True,
         text=True,
         check=True,

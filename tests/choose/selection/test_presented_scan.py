@@ -16,6 +16,8 @@ import spectrum_fast as sf
 from spectrum_fast.scanning.notebook import notebook_progress
 from spectrum_fast.scanning.step import ScanProgress
 
+from support.processes import script
+
 NAMES = [f"layers.{layer}.{kind}" for layer in range(3) for kind in ("k", "q")]
 
 
@@ -85,9 +87,5 @@ def test_a_bar_in_a_notebook_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_scan_is_read_without_torch(tmp_path: Path, scan: sf.Scan) -> None:
     scan.save(tmp_path / "scan.json")
-    script = (
-        "import sys, spectrum_fast as sf; scan = sf.load_scan(sys.argv[1]); repr(scan); scan.to_frame(); "
-        "scan.select(50, criterion='alpha'); print('torch' in sys.modules)"
-    )
-    run = [sys.executable, "-c", script, str(tmp_path / "scan.json")]
+    run = [sys.executable, script("look_at_a_scan"), str(tmp_path / "scan.json")]
     assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip() == "False"

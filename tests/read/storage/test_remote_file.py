@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
+import subprocess
+import sys
 import threading
 import time
 
@@ -15,6 +16,7 @@ from spectrum_fast.read.storage.problems import RemoteReadError
 from spectrum_fast.read.storage.remote_file import OPENING_BYTES
 
 from support.file_server import Fault, FileServer
+from support.processes import script
 
 pytest.importorskip("obstore")
 
@@ -358,18 +360,7 @@ def test_settings_that_are_no_positive_number(address, text, monkeypatch):
 
 
 def test_without_obstore_the_extra_is_named(address):
-    import subprocess
-    import sys
-
-    script = f"""
-import sys
-sys.modules["obstore"] = None
-from spectrum_fast.read.checkpoint import open_checkpoint
-from spectrum_fast.errors import SpectrumFastError
-try:
-    open_checkpoint({str(address)!r})
-except SpectrumFastError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ})
-    assert done.stdout.strip().endswith("run pip install 'spectrum-fast[remote]'"), done.stderr
+    command = [sys.executable, script("command_without"), "obstore", "scan", address.url]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr.strip().endswith("run pip install 'spectrum-fast[remote]'")
+    assert done.returncode == 2

@@ -12,6 +12,8 @@ import pytest
 from spectrum_fast import load_scan, load_selection
 from spectrum_fast.version import __version__
 
+from support.processes import script
+
 COMMANDS = ("scan", "merge", "fleet", "select", "compare", "check", "eval", "laser", "plan", "show", "report", "doctor")
 
 
@@ -147,8 +149,7 @@ def test_a_reader_that_goes_away_is_no_error(run, tiny: Path, tmp_path: Path) ->
 
 
 def test_no_color_in_a_terminal(scanned: Path, environment) -> None:
-    script = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)"
-    command = [sys.executable, "-c", script, sys.executable, "-m", "spectrum_fast", "compare", str(scanned)]
+    command = [sys.executable, script("in_a_terminal"), sys.executable, "-m", "spectrum_fast", "compare", str(scanned)]
 
     def colours(**extra: str) -> bool:
         done = subprocess.run([*command, "missing.json"], capture_output=True, text=True, env=environment(**extra))

@@ -11,6 +11,7 @@ import pytest
 from spectrum_fast import load_scan
 
 from support import scans
+from support.processes import script
 
 
 def test_scan_ends_with_the_map(run, tiny: Path, tmp_path: Path) -> None:
@@ -80,12 +81,9 @@ def test_bad_usage_writes_nothing(
 
 
 def test_without_plotly_the_message_says_what_to_install(scanned: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys; sys.modules['plotly'] = None; sys.modules['plotly.offline'] = None\n"
-        f"sys.argv = ['spectrum-fast', 'report', {str(scanned)!r}, '-o', {str(tmp_path / 'r.html')!r}]\n"
-        "from spectrum_fast.use.cli import main; main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    words = ["plotly,plotly.offline", "report", str(scanned), "-o", str(tmp_path / "r.html")]
+    command = [sys.executable, script("command_without"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "pip install 'spectrum-fast[report]'" in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from spectrum_fast import load_scan
 from spectrum_fast.use.report.progress import format_bytes
 
+from support.processes import script
+
 
 def single_line(text: str) -> str:
     lines = text.splitlines()
@@ -204,28 +206,13 @@ def test_a_bad_path_is_one_clear_line(inside, tmp_path: Path, name: str, message
 
 
 def test_a_file_replaced_during_a_scan_leaves_no_output(run, inside, tiny: Path, tmp_path: Path) -> None:
-    script = """
-import os, sys
-from spectrum_fast.use.cli import main
-from spectrum_fast.use.report.progress import ScanMeter
-from spectrum_fast.read.stream import options, weights
-weights.STRETCH_BYTES = options.AUTO_WINDOW_BYTES = 1  # or all of the small file were read at once
-real = ScanMeter.__call__
-def meter(self, step):
-    real(self, step)
-    if step.done == 3:
-        os.utime(sys.argv[2] + "/model.safetensors")
-ScanMeter.__call__ = meter
-main()
-"""
     model = tmp_path / "model"
     model.mkdir()
     (model / "model.safetensors").write_bytes((tiny / "model.safetensors").read_bytes())
     target = tmp_path / "scan.json"
     target.write_text("the scan of yesterday")
-    done = subprocess.run(
-        [sys.executable, "-c", script, "scan", str(model), "--out", str(target)], capture_output=True, text=True
-    )
+    command = [sys.executable, script("scan_of_a_touched_file"), "scan", str(model), "--out", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert "replaced while being read" in single_line(done.stderr)
     assert target.read_text() == "the scan of yesterday"

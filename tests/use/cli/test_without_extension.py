@@ -12,8 +12,7 @@ from safetensors.torch import save_file
 import spectrum_fast as sf
 
 from support.matrices import gaussian, trained_like
-
-_SCRIPT = Path(__file__).resolve().parents[2] / "support" / "without_extension.py"
+from support.processes import script
 
 
 def test_a_scan_says_once_what_it_costs_and_is_right(tmp_path: Path) -> None:
@@ -23,9 +22,8 @@ def test_a_scan_says_once_what_it_costs_and_is_right(tmp_path: Path) -> None:
     }
     save_file(weights, tmp_path / "model.safetensors")
     out = tmp_path / "scan.json"
-    done = subprocess.run(
-        [sys.executable, str(_SCRIPT), "scan", str(tmp_path), "--out", str(out)], capture_output=True, text=True
-    )
+    words = ["spectrum_fast._native,triton", "scan", str(tmp_path), "--out", str(out)]
+    done = subprocess.run([sys.executable, script("command_without"), *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("the compiled extension does not load") == 1
     expected = {module.name: module for module in sf.scan(tmp_path).modules}

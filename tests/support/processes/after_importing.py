@@ -1,0 +1,14 @@
+"""Import modules (``NAME:*``: and all of their public names); print the modules that this loads, and its pages."""
+
+import importlib
+import json
+import sys
+
+for argument in sys.argv[1:]:
+    name, _, everything = argument.partition(":")
+    module = importlib.import_module(name)
+    for public in module.__all__ if everything else ():
+        getattr(module, public)
+with open("/proc/self/statm") as file:
+    pages = int(file.read().split()[0])
+print(json.dumps({"modules": sorted(sys.modules), "pages": pages}))
