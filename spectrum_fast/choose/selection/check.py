@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.formats.name_lists import format_peft
 from spectrum_fast.choose.selection.formats.reference_yaml import KEY, REFERENCE_HEADER, format_reference_yaml
-from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton, read_skeleton
-from spectrum_fast.choose.selection.readers.axolotl import entries_of_yaml, read_as_axolotl
-from spectrum_fast.choose.selection.readers.own import read_as_applied
-from spectrum_fast.choose.selection.readers.peft import read_as_peft
-from spectrum_fast.choose.selection.readers.reading import Reading, shapes_of
-from spectrum_fast.choose.selection.readers.scripts import lines_of_yaml, read_as_line_parser, read_as_readme
+from spectrum_fast.choose.selection.model_skeleton import read_skeleton
+from spectrum_fast.choose.selection.readers import axolotl, own, peft, scripts
+from spectrum_fast.choose.selection.readers.axolotl import entries_of_yaml
+from spectrum_fast.choose.selection.readers.reading import Reader, Reading, shapes_of
 from spectrum_fast.choose.selection.resolve import locate_entries
 from spectrum_fast.choose.selection.selection import parse_selection
 from spectrum_fast.errors import SelectionError, UsageError
@@ -27,8 +24,11 @@ if TYPE_CHECKING:
 
     from spectrum_fast.choose.selection.selection import Selection
 
-READERS = ("spectrum-fast", "axolotl", "line-parser", "readme", "peft")
-"""Readers in the order of a report; :mod:`spectrum_fast.choose.selection.readers` has their rules."""
+READERS: dict[str, Reader] = {
+    "spectrum-fast": own.TRL,
+    **{reader.name: reader for reader in (axolotl.READER, scripts.LINE_PARSER, scripts.README, peft.READER)},
+}
+"""Readers in the order of a report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class SelectionCheck:
 
 
 def check_selection(
-    selection: str | Path, model: str, *, readers: Sequence[str] = READERS, names: str = "auto"
+    selection: str | Path, model: str, *, readers: Collection[str] = tuple(READERS), names: str = "auto"
 ) -> SelectionCheck:
     """Find out what each reader would train.
 
@@ -119,7 +119,7 @@ def check_selection(
         raise UsageError(f"unknown reader {', '.join(unknown) or '(none)'!r}: expected some of {', '.join(READERS)}")
     sources = _Sources.of_text(read_text(selection, error=SelectionError), str(selection))
     skeleton = read_skeleton(model, names)
-    readings = _read_all(sources, skeleton)
+    readings = {name: sources.read_by(reader, skeleton.module) for name, reader in READERS.items()}
     shapes = shapes_of(skeleton.module)
     basis = readings["axolotl" if sources.selection is None else "spectrum-fast"]
     reports = []
@@ -150,14 +150,11 @@ def _lost(sources: _Sources, basis: Reading, model: nn.Module) -> dict[str, tupl
 
 @dataclass(frozen=True, kw_only=True)
 class _Sources:
-    """What each reader gets to read."""
+    """What each reader gets to read: the file, or what this package writes of it."""
 
     selection: Selection | None
     refusal: str
-    yaml_entries: list[str]
-    line_entries: list[str]
-    peft_entries: list[str]
-    peft_problem: str = ""
+    yaml: str
 
     @classmethod
     def of_text(cls, text: str, source: str) -> _Sources:
@@ -169,45 +166,29 @@ class _Sources:
             if not is_yaml:
                 raise
             refusal = str(error)
-        yaml_text = text if is_yaml or selection is None else format_reference_yaml(selection)
-        peft_entries: list[str] = []
-        problem = refusal
-        if selection is not None:
-            try:
-                peft_entries, problem = json.loads(format_peft(selection)), ""
-            except SelectionError as error:
-                problem = str(error)
-        return cls(
-            selection=selection,
-            refusal=refusal,
-            yaml_entries=entries_of_yaml(yaml_text, source),
-            line_entries=lines_of_yaml(yaml_text),
-            peft_entries=peft_entries,
-            peft_problem=problem,
-        )
+        yaml = text if is_yaml or selection is None else format_reference_yaml(selection)
+        entries_of_yaml(yaml, source)  # an error says which file
+        return cls(selection=selection, refusal=refusal, yaml=yaml)
 
-
-def _read_all(sources: _Sources, skeleton: ModelSkeleton) -> dict[str, Reading]:
-    shapes = shapes_of(skeleton.module)
-    peft = read_as_peft(sources.peft_entries, shapes)
-    if sources.peft_problem:
-        peft = Reading(parameters=frozenset(), entries=0, problem=sources.peft_problem)
-    return {
-        "spectrum-fast": Reading(parameters=frozenset(), entries=0, problem=sources.refusal)
-        if sources.selection is None
-        else read_as_applied(sources.selection, skeleton.module),
-        "axolotl": read_as_axolotl(sources.yaml_entries, shapes),
-        "line-parser": read_as_line_parser(sources.line_entries, shapes),
-        "readme": read_as_readme(sources.line_entries, shapes),
-        "peft": peft,
-    }
+    def read_by(self, reader: Reader, model: nn.Module) -> Reading:
+        """What it trains of the model; our own way and PEFT's go by the selection."""
+        if reader not in (own.TRL, peft.READER):
+            return reader.read(self.yaml, model)
+        if self.selection is None:
+            return Reading(parameters=frozenset(), entries=0, problem=self.refusal)
+        if reader is own.TRL:
+            return own.read_as_applied(self.selection, model)
+        try:
+            return reader.read(format_peft(self.selection), model)
+        except SelectionError as error:
+            return Reading(parameters=frozenset(), entries=0, problem=str(error))
 
 
 def _adapter_targets(sources: _Sources, basis: Reading, shapes: Mapping[str, tuple[int, ...]]) -> Reading:
     """The weights that ``basis`` trains and that are matrices of ranked modules."""
     if sources.selection is None:
         return Reading(parameters=frozenset(), entries=0)
-    always = read_as_peft(sources.selection.always, shapes).parameters
+    always = peft.read_as_peft(sources.selection.always, shapes).parameters
     matrices = (name for name in basis.parameters if name.endswith(".weight") and len(shapes[name]) == 2)
     return Reading(parameters=frozenset(matrices) - always, entries=0)
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.make_checkpoint import write_checkpoint
+from spectrum_fast import scan
 from spectrum_fast.use.cli import main
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -84,9 +85,8 @@ def broken(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def scanned(run: Run, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scanned(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The scan file of ``tiny``."""
     target = tmp_path_factory.mktemp("scanned") / "scan.json"
-    done = run("scan", tiny, "--out", target, "--quiet")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    scan(tiny, out=target)
     return target

@@ -58,8 +58,8 @@ def test_select_prints_nothing_but_data(run, inside, scanned: Path) -> None:
     assert names.stderr == ""
 
 
-def test_select_warns_on_stderr(run, scanned: Path) -> None:
-    done = run("select", scanned, "--format", "axolotl", "--top-percent", "50")
+def test_select_warns_on_stderr(inside, scanned: Path) -> None:
+    done = inside("select", scanned, "--format", "axolotl", "--top-percent", "50")
     assert done.returncode == 0
     assert done.stdout.startswith("unfrozen_parameters:\n- ^lm_head.weight$\n")
     assert all(line.startswith("warning: ") for line in done.stderr.splitlines())
@@ -124,8 +124,8 @@ def test_compare(inside, scanned: Path, tiny: Path, tmp_path: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
-def test_doctor_says_what_is_there(run) -> None:
-    done = run("doctor")
+def test_doctor_says_what_is_there(inside) -> None:
+    done = inside("doctor")
     assert (done.returncode, done.stderr) == (0, "")
     labels = [line[:22].strip() for line in done.stdout.splitlines()]
     for label in ("spectrum_fast", "python", "cores", "backend on cpu", "GPU", "torch", "triton"):

@@ -50,6 +50,11 @@ def test_table_on_stdout_words_on_stderr(run, tiny: Path, tmp_path: Path) -> Non
     assert len(load_scan(target).modules) == 57
 
 
+def test_quiet_says_nothing(inside, tiny: Path, tmp_path: Path) -> None:
+    done = inside("scan", tiny, "--include", "*.v_proj", "--out", tmp_path / "scan.json", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_without_out_the_result_is_kept_and_no_other_scan_is_lost(inside, tiny: Path, tmp_path: Path) -> None:
     """The same scan again takes its own place; one of other modules, rule or weights takes the next free name."""
     some = ("--include", "*.v_proj")
@@ -112,9 +117,9 @@ def test_a_wide_terminal_names_the_best_modules(run, tiny: Path, tmp_path: Path)
     assert ".self_attn.v_proj" in done.stdout
 
 
-def test_failed_tensors_are_named_and_the_rest_is_kept(run, inside, broken: Path, tmp_path: Path) -> None:
+def test_failed_tensors_are_named_and_the_rest_is_kept(inside, broken: Path, tmp_path: Path) -> None:
     target = tmp_path / "scan.json"
-    done = run("scan", broken, "--out", target)
+    done = inside("scan", broken, "--out", target)
     assert done.returncode == 1
     failed = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
     assert len(failed) == 2

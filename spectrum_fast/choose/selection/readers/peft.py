@@ -45,6 +45,7 @@ def _write(wanted: Wanted) -> str:
 
 def _read(text: str, model: nn.Module) -> Reading:
     targets = json.loads(text)
+    targets = {"target_modules": targets} if isinstance(targets, list) else targets
     shapes = shapes_of(model)
     modules = read_as_peft(targets["target_modules"], shapes)
     parameters = _read_tails(targets.get("target_parameters") or (), {name: name for name in shapes})

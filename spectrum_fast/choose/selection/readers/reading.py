@@ -72,8 +72,8 @@ class Reader:
     Attributes:
         name: as on the command line.
         rule: how it reads the file, in one line.
-        write: the text of its file.
         read: what it trains, by its own rule, of a model given such a text.
+        write: the text of its file; empty for one that reads the file of another.
         usage: what to tell it to use the file; ``{file}`` stands for the path.
         adapts: it hangs adapters on modules; others free parameters.
         holds: it can hold the other experts of a parameter of which some are trained.
@@ -81,9 +81,9 @@ class Reader:
 
     name: str
     rule: str
-    write: Callable[[Wanted], str]
     read: Callable[[str, nn.Module], Reading]
-    usage: str
+    write: Callable[[Wanted], str] = lambda _: ""
+    usage: str = ""
     adapts: bool = False
     holds: bool = False
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from spectrum_fast.choose.selection.name_index import NameIndex
-from spectrum_fast.choose.selection.readers.reading import PLAIN, Reading, match_entries, matching
+from spectrum_fast.choose.selection.readers.reading import PLAIN, Reader, Reading, match_entries, matching, shapes_of
 
 
 def lines_of_yaml(text: str) -> list[str]:
@@ -39,6 +39,19 @@ def read_as_readme(entries: Iterable[str], names: Iterable[str]) -> Reading:
         return index.starting_with(entry) + index.containing(entry)
 
     return match_entries(wanted, match)
+
+
+LINE_PARSER = Reader(
+    name="line-parser",
+    rule='lines that start with "- ", `re.match` with dots as they are',
+    read=lambda text, model: read_as_line_parser(lines_of_yaml(text), shapes_of(model)),
+)
+
+README = Reader(
+    name="readme",
+    rule="the same lines, `entry in name`",
+    read=lambda text, model: read_as_readme(lines_of_yaml(text), shapes_of(model)),
+)
 
 
 def _indexed(entries: Iterable[str], names: Iterable[str]) -> tuple[list[str], NameIndex]:
