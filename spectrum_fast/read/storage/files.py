@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spectrum_fast.errors import CheckpointError
-from spectrum_fast.system import NO_WAIT, PRIVATE
+from spectrum_fast.system import NO_WAIT, PRIVATE, read_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,63 @@ def open_regular_file(path: Path) -> tuple[int, FileStamp]:
         os.close(descriptor)
         raise CheckpointError(f"{path}: expected a regular file, found {_kind(status.st_mode)}; pass the file itself")
     return descriptor, FileStamp.of(status)
+
+
+class LocalFile:
+    """A regular file, open for positional reads.
+
+    Args:
+        path: the file; symbolic links are followed.
+
+    Raises:
+        CheckpointError: the file is missing, not readable or not a regular file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor, self._stamp = open_regular_file(path)
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file when it was opened."""
+        return self._stamp.size_bytes
+
+    @property
+    def stamp(self) -> FileStamp:
+        """State of the file when it was opened."""
+        return self._stamp
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Read once; see :meth:`StoredFile.read_into`."""
+        return read_at(self._descriptor, buffer, offset)
+
+    def descriptor(self) -> int | None:
+        """Descriptor of the file, owned by this object."""
+        return self._descriptor
+
+    def require_unchanged(self) -> None:
+        """Look at the path again: it must still lead to the file that is open, unchanged.
+
+        Raises:
+            CheckpointError: it does not.
+        """
+        try:
+            now = FileStamp.of(os.stat(self._path))
+        except OSError as error:
+            raise self._changed() from error
+        if now != self._stamp:
+            raise self._changed()
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _changed(self) -> CheckpointError:
+        return CheckpointError(
+            f"{self._path}: the file was truncated or replaced while being read; scan again when nothing writes to it"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -6,7 +6,7 @@ import threading
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.storage.address import Address, RemoteFile
-from spectrum_fast.read.storage.local import LocalFile
+from spectrum_fast.read.storage.files import LocalFile
 from spectrum_fast.read.storage.stored_file import StoredFile
 
 

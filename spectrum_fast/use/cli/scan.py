@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -42,15 +43,13 @@ def scan(
     from spectrum_fast.scanning.parts import parse_part
     from spectrum_fast.scanning.ranks import find_rank
     from spectrum_fast.scanning.run import run_scan
-    from spectrum_fast.use.cli.dry_run import show_plan
     from spectrum_fast.use.cli.output import require_writable, scan_name
     from spectrum_fast.use.cli.part_scan import scan_one_part, scan_shared
     from spectrum_fast.use.cli.scan_end import end_scan
-    from spectrum_fast.use.cli.scan_meters import scan_meters
-    from spectrum_fast.use.cli.scan_session import ScanSession
+    from spectrum_fast.use.cli.scan_session import ScanSession, scan_meters
 
     if dry_run:
-        show_plan(model, options)
+        _show_plan(model, options)
         return
     if timing is not None:
         require_writable(timing, "--timing")
@@ -78,6 +77,19 @@ def scan(
         end(result, run.save)
     if result.failures:
         raise typer.Exit(1)
+
+
+def _show_plan(model: str, options: ScanOptions) -> None:
+    """What a scan would do. Of a hub id that is not in the cache headers and a few weights are read, none stored."""
+    from spectrum_fast.read.checkpoint.hub import is_cached
+    from spectrum_fast.scanning.prediction import predict_scan
+    from spectrum_fast.scanning.scoring import open_and_plan
+    from spectrum_fast.use.cli.consoles import show
+    from spectrum_fast.use.report.scan_plan import scan_plan_table
+
+    options = replace(options, no_store=options.no_store or not is_cached(model))
+    checkpoint, plan = open_and_plan(model, options)
+    show(scan_plan_table(checkpoint, plan, predict_scan(plan, options)))
 
 
 def _say_what_is_missing() -> None:

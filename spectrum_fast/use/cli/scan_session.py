@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,8 +15,12 @@ from spectrum_fast.files import write_text_atomic
 from spectrum_fast.scanning.journal import Journal, journal_path
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.parts import Part
+from spectrum_fast.scanning.step import ScanProgress
+from spectrum_fast.use.cli.consoles import err
 from spectrum_fast.use.cli.interrupts import terminable
 from spectrum_fast.use.cli.output import file_named_after, free_name, require_writable, save_scan
+from spectrum_fast.use.report.json_progress import open_json_meter
+from spectrum_fast.use.report.progress import ScanMeter
 
 _Found = TypeVar("_Found")
 
@@ -100,6 +105,23 @@ class ScanSession:
             f"interrupted: {len(self._journal)} finished modules are safe in {self.path}; the same command "
             "goes on from there"
         )
+
+
+@contextmanager
+def scan_meters(*, quiet: bool, json_progress: str) -> Iterator[Callable[[ScanProgress], None]]:
+    """What to call with every step of a scan.
+
+    Args:
+        quiet: tell people nothing.
+        json_progress: file for programs; ``-`` is stderr, empty is none.
+    """
+    with ScanMeter(err, quiet=quiet) as meter, open_json_meter(json_progress, sys.stderr) as json_meter:
+
+        def show_progress(step: ScanProgress) -> None:
+            meter(step)
+            json_meter(step)
+
+        yield show_progress
 
 
 def write_timing(facts: Mapping[str, Any], path: Path) -> None:
