@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.gpu.timing import DEVICE, Build, Case, WrongResultError
-from spectrum_fast.measure.ops.band import device_kernels
+from spectrum_fast.measure.ops.band import device_kernels, workspace
 from spectrum_fast.measure.ops.band import triton as triton_band
 from spectrum_fast.measure.ops.sturm import count_below
 
@@ -35,24 +35,45 @@ TUNED: dict[str, dict[str, Any]] = {
     "columns16-stages4": {"COLUMNS": 16, "num_stages": 4, "maxnreg": None},
 }
 """Other launch options of the sweep, to see whether the ones in use are the best."""
+GROUPS = (1, 2, 4, 8)
+"""Panels whose updates are applied together."""
+TUNED_UPDATE: dict[str, dict[str, Any]] = {
+    "tile64-warps4": {"TILE": 64, "num_warps": 4},
+    "tile64-warps8": {"TILE": 64, "num_warps": 8},
+    "tile128-stages2": {"num_stages": 2},
+}
+"""The same of their update."""
 
 
 def sweep_builds(rehearse: bool, bf16: float) -> Iterator[Build]:
-    """The batch that sweeps bind, under other launch options."""
+    """The batch that sweeps bind, under other launch options; and the one for which updates wait for each other."""
     count, order, b = (2, 40, 8) if rehearse else (64, 2048, 32)
     for label, options in TUNED.items():
         name = f"band-{label}[b32-64x2048]"
-        yield Build(name, lambda a=(name, count, order, b, False, False, bf16, options): band_case(*a))
+        tuned = {"sweep_options": options}
+        yield Build(name, lambda a=(name, count, order, b, False, False, bf16, tuned): band_case(*a))
+    variants = {f"group{group}": {"group": group} for group in GROUPS}
+    variants |= {f"group4-{label}": {"group": 4, "update_options": one} for label, one in TUNED_UPDATE.items()}
+    for label, tuned in variants.items():
+        count, order, b = (2, 70, 8) if rehearse else (4, 8192, 32)
+        name = f"band-{label}[b32-4x8192]"
+        yield Build(name, lambda a=(name, count, order, b, False, False, bf16, tuned): band_case(*a))
 
 
 @contextmanager
-def _sweeping_with(options: dict[str, Any]) -> Iterator[None]:
-    kept = device_kernels.sweep_options
-    device_kernels.sweep_options = lambda *of: kept(*of) | options
+def _reducing_with(tuned: dict[str, Any]) -> Iterator[None]:
+    """Other launch options of kernels, by the function that gives them; ``group``: panels updated together."""
+    kept = {name: getattr(device_kernels, name) for name in tuned if name != "group"}
+    panels_together = workspace.panels_together
+    for name, options in kept.items():
+        setattr(device_kernels, name, lambda *of, a=(options, tuned[name]): a[0](*of) | a[1])
+    workspace.panels_together = lambda order: tuned.get("group", panels_together(order))
     try:
         yield
     finally:
-        device_kernels.sweep_options = kept
+        workspace.panels_together = panels_together
+        for name, options in kept.items():
+            setattr(device_kernels, name, options)
 
 
 def band_case(
@@ -78,7 +99,7 @@ def band_case(
 
     def reduce() -> Tensor:
         work.copy_(source)
-        with _sweeping_with(tuned or {}):
+        with _reducing_with(tuned or {}):
             return triton_band.reduce_to_band(work, b)
 
     call: Callable[[], Tensor] = reduce

@@ -3,10 +3,10 @@
 ``python -m bench.gpu.model`` prints single matrices, batches and whole models, what every change that was made brought
 and what every change that was weighed would bring. **Every time here is predicted, none is measured.**
 
-A stage takes as long as the largest of what it moves, multiplies and computes in float64, each at its own rate; after
-that come its chain (steps that wait for each other while little else runs) and the gaps between its launches. The host
-launches ahead of the device: between two waits a batch takes the longer of the two. The floor has neither chains nor
-gaps nor a host, and tensor cores at their full rate.
+A stage takes as long as the largest of what it moves, through memory or through the cache, multiplies and computes in
+float64, each at its own rate; after that come its chain (steps that wait for each other while little else runs) and the
+gaps between its launches. The host launches ahead of the device: between two waits a batch takes the longer of the two.
+The floor has neither chains nor gaps nor a host nor a cache, and tensor cores at their full rate.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.gpu.models import MODELS, Shape, together
+from spectrum_fast.measure.ops.band.workspace import FAN, ROWS, panels_together
+from spectrum_fast.measure.ops.device_graph import LIMIT_BYTES
 from spectrum_fast.measure.spectra.binning import BULK_BINS, TAIL_BINS
 from spectrum_fast.measure.spectra.methods.band import half_width
 from spectrum_fast.measure.spectra.probes import Plan
 from spectrum_fast.measure.spectra.schedule import FIXED, GEOMETRIC_POINTS, LOW_POINTS
+from spectrum_fast.scanning.scorers import LEAST_BATCHES
 
 EPS = 2.0**-23
 RANKS = 8
@@ -30,8 +33,8 @@ POINTS = 9
 """Around the threshold, at the ends of the integrals and around the edge of noise."""
 NODES = 117
 """Log-determinants of a matrix, of 405 places, at the accuracy that the default tolerance asks (emulated device)."""
-CARRYING = 8
-"""Operations a panel for the vectors that are taken along: three products, and their operands."""
+TILE = 128
+"""Side of a tile of the update of several panels."""
 WIDENED = 4 << 20
 """Numbers that the torch form of a product widens at a time."""
 
@@ -42,6 +45,10 @@ class Device:
 
     name: str
     bytes_per_second: float
+    cache_bytes_per_second: float = 5.7e12
+    """Of the L2, to all multiprocessors."""
+    one_bytes_per_second: float = 100e9
+    """To one multiprocessor that reads alone."""
     product_flops: float = 790e12
     double_flops: float = 34e12
     hertz: float = 1.75e9
@@ -66,23 +73,25 @@ class Engine:
         stacked: a batch lies in one memory, so that a step is one launch and nothing is copied together.
         probes_widen: numbers for a product with a few vectors are widened through memory, by torch operations.
         panel_launches: of one panel of the reduction.
+        panel_operations: of torch, for vectors that are taken along.
         small_step_cycles: of a step of its b x b work.
-        deferred: panels whose updates of the trailing matrix are applied together.
+        deferred: panels whose updates of the trailing matrix are applied together; None for what the reduction does.
         both_ends: counts and log-determinants come from both ends of a band, joined in its middle.
         slice_operations: of torch, around a round of counts.
-        graphs: launches of reduction and slices cost the host nothing.
+        graphs: launches of reduction and slices of small batches cost the host nothing.
         beside: two batches at once, on streams of their own: slices of one beside products of the next, at best.
     """
 
     batch_bytes: int = 16 << 30
     stacked: bool = True
     probes_widen: bool = False
-    panel_launches: int = 12
-    small_step_cycles: int = 700
-    deferred: int = 1
+    panel_launches: int = 8
+    panel_operations: int = 0
+    small_step_cycles: int = 450
+    deferred: int | None = None
     both_ends: bool = False
     slice_operations: int = 50
-    graphs: bool = False
+    graphs: bool = True
     beside: bool = True
 
 
@@ -93,41 +102,45 @@ class Stage:
     Attributes:
         name: of the stage.
         bytes: moved through the device's memory.
+        cached: moved through its cache.
         products: flops of the tensor cores.
         share: of their rate that the other instructions of the loop leave them.
         doubles: flops in float64.
         chain_seconds: of steps that wait for each other.
         launches: of kernels.
         operations: of torch; every second one is a kernel too.
+        recorded: all of that is in a graph.
     """
 
     name: str
     bytes: float = 0.0
+    cached: float = 0.0
     products: float = 0.0
     share: float = 1.0
     doubles: float = 0.0
     chain_seconds: float = 0.0
     launches: int = 0
     operations: int = 0
+    recorded: bool = False
 
     def floor(self, device: Device) -> float:
         """No device with these rates does it in less."""
-        return replace(self, share=1.0, chain_seconds=0.0, launches=0, operations=0).seconds(device)
+        return replace(self, cached=0.0, share=1.0, chain_seconds=0.0, launches=0, operations=0).seconds(device)
 
     def seconds(self, device: Device) -> float:
         """Of the device."""
         by_products = self.products / device.product_flops / self.share
-        work = max(self.bytes / device.bytes_per_second, by_products, self.doubles / device.double_flops)
+        moved = max(self.bytes / device.bytes_per_second, self.cached / device.cache_bytes_per_second)
+        work = max(moved, by_products, self.doubles / device.double_flops)
         return work + self.chain_seconds + (self.launches + self.operations / 2) * device.gap_seconds
 
-    def host_seconds(self, device: Device, engine: Engine) -> float:
+    def host_seconds(self, device: Device) -> float:
         """Of the host."""
-        recorded = engine.graphs and self.name in ("sweeps", "panels", "slices")
         launching = self.launches * device.launch_seconds + self.operations * device.operation_seconds
-        return 0.0 if recorded else launching
+        return 0.0 if self.recorded else launching
 
 
-WAITS = (("extent",), ("gram",), ("probes", "sweeps", "panels", "slices"))
+WAITS = (("extent",), ("gram",), ("probes", "sweeps", "updates", "panels", "slices"))
 """Stages between two waits of the host."""
 
 
@@ -172,23 +185,55 @@ def _probes(
 
 
 def _reduction(size: int, count: int, device: Device, engine: Engine) -> list[Stage]:
-    b = half_width(size, on_gpu=True)
+    """Bytes of the cache by tiles: 128 x 16 of the matrix and 16 rows of halves; 128 x 128 and twice 128 rows of them.
+
+    A tile of an update has a multiprocessor to itself: its operands come before the matrix.
+    """
+    b, recorded = half_width(size, on_gpu=True), _is_recorded(size, count, engine)
+    group = panels_together(size) if engine.deferred is None else engine.deferred
     rows = [size - (index + 1) * b for index in range(max(0, math.ceil((size - b - 1) / b)))]
     area, tall = float(count) * sum(row * row for row in rows), float(count) * sum(rows) * b
-    # Every panel reads the trailing matrix; the update, which reads and writes it, may serve several of them.
-    passes = 2 if engine.deferred == 1 else 1 + 2 / engine.deferred
-    sweeps = Stage("sweeps", bytes=4 * passes * area, products=18 * area * b, share=0.7, launches=len(rows))
-    small = len(rows) * 2 * b * engine.small_step_cycles * math.ceil(count / device.multiprocessors) / device.hertz
-    others = engine.panel_launches - 1
+    halves = 4 * b / TILE  # bytes a number of a tile, of two halves of one operand
+    if group == 1:
+        sweeps = Stage("sweeps", bytes=8 * area, cached=8 * area + 3 * halves * area, products=18 * area * b)
+        updates = []
+    else:
+        sweeps = Stage("sweeps", bytes=4 * area, cached=4 * area + halves * area, products=6 * area * b)
+        ends = float(count) * sum(row * row for row in rows[group - 1 :: group])
+        operands = 2 * group * halves * ends
+        updates = [
+            Stage(
+                "updates",
+                bytes=6 * ends,
+                products=6 * group * ends * b,
+                share=0.7,
+                chain_seconds=operands / device.cache_bytes_per_second,
+                launches=len(rows) // group,
+                recorded=recorded,
+            )
+        ]
+    sweeps = replace(sweeps, share=0.7, launches=len(rows), recorded=recorded)
+    waiting = 1 if group == 1 else (group - 1) / 2
+    products = 2 * waiting if group == 1 else 6 * waiting  # with V and Z of panels that wait
+    alone = math.ceil(count / device.multiprocessors)
+    small = len(rows) * 2 * b * engine.small_step_cycles * alone / device.hertz
+    chunks = sum(rows) / len(rows) / ROWS if rows else 0
+    sums = 4 if group == 1 else 4 + 2 * waiting  # blocks of b x b that whoever comes last adds up
+    last = len(rows) * alone * sums * (FAN + chunks / FAN) * 8 * b * b / device.one_bytes_per_second
     panels = Stage(
         "panels",
-        bytes=8 * 12 * tall,
-        doubles=2 * 11 * tall * b,
-        chain_seconds=small,
-        launches=len(rows) * others,
-        operations=30 + len(rows) * CARRYING,
+        bytes=8 * (10 + products) * tall,
+        doubles=2 * (9 + products) * tall * b,
+        chain_seconds=small + (last if engine.panel_launches < 12 else 0.0),
+        launches=len(rows) * (engine.panel_launches - 1),
+        operations=30 + len(rows) * engine.panel_operations,
+        recorded=recorded,
     )
-    return [sweeps, panels]
+    return [sweeps, *updates, panels]
+
+
+def _is_recorded(size: int, count: int, engine: Engine) -> bool:
+    return engine.graphs and 4 * count * size * size <= LIMIT_BYTES
 
 
 def rounds_of_counts(count: int) -> list[int]:
@@ -218,6 +263,7 @@ def _slices(size: int, count: int, device: Device, engine: Engine) -> Stage:
         chain_seconds=max(0.0, taken - doubles / device.double_flops),
         launches=sides * (len(rounds) + 1),
         operations=(len(rounds) + 1) * engine.slice_operations + 800,
+        recorded=_is_recorded(size, count, engine),
     )
 
 
@@ -229,7 +275,7 @@ def batch_seconds(parts: Sequence[Stage], device: Device, engine: Engine) -> flo
         on_device = [part.seconds(device) for part in some]
         slices = sum(one for part, one in zip(some, on_device, strict=True) if part.name == "slices" and engine.beside)
         by_device = max(sum(on_device) - slices, slices)
-        return max(by_device, sum(part.host_seconds(device, engine) for part in some))
+        return max(by_device, sum(part.host_seconds(device) for part in some))
 
     return sum(between_waits(names) for names in WAITS)
 
@@ -240,29 +286,43 @@ def model_seconds(name: str, device: Device, engine: Engine) -> tuple[float, flo
     predicted = floor = 0.0
     for shape, each in shapes.items():
         itemsize, wanted = 1 if fp8 else 2, layers * each
-        count = min(together(shape, engine.batch_bytes, fp8=fp8), wanted)
+        count = min(together(shape, engine.batch_bytes, fp8=fp8), -(-wanted // LEAST_BATCHES))
         parts = stages(shape, count, itemsize, device, engine)
         predicted += wanted / count * batch_seconds(parts, device, engine)
         floor += wanted / count * sum(part.floor(device) for part in parts)
     return predicted, floor
 
 
-BEFORE = Engine(batch_bytes=4 << 30, stacked=False, probes_widen=True, beside=False)
+BEFORE = Engine(
+    batch_bytes=4 << 30,
+    stacked=False,
+    probes_widen=True,
+    panel_launches=12,
+    panel_operations=8,
+    small_step_cycles=700,
+    deferred=1,
+    graphs=False,
+    beside=False,
+)
 Changes = dict[str, dict[str, Any]]
 MADE: Changes = {
     "batches of a fifth of the memory": {"batch_bytes": 16 << 30},
     "batches in one memory": {"stacked": True},
     "probes widened in registers": {"probes_widen": False},
     "two batches at once, at best": {"beside": True},
+    "8 launches a panel": {"panel_launches": 8, "panel_operations": 0},
+    "one reciprocal a step": {"small_step_cycles": 450},
+    "updates of several panels together": {"deferred": None},
+    "reduction and slices in graphs": {"graphs": True},
 }
 WEIGHED: Changes = {
     "batches of 28 GiB": {"batch_bytes": 28 << 30},
-    "shifts scaled by the kernel": {"slice_operations": 30},
-    "8 launches a panel": {"panel_launches": 8},
-    "b x b steps in half the cycles": {"small_step_cycles": 350},
-    "counts from both ends": {"both_ends": True},
+    "updates of 2 panels together": {"deferred": 2},
     "updates of 4 panels together": {"deferred": 4},
-    "reduction and slices in graphs": {"graphs": True},
+    "updates of 8 panels together": {"deferred": 8},
+    "shifts scaled by the kernel": {"slice_operations": 30},
+    "b x b steps in half the cycles": {"small_step_cycles": 225},
+    "counts from both ends": {"both_ends": True},
 }
 CASES: list[tuple[Shape, int, int]] = [
     ((8192, 28672), 1, 2),
@@ -280,7 +340,7 @@ def print_stages(device: Device, engine: Engine) -> None:
         print(f"\n{count} of {shape[0]} x {shape[1]}, {itemsize} bytes a number, predicted on one {device.name}:")
         print("              GB   TFLOP  TFLOP64  launches  operations   ms: floor    chain   device     host")
         for part in parts:
-            times = (part.floor(device), part.chain_seconds, part.seconds(device), part.host_seconds(device, engine))
+            times = (part.floor(device), part.chain_seconds, part.seconds(device), part.host_seconds(device))
             print(
                 f"{part.name:<8} {part.bytes / 1e9:7.1f} {part.products / 1e12:7.2f} {part.doubles / 1e12:8.3f}"
                 f" {part.launches:9d} {part.operations:11d}   " + "".join(f"{1e3 * time:9.2f}" for time in times)

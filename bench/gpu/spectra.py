@@ -9,7 +9,7 @@ import torch
 from bench.gpu.record import Record
 from bench.gpu.timing import DEVICE, Build, Case, WrongResultError
 from bench.gpu.weights import trained_like, true_score
-from spectrum_fast.measure.ops.band.device_graph import use_graphs
+from spectrum_fast.measure.ops.device_graph import use_graphs
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.engine import compute_spectra
 from spectrum_fast.measure.spectra.record import Spectrum

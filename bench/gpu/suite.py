@@ -29,7 +29,7 @@ from bench.gpu.record import Record
 from bench.gpu.spectra import FIRST, REST, graph_builds, spectrum_builds
 from bench.gpu.sturm import shift_builds, sturm_builds
 from bench.gpu.timing import DEVICE, Build, WrongResultError, measure, measure_rates
-from spectrum_fast.measure.ops.band.device_graph import RECORDINGS
+from spectrum_fast.measure.ops.device_graph import RECORDINGS
 from spectrum_fast.measure.ops.triton_support import kernel_errors
 
 Rows = Callable[[Record, bool, float], Iterator[Build]]

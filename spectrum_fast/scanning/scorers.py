@@ -16,9 +16,9 @@ from torch import Tensor
 
 from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.factored_matrix import FactoredMatrix
-from spectrum_fast.measure.ops.band.device_graph import RECORDINGS
 from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.ops.decode.coded import CodedWeight, as_coded
+from spectrum_fast.measure.ops.device_graph import RECORDINGS
 from spectrum_fast.measure.spectra.engine import as_matrix, compute_spectra
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
 from spectrum_fast.read.formats.weight_plan import WeightPlan
@@ -231,8 +231,10 @@ class Together:
         yield from self._collect(0)
 
     def close(self) -> None:
-        """See :meth:`Scorer.close`; waits for the batch in work."""
+        """See :meth:`Scorer.close`; waits for the batch in work, and gives back what recordings keep."""
         self._threads.shutdown(cancel_futures=True)
+        if self._side.device.type != "cpu":
+            RECORDINGS.forget()
 
     def _tensors_of(self, loaded: LoadedWeight) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """What of a weight is scored, and the shape that its record states."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.measure.ops.band import reference
-from spectrum_fast.measure.ops.band.panels import STEPS
+from spectrum_fast.measure.ops.band.panels import STEPS, UPDATE
 from spectrum_fast.measure.ops.sturm import native as sturm
 from spectrum_fast.measure.ops.sturm.bands import Bands
 
@@ -33,8 +33,9 @@ def _launch(run: Callable[..., object], args: tuple[Any, ...]) -> None:
     streams.require_arrived([value for value in args if isinstance(value, DeviceTensor)])
     on_host = [to_host(value) for value in args]
     run(*on_host)
-    streams.wrote([value for value in on_host if isinstance(value, Tensor)])
-    graphs.captured_launch(lambda: run(*on_host))
+    operands = [value for value in on_host if isinstance(value, Tensor)]
+    streams.wrote(operands)
+    graphs.captured_launch(lambda: run(*on_host), operands)
 
 
 class _Kernel:
@@ -160,7 +161,7 @@ def _band_steps() -> Any:
 
         return launch
 
-    return SimpleNamespace(**{name: step(getattr(reference, name)) for name in STEPS})
+    return SimpleNamespace(**{name: step(getattr(reference, name)) for name in (*STEPS, UPDATE)})
 
 
 def install() -> None:

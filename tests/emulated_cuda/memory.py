@@ -49,6 +49,10 @@ class Ledger:
                 del self._references[key]
                 self.alive -= storage.nbytes()
 
+    def holds(self, key: int) -> bool:
+        """Whether a tensor of the device refers to this storage."""
+        return key in self._references
+
     def forget_the_most(self) -> None:
         """Begin anew to look for the most."""
         self.most = self.alive

@@ -179,6 +179,7 @@ def _copy(func: Any, args: Any, kwargs: Any) -> Any:
     strides = to_host(source).clone()  # keeps what is dense as it is
     target = torch.empty_like(strides, dtype=dtype, memory_format=kwargs.get("memory_format") or torch.preserve_format)
     found = target if leaves else DeviceTensor(streams.forget(target))
+    graphs.captured(_aten.empty_like.default, (), {}, [] if leaves else target)
     copy_between(found, source, non_blocking=bool(kwargs.get("non_blocking")))
     return found
 
@@ -193,6 +194,7 @@ def copy_between(target: torch.Tensor, source: torch.Tensor, *, non_blocking: bo
         streams.wrote([there])
         graphs.captured(_aten.copy_.default, (there, here), {}, there)
         return
+    graphs.refuse_copy()
     of_host = source if isinstance(target, DeviceTensor) else target
     if not (non_blocking and streams.is_pinned(of_host)):
         waits.note("copy between host and device")

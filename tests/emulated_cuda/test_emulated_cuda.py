@@ -84,6 +84,55 @@ def test_streams_do_not_use_what_another_one_may_still_write() -> None:
     assert made.tolist() == [4.0] * 8
 
 
+def test_a_graph_works_at_the_addresses_of_its_capture() -> None:
+    kept, freed = torch.ones(4, device="cuda"), torch.ones(4, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = (kept + freed) * 2
+    assert found.isnan().all(), "nothing is computed before a replay"
+    kept.fill_(3.0)
+    graph.replay()
+    assert found.tolist() == [8.0] * 4
+    del freed
+    with pytest.raises(AssertionError, match="memory that has been freed"):
+        graph.replay()
+
+
+def test_a_graph_copies_nothing_from_the_host() -> None:
+    source = torch.ones(4).pin_memory()
+    with pytest.raises(AssertionError, match="again in every replay"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        source.to("cuda", non_blocking=True)
+
+
+def test_replays_are_proved_before_they_are_used(weight: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the check of a device; they give the launches' bits there and are refused where they do not."""
+    from spectrum_fast.measure.ops import device_graph
+    from spectrum_fast.measure.scoring.criteria import find_criterion
+    from spectrum_fast.measure.spectra import device_check
+    from spectrum_fast.measure.spectra.engine import compute_spectra
+
+    from emulated_cuda import graphs
+
+    criterion, proved = find_criterion("spectrum"), set()
+    monkeypatch.setattr(device_graph, "_proved", proved)
+    on_device = weight.cuda()
+    expected = compute_spectra([on_device], criterion)
+    with monkeypatch.context() as broken:
+        broken.setattr(graphs.CUDAGraph, "replay", lambda graph: graph.steps[-1]())
+        with pytest.warns(UserWarning, match="CUDA graphs are not used"):
+            device_check.require_right_answers.__wrapped__("cuda", criterion)
+    assert not proved
+    device_check.require_right_answers.__wrapped__("cuda", criterion)
+    assert proved == {on_device.device}
+    counts = []
+    for _ in range(4):
+        graphs.COUNT.launches = 0
+        assert compute_spectra([on_device], criterion) == expected
+        counts.append(graphs.COUNT.launches)
+    assert counts[2] == counts[3] < counts[0] / 4, "a replay launches nothing"
+    device_graph.RECORDINGS.forget()
+
+
 def test_where_memory_ends_a_matrix_goes_to_the_cpu(weight: torch.Tensor, tmp_path) -> None:
     """A real lack of memory, wherever it comes: whole batches, half ones, one matrix."""
     from safetensors.torch import save_file

@@ -2,17 +2,20 @@
 
 No kernel is trusted because it compiled. A device that is asked for is given a few matrices of chosen singular values,
 plain, spiky and in a batch; if a score misses its stated bound, the device is refused by name and nothing is scanned.
+Launches are recorded and replayed from then on if that gives the same bits.
 """
 
 from __future__ import annotations
 
-from functools import cache
+import warnings
+from functools import cache, partial
 
 import numpy as np
 import torch
 
 from spectrum_fast.errors import BackendUnavailableError, SpectrumFastError
 from spectrum_fast.measure.ops.compile_ahead import compile_ahead
+from spectrum_fast.measure.ops.device_graph import RECORDINGS, prove_graphs
 from spectrum_fast.measure.ops.dispatch import triton_problem
 from spectrum_fast.measure.ops.triton_support import kernel_errors
 from spectrum_fast.measure.spectra.engine import compute_spectra
@@ -46,6 +49,23 @@ def require_right_answers(device: str, criterion: Criterion) -> None:
             raise BackendUnavailableError(f"device {device!r}: a kernel failed on a {name} matrix: {error}") from error
         for found in together:
             _compare(device, name, found, expected)
+    if on_device.device.type == "cuda":
+        prove_graphs(on_device.device, partial(_are_replays_right, on_device, criterion, together))
+
+
+def _are_replays_right(weight: torch.Tensor, criterion: Criterion, launched: list[Spectrum | Exception]) -> bool:
+    """The third batch of a shape is replayed; a device that cannot do so, or does it wrong, goes on without."""
+    problem = "replays give other numbers than launches"
+    try:
+        again = [compute_spectra([weight, weight], criterion) for _ in range(3)]
+        if again == 3 * [launched]:
+            return True
+    except (*kernel_errors(), SpectrumFastError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    finally:
+        RECORDINGS.forget()
+    warnings.warn(f"device {str(weight.device)!r}: CUDA graphs are not used, {problem}", stacklevel=2)
+    return False
 
 
 def _compare(device: str, name: str, found: Spectrum | Exception, expected: float) -> None:

@@ -63,6 +63,11 @@ class Rounding:
     absolute: Tensor
     eps: float
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them, in the order of the attributes."""
+        return self.gram, self.point, self.frobenius, self.outlier, self.absolute
+
     def uncertainty(self, t: Tensor, more: Tensor | float = 0.0) -> Tensor:
         """Absolute uncertainty of one computed singular value near each t (m, s), whose eigenvalue is ``more`` off."""
         return self._shift(t, self.eigenvalue_error() + more)

@@ -15,17 +15,21 @@ from torch import Tensor
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.ops.band import model, reference
 from spectrum_fast.measure.ops.band.panels import reduce_panels
-from spectrum_fast.measure.ops.band.workspace import ROWS, V_SCALE, T, Workspace, allocate
+from spectrum_fast.measure.ops.band.workspace import FAN, ROWS, V_SCALE, T, Workspace, allocate
 
 from support.bands import dense_and_clean
 from support.interpreter import (
     IN_INTERPRETER_OR_ON_GPU,
     INTERPRETED,
     WITH_GPU,
+    on_both,
     on_gpu,
 )
 
+triton = pytest.importorskip("triton")
+tl = pytest.importorskip("triton.language")
 triton_band = pytest.importorskip("spectrum_fast.measure.ops.band.triton")
+add_chunks = pytest.importorskip("spectrum_fast.measure.ops.band.device_sums").add_chunks
 
 DTYPES = [torch.float32, torch.float64]
 BOUND = 20.0
@@ -124,10 +128,10 @@ def limit(name: str, n: int) -> float:
 
 
 def fill_scratch(workspace: Workspace) -> Workspace:
-    """NaN (or a wrong flag) in everything but the operands and the band, which starts as zeros by contract."""
+    """NaN (or a wrong flag) in all but the operands, and what starts as zeros by contract."""
     for field in dataclasses.fields(workspace):
         value = getattr(workspace, field.name)
-        if isinstance(value, Tensor) and field.name not in ("matrix", "band", "scale"):
+        if isinstance(value, Tensor) and field.name not in ("matrix", "band", "scale", "arrived"):
             value.fill_(torch.nan if value.is_floating_point() else 7)
     return workspace
 
@@ -144,6 +148,49 @@ def test_spectrum_with_scratch_full_of_nan(n: int, b: int, dtype: torch.dtype, d
     assert bands.shape == (len(names), n, b + 1)
     for name, matrix, band in zip(names, matrices, bands, strict=True):
         assert spectrum_error(band, matrix) <= limit(name, n), name
+
+
+@on_all
+@both_dtypes
+@pytest.mark.parametrize(("n", "b", "group"), [(37, 8, 3), (100, 16, 2)])
+def test_updates_of_several_panels_together(n: int, b: int, group: int, dtype: torch.dtype, device: str) -> None:
+    """Groups that end with the last panel and that do not; vectors go through every panel: B (Qᵀ x) = Qᵀ (A x)."""
+    names = ["noise_gram", "rank_one", "two_blocks", "graded_rows"][: (1 if n == 100 else 2) if INTERPRETED else 4]
+    matrices = [symmetric(FAMILIES[name](n), dtype) for name in names]
+    batch = torch.stack(matrices)
+    x = torch.randn(len(batch), 4, n, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    carried = torch.cat([x, x @ batch.double()], 1).to(device)
+    batch = batch.to(device)
+    w = fill_scratch(dataclasses.replace(allocate(batch, b, group=group), carried=None))
+    w = dataclasses.replace(w, carried=carried)
+    bands = reduce_panels(w, steps_on(batch))
+    assert not w.arrived.any()
+    image = carried.cpu()
+    for place, (name, matrix, band) in enumerate(zip(names, matrices, bands, strict=True)):
+        assert spectrum_error(band, matrix) <= limit(name, n), name
+        off = image[place, :4] @ dense_and_clean(band.cpu().double()) - image[place, 4:]
+        size = torch.finfo(dtype).eps * float(matrix.double().norm() * x[place].norm())
+        assert float(off.norm()) <= BOUND * size, name
+        torch.testing.assert_close(image[place, :4].norm(dim=1), x[place].norm(dim=1), rtol=1e-12, atol=0)
+
+
+@triton.jit
+def add_up_kernel(partials, arrived, total, plane, most, products, WIDTH: tl.constexpr):
+    add_chunks(partials, arrived, total, plane, tl.program_id(0), tl.num_programs(0), most, 2, products, WIDTH)
+
+
+@on_both
+def test_whoever_comes_last_adds_up(device: str) -> None:
+    """More chunks than are added up together, of more matrices and blocks than one; counters end at zero."""
+    most, chunks, width = 2 * FAN + 7, 2 * FAN + 3, 16
+    partials = torch.randn(3, most, 3, width, width, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    partials[:, chunks:] = partials[:, :, 2] = torch.nan
+    expected = partials[:, :chunks, :2].sum(1).transpose(0, 1)
+    total = torch.full((2, 3, width, width), torch.nan, dtype=torch.float64, device=device)
+    arrived = torch.zeros(3, 1 + 3, dtype=torch.int32, device=device)
+    add_up_kernel[(chunks, 3)](partials.to(device), arrived, total, total.stride(0), most, 3, WIDTH=width, num_warps=4)
+    assert not arrived.any()
+    torch.testing.assert_close(total.cpu(), expected, rtol=1e-13, atol=1e-13)
 
 
 @on_all
@@ -239,7 +286,7 @@ def test_every_panel_gives_an_orthogonal_reflector(rows: int, kind: str) -> None
     matrix = torch.zeros(n, n, dtype=torch.float64)
     matrix[b:, :b], matrix[:b, b:] = panel, panel.T
     w = fill_scratch(allocate(matrix[None], b))
-    for step in ("gather_panel", "factor_gram", "orthonormalise", "reconstruct", "reflect_columns", "form_basis"):
+    for step in ("gather_panel", "factor_gram", "orthonormalise", "reconstruct", "form_basis"):
         getattr(reference, step)(w, 0)
     v, t = w.basis[0, 0, b:], w.small[T, 0]
     eye = torch.eye(rows, dtype=torch.float64)

@@ -16,7 +16,7 @@ import torch
 
 pytest.importorskip("triton.backends.nvidia")
 
-from spectrum_fast.measure.ops.band import device_kernels, device_panel, device_small, device_sweep
+from spectrum_fast.measure.ops.band import CARRIED, device_kernels, device_panel, device_small, device_sweep
 from spectrum_fast.measure.ops.decode import triton as triton_decode
 from spectrum_fast.measure.ops.extent import triton as triton_extent
 from spectrum_fast.measure.ops.extent import triton_codes as extent_codes
@@ -144,35 +144,38 @@ def test_gram_of_codes(convert: bool, capability: int, along_depth: bool, tmp_pa
 
 
 F64, F16, I32, I64 = "*fp64", "*fp16", "i32", "i64"
+SUMS = {"partials": F64, "arrived": "*i32"}
+ROOM = dict.fromkeys(("max_chunks", "products"), I32)
 BAND_TALL = {
     "gather": (
         device_panel.gather_kernel,
-        {"matrix": None, "band": None, "panel": F64, "basis": F64, "z": F64, "partials": F64}
-        | dict.fromkeys(("n", "index", "chunks", "max_chunks"), I32),
-        ("HALF_WIDTH", "PENDING"),
+        {"matrix": None, "band": None, "panel": F64, "basis": F64, "z": F64, **SUMS, "total": F64}
+        | {"n": I32, "index": I32, "pending": I32, "place": I64, "chunks": I32, **ROOM},
+        ("HALF_WIDTH",),
     ),
     "orthonormalise": (
         device_panel.orthonormalise_kernel,
-        dict.fromkeys(("panel", "basis", "r1", "w", "partials"), F64)
-        | dict.fromkeys(("n", "begin", "max_chunks"), I32),
+        dict.fromkeys(("panel", "basis", "r1", "w"), F64) | SUMS | {"total": F64, "n": I32, "begin": I32, **ROOM},
         (),
     ),
     "form_basis": (
         device_panel.form_basis_kernel,
-        {"basis": F64, "halves": F16, "m": F64, "top": F64, "n": I32, "begin": I32, "plane": I64},
-        ("HALF_WIDTH", "SPLIT"),
+        {"basis": F64, "halves": F16, **dict.fromkeys(("m", "top", "old_basis", "old_z", "carried"), F64), **SUMS}
+        | {"cross": F64, "n": I32, "begin": I32, "older": I32, "place": I64, "plane": I64, "cross_plane": I64, **ROOM},
+        ("HALF_WIDTH", "SPLIT", "CARRIED"),
     ),
     "form_y": (
         device_panel.form_y_kernel,
-        {"product": None, "basis": F64, "z": F64, "t": F64, "partials": F64, "n": I32, "begin": I32, "splits": I32}
-        | {"part": I64, "max_chunks": I32},
+        {"product": None, **dict.fromkeys(("basis", "z", "t", "old_basis", "old_z", "cross"), F64), **SUMS}
+        | {"total": F64, "n": I32, "begin": I32, "splits": I32, "part": I64, "older": I32, "place": I64}
+        | {"cross_plane": I64, **ROOM},
         (),
     ),
     "form_z": (
         device_panel.form_z_kernel,
-        {"basis": F64, "z": F64, "halves": F16, "t": F64, "inner": F64, "scale": "*fp32", "n": I32, "begin": I32}
-        | {"plane": I64},
-        ("SPLIT",),
+        {"basis": F64, "z": F64, "halves": F16, "t": F64, "inner": F64, "scale": "*fp32", "carried": F64}
+        | {"with_carried": F64, "n": I32, "begin": I32, "plane": I64},
+        ("SPLIT", "CARRIED"),
     ),
 }
 BAND_SMALL = {
@@ -183,14 +186,8 @@ BAND_SMALL = {
     ),
     "reconstruct": (
         device_small.reconstruct_kernel,
-        {"inner": F64, "basis": F64, "band": None, "small": F64, "broken": "*i32", "n": I32, "index": I32}
-        | {"plane": I64},
-        (),
-    ),
-    "reflect": (
-        device_small.reflect_kernel,
-        {"panel": F64, "basis": F64, "band": None, "small": F64, "broken": "*i32", "n": I32, "index": I32}
-        | {"plane": I64},
+        {"inner": F64, "panel": F64, "basis": F64, "band": None, "small": F64, "broken": "*i32", "n": I32}
+        | {"index": I32, "plane": I64},
         ("ROWS",),
     ),
 }
@@ -210,17 +207,21 @@ def test_band_panel(name: str, half_width: int, dtype: torch.dtype, capability: 
         options = device_kernels.tall_options(half_width)
     else:
         options = device_kernels.small_options(half_width, half_width)
-    known = {"HALF_WIDTH": half_width, "PENDING": True, "SPLIT": dtype == torch.float32, "ROWS": device_kernels.ROWS}
+    single = dtype == torch.float32
+    known = {"HALF_WIDTH": half_width, "SPLIT": single, "CARRIED": CARRIED if single else 0}
+    known |= {"ROWS": device_kernels.ROWS}
     options |= {key: known[key] for key in extra}
-    divisible = ("n", "plane", "part")
     for steps in device_kernels.reconstruct_steps(half_width) if name == "reconstruct" else (None,):
         line = f"band {name} b={half_width} {dtype}" + (f" steps {steps:03b}" if steps else "")
         chosen = options | ({"STEPS": steps} if steps else {})
-        check(line, kernel, signature, chosen, capability, tmp_path, divisible)
+        check(line, kernel, signature, chosen, capability, tmp_path, BAND_DIVISIBLE)
 
 
-IN_PLACE = {"orthonormalise": None, "form_basis": None, "form_z": None, "reconstruct": (0b001, 0b100)}
+BAND_DIVISIBLE = ("n", "plane", "part", "place", "cross_plane")
+IN_PLACE = {"orthonormalise": None, "form_basis": None, "form_z": None, "reconstruct": (0b0001, 0b0100)}
 """Kernels that store where they have loaded, and the steps of the reconstruction that do."""
+AT_FIRST = {"form_basis", "form_z"}
+"""Of those, the ones whose first store is such a one."""
 
 
 @on_both_chips
@@ -233,20 +234,32 @@ def test_a_barrier_stands_between_loads_and_stores_in_place(
     signature = {key: value or "*fp32" for key, value in signature.items()}
     tall = name in BAND_TALL
     options = device_kernels.tall_options(half_width) if tall else device_kernels.small_options(half_width, half_width)
-    known = {"HALF_WIDTH": half_width, "SPLIT": True}
-    options |= {key: known[key] for key in extra if key in known}
+    known = {"HALF_WIDTH": half_width, "SPLIT": True, "CARRIED": CARRIED, "ROWS": device_kernels.ROWS}
+    options |= {key: known[key] for key in extra}
     for steps in IN_PLACE[name] or (None,):
         chosen = options | ({"STEPS": steps} if steps else {})
-        used = check(f"{name} in place", kernel, signature, chosen, capability, tmp_path, ("n", "plane"))
+        used = check(f"{name} in place", kernel, signature, chosen, capability, tmp_path, BAND_DIVISIBLE)
         assert barrier_after_last_load(used.ptx), (name, steps)
+        assert name not in AT_FIRST or barrier_before_first_store(used.ptx), name
+
+
+def _loads_stores_and_barriers(ptx: str) -> list[str]:
+    """In order; but for loads past the cache, which add up what others have stored."""
+    return re.findall(r"\b(ld\.global(?!\.cg)|st\.global|bar(?:rier)?\.(?:cta\.)?sync)", ptx)
 
 
 def barrier_after_last_load(ptx: str) -> bool:
     """Whether the first store to global memory that follows the last load from it comes after a barrier."""
-    found = re.findall(r"\b(ld\.global|st\.global|bar(?:rier)?\.(?:cta\.)?sync)", ptx)
+    found = _loads_stores_and_barriers(ptx)
     last = max(place for place, what in enumerate(found) if what == "ld.global")
     rest = found[last + 1 :]
     return "st.global" in rest and rest[0] != "st.global"
+
+
+def barrier_before_first_store(ptx: str) -> bool:
+    """Whether a barrier stands between the first store to global memory and the loads before it."""
+    found = _loads_stores_and_barriers(ptx)
+    return found[found.index("st.global") - 1].startswith("bar")
 
 
 def test_a_missing_barrier_is_seen(tmp_path: Path) -> None:
@@ -261,6 +274,7 @@ def test_a_missing_barrier_is_seen(tmp_path: Path) -> None:
 
     used = check("in place, no barrier", double, {"a": "*fp32"}, {"num_warps": 4}, 90, tmp_path)
     assert not barrier_after_last_load(used.ptx)
+    assert not barrier_before_first_store(used.ptx)
 
 
 @on_both_chips
@@ -282,6 +296,20 @@ def test_band_sweep(half_width: int, pending: bool, capability: int, tmp_path: P
     assert not {"MUFU", "RCP"} & used.sass, "an approximate reciprocal in place of the stored one"
     assert "rcp.approx" not in used.ptx
     assert "div.full" not in used.ptx
+
+
+@on_both_chips
+@band_widths
+def test_band_update(half_width: int, capability: int, tmp_path: Path) -> None:
+    signature = {"matrix": "*fp32", "halves": F16, "scale": "*fp32", "n": I32, "begin": I32, "panels": I32}
+    signature |= dict.fromkeys(("place", "apart", "plane"), I64)
+    options = device_kernels.update_options(half_width, capability)
+    name = f"band update b={half_width}"
+    divisible = (*BAND_DIVISIBLE, "apart")
+    used = check(name, device_sweep.update_kernel, signature, options, capability, tmp_path, divisible)
+    assert ("HGMMA" if capability == 90 else "HMMA") in used.sass
+    if capability == 90:
+        assert min(used.copies_in_flight()) >= 1, "each step waits for its own operands"
 
 
 def test_a_spill_is_seen(tmp_path: Path) -> None:

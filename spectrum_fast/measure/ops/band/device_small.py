@@ -22,22 +22,24 @@ _VANISHED = tl.constexpr(1e-280)
 
 @triton.jit
 def _eliminate(g, steps, WIDTH: tl.constexpr):
-    """Symmetric G becomes D Lᵀ on and above the diagonal and L^-1 (unit) below it; also how many pivots were bad."""
+    """Symmetric G becomes D Lᵀ on and above the diagonal and L^-1 (unit) below it; also how many pivots were bad.
+
+    A step has one reciprocal, and a pivot is fetched from the thread that holds it, not summed out of all.
+    """
     at = tl.arange(0, WIDTH)
     row = at[:, None]
     col = at[None, :]
-    bad = 0
+    bad = tl.zeros([WIDTH], dtype=tl.int32)
     for k in range(steps):
         across = tl.sum(tl.where(row == k, g, 0.0), axis=0)
-        down = tl.sum(tl.where(col == k, g, 0.0), axis=1)
-        d = tl.sum(tl.where(at == k, across, 0.0), axis=0)
+        d = tl.gather(across, tl.zeros([WIDTH], dtype=tl.int32) + k, 0)
         bad += (d <= _DEPENDENT).to(tl.int32) + (d != d).to(tl.int32)
         d = tl.where(d > _DEPENDENT, d, 1.0)
-        multiplier = tl.where(at > k, down / d, 0.0)
+        multiplier = tl.where(at > k, across * (1.0 / d), 0.0)  # what is left is symmetric: its column is its row
         across = tl.where(at == k, 1.0, across)
         g = tl.where((row > k) & (col == k), 0.0, g) - multiplier[:, None] * across[None, :]
-        g = tl.where((row == k) & (col == k), d, g)
-    return g, bad
+        g = tl.where((row == k) & (col == k), d[None, :], g)
+    return g, tl.max(bad, axis=0)
 
 
 @triton.jit
@@ -140,16 +142,16 @@ def _sweep(basis, small, rows, plane, HALF_WIDTH: tl.constexpr, WIDTH: tl.conste
     tl.debug_barrier()
     for k in range(HALF_WIDTH):
         across = tl.sum(tl.where(row == k, g, 0.0), axis=0)
-        down = tl.sum(tl.where(col == k, g, 0.0), axis=1)
-        d = tl.sum(tl.where(at == k, across, 0.0), axis=0)
+        down = tl.gather(g, tl.zeros([WIDTH, 1], dtype=tl.int32) + k, 1)
+        d = tl.gather(across, tl.zeros([WIDTH], dtype=tl.int32) + k, 0)
         sign = tl.where(d >= 0.0, -1.0, 1.0).to(tl.float64)
         d -= sign
-        tl.store(signs + k, sign)
+        tl.store(signs + at, sign, mask=at == k)
         tl.store(u + k * WIDTH + at, tl.where(at == k, d, across), mask=at >= k)
-        tl.store(top + at * WIDTH + k, down / d, mask=at > k)
-        across = tl.where(at == k, 1.0, across) / d
-        down = tl.where(at == k, 0.0, down)
-        g = tl.where(col == k, 0.0, g) - down[:, None] * across[None, :]
+        inverse = 1.0 / d
+        tl.store(top + here, down * inverse[None, :], mask=(col == k) & (row > k))
+        across = tl.where(at == k, 1.0, across) * inverse
+        g = tl.where(col == k, 0.0, g) - tl.where(row == k, 0.0, down) * across[None, :]
         g = tl.where(row == k, across[None, :], g)
     tl.store(t + here, g)
 
@@ -187,40 +189,96 @@ def _assemble(band, small, n, begin, start, plane, HALF_WIDTH: tl.constexpr, WID
     tl.store(band + target, r.to(band.dtype.element_ty), mask=(row <= col) & (col < HALF_WIDTH) & (begin + row < n))
 
 
-@triton.jit(do_not_specialize=["n", "index"])
-def reconstruct_kernel(
-    inner,
+@triton.jit
+def _reflect(
+    panel,
     basis,
     band,
     small,
-    broken,
+    batch,
     n,
     index,
     plane,
     HALF_WIDTH: tl.constexpr,
     WIDTH: tl.constexpr,
-    STEPS: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
-    """V_top, M, T and the band's R from Q1ᵀ Q1 and the top of Q1; planes of ``small`` are ``plane`` numbers apart.
-
-    ``STEPS`` has a bit for each of the three steps; at width 64 they are launches of their own, since what the compiler
-    would carry from one to the next does not fit the registers.
-    """
-    batch = tl.program_id(0).to(tl.int64)
+    """Householder reflections column by column, in place of P: V, V_top, T, M = I, the band's R."""
     begin = (index + 1) * HALF_WIDTH
-    small += batch * WIDTH * WIDTH
-    if STEPS & 1:
-        _orthonormalise_again(inner + batch * WIDTH * WIDTH, small, broken + batch, plane, HALF_WIDTH, WIDTH)
+    rows = n - begin
+    at = tl.arange(0, WIDTH)
+    row = at[:, None]
+    col = at[None, :]
+    here = (batch * WIDTH + row) * WIDTH + col
+    r = tl.arange(0, ROWS)
+    panel += (batch * n + begin) * WIDTH
+    basis += (batch * n + begin) * WIDTH
+    taus = tl.zeros([WIDTH], dtype=tl.float64)
+    for first in range(0, rows, ROWS):
+        inside = (first + r < rows)[:, None] & (col >= 0)
+        tl.store(basis + (first + r)[:, None] * WIDTH + col, tl.zeros([ROWS, WIDTH], tl.float64), mask=inside)
+    tl.debug_barrier()
+    for k in range(tl.minimum(rows - 1, HALF_WIDTH)):
+        products = tl.zeros([WIDTH], dtype=tl.float64)
+        for first in range(0, rows, ROWS):
+            i = first + r
+            below = (i > k) & (i < rows)
+            x = tl.load(panel + i * WIDTH + k, mask=below, other=0.0)
+            tile = tl.load(panel + i[:, None] * WIDTH + col, mask=below[:, None] & (col >= 0), other=0.0)
+            products += tl.sum(x[:, None] * tile, axis=0)
+        tail = tl.sum(tl.where(at == k, products, 0.0), axis=0)
+        heads = tl.load(panel + k * WIDTH + at)
+        head = tl.sum(tl.where(at == k, heads, 0.0), axis=0)
+        active = tail > _VANISHED
+        norm = tl.sqrt(tl.where(active, head * head + tail, 1.0))
+        beta = tl.where(head >= 0.0, -norm, norm)
+        tau = tl.where(active, (beta - head) / beta, 0.0)
+        inverse = tl.where(active, 1.0 / (head - beta), 0.0)
+        beta = tl.where(active, beta, head)
+        taus = tl.where(at == k, tau, taus)
+        weights = tl.where(at > k, tau * (heads + inverse * products), 0.0)
         tl.debug_barrier()
-    if STEPS & 2:
-        _sweep(basis + (batch * n + begin) * WIDTH, small, n - begin, plane, HALF_WIDTH, WIDTH)
+        for first in range(0, rows, ROWS):
+            i = first + r
+            below = (i >= k) & (i < rows)
+            x = tl.load(panel + i * WIDTH + k, mask=below, other=0.0)
+            v = tl.where(i == k, tl.where(active, 1.0, 0.0), x * inverse)
+            tile = tl.load(panel + i[:, None] * WIDTH + col, mask=below[:, None] & (col > k), other=0.0)
+            tl.debug_barrier()
+            tl.store(
+                panel + i[:, None] * WIDTH + col,
+                tile - v[:, None] * weights[None, :],
+                mask=below[:, None] & (col > k),
+            )
+            tl.store(basis + i * WIDTH + k, v, mask=below)
         tl.debug_barrier()
-    if STEPS & 4:
-        _assemble(band, small, n, begin, batch * n + index * HALF_WIDTH, plane, HALF_WIDTH, WIDTH)
+        tl.store(panel + k * WIDTH + k, beta)
+        tl.debug_barrier()
+
+    products2 = tl.zeros([WIDTH, WIDTH], dtype=tl.float64)
+    for first in range(0, rows, ROWS):
+        inside = (first + r < rows)[:, None] & (col >= 0)
+        v = tl.load(basis + (first + r)[:, None] * WIDTH + col, mask=inside, other=0.0)
+        products2 += tl.dot(tl.trans(v), v, out_dtype=tl.float64)
+    t = tl.zeros([WIDTH, WIDTH], dtype=tl.float64)
+    for k in range(HALF_WIDTH):
+        tau = tl.sum(tl.where(at == k, taus, 0.0), axis=0)
+        across = tl.sum(tl.where((row == k) & (col < k), products2, 0.0), axis=0)
+        column = -tau * tl.sum(t * across[None, :], axis=1)
+        column = tl.where(at < k, column, tl.where(at == k, tau, 0.0))
+        t = tl.where(col == k, column[:, None], t)
+    tl.store(small + 4 * plane + here, t)
+    tl.store(small + 2 * plane + here, tl.where(row == col, 1.0, 0.0).to(tl.float64))
+    upper = (row < HALF_WIDTH) & (row < rows) & (col >= 0)
+    tl.store(small + 3 * plane + here, tl.load(basis + row * WIDTH + col, mask=upper, other=0.0))
+    result = tl.load(panel + row * WIDTH + col, mask=upper, other=0.0)
+    target = (batch * n + index * HALF_WIDTH + col) * (HALF_WIDTH + 1) + HALF_WIDTH + row - col
+    tl.store(band + target, result.to(band.dtype.element_ty), mask=upper & (row <= col) & (col < HALF_WIDTH))
 
 
 @triton.jit(do_not_specialize=["n", "index"])
-def reflect_kernel(
+def reconstruct_kernel(
+    inner,
     panel,
     basis,
     band,
@@ -232,77 +290,25 @@ def reflect_kernel(
     HALF_WIDTH: tl.constexpr,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
+    STEPS: tl.constexpr,
 ):
-    """Householder reflections column by column of a broken panel, in place of P: V, V_top, T, M = I, the band's R."""
-    batch = tl.program_id(0).to(tl.int64)
-    if tl.load(broken + batch) != 0:
-        begin = (index + 1) * HALF_WIDTH
-        rows = n - begin
-        at = tl.arange(0, WIDTH)
-        row = at[:, None]
-        col = at[None, :]
-        here = (batch * WIDTH + row) * WIDTH + col
-        r = tl.arange(0, ROWS)
-        panel += (batch * n + begin) * WIDTH
-        basis += (batch * n + begin) * WIDTH
-        taus = tl.zeros([WIDTH], dtype=tl.float64)
-        for first in range(0, rows, ROWS):
-            inside = (first + r < rows)[:, None] & (col >= 0)
-            tl.store(basis + (first + r)[:, None] * WIDTH + col, tl.zeros([ROWS, WIDTH], tl.float64), mask=inside)
-        tl.debug_barrier()
-        for k in range(tl.minimum(rows - 1, HALF_WIDTH)):
-            products = tl.zeros([WIDTH], dtype=tl.float64)
-            for first in range(0, rows, ROWS):
-                i = first + r
-                below = (i > k) & (i < rows)
-                x = tl.load(panel + i * WIDTH + k, mask=below, other=0.0)
-                tile = tl.load(panel + i[:, None] * WIDTH + col, mask=below[:, None] & (col >= 0), other=0.0)
-                products += tl.sum(x[:, None] * tile, axis=0)
-            tail = tl.sum(tl.where(at == k, products, 0.0), axis=0)
-            heads = tl.load(panel + k * WIDTH + at)
-            head = tl.sum(tl.where(at == k, heads, 0.0), axis=0)
-            active = tail > _VANISHED
-            norm = tl.sqrt(tl.where(active, head * head + tail, 1.0))
-            beta = tl.where(head >= 0.0, -norm, norm)
-            tau = tl.where(active, (beta - head) / beta, 0.0)
-            inverse = tl.where(active, 1.0 / (head - beta), 0.0)
-            beta = tl.where(active, beta, head)
-            taus = tl.where(at == k, tau, taus)
-            weights = tl.where(at > k, tau * (heads + inverse * products), 0.0)
-            tl.debug_barrier()
-            for first in range(0, rows, ROWS):
-                i = first + r
-                below = (i >= k) & (i < rows)
-                x = tl.load(panel + i * WIDTH + k, mask=below, other=0.0)
-                v = tl.where(i == k, tl.where(active, 1.0, 0.0), x * inverse)
-                tile = tl.load(panel + i[:, None] * WIDTH + col, mask=below[:, None] & (col > k), other=0.0)
-                tl.debug_barrier()
-                tl.store(
-                    panel + i[:, None] * WIDTH + col,
-                    tile - v[:, None] * weights[None, :],
-                    mask=below[:, None] & (col > k),
-                )
-                tl.store(basis + i * WIDTH + k, v, mask=below)
-            tl.debug_barrier()
-            tl.store(panel + k * WIDTH + k, beta)
-            tl.debug_barrier()
+    """V_top, M, T and the band's R from Q1ᵀ Q1 and the top of Q1; planes of ``small`` are ``plane`` numbers apart.
 
-        products2 = tl.zeros([WIDTH, WIDTH], dtype=tl.float64)
-        for first in range(0, rows, ROWS):
-            inside = (first + r < rows)[:, None] & (col >= 0)
-            v = tl.load(basis + (first + r)[:, None] * WIDTH + col, mask=inside, other=0.0)
-            products2 += tl.dot(tl.trans(v), v, out_dtype=tl.float64)
-        t = tl.zeros([WIDTH, WIDTH], dtype=tl.float64)
-        for k in range(HALF_WIDTH):
-            tau = tl.sum(tl.where(at == k, taus, 0.0), axis=0)
-            across = tl.sum(tl.where((row == k) & (col < k), products2, 0.0), axis=0)
-            column = -tau * tl.sum(t * across[None, :], axis=1)
-            column = tl.where(at < k, column, tl.where(at == k, tau, 0.0))
-            t = tl.where(col == k, column[:, None], t)
-        tl.store(small + 4 * plane + here, t)
-        tl.store(small + 2 * plane + here, tl.where(row == col, 1.0, 0.0).to(tl.float64))
-        upper = (row < HALF_WIDTH) & (row < rows) & (col >= 0)
-        tl.store(small + 3 * plane + here, tl.load(basis + row * WIDTH + col, mask=upper, other=0.0))
-        result = tl.load(panel + row * WIDTH + col, mask=upper, other=0.0)
-        target = (batch * n + index * HALF_WIDTH + col) * (HALF_WIDTH + 1) + HALF_WIDTH + row - col
-        tl.store(band + target, result.to(band.dtype.element_ty), mask=upper & (row <= col) & (col < HALF_WIDTH))
+    ``STEPS`` has a bit for each of the four steps, of which broken panels alone take the last one; at width 64 they are
+    launches of their own, since what the compiler would carry from one to the next does not fit the registers.
+    """
+    batch = tl.program_id(0).to(tl.int64)
+    begin = (index + 1) * HALF_WIDTH
+    here = small + batch * WIDTH * WIDTH
+    if STEPS & 1:
+        _orthonormalise_again(inner + batch * WIDTH * WIDTH, here, broken + batch, plane, HALF_WIDTH, WIDTH)
+        tl.debug_barrier()
+    if STEPS & 2:
+        _sweep(basis + (batch * n + begin) * WIDTH, here, n - begin, plane, HALF_WIDTH, WIDTH)
+        tl.debug_barrier()
+    if STEPS & 4:
+        _assemble(band, here, n, begin, batch * n + index * HALF_WIDTH, plane, HALF_WIDTH, WIDTH)
+        tl.debug_barrier()
+    if STEPS & 8:  # noqa: SIM102 - the outer one is decided when it is compiled
+        if tl.load(broken + batch) != 0:
+            _reflect(panel, basis, band, small, batch, n, index, plane, HALF_WIDTH, WIDTH, ROWS)

@@ -1,4 +1,8 @@
-"""The kernel over the trailing matrix: the last panel's update and the product with this panel's V, in one pass."""
+"""The kernels over the trailing matrix.
+
+One takes the product A V, with or without the last panel's update in the same pass; one applies the updates of several
+panels together.
+"""
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
@@ -10,11 +14,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from spectrum_fast.measure.ops.gram.device_tiles import tile_of
+
 
 @triton.jit
 def _load_halves(halves, offset, plane, inside, WIDEN: tl.constexpr):
-    high = tl.load(halves + offset, mask=inside, other=0.0)
-    low = tl.load(halves + plane + offset, mask=inside, other=0.0)
+    other: tl.constexpr = None if inside is None else 0.0
+    high = tl.load(halves + offset, mask=inside, other=other)
+    low = tl.load(halves + plane + offset, mask=inside, other=other)
     if WIDEN:
         high = high.to(tl.float32)
         low = low.to(tl.float32)
@@ -94,3 +101,64 @@ def sweep_kernel(
         high, low = _load_halves(new, across, plane, columns_in, WIDEN)
         x += _product(a_high, a_low, high, low)
     tl.store(product + tl.program_id(1).to(tl.int64) * part + tall, x * down, mask=rows_in)
+
+
+@triton.jit
+def _add_mirrored(matrix, more, row, column, n, TILE: tl.constexpr):
+    """Add half a tile, from ``row`` and ``column`` on, to a matrix and mirrored, each entry of the lower half once.
+
+    Places within the tile are told by 32 bits.
+    """
+    i = tl.arange(0, TILE)[:, None]
+    j = tl.arange(0, TILE // 2)[None, :]
+    inside = (i < n - row) & (j < n - column)
+    beyond = row - column + i - j
+    lower = matrix + row.to(tl.int64) * n + column + (i * n + j)
+    more += tl.load(lower, mask=inside & (beyond >= 0), other=0)
+    tl.store(lower, more, mask=inside & (beyond >= 0))
+    tl.store(matrix + column.to(tl.int64) * n + row + (j * n + i), more, mask=inside & (beyond > 0))
+
+
+@triton.jit(do_not_specialize=["n", "begin", "panels"])
+def update_kernel(
+    matrix,
+    halves,
+    scale,
+    n,
+    begin,
+    panels,
+    place,
+    apart,
+    plane,
+    WIDTH: tl.constexpr,
+    TILE: tl.constexpr,
+    GROUP: tl.constexpr,
+    WIDEN: tl.constexpr,
+):
+    """One TILE x TILE tile of A <- A - V Zᵀ - Z Vᵀ from row and column ``begin`` on, and its mirror image.
+
+    Of ``panels`` panels, ``place`` numbers apart, each V and Z ``apart``, their halves ``plane``; the lower half of A
+    is read and all of it written.
+    """
+    row_tile, column_tile = tile_of(tl.program_id(0), tl.cdiv(n - begin, TILE), GROUP)
+    batch = tl.program_id(1).to(tl.int64)
+    row, column = begin + row_tile * TILE, begin + column_tile * TILE
+    c = tl.arange(0, WIDTH)[None, :]
+    # Rows past the end wrap to valid ones: their products are never stored.
+    down = ((row + tl.arange(0, TILE)) % n)[:, None] * WIDTH + c
+    across = ((column + tl.arange(0, TILE)) % n)[:, None] * WIDTH + c
+    halves += batch * n * WIDTH
+    total = tl.zeros([TILE, TILE], dtype=tl.float32)
+    for q in range(2 * panels):  # V Zᵀ and Z Vᵀ in turn
+        left = q % 2 * apart
+        high, low = _load_halves(halves + left, down, plane, None, WIDEN)
+        other_high, other_low = _load_halves(halves + (apart - left), across, plane, None, WIDEN)
+        total += _product(high, low, tl.trans(other_high), tl.trans(other_low))
+        halves += q % 2 * place
+    total *= -tl.load(scale + tl.num_programs(1) + batch)
+    # By halves: addresses, what is there and what is added, of all of it, do not fit the registers.
+    left, right = tl.split(total.reshape(TILE, 2, TILE // 2).permute(0, 2, 1))
+    matrix += batch * n * n
+    _add_mirrored(matrix, left, row, column, n, TILE)
+    tl.debug_barrier()
+    _add_mirrored(matrix, right, row, column + TILE // 2, n, TILE)

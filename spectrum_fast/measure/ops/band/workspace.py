@@ -21,7 +21,7 @@ V_SCALE = 2.0**_V_EXPONENT
 """
 R1, W, M, TOP, T = range(5)
 """Places in ``Workspace.small``."""
-FAN = 16
+FAN = 8
 """Chunks of a sum that are added up together, before those sums are."""
 _PROGRAMS = 264
 """Programs wanted of one sweep: two for each of the 132 multiprocessors of an H100 or H200."""
@@ -43,7 +43,7 @@ class Workspace:
         basis: (S, m, n, B) float64, Q and then V.
         z: (S, m, n, B) float64, Y and then Z.
         basis_halves: (S, 2, m, n, B) float16: V_SCALE V = V[0] + V[1]; empty unless split.
-        z_halves: (S, 2, m, n, B) float16: scale Z = Z[0] + Z[1]; empty unless split.
+        z_halves: (S, 2, m, n, B) float16: scale Z = Z[0] + Z[1]; in one memory with them.
         scale: (2, m) float32, powers of two: scale[0] with ``scale ||A'||_F`` in [4096, 8192), A' the matrix without
             its first b rows and columns: all that products are taken of; and ``scale[1] = 1 / (scale[0] V_SCALE)``.
         product: (MAX_SPLITS, m, n, B), A V in parts, in the dtype of the matrix.
@@ -150,15 +150,16 @@ def allocate(
     def empty(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=matrix.device)
 
-    halves, chunks = n if split else 0, -(-n // ROWS)
+    chunks = -(-n // ROWS)
+    halves = empty(places, 2, 2, count, n if split else 0, width, dtype=torch.float16)
     return Workspace(
         matrix=matrix,
         band=torch.zeros(count, n, half_width + 1, dtype=matrix.dtype, device=matrix.device),
         panel=empty(count, n, width),
         basis=empty(places, count, n, width),
         z=empty(places, count, n, width),
-        basis_halves=empty(places, 2, count, halves, width, dtype=torch.float16),
-        z_halves=empty(places, 2, count, halves, width, dtype=torch.float16),
+        basis_halves=halves[:, 0],
+        z_halves=halves[:, 1],
         scale=_scale_of(matrix[:, half_width:, half_width:]),
         product=empty(MAX_SPLITS if split else 1, count, n, width, dtype=matrix.dtype),
         partials=empty(count, chunks, products, width, width),

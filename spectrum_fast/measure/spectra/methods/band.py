@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from spectrum_fast.measure.ops.band import reduce_to_band
+from spectrum_fast.measure.ops.device_graph import through_graph
 from spectrum_fast.measure.spectra.counts import Slices, to_device
 from spectrum_fast.measure.spectra.functionals import Band, Functionals, read_functionals, slice_bands
 from spectrum_fast.measure.spectra.matrices import Dense, Matrices
@@ -210,23 +212,46 @@ def slice_squares(
     """
     size, eps = squares.matrices.shape[1], torch.finfo(squares.matrices.dtype).eps
     width = half_width(size, on_gpu=not work.schedule.waits) if width is None else width
+    bands = reduce_to_band(squares.matrices, width, carried)
+    known = squares.traces, squares.norms, carried, *rounding.tensors
+
+    def rows_of(*known: Any) -> tuple[Tensor]:
+        band, _ = _as_band(size, eps, rotated_rank, *known)
+        return (slice_bands(band, work.criterion, max(work.matrices.shape), work.tolerance, work.schedule),)
+
+    name = ("slices", size, eps, rotated_rank, max(work.matrices.shape), work.criterion, work.tolerance, work.schedule)
+    (rows,) = through_graph(name, rows_of, bands, *known)
+    found = read_functionals(rows, size)
+    if not work.all_values:
+        return found
+    band, bands = _as_band(size, eps, rotated_rank, bands, *known)
+    rows = zip(found, read_values(bands, band.rounding), strict=True)
+    return [replace(one, singular_values=values) for one, values in rows]
+
+
+def _as_band(
+    size: int,
+    eps: float,
+    rotated_rank: int,
+    bands: Tensor,
+    gram_traces: Tensor,
+    gram_norms: Tensor,
+    carried: Tensor | None,
+    *of: Tensor,
+) -> tuple[Band, Tensor]:
+    """What is sliced, and the bands in float64, zeros where trace or norm did not come through; ``of`` a rounding."""
     # Counts are taken in float64 whatever the band was computed in: slicing then adds nothing to the error.
-    bands = reduce_to_band(squares.matrices, width, carried).to(torch.float64)
+    bands = bands.to(torch.float64)
     traces = bands[:, :, 0].sum(1)
     norms = torch.sqrt(bands[:, :, 0].square().sum(1) + 2 * bands[:, :, 1:].square().sum((1, 2)))
     # An orthogonal similarity keeps both.
     allowed = CONSISTENCY * eps
-    consistent = ((traces / squares.traces - 1).abs() <= allowed) & ((norms / squares.norms - 1).abs() <= allowed)
+    consistent = ((traces / gram_traces - 1).abs() <= allowed) & ((norms / gram_norms - 1).abs() <= allowed)
     bands = torch.where(consistent[:, None, None], bands, 0.0)  # what may not be finite is not sliced
+    rounding = Rounding(*of, eps=eps)
     if carried is not None:
         rounding = rounding.measured(bands, torch.where(consistent[:, None, None], carried, 0.0), rotated_rank)
-    band = Band(Slices(bands), size, squares.traces, squares.norms, traces, consistent, rounding)
-    rows = slice_bands(band, work.criterion, max(work.matrices.shape), work.tolerance, work.schedule)
-    found = read_functionals(rows, size)
-    if not work.all_values:
-        return found
-    rows = zip(found, read_values(bands, rounding), strict=True)
-    return [replace(one, singular_values=values) for one, values in rows]
+    return Band(Slices(bands), size, gram_traces, gram_norms, traces, consistent, rounding), bands
 
 
 def _batch(work: Work, places: Sequence[int]) -> str:

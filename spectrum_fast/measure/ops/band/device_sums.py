@@ -1,0 +1,66 @@
+"""Sums over the chunks of a tall panel within the launch that forms them: whoever comes last adds up, in one order."""
+
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
+# pyright: reportPossiblyUnboundVariable=false
+# (kernel bodies are Triton's language, not Python)
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from spectrum_fast.measure.ops.band import workspace
+
+FAN = tl.constexpr(workspace.FAN)
+
+
+@triton.jit
+def _add_up(target, source, stride, count, here):
+    """``count`` blocks from ``source`` on, ``stride`` numbers apart, past the cache of a multiprocessor, into one."""
+    total = tl.load(source + here, cache_modifier=".cg")
+    for _ in range(1, count):
+        source += stride
+        total += tl.load(source + here, cache_modifier=".cg")
+    tl.store(target + here, total)
+
+
+@triton.jit
+def add_chunks(partials, arrived, total, plane, chunk, chunks, most, blocks, products, WIDTH: tl.constexpr):
+    """Add up what ``chunks`` programs of a matrix have stored, once all of them have; the same bits in every run.
+
+    The last of FAN programs adds up theirs, and the last of those who did so what they found.
+
+    Args:
+        partials: (m, most, products, WIDTH, WIDTH), this program's part stored.
+        arrived: (m, 1 + most / FAN) zeros, which are zeros again in the end.
+        total: ``blocks`` matrices (m, WIDTH, WIDTH), ``plane`` numbers apart.
+        plane: of ``total``.
+        chunk: of this program.
+        chunks: how many there are.
+        most: there is memory for.
+        blocks: of a chunk that are added up.
+        products: there is memory for.
+        WIDTH: of a block.
+    """
+    batch = tl.program_id(1).to(tl.int64)
+    size = WIDTH * WIDTH
+    here = tl.arange(0, WIDTH)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
+    partials += batch * most * products * size
+    arrived += batch * (1 + (most + FAN - 1) // FAN)
+    total += batch * size
+    group = chunk // FAN
+    first = group * FAN
+    members = tl.minimum(chunks - first, FAN)
+    groups = (chunks + FAN - 1) // FAN
+    tl.debug_barrier()  # all of this program's part is stored
+    if tl.atomic_add(arrived + 1 + group, 1) == members - 1:
+        tl.store(arrived + 1 + group, 0)
+        for block in range(blocks):
+            begin = partials + (first * products + block) * size
+            _add_up(begin, begin, products * size, members, here)
+        tl.debug_barrier()
+        if tl.atomic_add(arrived, 1) == groups - 1:
+            tl.store(arrived, 0)
+            for block in range(blocks):
+                _add_up(total + block * plane, partials + block * size, FAN * products * size, groups, here)
