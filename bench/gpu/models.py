@@ -26,10 +26,12 @@ from torch import Tensor
 from bench.gpu.record import Record
 from bench.gpu.timing import WrongResultError
 from bench.gpu.weights import to_fp8, trained_like, true_score
+from spectrum_fast.errors import BackendUnavailableError
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
 from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.ops.triton_support import kernel_errors
 from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.spectra.device_check import require_right_answers
 from spectrum_fast.measure.spectra.engine import compute_spectra
 from spectrum_fast.measure.spectra.methods import band as band_method
 from spectrum_fast.measure.spectra.record import Spectrum
@@ -224,6 +226,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = {name: one for name, one in MODELS.items() if options.kind in (None, "fp8" if one[2] else "bfloat16")}
     seconds = 0.5 * options.budget / sum(len(shapes) for _, shapes, _ in chosen.values())  # weights take the other half
     failed = False
+    if DEVICE == "cuda":  # as in a scan: kernels are compiled and compared, and graphs are on if replays are right
+        try:
+            require_right_answers(f"{DEVICE}:0", find_criterion("spectrum"))
+        except BackendUnavailableError as error:  # each model has its own comparison below
+            failed = True
+            record.note("failures", f"known spectra: {str(error)[:300]}")
     for name, (layers, shapes, fp8) in chosen.items():
         if options.rehearse:
             layers, shapes = 2, {(max(m // 32, 200), max(n // 32, 200)): min(c, 3) for (m, n), c in shapes.items()}
