@@ -47,7 +47,7 @@ class ScanOptions(SpectrumOptions):
             "auto, cpu or cuda.",
             "Or ``cuda:N``. A GPU must first compute known spectra right, or it is refused; matrices of one shape are "
             "scored together on it, and what its memory does not hold goes to the CPU, which the record says. "
-            "``auto`` is the CPU in this version.",
+            "``auto`` is the first GPU where there is one that does, and the CPU anywhere else.",
             metavar="NAME",
         ),
     ] = "auto"
@@ -163,7 +163,7 @@ class ScanOptions(SpectrumOptions):
         super().__post_init__()
         if self.minus is not None and self.plus is not None:
             raise UsageError("minus and plus both name a base; give one of them")
-        object.__setattr__(self, "device", _choose_device(self.device, here=self.ray is None))
+        object.__setattr__(self, "device", _choose_device(self.device, self.criterion, here=self.ray is None))
         if self.ray is not None:
             object.__setattr__(self, "threads", self.threads or 1)
         _ = self.stream  # checks the two that concern reading
@@ -200,10 +200,15 @@ class ScanOptions(SpectrumOptions):
         return self.top_percent if self.method == "auto" and self.precision == "auto" else None
 
 
-def _choose_device(device: str, *, here: bool) -> str:
-    """``auto`` is the CPU until the GPU kernels have been measured (README)."""
-    if device in ("auto", "cpu"):
+def _choose_device(device: str, criterion: str, *, here: bool) -> str:
+    """``auto`` is the CPU where no GPU computes known spectra right, which is asked ``here`` alone."""
+    if device == "cpu" or (device == "auto" and not here):
         return "cpu"
+    if device == "auto":
+        from spectrum_fast.measure.scoring.criteria import find_criterion
+        from spectrum_fast.measure.spectra.device_check import first_right_gpu
+
+        return first_right_gpu(find_criterion(criterion)) or "cpu"
     if re.fullmatch(r"cuda(:[0-9]+)?", device) is None:
         raise UsageError(f"unknown device {device!r}: expected auto, cpu, cuda or cuda:N")
     if here:

@@ -133,6 +133,26 @@ def test_replays_are_proved_before_they_are_used(weight: torch.Tensor, monkeypat
     device_graph.RECORDINGS.forget()
 
 
+def test_auto_is_a_gpu_whose_answers_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    from spectrum_fast.measure.ops.sturm import triton as sturm
+    from spectrum_fast.measure.spectra.device_check import require_right_answers
+    from spectrum_fast.scanning.options import ScanOptions
+
+    from emulated_cuda import kernels
+
+    def miscount(rows: torch.Tensor, x: torch.Tensor, counts: torch.Tensor, *of: int) -> None:
+        kernels._count(rows, x, counts, *of)
+        counts.sub_(9).clamp_(min=0)
+
+    assert ScanOptions().device == "cuda"
+    assert ScanOptions(ray="local").device == "cpu", "another machine's is not asked from here"
+    require_right_answers.cache_clear()
+    monkeypatch.setattr(sturm, "_count_kernel", kernels._Kernel(miscount))
+    with pytest.warns(UserWarning, match="the CPU is taken: .* its kernels are wrong here"):
+        assert ScanOptions().device == "cpu"
+    require_right_answers.cache_clear()
+
+
 def test_where_memory_ends_a_matrix_goes_to_the_cpu(weight: torch.Tensor, tmp_path) -> None:
     """A real lack of memory, wherever it comes: whole batches, half ones, one matrix."""
     from safetensors.torch import save_file
@@ -141,7 +161,7 @@ def test_where_memory_ends_a_matrix_goes_to_the_cpu(weight: torch.Tensor, tmp_pa
 
     names = [f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(4)]
     save_file({name: weight + layer for layer, name in enumerate(names)}, tmp_path / "model.safetensors")
-    expected = sf.scan(tmp_path)
+    expected = sf.scan(tmp_path, device="cpu")
     LEDGER.forget_the_most()
     sf.scan(tmp_path, device="cuda")
     most = LEDGER.most

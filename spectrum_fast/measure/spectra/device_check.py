@@ -53,6 +53,18 @@ def require_right_answers(device: str, criterion: Criterion) -> None:
         prove_graphs(on_device.device, partial(_are_replays_right, on_device, criterion, together))
 
 
+def first_right_gpu(criterion: Criterion) -> str | None:
+    """The first GPU, if there is one, Triton serves it and its answers are right; a warning says what is wrong."""
+    if not torch.cuda.is_available() or triton_problem() is not None:
+        return None
+    try:
+        require_right_answers("cuda", criterion)
+    except BackendUnavailableError as error:
+        warnings.warn(f"the CPU is taken: {error}", stacklevel=2)
+        return None
+    return "cuda"
+
+
 def _are_replays_right(weight: torch.Tensor, criterion: Criterion, launched: list[Spectrum | Exception]) -> bool:
     """The third batch of a shape is replayed; a device that cannot do so, or does it wrong, goes on without."""
     problem = "replays give other numbers than launches"

@@ -214,12 +214,12 @@ def slice_squares(
     width = half_width(size, on_gpu=not work.schedule.waits) if width is None else width
     bands = reduce_to_band(squares.matrices, width, carried)
     known = squares.traces, squares.norms, carried, *rounding.tensors
+    wanted = work.criterion, max(work.matrices.shape), work.tolerance, work.schedule
 
     def rows_of(*known: Any) -> tuple[Tensor]:
-        band, _ = _as_band(size, eps, rotated_rank, *known)
-        return (slice_bands(band, work.criterion, max(work.matrices.shape), work.tolerance, work.schedule),)
+        return (slice_bands(_as_band(size, eps, rotated_rank, *known)[0], *wanted),)
 
-    name = ("slices", size, eps, rotated_rank, max(work.matrices.shape), work.criterion, work.tolerance, work.schedule)
+    name = ("slices", size, eps, rotated_rank, *wanted)
     (rows,) = through_graph(name, rows_of, bands, *known)
     found = read_functionals(rows, size)
     if not work.all_values:
