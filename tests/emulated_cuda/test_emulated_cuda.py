@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -151,6 +153,24 @@ def test_auto_is_a_gpu_whose_answers_are_right(monkeypatch: pytest.MonkeyPatch) 
     with pytest.warns(UserWarning, match="the CPU is taken: .* its kernels are wrong here"):
         assert ScanOptions().device == "cpu"
     require_right_answers.cache_clear()
+
+
+def test_a_device_whose_update_of_several_panels_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from spectrum_fast.errors import BackendUnavailableError
+    from spectrum_fast.measure.ops.band import triton as band
+    from spectrum_fast.measure.scoring.criteria import find_criterion
+    from spectrum_fast.measure.spectra.device_check import require_right_answers
+
+    def update_a_little_less(workspace: Any, index: int) -> None:
+        kept = workspace.scale.clone()
+        workspace.scale.mul_(1 - 1e-3)
+        update(workspace, index)
+        workspace.scale.copy_(kept)
+
+    update = band.device_kernels.update
+    monkeypatch.setattr(band.device_kernels, "update", update_a_little_less)
+    with pytest.raises(BackendUnavailableError, match="whichever way a matrix is updated"):
+        require_right_answers.__wrapped__("cuda", find_criterion("spectrum"))
 
 
 def test_where_memory_ends_a_matrix_goes_to_the_cpu(weight: torch.Tensor, tmp_path) -> None:

@@ -60,13 +60,16 @@ MAX_HALF_WIDTH = 64
 """Widest band served: the b x b work sits in the registers of one block."""
 
 
-def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None) -> Tensor:
+def reduce_to_band(
+    matrices: Tensor, half_width: int, carried: Tensor | None = None, group: int | None = None
+) -> Tensor:
     """Bands (m, n, b + 1) of symmetric matrices; DESTROYS ``matrices``, does not wait for the device.
 
     Args:
         matrices: (m, n, n), float32 or float64, symmetric in both halves, finite, contiguous.
         half_width: b in 1 ... 64 where n > b + 1.
         carried: (m, 8, n) float64 or None, see :func:`spectrum_fast.measure.ops.band.reduce_to_band`.
+        group: panels whose updates are applied together; None for what ``workspace.panels_together`` says.
 
     Accuracy: float64: eigenvalue errors within 20 eps ||A||_F; float32: as for three bfloat16 products, see
     :func:`spectrum_fast.measure.ops.band.reduce_to_band` (the tests' limit is 100 eps ||A||_F).
@@ -81,12 +84,12 @@ def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = N
         )
 
     def reduce(batch: Tensor, vectors: Tensor | None) -> tuple[Tensor, ...]:
-        bands = reduce_panels(allocate(batch, half_width, carried=vectors), device_kernels)
+        bands = reduce_panels(allocate(batch, half_width, carried=vectors, group=group), device_kernels)
         return (bands,) if vectors is None else (bands, vectors)
 
     def run(batch: Tensor) -> Tensor:
         with launch_on(batch):
-            bands, *moved = through_graph(("band", half_width), reduce, batch, carried)
+            bands, *moved = through_graph(("band", half_width, group), reduce, batch, carried)
         if carried is not None and moved[0] is not carried:
             carried.copy_(moved[0])
         return bands
