@@ -5,10 +5,9 @@
 // fact by how far the first pass is from orthonormal) it is redone by plain Householder reflections, column by column.
 #pragma once
 
-#include <omp.h>
-
 #include "band/panel.hpp"
 #include "band/small.hpp"
+#include "cpu/threads.hpp"
 
 namespace {
 

@@ -18,7 +18,7 @@ struct BandTask {
 };
 
 struct BandKernel {
-    const char* name;  // "amx-bf16x3", "avx512-bf16x3", "avx512", "avx2" or "portable"
+    const char* name;  // "amx-bf16x3", "avx512-bf16x3", "avx512", "avx2", "neon" or "portable"
     void (*float32)(const BandTask<float>& task);
     void (*float64)(const BandTask<double>& task);
 };
@@ -26,6 +26,7 @@ struct BandKernel {
 extern const BandKernel band_portable;
 extern const BandKernel band_avx2;
 extern const BandKernel band_avx512;
+extern const BandKernel band_neon;
 
 // float32 to working accuracy out of three bfloat16 products (hi hi + hi lo + lo hi) on matrix units.
 void band_pairs_avx512_bf16(const BandTask<float>& task);

@@ -9,7 +9,7 @@ namespace {
 template <class T>
 void reduce(const BandTask<T>& task) {
     constexpr int bytes = KERNEL_VECTOR_BYTES;
-    BandReduction<Sweep<FmaKernel<T, bytes, bytes == 64 ? 8 : 4>, bytes>, bytes>::run(task);
+    BandReduction<Sweep<FmaKernel<T, bytes, BLOCK_ROWS(T)>, bytes>, bytes>::run(task);
 }
 
 }  // namespace

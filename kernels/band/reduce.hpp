@@ -6,13 +6,12 @@
 // first.
 #pragma once
 
-#include <omp.h>
-
 #include "band/carried.hpp"
 #include "band/factor.hpp"
 #include "band/kernels.hpp"
 #include "band/sweep.hpp"
 #include "band/tiles.hpp"
+#include "cpu/threads.hpp"
 
 namespace {
 

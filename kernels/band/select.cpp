@@ -21,5 +21,9 @@ BandKernel choose_band_kernel(Product product) {
     if (product == Product::bf16x3)
         throw std::invalid_argument("reduce_to_band: product 'bf16x3' needs an x86-64 processor with AVX512-BF16");
 #endif
+#if defined(__aarch64__)
+    // BFMMLA has four times the multiplications of float32: three such products would gain little.
+    if (cpu_features().neon) return band_neon;
+#endif
     return BEST_OF(band);
 }

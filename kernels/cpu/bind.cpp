@@ -1,9 +1,8 @@
 // Python binding of the processor's features and of the number of threads.
 #include "bind.hpp"
 
-#include <omp.h>
-
 #include "cpu/features.hpp"
+#include "cpu/threads.hpp"
 
 namespace nb = nanobind;
 
@@ -13,10 +12,15 @@ void bind_cpu(nb::module_& m) {
         [] {
             const CpuFeatures& f = cpu_features();
             nb::dict result;
+#if defined(__aarch64__)
+            result["neon"] = f.neon;
+            result["neon_bf16"] = f.neon_bf16;
+#else
             result["avx2_fma"] = f.avx2_fma;
             result["avx512"] = f.avx512;
             result["avx512_bf16"] = f.avx512_bf16;
             result["amx_bf16"] = f.amx_bf16;
+#endif
             return result;
         },
         "Instruction sets that the kernels may use here (after SPECTRUM_FAST_ISA).");

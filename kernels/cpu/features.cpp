@@ -8,25 +8,31 @@
 #include <cpuid.h>
 #endif
 #if defined(__linux__)
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
 
 namespace {
 
+#if defined(__aarch64__)
+enum class Level { portable, neon, neon_bf16 };
+constexpr const char* level_names[] = {"portable", "neon", "neon_bf16"};
+#else
 enum class Level { portable, avx2, avx512, avx512_bf16, amx };
+constexpr const char* level_names[] = {"portable", "avx2", "avx512", "avx512_bf16", "amx"};
+#endif
 
 Level allowed_level() {
+    constexpr int count = sizeof(level_names) / sizeof(*level_names);
     const char* value = std::getenv("SPECTRUM_FAST_ISA");
-    if (value == nullptr || *value == '\0') return Level::amx;
-    const std::string name(value);
-    if (name == "portable") return Level::portable;
-    if (name == "avx2") return Level::avx2;
-    if (name == "avx512") return Level::avx512;
-    if (name == "avx512_bf16") return Level::avx512_bf16;
-    if (name == "amx") return Level::amx;
-    throw std::invalid_argument("SPECTRUM_FAST_ISA: expected portable, avx2, avx512, avx512_bf16 or amx, found '" +
-                                name + "'");
+    if (value == nullptr || *value == '\0') return static_cast<Level>(count - 1);
+    std::string known;
+    for (int i = 0; i < count; ++i) {
+        if (std::string(value) == level_names[i]) return static_cast<Level>(i);
+        known += (i == 0 ? "" : i == count - 1 ? " or " : ", ") + std::string(level_names[i]);
+    }
+    throw std::invalid_argument("SPECTRUM_FAST_ISA: expected " + known + ", found '" + value + "'");
 }
 
 #if defined(__x86_64__)
@@ -49,6 +55,15 @@ bool request_tile_state() {
     return syscall(SYS_arch_prctl, arch_req_xcomp_perm, xfeature_xtiledata) == 0;
 #else
     return false;
+#endif
+}
+#elif defined(__aarch64__)
+bool has_bf16() {
+#if defined(__linux__)
+    constexpr unsigned long hwcap2_bf16 = 1UL << 14;
+    return (getauxval(AT_HWCAP2) & hwcap2_bf16) != 0;
+#else
+    return false;  // Apple's list of features has not been tried
 #endif
 }
 #endif
@@ -76,6 +91,10 @@ CpuFeatures detect() {
     // Naming the level asks for its kernels, whoever made the processor: so the tests reach them.
     found.fast_bf16_dot = found.avx512_bf16 && (made_by_amd() || level == Level::avx512_bf16);
     found.amx_bf16 = level >= Level::amx && found.avx512_bf16 && os_amx && amx_tile && amx_bf16 && request_tile_state();
+#elif defined(__aarch64__)
+    const Level level = allowed_level();
+    found.neon = level >= Level::neon;
+    found.neon_bf16 = level >= Level::neon_bf16 && has_bf16();
 #else
     allowed_level();
 #endif

@@ -1,4 +1,5 @@
-// What the processor offers, asked once at run time (CPUID, XGETBV, and arch_prctl for the AMX tile state).
+// What the processor offers, asked once at run time (CPUID, XGETBV, and arch_prctl for the AMX tile state; on ARM the
+// system's list of features).
 #pragma once
 
 struct CpuFeatures {
@@ -10,10 +11,12 @@ struct CpuFeatures {
     // 4096 x 14336, 2 threads: 0.33 against 0.63 s); Intel issues it at about half their rate (Sapphire Rapids,
     // 2048 x 8192, 1 thread: 0.44 against 0.25 s).
     bool fast_bf16_dot = false;
+    bool neon = false;       // every aarch64: 32 registers of 16 bytes
+    bool neon_bf16 = false;  // bfmmla: four products a float32 sum
 };
 
-// Detected features, less those that the environment variable SPECTRUM_FAST_ISA forbids
-// (portable | avx2 | avx512 | avx512_bf16 | amx: the highest level allowed).
+// Detected features, less those that the environment variable SPECTRUM_FAST_ISA forbids: it names the highest level
+// allowed (portable | avx2 | avx512 | avx512_bf16 | amx, on ARM portable | neon | neon_bf16).
 const CpuFeatures& cpu_features();
 
 // The best of a kernel's three general forms for this processor: name_avx512, name_avx2 or name_portable.

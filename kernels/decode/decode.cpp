@@ -1,8 +1,6 @@
 // Rows shared out among threads; the inner loops are those of the best instruction set that is here.
 #include "decode/decode.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 
 #include "cpu/features.hpp"

@@ -6,7 +6,7 @@
 // out (view.rows x view.rows, row-major, contiguous) <- view view^T, or += if `add`; both halves written, and of an
 // `out` that is added to only the lower half is read.
 struct GramKernel {
-    const char* name;  // "amx-bf16", "avx512-bf16", "avx512", "avx2" or "portable"
+    const char* name;  // "amx-bf16", "avx512-bf16", "avx512", "avx2", "neon-bf16", "neon" or "portable"
     void (*to_float32)(const MatrixView& view, float* out, bool add);
     void (*to_float64)(const MatrixView& view, double* out, bool add);
 };
@@ -14,13 +14,16 @@ struct GramKernel {
 extern const GramKernel gram_portable;
 extern const GramKernel gram_avx2;
 extern const GramKernel gram_avx512;
+extern const GramKernel gram_neon;
 
 // bfloat16 views only: products of two bfloat16 are exact in float32, sums are float32.
 void gram_pairs_avx512_bf16(const MatrixView& view, float* out, bool add);
 void gram_pairs_amx(const MatrixView& view, float* out, bool add);
 void gram_pairs_amx_model(const MatrixView& view, float* out, bool add);  // AMX on a software model of the tiles
 
-// What serves this element type on this processor (cpu_features(), and for AMX a self-check on first use).
+void gram_pairs_neon_bf16(const MatrixView& view, float* out, bool add);
+
+// What serves this element type on this processor (cpu_features(), and for AMX and BFMMLA a self-check on first use).
 const GramKernel& choose_gram_kernel(Element element);
 
 // Whether the AMX kernel may be used: the processor has it and a small product agreed with the portable kernel.

@@ -8,7 +8,7 @@ namespace {
 
 template <class T>
 void multiply(const MatrixView& view, T* out, bool add) {
-    using Kernel = FmaKernel<T, KERNEL_VECTOR_BYTES, KERNEL_VECTOR_BYTES == 64 ? 8 : 4>;
+    using Kernel = FmaKernel<T, KERNEL_VECTOR_BYTES, BLOCK_ROWS(T)>;
     SymmetricProduct<Kernel, NumberPacker<Kernel>>::run(view, out, view.rows, add);
 }
 

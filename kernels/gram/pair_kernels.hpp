@@ -10,6 +10,15 @@ using LevelKernel = PairKernel;
 using LevelPacker = PairPacker;
 }  // namespace
 
+#elif defined(KERNEL_IS_neon_bf16)
+
+#include "gram/neon_pair_kernel.hpp"
+
+namespace {
+using LevelKernel = NeonPairKernel;
+using LevelPacker = NeonPairPacker;
+}  // namespace
+
 #else
 
 #include "gram/tile_kernel.hpp"

@@ -1,4 +1,5 @@
-// The bfloat16 symmetric products that multiply pairs: by AVX512-BF16, by AMX, and on a model of AMX.
+// The bfloat16 symmetric products that multiply pairs: by AVX512-BF16, by AMX, on a model of AMX, and by NEON's
+// BFMMLA.
 #include "cpu/level.hpp"
 #include "gram/kernels.hpp"
 #include "gram/pair_kernels.hpp"

@@ -8,10 +8,10 @@
 
 namespace {
 
-#if defined(__x86_64__)
-// One product of an awkward shape on the tiles against the portable kernel: an emulator or hypervisor that announces
-// AMX and computes something else is found out here.
-bool check_amx() {
+#if defined(__x86_64__) || defined(__aarch64__)
+// One product of an awkward shape against the portable kernel: an emulator or hypervisor that announces AMX or BFMMLA
+// and computes something else is found out here.
+bool agrees(void (*product)(const MatrixView&, float*, bool)) {
     constexpr Index rows = 41, cols = 101;
     std::vector<std::uint16_t> values(rows * cols);
     std::uint32_t state = 1;
@@ -22,7 +22,7 @@ bool check_amx() {
     const MatrixView view{values.data(), Element::bfloat16, rows, cols, cols, 1};
     std::vector<float> expected(rows * rows), found(rows * rows);
     gram_portable.to_float32(view, expected.data(), false);
-    gram_pairs_amx(view, found.data(), false);
+    product(view, found.data(), false);
     for (std::size_t i = 0; i < expected.size(); ++i)
         if (!(std::fabs(expected[i] - found[i]) <= 1e-4F)) return false;  // entries are up to 101, errors about 1e-5
     return true;
@@ -33,7 +33,7 @@ bool check_amx() {
 
 bool amx_is_sound() {
 #if defined(__x86_64__)
-    static const bool sound = cpu_features().amx_bf16 && check_amx();
+    static const bool sound = cpu_features().amx_bf16 && agrees(gram_pairs_amx);
     return sound;
 #else
     return false;
@@ -48,6 +48,13 @@ const GramKernel& choose_gram_kernel(Element element) {
         if (amx_is_sound()) return amx;
         if (cpu_features().fast_bf16_dot) return avx512_bf16;
     }
+#elif defined(__aarch64__)
+    static const GramKernel neon_bf16{"neon-bf16", gram_pairs_neon_bf16, gram_neon.to_float64};
+    if (element == Element::bfloat16) {
+        static const bool sound = cpu_features().neon_bf16 && agrees(gram_pairs_neon_bf16);
+        if (sound) return neon_bf16;
+    }
+    if (cpu_features().neon) return gram_neon;
 #else
     (void)element;
 #endif

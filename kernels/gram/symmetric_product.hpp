@@ -6,9 +6,8 @@
 // so the result does not depend on the number of threads.
 #pragma once
 
-#include <omp.h>
-
 #include "cpu/scratch.hpp"
+#include "cpu/threads.hpp"
 #include "gram/pack.hpp"
 #include "gram/view.hpp"
 

@@ -1,7 +1,5 @@
 #include "sturm/slice.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -14,6 +12,7 @@
 #include <vector>
 
 #include "cpu/features.hpp"
+#include "cpu/threads.hpp"
 #include "sturm/kernels.hpp"
 
 namespace {

@@ -20,6 +20,7 @@ from spectrum_fast.use.cli import (
     doctor,
     eval,
     fleet,
+    gallery,
     laser,
     merge,
     plan,
@@ -86,6 +87,7 @@ app.command(help=fleet.HELP, short_help="Scan many checkpoints into a library.",
 app.add_typer(scans.app, name="scans", short_help="A library of scans: list, get, add.")
 app.command(help=show.HELP, short_help="Draw one module's spectrum.")(show.show)
 app.command(help=report.HELP, short_help="Write an HTML report.")(report.report)
+app.command(help=gallery.HELP, short_help="Write pages over a library.")(gallery.gallery)
 app.command(help=train.HELP, short_help="Train the selected modules.")(train.train)
 app.command(name="eval", help=eval.HELP, short_help="Evaluate a run on benchmarks.")(eval.evaluate)
 app.command(help=laser.HELP, short_help="Replace matrices by low-rank ones.")(laser.laser)

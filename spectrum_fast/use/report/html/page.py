@@ -41,24 +41,30 @@ def render_page(payload: Mapping[str, Any], title: str) -> str:
     Raises:
         BackendUnavailableError: plotly, whose JavaScript library is put into the page, is not installed.
     """
-    assets = files("spectrum_fast.use.report.html") / "assets"
     library = plotly_library()
-    code = (
-        '"use strict";\n(() => {\n' + "\n".join((assets / name).read_text("utf-8") for name in _SCRIPTS) + "\n})();\n"
-    )
+    code = '"use strict";\n(() => {\n' + "\n".join(map(asset, _SCRIPTS)) + "\n})();\n"
     if "</script" in code.lower() or "<!--" in code:
         raise AssertionError("the page's code would end its own element")  # assets are ours; a test renders them
     replacements = {
-        "POLICY": _policy(code, library),
+        "POLICY": content_policy(code, library),
         "TITLE": escape_text(title),
-        "STYLE": (assets / "style.css").read_text("utf-8"),
+        "STYLE": asset("style.css"),
         "LIBRARY": _packed(library.encode("utf-8")),
         "DATA": _packed(json.dumps(payload, allow_nan=False, separators=(",", ":")).encode("utf-8")),
         "CODE": code,
     }
-    page = (assets / "page.html").read_text("utf-8")
-    parts = page.split("%%")  # text, KEY, text, KEY, ..., text: no value is looked into for further keys
-    return "".join(replacements[part] if index % 2 else part for index, part in enumerate(parts))
+    return fill_in("page.html", replacements)
+
+
+def asset(name: str) -> str:
+    """The text of a file in ``assets/``."""
+    return (files("spectrum_fast.use.report.html") / "assets" / name).read_text("utf-8")
+
+
+def fill_in(template: str, values: Mapping[str, str]) -> str:
+    """A page of ``assets/`` with a value for every ``%%KEY%%``; no value is looked into for further keys."""
+    parts = asset(template).split("%%")  # text, KEY, text, KEY, ..., text
+    return "".join(values[part] if index % 2 else part for index, part in enumerate(parts))
 
 
 def plotly_library() -> str:
@@ -91,7 +97,8 @@ def _packed(data: bytes) -> str:
     return base64.b64encode(gzip.compress(data, compresslevel=9, mtime=0)).decode("ascii")
 
 
-def _policy(*scripts: str) -> str:
+def content_policy(*scripts: str) -> str:
+    """The security policy of a page that runs these scripts and no other, and fetches nothing."""
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(s.encode('utf-8')).digest()).decode()}'" for s in scripts
     )

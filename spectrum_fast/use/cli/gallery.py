@@ -1,0 +1,36 @@
+"""``spectrum-fast gallery``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spectrum_fast.use.cli.consoles import say
+
+HELP = """Write pages over a library of scans: one to search, and a report for each scan.
+
+\b
+Example: spectrum-fast gallery model_snr_results -o site"""
+
+
+def gallery(
+    library: Annotated[
+        str, typer.Argument(metavar="LIBRARY", help="Folder, or hub dataset: org/name or hf://datasets/org/name.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write index.html in.")],
+    top_percent: Annotated[
+        float, typer.Option(metavar="P", help="Share of each type at which the reports' sliders start.")
+    ] = 25.0,
+) -> None:
+    """Write the pages; a scan that cannot be shown is named, and is exit code 1."""
+    from spectrum_fast.choose.library import open_library
+    from spectrum_fast.use.report.html.gallery import write_gallery
+
+    problems = write_gallery(open_library(library), output, top_percent=top_percent)
+    for problem in problems.values():
+        say(f"left out: {problem}", style="red")
+    say(f"wrote {output / 'index.html'}")
+    if problems:
+        raise typer.Exit(1)
