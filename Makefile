@@ -4,16 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?=
 OUT ?= out
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python tools/install.py
+PURE ?=
+export SPECTRUM_FAST_PURE := $(PURE)
 
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml tools/install.py locks/torch.txt locks/core.txt $(wildcard kernels/*.* kernels/*/*.*)
 
-.PHONY: help setup scan test test-slow kernels-oldest bounds search study fuzz soak mutation sanitize lock audit licences bench check format clean docs wheel axolotl-site
+.PHONY: help setup scan test test-slow kernels-oldest bounds search study fuzz soak mutation sanitize lock audit licences bench check format clean docs wheels test-oldest axolotl-site
 
 help:
 	@echo "make scan [MODEL=dir|file.safetensors|file.gguf|org/name]  set up, then scan (default: an embedded SmolLM2-135M)"
 	@echo "make test     set up, then the test suite (no network, no GPU needed), TEST_PROCESSES=N at once"
 	@echo "make test-slow  the long property tests (larger matrices, every kernel variant)"
+	@echo "make test-oldest  the core of the tests under the oldest versions that are served (Python 3.10; 7 GB in build/)"
 	@echo "make bounds   stated error bounds against float64 SVD on 27,000 matrices of hostile families (half an hour)"
 	@echo "make search   an hour of evolution towards a matrix that breaks its stated bound"
 	@echo "make fuzz, make sanitize  a million hostile inputs; the kernels under sanitizers"
@@ -25,15 +28,14 @@ help:
 	@echo "make audit, make licences  known vulnerabilities and licences of what is installed"
 	@echo "make check    ruff, pyright, import contracts, clang-format"
 	@echo "make docs     the documentation site, in build/site (make check builds it too)"
-	@echo "make wheel    sdist and wheel in dist/, checked in a clean environment"
+	@echo "make wheels   sdist and wheels in dist/, each checked and tried; TARGETS='cp311-x86_64 ...' for some of them"
 	@echo "make bench    the CPU benchmarks; results under bench/results/"
 	@echo "make axolotl-site  what axolotl needs to train, so that make test-slow trains with it (300 MB in out/)"
-	@echo "make setup    only the environment, in .venv"
+	@echo "make setup    only the environment, in .venv; PURE=1 where there is no C++ compiler"
 
 # Core: what a scan needs. Both stages install exactly the files whose hashes are in locks/ (tools/install.py).
 $(VENV)/.core: $(NATIVE_SOURCES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "setup: installing spectrum-fast and its dependencies into $(VENV) (a few minutes the first time)" >&2
 	@$(BIN)/python tools/install.py core
 	@touch $@
 
@@ -62,6 +64,9 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	@$(PYTEST) -m slow
+
+test-oldest: $(VENV)/.dev
+	@$(BIN)/python -m tools.oldest
 
 # Stated error bounds against float64 SVD: many small matrices, fewer by every engine, batches, some large ones.
 BOUNDS := $(BIN)/python tests/measure/spectra/campaign.py --out bench/results/error-bounds.json
@@ -134,8 +139,8 @@ check: $(VENV)/.dev
 docs: $(VENV)/.dev
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
-wheel: $(VENV)/.dev
-	@$(BIN)/python -m tools.check_wheel
+wheels: $(VENV)/.dev
+	@$(BIN)/python -m tools.wheels $(TARGETS)
 
 axolotl-site: $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --no-deps --target out/axolotl-site -r tests/use/integrations/axolotl-site.txt

