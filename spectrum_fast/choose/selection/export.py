@@ -8,6 +8,7 @@ A file by which the reader would train anything else is an error, and nothing is
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,17 +18,18 @@ import torch
 from spectrum_fast.choose.selection.apply import AppliedSelection, apply_selection
 from spectrum_fast.choose.selection.formats.reference_yaml import KEY, REFERENCE_HEADER
 from spectrum_fast.choose.selection.kappa_targets import select_by_kappa
+from spectrum_fast.choose.selection.low_ranks import add_rank_pattern, module_ranks
 from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
-from spectrum_fast.choose.selection.options import SelectOptions
+from spectrum_fast.choose.selection.options import RankOptions, SelectOptions
 from spectrum_fast.choose.selection.readers import find_reader
 from spectrum_fast.choose.selection.readers.peft import adapter_targets
 from spectrum_fast.choose.selection.readers.reading import Reader, Reading, Wanted, shapes_of
-from spectrum_fast.choose.selection.resolve import ResolvedSelection, locate_entries
+from spectrum_fast.choose.selection.resolve import ResolvedSelection, locate_entries, resolve_selection
 from spectrum_fast.choose.selection.runtime_view import as_fused_in
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.choose.selection.selection import Selection, parse_selection
-from spectrum_fast.errors import SelectionError
+from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.read.checkpoint.naming import module_name, module_type, role
 from spectrum_fast.words import count_of, near_names_text, nearest_names
 
@@ -99,7 +101,13 @@ def ends_words(ends: int, trained: int) -> str:
     return f"{ends:,} of them ({share:.0f} %) in embeddings and head{advice}"
 
 
-def export_selection(scan: Scan, reader: str, skeleton: ModelSkeleton, options: SelectOptions) -> Export:
+def export_selection(
+    scan: Scan,
+    reader: str,
+    skeleton: ModelSkeleton,
+    options: SelectOptions,
+    ranks: RankOptions = RankOptions(),  # noqa: B008 - frozen
+) -> Export:
     """Select, and write it for a reader.
 
     Args:
@@ -107,19 +115,43 @@ def export_selection(scan: Scan, reader: str, skeleton: ModelSkeleton, options: 
         reader: one of :data:`spectrum_fast.choose.selection.readers.READERS`.
         skeleton: the model (:mod:`spectrum_fast.choose.selection.model_skeleton`).
         options: what to select.
+        ranks: with a rule, PEFT's file says the rank of every target.
 
     Raises:
         SelectionError: the selection does not fit the model, or the reader cannot train exactly what it says.
         UsageError: an argument is out of range.
     """
     found = find_reader(reader)
+    if ranks.ranks is not None:
+        if not found.adapts:
+            raise UsageError(f"--ranks is for adapters, and {found.name} trains whole parameters; write --for peft")
+        found = replace(found, usage=found.usage.replace(", r=16", ""))
     if found.adapts and "kappa" in (options.criterion, scan.criterion) and options.criterion in (None, "kappa"):
         selection, text = select_by_kappa(scan, skeleton.module, options)
         reading = found.read(text, skeleton.module)
+        text = _with_ranks(text, scan, skeleton, ranks)
         return _export(found, text, selection, reading, skeleton)
     selection = select_with(as_fused_in(scan, skeleton.module), options)
     text, reading, applied = _write(found, selection, skeleton)
+    text = _with_ranks(text, scan, skeleton, ranks)
     return _export(found, text, selection, reading, skeleton, frozenset() if found.adapts else _ends(applied))
+
+
+def _with_ranks(text: str, scan: Scan, skeleton: ModelSkeleton, options: RankOptions) -> str:
+    """The targets with the ranks of what the model holds in each: of several the largest."""
+    if options.ranks is None:
+        return text
+    seen = as_fused_in(scan, skeleton.module)
+    ranks = module_ranks(seen, options)
+    everything = select_with(seen, SelectOptions(100.0, always="none", allow_incomplete=True))
+    by_target: dict[str, int] = {}
+    for entry, parameters in resolve_selection(everything, skeleton.module).matched.items():
+        for name in parameters:
+            by_target[name] = max(ranks[entry], by_target.get(name, 0))
+    said = json.loads(text)
+    wanted = {name: f"{name}.weight" for name in said["target_modules"] or ()}
+    wanted |= {name: name for name in said.get("target_parameters") or ()}
+    return add_rank_pattern(text, {target: by_target[name] for target, name in wanted.items()})
 
 
 def _export(

@@ -161,3 +161,39 @@ class BudgetOptions(Options):
     gpus: Annotated[
         int, Option("With a budget of memory: GPUs that share the model.", metavar="N", check=_AT_LEAST_ONE)
     ] = 1
+
+
+def _is_rule(text: str) -> bool:
+    try:
+        return text == "edge" or 0 < float(text) < 1
+    except ValueError:
+        return False
+
+
+_RULE = Check(_is_rule, "edge, or a share of the energy in (0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankOptions(Options):
+    """The rank of a low-rank update of each module (:func:`spectrum_fast.choose.selection.low_ranks.module_ranks`).
+
+    Raises:
+        UsageError: one is out of range.
+    """
+
+    ranks: Annotated[
+        str | None,
+        Option(
+            "A rank for each module: edge, or a share of its energy (0.9).",
+            "``edge`` counts the singular values above the Marchenko-Pastur edge; a share takes as many as hold it of "
+            "the sum of squares, which needs all of them (``--spectra``; a difference has them). At least 1.",
+            metavar="RULE",
+            check=_RULE,
+        ),
+    ] = None
+    max_rank: Annotated[int | None, Option("No larger rank than this.", metavar="N", check=_AT_LEAST_ONE)] = None
+
+    @property
+    def energy(self) -> float | None:
+        """The share of the energy; None for the edge."""
+        return None if self.ranks in (None, "edge") else float(self.ranks)

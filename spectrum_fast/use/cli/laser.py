@@ -19,7 +19,7 @@ Example: spectrum-fast laser MODEL --scan mp.json --top-percent 25 --out DIR"""
 
 def laser(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint folder, .safetensors file, or hub id.")],
-    scan: Annotated[Path, typer.Option(metavar="FILE", help="Scan of the model, by --criterion mp.")],
+    scan: Annotated[Path, typer.Option(metavar="FILE", help="Scan of the model.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")],
     selection: Annotated[Path | None, typer.Option(metavar="FILE", help="The modules, already selected.")] = None,
     top_percent: Annotated[float, typer.Option(metavar="P", help="Share of each module type.")] = 25.0,
@@ -30,8 +30,14 @@ def laser(
     exclude: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Not these modules; repeatable.")] = None,
     rank: Annotated[int | None, typer.Option(metavar="R", help="This rank instead of the noise edge's.")] = None,
     fraction: Annotated[float | None, typer.Option(metavar="F", help="This share of the shorter side.")] = None,
+    ranks: Annotated[
+        str | None,
+        typer.Option(metavar="RULE", help="edge, a share of the energy (0.9), or PEFT's file of `select --ranks`."),
+    ] = None,
 ) -> None:
     """Choose, factor, write."""
+    from spectrum_fast.choose.selection.low_ranks import module_ranks, read_rank_pattern
+    from spectrum_fast.choose.selection.options import RankOptions
     from spectrum_fast.choose.selection.scan_result import load_scan
     from spectrum_fast.choose.selection.selection import load_selection
     from spectrum_fast.read.checkpoint import open_checkpoint
@@ -42,7 +48,13 @@ def laser(
 
     checkpoint, scores = open_checkpoint(model), load_scan(scan)
     require_scan_of(scores, checkpoint, scan)
-    if selection is None:
+    told = read_rank_pattern(ranks) if ranks is not None and Path(ranks).is_file() else None
+    kept = told if ranks is None or told is not None else module_ranks(scores, RankOptions(ranks=ranks))
+    if told is not None:
+        if selection or include or exclude:
+            raise UsageError(f"{ranks} has fixed the modules, so --selection, --include and --exclude have no effect")
+        chosen = scores.select(100, include=list(told), always="none", fused="parts")
+    elif selection is None:
         chosen = scores.select(
             top_percent,
             include=include or (),
@@ -56,7 +68,7 @@ def laser(
     else:
         chosen = load_selection(selection)
     names = [module.name for module in chosen.modules if role(module.name) == "other"]
-    targets, whole = choose_targets(checkpoint, scores, names, rank=rank, fraction=fraction)
+    targets, whole = choose_targets(checkpoint, scores, names, rank=rank, fraction=fraction, ranks=kept)
 
     def report(record: LaserRecord) -> None:
         say(f"{record.module}: rank {record.rank} of {record.full_rank}, relative error {record.relative_error:.3g}")

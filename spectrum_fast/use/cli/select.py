@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectrum_fast.choose.selection.options import BudgetOptions, SelectOptions
+from spectrum_fast.choose.selection.options import BudgetOptions, RankOptions, SelectOptions
 from spectrum_fast.errors import SelectionError, SpectrumFastError, UsageError
 from spectrum_fast.files import write_text_atomic
 from spectrum_fast.use.cli.consoles import say
@@ -31,6 +31,7 @@ def select(
     scan: Annotated[Path, typer.Argument(metavar="SCAN", help="Scan file, ours or a published snr_results_*.json.")],
     options: SelectOptions,
     budget: BudgetOptions,
+    ranks: RankOptions,
     output_format: Annotated[
         str | None,
         typer.Option(
@@ -78,11 +79,13 @@ def select(
     if reader is not None and skeleton is not None:
         if output_format is not None:
             raise UsageError("--for decides the format; leave --format out")
-        export = export_selection(record, reader, skeleton, options)
+        export = export_selection(record, reader, skeleton, options, ranks)
         memory = "" if export.reader.adapts else _memory_words(record, select_with(record, options), model)
         text, words = export.text, export.summary(str(output or "FILE"), memory)
         warnings = export_warnings(export.selection, record, "names")
     else:
+        if ranks.ranks is not None:
+            raise UsageError("--ranks says what PEFT's file holds; write it with --for peft")
         if model is not None and skeleton is None:
             raise UsageError("--model says whose names --for writes; name a reader with --for")
         output_format = output_format or "json"

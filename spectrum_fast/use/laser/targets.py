@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from spectrum_fast.choose.selection.low_ranks import module_rank
+from spectrum_fast.choose.selection.options import RankOptions
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import CheckpointError, SelectionError, UsageError
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint import Checkpoint, TensorRef
 from spectrum_fast.read.checkpoint.dtypes import decodable
 from spectrum_fast.read.checkpoint.experts import expert_name
-
-_MP = "mp"
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def choose_targets(
     *,
     rank: int | None = None,
     fraction: float | None = None,
+    ranks: Mapping[str, int] | None = None,
 ) -> tuple[tuple[LaserTarget, ...], tuple[str, ...]]:
     """Give every chosen module its rank: by default the number of singular values above the Marchenko-Pastur edge.
 
@@ -49,20 +50,23 @@ def choose_targets(
 
     Args:
         checkpoint: holds the matrices, as plain numbers.
-        scan: of the same checkpoint; by the criterion ``mp`` unless a rank or a fraction is given.
+        scan: of the same checkpoint.
         modules: names of the chosen modules, in the scan's spelling.
         rank: the same rank for all.
         fraction: share of the shorter side, in (0, 1), rounded to the nearest whole number of at least 1.
+        ranks: of each of the modules (:func:`spectrum_fast.choose.selection.low_ranks.module_ranks`, or PEFT's file).
 
     Returns:
         targets in the given order, and the modules that would keep all of their singular values and stay as they are.
 
     Raises:
-        UsageError: rank and fraction are both given or out of range, or the scan does not know the edge.
+        UsageError: two of rank, fraction and ranks are given, one is out of range, or the scan does not know the edge.
         SelectionError: a module is not in the scan.
         CheckpointError: a module's tensor is not in the checkpoint, is packed, or has another shape than was scanned.
     """
-    _check(scan, rank, fraction)
+    _check(rank, fraction, ranks)
+    if "minus" in scan.provenance:
+        raise UsageError(f"scan of {scan.model}: expected one of the model itself, found one of a difference; scan it")
     scores = {module.name: module for module in scan.modules}
     stored = {ref.name: ref for ref in checkpoint.tensors}
     targets: list[LaserTarget] = []
@@ -73,12 +77,17 @@ def choose_targets(
             raise SelectionError(f"{name}: chosen, but not in the scan of {scan.model}; scan the checkpoint again")
         ref, expert = _home(checkpoint, stored, score)
         full = min(ref.shape[-2:])
-        kept = _rank(score, full, rank, fraction)
+        kept = _rank(score, scan.criterion, full, rank, fraction) if ranks is None else min(ranks[name], full)
         if kept >= full:
             whole.append(name)
         else:
             targets.append(LaserTarget(name, ref.name, expert, kept, full))
     return tuple(targets), tuple(whole)
+
+
+def _check(rank: int | None, fraction: float | None, ranks: Mapping[str, int] | None) -> None:
+    if sum(value is not None for value in (rank, fraction, ranks)) > 1:
+        raise UsageError("rank, fraction and ranks all say what stays of a matrix; give one of them")
 
 
 def _check(scan: Scan, rank: int | None, fraction: float | None) -> None:
@@ -88,11 +97,6 @@ def _check(scan: Scan, rank: int | None, fraction: float | None) -> None:
         raise UsageError(f"rank: expected a whole number of 1 or more, found {rank}")
     if fraction is not None and not (math.isfinite(fraction) and 0 < fraction < 1):
         raise UsageError(f"fraction: expected a number in (0, 1), found {fraction}")
-    if rank is None and fraction is None and scan.criterion != _MP:
-        raise UsageError(
-            f"scan of {scan.model}: expected the criterion mp, whose n_signal is the number of singular values above "
-            f"the Marchenko-Pastur edge, found {scan.criterion}; scan with --criterion mp, or give a rank or a fraction"
-        )
 
 
 def _home(checkpoint: Checkpoint, stored: Mapping[str, TensorRef], score: ModuleScore) -> tuple[TensorRef, int | None]:
@@ -121,11 +125,11 @@ def _home(checkpoint: Checkpoint, stored: Mapping[str, TensorRef], score: Module
     )
 
 
-def _rank(score: ModuleScore, full: int, rank: int | None, fraction: float | None) -> int:
+def _rank(score: ModuleScore, criterion: str, full: int, rank: int | None, fraction: float | None) -> int:
     if rank is not None:
         return min(rank, full)
     if fraction is not None:
         return max(1, round(fraction * full))
-    if score.n_signal is None:
-        raise UsageError(f"{score.name}: the scan does not say how many singular values are signal; scan again")
-    return max(1, score.n_signal)
+    if score.mp_rank is None and score.n_signal is not None and criterion == "mp":  # a scan from before it was counted
+        return max(1, score.n_signal)
+    return module_rank(score, RankOptions())

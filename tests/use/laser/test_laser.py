@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -125,7 +127,7 @@ def test_transformers_loads_the_result(tmp_path: Path) -> None:
         ({"rank": 4, "fraction": 0.5}, UsageError, "give one of them"),
         ({"rank": 0}, UsageError, "rank: expected"),
         ({"fraction": 1.0}, UsageError, "fraction: expected"),
-        ({}, UsageError, "expected the criterion mp"),
+        ({"rank": 4, "ranks": {}}, UsageError, "give one of them"),
         ({"rank": 4, "names": ["nobody"]}, SelectionError, "nobody: chosen, but not in the scan"),
     ],
 )
@@ -134,6 +136,30 @@ def test_bad_choices_are_refused(folder: Path, values: dict, error: type, messag
     names = values.pop("names", ["model.layers.0.self_attn.q_proj"])
     with pytest.raises(error, match=message):
         choose_targets(open_checkpoint(folder), scan, names, **values)
+
+
+def test_ranks_of_a_file_and_of_a_rule(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = sf.scan(folder, spectra=True, out=tmp_path / "scan.json")
+    names = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"]
+    said = {"target_modules": names, "r": 3, "rank_pattern": {names[1]: 7}}
+    (tmp_path / "k.json").write_text(json.dumps(said))
+    for place, rule in enumerate((str(tmp_path / "k.json"), "0.5", "edge")):
+        out = tmp_path / str(place)
+        words = ["laser", str(folder), "--scan", str(tmp_path / "scan.json"), "--ranks", rule, "--out", str(out)]
+        monkeypatch.setattr(sys, "argv", ["spectrum-fast", *words])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert left.value.code == 0
+        ranks = {one["module"]: one["rank"] for one in json.loads((out / "laser.json").read_text())["modules"]}
+        if place == 0:
+            assert ranks == {names[0]: 3, names[1]: 7}
+            continue
+        for name, rank in ranks.items():
+            energies = scan.module(name).singular_values.values ** 2
+            expected = 1 + int((np.cumsum(energies) < 0.5 * energies.sum()).sum())
+            assert rank == (expected if rule == "0.5" else max(1, scan.module(name).mp_rank or 0))
+    with pytest.raises(UsageError, match="of a difference"):
+        choose_targets(open_checkpoint(folder), sf.scan(folder, minus=str(folder), include=["*q_proj"]), names[:1])
 
 
 def test_a_scan_of_another_model_is_refused(folder: Path, scan: sf.Scan, tmp_path: Path) -> None:
