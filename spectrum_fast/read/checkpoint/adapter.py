@@ -14,7 +14,7 @@ from spectrum_fast.read.checkpoint.record import Checkpoint, compute_fingerprint
 CONFIG = "adapter_config.json"
 """Says what the matrices beside it change."""
 WEIGHTS = "adapter_model.safetensors"
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 """Before every name that PEFT saves."""
 
 
@@ -41,7 +41,7 @@ def open_adapter(source: str, folder: Folder, name: str) -> Checkpoint:
         source=source,
         name=name,
         files=(header.path,),
-        tensors=tuple(replace(ref, name=ref.name.removeprefix(_PREFIX)) for ref in header.tensors),
+        tensors=tuple(replace(ref, name=ref.name.removeprefix(PREFIX)) for ref in header.tensors),
         config=config,
         notes=(),
         fingerprint=compute_fingerprint([header]),

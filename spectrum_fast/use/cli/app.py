@@ -23,6 +23,7 @@ from spectrum_fast.use.cli import (
     gallery,
     laser,
     merge,
+    pissa,
     plan,
     report,
     scan,
@@ -91,6 +92,7 @@ app.command(help=gallery.HELP, short_help="Write pages over a library.")(gallery
 app.command(help=train.HELP, short_help="Train the selected modules.")(train.train)
 app.command(name="eval", help=eval.HELP, short_help="Evaluate a run on benchmarks.")(eval.evaluate)
 app.command(help=laser.HELP, short_help="Replace matrices by low-rank ones.")(laser.laser)
+app.command(help=pissa.HELP, short_help="Split matrices into adapter and rest.")(pissa.pissa)
 app.command(help=plan.HELP, short_help="Predict the memory of a training run.")(plan.plan)
 app.command(help=doctor.HELP, short_help="Show what this machine offers.")(doctor.doctor)
 

@@ -88,11 +88,6 @@ def choose_targets(
 def _check(rank: int | None, fraction: float | None, ranks: Mapping[str, int] | None) -> None:
     if sum(value is not None for value in (rank, fraction, ranks)) > 1:
         raise UsageError("rank, fraction and ranks all say what stays of a matrix; give one of them")
-
-
-def _check(scan: Scan, rank: int | None, fraction: float | None) -> None:
-    if rank is not None and fraction is not None:
-        raise UsageError("rank and fraction both say what stays of a matrix; give one of them")
     if rank is not None and rank < 1:
         raise UsageError(f"rank: expected a whole number of 1 or more, found {rank}")
     if fraction is not None and not (math.isfinite(fraction) and 0 < fraction < 1):

@@ -22,6 +22,7 @@ from spectrum_fast.read.checkpoint import Checkpoint, TensorRef
 from spectrum_fast.read.checkpoint.containment import require_inside
 from spectrum_fast.read.stream import load_tensor
 from spectrum_fast.temporary import flush, temporary_beside
+from spectrum_fast.use.laser.pissa import FOLDER, split, write_adapter
 from spectrum_fast.use.laser.targets import LaserTarget
 from spectrum_fast.version import __version__
 
@@ -75,6 +76,7 @@ def write_laser(
     n_iter: int = 8,
     progress: Callable[[LaserRecord], None] | None = None,
     overwrite: bool = False,
+    adapter: Mapping[str, str] | None = None,
 ) -> tuple[LaserRecord, ...]:
     """Write the checkpoint with every target at its rank.
 
@@ -90,6 +92,9 @@ def write_laser(
         n_iter: passes of the randomized SVD; its error against the best approximation falls with each.
         progress: called after each matrix.
         overwrite: a folder that was written so before is replaced when the new one is whole.
+        adapter: module -> its name in the running model. With it, what is written is the rest, ``W - U diag(s) V^T``,
+            and the factors as an adapter in the folder ``pissa_init`` (:mod:`spectrum_fast.use.laser.pissa`): base and
+            adapter make W, to the rounding of the rest to the stored type.
 
     Returns:
         one record a target, in file order.
@@ -106,15 +111,20 @@ def write_laser(
     files = [_local(path) for path in checkpoint.files]
     wanted = _by_parameter(targets)
     records: list[LaserRecord] = []
+    factors: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None if adapter is None else {}
     try:
         with temporary_beside(target, folder=True) as made:
             for file in files:
                 refs = [ref for ref in checkpoint.tensors if ref.file == file]
-                records += _write_shard(file, refs, made.path / file.name, wanted, n_iter, progress)
+                records += _write_shard(file, refs, made.path / file.name, wanted, n_iter, progress, factors)
             _copy_rest(checkpoint, files, made.path)
+            if adapter is not None and factors is not None:
+                write_adapter(made.path / FOLDER, factors, adapter, target)
+                for path in (made.path / FOLDER).iterdir():
+                    flush(path)
             document = {
                 "schema": 1,
-                "kind": "laser",
+                "kind": "laser" if adapter is None else "pissa",
                 "spectrum_fast": __version__,
                 "model": checkpoint.name,
                 "fingerprint": checkpoint.fingerprint,
@@ -165,6 +175,7 @@ def _write_shard(
     wanted: Mapping[str, list[LaserTarget]],
     n_iter: int,
     progress: Callable[[LaserRecord], None] | None,
+    factors: dict[str, tuple[torch.Tensor, torch.Tensor]] | None,
 ) -> list[LaserRecord]:
     """One shard: its header and bytes copied up to each replaced tensor, which is computed and written instead."""
     records: list[LaserRecord] = []
@@ -174,7 +185,7 @@ def _write_shard(
             if ref.name not in wanted:
                 continue
             _copy(old, new, position, ref.begin, source)
-            replaced, made = _replace(ref, wanted[ref.name], n_iter)
+            replaced, made = _replace(ref, wanted[ref.name], n_iter, factors)
             new.write(replaced.contiguous().view(torch.uint8).numpy().data)
             position = ref.begin + ref.nbytes
             records += made
@@ -195,8 +206,13 @@ def _copy(old: BinaryIO, new: BinaryIO, begin: int, end: int, source: Path) -> N
         left -= len(chunk)
 
 
-def _replace(ref: TensorRef, targets: Sequence[LaserTarget], n_iter: int) -> tuple[torch.Tensor, list[LaserRecord]]:
-    """The tensor with its targets at their ranks; experts of one tensor are factored together."""
+def _replace(
+    ref: TensorRef,
+    targets: Sequence[LaserTarget],
+    n_iter: int,
+    factors: dict[str, tuple[torch.Tensor, torch.Tensor]] | None,
+) -> tuple[torch.Tensor, list[LaserRecord]]:
+    """The tensor with its targets at their ranks, or with what is left of them; experts are factored together."""
     tensor = load_tensor(ref)
     matrices = [tensor if target.expert is None else tensor[target.expert] for target in targets]
     try:
@@ -204,25 +220,28 @@ def _replace(ref: TensorRef, targets: Sequence[LaserTarget], n_iter: int) -> tup
     except TensorError as error:
         raise TensorError(f"{ref.name} in {ref.file}: {error}") from error
     records = []
-    for target, matrix, factors in zip(targets, matrices, found, strict=True):
-        assert factors.u is not None  # noqa: S101 - vectors were asked for
-        assert factors.vh is not None  # noqa: S101
-        kept = min(target.rank, factors.rank)
-        scaled = factors.u[:, :kept] * factors.s[:kept].to(factors.u.dtype)
-        low = scaled @ factors.vh[:kept]
-        error = float((matrix.double() - low.double()).norm())
+    for target, matrix, triplets in zip(targets, matrices, found, strict=True):
+        assert triplets.u is not None  # noqa: S101 - vectors were asked for
+        assert triplets.vh is not None  # noqa: S101
+        kept = min(target.rank, triplets.rank)
+        b, a = split(triplets.u[:, :kept], triplets.s[:kept], triplets.vh[:kept])
+        low = b.double() @ a.double()
+        rest = matrix.double() - low
+        error = float(rest.norm())
         records.append(
             LaserRecord(
                 module=target.module,
                 parameter=target.parameter,
                 rank=kept,
                 full_rank=target.full_rank,
-                relative_error=error / factors.norm if factors.norm else 0.0,
+                relative_error=error / triplets.norm if triplets.norm else 0.0,
                 numbers=kept * sum(matrix.shape),
                 whole=matrix.numel(),
             )
         )
-        matrix.copy_(low.to(matrix.dtype))
+        if factors is not None:
+            factors[target.module] = b, a
+        matrix.copy_((low if factors is None else rest).to(matrix.dtype))
     return tensor, records
 
 

@@ -14,7 +14,21 @@ from spectrum_fast.version import __version__
 
 from support.processes import script
 
-COMMANDS = ("scan", "merge", "fleet", "select", "compare", "check", "eval", "laser", "plan", "show", "report", "doctor")
+COMMANDS = (
+    "scan",
+    "merge",
+    "fleet",
+    "select",
+    "compare",
+    "check",
+    "eval",
+    "laser",
+    "pissa",
+    "plan",
+    "show",
+    "report",
+    "doctor",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
