@@ -54,7 +54,7 @@ class ScanOptions(SpectrumOptions):
     minus: Annotated[
         str | None,
         Option(
-            "Score what is left of MODEL minus this base: what training changed.",
+            "Score what training changed: MODEL minus this base.",
             "Any checkpoint whose modules have the same names, in any formats that are decoded. Both are read side by "
             "side; all singular values of the differences are kept (``spectra``). What one of the two lacks is named "
             "and left out.",
@@ -103,8 +103,8 @@ class ScanOptions(SpectrumOptions):
     spectra: Annotated[
         bool,
         Option(
-            "Keep all singular values, 8 bytes each, in NAME.spectra.safetensors.",
-            "With their bounds, beside ``out``; in memory without one: ``scan.module(name).singular_values``. The scan "
+            "Keep all singular values in NAME.spectra.safetensors.",
+            "8 bytes each, with their bounds, beside ``out``; in memory without one: ``scan.module(name).singular_values``. The scan "
             "can then be asked by criteria that need them (``select --criterion alpha``). A model of 70B has 4 "
             "million, which is 32 MB.",
             check=FLAG,

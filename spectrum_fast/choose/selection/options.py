@@ -184,7 +184,7 @@ class RankOptions(Options):
     ranks: Annotated[
         str | None,
         Option(
-            "A rank for each module: edge, or a share of its energy (0.9).",
+            "Ranks of adapters: edge, or a share of energy (0.9).",
             "``edge`` counts the singular values above the Marchenko-Pastur edge; a share takes as many as hold it of "
             "the sum of squares, which needs all of them (``--spectra``; a difference has them). At least 1.",
             metavar="RULE",

@@ -41,7 +41,7 @@ class SpectrumOptions(Options):
     tolerance: Annotated[
         float,
         Option(
-            "Relative accuracy wanted of the scores.",
+            "Relative accuracy of the scores.",
             "``auto`` escalates until the error bound meets it.",
             metavar="X",
             check=_SHARE,
