@@ -55,8 +55,8 @@ def test_base_and_adapter_make_the_model_and_are_those_of_peft(
         unit = torch.finfo(before[name].dtype).eps / 2
         assert ((left + b @ a - weight).abs() <= unit * left.abs() + 1e-12).all()
         their_b, their_a = (theirs[f"{pair}.lora_{kind}.default.weight"].double() for kind in "BA")
-        theirs_unit = torch.finfo(theirs[f"{pair}.lora_A.default.weight"].dtype).eps  # PEFT rounds factors to its type
-        assert float((b @ a - their_b @ their_a).norm()) <= max(1e-4, theirs_unit) * float((b @ a).norm())
+        # PEFT rounds its factors to the model's type.
+        assert float((b @ a - their_b @ their_a).norm()) <= max(1e-4, 2 * unit) * float((b @ a).norm())
         assert float((b.T @ b - a @ a.T).norm()) <= 1e-5 * float((b.T @ b).norm())  # both carry the root of S
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
     loaded = peft.PeftModel.from_pretrained(model, tmp_path / "out" / "pissa_init", is_trainable=True)
