@@ -104,9 +104,9 @@ class ScanOptions(SpectrumOptions):
         bool,
         Option(
             "Keep all singular values in NAME.spectra.safetensors.",
-            "8 bytes each, with their bounds, beside ``out``; in memory without one: ``scan.module(name).singular_values``. The scan "
-            "can then be asked by criteria that need them (``select --criterion alpha``). A model of 70B has 4 "
-            "million, which is 32 MB.",
+            "8 bytes each, with their bounds, beside ``out``; in memory without one: "
+            "``scan.module(name).singular_values``. The scan can then be asked by criteria that need them (``select "
+            "--criterion alpha``). A model of 70B has 4 million, which is 32 MB.",
             check=FLAG,
         ),
     ] = False

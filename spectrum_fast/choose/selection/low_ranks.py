@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from spectrum_fast.choose.selection.fused import parts_by_parameter
 from spectrum_fast.choose.selection.options import RankOptions
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.files import read_text
-from spectrum_fast.measure.scoring.fused import parts_by_parameter
 from spectrum_fast.measure.scoring.quantities import SpectrumView
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint.naming import module_name
