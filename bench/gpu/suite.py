@@ -44,9 +44,9 @@ SECTIONS: dict[str, Rows] = {
         band_builds([(1, 8192), (64, 2048)], [32], rehearse, bf16),
     ),
     "variants": lambda _, rehearse, bf16: chain(
-        sturm_builds([torch.float64], rehearse),
-        shift_builds(rehearse),
         sweep_builds(rehearse, bf16),
+        shift_builds(rehearse),
+        sturm_builds([torch.float64], rehearse),
         band_builds([(1, 8192), (64, 2048)], [64], rehearse, bf16),
     ),
     "rest": lambda record, rehearse, bf16: chain(

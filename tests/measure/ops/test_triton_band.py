@@ -152,7 +152,7 @@ def test_spectrum_with_scratch_full_of_nan(n: int, b: int, dtype: torch.dtype, d
 
 @on_all
 @both_dtypes
-@pytest.mark.parametrize(("n", "b", "group"), [(37, 8, 3), (100, 16, 2)])
+@pytest.mark.parametrize(("n", "b", "group"), [(37, 8, 3), (100, 20, 2)])
 def test_updates_of_several_panels_together(n: int, b: int, group: int, dtype: torch.dtype, device: str) -> None:
     """Groups that end with the last panel and that do not; vectors go through every panel: B (Qᵀ x) = Qᵀ (A x)."""
     names = ["noise_gram", "rank_one", "two_blocks", "graded_rows"][: (1 if n == 100 else 2) if INTERPRETED else 4]

@@ -194,6 +194,16 @@ BAND_SMALL = {
 band_widths = pytest.mark.parametrize("half_width", [pytest.param(16, marks=pytest.mark.slow), 32, 64])
 
 
+def band_options(name: str, half_width: int, dtype: torch.dtype) -> dict[str, int | bool]:
+    if name == "gather":
+        return device_kernels.gather_options(half_width, dtype)
+    if name == "form_basis":
+        return device_kernels.basis_options(half_width)
+    if name in BAND_TALL:
+        return device_kernels.tall_options(half_width)
+    return device_kernels.small_options(half_width, half_width)
+
+
 @on_both_chips
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
 @band_widths
@@ -201,12 +211,7 @@ band_widths = pytest.mark.parametrize("half_width", [pytest.param(16, marks=pyte
 def test_band_panel(name: str, half_width: int, dtype: torch.dtype, capability: int, tmp_path: Path) -> None:
     kernel, signature, extra = (BAND_TALL | BAND_SMALL)[name]
     signature = {key: value or POINTER[dtype] for key, value in signature.items()}
-    if name == "gather":
-        options = device_kernels.gather_options(half_width, dtype)
-    elif name in BAND_TALL:
-        options = device_kernels.tall_options(half_width)
-    else:
-        options = device_kernels.small_options(half_width, half_width)
+    options = band_options(name, half_width, dtype)
     single = dtype == torch.float32
     known = {"HALF_WIDTH": half_width, "SPLIT": single, "CARRIED": CARRIED if single else 0}
     known |= {"ROWS": device_kernels.ROWS}
@@ -232,8 +237,7 @@ def test_a_barrier_stands_between_loads_and_stores_in_place(
 ) -> None:
     kernel, signature, extra = (BAND_TALL | BAND_SMALL)[name]
     signature = {key: value or "*fp32" for key, value in signature.items()}
-    tall = name in BAND_TALL
-    options = device_kernels.tall_options(half_width) if tall else device_kernels.small_options(half_width, half_width)
+    options = band_options(name, half_width, torch.float32)
     known = {"HALF_WIDTH": half_width, "SPLIT": True, "CARRIED": CARRIED, "ROWS": device_kernels.ROWS}
     options |= {key: known[key] for key in extra}
     for steps in IN_PLACE[name] or (None,):

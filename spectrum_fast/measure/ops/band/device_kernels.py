@@ -79,6 +79,12 @@ def gather_options(width: int, dtype: torch.dtype) -> dict[str, int | bool]:
     return tall_options(width) | ({"maxnreg": 255} if width == 32 and dtype == torch.float64 else {})
 
 
+def basis_options(width: int) -> dict[str, int | bool]:
+    """Those of the one that forms V and its products."""
+    # Left alone, the ptxas of Triton 3.6 stops at 96 registers and spills four numbers at B = 32.
+    return tall_options(width) | ({"maxnreg": 168} if width == 32 else {})
+
+
 def small_options(half_width: int, width: int) -> dict[str, int | bool]:
     """Compile-time constants and launch options of the one-block kernels."""
     # Left alone, ptxas stops at 128 registers at B = 32 and spills a few of them.
@@ -191,7 +197,7 @@ def form_basis(w: Workspace, index: int) -> None:
         HALF_WIDTH=w.half_width,
         SPLIT=w.split,
         CARRIED=0 if w.carried is None else w.carried.shape[1],
-        **tall_options(w.width),
+        **basis_options(w.width),
     )
 
 

@@ -16,12 +16,17 @@ FAN = tl.constexpr(workspace.FAN)
 
 
 @triton.jit
-def _add_up(target, source, stride, count, here):
-    """``count`` blocks from ``source`` on, ``stride`` numbers apart, past the cache of a multiprocessor, into one."""
-    total = tl.load(source + here, cache_modifier=".cg")
-    for _ in range(1, count):
-        source += stride
-        total += tl.load(source + here, cache_modifier=".cg")
+def _add_up(target, source, stride, count, WIDTH: tl.constexpr):
+    """``count`` blocks from ``source`` on, ``stride`` numbers apart, past the cache of a multiprocessor, into one.
+
+    Several are under way together: one alone would wait as long.
+    """
+    here = tl.arange(0, WIDTH)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
+    some = tl.arange(0, 2 if WIDTH == 64 else 4)[:, None, None]
+    total = tl.zeros([WIDTH, WIDTH], dtype=tl.float64)
+    for first in range(0, count, 2 if WIDTH == 64 else 4):
+        blocks = source + (first + some) * stride + here[None, :, :]
+        total += tl.sum(tl.load(blocks, mask=first + some < count, other=0.0, cache_modifier=".cg"), axis=0)
     tl.store(target + here, total)
 
 
@@ -45,7 +50,6 @@ def add_chunks(partials, arrived, total, plane, chunk, chunks, most, blocks, pro
     """
     batch = tl.program_id(1).to(tl.int64)
     size = WIDTH * WIDTH
-    here = tl.arange(0, WIDTH)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
     partials += batch * most * products * size
     arrived += batch * (1 + (most + FAN - 1) // FAN)
     total += batch * size
@@ -58,9 +62,9 @@ def add_chunks(partials, arrived, total, plane, chunk, chunks, most, blocks, pro
         tl.store(arrived + 1 + group, 0)
         for block in range(blocks):
             begin = partials + (first * products + block) * size
-            _add_up(begin, begin, products * size, members, here)
+            _add_up(begin, begin, products * size, members, WIDTH)
         tl.debug_barrier()
         if tl.atomic_add(arrived, 1) == groups - 1:
             tl.store(arrived, 0)
             for block in range(blocks):
-                _add_up(total + block * plane, partials + block * size, FAN * products * size, groups, here)
+                _add_up(total + block * plane, partials + block * size, FAN * products * size, groups, WIDTH)
