@@ -19,12 +19,12 @@ FAN = tl.constexpr(workspace.FAN)
 def _add_up(target, source, stride, count, WIDTH: tl.constexpr):
     """``count`` blocks from ``source`` on, ``stride`` numbers apart, past the cache of a multiprocessor, into one.
 
-    Several are under way together: one alone would wait as long.
+    Two are under way together, where the registers hold them: one alone would wait as long.
     """
     here = tl.arange(0, WIDTH)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
-    some = tl.arange(0, 2 if WIDTH == 64 else 4)[:, None, None]
+    some = tl.arange(0, 1 if WIDTH == 64 else 2)[:, None, None]
     total = tl.zeros([WIDTH, WIDTH], dtype=tl.float64)
-    for first in range(0, count, 2 if WIDTH == 64 else 4):
+    for first in range(0, count, 1 if WIDTH == 64 else 2):
         blocks = source + (first + some) * stride + here[None, :, :]
         total += tl.sum(tl.load(blocks, mask=first + some < count, other=0.0, cache_modifier=".cg"), axis=0)
     tl.store(target + here, total)
