@@ -39,9 +39,13 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def whole(uneven: Path) -> sf.Scan:
+    return sf.scan(uneven)
+
+
 @pytest.mark.parametrize("direct_io", ["off", *slow("auto")])
-def test_scores_of_blocks_are_those_of_the_matrix(uneven: Path, direct_io: str) -> None:
-    whole = sf.scan(uneven)
+def test_scores_of_blocks_are_those_of_the_matrix(uneven: Path, whole: sf.Scan, direct_io: str) -> None:
     assert whole.run["weights_in_blocks"] == 0
     blocks = sf.scan(uneven, buffer_gib=SMALL_GIB, direct_io=direct_io)
     assert blocks.run["weights_in_blocks"] == 6
@@ -68,13 +72,9 @@ def sf_tensors(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def test_the_way_of_reading_changes_no_bit(uneven: Path) -> None:
-    scans = [
-        sf.scan(uneven),
-        sf.scan(uneven, direct_io="auto"),
-        sf.scan(uneven, buffer_gib=1 / 32),
-    ]
-    assert scans[0].modules == scans[1].modules == scans[2].modules
+def test_the_way_of_reading_changes_no_bit(uneven: Path, whole: sf.Scan) -> None:
+    for options in ({"direct_io": "auto"}, {"buffer_gib": 1 / 32}):
+        assert sf.scan(uneven, **options).modules == whole.modules
 
 
 def test_a_packed_weight_larger_than_the_buffer_is_said_before_the_scan(tmp_path: Path) -> None:

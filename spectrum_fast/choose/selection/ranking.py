@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
 
+from spectrum_fast.checks import PERCENT
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint.naming import LANGUAGE_MODEL, merged_experts_type, module_name, natural_key
@@ -46,7 +47,7 @@ def rank_modules(modules: Iterable[ModuleScore]) -> list[ModuleScore]:
     return sorted(modules, key=lambda module: (-module.rank_value, natural_key(module.name)))
 
 
-def take(ranked: Sequence[ModuleScore], count: int, order: str, seed: int, group: str) -> list[int]:
+def take(ranked: Sequence[ModuleScore], count: int, order: Order, seed: int, group: str) -> list[int]:
     """Places in ``ranked`` (0 is best) of the modules that a group of this name gives, in the order they are taken.
 
     Args:
@@ -56,9 +57,6 @@ def take(ranked: Sequence[ModuleScore], count: int, order: str, seed: int, group
         seed: of ``random``; the same seed and group give the same draw on every machine, whatever other groups hold.
         group: name of the group.
 
-    Raises:
-        UsageError: ``order`` is not one of :data:`ORDERS`.
-
     >>> take([], 0, "top", 0, "mlp.down_proj")
     []
     """
@@ -66,12 +64,10 @@ def take(ranked: Sequence[ModuleScore], count: int, order: str, seed: int, group
         return list(range(count))
     if order == "bottom":
         return list(range(len(ranked) - 1, len(ranked) - 1 - count, -1))
-    if order == "random":
-        return random.Random(f"{seed}:{group}").sample(range(len(ranked)), count)  # noqa: S311 - a draw, no secret
-    raise UsageError(f"unknown order {order!r}: expected one of {', '.join(ORDERS)}")
+    return random.Random(f"{seed}:{group}").sample(range(len(ranked)), count)  # noqa: S311 - a draw, no secret
 
 
-def group_name(module_type: str, grouping: str, tower: str = LANGUAGE_MODEL, name: str = "") -> str:
+def group_name(module_type: str, grouping: Grouping, tower: str = LANGUAGE_MODEL, name: str = "") -> str:
     """The group that a module competes in: its type, after the tower if that is not the language model.
 
     Args:
@@ -80,14 +76,9 @@ def group_name(module_type: str, grouping: str, tower: str = LANGUAGE_MODEL, nam
         tower: which it belongs to (:func:`spectrum_fast.read.checkpoint.towers.find_towers`).
         name: of the module; a type that is the whole name says its tower itself.
 
-    Raises:
-        UsageError: ``grouping`` is not one of :data:`GROUPINGS`.
-
     >>> group_name("mlp.up_proj", "type", "vision", "visual.blocks.0.mlp.up_proj")
     'vision:mlp.up_proj'
     """
-    if grouping not in GROUPINGS:
-        raise UsageError(f"unknown grouping {grouping!r}: expected one of {', '.join(GROUPINGS)}")
     if grouping == "global":
         return GLOBAL_GROUP
     group = merged_experts_type(module_type) if grouping == "experts-merged" else module_type
@@ -102,7 +93,7 @@ def towers_of(scan: Scan) -> dict[str, str]:
     return find_towers(names, scan.provenance.get("config"))
 
 
-def group_modules(scan: Scan, modules: Iterable[ModuleScore], grouping: str) -> dict[str, list[ModuleScore]]:
+def group_modules(scan: Scan, modules: Iterable[ModuleScore], grouping: Grouping) -> dict[str, list[ModuleScore]]:
     """Modules of a scan by the group that they compete in; groups and modules in order of appearance."""
     towers = towers_of(scan)
     groups: dict[str, list[ModuleScore]] = {}
@@ -118,14 +109,12 @@ def check_percent(top_percent: float) -> float:
     Raises:
         UsageError: it does not, or it is no number.
     """
-    if isinstance(top_percent, bool) or not isinstance(top_percent, (int, float)):
-        raise UsageError(f"top percent: expected a number in (0, 100], found {top_percent!r}")
-    if not (math.isfinite(top_percent) and 0 < top_percent <= 100):
-        raise UsageError(f"top percent: expected a number in (0, 100], found {top_percent!r}")
+    if not PERCENT.test(top_percent):
+        raise UsageError(f"top percent: expected {PERCENT.expected}, found {top_percent!r}")
     return top_percent
 
 
-def count_taken(size: int, top_percent: float, rounding: str = "reference") -> int:
+def count_taken(size: int, top_percent: float, rounding: Rounding = "reference") -> int:
     """How many modules of a group of ``size`` are taken; never falls when ``top_percent`` grows.
 
     Args:
@@ -134,11 +123,9 @@ def count_taken(size: int, top_percent: float, rounding: str = "reference") -> i
         rounding: one of :data:`ROUNDINGS`. With ``reference`` and ``floor`` a group of one is taken at 100 % only.
 
     Raises:
-        UsageError: an argument is out of range.
+        UsageError: ``top_percent`` is out of range.
     """
     check_percent(top_percent)
-    if rounding not in _ROUND:
-        raise UsageError(f"unknown rounding {rounding!r}: expected one of {', '.join(ROUNDINGS)}")
     return _ROUND[rounding](size, top_percent)
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.rank_correlation import average_ranks, spearman
 from spectrum_fast.choose.selection.ranking import (
     ORDERS,
@@ -96,10 +97,6 @@ def test_groups():
     assert group_name("mlp.experts.17.down_proj", "type") == "mlp.experts.17.down_proj"
     assert group_name("mlp.experts.17.down_proj", "experts-merged") == "mlp.experts.*.down_proj"
     assert group_name("anything", "global") == "global"
-    with pytest.raises(UsageError, match="unknown grouping 'layer'"):
-        group_name("x", "layer")
-    with pytest.raises(UsageError, match="unknown rounding 'up'"):
-        count_taken(3, 50, "up")
 
 
 def test_orders_take_from_the_top_from_the_bottom_and_by_chance():
@@ -112,8 +109,6 @@ def test_orders_take_from_the_top_from_the_bottom_and_by_chance():
     assert set(drawn) < set(range(8))
     assert sorted(take(ranked, 8, "random", 0, "a")) == list(range(8))
     assert all(take(ranked, 0, order, 0, "a") == [] for order in ORDERS)
-    with pytest.raises(UsageError, match=r"^unknown order 'up': expected one of top, bottom, random$"):
-        take(ranked, 3, "up", 0, "a")
 
 
 def test_a_draw_depends_on_its_seed_and_group_and_on_nothing_else():
@@ -128,10 +123,11 @@ def test_a_draw_depends_on_its_seed_and_group_and_on_nothing_else():
     ("call", "message"),
     [
         (
-            lambda: group_name("x", "layer"),
+            lambda: SelectOptions(grouping="layer"),  # type: ignore[arg-type]
             "unknown grouping 'layer': expected one of type, experts-merged, global, reference",
         ),
-        (lambda: count_taken(3, 50, "up"), "unknown rounding 'up': expected one of reference, floor, ceil"),
+        (lambda: SelectOptions(rounding="up"), "unknown rounding 'up': expected one of reference, floor, ceil"),  # type: ignore[arg-type]
+        (lambda: SelectOptions(order="up"), "unknown order 'up': expected one of top, bottom, random"),  # type: ignore[arg-type]
         (lambda: check_percent("25"), "top percent: expected a number in (0, 100], found '25'"),
         (lambda: check_percent(101), "top percent: expected a number in (0, 100], found 101"),
         (lambda: count_taken(3, 0), "top percent: expected a number in (0, 100], found 0"),
@@ -140,7 +136,7 @@ def test_a_draw_depends_on_its_seed_and_group_and_on_nothing_else():
 def test_what_is_out_of_range_is_answered_with_the_range(call, message):
     with pytest.raises(UsageError) as caught:
         call()
-    assert str(caught.value) == message
+    assert str(caught.value).startswith(message)
 
 
 def test_percentages_in_range_come_back_as_they_are():
