@@ -157,7 +157,7 @@ def assert_modules_within_bounds(modules: Sequence[ModuleScore], others: Sequenc
 # --- the same arithmetic: the same bits ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("seed", "shards"), [(1, 1), (2, 3), (3, 19)])
+@pytest.mark.parametrize(("seed", "shards"), [(2, 3), (3, 19)])
 def test_order_and_number_of_files_change_no_bit(
     tensors: dict[str, Tensor], one: sf.Scan, tmp_path: Path, seed: int, shards: int
 ) -> None:
@@ -167,7 +167,7 @@ def test_order_and_number_of_files_change_no_bit(
 
 @pytest.mark.parametrize(
     "reading",
-    [{"buffer_gib": 1 / 128}, {"buffer_gib": 1.0}, {"direct_io": "auto"}, {"direct_io": "auto", "buffer_gib": 1 / 128}],
+    [{"buffer_gib": 1 / 128}, {"direct_io": "auto"}, {"direct_io": "auto", "buffer_gib": 1 / 128}],
     ids=str,
 )
 def test_the_way_of_reading_changes_no_bit(model: Path, one: sf.Scan, reading: dict[str, object]) -> None:
