@@ -6,6 +6,7 @@
 3
 
 ``scan`` scores a checkpoint or a live model, ``load_scan`` reads a scan; ``Scan`` selects, compares, saves and shows.
+``select_within`` selects as much as a budget allows.
 ``Selection`` is applied to a model or written for a trainer, ``load_selection`` reads one. ``spectrum`` scores one
 matrix, ``singular_values`` gives all its values, ``svd_lowrank`` its leading triplets, each with bounds;
 ``criterion`` registers a score of your own. ``SpectrumCallback`` and ``RescanCallback`` are for trainers; errors are
@@ -23,6 +24,7 @@ from spectrum_fast.errors import SpectrumFastError
 from spectrum_fast.version import __version__
 
 if TYPE_CHECKING:
+    from spectrum_fast.choose.planner.budget import select_within
     from spectrum_fast.choose.selection.scan_result import Scan, load_scan
     from spectrum_fast.choose.selection.selection import Selection, load_selection
     from spectrum_fast.measure.scoring.criteria import criterion
@@ -43,6 +45,7 @@ _HOMES = {
     "load_scan": "spectrum_fast.choose.selection.scan_result",
     "load_selection": "spectrum_fast.choose.selection.selection",
     "scan": "spectrum_fast.scanning.run",
+    "select_within": "spectrum_fast.choose.planner.budget",
     "singular_values": "spectrum_fast.measure.scoring.measure",
     "spectrum": "spectrum_fast.measure.scoring.measure",
     "svd_lowrank": "spectrum_fast.measure.spectra.lowrank",
@@ -59,6 +62,7 @@ __all__ = [
     "load_scan",
     "load_selection",
     "scan",
+    "select_within",
     "singular_values",
     "spectrum",
     "svd_lowrank",

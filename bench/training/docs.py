@@ -150,13 +150,17 @@ def training_page(documents: list[tuple[str, dict[str, Any]]]) -> str:
 
 def _training_section(name: str, document: dict[str, Any]) -> list[str]:
     where = "GPU" if document["on_gpu"] else "CPU"
+    timed, is_random = document["on_gpu"] or "model" in document, "model" not in document
     settings = document["settings"]
+    shapes = f"{document['layers']} layers of Llama-3-8B shapes" + (
+        "" if settings["scale"] == 1 else f" / {settings['scale']}"
+    )
+    kind = settings["dtype"] + (" with autocast" if settings.get("autocast") else "")
     lines = [
-        f"## {where}: {document['parameters']:,} parameters, {document['layers']} layers of Llama-3-8B shapes"
-        + ("" if settings["scale"] == 1 else f" / {settings['scale']}"),
+        f"## {where}: {document['parameters']:,} parameters, {document.get('model', shapes)}",
         "",
-        f"{settings['steps']} steps of 1 x {settings['length']} tokens, {settings['dtype']}, no ZeRO, checkpointing "
-        f"{'on' if settings['checkpointing'] else 'off'}, adapters of rank {settings['rank']}. "
+        f"{settings['steps']} steps of {settings.get('batch', 1)} x {settings['length']} tokens, {kind}, no ZeRO, "
+        f"checkpointing {'on' if settings['checkpointing'] else 'off'}, adapters of rank {settings['rank']}. "
         f"Source: `bench/results/{name}`.",
         "",
         "| method | peak GiB | planned | saving | paper's | s a step | saving | trained | final loss | paper's time |",
@@ -166,7 +170,7 @@ def _training_section(name: str, document: dict[str, Any]) -> list[str]:
         paper = PAPER.get((row["method"], row["percent"]))
         label = row["method"] if row["percent"] is None else f"{row['method']}-{row['percent']}"
         saving = "-" if row["method"] == "full" else f"{100 * row['memory_saving']:.1f} %"
-        quicker = "-" if row["method"] == "full" or not document["on_gpu"] else f"{100 * row['time_saving']:.1f} %"
+        quicker = "-" if row["method"] == "full" or not timed else f"{100 * row['time_saving']:.1f} %"
         published = "-" if paper is None or paper[1] is None else f"{paper[1]} %"
         lines.append(
             f"| {label} | {row['peak_bytes'] / 2**30:.2f} | {row['planned_bytes'] / 2**30:.2f} | {saving} | "
@@ -178,17 +182,20 @@ def _training_section(name: str, document: dict[str, Any]) -> list[str]:
             "",
             f"On a CPU the peak is that of the process less {document['import_bytes'] / 2**30:.2f} GiB, which "
             "importing the same libraries takes, so it holds what allocator and loader leave behind as well; the plan "
-            "counts tensors alone. NF4 on a CPU is decoded for every product: its time says nothing about a GPU. Times "
-            "are of a few steps on a machine that others used as well, too rough for a saving.",
+            "counts tensors alone. NF4 on a CPU is decoded for every product: its time says nothing about a GPU."
+            + ("" if timed else " Times are of a few steps on a machine that others used, too rough for a saving."),
         ]
     lines += [
         "",
         "Where we differ from the paper, and why: it measured an 8B model on eight GPUs under ZeRO-3, where weights",
         "and states are divided by eight and activations are not; here one process keeps gradients and optimizer",
         "states whole, so what freezing saves weighs more. Embeddings and head are trained beside the selection, as",
-        "the reference does, which costs more in a small model than in a large one. The weights are random with the",
-        "spectra of trained ones: memory and time do not depend on their values. The loss does: a few steps from there",
-        "teach nothing, and it compares no methods. docs/quality-study.md asks what is learnt.",
+        "the reference does, which costs more in a small model than in a large one.",
+        *(
+            ["The weights are random with the spectra of trained ones: memory and time do not ask what they are."]
+            * is_random
+        ),
+        "The loss of a few steps compares no methods. docs/quality-study.md asks what is learnt.",
     ]
     return lines
 

@@ -2,9 +2,10 @@
 
 ``python -m bench.training.methods_table --size cpu --name NAME`` or, on a machine with a GPU, ``--size gpu``:
 Llama-3-8B shapes with as many layers as full fine-tuning is planned to fit. Writes
-``bench/results/training-NAME.json``. Each method is one `spectrum-fast train` in a process of its own. On a GPU the
-exit code is 1 if a plan is more than 10 % off the measured peak. On a CPU the peak is that of the process, less what
-importing the same libraries takes.
+``bench/results/training-NAME.json``. ``--size model --model FOLDER`` measures a checkpoint that is there, float32 under
+autocast, on the docstrings of the standard library. Each method is one `spectrum-fast train` in a process of its own.
+On a GPU the exit code is 1 if a plan is more than 10 % off the measured peak. On a CPU the peak is that of the process,
+less what importing the same libraries takes.
 """
 
 from __future__ import annotations
@@ -58,6 +59,17 @@ SIZES: dict[str, dict[str, Any]] = {
         "checkpointing": True,
     },
     "cpu": {"scale": 8, "layers": 8, "dtype": "f32", "length": 256, "steps": 6, "rank": 32, "checkpointing": False},
+    "model": {
+        "scale": None,
+        "layers": None,
+        "dtype": "f32",
+        "autocast": True,
+        "length": 192,
+        "batch": 4,
+        "steps": 6,
+        "rank": 16,
+        "checkpointing": False,
+    },
     "small": {"scale": 64, "layers": 4, "dtype": "f32", "length": 32, "steps": 2, "rank": 4, "checkpointing": False},
 }
 _WORDS = 200
@@ -83,6 +95,16 @@ def write_inputs(folder: Path, size: dict[str, Any], layers: int) -> Path:
     rows = [" ".join(source.choices(words, k=size["length"] + 8)) for _ in range(size["steps"] + 4)]
     (folder / "data.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows), encoding="utf-8")
     return model
+
+
+def write_texts(folder: Path, model: Path, size: dict[str, Any]) -> Path:
+    """Data for a model that is there: rows that are longer than a sequence; gives the model's folder."""
+    from bench.study.material import docstrings
+
+    text, count = docstrings(), size.get("batch", 1) * size["steps"] + 4
+    rows = [text[start : start + 8 * size["length"]] for start in range(0, len(text), 8 * size["length"])]
+    (folder / "data.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows[:count]))
+    return model.resolve()
 
 
 def choose_layers(size: dict[str, Any], memory_bytes: int) -> int:
@@ -118,8 +140,9 @@ def _setup(method: str, size: dict[str, Any]) -> TrainingSetup:
         gpus=1,
         zero=0,
         dtype="fp32" if size["dtype"] == "f32" else "bf16",
-        autocast=False,
+        autocast=size.get("autocast", False),
         seq_len=size["length"],
+        micro_batch=size.get("batch", 1),
         checkpointing="layer" if size["checkpointing"] else "none",
         lora_rank=size["rank"],
     )
@@ -136,10 +159,10 @@ def run_method(folder: Path, model: Path, size: dict[str, Any], method: str, per
         "dataset_name": str(folder / "data.jsonl"),
         "max_length": size["length"],
         "max_steps": size["steps"],
-        "per_device_train_batch_size": 1,
+        "per_device_train_batch_size": size.get("batch", 1),
         "gradient_accumulation_steps": 1,
         "gradient_checkpointing": size["checkpointing"],
-        "bf16": False,
+        "bf16": size.get("autocast", False),
         "optim": "adamw_torch",
         "learning_rate": 2e-4 if "lora" in method else 1e-5,
         "lr_scheduler_type": "constant",
@@ -203,17 +226,22 @@ def to_row(run: dict[str, Any], method: str, percent: int | None, base_bytes: in
     }
 
 
-def table(size: dict[str, Any], layers: int) -> dict[str, Any]:
+def table(size: dict[str, Any], layers: int | None, given: Path | None = None) -> dict[str, Any]:
     """Run every method; savings against ``full`` and the planner's figure in every row."""
     on_gpu = size["scale"] == 1
     base = 0 if on_gpu else import_bytes()
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = write_inputs(folder, size, layers)
+        if given is not None:
+            model = write_texts(folder, given, size)
+        else:
+            assert layers is not None
+            model = write_inputs(folder, size, layers)
         scan: Scan = scan_checkpoint(model)
         scan.save(folder / "scan.json")
         shape = read_model_shape(open_checkpoint(model))
+        parameters = sum(value.numel() for value in shape.module.parameters())
         for method, percent in RUNS:
             row = to_row(run_method(folder, model, size, method, percent), method, percent, base)
             chosen = scan if percent is not None and method.startswith("spectrum") else None
@@ -225,7 +253,8 @@ def table(size: dict[str, Any], layers: int) -> dict[str, Any]:
     for row in rows:
         row["memory_saving"] = 1 - row["peak_bytes"] / full["peak_bytes"]
         row["time_saving"] = 1 - row["seconds_a_step"] / full["seconds_a_step"]
-    return {"layers": layers, "parameters": shape.count, "import_bytes": base, "on_gpu": on_gpu, "rows": rows}
+    named = {} if given is None else {"model": scan.model}
+    return named | {"layers": layers, "parameters": parameters, "import_bytes": base, "on_gpu": on_gpu, "rows": rows}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -233,15 +262,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compare the methods of training.")
     parser.add_argument("--size", choices=list(SIZES), required=True)
     parser.add_argument("--layers", type=int, help="of the model (default: as many as full fine-tuning fits)")
+    parser.add_argument("--model", type=Path, help="with --size model: the folder of a checkpoint and its tokenizer")
     parser.add_argument("--name", help="of the result file; none prints only")
     options = parser.parse_args(arguments)
     size = SIZES[options.size]
     if options.size == "gpu" and not torch.cuda.is_available():
         parser.error("--size gpu needs a CUDA device")
+    if (options.size == "model") != (options.model is not None):
+        parser.error("--size model and --model belong together")
     layers = options.layers or size["layers"]
-    if layers is None:
+    if layers is None and options.model is None:
         layers = choose_layers(size, torch.cuda.get_device_properties(0).total_memory)
-    found = table(size, layers)
+    found = table(size, layers, options.model)
     for row in found["rows"]:
         print(
             f"{row['method']:<15} {row['percent'] or '':>3} {row['peak_bytes'] / 2**30:8.2f} GiB "

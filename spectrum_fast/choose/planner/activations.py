@@ -18,13 +18,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from spectrum_fast.choose.planner.trained import TORCH, TrainedModel
 from spectrum_fast.errors import CheckpointError
 
 if TYPE_CHECKING:
     from spectrum_fast.choose.planner.setup import TrainingSetup
-    from spectrum_fast.choose.planner.trained import TrainedShape
-
-_TORCH = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -42,11 +40,11 @@ class ActivationBytes:
     gradients: int
 
 
-def compute_activations(trained: TrainedShape, setup: TrainingSetup) -> ActivationBytes:
+def compute_activations(trained: TrainedModel, setup: TrainingSetup) -> ActivationBytes:
     """Run one micro-batch on fake tensors.
 
     Args:
-        trained: which parameters are trained, and the model.
+        trained: the model as it is trained.
         setup: batch, precision, checkpointing, attention and loss.
 
     Raises:
@@ -55,12 +53,20 @@ def compute_activations(trained: TrainedShape, setup: TrainingSetup) -> Activati
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    model = _as_trained(trained, setup)
+    model: Any = copy.deepcopy(trained.module)
     _make_fake(model, mode)
+    if setup.checkpointing == "layer":
+        # Its name until transformers 5.23.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+        if setup.adapts:
+            model.enable_input_require_grads()
+    model.config._attn_implementation = "eager" if setup.attention == "eager" else _unmasked_attention()
+    model.train()
     tally = _Tally(model)
     kept = _watch_gradients(model, setup, tally)
     try:
-        with mode, tally, torch.autocast("cpu", _TORCH[setup.autocast_dtype], enabled=setup.autocasts):
+        with mode, tally, torch.autocast("cpu", TORCH[setup.autocast_dtype], enabled=setup.autocasts):
             loss = _loss(model, setup)
             saved = tally.alive
         with mode, tally:
@@ -68,7 +74,7 @@ def compute_activations(trained: TrainedShape, setup: TrainingSetup) -> Activati
     # Whatever a model does with values that are not there has no common class.
     except Exception as error:
         raise CheckpointError(
-            f"{trained.model.name}: its activations cannot be told without running it: {type(error).__name__}: "
+            f"{trained.name}: its activations cannot be told without running it: {type(error).__name__}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
     finally:
@@ -116,32 +122,6 @@ def _grouped_product(
     return left.new_empty((*groups, left.shape[-2], right.shape[-1]))
 
 
-def _as_trained(trained: TrainedShape, setup: TrainingSetup) -> nn.Module:
-    """A copy of the model with flags, types, adapters and switches as in the run."""
-    model: Any = copy.deepcopy(trained.model.module)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in trained.trained)
-        parameter.data = parameter.data.to(_TORCH[setup.trained_dtype if parameter.requires_grad else setup.dtype])
-    if setup.adapts:
-        from peft import LoraConfig, get_peft_model
-
-        options: dict[str, Any] = {
-            "target_modules": sorted(trained.adapted),
-            "target_parameters": sorted(trained.adapted_parameters),
-        }
-        config = LoraConfig(r=setup.lora_rank, lora_dropout=setup.lora_dropout, task_type="CAUSAL_LM", **options)
-        model = get_peft_model(model, config)
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.to(_TORCH[setup.trained_dtype])
-    if setup.checkpointing == "layer":
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if setup.adapts:
-            model.enable_input_require_grads()
-    model.config._attn_implementation = "eager" if setup.attention == "eager" else _unmasked_attention()
-    return model.train()
-
-
 def _unmasked_attention() -> str:
     """SDPA without a mask, which it is given for fake tensors, whose values cannot show that none is needed."""
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -186,7 +166,7 @@ def _watch_gradients(model: nn.Module, setup: TrainingSetup, tally: _Tally) -> l
             tally.gradients += gradient.untyped_storage().nbytes()
             return
         parameter.grad = None
-        part = torch.empty(-(-gradient.numel() // setup.gpus), dtype=_TORCH[setup.trained_dtype])
+        part = torch.empty(-(-gradient.numel() // setup.gpus), dtype=TORCH[setup.trained_dtype])
         parts.append(part)
         tally.gradients += part.untyped_storage().nbytes()
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from spectrum_fast.choose.planner.memory import plan_memory
-from spectrum_fast.choose.planner.model_shape import ModelShape
 from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.selection.apply import apply_selection
-from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
+from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton, read_skeleton, skeleton_of_scan
 from spectrum_fast.choose.selection.options import BudgetOptions, SelectOptions, read_budget
 from spectrum_fast.choose.selection.ranking import cut_percents, largest_that_fits
 from spectrum_fast.choose.selection.scan_result import Scan
@@ -27,6 +26,26 @@ class Costed(NamedTuple):
 
     selection: Selection
     cost: int
+
+
+def select_within(scan: Scan, budget: str, *, gpus: int = 1, model: str | None = None, **options: Any) -> Selection:
+    """Select as much as a budget allows: :meth:`spectrum_fast.Scan.select` with the largest percentage within it.
+
+    Args:
+        scan: the scores.
+        budget: what is trained at most (``900M``, ``2.5B``), or memory of one GPU (``8GiB``), which is planned for
+            bfloat16, AdamW, ZeRO-3 and a sequence of 4096 tokens.
+        gpus: with memory: GPUs that share the model.
+        model: the checkpoint, where the scan does not say enough of it (a published file).
+        options: as of ``Scan.select``, but for ``top_percent``.
+
+    Raises:
+        UsageError: the budget is none, an option is out of range, or memory cannot be planned for the model.
+        SelectionError: the smallest share costs more, or nothing can be selected.
+    """
+    skeleton = skeleton_of_scan(scan) if model is None else read_skeleton(model)
+    asked = BudgetOptions(budget=budget, gpus=gpus)
+    return select_with(scan, fit_budget(scan, skeleton, SelectOptions(**options), asked))
 
 
 def fit_budget(scan: Scan, skeleton: ModelSkeleton, options: SelectOptions, budget: BudgetOptions) -> SelectOptions:
@@ -50,12 +69,12 @@ def fit_budget(scan: Scan, skeleton: ModelSkeleton, options: SelectOptions, budg
         raise UsageError(
             f"budget: memory is planned for models that transformers builds ({skeleton.note}); give parameters"
         )
-    shape, setup = ModelShape(skeleton.name, skeleton.module), TrainingSetup(gpus=budget.gpus, seq_len=TOKENS)
+    setup = TrainingSetup(gpus=budget.gpus, seq_len=TOKENS)
 
     def select(percent: float) -> Costed:
         selection = select_with(scan, replace(options, top_percent=percent))
         if is_memory:
-            return Costed(selection, plan_memory(shape, setup, selection=selection).peak)
+            return Costed(selection, plan_memory(skeleton, setup, selection=selection).peak)
         return Costed(selection, apply_selection(selection, skeleton.module, partial="whole").trainable_parameters)
 
     groups = select_with(scan, options).groups

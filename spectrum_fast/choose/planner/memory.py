@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from spectrum_fast.choose.planner.activations import ActivationBytes, compute_activations
-from spectrum_fast.choose.planner.model_shape import ModelShape
 from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.planner.states import StateBytes, compute_states
-from spectrum_fast.choose.planner.trained import TrainedShape, choose_trained, competing_groups
+from spectrum_fast.choose.planner.trained import TrainedModel, choose_trained, competing_groups
+from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
 from spectrum_fast.choose.selection.ranking import cut_percents, largest_that_fits
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.errors import SelectionError, UsageError
-from spectrum_fast.read.checkpoint.naming import role
 
 GIB = 2**30
+NOTES = ("the CUDA context and fragmentation (commonly 0.5 to 2 GiB) come on top",)
+"""What a reader must know to trust the figures as far as they go."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class MemoryPlan:
         top_percent: share of each type, None where it plays no part.
     """
 
-    trained: TrainedShape
+    trained: TrainedModel
     setup: TrainingSetup
     states: StateBytes
     activations: ActivationBytes
@@ -55,7 +56,7 @@ class MemoryPlan:
     @property
     def trained_fraction(self) -> float:
         """Trained numbers over the model's own, in (0, 1]; adapters count above the line only."""
-        return self.trained.trained_count / self.trained.model.count
+        return self.trained.trained_count / self.trained.count
 
     def parts(self) -> dict[str, int]:
         """The five parts in bytes: weights, gradients, optimizer, activations, buffers.
@@ -75,26 +76,22 @@ class MemoryPlan:
         """Plain values for a JSON file."""
         return {
             "schema": 1,
-            "model": self.trained.model.name,
+            "model": self.trained.name,
             "setup": asdict(self.setup),
             "chosen": self.trained.assumption,
             "top_percent": self.top_percent,
-            "parameters": self.trained.model.count,
+            "parameters": self.trained.count,
             "trained_parameters": self.trained.trained_count,
             "trained_fraction": self.trained_fraction,
             "per_gpu_bytes": {**self.parts(), "peak": self.peak, "host": self.states.host},
             "states_bytes": asdict(self.states),
             "activations_bytes": asdict(self.activations),
-            "notes": list(self.notes()),
+            "notes": list(NOTES),
         }
-
-    def notes(self) -> tuple[str, ...]:
-        """What a reader must know to trust the figures as far as they go."""
-        return ("the CUDA context and fragmentation (commonly 0.5 to 2 GiB) come on top",)
 
 
 def plan_memory(
-    model: ModelShape,
+    model: ModelSkeleton,
     setup: TrainingSetup,
     *,
     scan: Scan | None = None,
@@ -117,9 +114,7 @@ def plan_memory(
         UsageError: an argument is out of range.
     """
     if selection is None and scan is not None and setup.selects:
-        # Adapters on embeddings would be full copies of them: the paper's "Spectrum + QLoRA" has none there.
-        selection = scan.select(top_percent, always="none" if setup.adapts else always)
-        selection = _without_ends(selection) if setup.adapts else selection
+        selection = scan.select(top_percent, always=always)
     trained = choose_trained(model, setup, selection=selection, top_percent=top_percent, always=always)
     percent = selection.top_percent if selection is not None else top_percent
     return MemoryPlan(
@@ -132,7 +127,7 @@ def plan_memory(
 
 
 def fit_percent(
-    model: ModelShape,
+    model: ModelSkeleton,
     setup: TrainingSetup,
     limit_bytes: int,
     *,
@@ -145,8 +140,8 @@ def fit_percent(
     percentage grows, so they are halved.
 
     Args:
-        model: the model.
-        setup: the run, with a method that selects.
+        model: as for :func:`plan_memory`.
+        setup: with a method that selects.
         limit_bytes: memory of one GPU.
         scan: as for :func:`plan_memory`.
         always: as for :func:`plan_memory`.
@@ -157,7 +152,7 @@ def fit_percent(
     """
     if not setup.selects:
         raise UsageError(f"fit looks for a share of the modules, found method {setup.method!r}, which takes no share")
-    percents = cut_percents({len(members) for members in competing_groups(model).values()})
+    percents = cut_percents({len(members) for members in competing_groups(model.module).values()})
     best = largest_that_fits(
         percents,
         lambda percent: plan_memory(model, setup, scan=scan, top_percent=percent, always=always),
@@ -170,7 +165,3 @@ def fit_percent(
             "or a method with adapters"
         )
     return best
-
-
-def _without_ends(selection: Selection) -> Selection:
-    return replace(selection, modules=tuple(m for m in selection.modules if role(m.name) == "other"))

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from spectrum_fast.checks import POSITIVE, Check, is_number
 from spectrum_fast.errors import UsageError
 from spectrum_fast.options import Option, Options
 
-METHODS = (
-    "full",
-    "lora",
-    "qlora",
-    "spectrum",
-    "spectrum-lora",
-    "spectrum-qlora",
-    "random",
-    "bottom",
-)
-"""Training methods a plan knows. ``random`` and ``bottom`` train as many modules as ``spectrum`` does."""
 
-SELECTING_METHODS = frozenset({"spectrum", "spectrum-lora", "spectrum-qlora", "random", "bottom"})
-ADAPTER_METHODS = frozenset({"lora", "qlora", "spectrum-lora", "spectrum-qlora"})
-QUANTISED_METHODS = frozenset({"qlora", "spectrum-qlora"})
+class Method(NamedTuple):
+    """What a method trains: which modules of a scan (None: all), adapters on them, a 4-bit base, or nothing (laser)."""
+
+    order: str | None
+    adapters: bool = False
+    quantised: bool = False
+    low_rank: bool = False
+
+
+METHODS = {
+    "full": Method(None),
+    "lora": Method(None, adapters=True),
+    "qlora": Method(None, adapters=True, quantised=True),
+    "spectrum": Method("top"),
+    "spectrum-lora": Method("top", adapters=True),
+    "spectrum-qlora": Method("top", adapters=True, quantised=True),
+    "random": Method("random"),
+    "bottom": Method("bottom"),
+    "laser": Method("top", low_rank=True),
+}
+"""Of training; ``random`` and ``bottom`` take as many modules as ``spectrum`` does. A plan knows all that train."""
 
 DTYPE_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 """Bytes of a number of the model's weights and activations."""
 
 _TYPES = tuple(DTYPE_BYTES)
+_TRAINING = tuple(name for name, method in METHODS.items() if not method.low_rank)
 _PROBABILITY = Check(lambda value: is_number(value) and 0 <= value < 1, "a number in [0, 1)")
-_BUCKET = "numbers; by default what transformers puts for ``auto``:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +51,7 @@ class TrainingSetup(Options):
     method: Annotated[
         str,
         Option(
-            "full, lora, qlora, spectrum, spectrum-lora, spectrum-qlora, random...", metavar="NAME", choices=METHODS
+            "full, lora, qlora, spectrum, spectrum-lora, spectrum-qlora, random...", metavar="NAME", choices=_TRAINING
         ),
     ] = "spectrum"
     gpus: Annotated[int, Option("Processes, one a GPU.", metavar="N", check=POSITIVE)] = 1
@@ -121,25 +128,6 @@ class TrainingSetup(Options):
     ] = 0.0
     adapter_dtype: Annotated[str, Option("PEFT makes adapters float32.", choices=_TYPES, python_only=True)] = "fp32"
     double_quantisation: Annotated[bool, Option("Of the scales of NF4.", python_only=True)] = True
-    persistence_threshold: Annotated[
-        int | None,
-        Option(
-            "``stage3_param_persistence_threshold``: parameters of at most so many",
-            f"{_BUCKET} ten times the hidden size.",
-            python_only=True,
-        ),
-    ] = None
-    reduce_bucket: Annotated[
-        int | None,
-        Option("``reduce_bucket_size``,", f"{_BUCKET} the square of the hidden size.", python_only=True),
-    ] = None
-    prefetch_bucket: Annotated[
-        int | None, Option("``stage3_prefetch_bucket_size``,", f"{_BUCKET} nine tenths of that.", python_only=True)
-    ] = None
-    max_live: Annotated[int, Option("``stage3_max_live_parameters``, numbers.", python_only=True)] = 1_000_000_000
-    sub_group: Annotated[
-        int, Option("``sub_group_size``, numbers stepped at a time.", check=POSITIVE, python_only=True)
-    ] = 1_000_000_000
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,6 +159,11 @@ class TrainingSetup(Options):
         return "fp16" if self.dtype == "fp16" else "bf16"
 
     @property
+    def used_bytes(self) -> int:
+        """Bytes of a weight in the arithmetic."""
+        return DTYPE_BYTES[self.autocast_dtype if self.autocasts else self.dtype]
+
+    @property
     def trained_dtype(self) -> str:
         """Of trained weights; ZeRO holds adapters in the model's type."""
         if self.adapts and self.zero == 0:
@@ -190,14 +183,14 @@ class TrainingSetup(Options):
     @property
     def adapts(self) -> bool:
         """Whether adapters are trained on a frozen model."""
-        return self.method in ADAPTER_METHODS
+        return METHODS[self.method].adapters
 
     @property
     def selects(self) -> bool:
         """Whether a share of the modules is chosen."""
-        return self.method in SELECTING_METHODS
+        return METHODS[self.method].order is not None
 
     @property
     def quantises(self) -> bool:
         """Whether the frozen weights are NF4."""
-        return self.method in QUANTISED_METHODS
+        return METHODS[self.method].quantised

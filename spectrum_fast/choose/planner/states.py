@@ -18,16 +18,23 @@ every number here to the tensors of two real processes):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.planner.model_shape import ParameterShape
 from spectrum_fast.choose.planner.packed import nf4_code_bytes, nf4_scale_bytes
-from spectrum_fast.choose.planner.setup import DTYPE_BYTES, TrainingSetup
-from spectrum_fast.choose.planner.trained import TrainedShape
+from spectrum_fast.choose.planner.trained import TrainedModel, is_linear
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spectrum_fast.choose.planner.setup import TrainingSetup
 
 _MASTER_BYTES = 4
 _ZERO2_ALIGNMENT = 2
 """DeepSpeed's ``nccl_start_alignment_factor``."""
+
+_MOST_AT_A_TIME = 1_000_000_000
+"""DeepSpeed's ``stage3_max_live_parameters`` and ``sub_group_size``: numbers gathered, and numbers stepped, at most."""
 
 _ADAM_8BIT_BLOCK = 256
 """Numbers that share a scale in bitsandbytes' 8-bit optimizers, one float32 for each state."""
@@ -49,13 +56,13 @@ class StateBytes:
     """
 
     weights: int
-    gathered: int
-    gradients: int
-    master: int
-    moments: int
-    step: int
-    buffers: int
-    host: int
+    gathered: int = 0
+    gradients: int = 0
+    master: int = 0
+    moments: int = 0
+    step: int = 0
+    buffers: int = 0
+    host: int = 0
 
 
 def partition(count: int, processes: int) -> int:
@@ -77,129 +84,109 @@ def zero2_partition(counts: Iterable[int], processes: int) -> int:
     return -(-total // alignment) * alignment // processes
 
 
-def compute_states(trained: TrainedShape, setup: TrainingSetup) -> StateBytes:
+def compute_states(trained: TrainedModel, setup: TrainingSetup) -> StateBytes:
     """Bytes of a run's state on each GPU.
 
     Args:
-        trained: which parameters are trained.
+        trained: the model, and which parameters are trained.
         setup: the run.
     """
-    return _fsdp2(trained, setup) if setup.fsdp2 else {0: _plain, 2: _zero2, 3: _zero3}[setup.zero](trained, setup)
+    found = _fsdp2(trained, setup) if setup.fsdp2 else {0: _plain, 2: _zero2, 3: _zero3}[setup.zero](trained, setup)
+    if setup.offload == "none":
+        return found
+    away = found.weights if setup.offload == "all" else 0
+    host = found.gradients + 2 * found.master + found.moments + away  # gradients in the model's type, then in float32
+    return replace(found, weights=found.weights - away, gradients=0, master=0, moments=0, step=0, host=host)
 
 
-def _plain(trained: TrainedShape, setup: TrainingSetup) -> StateBytes:
-    size = DTYPE_BYTES[setup.trained_dtype]
-    own = sum(parameter.count for parameter in trained.trained_parameters) * size
-    moments = sum(_moments(parameter.count, setup, size) for parameter in trained.trained_parameters)
+def _plain(trained: TrainedModel, setup: TrainingSetup) -> StateBytes:
+    learns = trained.trained.values()
+    own = sum(map(_bytes, learns))
     return StateBytes(
         weights=own + _frozen_bytes(trained, setup, lambda count: count),
-        gathered=0,
         gradients=own,
-        master=0,
-        moments=moments,
-        step=0,
+        moments=sum(_moments(value.numel(), setup, value.element_size()) for value in learns),
         buffers=own if setup.gpus > 1 else 0,  # DDP's buckets; they are no views of the gradients by default
-        host=0,
     )
 
 
-def _fsdp2(trained: TrainedShape, setup: TrainingSetup) -> StateBytes:
-    size, processes = DTYPE_BYTES[setup.trained_dtype], setup.gpus
+def _fsdp2(trained: TrainedModel, setup: TrainingSetup) -> StateBytes:
+    def part(value: nn.Parameter) -> int:
+        return partition(value.shape[0], setup.gpus) * (value.numel() // max(1, value.shape[0]))
 
-    def part(parameter: ParameterShape) -> int:
-        return partition(parameter.shape[0], processes) * (parameter.count // max(1, parameter.shape[0]))
-
-    own = sum(map(part, trained.trained_parameters)) * size
-    frozen = sum(map(part, trained.frozen_parameters)) * DTYPE_BYTES[setup.dtype]
-    moments = sum(_moments(part(parameter), setup, size) for parameter in trained.trained_parameters)
-    layers = sorted(trained.model.layers(), reverse=True)
-    outside = trained.model.count - sum(layers)
-    used = DTYPE_BYTES[setup.autocast_dtype if setup.autocasts else setup.dtype]
-    away = setup.offload == "all"
+    learns = trained.trained.values()
+    own = sum(part(value) * value.element_size() for value in learns)
+    frozen = sum(part(value) * value.element_size() for value in trained.frozen.values())
+    layers = sorted(_layers(trained.module), reverse=True)
+    outside = sum(value.numel() for value in trained.module.parameters()) - sum(layers)
     return StateBytes(
-        weights=0 if away else own + frozen,
-        gathered=(outside + sum(layers[:2])) * used,
-        gradients=0 if away else own,
-        master=0,
-        moments=0 if away else moments,
-        step=0,
-        buffers=layers[0] * size if layers else 0,  # a layer's gradients, whole, before they are summed and divided
-        host=2 * own + frozen + moments if away else 0,
+        weights=own + frozen,
+        gathered=(outside + sum(layers[:2])) * setup.used_bytes,
+        gradients=own,
+        moments=sum(_moments(part(value), setup, value.element_size()) for value in learns),
+        # A layer's gradients, whole, before they are summed and divided.
+        buffers=layers[0] * max(value.element_size() for value in learns) if layers else 0,
     )
 
 
-def _zero2(trained: TrainedShape, setup: TrainingSetup) -> StateBytes:
+def _zero2(trained: TrainedModel, setup: TrainingSetup) -> StateBytes:
     size = setup.element_bytes
-    groups = [[p.count for p in members] for members in optimizer_groups(trained.trained_parameters) if members]
-    parts = [zero2_partition(counts, setup.gpus) for counts in groups]
+    # Norms and biases are not decayed, as the transformers Trainer groups them.
+    groups = [
+        [value.numel() for value in trained.trained.values() if (value.dim() < 2) is bare] for bare in (False, True)
+    ]
+    parts = [zero2_partition(counts, setup.gpus) for counts in groups if counts]
     part = sum(parts)
-    state = _MASTER_BYTES * part + _moments(part, setup, _MASTER_BYTES)
-    offloaded = setup.offload != "none"
-    weights = part * setup.gpus * size + _frozen_bytes(trained, setup, lambda count: count)
-    biggest = max(p.count for p in trained.trained_parameters)
-    reduce_bucket = _or_auto(setup.reduce_bucket, trained.model.hidden**2)
+    counts = [value.numel() for value in trained.trained.values()]
     # Two buckets: one is filled while the other is sent (overlap_comm).
-    bucket = 2 * min(max(reduce_bucket, biggest), sum(map(sum, groups))) * size
-    host = (state + _MASTER_BYTES * part + part * size) if offloaded else 0
+    bucket = 2 * min(max(_hidden(trained) ** 2, *counts), sum(counts)) * size
     return StateBytes(
-        weights=weights,
-        gathered=0,
-        gradients=0 if offloaded else part * size,
-        master=0 if offloaded else _MASTER_BYTES * part,
-        moments=0 if offloaded else _moments(part, setup, _MASTER_BYTES),
-        step=0 if offloaded else _MASTER_BYTES * max(parts),
+        weights=part * setup.gpus * size + _frozen_bytes(trained, setup, lambda count: count),
+        gradients=part * size,
+        master=_MASTER_BYTES * part,
+        moments=_moments(part, setup, _MASTER_BYTES),
+        step=_MASTER_BYTES * max(parts),
         buffers=bucket,
-        host=host,
     )
 
 
-def _zero3(trained: TrainedShape, setup: TrainingSetup) -> StateBytes:
+def _zero3(trained: TrainedModel, setup: TrainingSetup) -> StateBytes:
     size, processes = setup.element_bytes, setup.gpus
-    part = sum(partition(p.count, processes) for p in trained.trained_parameters)
-    resting = part * size + _frozen_bytes(trained, setup, lambda count: partition(count, processes))
-    everything = (*trained.frozen_parameters, *trained.adapters, *_own(trained))
-    offload_state, offload_weights = setup.offload != "none", setup.offload == "all"
-    hidden = trained.model.hidden
-    threshold = _or_auto(setup.persistence_threshold, 10 * hidden)
-    small = sum(p.count for p in everything if p.count <= threshold)
-    large = sum(p.count for p in everything if p.count > threshold)
-    live = min(large, setup.max_live + _or_auto(setup.prefetch_bucket, int(0.9 * hidden * hidden)))
-    gathered = (small + live) * size if processes > 1 or offload_weights else 0  # one process uses its part in place
-    moments = _moments(part, setup, _MASTER_BYTES)
-    host = (_MASTER_BYTES * part * 2 + moments + part * size if offload_state else 0) + (
-        resting if offload_weights else 0
-    )
+    part = sum(partition(value.numel(), processes) for value in trained.trained.values())
+    hidden = _hidden(trained)
+    counts = [value.numel() for value in trained.module.parameters()]
+    small = sum(count for count in counts if count <= 10 * hidden)
+    live = min(sum(counts) - small, _MOST_AT_A_TIME + int(0.9 * hidden * hidden))
+    alone = processes == 1 and setup.offload != "all"  # one process uses its part in place
     return StateBytes(
-        weights=0 if offload_weights else resting,
-        gathered=gathered,
-        gradients=0 if offload_state else part * size,
-        master=0 if offload_state else _MASTER_BYTES * part,
-        moments=0 if offload_state else moments,
-        step=0 if offload_state else _MASTER_BYTES * min(part, setup.sub_group),
-        buffers=_or_auto(setup.reduce_bucket, hidden * hidden) * size,
-        host=host,
+        weights=part * size + _frozen_bytes(trained, setup, lambda count: partition(count, processes)),
+        gathered=0 if alone else (small + live) * size,
+        gradients=part * size,
+        master=_MASTER_BYTES * part,
+        moments=_moments(part, setup, _MASTER_BYTES),
+        step=_MASTER_BYTES * min(part, _MOST_AT_A_TIME),
+        buffers=hidden**2 * size,
     )
 
 
-def _or_auto(value: int | None, auto: int) -> int:
-    """A size as given, or what transformers' DeepSpeed integration writes for ``auto``."""
-    return auto if value is None else value
+def _hidden(trained: TrainedModel) -> int:
+    """Width of the residual stream, of which transformers makes DeepSpeed's ``auto`` sizes: a bucket is its square."""
+    return trained.module.get_input_embeddings().weight.shape[1]  # pyright: ignore[reportCallIssue]
 
 
-def _own(trained: TrainedShape) -> tuple[ParameterShape, ...]:
-    return tuple(p for p in trained.model.parameters if p.name in trained.trained)
+def _layers(model: nn.Module) -> Iterable[int]:
+    """Numbers in each layer: what FSDP2 gathers together."""
+    names = getattr(model, "_no_split_modules", None) or ()
+    for module in model.modules():
+        if type(module).__name__ in names:
+            yield sum(parameter.numel() for parameter in module.parameters())
 
 
-def optimizer_groups(parameters: Iterable[ParameterShape]) -> tuple[list[ParameterShape], list[ParameterShape]]:
-    """Decayed and not decayed parameters: norms and biases are not, as the transformers Trainer groups them."""
-    decayed: list[ParameterShape] = []
-    others: list[ParameterShape] = []
-    for parameter in parameters:
-        (others if len(parameter.shape) < 2 else decayed).append(parameter)
-    return decayed, others
+def _bytes(parameter: nn.Parameter) -> int:
+    return parameter.numel() * parameter.element_size()
 
 
-def _frozen_bytes(trained: TrainedShape, setup: TrainingSetup, share: Callable[[int], int]) -> int:
+def _frozen_bytes(trained: TrainedModel, setup: TrainingSetup, share: Callable[[int], int]) -> int:
     """Bytes of the frozen weights on one GPU.
 
     Args:
@@ -208,12 +195,12 @@ def _frozen_bytes(trained: TrainedShape, setup: TrainingSetup, share: Callable[[
         share: numbers (or code bytes) of a parameter that this process keeps.
     """
     total = 0
-    for parameter in trained.frozen_parameters:
-        if setup.quantises and parameter.is_linear:
-            total += share(nf4_code_bytes(parameter.count))
-            total += nf4_scale_bytes(parameter.count, setup.double_quantisation)
+    for name, value in trained.frozen.items():
+        if setup.quantises and is_linear(name, value):
+            total += share(nf4_code_bytes(value.numel()))
+            total += nf4_scale_bytes(value.numel(), setup.double_quantisation)
         else:
-            total += share(parameter.count) * setup.element_bytes
+            total += share(value.numel()) * value.element_size()
     return total
 
 

@@ -1,65 +1,72 @@
-"""Which parameters a method trains, and which adapters it adds."""
+"""The model as a method trains it: flags, types and adapters on transformers' own module, without a byte of weights."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from spectrum_fast.choose.planner.model_shape import ModelShape, ParameterShape
-from spectrum_fast.choose.planner.setup import TrainingSetup
+import torch
+
 from spectrum_fast.choose.selection.adapters import lora_targets
+from spectrum_fast.choose.selection.apply import apply_selection
 from spectrum_fast.choose.selection.ranking import count_taken
-from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.errors import SelectionError
-from spectrum_fast.read.checkpoint.naming import module_type
+from spectrum_fast.read.checkpoint.naming import module_name, module_type, role
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spectrum_fast.choose.planner.setup import TrainingSetup
+    from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
+    from spectrum_fast.choose.selection.selection import Selection
+
+TORCH = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
-class TrainedShape:
-    """The parameters of a run.
+class TrainedModel:
+    """A model as it is trained.
 
     Attributes:
-        model: the model.
-        trained: names of the model's own parameters that are trained.
-        adapted: modules with an adapter.
-        adapted_parameters: fused parameters with an adapter.
-        adapters: the adapters' parameters, trained one and all.
+        name: display name.
+        module: on the meta device; what is trained has ``requires_grad``, every parameter its type, adapters hang on.
+        count: numbers in the model's own parameters, shared ones once.
         assumption: how the modules were chosen, for people.
     """
 
-    model: ModelShape
-    trained: frozenset[str]
-    adapted: frozenset[str]
-    adapters: tuple[ParameterShape, ...]
+    name: str
+    module: nn.Module = field(repr=False, compare=False)
+    count: int
     assumption: str
-    adapted_parameters: frozenset[str] = frozenset()
 
-    @property
-    def trained_parameters(self) -> tuple[ParameterShape, ...]:
-        """The model's own parameters that are trained, then the adapters'."""
-        return (*(p for p in self.model.parameters if p.name in self.trained), *self.adapters)
+    @cached_property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Parameters with a gradient; of a model with adapters these."""
+        return {name: value for name, value in self.module.named_parameters() if value.requires_grad}
 
-    @property
-    def frozen_parameters(self) -> tuple[ParameterShape, ...]:
+    @cached_property
+    def frozen(self) -> dict[str, nn.Parameter]:
         """Parameters without gradient."""
-        return tuple(p for p in self.model.parameters if p.name not in self.trained)
+        return {name: value for name, value in self.module.named_parameters() if not value.requires_grad}
 
     @property
     def trained_count(self) -> int:
         """Numbers that are trained."""
-        return sum(parameter.count for parameter in self.trained_parameters)
+        return sum(value.numel() for value in self.trained.values())
 
 
 def choose_trained(
-    model: ModelShape,
+    model: ModelSkeleton,
     setup: TrainingSetup,
     *,
     selection: Selection | None = None,
     top_percent: float = 25,
     always: str | Sequence[str] = "default",
-) -> TrainedShape:
-    """Apply a method to a model's shapes.
+) -> TrainedModel:
+    """Apply a method to a model.
 
     Without a selection, ``top_percent`` of each module type are taken as many as a scan would take, spread evenly over
     the layers: their bytes do not depend on which they are, the activations below the first trained module do.
@@ -75,65 +82,86 @@ def choose_trained(
         SelectionError: the selection names a module that the checkpoint has not, or nothing would be trained.
         UsageError: ``top_percent`` is out of range.
     """
-    targets: tuple[list[str], list[str]] = ([p.module for p in model.parameters if p.is_linear], [])
-    trained = frozenset(p.name for p in model.parameters)
+    module = model.module
+    names = [name for name, _ in module.named_parameters()]
+    targets = [module_name(name) for name, value in module.named_parameters() if is_linear(name, value)], []
     if not setup.selects:
         assumption = "every linear layer but the head gets an adapter" if setup.adapts else "everything is trained"
     elif selection is not None:
         share = "listed modules" if selection.top_percent is None else f"top {selection.top_percent:g} %"
         assumption = f"the selection's modules ({share})"
         if setup.adapts:
-            targets = lora_targets(selection, model.module)
+            targets = lora_targets(selection, module)
         else:
-            selection.apply(model.module, partial="whole")
-            trained = frozenset(name for name, value in model.module.named_parameters() if value.requires_grad)
+            apply_selection(selection, module, partial="whole")
+            names = [name for name, value in module.named_parameters() if value.requires_grad]
     else:
         with_ends = always == "default" and not setup.adapts
-        modules = _spread(model, top_percent, with_ends)
-        trained = frozenset(p.name for p in model.parameters if p.module in modules)
-        targets = ([p.module for p in model.parameters if p.is_linear and p.module in modules], [])
+        taken = _spread(module, top_percent, with_ends)
+        names = [name for name in names if _home(name) in taken]
+        targets = [name for name in targets[0] if name in taken], []
         added = ", embeddings and head as well" if with_ends else ""
         assumption = f"no scan given: {top_percent:g} % of each module type, spread evenly over the layers{added}"
-    adapted, whole = map(frozenset, targets) if setup.adapts else (frozenset(), frozenset())
-    adapters = tuple(
-        part
-        for parameter in model.parameters
-        if (parameter.is_linear and parameter.module in adapted) or parameter.name in whole
-        for part in _adapter(parameter, setup.lora_rank)
-    )
-    if setup.adapts:
-        trained = frozenset()
-    if not trained and not adapters:
+    if not (any(targets) if setup.adapts else names):
         raise SelectionError(
             f"{model.name}: method {setup.method} would train nothing ({assumption}); raise the percentage or "
             "choose other modules"
         )
-    return TrainedShape(model, trained, adapted, adapters, assumption, whole)
+    return as_trained(model, setup, names, targets, assumption)
 
 
-def competing_groups(model: ModelShape) -> dict[str, list[ParameterShape]]:
-    """Module type -> its weight matrices in order; embeddings and head do not compete."""
-    groups: dict[str, list[ParameterShape]] = {}
-    for parameter in model.parameters:
-        if len(parameter.shape) >= 2 and not parameter.is_end:
-            groups.setdefault(module_type(parameter.module), []).append(parameter)
+def as_trained(
+    model: ModelSkeleton,
+    setup: TrainingSetup,
+    names: Collection[str],
+    targets: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    assumption: str = "by hand",
+) -> TrainedModel:
+    """The model with flags, types and adapters as in the run.
+
+    Args:
+        model: the model.
+        setup: says the types, and whether there are adapters.
+        names: of the parameters that are trained, if not.
+        targets: modules and bare parameters that carry an adapter, if so.
+        assumption: how they were chosen.
+    """
+    module: Any = copy.deepcopy(model.module)
+    count = sum(parameter.numel() for parameter in module.parameters())
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in names and not setup.adapts)
+    if setup.adapts:
+        from peft import LoraConfig, get_peft_model
+
+        options: dict[str, Any] = {"target_modules": sorted(targets[0]), "target_parameters": sorted(targets[1])}
+        config = LoraConfig(r=setup.lora_rank, lora_dropout=setup.lora_dropout, task_type="CAUSAL_LM", **options)
+        module = get_peft_model(module, config)
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(TORCH[setup.trained_dtype if parameter.requires_grad else setup.dtype])
+    return TrainedModel(model.name, module, count, assumption)
+
+
+def is_linear(name: str, parameter: nn.Parameter) -> bool:
+    """Whether it is the weight of a linear layer inside the network: a matrix, no lookup table, no head."""
+    return parameter.dim() == 2 and name.endswith(".weight") and role(name) == "other"
+
+
+def competing_groups(model: nn.Module) -> dict[str, list[str]]:
+    """Module type -> its modules with a weight matrix, in order; embeddings and head do not compete."""
+    groups: dict[str, list[str]] = {}
+    for name, value in model.named_parameters():
+        if value.dim() >= 2 and role(name) == "other":
+            groups.setdefault(module_type(_home(name)), []).append(_home(name))
     return groups
 
 
-def _spread(model: ModelShape, top_percent: float, with_ends: bool) -> frozenset[str]:
-    taken = []
+def _home(parameter: str) -> str:
+    return module_name(parameter).removesuffix(".bias")
+
+
+def _spread(model: nn.Module, top_percent: float, with_ends: bool) -> set[str]:
+    taken = {_home(name) for name, _ in model.named_parameters() if with_ends and role(name) != "other"}
     for members in competing_groups(model).values():
         count = count_taken(len(members), top_percent)
-        taken += [members[(2 * place + 1) * len(members) // (2 * count)].module for place in range(count)]
-    ends = [p.module for p in model.parameters if with_ends and p.is_end]
-    return frozenset(taken) | frozenset(ends)
-
-
-def _adapter(parameter: ParameterShape, rank: int) -> tuple[ParameterShape, ParameterShape]:
-    """The two factors of a LoRA adapter: (rank, in) and (out, rank), once for each expert of a fused parameter."""
-    *experts, rows, columns = parameter.shape
-    rank *= math.prod(experts)
-    base = parameter.module
-    return ParameterShape(f"{base}.lora_A.weight", (rank, columns)), ParameterShape(
-        f"{base}.lora_B.weight", (rows, rank)
-    )
+        taken |= {members[(2 * place + 1) * len(members) // (2 * count)] for place in range(count)}
+    return taken

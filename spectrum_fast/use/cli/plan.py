@@ -60,21 +60,22 @@ def plan(
         ]
         if given:
             raise UsageError(f"--{given[0].replace('_', '-')}: {model} says it; drop the option or change the file")
-        from spectrum_fast.use.training.planned import plan_run
+        from spectrum_fast.use.training.planned import describe_run
 
-        found, limit = plan_run(model, setup.gpus, fit), None if fit is None else int(fit * GIB)
-        return _show(found, limit, as_json)
-    if gradient_checkpointing:
-        setup = replace(setup, checkpointing="layer")
-    shape = read_model_shape(open_checkpoint(model))
-    scores = None if scan is None else load_scan(scan)
-    limit = None if fit is None else int(fit * GIB)
-    if limit is None:
-        chosen = None if selection is None else load_selection(selection)
-        found = plan_memory(shape, setup, scan=scores, selection=chosen, top_percent=top_percent, always=always)
+        model, setup, chosen = describe_run(model, setup.gpus)
     else:
-        found = fit_percent(shape, setup, limit, scan=scores, always=always)
-    return _show(found, limit, as_json)
+        setup = replace(setup, checkpointing="layer") if gradient_checkpointing else setup
+        chosen = {
+            "scan": scan and load_scan(scan),
+            "selection": selection and load_selection(selection),
+            "top_percent": top_percent,
+            "always": always,
+        }
+    shape = read_model_shape(open_checkpoint(model))
+    if fit is None:
+        return _show(plan_memory(shape, setup, **chosen), None, as_json)
+    limit = int(fit * GIB)
+    return _show(fit_percent(shape, setup, limit, scan=chosen["scan"], always=chosen["always"]), limit, as_json)
 
 
 def _show(found: MemoryPlan, limit: int | None, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from spectrum_fast.choose.planner.memory import GIB, MemoryPlan
+from spectrum_fast.choose.planner.memory import GIB, NOTES, MemoryPlan
 from spectrum_fast.use.report.layout import add_row, plain_table
 
 
@@ -24,7 +24,7 @@ def plan_table(plan: MemoryPlan, limit_bytes: int | None = None) -> RenderableTy
     if plan.states.host:
         add_row(table, "host", f"{plan.states.host / GIB:.2f}", "offloaded to host memory, a process")
     lines = [_title(plan), _trained(plan), ""]
-    return Group(*map(Text, lines), table, Text(""), *(Text(f"note: {note}") for note in plan.notes()))
+    return Group(*map(Text, lines), table, Text(""), *(Text(f"note: {note}") for note in NOTES))
 
 
 def _title(plan: MemoryPlan) -> str:
@@ -32,7 +32,7 @@ def _title(plan: MemoryPlan) -> str:
     sharding = "FSDP2" if setup.fsdp2 else f"ZeRO-{setup.zero}" if setup.zero else "no ZeRO"
     gpus = "1 GPU" if setup.gpus == 1 else f"{setup.gpus} GPUs"
     return (
-        f"{plan.trained.model.name}: {setup.method}, {gpus}, {sharding}, {setup.dtype}, {setup.optimizer}, "
+        f"{plan.trained.name}: {setup.method}, {gpus}, {sharding}, {setup.dtype}, {setup.optimizer}, "
         f"{setup.micro_batch} x {setup.seq_len} tokens"
     )
 
@@ -40,7 +40,7 @@ def _title(plan: MemoryPlan) -> str:
 def _trained(plan: MemoryPlan) -> str:
     trained = plan.trained
     return (
-        f"trained: {trained.trained_count:,} of {trained.model.count:,} parameters "
+        f"trained: {trained.trained_count:,} of {trained.count:,} parameters "
         f"({100 * plan.trained_fraction:.2f} %); {trained.assumption}"
     )
 

@@ -13,10 +13,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 
+from spectrum_fast.choose.planner.setup import METHODS, Method
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.errors import UsageError
 from spectrum_fast.files import read_text
@@ -26,27 +27,6 @@ from spectrum_fast.words import near_names_text
 if TYPE_CHECKING:
     from trl import TrlParser
 
-
-class Method(NamedTuple):
-    """What a method trains: which modules of a scan (None: all), adapters on them, a 4-bit base, or nothing (laser)."""
-
-    order: str | None
-    adapters: bool = False
-    quantised: bool = False
-    low_rank: bool = False
-
-
-METHODS = {
-    "full": Method(None),
-    "lora": Method(None, adapters=True),
-    "qlora": Method(None, adapters=True, quantised=True),
-    "spectrum": Method("top"),
-    "spectrum-lora": Method("top", adapters=True),
-    "spectrum-qlora": Method("top", adapters=True, quantised=True),
-    "random": Method("random"),
-    "bottom": Method("bottom"),
-    "laser": Method("top", low_rank=True),
-}
 _DECIDED = {"order": "spectrum.method", "fused": "spectrum.partial"}
 """Options of a selection that are no keys of the section, and the key that decides them."""
 
@@ -73,22 +53,26 @@ class SpectrumArguments(SelectOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.selection is not None:
-            about = ["scan", *(field.name for field in fields(SelectOptions))]
-            default = {field.name: field.default for field in fields(self)}
-            if clash := [key for key in about if getattr(self, key) != default[key]]:
-                raise UsageError(f"selection: it is finished, so {clash[0]} has no effect; give one or the other")
-            if self.chosen.order in ("bottom", "random"):
-                raise UsageError(
-                    f"method {self.method}: needs to know all modules of each group, which a selection does not hold; "
-                    "give the scan and top_percent instead"
-                )
-        if self.chosen.low_rank and self.criterion not in (None, "mp"):
-            raise UsageError(f"criterion {self.criterion}: method laser takes ranks from criterion mp; drop the key")
-        if self.offload != "none" and self.shard == "none":
-            raise UsageError("offload: needs spectrum.shard zero2, zero3 or fsdp2")
-        if self.offload == "all" and self.shard == "zero2":
-            raise UsageError("offload all: ZeRO-2 keeps every parameter on the device; use shard zero3")
+        default = {field.name: field.default for field in fields(self)}
+        about = ["scan", *(field.name for field in fields(SelectOptions))]
+        clash = [key for key in about if self.selection is not None and getattr(self, key) != default[key]]
+        _refuse(
+            (clash, f"selection: it is finished, so {''.join(clash[:1])} has no effect; give one or the other"),
+            (
+                self.selection is not None and (self.chosen.low_rank or self.chosen.order in ("bottom", "random")),
+                f"method {self.method}: needs to know all modules of each group, which a selection does not hold; "
+                "give the scan and top_percent instead",
+            ),
+            (
+                self.chosen.low_rank and self.criterion not in (None, "mp"),
+                f"criterion {self.criterion}: method laser takes ranks from criterion mp; drop the key",
+            ),
+            (self.offload != "none" and self.shard == "none", "offload: needs spectrum.shard zero2, zero3 or fsdp2"),
+            (
+                self.offload == "all" and self.shard == "zero2",
+                "offload all: ZeRO-2 keeps every parameter on the device; use shard zero3",
+            ),
+        )
 
     @property
     def chosen(self) -> Method:
@@ -122,6 +106,11 @@ class RunArguments:
         """Where the run writes."""
         return Path(self.given["output_dir"])
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """TRL's keys, each with the value that is given or its default; nothing is made of them yet."""
+        return vars(self.parser.parse_known_args([])[0])
+
     def make(self, **more: Any) -> tuple[Any, Any, Any, Any]:
         """TRL's objects: script, trainer, model and mixture.
 
@@ -148,7 +137,7 @@ def read_run(path: str | Path, overrides: Sequence[str] = ()) -> RunArguments:
     Raises:
         UsageError: it cannot be read, a key is unknown or does not fit, or two contradict each other.
     """
-    document = _mapping_of(parse_yaml(read_text(path, error=UsageError), str(path)), str(path))
+    document = _mapping_of(_parse_yaml(read_text(path, error=UsageError), str(path)), str(path))
     for override in overrides:
         _set(document, override)
     return parse_run(document, str(path))
@@ -156,96 +145,94 @@ def read_run(path: str | Path, overrides: Sequence[str] = ()) -> RunArguments:
 
 def parse_run(document: Mapping[str, Any], source: str) -> RunArguments:
     """The same from keys and values; see :func:`read_run`."""
-    given = {key: value for key, value in document.items() if key != "spectrum"}
+    given = dict(document)
     try:
-        spectrum = _section(_mapping_of(document.get("spectrum") or {}, "spectrum"))
+        spectrum = _section(_mapping_of(given.pop("spectrum", None) or {}, "spectrum"))
         for key, value in _mapping_of(given.pop("env", {}), "env").items():
             os.environ[key] = str(value)
-        parser = _parser(_library_classes(spectrum.trainer), given)
-        _check(vars(parser.parse_known_args([])[0]), spectrum)
+        run = RunArguments(source, spectrum, given, _parser(spectrum.trainer, given))
+        _check(run)
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from error
-    return RunArguments(source, spectrum, given, parser)
+    return run
 
 
 def _section(values: dict[str, Any]) -> SpectrumArguments:
     try:
-        require_known(values, [field.name for field in fields(SpectrumArguments) if field.name not in _DECIDED])
-        if "method" not in values:
-            raise UsageError("method: expected what to train, found nothing; for example: spectrum")
-        lists = {
-            key: [value] for key, value in values.items() if key in ("include", "exclude") and isinstance(value, str)
-        }
+        _require_known(values, [field.name for field in fields(SpectrumArguments) if field.name not in _DECIDED])
+        _refuse(("method" not in values, "method: expected what to train, found nothing; for example: spectrum"))
+        lists = {key: [values[key]] for key in ("include", "exclude") if isinstance(values.get(key), str)}
         return SpectrumArguments(**{**values, **lists})
     except UsageError as error:
         raise UsageError(f"spectrum: {error}") from error
 
 
-def require_known(keys: Iterable[str], known: Sequence[str]) -> None:
-    """Refuse the first key that is not known, with the nearest that are.
-
-    Raises:
-        UsageError: there is one.
-    """
-    if unknown := next((key for key in keys if key not in known), None):
-        raise UsageError(f"{unknown}: no such key{near_names_text(unknown, known)}")
-
-
-def _library_classes(trainer: str) -> tuple[Any, ...]:
+def _parser(trainer: str, values: Mapping[str, Any]) -> TrlParser:
+    """TRL's parser, with the values as defaults and one line for what it does not take."""
     try:
         import trl
     except ImportError as missing:
         raise UsageError(
             f"training needs packages that are not here ({missing}); install them: pip install 'spectrum-fast[train]'"
         ) from missing
-    config = trl.DPOConfig if trainer == "dpo" else trl.SFTConfig
-    return trl.ScriptArguments, config, trl.ModelConfig, trl.DatasetMixtureConfig
 
-
-def _parser(classes: tuple[Any, ...], values: Mapping[str, Any]) -> TrlParser:
-    """TRL's parser, with the values as defaults and one line for what it does not take."""
-    from trl import TrlParser
-
-    class Parser(TrlParser):
+    class Parser(trl.TrlParser):
         def error(self, message: str) -> Any:
             raise UsageError(re.sub(r"^argument --(\w+)\S*: ", r"\1: ", message))
 
-    require_known(values, [*(field.name for cls in classes for field in fields(cls) if field.init), "spectrum"])
-    parser = Parser(classes)
-    kinds = {action.dest: action.type for action in parser._actions}
+    config: Any = trl.DPOConfig if trainer == "dpo" else trl.SFTConfig
+    parser = Parser((trl.ScriptArguments, config, trl.ModelConfig, trl.DatasetMixtureConfig))
+    kinds = {action.dest: action.type for action in parser._actions if action.dest != "help"}
+    _require_known(values, [*kinds, "spectrum"])
     # A default that is a text goes through the field's own conversion, so that a wrong number is told at once.
     texts = {key: str(value) for key, value in values.items() if kinds[key] in (int, float) and value is not None}
     parser.set_defaults_with_config(**{**values, **texts})
     return parser
 
 
-def _check(values: Mapping[str, Any], spectrum: SpectrumArguments) -> None:
+def _check(run: RunArguments) -> None:
     """What TRL does not know: which of its fields the method decides."""
-    method = spectrum.chosen
-    if values["trust_remote_code"]:
-        raise UsageError(
-            "trust_remote_code: code that comes with a checkpoint is never run; use a model that transformers knows"
-        )
-    for key, meaning in (
-        ("model_name_or_path", "a folder or hub id"),
-        ("output_dir", "a folder for the trained model"),
-    ):
-        if not values[key]:
-            raise UsageError(f"{key}: expected {meaning}, found nothing")
-    if not method.low_rank and bool(values["dataset_name"]) == bool(values["datasets"]):
-        raise UsageError(
+    spectrum, values = run.spectrum, run.values
+    method, word = spectrum.chosen, f"spectrum.method decides it, which is {spectrum.method}; drop the key"
+    by_selection = f"set by the selection under method {spectrum.method}; drop the key"
+    sources = bool(values["dataset_name"]) + bool(values["datasets"])
+    _refuse(
+        (
+            values["trust_remote_code"],
+            "trust_remote_code: code that comes with a checkpoint is never run; use a model that transformers knows",
+        ),
+        (not values["model_name_or_path"], "model_name_or_path: expected a folder or hub id, found nothing"),
+        (not values["output_dir"], "output_dir: expected a folder for the trained model, found nothing"),
+        (
+            not method.low_rank and sources != 1,
             "expected one of dataset_name (a file, folder or hub id) and datasets (a list of them), found "
-            + ("both" if values["datasets"] else "neither")
-        )
-    for key, decided in (("use_peft", method.adapters), ("load_in_4bit", method.quantised), ("load_in_8bit", False)):
-        if values[key] and not decided:
-            raise UsageError(f"{key}: spectrum.method decides it, which is {spectrum.method}; drop the key")
-    if method.order is not None and method.adapters:
-        for key in ("lora_target_modules", "lora_target_parameters"):
-            if values[key]:
-                raise UsageError(f"{key}: set by the selection under method {spectrum.method}; drop the key")
-    if spectrum.shard != "none" and (values["deepspeed"] or values["fsdp"]):
-        raise UsageError("spectrum.shard makes the configuration of DeepSpeed or FSDP; drop the other one")
+            + ("both" if sources else "neither"),
+        ),
+        (values["use_peft"] and not method.adapters, f"use_peft: {word}"),
+        (values["load_in_4bit"] and not method.quantised, f"load_in_4bit: {word}"),
+        (values["load_in_8bit"], f"load_in_8bit: {word}"),
+        *(
+            (method.order is not None and method.adapters and values[key], f"{key}: {by_selection}")
+            for key in ("lora_target_modules", "lora_target_parameters")
+        ),
+        (
+            spectrum.shard != "none" and (values["deepspeed"] or values["fsdp"]),
+            "spectrum.shard makes the configuration of DeepSpeed or FSDP; drop the other one",
+        ),
+    )
+
+
+def _require_known(keys: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse the first key that is not known, with the nearest that are."""
+    if unknown := next((key for key in keys if key not in known), None):
+        raise UsageError(f"{unknown}: no such key{near_names_text(unknown, known)}")
+
+
+def _refuse(*faults: tuple[Any, str]) -> None:
+    """Raise the words of the first fault that is there."""
+    for fault, words in faults:
+        if fault:
+            raise UsageError(words)
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -266,12 +253,7 @@ _StrictLoader.add_implicit_resolver(
 )
 
 
-def parse_yaml(text: str, source: str) -> Any:
-    """Parse one YAML document of plain data.
-
-    Raises:
-        UsageError: it is no YAML, holds something that is no plain data, or a key stands twice.
-    """
+def _parse_yaml(text: str, source: str) -> Any:
     try:
         return yaml.load(text, _StrictLoader)  # noqa: S506 - a subclass of SafeLoader
     except yaml.YAMLError as cause:
@@ -288,10 +270,8 @@ def _mapping_of(value: Any, source: str) -> dict[str, Any]:
 def _set(document: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     *sections, last = key.strip().split(".")
-    if not equals or not all((*sections, last)):
-        raise UsageError(f"--set {override}: expected key=value or section.key=value")
+    _refuse((not equals or not all((*sections, last)), f"--set {override}: expected key=value or section.key=value"))
     for section in sections:
         document = document.setdefault(section, {})
-        if not isinstance(document, dict):
-            raise UsageError(f"--set {override}: {section!r} holds a value, not keys")
-    document[last] = parse_yaml(text, f"--set {override}")
+        _refuse((not isinstance(document, dict), f"--set {override}: {section!r} holds a value, not keys"))
+    document[last] = _parse_yaml(text, f"--set {override}")

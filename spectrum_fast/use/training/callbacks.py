@@ -1,8 +1,8 @@
 """A selection in a training script of one's own, by one more line.
 
 ``trainer = SFTTrainer(..., callbacks=[sf.SpectrumCallback(selection)])`` freezes everything else before the optimizer
-is made, proves on the optimizer itself that nothing else is in it, puts tokens a second, peak memory and the trainable
-share into the log, and leaves ``run.json`` in the output folder. ``spectrum-fast train`` uses the same class.
+is made, proves on the optimizer itself that nothing else is in it, puts peak memory and the trainable share into the
+log, and leaves ``run.json`` in the output folder. ``spectrum-fast train`` uses the same class.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ import torch
 from transformers import TrainerCallback
 
 from spectrum_fast.choose.selection.apply import measure_trainable
-from spectrum_fast.choose.selection.masking import is_masked
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.use.training.precision import LEAST_SHARE, WATCHED_STEPS, ChangeMeter, describe_loss, widen_trained
 from spectrum_fast.use.training.record import (
     RUN_NAME,
-    count_tokens,
     describe_run,
     describe_selection,
     peak_cuda_bytes,
@@ -67,9 +65,9 @@ class SpectrumCallback(FiguresInLog):
 
     Args:
         selection: what to train; None trains what is trainable already (everything, or adapters).
-        partial: fused experts that are selected in part, see
-        :func:`spectrum_fast.choose.selection.apply.apply_selection`. all_expected: every parameter is meant to be
-        trained. facts: more entries for ``run.json``.
+        partial: fused experts selected in part, see :func:`spectrum_fast.choose.selection.apply.apply_selection`.
+        all_expected: every parameter is meant to be trained.
+        facts: more entries for ``run.json``.
         write: leave ``run.json`` when training ends; without it the record is only kept, as ``record``.
 
     Raises:
@@ -97,8 +95,6 @@ class SpectrumCallback(FiguresInLog):
         self.changed_share: float | None = None
         self._changes: ChangeMeter | None = None
         self._held: dict[str, str] = {}
-        self._first_step = 0
-        self.begin_count(0.0)
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: Any, **parts: Any) -> None:
         """Freeze everything but the selection, before there is an optimizer."""
@@ -111,22 +107,10 @@ class SpectrumCallback(FiguresInLog):
             self._freeze(model, args)
         self.facts["optimizer_tensors"] = require_matching_optimizer(optimizer, model)
         require_same_trainable(model)
-        _require_no_decay(optimizer)
-        self._held = self._digests(model)
-        self._first_step, self._changes = state.global_step, ChangeMeter(optimizer)
-        self.begin_count(state.num_input_tokens_seen, before=count_tokens(state.log_history))
+        self._held, self._changes = self._digests(model), ChangeMeter(optimizer)
+        self._began = time.perf_counter(), state.global_step, state.num_input_tokens_seen
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-
-    def begin_count(self, seen: float, before: float = 0.0) -> None:
-        """Count tokens and seconds from now on.
-
-        Args:
-            seen: what the trainer's count is at, if it goes on where a run is resumed; TRL's begin anew.
-            before: tokens of earlier sittings.
-        """
-        self.tokens, self._tokens_before, self._last_count = 0.0, before, seen
-        self._started = self._last_time = time.perf_counter()
 
     def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: Any, **parts: Any) -> None:
         """Watch the gradients of the first steps."""
@@ -139,13 +123,8 @@ class SpectrumCallback(FiguresInLog):
             self._take_changes(args, state)
 
     def figures(self, logs: dict[str, Any]) -> dict[str, Any]:
-        """Speed, memory and shares."""
+        """Memory and shares."""
         added: dict[str, Any] = {"peak_rss_gib": round(peak_rss_bytes() / 2**30, 3)}
-        if (count := logs.get("num_tokens")) is not None:
-            now = time.perf_counter()
-            new = count - self._last_count if count >= self._last_count else count
-            added["tokens_per_second"] = round(new / max(now - self._last_time, 1e-9), 1)
-            self.tokens, self._last_count, self._last_time = self.tokens + new, count, now
         if (cuda := peak_cuda_bytes()) is not None:
             added["peak_cuda_gib"] = round(cuda / 2**30, 3)
         if self.share is not None:
@@ -156,7 +135,8 @@ class SpectrumCallback(FiguresInLog):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: Any, **parts: Any) -> None:
         """Check what was held, and leave ``run.json``."""
-        seconds = time.perf_counter() - self._started
+        started, step, tokens = self._began
+        seconds, new = time.perf_counter() - started, state.num_input_tokens_seen - tokens
         self._take_changes(args, state)
         moved = [name for name, digest in self._digests(parts["model"]).items() if digest != self._held.get(name)]
         if moved:
@@ -168,11 +148,11 @@ class SpectrumCallback(FiguresInLog):
         self.record = {
             "selection": self.selection and {**describe_selection(self.selection), "masked": masked},
             **self.facts,
-            **describe_run(args, state, self.share),
-            "resumed_at_step": self._first_step or None,
+            **describe_run(state, self.share),
+            "resumed_at_step": step or None,
             "seconds": round(seconds, 3),
-            "tokens": self._tokens_before + self.tokens or None,
-            "tokens_per_second": round(self.tokens / seconds, 1) if self.tokens else None,
+            "tokens": state.num_input_tokens_seen or None,
+            "tokens_per_second": round(new / seconds, 1) if new else None,
             "changed_share": self.changed_share,
         }
         if self.write and state.is_world_process_zero:
@@ -204,12 +184,3 @@ class SpectrumCallback(FiguresInLog):
             and type(parameter.data).__name__ != "DTensor"
         }
         return {name: masks[name].digest(parameter) for name, parameter in whole.items()}
-
-
-def _require_no_decay(optimizer: Any) -> None:
-    groups = getattr(getattr(optimizer, "optimizer", optimizer), "param_groups", [])
-    if any(group.get("weight_decay") and any(map(is_masked, group["params"])) for group in groups):
-        raise SelectionError(
-            "a parameter trained in part has weight decay, which would move the experts that are not selected; put it "
-            "in a group with weight_decay 0, or use `spectrum-fast train`, which does"
-        )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from spectrum_fast.use.training.trainable import partitioned_groups
+from spectrum_fast.use.training.trainable import optimizer_groups, partitioned_groups
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,11 +40,10 @@ rounding in torchao's."""
 def keeps_small_updates(arguments: TrainingArguments) -> bool:
     """Whether the optimizer that is asked for by name trains 16-bit weights without losing small updates."""
     name = str(getattr(arguments.optim, "value", arguments.optim))
-    if name not in _EXACT_OPTIMIZERS:
-        return False
-    key = _EXACT_OPTIMIZERS[name]
+    key = _EXACT_OPTIMIZERS.get(name)
     given = dict(item.split("=", 1) for item in (arguments.optim_args or "").replace(" ", "").split(",") if "=" in item)
-    return key is None or given.get(key, "").lower() in ("true", "1", "yes", "y", "t", "on")
+    on = key is None or given.get(key, "").lower() in ("true", "1", "yes", "y", "t", "on")
+    return name in _EXACT_OPTIMIZERS and on
 
 
 def widen_trained(model: nn.Module, arguments: TrainingArguments) -> None:
@@ -84,8 +83,7 @@ class ChangeMeter:
     """
 
     def __init__(self, optimizer: Any) -> None:
-        inner = getattr(optimizer, "optimizer", optimizer)
-        self._groups = [] if partitioned_groups(optimizer) else getattr(inner, "param_groups", [])
+        self._groups = [] if partitioned_groups(optimizer) else optimizer_groups(optimizer)
         self._watched = [
             (parameter, _sample(parameter).clone(), torch.zeros(_sample(parameter).shape, dtype=torch.bool))
             for group in self._groups

@@ -10,13 +10,13 @@ null, "steps", "resumed_at_step", "epochs", "seconds", "tokens", "tokens_per_sec
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
-import math
 import platform
 import sys
+from contextlib import suppress
 from datetime import datetime, timezone
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,28 +24,25 @@ import torch
 
 from spectrum_fast.errors import SpectrumFastError
 from spectrum_fast.files import write_text_atomic
-from spectrum_fast.use.training.choosing import selection_digest
+from spectrum_fast.use.training.trainable import from_all_processes
 from spectrum_fast.version import __version__
 
 if TYPE_CHECKING:
-    from transformers import TrainerState, TrainingArguments
+    from transformers import TrainerState
 
     from spectrum_fast.choose.selection.apply import AppliedSelection
     from spectrum_fast.choose.selection.selection import Selection
 
 RUN_NAME = "run.json"
-SCHEMA = 1
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "bitsandbytes", "datasets", "triton")
 
 
-def describe_run(arguments: TrainingArguments, state: TrainerState, share: AppliedSelection | None) -> dict[str, Any]:
+def describe_run(state: TrainerState, share: AppliedSelection | None) -> dict[str, Any]:
     """What the trainer knows of a run that has ended; every process must call it, for peaks are gathered from all."""
-    from accelerate.utils import gather_object
-
-    peaks = gather_object([(peak_rss_bytes(), peak_cuda_bytes())])
+    peaks = from_all_processes((peak_rss_bytes(), peak_cuda_bytes()))
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     return {
-        "processes": arguments.world_size,
+        "processes": len(peaks),
         "trainable": share
         and {
             "parameters": share.trainable_parameters,
@@ -71,32 +68,27 @@ def describe_selection(selection: Selection) -> dict[str, Any]:
     return {"digest": selection_digest(selection), "modules": modules, "always": list(selection.always), **kept}
 
 
-def count_tokens(history: list[dict[str, Any]]) -> float:
-    """Tokens of all sittings in a trainer's log; the count in it begins anew where TRL's trainers are resumed."""
-    counts = [0.0, *(entry["num_tokens"] for entry in history if "num_tokens" in entry)]
-    return sum(now - before if now >= before else now for before, now in pairwise(counts))
+def selection_digest(selection: Selection) -> str:
+    """SHA-256 of the names that are trained, whatever their order: equal for equal trainings."""
+    names = json.dumps(sorted(selection.names))
+    return "sha256:" + hashlib.sha256(names.encode()).hexdigest()
 
 
 def write_run(facts: dict[str, Any], path: Path) -> None:
-    """Write a record, whole or not at all; what is not finite (a loss that diverged) becomes a text.
+    """Write a record, whole or not at all; what JSON has not (a loss that diverged, a path) becomes a text.
 
     Raises:
         SpectrumFastError: the target cannot be written.
     """
-    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    record = _strict({"schema": SCHEMA, "kind": "run", "created": created, **facts, "versions": versions()})
-    write_text_atomic(path, json.dumps(record, indent=1, allow_nan=False) + "\n", error=SpectrumFastError)
-
-
-def versions() -> dict[str, str | None]:
-    """Of this package, Python and the packages that train; None for one that is not here."""
-    found: dict[str, str | None] = {"spectrum_fast": __version__, "python": platform.python_version()}
+    versions: dict[str, str | None] = dict.fromkeys(_PACKAGES)
+    versions |= {"spectrum_fast": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    record = {"schema": 1, "kind": "run", "created": created, **facts, "versions": versions}
+    plain = json.loads(json.dumps(record, default=str), parse_constant=str)
+    write_text_atomic(path, json.dumps(plain, indent=1, allow_nan=False) + "\n", error=SpectrumFastError)
 
 
 def peak_rss_bytes() -> int:
@@ -110,13 +102,3 @@ def peak_rss_bytes() -> int:
 def peak_cuda_bytes() -> int | None:
     """The most memory that tensors held on this process's GPU since training began; None without one."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -13,14 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectrum_fast.choose.selection.compare import SelectionOverlap, compare_scans
-from spectrum_fast.choose.selection.ranking import Grouping, check_percent
+from spectrum_fast.choose.selection.compare import compare_scans
+from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.runtime_view import as_fused_in
+from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.criteria import ScanCriterion
 from spectrum_fast.use.training.callbacks import FiguresInLog
 from spectrum_fast.use.training.precision import widen_trained
-from spectrum_fast.use.training.reselect import OptimizerChange, change_trained, require_changeable
+from spectrum_fast.use.training.trainable import change_trained, require_changeable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,12 +76,11 @@ class RescanCallback(FiguresInLog):
 
     Args:
         every_steps: steps between two scans.
-        top_percent: share of each type whose churn is reported, and that reselection trains.
         criterion: rule of the scores.
-        always: as in :meth:`spectrum_fast.Scan.select`.
-        grouping: as in :meth:`spectrum_fast.Scan.select`.
         reselect_every: steps between two selections, a multiple of ``every_steps``; None never reselects.
         threads: CPU threads of the scan.
+        options: of the selection whose churn is reported, and that reselection trains, each as in
+            :meth:`spectrum_fast.Scan.select`: ``top_percent``, ``only``, ``always``, ``grouping``...
 
     Attributes:
         history: one :class:`Rescan` a scan after the first.
@@ -94,12 +94,10 @@ class RescanCallback(FiguresInLog):
         self,
         every_steps: int,
         *,
-        top_percent: float = 25,
         criterion: ScanCriterion = "spectrum",
-        always: str = "default",
-        grouping: Grouping = "type",
         reselect_every: int | None = None,
         threads: int | None = None,
+        **options: Any,
     ) -> None:
         if every_steps < 1:
             raise UsageError(f"every_steps: expected a whole number of 1 or more, found {every_steps}")
@@ -107,100 +105,86 @@ class RescanCallback(FiguresInLog):
             raise UsageError(
                 f"reselect_every: expected a multiple of every_steps ({every_steps}), found {reselect_every}"
             )
-        self.every_steps = every_steps
-        self.top_percent = check_percent(top_percent)
+        self.every_steps, self.reselect_every, self.threads = every_steps, reselect_every, threads
         self.criterion: ScanCriterion = criterion
-        self.always = always
-        self.grouping: Grouping = grouping
-        self.reselect_every = reselect_every
-        self.threads = threads
+        self.options = SelectOptions(**{"allow_incomplete": True, **options})
         self.history: list[Rescan] = []
         self.selection: Selection | None = None
-        self._first: Scan | None = None
-        self._last: Scan | None = None
+        self._seen: list[tuple[Scan, Selection]] = []
         self._pending: dict[str, Any] = {}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **parts: Any) -> None:
         """Check that reselection is possible, and make the scan that others are compared with."""
         if self.reselect_every is not None:
             require_changeable(parts["optimizer"], processes=args.world_size)
-        self._first = self._last = self._scan(parts["model"])
-        self.selection = self._select(self._first, parts["model"])
+        scan, self.selection = self._scan(parts["model"])
+        self._seen = [(scan, self.selection)] * 2  # the first, and the one before the next
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: Any, **parts: Any) -> None:
         """Scan when it is time, and reselect when it is time for that."""
         if state.global_step % self.every_steps:
             return
-        model = parts["model"]
-        started = time.perf_counter()
-        scan = self._scan(model)
+        model, started = parts["model"], time.perf_counter()
+        scan, selection = self._scan(model)
         seconds = time.perf_counter() - started
-        change = None
-        if self.reselect_every is not None and state.global_step % self.reselect_every == 0:
-            self.selection = self._select(scan, model)
-            change = change_trained(self.selection, model, parts["optimizer"])
+        added, dropped = (), ()
+        reselects = self.reselect_every is not None and state.global_step % self.reselect_every == 0
+        if reselects:
+            self.selection = selection
+            added, dropped = change_trained(selection, model, parts["optimizer"])
             widen_trained(model, args)
-        found = self._compare(scan, state.global_step, seconds, change or OptimizerChange())
-        self._last = scan
-        self.history.append(found)
-        self._pending = _log_entries(found)
-        if state.is_world_process_zero:
-            self._write(found, Path(str(args.output_dir)), changed=change is not None)
-
-    def figures(self, logs: dict[str, Any]) -> dict[str, Any]:
-        """Those of the newest scan, once."""
-        pending, self._pending = self._pending, {}
-        return pending
-
-    def _scan(self, model: nn.Module) -> Scan:
-        from spectrum_fast.scanning.run import scan
-
-        return scan(model, criterion=self.criterion, threads=self.threads)
-
-    def _select(self, scan: Scan, model: nn.Module) -> Selection:
-        return as_fused_in(scan, model).select(
-            self.top_percent, always=self.always, grouping=self.grouping, allow_incomplete=True
-        )
-
-    def _compare(self, scan: Scan, step: int, seconds: float, change: OptimizerChange) -> Rescan:
-        assert self._first is not None and self._last is not None  # noqa: S101, PT018 - training has begun
-        first, last = (compare_scans(before, scan, self.top_percent) for before in (self._first, self._last))
-        return Rescan(
-            step=step,
+        first, last = (compare_scans(before, scan) for before, _ in self._seen)
+        churn_to_first, churn_to_last = (_churn(before, selection) for _, before in self._seen)
+        found = Rescan(
+            step=state.global_step,
             seconds=seconds,
             spearman_to_first=first.spearman,
             spearman_to_last=last.spearman,
             spearman_by_type=dict(first.spearman_by_type),
             median_change=first.median_relative,
             max_change=first.max_relative,
-            churn_to_first=_churn(first.overlap),
-            churn_to_last=_churn(last.overlap),
-            added=change.added,
-            dropped=change.dropped,
+            churn_to_first=churn_to_first,
+            churn_to_last=churn_to_last,
+            added=added,
+            dropped=dropped,
             failed=tuple(failure.name for failure in scan.failures),
         )
+        self._seen[1] = scan, selection
+        self.history.append(found)
+        self._pending = _log_entries(found)
+        if state.is_world_process_zero:
+            folder = Path(str(args.output_dir))
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / RESCANS_NAME).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(found), allow_nan=False) + "\n")
+            if reselects:
+                selection.save(folder / f"selection-step-{found.step}.json")
 
-    def _write(self, found: Rescan, folder: Path, *, changed: bool) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / RESCANS_NAME).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(found), allow_nan=False) + "\n")
-        if changed and self.selection is not None:
-            self.selection.save(folder / f"selection-step-{found.step}.json")
+    def figures(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """Those of the newest scan, once."""
+        pending, self._pending = self._pending, {}
+        return pending
+
+    def _scan(self, model: nn.Module) -> tuple[Scan, Selection]:
+        from spectrum_fast.scanning.run import scan
+
+        made = scan(model, criterion=self.criterion, threads=self.threads)
+        return made, select_with(as_fused_in(made, model), self.options)
 
 
-def _churn(overlap: SelectionOverlap) -> float:
-    return 1 - overlap.n_both / overlap.n_a if overlap.n_a else 0.0
+def _churn(before: Selection, now: Selection) -> float:
+    gone = {module.name for module in before.modules} - {module.name for module in now.modules}
+    return len(gone) / max(1, len(before.modules))
 
 
 def _log_entries(found: Rescan) -> dict[str, Any]:
-    entries: dict[str, Any] = {
+    change = found.median_change
+    entries = {
         "rescan_seconds": round(found.seconds, 3),
         "rescan_churn": round(found.churn_to_first, 4),
+        "rescan_spearman": found.spearman_to_first and round(found.spearman_to_first, 6),
+        "rescan_median_change": None if change is None else float(f"{change:.4g}"),
+        "reselect_added": len(found.added) or None,
+        "reselect_dropped": len(found.dropped) or None,
     }
-    if found.spearman_to_first is not None:
-        entries["rescan_spearman"] = round(found.spearman_to_first, 6)
-    if found.median_change is not None:
-        entries["rescan_median_change"] = float(f"{found.median_change:.4g}")
-    if found.added or found.dropped:
-        entries |= {"reselect_added": len(found.added), "reselect_dropped": len(found.dropped)}
-    return entries
+    return {key: value for key, value in entries.items() if value is not None}

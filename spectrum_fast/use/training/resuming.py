@@ -41,27 +41,28 @@ def checkpoint_to_resume(run: RunArguments, say: Callable[[str], None]) -> str |
     if not wanted:
         return None
     home, where = run.output_folder, f"{run.source}: resume_from_checkpoint"
-    if wanted is True or wanted == "true":
-        found, passed_over = last_whole(home)
-        for word in passed_over:
-            say(f"warning: {word}")
-        if found is not None:
-            return str(found)
-        if passed_over:
+    if wanted not in (True, "true"):
+        folder = Path(wanted)
+        if not folder.is_dir():
+            raise UsageError(f"{where}: there is no folder {wanted}")
+        if damage := find_damage(folder):
             raise CheckpointError(
-                f"{where}: expected a whole checkpoint in {home}, found none: {passed_over[0]}; drop the key to begin "
-                "anew"
+                f"{where}: expected a whole checkpoint, found {wanted}, where {damage}; choose another"
             )
+        return str(wanted)
+    found, passed_over = last_whole(home)
+    for word in passed_over:
+        say(f"warning: {word}")
+    if found is None and passed_over:
+        raise CheckpointError(
+            f"{where}: expected a whole checkpoint in {home}, found none: {passed_over[0]}; drop the key to begin anew"
+        )
+    if found is None:
         raise UsageError(
             f"{where}: expected a checkpoint-* folder in {home}, found none; set save_steps in the run that writes "
             "them, or drop the key"
         )
-    folder = Path(wanted)
-    if not folder.is_dir():
-        raise UsageError(f"{where}: there is no folder {wanted}")
-    if damage := find_damage(folder):
-        raise CheckpointError(f"{where}: expected a whole checkpoint, found {wanted}, where {damage}; choose another")
-    return str(wanted)
+    return str(found)
 
 
 @contextlib.contextmanager

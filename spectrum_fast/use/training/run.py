@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -13,20 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectrum_fast.choose.selection.adapters import lora_targets
 from spectrum_fast.choose.selection.model_skeleton import read_skeleton
 from spectrum_fast.errors import SpectrumFastError, UsageError
 from spectrum_fast.scanning.ranks import from_first_process
-from spectrum_fast.use.training.choosing import SCAN_NAME, choose_modules, decide, scan_for
+from spectrum_fast.use.training.choosing import SCAN_NAME, decide, load_data, scan_for, select_for
 from spectrum_fast.use.training.record import RUN_NAME, describe_selection, write_run
 from spectrum_fast.use.training.resuming import checkpoint_to_resume, lost_processes_explained
 from spectrum_fast.use.training.saving import tidy
 from spectrum_fast.use.training.sharding import prepare_process_group, sharding_arguments
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from spectrum_fast.choose.selection.selection import Selection
     from spectrum_fast.use.training.arguments import RunArguments
     from spectrum_fast.use.training.callbacks import SpectrumCallback
     from spectrum_fast.use.training.trainer import WholeCheckpoints
@@ -97,13 +92,11 @@ def build_trainer(
     import trl
 
     from spectrum_fast.use.training.callbacks import SpectrumCallback
-    from spectrum_fast.use.training.data import load_data
     from spectrum_fast.use.training.trainer import WholeCheckpoints
 
-    section, method = run.spectrum, run.spectrum.chosen
-    made: dict[str, Any] = {} if torch.cuda.is_available() else {"use_cpu": run.given.get("use_cpu", True)}
-    if not sys.stderr.isatty() and "disable_tqdm" not in run.given:
-        made["disable_tqdm"] = True
+    section, method, facts = run.spectrum, run.spectrum.chosen, _facts(run)
+    made = {"use_cpu": not torch.cuda.is_available(), "disable_tqdm": not sys.stderr.isatty()}
+    made = {key: value for key, value in made.items() if key not in run.given}
     # Before TRL's arguments are made: from then on transformers divides every model that is made, by all processes.
     skeleton = None if method.order is None else read_skeleton(run.model_name).module
     prepare_process_group(section.shard, deepspeed_given=bool(run.given.get("deepspeed")))
@@ -111,26 +104,40 @@ def build_trainer(
     script, arguments, chosen, mixture = run.make(
         **made, **sharding_arguments(section.shard, section.offload, on_gpu=on_gpu)
     )
-    selection, resume = from_first_process(lambda: _decide(run, skeleton, say))
-    with arguments.main_process_first(local=False):
-        train_data, eval_data = load_data(script, mixture, run.source, evaluate=arguments.eval_strategy != "no")
+
+    def first_looks() -> tuple[Any, str | None]:
+        resume = checkpoint_to_resume(run, say)
+        return skeleton and decide(run, resume, skeleton, say), resume
+
+    selection, resume = from_first_process(first_looks)
+    if "include_num_input_tokens_seen" not in run.given:
+        arguments.include_num_input_tokens_seen = "non_padding"
     arguments.model_init_kwargs = {
         "revision": chosen.model_revision,
         "attn_implementation": chosen.attn_implementation,
         "dtype": chosen.dtype,
         **(arguments.model_init_kwargs or {}),
     }
+    chosen.use_peft, chosen.load_in_4bit = method.adapters, method.quantised
+    if selection is None:
+        if method.adapters and not chosen.lora_target_modules and not chosen.lora_target_parameters:
+            chosen.lora_target_modules = "all-linear"
+    elif method.adapters:
+        targets = selection.lora_config(skeleton, lora_dropout=chosen.lora_dropout)
+        chosen.lora_target_modules, chosen.lora_target_parameters = targets.target_modules, targets.target_parameters
+        facts["selection"] = describe_selection(selection)
     callback = SpectrumCallback(
         None if method.adapters else selection,
         partial="refuse" if section.partial == "aggregate" else section.partial,
         all_expected=method.order is None and not method.adapters,
-        facts=_facts(run) | ({"selection": describe_selection(selection)} if method.adapters and selection else {}),
+        facts=facts,
         write=False,
     )
     base = trl.DPOTrainer if section.trainer == "dpo" else trl.SFTTrainer
     kind: Any = type(f"Whole{base.__name__}", (WholeCheckpoints, base), {})
     try:
-        _adapt(run, chosen, selection, skeleton)
+        with arguments.main_process_first(local=False):
+            train_data, eval_data = load_data(script, mixture, evaluate=arguments.eval_strategy != "no")
         trainer = kind(
             model=run.model_name,
             args=arguments,
@@ -140,16 +147,15 @@ def build_trainer(
             peft_config=trl.get_peft_config(chosen),
             callbacks=[callback],
         )
-    except (OSError, ValueError, TypeError, RuntimeError, ImportError) as cause:
-        if isinstance(cause, SpectrumFastError):
+    except (OSError, ValueError, TypeError, RuntimeError, ImportError, UsageError) as cause:
+        if isinstance(cause, SpectrumFastError) and not isinstance(cause, UsageError):
             raise
         raise UsageError(f"{run.source}: {' '.join(str(cause).split())}") from cause
-    share = callback.share
-    assert share is not None  # noqa: S101 - the trainer is made
+    assert callback.share is not None  # noqa: S101 - the trainer is made
+    modules = f", {len(selection.names)} modules" if selection and method.adapters else ""
     say(
-        f"method {section.method}: {share.trainable_parameters:,} of {share.total_parameters:,} parameters trainable "
-        f"({100 * share.trainable_fraction:.3g} %{f', {len(selection.names)} modules' if selection else ''}), "
-        f"{arguments.world_size} process{'es' if arguments.world_size > 1 else ''}, shard {section.shard}"
+        f"method {section.method}: {callback.share.summary()}{modules}, {arguments.world_size} "
+        f"process{'es' if arguments.world_size > 1 else ''}, shard {section.shard}"
     )
     return trainer, callback, resume
 
@@ -169,7 +175,7 @@ def run_laser(run: RunArguments, *, overwrite: bool, say: Callable[[str], None])
         return home / RUN_NAME
     aside = home.with_name(f"{home.name}.{SCAN_NAME}")  # the folder itself is made by one rename
     scan = scan_for(run, aside, say)
-    selection = choose_modules(run, scan, None)
+    selection = select_for(run, scan, fused="parts", always="none")
     names = [module.name for module in selection.modules if role(module.name) == "other"]
     targets, whole = choose_targets(open_checkpoint(run.model_name), scan, names)
     facts = {"criterion": scan.criterion}
@@ -179,40 +185,6 @@ def run_laser(run: RunArguments, *, overwrite: bool, say: Callable[[str], None])
     write_run({**_facts(run), "trainable": None, "steps": 0, "matrices": len(records)}, home / RUN_NAME)
     say(f"{len(records)} matrices at low rank, {len(whole)} chosen ones have no noise to lose; wrote {home}")
     return home / RUN_NAME
-
-
-def _decide(
-    run: RunArguments, skeleton: nn.Module | None, say: Callable[[str], None]
-) -> tuple[Selection | None, str | None]:
-    """What is trained, and where the run goes on from."""
-    resume = checkpoint_to_resume(run, say)
-    return skeleton and decide(run, resume, skeleton, say), resume
-
-
-def _adapt(run: RunArguments, model: Any, selection: Selection | None, skeleton: nn.Module | None) -> None:
-    """Set TRL's fields for the adapters and the base that the method wants."""
-    method = run.spectrum.chosen
-    model.use_peft, model.load_in_4bit = method.adapters, method.quantised
-    if method.quantised and importlib.util.find_spec("bitsandbytes") is None:
-        raise UsageError(
-            f"{run.source}: spectrum.method {run.spectrum.method}: needs the package bitsandbytes; install it: pip "
-            "install bitsandbytes"
-        )
-    if not method.adapters:
-        return
-    if selection is None or skeleton is None:
-        if not model.lora_target_modules and not model.lora_target_parameters:
-            model.lora_target_modules = "all-linear"
-        return
-    modules, parameters = lora_targets(selection, skeleton)
-    model.lora_target_modules, model.lora_target_parameters = modules, parameters or None
-    if parameters and model.lora_dropout:
-        raise UsageError(
-            f"{run.source}: lora_dropout: expected 0 for an adapter on the fused parameter {parameters[0]}, found "
-            f"{model.lora_dropout}: PEFT has no dropout there; set it to 0 or exclude the fused parameters"
-        )
-    if not modules and not parameters:
-        raise UsageError(f"{run.source}: the selection holds no module for an adapter; raise spectrum.top_percent")
 
 
 def _facts(run: RunArguments) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,28 +95,21 @@ def last_whole(home: Path) -> tuple[Path | None, list[str]]:
     return None, passed_over
 
 
-def retire(home: Path, keep: int | None, protected: Sequence[str | None]) -> None:
+def retire(home: Path, keep: int | None, best: str | None, *, newest_stays: bool = True) -> None:
     """Delete the oldest checkpoints beyond ``keep``; each goes at once for whoever looks at ``home``.
 
     Args:
         home: the output folder.
         keep: how many stay (the trainer's ``save_total_limit``); None or 0: all.
-        protected: paths that stay in any case, as the best checkpoint's; the newest one stays too.
+        best: path of one that stays in any case.
+        newest_stays: the newest one stays too; without it nothing goes where the best one is gone.
     """
     found = sorted(checkpoints(home), key=lambda path: (path.stat().st_mtime_ns, _step(path)))
-    if not keep or len(found) <= keep:
+    staying = {path for path in found if path == Path(best or "") or (newest_stays and path == found[-1])}
+    if not keep or not staying:
         return
-    staying = {found[-1], *(Path(path) for path in protected if path is not None)} & set(found)
-    for path in [path for path in found if path not in staying][: len(found) - max(keep, len(staying))]:
+    for path in [path for path in found if path not in staying][: max(0, len(found) - max(keep, len(staying)))]:
         _discard(path)
-
-
-def keep_only(home: Path, best: Path) -> None:
-    """Delete every checkpoint but the best one, each at once; where that one is gone, none."""
-    found = checkpoints(home)
-    for path in found if best in found else []:
-        if path != best:
-            _discard(path)
 
 
 def move_into(staged: Path, home: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 from spectrum_fast.errors import BackendUnavailableError, UsageError
@@ -12,9 +14,9 @@ from spectrum_fast.errors import BackendUnavailableError, UsageError
 def sharding_arguments(shard: str, offload: str, *, on_gpu: bool) -> dict[str, Any]:
     """Fields of ``TrainingArguments`` that divide the model.
 
-    What the trainer knows is left to it (``auto``). ``zero_force_ds_cpu_optimizer`` is off so that torch's AdamW works
-    wherever the states lie; with states offloaded from a GPU DeepSpeed's own CPU Adam is asked for, which is several
-    times faster there and is compiled at first use.
+    DeepSpeed's are those of ``zero.json``: what the trainer knows is left to it (``auto``), and
+    ``zero_force_ds_cpu_optimizer`` is off so that torch's AdamW works wherever the states lie. With states offloaded
+    from a GPU DeepSpeed's own CPU Adam is asked for, which is several times faster there and is compiled at first use.
 
     Args:
         shard: ``none``, ``zero2``, ``zero3`` or ``fsdp2``.
@@ -25,35 +27,13 @@ def sharding_arguments(shard: str, offload: str, *, on_gpu: bool) -> dict[str, A
         return {}
     if shard == "fsdp2":
         return {"fsdp": True, "fsdp_config": {"version": 2, "cpu_offload": offload == "all"}}
-    host = {"device": "cpu", "pin_memory": on_gpu}
-    zero: dict[str, Any] = {
-        "stage": int(shard[-1]),
-        "overlap_comm": on_gpu,
-        "contiguous_gradients": True,
-        "reduce_bucket_size": "auto",
-    }
-    if shard == "zero3":
-        zero |= {
-            "stage3_prefetch_bucket_size": "auto",
-            "stage3_param_persistence_threshold": "auto",
-            "stage3_gather_16bit_weights_on_model_save": True,
-        }
-    if offload != "none":
-        zero["offload_optimizer"] = host
-    if offload == "all":
-        zero["offload_param"] = dict(host)
-    config: dict[str, Any] = {
-        "zero_optimization": zero,
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "bf16": {"enabled": "auto"},
-        "fp16": {"enabled": "auto"},
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "train_batch_size": "auto",
-        "train_micro_batch_size_per_gpu": "auto",
-        "steps_per_print": 10**9,  # the trainer's log says it
-    }
+    config: dict[str, Any] = json.loads(Path(__file__).with_name("zero.json").read_text(encoding="utf-8"))
+    zero = config["zero_optimization"]
+    zero |= {"stage": int(shard[-1]), "overlap_comm": on_gpu}
+    for key in [key for key in zero if key.startswith("stage3_") and shard != "zero3"]:
+        del zero[key]
+    for part in {"none": (), "optimizer": ("optimizer",), "all": ("optimizer", "param")}[offload]:
+        zero[f"offload_{part}"] = {"device": "cpu", "pin_memory": on_gpu}
     if offload != "none" and on_gpu:
         config["optimizer"] = {"type": "AdamW", "params": dict.fromkeys(("lr", "betas", "eps", "weight_decay"), "auto")}
     return {"deepspeed": config}

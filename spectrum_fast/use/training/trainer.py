@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.masking import is_masked
-from spectrum_fast.use.training.saving import STAGING_NAME, STATE_NAME, finish, keep_only, move_into, retire
+from spectrum_fast.use.training.saving import STAGING_NAME, STATE_NAME, finish, move_into, retire
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,9 +47,8 @@ class WholeCheckpoints(_Trainer):
         for _ in self._turns():
             if staged.is_dir():
                 move_into(staged, home)
-        best = self.state.best_model_checkpoint
-        if self.args.should_save and best is not None and self.args.save_total_limit == 1:
-            keep_only(home, Path(best))
+        if self.args.should_save and self.args.save_total_limit == 1:
+            retire(home, 1, self.state.best_model_checkpoint, newest_stays=False)
         if self.args.push_to_hub:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
@@ -66,7 +65,7 @@ class WholeCheckpoints(_Trainer):
         if self.args.push_to_hub:
             super()._push_from_checkpoint(str(home / staged.name))
         if self.args.should_save:
-            retire(home, self.args.save_total_limit, [self.state.best_model_checkpoint])
+            retire(home, self.args.save_total_limit, self.state.best_model_checkpoint)
 
     def _run_epoch(self, *arguments: Any, **options: Any) -> None:
         if self.state.global_step >= self.state.max_steps:

@@ -17,10 +17,10 @@ import torch
 import transformers
 
 from spectrum_fast.errors import UsageError
-from spectrum_fast.use.training.reselect import require_changeable
+from spectrum_fast.use.training.trainable import require_changeable
 
 TRAINED = ("embed_tokens", "layers.1.", "layers.2.mlp.down_proj", "layers.3.input_layernorm")
-THRESHOLD = 2000
+HIDDEN = 64
 
 
 def measure(folder: str, stage: int, dtype: torch.dtype) -> dict[str, int]:
@@ -39,8 +39,8 @@ def measure(folder: str, stage: int, dtype: torch.dtype) -> dict[str, int]:
         "bf16": {"enabled": dtype == torch.bfloat16},
         "zero_optimization": {
             "stage": stage,
-            "reduce_bucket_size": 50_000,
-            "stage3_param_persistence_threshold": THRESHOLD,
+            "reduce_bucket_size": HIDDEN**2,  # transformers' sizes for auto
+            "stage3_param_persistence_threshold": 10 * HIDDEN,
         },
     }
     engine, *_ = deepspeed.initialize(model=model, optimizer=torch.optim.AdamW(groups), config=config)

@@ -15,7 +15,7 @@ pytest.importorskip("transformers", reason="needs the training libraries")
 from spectrum_fast.choose.planner.activations import compute_activations  # noqa: E402
 from spectrum_fast.choose.planner.model_shape import read_model_shape  # noqa: E402
 from spectrum_fast.choose.planner.setup import TrainingSetup  # noqa: E402
-from spectrum_fast.choose.planner.trained import TrainedShape, choose_trained  # noqa: E402
+from spectrum_fast.choose.planner.trained import as_trained, choose_trained  # noqa: E402
 from spectrum_fast.read.checkpoint import open_checkpoint  # noqa: E402
 
 from support.planner_models import make_model, save_model  # noqa: E402
@@ -72,11 +72,11 @@ def measure(model: Any, setup: TrainingSetup) -> int:
 def plan_and_measure(kind: str, folder: Path, setup: TrainingSetup, picks: Any, **sizes: Any) -> tuple[int, int]:
     model = make_model(kind, **sizes)
     shape = read_model_shape(open_checkpoint(save_model(model, folder)))
-    names = frozenset(p.name for p in shape.parameters if picks(p.name))
+    names = {name for name, _ in model.named_parameters() if picks(name)}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
         parameter.data = parameter.data.to(DTYPES[setup.trained_dtype if name in names else setup.dtype])
-    planned = compute_activations(TrainedShape(shape, names, frozenset(), (), "by hand"), setup)
+    planned = compute_activations(as_trained(shape, setup, names), setup)
     return planned.peak, measure(model.train(), setup)
 
 
@@ -128,7 +128,8 @@ def test_adapters(adapter_dtype: str, dropout: float, tmp_path: Path) -> None:
         method="lora", zero=0, autocast=False, seq_len=LENGTH, micro_batch=SEQUENCES, dtype="bf16", **options
     )
     trained = choose_trained(shape, setup)
-    config = peft.LoraConfig(r=4, lora_dropout=dropout, target_modules=sorted(trained.adapted), task_type="CAUSAL_LM")
+    homes = {name.removeprefix("base_model.model.").split(".lora_")[0] for name in trained.trained}
+    config = peft.LoraConfig(r=4, lora_dropout=dropout, target_modules=sorted(homes), task_type="CAUSAL_LM")
     adapted = peft.get_peft_model(model.to(torch.bfloat16), config).train()
     for parameter in adapted.parameters():
         parameter.data = parameter.data.to(DTYPES[adapter_dtype] if parameter.requires_grad else torch.bfloat16)
@@ -138,11 +139,9 @@ def test_adapters(adapter_dtype: str, dropout: float, tmp_path: Path) -> None:
 
 def test_layers_before_the_first_trained_one_keep_nothing(tmp_path: Path) -> None:
     shape = read_model_shape(open_checkpoint(save_model(make_model("Llama"), tmp_path)))
+    setup = a_pass(autocast=False)
     saved = [
-        compute_activations(
-            TrainedShape(shape, frozenset({f"model.layers.{layer}.mlp.down_proj.weight"}), frozenset(), (), ""),
-            a_pass(autocast=False),
-        ).saved
+        compute_activations(as_trained(shape, setup, {f"model.layers.{layer}.mlp.down_proj.weight"}), setup).saved
         for layer in range(4)
     ]
     assert saved == sorted(saved, reverse=True)
@@ -154,16 +153,13 @@ def test_layers_before_the_first_trained_one_keep_nothing(tmp_path: Path) -> Non
 
 def test_gradients_that_are_divided_or_held_are_not_whole_in_the_pass(tmp_path: Path) -> None:
     shape = read_model_shape(open_checkpoint(save_model(make_model("Llama", vocab_size=2048), tmp_path)))
-    full = choose_trained(shape, a_pass())
-    one, two, three = (
-        compute_activations(full, TrainingSetup(method="full", gpus=4, zero=stage, autocast=False, seq_len=8))
-        for stage in (0, 2, 3)
-    )
-    bytes_of_all = 2 * shape.count
+    setups = [TrainingSetup(method="full", gpus=4, zero=stage, autocast=False, seq_len=8) for stage in (0, 2, 3)]
+    one, two, three = (compute_activations(choose_trained(shape, setup), setup) for setup in setups)
+    bytes_of_all = 2 * choose_trained(shape, setups[0]).count
     assert one.gradients > two.gradients > three.gradients == 0
     assert one.gradients <= bytes_of_all
     assert two.gradients <= bytes_of_all // 4
-    again = compute_activations(full, a_pass(gradient_accumulation=2))
+    again = compute_activations(choose_trained(shape, a_pass()), a_pass(gradient_accumulation=2))
     assert again.gradients == 0
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from bench.make_checkpoint import write_checkpoint
-from spectrum_fast import Scan, scan
+from spectrum_fast import Scan, scan, select_within
 from spectrum_fast.choose.planner.budget import TOKENS, fit_budget
 from spectrum_fast.choose.planner.memory import plan_memory
-from spectrum_fast.choose.planner.model_shape import ModelShape
 from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton, module_of_tensors, skeleton_of_scan
 from spectrum_fast.choose.selection.options import BudgetOptions, SelectOptions, read_budget
@@ -49,12 +48,28 @@ def test_as_many_parameters_as_the_budget_allows(scanned: Scan, grouping: str, a
 
 def test_as_much_memory_as_the_budget_allows(scanned: Scan) -> None:
     skeleton = skeleton_of_scan(scanned)
-    shape, setup = ModelShape(skeleton.name, skeleton.module), TrainingSetup(gpus=2, seq_len=TOKENS)
-    peaks = {percent: plan_memory(shape, setup, selection=scanned.select(percent)).peak for percent in (17, 50, 84)}
+    setup = TrainingSetup(gpus=2, seq_len=TOKENS)
+    peaks = {percent: plan_memory(skeleton, setup, selection=scanned.select(percent)).peak for percent in (17, 50, 84)}
     assert peaks[17] < peaks[50] < peaks[84]
     mebibytes = peaks[50] / 2**20 + 0.001
     found = fit_budget(scanned, skeleton, SelectOptions(), BudgetOptions(budget=f"{mebibytes:.4f}MiB", gpus=2))
     assert scanned.select(found.top_percent).modules == scanned.select(50).modules
+
+
+def test_a_script_selects_within_a_budget_as_the_command_does(scanned: Scan) -> None:
+    skeleton = skeleton_of_scan(scanned)
+    for budget, gpus in (("100K", 1), ("40MiB", 2)):
+        options = SelectOptions(always="none", only=["language-model"])
+        percent = fit_budget(scanned, skeleton, options, BudgetOptions(budget=budget, gpus=gpus)).top_percent
+        found = select_within(scanned, budget, gpus=gpus, always="none", only=["language-model"])
+        assert found == scanned.select(percent, always="none", only=["language-model"])
+        assert found.modules
+    with pytest.raises(UsageError, match="budget: expected parameters"):
+        select_within(scanned, "8G")
+    with pytest.raises(UsageError, match="leave the percentage out"):
+        select_within(scanned, "1M", top_percent=30)
+    with pytest.raises(SelectionError, match="budget 7: the smallest share"):
+        select_within(scanned, "7")
 
 
 def test_what_cannot_be_budgeted_is_said(scanned: Scan) -> None:

@@ -17,14 +17,14 @@ pytest.importorskip("deepspeed", reason="needs the training libraries")
 from spectrum_fast.choose.planner.model_shape import read_model_shape
 from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.planner.states import compute_states
-from spectrum_fast.choose.planner.trained import TrainedShape
+from spectrum_fast.choose.planner.trained import as_trained
 from spectrum_fast.read.checkpoint import open_checkpoint
 
 from support.launching import environment
 from support.planner_models import make_model, save_model
 
 WORKER = Path(__file__).with_name("deepspeed_worker.py")
-THRESHOLD = 2000
+HIDDEN = 64
 TRAINED = ("embed_tokens", "layers.1.", "layers.2.mlp.down_proj", "layers.3.input_layernorm")
 
 
@@ -61,22 +61,21 @@ def measured(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dic
 @pytest.mark.parametrize("stage", [2, 3])
 def test_states_are_deepspeeds_own(measured: list, folder: Path, stage: int, dtype: str) -> None:
     shape = read_model_shape(open_checkpoint(folder))
-    names = frozenset(p.name for p in shape.parameters if any(part in p.name for part in TRAINED))
+    parameters = dict(shape.module.named_parameters())
+    names = {name for name in parameters if any(part in name for part in TRAINED)}
     assert len(names) > 3
-    setup = TrainingSetup(
-        method="spectrum", gpus=2, zero=stage, dtype=dtype, persistence_threshold=THRESHOLD, reduce_bucket=50_000
-    )
-    states = compute_states(TrainedShape(shape, names, frozenset(), (), "by hand"), setup)
+    setup = TrainingSetup(method="spectrum", gpus=2, zero=stage, dtype=dtype)
+    states = compute_states(as_trained(shape, setup, names), setup)
     for found in measured:
         mine = found[f"{stage} {dtype}"]
         assert states.weights == mine["weights"]
         assert states.master == mine["master"]
         assert states.moments == mine["moments"]
         assert states.gradients == mine["gradients"]
-        assert mine["reselection_refused"]  # spectrum_fast.use.training.reselect: the partitions are laid out already
+        assert mine["reselection_refused"]  # spectrum_fast.use.training.trainable: the partitions are laid out already
         if stage == 3:
             assert states.buffers == mine["buffer"]
-            whole = sum(p.count for p in shape.parameters if p.count <= THRESHOLD) * setup.element_bytes
+            whole = sum(p.numel() for p in parameters.values() if p.numel() <= 10 * HIDDEN) * setup.element_bytes
             assert whole == mine["kept_whole"]
 
 
@@ -86,8 +85,8 @@ def test_a_larger_share_never_needs_fewer_bytes(folder: Path) -> None:
         setup = TrainingSetup(gpus=4, zero=stage)
         sizes = []
         for layers in range(5):
-            names = frozenset(p.name for p in shape.parameters if f"layers.{layers}" > p.name.partition(".")[2])
-            names |= {"lm_head.weight"}
-            states = compute_states(TrainedShape(shape, names, frozenset(), (), ""), setup)
+            parameters = [name for name, _ in shape.module.named_parameters()]
+            names = {name for name in parameters if f"layers.{layers}" > name.partition(".")[2]} | {"lm_head.weight"}
+            states = compute_states(as_trained(shape, setup, names), setup)
             sizes.append(states.weights + states.gradients + states.master + states.moments)
         assert sizes == sorted(sizes)

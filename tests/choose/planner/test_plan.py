@@ -9,9 +9,11 @@ import pytest
 
 from bench.make_checkpoint import write_checkpoint
 from spectrum_fast.choose.planner.memory import GIB, fit_percent, plan_memory
-from spectrum_fast.choose.planner.model_shape import ModelShape, read_model_shape
+from spectrum_fast.choose.planner.model_shape import read_model_shape
 from spectrum_fast.choose.planner.setup import TrainingSetup
-from spectrum_fast.choose.planner.trained import competing_groups
+from spectrum_fast.choose.planner.states import compute_states
+from spectrum_fast.choose.planner.trained import choose_trained, competing_groups
+from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import CheckpointError, SelectionError, UsageError
 from spectrum_fast.read.checkpoint import open_checkpoint
@@ -24,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shape(folder: Path) -> ModelShape:
+def shape(folder: Path) -> ModelSkeleton:
     return read_model_shape(open_checkpoint(folder))
 
 
@@ -33,23 +35,29 @@ def scores(folder: Path) -> Scan:
     return scan(folder)
 
 
-def test_the_shape_of_a_model(shape: ModelShape) -> None:
-    assert (len(list(shape.layers())), shape.hidden) == (4, 128)
-    assert shape.count == sum(p.count for p in shape.parameters)
-    assert {len(members) for members in competing_groups(shape).values()} == {4}
+def test_the_shape_of_a_model(shape: ModelSkeleton) -> None:
+    full = choose_trained(shape, TrainingSetup(method="full"))
+    assert full.count == full.trained_count == sum(p.numel() for p in shape.module.parameters())
+    assert {len(members) for members in competing_groups(shape.module).values()} == {4}
+    layer = sum(p.numel() for name, p in shape.module.named_parameters() if ".layers.0." in name)
+    setup = TrainingSetup(method="full", zero=0, fsdp2=True, gpus=2, offload="all")
+    states = compute_states(choose_trained(shape, setup), setup)
+    assert states.gathered == 2 * (full.count - 4 * layer + 2 * layer)  # what is in no layer, and two layers, bfloat16
+    assert (states.buffers, states.weights) == (4 * layer, 0)
+    assert states.host == pytest.approx((4 + 4 + 8) * full.count / 2, rel=0.01)
 
 
 def test_experts_are_fused_as_in_memory(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, like="mixtral-8x7b", layers=2, scale=64)
     moe = read_model_shape(open_checkpoint(tmp_path))
-    fused = [p for p in moe.parameters if p.name.endswith("experts.gate_up_proj")]
-    assert [p.shape for p in fused] == [(8, 2 * 14336 // 64, 64)] * 2
-    assert moe.count == sum(ref.element_count for ref in open_checkpoint(tmp_path).tensors)
+    fused = [p for name, p in moe.module.named_parameters() if name.endswith("experts.gate_up_proj")]
+    assert [tuple(p.shape) for p in fused] == [(8, 2 * 14336 // 64, 64)] * 2
     plan = plan_memory(moe, TrainingSetup(seq_len=64), top_percent=50)
+    assert plan.trained.count == sum(ref.element_count for ref in open_checkpoint(tmp_path).tensors)
     assert plan.activations.peak > plan.activations.saved > 0
 
 
-def test_a_share_without_a_scan_takes_as_many_as_a_scan_would(scores: Scan, shape: ModelShape) -> None:
+def test_a_share_without_a_scan_takes_as_many_as_a_scan_would(scores: Scan, shape: ModelSkeleton) -> None:
     setup = TrainingSetup(seq_len=64)
     for percent in (25, 60):
         blind = plan_memory(shape, setup, top_percent=percent)
@@ -66,11 +74,12 @@ def test_a_selection_of_another_model_is_refused(scores: Scan, tmp_path: Path) -
         plan_memory(small, TrainingSetup(), scan=scores)
 
 
-def test_adapters_on_selected_modules_leave_embeddings_alone(scores: Scan, shape: ModelShape) -> None:
+def test_adapters_on_selected_modules_leave_embeddings_alone(scores: Scan, shape: ModelSkeleton) -> None:
     plan = plan_memory(shape, TrainingSetup(method="spectrum-qlora", zero=0, lora_rank=4), scan=scores)
-    assert len(plan.trained.adapted) == 7 * 1
-    assert not plan.trained.trained
-    rows = sum(sum(p.shape) for p in shape.parameters if p.module in plan.trained.adapted)
+    homes = {name.removeprefix("base_model.model.").split(".lora_")[0] for name in plan.trained.trained}
+    assert len(homes) == 7 * 1
+    assert all(".lora_" in name for name in plan.trained.trained)
+    rows = sum(sum(p.shape) for name, p in shape.module.named_parameters() if name.removesuffix(".weight") in homes)
     assert plan.setup.trained_dtype == "fp32"
     assert plan.trained.trained_count == 4 * rows
 

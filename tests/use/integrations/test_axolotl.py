@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import spectrum_fast as sf
 from spectrum_fast.errors import SelectionError, UsageError
 
+from support.launching import environment
 from support.tiny_models import write_data, write_model
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -158,9 +159,9 @@ def test_the_first_of_two_processes_scans_and_both_have_its_scan_or_its_error(mo
     (tmp_path / "both.py").write_text(TWO_PROCESSES)
     for name, given in (("good", {}), ("bad", {"spectrum": {"scan": "no/such.json"}})):
         (tmp_path / f"{name}.json").write_text(json.dumps(configure(model, tmp_path / "out", **given).to_dict()))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    kept = {**environment(tmp_path / "cache"), "ACCELERATE_USE_CPU": "true"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "both.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     good, bad = (
         [json.loads((tmp_path / f"{name}-{rank}.json").read_text()) for rank in (0, 1)] for name in ("good", "bad")
@@ -172,18 +173,17 @@ def test_the_first_of_two_processes_scans_and_both_have_its_scan_or_its_error(mo
     assert "no/such.json" in bad[0]["found"]
 
 
-@pytest.mark.slow
-def test_axolotl_trains_exactly_what_is_selected(model: Path, tmp_path: Path) -> None:
-    """Full with checkpointing, LoRA, and a misspelt key, by axolotl's own command."""
+def write_case(model: Path, folder: Path, name: str, **case: Any) -> Path:
+    """A configuration of axolotl for a few steps on the CPU; writes ``NAME.yaml``, gives the output folder."""
     if not SITE.is_dir():
         pytest.skip("axolotl's dependencies are not here: make axolotl-site")
-    write_data(tmp_path / "text.jsonl")
+    write_data(folder / "text.jsonl")
     plain = {
         "base_model": str(model),
         "plugins": [PLUGIN],
-        "datasets": [{"path": str(tmp_path / "text.jsonl"), "ds_type": "json", "type": "completion", "field": "text"}],
+        "datasets": [{"path": str(folder / "text.jsonl"), "ds_type": "json", "type": "completion", "field": "text"}],
         "dataset_num_proc": 1,
-        "dataset_prepared_path": str(tmp_path / "prepared"),
+        "dataset_prepared_path": str(folder / "prepared"),
         "special_tokens": {"pad_token": "<pad>"},
         "sequence_len": 64,
         "micro_batch_size": 2,
@@ -197,30 +197,76 @@ def test_axolotl_trains_exactly_what_is_selected(model: Path, tmp_path: Path) ->
         **dict.fromkeys(("bf16", "fp16", "tf32"), False),
         **dict.fromkeys((f"lora_{kind}_kernel" for kind in ("mlp", "qkv", "o", "embedding")), False),
     }
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(plain | case | {"output_dir": str(folder / name)}))
+    return folder / name
+
+
+def run_axolotl(folder: Path, name: str, *launcher: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Axolotl's own command."""
+    paths = f"{SITE}:{ROOT}:{folder}"
+    kept = {**environment(folder / "cache"), "PYTHONPATH": paths, "AXOLOTL_DO_NOT_TRACK": "1", **variables}
+    command = [sys.executable, "-m", *launcher, "axolotl.cli.train", f"{name}.yaml"]
+    return subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["full", "frozen-ends", "lora", "misspelt"])
+def test_axolotl_trains_exactly_what_is_selected(model: Path, tmp_path: Path, name: str) -> None:
+    """Full, with checkpointing, LoRA, and a misspelt key, by axolotl's own command."""
     cases: dict[str, Any] = {
         "full": {"spectrum": {"top_percent": 50}},
         "frozen-ends": {"spectrum": {"top_percent": 50, "always": "none"}, "gradient_checkpointing": True},
         "lora": {"spectrum": {"top_percent": 50}, "adapter": "lora", "lora_r": 2, "lora_alpha": 4, "lora_dropout": 0.0},
         "misspelt": {"spectrum": {"top_percnt": 50}},
     }
-    for name, case in cases.items():
-        config = plain | case | {"output_dir": str(tmp_path / name)}
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
-    environment = {**os.environ, "PYTHONPATH": f"{SITE}:{ROOT}", "AXOLOTL_DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
-    for name in cases:
-        command = [sys.executable, "-m", "axolotl.cli.train", f"{name}.yaml"]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
-        words = done.stdout + done.stderr
-        assert (done.returncode == 0) == (name != "misspelt"), words[-3000:]
-        if name == "misspelt":
-            assert "spectrum.top_percnt" in words
-            assert not list((tmp_path / name).glob("*.safetensors"))
-        elif name == "lora":
-            adapters = load_file(tmp_path / name / "adapter_model.safetensors")
-            homes = {key.removeprefix("base_model.model.").split(".lora_")[0] + ".weight" for key in adapters}
-            assert homes == selected(tmp_path / name, always="none")
-        else:
-            always = "none" if name == "frozen-ends" else "default"
-            after = load_file(tmp_path / name / "model.safetensors")
-            assert changed(model, after) == selected(tmp_path / name, always=always)
-            assert "parameters trainable" in words
+    out = write_case(model, tmp_path, name, **cases[name])
+    done = run_axolotl(tmp_path, name)
+    words = done.stdout + done.stderr
+    assert (done.returncode == 0) == (name != "misspelt"), words[-3000:]
+    if name == "misspelt":
+        assert "spectrum.top_percnt" in words
+        assert not list(out.glob("*.safetensors"))
+    elif name == "lora":
+        adapters = load_file(out / "adapter_model.safetensors")
+        homes = {key.removeprefix("base_model.model.").split(".lora_")[0] + ".weight" for key in adapters}
+        assert homes == selected(out, always="none")
+    else:
+        always = "none" if name == "frozen-ends" else "default"
+        assert changed(model, load_file(out / "model.safetensors")) == selected(out, always=always)
+        assert "parameters trainable" in words
+
+
+ON_A_CPU = """
+from axolotl.integrations.base import BasePlugin
+
+class OnCpu(BasePlugin):
+    def load_datasets(self, cfg, preprocess=False):
+        cfg.device_map, cfg.local_rank = {"": "cpu"}, 0  # axolotl gives each of several processes the GPU of its number
+
+    def get_training_args(self, cfg):
+        return {"use_cpu": True}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["ddp", "zero3"])
+def test_two_processes_of_axolotl_train_exactly_what_is_selected(model: Path, tmp_path: Path, way: str) -> None:
+    """Over gloo. FSDP2 asks for a mesh of CUDA devices whatever there is (axolotl/utils/distributed.py)."""
+    (tmp_path / "on_a_cpu.py").write_text(ON_A_CPU)
+    case: dict[str, Any] = {"plugins": ["on_a_cpu.OnCpu", PLUGIN], "spectrum": {"top_percent": 50}}
+    variables = {"ACCELERATE_USE_CPU": "true", "DS_ACCELERATOR": "cpu"}
+    if way == "zero3":
+        pytest.importorskip("deepspeed")
+        del variables["ACCELERATE_USE_CPU"]  # with it accelerate leaves DeepSpeed out
+        auto = dict.fromkeys(("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_clipping"), "auto")
+        zero = {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
+        text = json.dumps({"zero_optimization": zero, "zero_allow_untested_optimizer": True, **auto})
+        (tmp_path / "zero3.json").write_text(text)
+        case["deepspeed"] = str(tmp_path / "zero3.json")
+    out = write_case(model, tmp_path, way, **case)
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+    done = run_axolotl(tmp_path, way, *launcher, **variables)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert changed(model, load_file(out / "model.safetensors")) == selected(out)
+    run = json.loads((out / "run.json").read_text())
+    assert (run["processes"], run["optimizer_tensors"]) == (2, len(selected(out)))

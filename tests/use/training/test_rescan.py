@@ -14,9 +14,9 @@ pytest.importorskip("accelerate", reason="needs the training libraries")
 
 import spectrum_fast as sf  # noqa: E402
 from spectrum_fast.errors import SelectionError, UsageError  # noqa: E402
-from spectrum_fast.use.training.reselect import change_trained, require_changeable  # noqa: E402
+from spectrum_fast.use.training.trainable import change_trained, require_changeable  # noqa: E402
 
-from support import tiny_models  # noqa: E402
+from support import architectures, tiny_models  # noqa: E402
 
 STEPS = 6
 
@@ -155,6 +155,27 @@ def test_a_change_that_cannot_be_leaves_all_as_it_was() -> None:
         change_trained(stranger, model, optimizer)
     assert all(a is b for a, b in zip(held, optimizer.param_groups[0]["params"], strict=True))
     assert {id(p) for p in held} == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_only_the_named_tower_is_chosen_from(tmp_path: Path) -> None:
+    model = architectures.build("qwen2.5-vl")
+    callback = sf.RescanCallback(every_steps=1, only=["vision"], top_percent=50)
+    arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    state = transformers.TrainerState(global_step=1)
+    callback.on_train_begin(arguments, state, None, model=model)
+    expected = sf.scan(model).select(50, only=["vision"])
+    assert callback.selection is not None
+    assert callback.selection.modules == expected.modules
+    first, second = model.model.visual.blocks  # half of two blocks is taken: the better one of each type
+    kept = {name: value.clone() for name, value in first.state_dict().items()}
+    first.load_state_dict(second.state_dict())
+    second.load_state_dict(kept)
+    callback.on_step_end(arguments, state, None, model=model)
+    assert callback.history[0].churn_to_first == 1
+    with pytest.raises(UsageError, match=r"only: expected towers of .*language-model, vision.* found 'audio'"):
+        sf.RescanCallback(every_steps=1, only=["audio"]).on_train_begin(arguments, state, None, model=model)
+    with pytest.raises(TypeError, match="top_percnt"):
+        sf.RescanCallback(every_steps=1, top_percnt=5)
 
 
 def test_bad_arguments_and_runs_are_refused() -> None:

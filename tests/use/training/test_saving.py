@@ -15,7 +15,6 @@ from spectrum_fast.use.training.saving import (
     checkpoints,
     find_damage,
     finish,
-    keep_only,
     last_whole,
     move_into,
     retire,
@@ -125,22 +124,22 @@ def test_old_checkpoints_are_retired_by_age_and_the_best_stays(tmp_path: Path) -
     for index, step in enumerate((90, 2, 4, 6)):  # 90 is left from a run before
         saved(tmp_path, step)
         os.utime(tmp_path / f"checkpoint-{step}", ns=(index, index))
-    retire(tmp_path, None, [])
+    retire(tmp_path, None, None)
     assert len(names(tmp_path)) == 4
-    retire(tmp_path, 3, [])
+    retire(tmp_path, 3, None)
     assert names(tmp_path) == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
-    retire(tmp_path, 1, [str(tmp_path / "checkpoint-2"), None])
+    retire(tmp_path, 1, str(tmp_path / "checkpoint-2"))
     assert names(tmp_path) == ["checkpoint-2", "checkpoint-6"]
-    retire(tmp_path, 1, [str(tmp_path / "elsewhere")])
+    retire(tmp_path, 1, str(tmp_path / "elsewhere"))
     assert names(tmp_path) == ["checkpoint-6"]
 
 
 def test_only_the_best_is_kept_and_nothing_goes_without_it(tmp_path: Path) -> None:
     for step in (2, 4, 6):
         saved(tmp_path, step)
-    keep_only(tmp_path, tmp_path / "checkpoint-8")
+    retire(tmp_path, 1, str(tmp_path / "checkpoint-8"), newest_stays=False)
     assert len(names(tmp_path)) == 3
-    keep_only(tmp_path, tmp_path / "checkpoint-4")
+    retire(tmp_path, 1, str(tmp_path / "checkpoint-4"), newest_stays=False)
     assert names(tmp_path) == ["checkpoint-4"]
 
 

@@ -236,18 +236,30 @@ def test_a_callback_that_comes_too_late_is_an_error_and_trains_nothing(tmp_path:
     assert not (tmp_path / "out" / "run.json").exists()
 
 
-def test_tokens_of_a_resumed_run_are_those_of_all_its_sittings():
-    """TRL's counts begin anew where a run goes on; the log keeps the old ones."""
+def test_tokens_of_a_resumed_run_are_those_of_all_its_sittings(tmp_path: Path):
+    """Transformers counts them in its state, which a checkpoint holds."""
+    transformers = pytest.importorskip("transformers")
     import spectrum_fast as sf
-    from spectrum_fast.use.training.record import count_tokens
 
-    log = [{"step": 1, "num_tokens": 40.0}, {"step": 2, "num_tokens": 80.0}, {"step": 3, "num_tokens": 40.0}]
-    assert count_tokens([*log, {"step": 3, "train_loss": 1.0}, {"step": 4, "num_tokens": 90.0}]) == 80 + 90
-    assert count_tokens(log[:2]) == 80
-    assert count_tokens([]) == 0
-    for counts, kept in (((40, 90), 0), ((40, 90), 300), ((340, 390), 300)):  # begun anew, or gone on with
-        callback = sf.SpectrumCallback()
-        callback.begin_count(kept)
-        rates = [callback.figures({"loss": 1.0, "num_tokens": float(count)})["tokens_per_second"] for count in counts]
-        assert callback.tokens == 90
-        assert min(rates) > 0
+    rows = [{"input_ids": [3, 4, 5, 6], "labels": [3, 4, 5, 6]}] * 4
+    runs = []
+    for resume in (None, str(tmp_path / "checkpoint-2")):
+        arguments = transformers.TrainingArguments(
+            output_dir=str(tmp_path),
+            max_steps=4,
+            save_steps=2,
+            use_cpu=True,
+            report_to=[],
+            logging_steps=1,
+            disable_tqdm=True,
+            per_device_train_batch_size=1,
+            include_num_input_tokens_seen=True,
+        )
+        callback = sf.SpectrumCallback(choose("model.layers.1.mlp.up_proj"))
+        model = make_model("llama", layers=2)
+        trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[callback])
+        trainer.train(resume_from_checkpoint=resume)
+        runs.append(json.loads((tmp_path / "run.json").read_text()))
+    assert [(run["tokens"], run["resumed_at_step"]) for run in runs] == [(16, None), (16, 2)]
+    rates = [entry["train_tokens_per_second"] for run in runs for entry in run["history"] if "loss" in entry]
+    assert min(*rates, *(run["tokens_per_second"] for run in runs)) > 0

@@ -198,6 +198,7 @@ def test_the_controls_have_the_budget_of_the_selection(runs):
 def test_a_resumed_run_ends_in_the_same_bytes(runs):
     whole, resumed = runs[1]["whole"], runs[1]["resumed"]
     assert resumed.run["resumed_at_step"] == 2
+    assert resumed.run["tokens"] == whole.run["tokens"] > 0
     assert resumed.losses == whole.losses
     before, after = whole.tensors(), resumed.tensors()
     assert all(before[name].numpy().tobytes() == after[name].numpy().tobytes() for name in before)
@@ -256,4 +257,4 @@ def test_the_run_says_what_it_was(runs):
     assert run["loss"]["last"] == pytest.approx(runs[1]["llama-spectrum"].losses[-1])
     assert run["versions"]["deepspeed"]
     logged = [entry for entry in run["history"] if "loss" in entry]
-    assert all({"tokens_per_second", "peak_rss_gib", "trainable_percent"} <= entry.keys() for entry in logged)
+    assert all({"train_tokens_per_second", "peak_rss_gib", "trainable_percent"} <= entry.keys() for entry in logged)
