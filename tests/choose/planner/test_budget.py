@@ -58,7 +58,7 @@ def test_as_much_memory_as_the_budget_allows(scanned: Scan) -> None:
 
 def test_a_script_selects_within_a_budget_as_the_command_does(scanned: Scan) -> None:
     skeleton = skeleton_of_scan(scanned)
-    for budget, gpus in (("100K", 1), ("40MiB", 2)):
+    for budget, gpus in (("100K", 1), ("80MiB", 2)):
         options = SelectOptions(always="none", only=["language-model"])
         percent = fit_budget(scanned, skeleton, options, BudgetOptions(budget=budget, gpus=gpus)).top_percent
         found = select_within(scanned, budget, gpus=gpus, always="none", only=["language-model"])
