@@ -180,8 +180,9 @@ def _parser(trainer: str, values: Mapping[str, Any]) -> TrlParser:
         def error(self, message: str) -> Any:
             raise UsageError(re.sub(r"^argument --(\w+)\S*: ", r"\1: ", message))
 
-    config: Any = trl.DPOConfig if trainer == "dpo" else trl.SFTConfig
-    parser = Parser((trl.ScriptArguments, config, trl.ModelConfig, trl.DatasetMixtureConfig))
+    config = trl.DPOConfig if trainer == "dpo" else trl.SFTConfig
+    classes: Any = trl.ScriptArguments, config, trl.ModelConfig, trl.DatasetMixtureConfig
+    parser = Parser(classes)
     kinds = {action.dest: action.type for action in parser._actions if action.dest != "help"}
     _require_known(values, [*kinds, "spectrum"])
     # A default that is a text goes through the field's own conversion, so that a wrong number is told at once.
