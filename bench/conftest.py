@@ -6,7 +6,7 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class PeerClock:
         Returns:
             Seconds, and whether they are those of an earlier run.
         """
-        key = (peer.__name__, weight.data_ptr())
+        key = (peer.__qualname__, weight.data_ptr())
         if self._seconds.get(key, 0.0) > EXPENSIVE_SECONDS:
             return self._seconds[key], True
         start = time.perf_counter()
@@ -82,30 +82,35 @@ def peer_clock() -> PeerClock:
 
 
 class Interleaved:
-    """Rounds of ours with a round of the peer before each, and the ratio of the medians."""
+    """Rounds of ours with a round of each peer before each, and the ratio of the medians."""
 
     def __init__(self, benchmark: Any) -> None:
         self._benchmark = benchmark
 
-    def run(self, ours: Callable[[], Any], peer: Callable[[], tuple[float, bool]], rounds: int) -> None:
-        """Time ``ours`` for ``rounds`` rounds; ``peer()`` runs before each and returns its seconds.
+    def run(self, ours: Callable[[], Any], peers: Mapping[str, Callable[[], tuple[float, bool]]], rounds: int) -> None:
+        """Time ``ours`` for ``rounds`` rounds; each of ``peers`` runs before each and returns its seconds.
 
-        Leaves ``peer_median_seconds``, ``peer_rounds`` and ``ratio_to_peer`` in ``extra_info``.
+        Leaves in ``extra_info`` the medians of all ``peers`` by name, strongest first, and of the first one that was
+        given ``peer``, ``peer_median_seconds``, ``peer_rounds`` and ``ratio_to_peer``.
         """
-        seconds: list[float] = []
+        seconds: dict[str, list[float]] = {name: [] for name in peers}
+        first, *_ = peers
         repeated = 0
 
-        def run_peer() -> None:
+        def run_peers() -> None:
             nonlocal repeated
-            taken, from_earlier = peer()
-            repeated += from_earlier
-            seconds.append(taken)
+            for name, peer in peers.items():
+                taken, from_earlier = peer()
+                repeated += from_earlier and name == first
+                seconds[name].append(taken)
 
-        self._benchmark.pedantic(ours, setup=run_peer, rounds=rounds, warmup_rounds=0)
+        self._benchmark.pedantic(ours, setup=run_peers, rounds=rounds, warmup_rounds=0)
         extra = self._benchmark.extra_info
-        extra["peer_median_seconds"] = statistics.median(seconds)
-        extra["peer_rounds"] = max(1, len(seconds) - repeated)
-        extra["ratio_to_peer"] = extra["peer_median_seconds"] / self._benchmark.stats.stats.median
+        medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+        extra["peers"] = dict(sorted(medians.items(), key=lambda one: one[1]))
+        extra["peer"], extra["peer_median_seconds"] = first, medians[first]
+        extra["peer_rounds"] = max(1, len(seconds[first]) - repeated)
+        extra["ratio_to_peer"] = medians[first] / self._benchmark.stats.stats.median
 
 
 @pytest.fixture

@@ -9,12 +9,17 @@ to float64, and takes the values-only SVD on the CPU (``scipy.linalg.svd(W, comp
 one with Accelerate; both call LAPACK ``dgesdd`` with ``jobz='N'``). It switches to ``torch.linalg.svdvals`` only where
 CUDA is there. numpy's call is used here, because numpy is a dependency of the package and scipy is not.
 Source of both: FORMATS notes on the reference, and reading ``RMT_Util.py`` and ``weightwatcher.py``.
+
+:data:`PEERS`: every way that a person takes to all singular values of one matrix in float32 on a CPU. numpy's wheels
+bring OpenBLAS, torch's MKL, which is at its slowest on processors of others. ``kappa_targets`` is PEFT's selector, which
+calls ``svdvals`` of one matrix after the other.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,12 +38,50 @@ def reference_score(weight: Tensor) -> float:
     Returns:
         SNR divided by S_max; ``inf`` for an empty noise set, as in the results published before 2025-04.
     """
-    return score_functional(torch.linalg.svdvals(_as_matrix(weight).float()), _as_matrix(weight).shape)["snr"]
+    return score_functional(torch_values(weight), _as_matrix(weight).shape)["snr"]
 
 
 def weightwatcher_singular_values(weight: Tensor) -> np.ndarray:
     """Singular values as WeightWatcher computes them on a CPU: all of them, float64, descending."""
     return np.linalg.svd(_as_matrix(weight).double().numpy(), compute_uv=False)
+
+
+def openblas_values(weight: Tensor) -> Tensor:
+    """Singular values by OpenBLAS: float32 ``gesdd``, values only."""
+    return torch.from_numpy(np.linalg.svd(_as_matrix(weight).float().numpy(), compute_uv=False))
+
+
+def openblas_values_of_gram(weight: Tensor) -> Tensor:
+    """By OpenBLAS: ``ssyevd``, values only, of the Gram matrix of the short side, float32; squares what is small away."""
+    wide = _wide(weight).numpy()
+    return torch.from_numpy(np.linalg.eigvalsh(wide @ wide.T)).clamp_(min=0).sqrt_()
+
+
+def torch_values_of_gram(weight: Tensor) -> Tensor:
+    """The same by torch."""
+    wide = _wide(weight)
+    return torch.linalg.eigvalsh(wide @ wide.T).clamp_(min=0).sqrt_()
+
+
+def torch_values(weight: Tensor) -> Tensor:
+    """Singular values as the reference takes them: float32 ``torch.linalg.svdvals``."""
+    return torch.linalg.svdvals(_as_matrix(weight).float())
+
+
+PEERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "torch svdvals": torch_values,
+    "OpenBLAS svdvals": openblas_values,
+    "torch eigvalsh of the Gram": torch_values_of_gram,
+    "OpenBLAS eigvalsh of the Gram": openblas_values_of_gram,
+}
+"""By the name they have in tables; the first is the reference's."""
+
+
+def kappa_targets(model: Any) -> Any:
+    """PEFT's selector over all linear layers of a model."""
+    from peft.helpers import find_kappa_target_modules
+
+    return find_kappa_target_modules(model, show_progress=False)
 
 
 def exact_score(weight: Tensor, method: Literal["svd", "gram"] = "svd") -> dict[str, float]:
@@ -99,6 +142,12 @@ def score_functional(singular_values: Tensor, shape: torch.Size | tuple[int, ...
         "noise_sum": noise_sum,
         "snr": snr,
     }
+
+
+def _wide(weight: Tensor) -> Tensor:
+    """Float32, no more rows than columns."""
+    matrix = _as_matrix(weight).float()
+    return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
 
 
 def _as_matrix(weight: Tensor) -> Tensor:

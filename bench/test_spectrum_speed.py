@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from torch import Tensor
 import spectrum_fast as sf
 from bench.families import model_shapes
 from bench.floors import gemm_flops_per_second, gram_flops_per_second
-from bench.peers import exact_singular_values, reference_score, weightwatcher_singular_values
+from bench.peers import PEERS, exact_singular_values, weightwatcher_singular_values
 from bench.weights import make_tensor
 from spectrum_fast.measure.ops.band import reduce_to_band
 from spectrum_fast.measure.ops.gram import gram
@@ -31,15 +32,17 @@ TOLERANCE = 1e-4
 
 MATRICES = {
     "full": {
-        "2048x2048": ("bench.layers.0.mlp.square.weight", (2048, 2048)),
-        "4096x4096": ("model.layers.0.self_attn.q_proj.weight", (4096, 4096)),
         "1024x4096": ("model.layers.0.self_attn.k_proj.weight", (1024, 4096)),
+        "2048x2048": ("bench.layers.0.mlp.square.weight", (2048, 2048)),
+        "2048x7168": ("bench.layers.0.mlp.experts.0.down_proj.weight", (2048, 7168)),
+        "4096x4096": ("model.layers.0.self_attn.q_proj.weight", (4096, 4096)),
         "4096x14336": ("model.layers.0.mlp.down_proj.weight", (4096, 14336)),
     },
     "small": {
-        "2048x2048": ("bench.layers.0.mlp.square.weight", (256, 256)),
-        "4096x4096": ("model.layers.0.self_attn.q_proj.weight", (512, 512)),
         "1024x4096": ("model.layers.0.self_attn.k_proj.weight", (128, 512)),
+        "2048x2048": ("bench.layers.0.mlp.square.weight", (256, 256)),
+        "2048x7168": ("bench.layers.0.mlp.experts.0.down_proj.weight", (256, 896)),
+        "4096x4096": ("model.layers.0.self_attn.q_proj.weight", (512, 512)),
         "4096x14336": ("model.layers.0.mlp.down_proj.weight", (512, 1792)),
     },
 }
@@ -80,13 +83,13 @@ def test_spectrum(row: str, bench_size: str, benchmark: Any, interleaved: Any, t
     found = sf.spectrum(weight)
     error = assert_exact(found, truth.score(weight))
     rounds = 3 if weight.numel() > 2e7 else 5
-    interleaved.run(lambda: sf.spectrum(weight), lambda: peer_clock.time(reference_score, weight), rounds)
+    peers = {name: partial(peer_clock.time, peer, weight) for name, peer in PEERS.items()}
+    interleaved.run(lambda: sf.spectrum(weight), peers, rounds)
     n_min, n_max = sorted(weight.shape)
     flops = n_min * (n_min + 1) * n_max + 4 / 3 * n_min**3
     benchmark.extra_info |= {
         "shape": list(weight.shape),
         "dtype": "bf16",
-        "peer": "reference: float32 torch.linalg.svdvals",
         "method": found.method,
         "relative_error": error,
     }
@@ -100,12 +103,9 @@ def test_spectrum_against_weightwatcher(
 ) -> None:
     weight = weight_of(*MATRICES[bench_size][row])
     assert_exact(sf.spectrum(weight), truth.score(weight))
-    interleaved.run(lambda: sf.spectrum(weight), lambda: peer_clock.time(weightwatcher_singular_values, weight), 3)
-    benchmark.extra_info |= {
-        "shape": list(weight.shape),
-        "dtype": "bf16",
-        "peer": "WeightWatcher: float64 LAPACK gesdd",
-    }
+    peer = {"WeightWatcher: float64 LAPACK gesdd": partial(peer_clock.time, weightwatcher_singular_values, weight)}
+    interleaved.run(lambda: sf.spectrum(weight), peer, 3)
+    benchmark.extra_info |= {"shape": list(weight.shape), "dtype": "bf16"}
 
 
 @pytest.mark.benchmark(group="layer")
@@ -117,15 +117,14 @@ def test_llama_layer(bench_size: str, benchmark: Any, interleaved: Any, truth: A
         for weight in layer:
             sf.spectrum(weight)
 
-    def reference() -> tuple[float, bool]:
-        taken = [peer_clock.time(reference_score, weight) for weight in layer]
+    def all_by(peer: Callable[[Tensor], Tensor]) -> tuple[float, bool]:
+        taken = [peer_clock.time(peer, weight) for weight in layer]
         return sum(seconds for seconds, _ in taken), any(earlier for _, earlier in taken)
 
-    interleaved.run(ours, reference, 2)
+    interleaved.run(ours, {name: partial(all_by, peer) for name, peer in PEERS.items()}, 2)
     benchmark.extra_info |= {
         "modules": len(layer),
         "dtype": "bf16",
-        "peer": "reference: float32 torch.linalg.svdvals",
         "largest_relative_error": max(errors),
         "gigabytes_per_second": sum(w.nbytes for w in layer) / benchmark.stats.stats.median / 1e9,
     }

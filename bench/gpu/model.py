@@ -22,7 +22,7 @@ from spectrum_fast.measure.ops.band.workspace import FAN, ROWS, panels_together
 from spectrum_fast.measure.ops.device_graph import LIMIT_BYTES
 from spectrum_fast.measure.spectra.binning import BULK_BINS, TAIL_BINS
 from spectrum_fast.measure.spectra.methods.band import half_width
-from spectrum_fast.measure.spectra.probes import Plan
+from spectrum_fast.measure.spectra.probes import IN_MEMORY
 from spectrum_fast.measure.spectra.schedule import FIXED, GEOMETRIC_POINTS, LOW_POINTS
 from spectrum_fast.scanning.scorers import LEAST_BATCHES
 
@@ -171,7 +171,7 @@ def stages(shape: Shape, count: int, itemsize: int, device: Device, engine: Engi
 def _probes(
     short: int, entries: float, squares: float, count: int, itemsize: int, device: Device, engine: Engine
 ) -> Stage:
-    plan = Plan.of(short)
+    plan = IN_MEMORY
     doubles = 2.0 * plan.powers * plan.vectors * (2 * entries + squares)
     around = 20 * plan.powers + 20
     if engine.probes_widen:

@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.gpu.timing import DEVICE, ROTATED_BYTES, VECTOR_FLOPS, Build, Case, WrongResultError
 from spectrum_fast.measure.ops.product import reference
 from spectrum_fast.measure.ops.product import triton as triton_product
-from spectrum_fast.measure.spectra.probes import Plan
+from spectrum_fast.measure.spectra.probes import IN_MEMORY
 
 SHAPES = [(1, 8192, 28672, torch.bfloat16), (64, 2048, 7168, torch.bfloat16), (1, 8192, 8192, torch.float32)]
 """The largest weight of Llama-3.1-70B, a batch of DeepSeek-V3's experts, a Gram matrix."""
@@ -23,7 +23,7 @@ def product_builds(rehearse: bool) -> Iterator[Build]:
             kind = f"{str(dtype).removeprefix('torch.')}-{f'{count}x' if count > 1 else ''}{m}x{n}"
             name = f"product{'-transposed' if transposed else ''}[{kind}]"
             size = (min(count, 2), m // 64, n // 64) if rehearse else (count, m, n)
-            vectors = Plan.of(m).vectors
+            vectors = IN_MEMORY.vectors
             yield Build(name, lambda a=(name, *size, dtype, vectors, transposed): product_case(*a))
 
 

@@ -67,26 +67,36 @@ class Sweep {
 
     // X_I += tile V_J, and off the diagonal X_J += tile^T V_I.
     void multiply(Index block_row, Index block_col, int thread) const {
-        const Index edge = tiles_.edge();
-        const Number* tile = tiles_.tile(block_row, block_col);
         for (Index q = 0; q < column_strips_; ++q) {
-            const Number* right = right_.data() + q * rows_ * kStrip;
-            Number* sums = sums_.strip(thread, q);
-            for (Index r = 0; r < edge; r += kRows)
-                Kernel::template multiply<kStrip, 1, false>(edge / kStrip, kStrip, tile + r * kStrip, edge * kStrip,
-                                                            right + block_col * edge * kStrip, kStrip * kStrip,
-                                                            sums + (block_row * edge + r) * kStrip);
-            if (block_row == block_col) continue;
-            for (Index c = 0; c < edge; c += kRows)
-                Kernel::template multiply<1, kStrip, false>(1, edge, tile + c / kStrip * edge * kStrip + c % kStrip, 0,
-                                                            right + block_row * edge * kStrip, 0,
-                                                            sums + (block_col * edge + c) * kStrip);
+            if (cols_ - q * kStrip <= Kernel::kLanes) {
+                multiply_strip<1>(block_row, block_col, thread, q);
+            } else {
+                multiply_strip<2>(block_row, block_col, thread, q);
+            }
         }
     }
 
     const ThreadSums<Number, kStrip, kVectorBytes>& sums() const { return sums_; }
 
   private:
+    // The same for kStrip columns of V, or only half of them.
+    template <Index kVectors>
+    void multiply_strip(Index block_row, Index block_col, int thread, Index q) const {
+        const Index edge = tiles_.edge();
+        const Number* tile = tiles_.tile(block_row, block_col);
+        const Number* right = right_.data() + q * rows_ * kStrip;
+        Number* sums = sums_.strip(thread, q);
+        for (Index r = 0; r < edge; r += kRows)
+            Kernel::template multiply<kStrip, 1, false, kVectors>(
+                edge / kStrip, kStrip, tile + r * kStrip, edge * kStrip, right + block_col * edge * kStrip,
+                kStrip * kStrip, sums + (block_row * edge + r) * kStrip);
+        if (block_row == block_col) return;
+        for (Index c = 0; c < edge; c += kRows)
+            Kernel::template multiply<1, kStrip, false, kVectors>(
+                1, edge, tile + c / kStrip * edge * kStrip + c % kStrip, 0, right + block_row * edge * kStrip, 0,
+                sums + (block_col * edge + c) * kStrip);
+    }
+
     // V and Z in strips of kStrip rows: for each strip cols columns of V, then cols of Z.
     Index strip_offset(Index row) const { return row / kStrip * kStrip * 2 * cols_; }
 

@@ -29,25 +29,25 @@ struct FmaKernel {
 
     // C (kRows x kStrip, contiguous) += or -= sum over o < outer, k < inner of A(., o, k) B(o, k, .)
     //   A(i, o, k) = a[o * a_outer + i * kRowStep + k * kDepth],   B(o, k, j) = b[o * b_outer + k * kStrip + j].
-    template <Index kRowStep, Index kDepth, bool kSubtract>
+    // With kVectors = 1 only the first half of the columns, where the others are zeros.
+    template <Index kRowStep, Index kDepth, bool kSubtract, Index kVectors = 2>
     static inline void multiply(Index outer, Index inner, const T* a, Index a_outer, const T* b, Index b_outer, T* c) {
         if constexpr (kSubtract) {
             // The update of a big matrix finds C in memory: fetch it meanwhile, and the block that follows it.
             for (Index i = 0; i < 2 * kRows * kStrip; i += 64 / static_cast<Index>(sizeof(T)))
                 __builtin_prefetch(c + i, 1);
         }
-        Vector sum[kRows][2] = {};
+        Vector sum[kRows][kVectors] = {};
         for (Index o = 0; o < outer; ++o) {
             const T* left = a + o * a_outer;
             const T* right = b + o * b_outer;
             for (Index k = 0; k < inner; ++k) {
-                const Vector b0 = *reinterpret_cast<const Vector*>(right);
-                const Vector b1 = *reinterpret_cast<const Vector*>(right + kLanes);
+                const Vector* columns = reinterpret_cast<const Vector*>(right);
 #pragma GCC unroll 16
                 for (Index i = 0; i < kRows; ++i) {
                     const Vector x = left[i * kRowStep] - Vector{};
-                    sum[i][0] += x * b0;
-                    sum[i][1] += x * b1;
+#pragma GCC unroll 2
+                    for (Index v = 0; v < kVectors; ++v) sum[i][v] += x * columns[v];
                 }
                 left += kDepth;
                 right += kStrip;
@@ -56,8 +56,8 @@ struct FmaKernel {
 #pragma GCC unroll 16
         for (Index i = 0; i < kRows; ++i) {
             Vector* row = reinterpret_cast<Vector*>(c + i * kStrip);
-            row[0] = kSubtract ? row[0] - sum[i][0] : row[0] + sum[i][0];
-            row[1] = kSubtract ? row[1] - sum[i][1] : row[1] + sum[i][1];
+#pragma GCC unroll 2
+            for (Index v = 0; v < kVectors; ++v) row[v] = kSubtract ? row[v] - sum[i][v] : row[v] + sum[i][v];
         }
     }
 

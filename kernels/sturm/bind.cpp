@@ -1,10 +1,12 @@
 // Python border of spectrum slicing: checks what crosses it, then runs without the GIL.
 #include "bind.hpp"
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include <complex>
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -80,13 +82,27 @@ void bound_count_below(const nb::ndarray<>& bands, const nb::ndarray<>& shifts, 
     }
 }
 
-void bound_log_det(const nb::ndarray<>& bands, const nb::ndarray<>& shifts, const nb::ndarray<>& out) {
+void bound_log_det(const nb::ndarray<>& bands, const nb::ndarray<>& shifts, const nb::ndarray<>& out,
+                   const std::optional<nb::ndarray<>>& wanted) {
     using Complex = std::complex<double>;
     require_operands<Complex, Complex>(bands, shifts, out, "complex128", "complex128");
+    const bool* asked = nullptr;
+    if (wanted) {
+        require_dtype<bool>(*wanted, "wanted", "bool");
+        require_layout(*wanted, "wanted", 2);
+        if (wanted->shape(0) != shifts.shape(0) || wanted->shape(1) != shifts.shape(1))
+            throw nb::value_error(("wanted: expected shape " + shape_of(shifts) + ", found " + shape_of(*wanted)).c_str());
+        asked = static_cast<const bool*>(wanted->data());
+    }
+    const auto count = static_cast<std::int64_t>(shifts.shape(1));
+    const auto slice = [asked, &shifts, count](auto* band, auto n, auto width, const Complex* x, auto, Complex* values) {
+        const std::ptrdiff_t place = x - static_cast<const Complex*>(shifts.data());
+        log_det(band, n, width, x, count, values, asked == nullptr ? nullptr : asked + place);
+    };
     if (bands.dtype() == nb::dtype<float>()) {
-        slice_each<float, Complex, Complex>(bands, shifts, out, log_det<float>);
+        slice_each<float, Complex, Complex>(bands, shifts, out, slice);
     } else {
-        slice_each<double, Complex, Complex>(bands, shifts, out, log_det<double>);
+        slice_each<double, Complex, Complex>(bands, shifts, out, slice);
     }
 }
 
@@ -99,5 +115,7 @@ void bind_sturm(nb::module_& m) {
     m.def("count_below", bound_count_below, nb::arg("bands"), nb::arg("shifts"), nb::arg("out"),
           "out[m, s] <- number of eigenvalues of band matrix m below shifts[m, s].");
     m.def("log_det", bound_log_det, nb::arg("bands"), nb::arg("shifts"), nb::arg("out"),
-          "out[m, s] <- sum of log(lambda_i - shifts[m, s]) over its eigenvalues, imaginary part not reduced.");
+          nb::arg("wanted").none() = nb::none(),
+          "out[m, s] <- sum of log(lambda_i - shifts[m, s]) over its eigenvalues, imaginary part not reduced; 0 where not "
+          "wanted.");
 }

@@ -39,41 +39,45 @@ struct ScaledBand {
     ScaledBand(const T* band, std::int64_t n, std::int64_t width, const SturmShape& shape) {
         const int order = static_cast<int>(n), panel = shape.panel;
         const int b = static_cast<int>(std::min(width, n) - 1);
-        T largest = 0;
-        bool finite = true;
-        for (int j = 0; j < order; ++j) {
-            for (int d = 0; d <= std::min(b, order - 1 - j); ++d) {
-                const T size = std::abs(band[j * width + d]);
-                finite = finite && size <= std::numeric_limits<T>::max();
-                largest = std::max(largest, size);
-            }
-        }
-        if (!finite) throw std::invalid_argument("bands: expected finite entries, found NaN or infinity");
-        zero = largest == 0;
-        exponent = exponent_of(largest);
-
         const int panels = (order + panel - 1) / panel;
         view.order = panels * panel;
         view.half_width = b;
         view.rows = sturm_rows(shape, b);
         view.ring = sturm_ring(shape, b);
-        entries.assign(static_cast<std::size_t>(view.order) * view.rows, T(0));
+
         pivot_floor.assign(view.order, T(0));
-        live.assign(view.order, T(0));
+        T largest = 0;
+        bool finite = true;
+        for (int j = 0; j < order; ++j) {
+            T of_column = 0;
+            for (int d = 0; d <= std::min(b, order - 1 - j); ++d) {
+                const T size = std::abs(band[j * width + d]);
+                finite &= size <= std::numeric_limits<T>::max();
+                of_column = size > of_column ? size : of_column;
+            }
+            pivot_floor[j] = of_column;
+            largest = std::max(largest, of_column);
+        }
+        if (!finite) throw std::invalid_argument("bands: expected finite entries, found NaN or infinity");
+        zero = largest == 0;
+        exponent = exponent_of(largest);
+
         // A pivot d fills a block with entries of size 1 / d, which costs eps / d; moving it to the floor costs the
         // floor. eps^(3/4) keeps both small; it is relative to the column, because graded bands (a few huge
         // eigenvalues at the head) need a local scale. See the docstring of
         // spectrum_fast.measure.ops.sturm.count_below.
         constexpr T eps = std::numeric_limits<T>::epsilon();
         constexpr T guard = sizeof(T) == 8 ? T(0x1p-39) : T(0x1p-17);
+        const T half_factor = std::ldexp(T(1), -(exponent / 2));  // two steps, so that neither overflows
+        const T other_half = std::ldexp(T(1), exponent / 2 - exponent);
+        entries.assign(static_cast<std::size_t>(view.order) * view.rows, T(0));
+        live.assign(view.order, T(0));
         for (int j = 0; j < order; ++j) {
-            T* const column = entries.data() + static_cast<std::size_t>(j / panel) * view.rows * panel + j % panel;
-            T scale = eps;
-            for (int d = 0; d <= std::min(b, order - 1 - j); ++d) {
-                const T value = std::ldexp(band[j * width + d], -exponent);
-                column[(j % panel + d) * panel] = value;
-                scale = std::max(scale, std::abs(value));
-            }
+            T* const column =
+                entries.data() + (static_cast<std::size_t>(j / panel) * view.rows + j % panel) * panel + j % panel;
+            for (int d = 0; d <= std::min(b, order - 1 - j); ++d)
+                column[d * panel] = band[j * width + d] * half_factor * other_half;
+            const T scale = std::max(eps, pivot_floor[j] * half_factor * other_half);
             pivot_floor[j] = zero ? std::numeric_limits<T>::min() : guard * scale;
             live[j] = 1;
         }
@@ -99,10 +103,12 @@ class Workspace {
     void* memory_;
 };
 
-// Calls body(first, scratch) for every lane group of `count` shifts, in parallel. The scratch memory of all threads is
+// Calls body(places, how many, scratch) for every lane group of these places of shifts, in parallel. The scratch memory of all threads is
 // taken before the parallel region: no exception may leave one.
 template <class Body>
-void for_lane_groups(std::int64_t count, const SturmShape& shape, int rows, int ring, int threads, const Body& body) {
+void for_lane_groups(const std::vector<std::int64_t>& places, const SturmShape& shape, int rows, int ring, int threads,
+                     const Body& body) {
+    const auto count = static_cast<std::int64_t>(places.size());
     const std::int64_t groups = (count + shape.lanes - 1) / shape.lanes;
     threads = static_cast<int>(std::min<std::int64_t>(threads, groups));
     std::vector<std::unique_ptr<Workspace>> scratch;
@@ -113,7 +119,8 @@ void for_lane_groups(std::int64_t count, const SturmShape& shape, int rows, int 
     {
         void* const mine = scratch[omp_get_thread_num()]->data();
 #pragma omp for schedule(dynamic)
-        for (std::int64_t group = 0; group < groups; ++group) body(group * shape.lanes, mine);
+        for (std::int64_t first = 0; first < count; first += shape.lanes)
+            body(places.data() + first, std::min<std::int64_t>(shape.lanes, count - first), mine);
     }
 }
 
@@ -132,28 +139,36 @@ void count_below(const T* band, std::int64_t n, std::int64_t width, const double
     const SturmKernels<T>& kernels = kernels_of(BEST_OF(sturm), T(0));
     const SturmShape& shape = kernels.count_shape;
     const ScaledBand<T> scaled(band, n, width, shape);
-    if (count == 0) return;
+    std::vector<std::int64_t> places;
+    for (std::int64_t s = 0; s < count; ++s) {
+        if (std::isfinite(shifts[s])) places.push_back(s);
+        below[s] = shifts[s] > 0 ? n : 0;  // of an infinite one
+    }
+    if (places.empty()) return;
     // Gershgorin: |lambda| <= (2 b + 1) max|B|, so a shift beyond twice that counts like one there.
     const double limit = 4.0 * scaled.view.half_width + 2.0;
-    for_lane_groups(count, shape, scaled.view.rows, scaled.view.ring, omp_get_max_threads(),
-                    [&](std::int64_t first, void* workspace) {
+    for_lane_groups(places, shape, scaled.view.rows, scaled.view.ring, omp_get_max_threads(),
+                    [&](const std::int64_t* mine, std::int64_t used, void* workspace) {
                         alignas(64) T lanes[most_lanes];
                         alignas(64) std::int64_t counts[most_lanes];
-                        const std::int64_t used = std::min<std::int64_t>(shape.lanes, count - first);
                         for (int lane = 0; lane < shape.lanes; ++lane) {
-                            const double shift = shifts[first + std::min<std::int64_t>(lane, used - 1)];
+                            const double shift = shifts[mine[std::min<std::int64_t>(lane, used - 1)]];
                             lanes[lane] =
                                 static_cast<T>(std::clamp(std::ldexp(shift, -scaled.exponent), -limit, limit));
                         }
                         kernels.count(scaled.view, lanes, counts, workspace);
-                        std::copy_n(counts, used, below + first);
+                        for (std::int64_t lane = 0; lane < used; ++lane) below[mine[lane]] = counts[lane];
                     });
 }
 
 template <class T>
 void log_det(const T* band, std::int64_t n, std::int64_t width, const std::complex<double>* shifts, std::int64_t count,
-             std::complex<double>* values) {
+             std::complex<double>* values, const bool* wanted) {
+    std::vector<std::int64_t> places;
     for (std::int64_t s = 0; s < count; ++s) {
+        values[s] = 0;
+        if (wanted != nullptr && !wanted[s]) continue;
+        places.push_back(s);
         if (!std::isfinite(shifts[s].real()) || !std::isfinite(shifts[s].imag()) || shifts[s].imag() < 0) {
             throw std::invalid_argument("shifts: expected finite numbers with imaginary part >= 0");
         }
@@ -161,18 +176,17 @@ void log_det(const T* band, std::int64_t n, std::int64_t width, const std::compl
     const SturmKernels<T>& kernels = kernels_of(BEST_OF(sturm), T(0));
     const SturmShape& shape = kernels.product_shape;
     const ScaledBand<T> scaled(band, n, width, shape);
-    if (count == 0) return;
+    if (places.empty()) return;
     constexpr double pi = 3.14159265358979323846, ln2 = 0.69314718055994530942;
     for_lane_groups(
-        count, shape, scaled.view.rows, scaled.view.ring, omp_get_max_threads(),
-        [&](std::int64_t first, void* workspace) {
+        places, shape, scaled.view.rows, scaled.view.ring, omp_get_max_threads(),
+        [&](const std::int64_t* mine, std::int64_t used, void* workspace) {
             alignas(64) T re[most_lanes], im[most_lanes], scales[most_lanes];
             int exponents[most_lanes];
             SturmProduct products[most_lanes];
-            const std::int64_t used = std::min<std::int64_t>(shape.lanes, count - first);
             for (int lane = 0; lane < shape.lanes; ++lane) {
                 // A shift far outside the spectrum sets its own scale.
-                const std::complex<double> z = shifts[first + std::min<std::int64_t>(lane, used - 1)];
+                const std::complex<double> z = shifts[mine[std::min<std::int64_t>(lane, used - 1)]];
                 const double size = std::max(std::abs(z.real()), z.imag());
                 int exponent = exponent_of(size);
                 if (!scaled.zero && (size == 0 || exponent < scaled.exponent)) exponent = scaled.exponent;
@@ -186,7 +200,7 @@ void log_det(const T* band, std::int64_t n, std::int64_t width, const std::compl
                 const SturmProduct& p = products[lane];
                 const double im_part = p.im == 0 ? 0.0 : p.im;
                 const double exponent = static_cast<double>(p.exponent) + static_cast<double>(n) * exponents[lane];
-                values[first + lane] = {std::log(std::hypot(p.re, p.im)) + exponent * ln2,
+                values[mine[lane]] = {std::log(std::hypot(p.re, p.im)) + exponent * ln2,
                                         std::atan2(im_part, p.re) - 2 * pi * static_cast<double>(p.turns)};
             }
         });
@@ -195,6 +209,6 @@ void log_det(const T* band, std::int64_t n, std::int64_t width, const std::compl
 template void count_below(const float*, std::int64_t, std::int64_t, const double*, std::int64_t, std::int64_t*);
 template void count_below(const double*, std::int64_t, std::int64_t, const double*, std::int64_t, std::int64_t*);
 template void log_det(const float*, std::int64_t, std::int64_t, const std::complex<double>*, std::int64_t,
-                      std::complex<double>*);
+                      std::complex<double>*, const bool*);
 template void log_det(const double*, std::int64_t, std::int64_t, const std::complex<double>*, std::int64_t,
-                      std::complex<double>*);
+                      std::complex<double>*, const bool*);

@@ -8,14 +8,15 @@
 const char* sturm_kernel_name();
 
 // below[s] <- number of eigenvalues of B below shifts[s], for count shifts; band is n x width, row-major,
-// band[j * width + d] = B[j + d, j]. Arithmetic in T. Throws std::invalid_argument on NaN or infinity in the band
+// band[j * width + d] = B[j + d, j]. Arithmetic in T. Infinite shifts cost nothing. Throws std::invalid_argument on NaN or infinity in the band
 // or NaN among the shifts.
 template <class T>
 void count_below(const T* band, std::int64_t n, std::int64_t width, const double* shifts, std::int64_t count,
                  std::int64_t* below);
 
 // values[s] <- sum_i log(lambda_i - shifts[s]), Im shifts[s] >= 0, imaginary part not reduced. Pivots in T, their
-// product in double. Throws std::invalid_argument on NaN or infinity, and on Im shifts[s] < 0.
+// product in double. Where `wanted` (may be null) is false, nothing is asked of the shift and the value is 0. Throws
+// std::invalid_argument on NaN or infinity, and on Im shifts[s] < 0.
 template <class T>
 void log_det(const T* band, std::int64_t n, std::int64_t width, const std::complex<double>* shifts, std::int64_t count,
-             std::complex<double>* values);
+             std::complex<double>* values, const bool* wanted = nullptr);

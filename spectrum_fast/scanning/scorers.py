@@ -1,4 +1,4 @@
-"""Loaded weights to records: one by one on the CPU, matrices of one shape together on a GPU."""
+"""Loaded weights to records: one by one, or matrices of one shape together: all on a GPU, small ones on a CPU."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from spectrum_fast.factored_matrix import FactoredMatrix
 from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.ops.decode.coded import CodedWeight, as_coded
 from spectrum_fast.measure.ops.device_graph import RECORDINGS
+from spectrum_fast.measure.ops.dispatch import set_threads
 from spectrum_fast.measure.spectra.engine import as_matrix, compute_spectra
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
+from spectrum_fast.measure.spectra.schedule import ADAPTIVE
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import LoadedWeight
 from spectrum_fast.read.stream.device import SideStream
@@ -40,6 +42,8 @@ BATCH_SHARE = 5
 others may take as much again."""
 BATCH_BYTES = 4 << 30
 """Of a batch where the device does not say what it has."""
+CPU_BATCH_BYTES = 128 << 20
+"""Of a batch on a CPU, where that many are in work at once as it has threads."""
 MOST_TOGETHER = 64
 SCORING_THREADS = 2
 """On a GPU, each with a stream of its own: slices of one batch wait for their chains while products of the next run."""
@@ -160,6 +164,10 @@ class Together:
     largest batch as it is. A batch that fails is halved, down to the matrix at fault. A matrix that the device's memory
     does not hold even alone is scored on the CPU, and its note says so.
 
+    On a CPU each thread computes a batch on one core: threads that share out a small matrix spend more time in waiting for
+    each other than in work. So the bits of its score depend neither on the number of threads nor on its neighbours. Large
+    matrices, for which all threads are needed, are scored by the caller's, once nothing else is.
+
     Args:
         criterion: the rule that splits signal from noise.
         tolerance: relative accuracy wanted.
@@ -168,6 +176,7 @@ class Together:
         prepare: called by a scoring thread before any weight is scored; what it raises ends the scan.
         plans: the weights to come, if known; see :data:`LEAST_BATCHES`.
         all_values: every singular value is wanted, too.
+        threads: that score, on a CPU.
         most: matrices in a batch.
         batch_bytes: device memory of a batch with its Gram matrices and workspace; None asks the device.
     """
@@ -182,6 +191,7 @@ class Together:
         prepare: Callable[[], None] | None = None,
         plans: Iterable[WeightPlan] = (),
         all_values: bool = False,
+        threads: int | None = None,
         most: int = MOST_TOGETHER,
         batch_bytes: int | None = None,
     ) -> None:
@@ -193,8 +203,13 @@ class Together:
         self._open: dict[object, _Batch] = {}
         self._held_bytes = 0
         self._scoring: deque[tuple[Future[_Scored], int]] = deque()
-        threads = 1 if self._side.device.type == "cpu" else SCORING_THREADS
-        self._threads = ThreadPoolExecutor(threads, THREAD_NAME, initializer=self._side.own_stream)
+        self._cores = torch.get_num_threads() if threads else 0
+        self._least_batches = 2 * threads if threads else LEAST_BATCHES
+        if threads:
+            self._threads = ThreadPoolExecutor(threads, THREAD_NAME, initializer=partial(set_threads, 1))
+        else:
+            threads = 1 if self._side.device.type == "cpu" else SCORING_THREADS
+            self._threads = ThreadPoolExecutor(threads, THREAD_NAME, initializer=self._side.own_stream)
         self._prepared = None if prepare is None else self._submit(prepare)
 
     def add(self, loaded: LoadedWeight, wait_seconds: float) -> Iterator[ModuleResult]:
@@ -202,6 +217,10 @@ class Together:
         if isinstance(loaded.main, BlockMatrix):  # is read by whoever scores it, so that nobody else may read
             self._submit(partial(self._score_blocks, loaded, wait_seconds))
             yield from self._collect(0)
+            return
+        if self._cores and not _is_small(loaded.plan):
+            yield from self._collect(0)
+            yield from OneByOne(self._compute_alone).add(loaded, wait_seconds)
             return
         try:
             parts, shape = self._tensors_of(loaded)
@@ -235,6 +254,8 @@ class Together:
         self._threads.shutdown(cancel_futures=True)
         if self._side.device.type != "cpu":
             RECORDINGS.forget()
+        if self._cores:  # what a thread sets for itself, those begin with that are started later
+            set_threads(self._cores)
 
     def _tensors_of(self, loaded: LoadedWeight) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """What of a weight is scored, and the shape that its record states."""
@@ -255,7 +276,7 @@ class Together:
         Gives what is scored while it waits for it.
         """
         weight = sum(part.nbytes for part in parts)
-        most = min(self._most, -(-of_kind // LEAST_BATCHES)) if of_kind else self._most
+        most = min(self._most, -(-of_kind // self._least_batches)) if of_kind else self._most
         room = max(1, min(most, self._batch_bytes // bytes_in_work(parts)))
         while self._held_bytes + room * weight > 2 * self._batch_bytes and (self._scoring or self._open):
             if not self._scoring:
@@ -336,6 +357,12 @@ class Together:
         if not is_out_of_memory(problem) or weights[0].device.type == "cpu":
             return [problem]
         return [_moved(one) if isinstance(one, Spectrum) else one for one in self._spectra([weights[0].cpu()])]
+
+
+def _is_small(plan: WeightPlan) -> bool:
+    """Whether a CPU takes such a matrix together with others."""
+    shape = plan.matrix_shape
+    return shape is not None and len(shape) == 2 and ADAPTIVE.takes_together((shape[0], shape[1]))
 
 
 def _failed(loaded: LoadedWeight, wait_seconds: float, error: Exception) -> ModuleResult:

@@ -16,6 +16,7 @@ from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.device_check import require_right_answers
 from spectrum_fast.measure.spectra.engine import compute_spectrum
+from spectrum_fast.measure.spectra.schedule import MOST_TOGETHER
 from spectrum_fast.read.checkpoint import Checkpoint, open_checkpoint
 from spectrum_fast.read.formats.lora import LORA_LAYOUT
 from spectrum_fast.read.formats.weight_plan import WeightPlan
@@ -26,7 +27,7 @@ from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
 from spectrum_fast.scanning.provenance import scan_settings
 from spectrum_fast.scanning.results import ModuleResult, failure_of
-from spectrum_fast.scanning.scorers import OneByOne, Scorer, Together, or_on_cpu
+from spectrum_fast.scanning.scorers import CPU_BATCH_BYTES, OneByOne, Scorer, Together, or_on_cpu
 
 
 def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple[Checkpoint, ScanPlan]:
@@ -74,9 +75,22 @@ def make_scorer(options: ScanOptions, plans: Iterable[WeightPlan] = ()) -> Score
     compiles its kernels, the first weights are read.
     """
     compute, plans = make_compute(options), tuple(plans)
-    if options.device == "cpu" or (plans and all(plan.layout.startswith(LORA_LAYOUT) for plan in plans)):
+    if plans and all(plan.layout.startswith(LORA_LAYOUT) for plan in plans):
         return OneByOne(compute)  # the SVD of an adapter's core is no work for a device
     criterion = find_criterion(options.criterion)
+    if options.device == "cpu":
+        if options.method != "auto" or options.precision != "auto":
+            return OneByOne(compute)
+        return Together(
+            criterion,
+            options.tolerance,
+            compute,
+            plans=plans,
+            all_values=options.spectra,
+            threads=torch.get_num_threads(),
+            most=MOST_TOGETHER,
+            batch_bytes=CPU_BATCH_BYTES,
+        )
     prepare = partial(require_right_answers, options.device, criterion)
     if options.method == "auto" and options.precision == "auto":
         alone = or_on_cpu(compute)

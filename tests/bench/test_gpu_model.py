@@ -13,7 +13,7 @@ from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra import counts
 from spectrum_fast.measure.spectra.engine import compute_spectra
-from spectrum_fast.measure.spectra.probes import Plan
+from spectrum_fast.measure.spectra.probes import IN_MEMORY
 
 from support import matrices
 
@@ -65,7 +65,7 @@ def test_counts_of_a_wide_matrix_are_those_by_hand() -> None:
     assert reading.bytes == pytest.approx(sweeps.bytes / 2)
     assert updates.bytes == pytest.approx(sweeps.bytes * 0.75 / 4, rel=0.02)
     assert reading.products + updates.products == pytest.approx(4 * 8192**3, rel=0.02)
-    powers = Plan.of(8192).powers
+    powers = IN_MEMORY.powers
     assert probes.bytes == pytest.approx(powers * (2 * 2 * 8192 * 28672 + 4 * 8192**2), rel=0.2)
     widened = stage("probes", (8192, 28672), 1, probes_widen=True)
     assert widened.bytes == pytest.approx(powers * (2 * 18 * 8192 * 28672 + 20 * 8192**2))

@@ -16,7 +16,7 @@ from spectrum_fast.choose.selection.fused import merge_parts
 from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.scoring.records import ModuleScore
-from spectrum_fast.measure.spectra.engine import SMALL_SIDE, compute_spectra, compute_spectrum
+from spectrum_fast.measure.spectra.engine import SMALL_WORK, compute_spectra, compute_spectrum
 from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics, Spectrum
 
 CRITERIA = ("spectrum", "mp")
@@ -184,7 +184,11 @@ def serves(engine: str, weight: Tensor) -> bool:
     """Whether this engine does anything that another one does not: batches leave small sides and float64 alone."""
     if engine == POOLED:
         return weight.shape[0] >= _PARTS
-    return not engine.startswith("batched") or (min(weight.shape) > SMALL_SIDE and weight.dtype != torch.float64)
+    return not engine.startswith("batched") or (_is_worth_a_band(*weight.shape) and weight.dtype != torch.float64)
+
+
+def _is_worth_a_band(rows: int, columns: int) -> bool:
+    return min(rows, columns) * rows * columns > SMALL_WORK
 
 
 def verdict(engine: str, criterion: str, weight: Tensor, truth: Truth) -> Verdict:

@@ -8,8 +8,8 @@ singularities on the lines ``Im = 0`` and ``Im = pi``: the trapezoidal rule conv
 whatever the spectrum (clusters, gaps, values at the end points), so some thirty complex shifts replace one shift per
 eigenvalue.
 
-Every interval has an accuracy of its own. On a device, which alone knows them, all are given as many places of nodes as
-the finest could need, and those that one does not need are passed over; one launch serves all intervals of a batch.
+Every interval has an accuracy of its own. All are given as many places of nodes as the finest could need, and those that
+one does not need are passed over; one launch serves all intervals of a batch.
 
 Source: Trefethen & Weideman 2014 (trapezoidal rule).
 """
@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.measure.spectra.counts import CountTable, Slicer
-from spectrum_fast.measure.spectra.schedule import Schedule
 
 FINEST, COARSEST = 1e-13, 1e-4
 """Relative accuracy of an integral: between these."""
@@ -40,8 +39,12 @@ _OUTSIDE_ERROR_NARROW = 40.0
 """Error of an integral in units of ``accuracy * (b - a)`` per value inside and outside the interval, the last for
 ``b < 2 a``; worst seen 11, 2 and 26 (tests/measure/spectra/test_contour.py holds it to the bound)."""
 _LARGEST_LOG = math.log(1 / FINEST)
-_UPPER = math.ceil(_REACH * _LARGEST_LOG**2 / math.pi**2)
+_ABREAST = 16
+"""Places are a multiple of this, the most that a vector loop of torch takes at a time: what a loop is left with it
+rounds otherwise, and no matrix may come out otherwise beside others."""
 _LOWER = math.ceil((_REACH * _LARGEST_LOG + math.log(_LARGEST_CROWDING)) * _LARGEST_LOG / math.pi**2)
+_UPPER = math.ceil(_REACH * _LARGEST_LOG**2 / math.pi**2)
+_UPPER += -(_LOWER + _UPPER + 1) % _ABREAST
 """Places of nodes on either side of the middle, enough for the finest accuracy and the lowest lower end."""
 
 
@@ -94,9 +97,9 @@ class Intervals:
         return self.accuracy * weighted * (self.b - self.a).clamp(min=0)
 
 
-def integrate(slices: Slicer, intervals: Intervals, schedule: Schedule) -> Tensor:
+def integrate(slices: Slicer, intervals: Intervals) -> Tensor:
     """``integral_a^b N(s) ds`` of each interval (m, i), all in one evaluation; 0 where ``b <= a``."""
-    contour = _Contour.of(intervals, schedule)
+    contour = _Contour.of(intervals)
     values = slices.log_det(contour.squared.flatten(1), contour.wanted.flatten(1)).view_as(contour.squared)
     half = 0.5 * intervals.n_inside
 
@@ -138,7 +141,7 @@ class _Contour:
     slope: Tensor
 
     @classmethod
-    def of(cls, intervals: Intervals, schedule: Schedule) -> _Contour:
+    def of(cls, intervals: Intervals) -> _Contour:
         inverse = -torch.log(intervals.accuracy)[..., None]
         step = math.pi**2 / inverse
         a = intervals.a[..., None]
@@ -148,8 +151,7 @@ class _Contour:
         crowding = torch.log((b / a).clamp(1.0, _LARGEST_CROWDING).nan_to_num(_LARGEST_CROWDING))
         below = torch.ceil((_REACH * inverse + crowding) / step).to(torch.int64)
         above = torch.ceil(_REACH * inverse / step).to(torch.int64)
-        lower, upper = (int(below.amax()), int(above.amax())) if schedule.waits else (_LOWER, _UPPER)
-        place = torch.arange(-lower, upper + 1, device=a.device)
+        place = torch.arange(-_LOWER, _UPPER + 1, device=a.device)
         wanted = full & (place >= -below) & (place <= above)
         u = torch.minimum(torch.maximum(place, -below), above) * step
         z = torch.complex(torch.zeros_like(u), torch.exp(u))
@@ -157,7 +159,7 @@ class _Contour:
         squared = w * w
         # Im w >= 0 and Re w >= 0 in exact arithmetic.
         squared = torch.complex(squared.real, squared.imag.clamp(min=0))
-        return cls(step, lower - below, lower + above, wanted, squared, (b - a) * z / (1 + z) ** 2)
+        return cls(step, _LOWER - below, _LOWER + above, wanted, squared, (b - a) * z / (1 + z) ** 2)
 
 
 def _tail(values: Tensor, place: Tensor, inwards: int, step: Tensor) -> Tensor:

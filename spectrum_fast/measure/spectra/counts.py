@@ -9,11 +9,9 @@ Source: Parlett, The Symmetric Eigenvalue Problem, ch. 3 (slicing).
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -191,7 +189,7 @@ def narrow_brackets(
     wanted = constants(tuple(ranks), torch.int64, device)
     lo, hi = table.bracket(wanted)
     if schedule.waits:
-        return _narrow_one(slices, lo, hi, ranks, width)
+        return _narrow_all(slices, lo, hi, wanted, width)
     interior = schedule.interior_points(matrices * len(ranks))
     fractions = torch.arange(1, interior + 1, dtype=torch.float64, device=device) / (interior + 1)
     for _ in range(schedule.rounds(matrices, interior, eps)):
@@ -208,34 +206,34 @@ _FEW_INTERIOR = 3
 _MOST_ROUNDS = 200
 
 
-def _narrow_one(
-    slices: Slicer, lo: Tensor, hi: Tensor, ranks: list[int], width: Callable[[Tensor], Tensor]
+def _narrow_all(
+    slices: Slicer, lo: Tensor, hi: Tensor, ranks: Tensor, width: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The brackets of one matrix, each until it is narrow enough, on plain numbers of the host.
+    """The brackets of all, each until it is narrow enough.
 
-    Brackets that several ranks share are split once. A width is asked for before the first round and again where all
-    have come to theirs: it changes little within a bracket.
+    Brackets that several ranks share are split once. A width is asked for before the first round of a matrix and again
+    where all its brackets have come to theirs: it changes little within a bracket.
     """
-    low, high = lo[0].tolist(), hi[0].tolist()
-    enough, is_fresh = width(hi)[0].tolist(), True
+    enough = width(hi)
+    fresh = torch.ones_like(lo[:, :1], dtype=torch.bool)
+    fractions = torch.arange(1, _FEW_INTERIOR + 1, dtype=torch.float64, device=lo.device) / (_FEW_INTERIOR + 1)
+    none = torch.zeros_like(fresh)
     for _ in range(_MOST_ROUNDS):
-        rows = zip(low, high, enough, strict=True)
-        split = sorted({(a, b) for a, b, least in rows if b - a > least and math.nextafter(a, b) < b})
-        if not split:
-            if is_fresh:
-                break
-            enough, is_fresh = width(torch.tensor([high], dtype=torch.float64))[0].tolist(), True
-            continue
-        is_fresh = False
-        steps = range(1, _FEW_INTERIOR + 1)
-        points = [a + (b - a) * (step / (_FEW_INTERIOR + 1)) for a, b in split for step in steps]
-        counts = slices.below(torch.tensor([points], dtype=torch.float64, device=lo.device))[0].tolist()
+        wide = (hi - lo > enough) & (torch.nextafter(lo, hi) < hi)
+        through = ~wide.any(1, keepdim=True)
+        if bool((through & fresh).all()):
+            break
+        if bool(through.any()):
+            enough = torch.where(through & ~fresh, width(hi), enough)
+        fresh = through
+        shared = (lo[:, 1:] == lo[:, :-1]) & (hi[:, 1:] == hi[:, :-1]) & wide[:, :-1]
+        split = wide & ~torch.cat([none, shared], dim=1)
+        points = lo[..., None] + (hi - lo)[..., None] * fractions
+        points = torch.where(split[..., None], points, math.inf).flatten(1).sort(dim=1).values
         # Rounding can make two counts one apart come in the wrong order; N itself never decreases.
-        counts = list(accumulate(counts, max))
-        for place, rank in enumerate(ranks):
-            passed = bisect_right(counts, rank)
-            if passed and low[place] < points[passed - 1] < high[place]:
-                low[place] = points[passed - 1]
-            if passed < len(points) and low[place] < points[passed] < high[place]:
-                high[place] = points[passed]
-    return lo.new_tensor([low]), lo.new_tensor([high])
+        counts = torch.cummax(slices.below(points), dim=1).values
+        passed = torch.searchsorted(counts, ranks.expand(len(lo), -1).contiguous(), right=True)
+        edges = torch.cat([lo.new_full((len(lo), 1), -math.inf), points, lo.new_full((len(lo), 1), math.inf)], dim=1)
+        below, above = edges.gather(1, passed), edges.gather(1, passed + 1)
+        lo, hi = torch.where((lo < below) & (below < hi), below, lo), torch.where((lo < above) & (above < hi), above, hi)
+    return lo, hi

@@ -27,9 +27,17 @@ from spectrum_fast.measure.spectra.record import Criterion, ErrorBounds, Singula
 from spectrum_fast.measure.spectra.scaling import scale_exponent
 from spectrum_fast.measure.spectra.schedule import ADAPTIVE, FIXED, Schedule
 
-SMALL_SIDE = 192
-"""Short sides up to this go to the float64 SVD under ``auto``: there it takes 2 to 6 ms, as long as Gram, band and
-slices (3 ms), and states the smaller error."""
+SMALL_WORK = 1 << 22
+"""Matrices of less ``n_min^2 n_max`` go to the float64 SVD under ``auto``: it takes 2 ms there, as long as Gram, band and
+slices of one among others, and states the smaller error (128 x 128: 2.4 and 2.6 ms; 128 x 512: 5.5 and 2.5)."""
+SHORT_IN_FLOAT64, SQUARE_IN_FLOAT64 = 256, 640
+"""Short sides up to these go straight to float64 on a CPU, the second where the matrix is nearly square: it costs 8 and 32 %
+more than float32 and its probes (256 x 256, 576 x 576), and has no second try. Of 60 trained matrices of 576 x 576, whose
+small values weigh most, 41 needed one."""
+NEARLY_SQUARE = 1.5
+ROTATED_SIDE = 768
+"""Short sides from this on have outliers rotated away on a CPU; below, float64 costs less than finding and rotating them
+and a Gram product of numbers that are no longer bfloat16 (49152 x 576: 0.29 and 0.62 s; about equal at 1024 x 4096)."""
 SMALL_SIDE_OF_REFERENCE = 2048
 """The same where the band is reduced by torch operations because the compiled extension is not there: one thread takes
 0.3 s by the SVD and 1.8 s by the band at 1024 x 1024, 2.8 and 5.2 s at 2048 x 2048, 2.8 and 2.1 s at 1024 x 4096."""
@@ -147,7 +155,7 @@ def compute_spectra(
     _check_dtype(batch.dtype)
     schedule = FIXED if follows_device_schedule(batch.device.type) else ADAPTIVE
     found: dict[int, Spectrum | Exception] = {}
-    for indices in schedule.parts(len(batch)):
+    for indices in schedule.parts(len(batch), batch.shape):
         part = batch.take(indices)
         part = part.numbers() if schedule.waits else part  # in codes, each step would decode it again
         found.update(zip(indices, _solve(part, request, schedule), strict=True))
@@ -183,31 +191,40 @@ def _solve(part: Matrices, request: Request, schedule: Schedule) -> list[Spectru
 Method = Callable[[Work, Sequence[int]], Attempts]
 
 
-def _ladder(matrices: Matrices, request: Request) -> tuple[list[Method], str]:
+def _ladder(matrices: Matrices, request: Request, schedule: Schedule) -> tuple[list[Method], str]:
     """Methods in order of cost, and why the first one is there."""
-    method, precision, n_min, dtype = request.method, request.precision, min(matrices.shape), matrices.dtype
+    method, precision, dtype = request.method, request.precision, matrices.dtype
+    n_min, n_max = sorted(matrices.shape)
     svd: list[Method] = [svd_float32 if precision == "float32" else svd_float64]
     if isinstance(matrices, Factored):
         return [svd_float64], f"as factors of rank {matrices.factors.left.shape[1]}"
     if method == "svd":
         return svd, "asked for"
     without_extension = lacks_extension(matrices.device.type)
-    small_side = SMALL_SIDE_OF_REFERENCE if without_extension else SMALL_SIDE
-    if method == "auto" and n_min <= small_side:
-        return svd, f"short side {n_min} <= {small_side}" + (", no compiled extension" if without_extension else "")
+    if method == "auto" and without_extension and n_min <= SMALL_SIDE_OF_REFERENCE:
+        return svd, f"short side {n_min} <= {SMALL_SIDE_OF_REFERENCE}, no compiled extension"
+    if method == "auto" and n_min * n_min * n_max <= SMALL_WORK:
+        return svd, "small"
     above: list[Method] = [band_float64] if method == "band" else [band_float64, svd_float64]
     if precision == "float64":
         return above, "asked for"
     if dtype == torch.float64:
         return above, "float64 weights" + (" are not rounded to float32" if precision == "float32" else "")
+    if method == "auto" and precision == "auto" and schedule.waits:
+        short = SQUARE_IN_FLOAT64 if n_max <= NEARLY_SQUARE * n_min else SHORT_IN_FLOAT64
+        if n_min <= short:
+            return above, f"short side {n_min} <= {short}"
+        if n_min < ROTATED_SIDE:
+            return [band_float32, *above], f"outliers, and short side {n_min} < {ROTATED_SIDE}"
     return [band_float32, band_rotated, *([] if precision == "float32" else above)], "asked for"
 
 
 def _walk(matrices: Matrices, extents: Sequence[Extent], request: Request, schedule: Schedule) -> Attempts:
     """Down the ladder, until each matrix has an attempt that meets the tolerance; the best one if none does."""
-    ladder, reason = _ladder(matrices, request)
+    ladder, reason = _ladder(matrices, request, schedule)
     sums = [extent.sum_of_squares for extent in extents]
-    work = Work(matrices, sums, request.criterion, request.tolerance, schedule, reason, request.all_values)
+    rotates = band_rotated in ladder
+    work = Work(matrices, sums, request.criterion, request.tolerance, schedule, reason, rotates, request.all_values)
     for method in ladder:
         unsolved = work.unsolved()
         if not unsolved:

@@ -29,6 +29,8 @@ from spectrum_fast.measure.spectra.schedule import GEOMETRIC_POINTS, LOW_POINTS,
 _FRACTIONS = (0.25, 0.5, 0.75)
 _NARROW = 0.02
 """Width of a bracket that is narrow enough, in units of its value's uncertainty."""
+_NARROW_SHARE = 1e-3
+"""And relative to the value, in units of the tolerance of a score: what float64 knows beyond it is not asked for."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def slice_bands(band: Band, criterion: Criterion, n_max: int, tolerance: float, 
     floor = rounding.floor()
     grid = _first_grid(band, floor, schedule)
     table = CountTable.of(grid, slices.below(grid), size)
-    statistics, errors, lo, hi = _order_statistics(band, table, schedule)
+    statistics, errors, lo, hi = _order_statistics(band, table, tolerance, schedule)
     s_min, s_max = statistics.s_min, statistics.s_max
     thresholds = Thresholds.of(criterion, statistics, errors[1:4], size, n_max)
     t, doubt = thresholds.middle, rounding.uncertainty(thresholds.middle[:, None])[:, 0]
@@ -206,7 +208,7 @@ def slice_bands(band: Band, criterion: Criterion, n_max: int, tolerance: float, 
     n_undecided = n_highest - torch.where(lowest > 0, n_lowest, 0.0)
     n_under, n_up_to_edge, n_over = table.below(edges).unbind(1)
     mp_undecided = n_over - torch.where(edges[:, 0] > 0, n_under, 0.0)
-    noise, signal = _sums(band, table, special, tolerance, schedule)
+    noise, signal = _sums(band, table, special, tolerance)
     numbers: list[Any] = [s_min, statistics.q25, statistics.q50, statistics.q75, s_max, t, n_noise, *noise]
     numbers += [*signal, *errors[:4], errors[4] + rounding.largest_more(hi[:, -1:])[:, 0]]
     numbers += [torch.maximum(t - thresholds.lowest, thresholds.highest - t), n_undecided, highest]
@@ -275,7 +277,7 @@ def _by_ratio(a: Tensor, b: Tensor, count: int) -> Tensor:
 
 
 def _order_statistics(
-    band: Band, table: CountTable, schedule: Schedule
+    band: Band, table: CountTable, tolerance: float, schedule: Schedule
 ) -> tuple[Any, tuple[Tensor, ...], Tensor, Tensor]:
     """Order statistics as tensors (m,), the errors of each, and the brackets (m, k) of the ranks behind them.
 
@@ -283,7 +285,7 @@ def _order_statistics(
     """
     quantiles = [interpolation_ranks(band.size, fraction) for fraction in _FRACTIONS]
     ranks = sorted({0, band.size - 1, *(rank for lo, hi, _ in quantiles for rank in (lo, hi))})
-    least = 4 * torch.finfo(torch.float64).eps
+    least = max(4 * torch.finfo(torch.float64).eps, _NARROW_SHARE * tolerance)
 
     def narrow_enough(t: Tensor) -> Tensor:
         return torch.maximum(_NARROW * band.rounding.uncertainty(t), least * t)
@@ -302,7 +304,7 @@ def _order_statistics(
 
 
 def _sums(
-    band: Band, table: CountTable, special: Tensor, tolerance: float, schedule: Schedule
+    band: Band, table: CountTable, special: Tensor, tolerance: float
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Sums of the values below and above the threshold, each (m,) with its error bound.
 
@@ -315,7 +317,6 @@ def _sums(
         special: (m, 6): ends of the threshold's doubt around the threshold, where the integrals of noise and signal
             start, and a point at or above all values.
         tolerance: relative accuracy wanted of a score.
-        schedule: how often the host is asked.
     """
     _, t, _, noise_start, signal_start, top = special.unbind(1)
     _, count, _, n_noise_start, _, _ = table.below(special).unbind(1)
@@ -328,7 +329,7 @@ def _sums(
     least_signal = torch.where(split < signal_end, 0.5, 1.0) * least[:, 1]
     a, b = torch.cat([starts, split[:, None]], 1), torch.stack([noise_end, split, signal_end], 1)
     intervals = Intervals.of(table, a, b, torch.stack([least_noise, least_signal, least_signal], 1), tolerance)
-    integrals, errors = integrate(band.slices, intervals, schedule), intervals.error()
+    integrals, errors = integrate(band.slices, intervals), intervals.error()
     rounded = table.rounding_errors(inside, band.rounding)
     n_below = intervals.n_below
     rounded[:, 0] += n_below[:, 0] * band.rounding.rise(noise_start[:, None])[:, 0]

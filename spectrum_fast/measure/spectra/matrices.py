@@ -24,7 +24,7 @@ from spectrum_fast.measure.ops.dispatch import choose_backend
 from spectrum_fast.measure.ops.extent import measure
 from spectrum_fast.measure.ops.gram import add_gram, gram
 from spectrum_fast.measure.ops.product import multiply
-from spectrum_fast.measure.spectra.probes import FEW_READINGS, Plan
+from spectrum_fast.measure.spectra.probes import FEW_READINGS, IN_MEMORY, Plan
 from spectrum_fast.measure.spectra.rotation import OutlierBasis, rotate
 from spectrum_fast.measure.spectra.scaling import scale_by_power_of_two
 
@@ -170,7 +170,7 @@ class Dense:
     @property
     def plan(self) -> Plan:
         """See :class:`Matrices`."""
-        return Plan.of(min(self.shape))
+        return IN_MEMORY
 
     def image(self, x: Tensor) -> Tensor:
         """See :meth:`Matrices.image`."""
@@ -319,7 +319,7 @@ class Coded:
     @property
     def plan(self) -> Plan:
         """See :class:`Matrices`."""
-        return Plan.of(min(self.shape))
+        return IN_MEMORY
 
     def image(self, x: Tensor) -> Tensor:
         """See :meth:`Matrices.image`."""

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 LINEAR_POINTS, GEOMETRIC_POINTS, LOW_POINTS = 48, 11, 8
 """First grid: evenly over the bulk (at least), by ratio to the top, by ratio down to the rounding floor."""
+SMALL_ENTRIES = 1 << 21
+"""Of a matrix that a CPU takes together with others: an operation of torch between two kernels costs 5 to 10 us, some
+hundred of them as much as the kernels of one matrix of 512 x 1024, and nothing more for sixteen."""
+MOST_TOGETHER = 16
+"""Of those: what all of them have in work then lies in the last cache, or nearly."""
 _LEAST_INTERIOR, _MOST_INTERIOR = 2, 255
 _NARROWING = 2.4
 """How much narrower brackets get, in units of 1 / eps: from a 48th of the bulk to a tenth of the least that rounding is
@@ -18,18 +23,23 @@ class Schedule:
     """When slicing stops, and how many shifts go together.
 
     Attributes:
-        waits: look at what was found after every round, stop where brackets are narrow, and take one matrix at a time;
-            else all of a batch goes through a number of rounds known beforehand, and the device is not waited for.
+        waits: look at what was found after every round, stop where brackets are narrow, and take large matrices one at
+            a time; else all of a batch goes through a number of rounds known beforehand, and the device is not waited
+            for.
         programs: shifts that cost no more than one of them.
     """
 
     waits: bool
     programs: int
 
-    def parts(self, matrices: int) -> list[list[int]]:
+    def takes_together(self, shape: tuple[int, int]) -> bool:
+        """Whether matrices of this shape go side by side."""
+        return not self.waits or math.prod(shape) <= SMALL_ENTRIES
+
+    def parts(self, matrices: int, shape: tuple[int, int]) -> list[list[int]]:
         """Which matrices of a batch are taken together."""
-        everything = list(range(matrices))
-        return [[index] for index in everything] if self.waits else [everything]
+        step = 1 if not self.takes_together(shape) else MOST_TOGETHER if self.waits else matrices
+        return [list(range(begin, min(begin + step, matrices))) for begin in range(0, matrices, step)]
 
     def linear_points(self, matrices: int) -> int:
         """Points over the bulk of each: what runs beside each other anyway, and for many matrices the least."""

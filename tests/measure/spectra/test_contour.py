@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spectrum_fast.measure.spectra.contour import COARSEST, FINEST, SHARE, Intervals, integrate
-from spectrum_fast.measure.spectra.schedule import ADAPTIVE, FIXED, Schedule
 
 from support.listed import ListedSlices
 
 SIZE = 240
-SCHEDULES = pytest.mark.parametrize("schedule", [ADAPTIVE, FIXED], ids=["adaptive", "fixed"])
 
 
 def spectra() -> Tensor:
@@ -35,9 +33,8 @@ def exact_integral(values: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return (b[:, None] - torch.maximum(values, a[:, None])).clamp(min=0).sum(1)
 
 
-@SCHEDULES
 @pytest.mark.parametrize("tolerance", [1e-9, 1e-6, 1e-4, 1e-1])
-def test_integrals_meet_their_stated_errors(tolerance: float, schedule: Schedule) -> None:
+def test_integrals_meet_their_stated_errors(tolerance: float) -> None:
     values = spectra()
     slices = ListedSlices(values)
     low, middle, top = 0.9 * values[:, 0], 1.001 * values[:, SIZE * 2 // 5], 1.001 * values[:, -1]
@@ -46,7 +43,7 @@ def test_integrals_meet_their_stated_errors(tolerance: float, schedule: Schedule
     inside = (a[..., None] < values[:, None]) & (values[:, None] < b[..., None])
     sums = torch.where(inside, values[:, None], 0.0).sum(-1)
     intervals = Intervals.of(table, a, b, sums, tolerance)
-    found, error = integrate(slices, intervals, schedule), intervals.error()
+    found, error = integrate(slices, intervals), intervals.error()
     exact = torch.stack([exact_integral(values, a[:, i], b[:, i]) for i in range(4)], 1)
     assert ((found - exact).abs() <= error + 1e-13 * SIZE * b).all()
     assert ((intervals.accuracy >= FINEST) & (intervals.accuracy <= COARSEST)).all()
@@ -55,15 +52,14 @@ def test_integrals_meet_their_stated_errors(tolerance: float, schedule: Schedule
     assert (found[:, 3] == 0).all()  # the last interval is empty
 
 
-@SCHEDULES
-def test_a_loose_tolerance_asks_for_fewer_nodes(schedule: Schedule) -> None:
+def test_a_loose_tolerance_asks_for_fewer_nodes() -> None:
     values = spectra()[:6]
     slices = ListedSlices(values)
     asked = []
     for tolerance in (1e-9, 1e-4, 1e-2):
         a, b = 0.9 * values[:, 0], 1.1 * values[:, -1]
         intervals = Intervals.of(slices.table(a, b), a[:, None], b[:, None], values.sum(1)[:, None], tolerance)
-        integrate(slices, intervals, schedule)
+        integrate(slices, intervals)
         asked.append(slices.asked)
     for more, fewer in pairwise(asked):
         assert (fewer < more).all()
@@ -75,7 +71,7 @@ def test_an_integral_from_zero() -> None:
     slices = ListedSlices(values)
     a, b = torch.zeros(1, dtype=torch.float64), values[:, SIZE // 2].clone()
     intervals = Intervals.of(slices.table(a, b), a[:, None], b[:, None], values.sum(1)[:, None], 1e-6)
-    found = integrate(slices, intervals, ADAPTIVE)
+    found = integrate(slices, intervals)
     assert float(found) == pytest.approx(float(exact_integral(values, a, b)), abs=1e-4)
 
 
@@ -89,5 +85,5 @@ def test_integral_of_any_spectrum(values: list[float], ends: tuple[float, float]
     slices = ListedSlices(spectrum)
     a, b = (torch.tensor([end], dtype=torch.float64) for end in (min(ends), max(ends)))
     intervals = Intervals.of(slices.table(a, b), a[:, None], b[:, None], torch.ones(1, 1, dtype=torch.float64), 1e-4)
-    found = integrate(slices, intervals, ADAPTIVE)
+    found = integrate(slices, intervals)
     assert abs(float(found - exact_integral(spectrum, a, b))) <= float(intervals.error()) + 1e-10

@@ -33,13 +33,7 @@ def log_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tenso
     (-pi, 0), the running product crosses the negative real axis exactly where it goes from the lower half plane to
     the upper one, so one logarithm and one arc tangent a shift are enough.
     """
-    z = shifts.resolve_conj().contiguous()
-    values = torch.zeros(shifts.shape, dtype=torch.complex128)
-    if wanted is None:
-        _native.log_det(bands.storage, z, values)
-        return values
-    for place, some in enumerate(wanted):
-        found = torch.empty(1, int(some.sum()), dtype=torch.complex128)
-        _native.log_det(bands.storage[place, None], z[place, None, some], found)
-        values[place, some] = found[0]
+    values = torch.empty(shifts.shape, dtype=torch.complex128)
+    asked = None if wanted is None else wanted.contiguous()
+    _native.log_det(bands.storage, shifts.resolve_conj().contiguous(), values, asked)
     return values

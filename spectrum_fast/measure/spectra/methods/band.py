@@ -5,7 +5,7 @@ In float32, in float32 with outliers rotated away first, and in float64.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,17 +108,19 @@ def half_width(size: int, rotated_rank: int = 0, *, on_gpu: bool = False) -> int
 
 def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
     """Gram and band in float32 of the matrices that are not spiky; the outliers of the others are looked for."""
-    work.outliers = _foresee(work, unsolved, FORESEEN)
-    if work.outliers is not None:
-        return {}
+    if not work.schedule.takes_together(work.matrices.shape):  # a small one is squared before a sample is taken
+        foreseen = list(_foresee(work, unsolved, FORESEEN))
+        if foreseen:
+            work.outliers = [_rotate(work, index, start) for index, start in foreseen] if work.rotates else []
+            return {}
     squares = square(work.matrices.take(unsolved), work.traces(unsolved), torch.float32)
     spikiness = squares.spikiness.tolist()
     spiky = [place for place, value in enumerate(spikiness) if value > SPIKY]
     calm = [place for place, value in enumerate(spikiness) if not value > SPIKY]
-    if spiky:
-        indices = [unsolved[place] for place in spiky]
-        basis = find_outlier_basis(squares.take(spiky).matrices)
-        work.outliers = Outliers(indices, basis, [spikiness[place] for place in spiky])
+    for places in _apart(work, spiky) if work.rotates else ():
+        basis = find_outlier_basis(squares.take(places).matrices)
+        indices = [unsolved[place] for place in places]
+        work.outliers.append(Outliers(indices, basis, [spikiness[place] for place in places]))
     if not calm:
         return {}
     squares, indices = squares.take(calm), [unsolved[place] for place in calm]
@@ -134,25 +136,44 @@ def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
     )
 
 
-def _foresee(work: Work, unsolved: Sequence[int], spikiness: float) -> Outliers | None:
-    """A matrix rotated before it is squared, where a sample of it shows outliers and is worth a question."""
-    whole = work.matrices.whole() if work.schedule.waits else None
-    if whole is None or whole.is_cuda:
-        return None
-    start = foresee_outliers(whole[0], work.sums_of_squares[0], spikiness)
-    if start is None:
-        return None
+def _apart(work: Work, places: Sequence[int]) -> list[list[int]]:
+    """Which matrices with outliers go together: on a CPU none, for which LAPACK takes fewer operations than torch."""
+    return [[place] for place in places] if work.schedule.waits else [list(places)] if places else []
+
+
+def _foresee(work: Work, unsolved: Sequence[int], spikiness: float) -> Iterator[tuple[int, Tensor]]:
+    """Matrices of which a sample, worth a question on a CPU, shows outliers; and their directions there."""
+    for index in unsolved if work.schedule.waits else ():
+        whole = work.matrices.take([index]).whole()
+        if whole is None or whole.is_cuda:
+            continue
+        start = foresee_outliers(whole[0], work.sums_of_squares[index], spikiness)
+        if start is not None:
+            yield index, start
+
+
+def _rotate(work: Work, index: int, start: Tensor) -> Outliers:
+    """A matrix rotated before it is squared."""
+    whole = work.matrices.take([index]).whole()
+    assert whole is not None
     rotated = whole.to(torch.float32, copy=True)
     basis = find_outlier_basis_of_weight(rotated, start[None])
-    return Outliers(list(unsolved), basis, None, Dense(rotate_in_place(rotated, basis)))
+    return Outliers([index], basis, None, Dense(rotate_in_place(rotated, basis)))
 
 
 def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:
     """Gram and band in float32 of the matrices whose outliers have been found, rotated into their first rows."""
-    rotated = work.outliers or _foresee(work, unsolved, UNEVEN)
-    if rotated is None:
-        return {}
-    indices, basis, work.outliers = rotated.indices, rotated.basis, None  # a copy takes as much memory as the weights
+    attempts: Attempts = {}
+    known = {index for one in work.outliers for index in one.indices}
+    while work.outliers:  # a copy takes as much memory as the weights
+        attempts |= _attempts_rotated(work, work.outliers.pop(0))
+    for index, start in _foresee(work, [index for index in unsolved if index not in known], UNEVEN):
+        attempts |= _attempts_rotated(work, _rotate(work, index, start))
+    return attempts
+
+
+def _attempts_rotated(work: Work, rotated: Outliers) -> Attempts:
+    indices, basis = rotated.indices, rotated.basis
     spikiness, matrices = rotated.spikiness, rotated.rotated
     matrices = work.matrices.take(indices).rotated(basis) if matrices is None else matrices
     squares = square_rotated(matrices, work.traces(indices))
@@ -182,13 +203,13 @@ def _is_bulk_louder(grams: Tensor, width: int, rank: int) -> bool:
 
 
 def band_float64(work: Work, unsolved: Sequence[int]) -> Attempts:
-    """Gram and band in float64, one matrix after the other: few come here, and their Gram matrices are large."""
+    """Gram and band in float64; on a GPU one matrix after the other: few come here, their Gram matrices are large."""
     attempts: Attempts = {}
-    for index in unsolved:
-        squares = square(work.matrices.take([index]), work.traces([index]), torch.float64)
+    for indices in [list(unsolved)] if work.schedule.waits else [[index] for index in unsolved]:
+        squares = square(work.matrices.take(indices), work.traces(indices), torch.float64)
         bound = bound_gram_error64(squares.traces, max(work.matrices.shape))
         found = slice_squares(work, squares, estimate_rounding(squares.matrices, squares.norms, bound))
-        attempts |= _attempts(work, "band-float64", [index], found, [work.why(index)])
+        attempts |= _attempts(work, "band-float64", indices, found, [work.why(index) for index in indices])
     return attempts
 
 

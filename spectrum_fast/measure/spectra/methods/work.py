@@ -60,9 +60,10 @@ class Work:
         tolerance: relative accuracy wanted of every score.
         schedule: how often the host is asked.
         reason: why the first method is tried, if that was not the ladder's own choice.
+        rotates: outliers are rotated away, by the next method.
         all_values: every singular value is wanted, too.
         best: the best attempt at each matrix so far.
-        outliers: found on the way.
+        outliers: found on the way, of matrices that go together.
     """
 
     matrices: Matrices
@@ -71,9 +72,10 @@ class Work:
     tolerance: float
     schedule: Schedule
     reason: str
+    rotates: bool
     all_values: bool = False
     best: Attempts = field(default_factory=dict)
-    outliers: Outliers | None = None
+    outliers: list[Outliers] = field(default_factory=list)
 
     def traces(self, indices: Sequence[int]) -> Tensor:
         """Traces of the Gram matrices of some, (m,) float64 on their device."""
