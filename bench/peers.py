@@ -11,8 +11,8 @@ CUDA is there. numpy's call is used here, because numpy is a dependency of the p
 Source of both: FORMATS notes on the reference, and reading ``RMT_Util.py`` and ``weightwatcher.py``.
 
 :data:`PEERS`: every way that a person takes to all singular values of one matrix in float32 on a CPU. numpy's wheels
-bring OpenBLAS, torch's MKL, which is at its slowest on processors of others. ``kappa_targets`` is PEFT's selector, which
-calls ``svdvals`` of one matrix after the other.
+bring OpenBLAS, torch's MKL, which is at its slowest on processors of others. ``kappa_targets`` is PEFT's selector,
+which calls ``svdvals`` of one matrix after the other.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def openblas_values(weight: Tensor) -> Tensor:
 
 
 def openblas_values_of_gram(weight: Tensor) -> Tensor:
-    """By OpenBLAS: ``ssyevd``, values only, of the Gram matrix of the short side, float32; squares what is small away."""
+    """By OpenBLAS: float32 ``ssyevd`` of the Gram matrix of the short side; what is small is squared away."""
     wide = _wide(weight).numpy()
     return torch.from_numpy(np.linalg.eigvalsh(wide @ wide.T)).clamp_(min=0).sqrt_()
 

@@ -162,15 +162,13 @@ def stages(shape: Shape, count: int, itemsize: int, device: Device, engine: Engi
     return [
         extent,
         gram,
-        _probes(short, entries, squares, count, itemsize, device, engine),
+        _probes(entries, squares, count, itemsize, device, engine),
         *_reduction(short, count, device, engine),
         _slices(short, count, device, engine),
     ]
 
 
-def _probes(
-    short: int, entries: float, squares: float, count: int, itemsize: int, device: Device, engine: Engine
-) -> Stage:
+def _probes(entries: float, squares: float, count: int, itemsize: int, device: Device, engine: Engine) -> Stage:
     plan = IN_MEMORY
     doubles = 2.0 * plan.powers * plan.vectors * (2 * entries + squares)
     around = 20 * plan.powers + 20

@@ -91,11 +91,13 @@ void bound_log_det(const nb::ndarray<>& bands, const nb::ndarray<>& shifts, cons
         require_dtype<bool>(*wanted, "wanted", "bool");
         require_layout(*wanted, "wanted", 2);
         if (wanted->shape(0) != shifts.shape(0) || wanted->shape(1) != shifts.shape(1))
-            throw nb::value_error(("wanted: expected shape " + shape_of(shifts) + ", found " + shape_of(*wanted)).c_str());
+            throw nb::value_error(
+                ("wanted: expected shape " + shape_of(shifts) + ", found " + shape_of(*wanted)).c_str());
         asked = static_cast<const bool*>(wanted->data());
     }
     const auto count = static_cast<std::int64_t>(shifts.shape(1));
-    const auto slice = [asked, &shifts, count](auto* band, auto n, auto width, const Complex* x, auto, Complex* values) {
+    const auto slice = [asked, &shifts, count](auto* band, auto n, auto width, const Complex* x, auto,
+                                               Complex* values) {
         const std::ptrdiff_t place = x - static_cast<const Complex*>(shifts.data());
         log_det(band, n, width, x, count, values, asked == nullptr ? nullptr : asked + place);
     };
@@ -116,6 +118,7 @@ void bind_sturm(nb::module_& m) {
           "out[m, s] <- number of eigenvalues of band matrix m below shifts[m, s].");
     m.def("log_det", bound_log_det, nb::arg("bands"), nb::arg("shifts"), nb::arg("out"),
           nb::arg("wanted").none() = nb::none(),
-          "out[m, s] <- sum of log(lambda_i - shifts[m, s]) over its eigenvalues, imaginary part not reduced; 0 where not "
+          "out[m, s] <- sum of log(lambda_i - shifts[m, s]) over its eigenvalues, imaginary part not reduced; 0 where "
+          "not "
           "wanted.");
 }

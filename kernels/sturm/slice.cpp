@@ -103,8 +103,8 @@ class Workspace {
     void* memory_;
 };
 
-// Calls body(places, how many, scratch) for every lane group of these places of shifts, in parallel. The scratch memory of all threads is
-// taken before the parallel region: no exception may leave one.
+// Calls body(places, how many, scratch) for every lane group of these places of shifts, in parallel. The scratch memory
+// of all threads is taken before the parallel region: no exception may leave one.
 template <class Body>
 void for_lane_groups(const std::vector<std::int64_t>& places, const SturmShape& shape, int rows, int ring, int threads,
                      const Body& body) {
@@ -201,7 +201,7 @@ void log_det(const T* band, std::int64_t n, std::int64_t width, const std::compl
                 const double im_part = p.im == 0 ? 0.0 : p.im;
                 const double exponent = static_cast<double>(p.exponent) + static_cast<double>(n) * exponents[lane];
                 values[mine[lane]] = {std::log(std::hypot(p.re, p.im)) + exponent * ln2,
-                                        std::atan2(im_part, p.re) - 2 * pi * static_cast<double>(p.turns)};
+                                      std::atan2(im_part, p.re) - 2 * pi * static_cast<double>(p.turns)};
             }
         });
 }

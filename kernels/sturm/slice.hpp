@@ -8,8 +8,8 @@
 const char* sturm_kernel_name();
 
 // below[s] <- number of eigenvalues of B below shifts[s], for count shifts; band is n x width, row-major,
-// band[j * width + d] = B[j + d, j]. Arithmetic in T. Infinite shifts cost nothing. Throws std::invalid_argument on NaN or infinity in the band
-// or NaN among the shifts.
+// band[j * width + d] = B[j + d, j]. Arithmetic in T. Infinite shifts cost nothing. Throws std::invalid_argument on NaN
+// or infinity in the band or NaN among the shifts.
 template <class T>
 void count_below(const T* band, std::int64_t n, std::int64_t width, const double* shifts, std::int64_t count,
                  std::int64_t* below);

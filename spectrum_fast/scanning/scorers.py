@@ -23,6 +23,7 @@ from spectrum_fast.measure.ops.dispatch import set_threads
 from spectrum_fast.measure.spectra.engine import as_matrix, compute_spectra
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
 from spectrum_fast.measure.spectra.schedule import ADAPTIVE
+from spectrum_fast.read.formats.lora import LORA_LAYOUT
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import LoadedWeight
 from spectrum_fast.read.stream.device import SideStream
@@ -164,9 +165,9 @@ class Together:
     largest batch as it is. A batch that fails is halved, down to the matrix at fault. A matrix that the device's memory
     does not hold even alone is scored on the CPU, and its note says so.
 
-    On a CPU each thread computes a batch on one core: threads that share out a small matrix spend more time in waiting for
-    each other than in work. So the bits of its score depend neither on the number of threads nor on its neighbours. Large
-    matrices, for which all threads are needed, are scored by the caller's, once nothing else is.
+    On a CPU each thread computes a batch on one core: threads that share out a small matrix spend more time in waiting
+    for each other than in work. So the bits of its score depend neither on the number of threads nor on its neighbours.
+    Large matrices, for which all threads are needed, are scored by the caller's, once nothing else is.
 
     Args:
         criterion: the rule that splits signal from noise.
@@ -360,8 +361,8 @@ class Together:
 
 
 def _is_small(plan: WeightPlan) -> bool:
-    """Whether a CPU takes such a matrix together with others."""
-    shape = plan.matrix_shape
+    """Whether a CPU takes such a matrix together with others; one in factors has no numbers to be put beside theirs."""
+    shape = None if plan.layout.startswith(LORA_LAYOUT) else plan.matrix_shape
     return shape is not None and len(shape) == 2 and ADAPTIVE.takes_together((shape[0], shape[1]))
 
 

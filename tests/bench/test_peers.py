@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bench.peers import (
+    PEERS,
     exact_score,
     exact_singular_values,
     reference_score,
@@ -46,6 +47,10 @@ def test_peers_agree_with_the_truth(shape):
     exact = exact_singular_values(weight)
     assert torch.allclose(torch.from_numpy(weightwatcher_singular_values(weight)), exact, rtol=1e-12, atol=1e-13)
     assert reference_score(weight) == pytest.approx(exact_score(weight)["snr"], rel=1e-4)
+    for name, values in PEERS.items():
+        found = values(weight).sort(descending=True).values.double()
+        least = 2e-3 if "Gram" in name else 1e-5  # in units of the largest: squares of less are rounding
+        torch.testing.assert_close(found, exact, rtol=1e-5, atol=least * float(exact[0]), msg=name)
 
 
 def test_gram_truth_agrees_with_svd_truth():

@@ -27,9 +27,15 @@ def test_table_holds_the_measured_figures() -> None:
             "cpu": {"model": "X", "family": 1, "model_number": 2, "native_features": ["avx512"]},
             "packages": {"torch": "2"},
         },
-        "rows": [{"name": "spectrum[2048x2048]", "median_seconds": 0.1, "info": {"ratio_to_peer": 6.5}}],
+        "rows": [
+            {"name": "spectrum[2048x2048]", "median_seconds": 0.1, "info": {"ratio_to_peer": 6.5}},
+            {"name": "llama_layer", "median_seconds": 0.1, "info": {"peers": {"slow": 0.4, "slower": 0.9}}},
+            {"name": "small_model", "median_seconds": 1.0, "info": {"peers": {"slower": 3.0, "slow": 2.0}}},
+        ],
     }
     text = format_table(results, "x.json")
-    assert "| 2048 x 2048 | 650 ms | 100 ms | 6.5x |" in text
+    assert "| spectrum_fast | slow | slower | float32 `svdvals` (the reference's way) |" in text
+    assert "| 2048 x 2048 | 100 ms |  |  | 650 ms (6.5x) |" in text
+    assert "| a Llama-3-8B layer, 7 matrices | 100 ms | 400 ms (4.0x) | 900 ms (9.0x) |  |" in text
     assert "avx512" in text
     assert "x.json" in text

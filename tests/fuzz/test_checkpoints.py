@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import spectrum_fast as sf
 from spectrum_fast.errors import CheckpointError
-from spectrum_fast.scanning import results
+from spectrum_fast.scanning import scorers
 
 from fuzz.checkpoints import FORMATS, judge, make, run
 
@@ -52,7 +52,7 @@ def test_the_oracle_sees_faults_lost_memory_and_lost_files(tmp_path: Path, monke
         folder.mkdir()
         return judge(FORMATS[0](random.Random(1)), folder)[1]  # noqa: S311
 
-    real = results.decode_weight
+    real = scorers.decode_weight
 
     def broken(*_: object) -> torch.Tensor:
         raise ZeroDivisionError
@@ -64,7 +64,7 @@ def test_the_oracle_sees_faults_lost_memory_and_lost_files(tmp_path: Path, monke
     assert judged("as it is") == ""
     for name, fault, expected in (("broken", broken, "ZeroDivisionError"), ("hungry", hungry, "memory grew by")):
         with monkeypatch.context() as patch:
-            patch.setattr(results, "decode_weight", fault)
+            patch.setattr(scorers, "decode_weight", fault)
             assert expected in judged(name)
     monkeypatch.setattr(sf.Scan, "__eq__", lambda *_: False)
     assert judged("lost") == "the file does not say what was found"

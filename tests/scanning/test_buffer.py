@@ -21,9 +21,9 @@ from support.truth import exact
 
 SMALL_GIB = 1 / 1024
 """One MiB."""
-READINGS = {"small": 1, "tame": 2, "spiky": 4}
-"""Of each kind below. In blocks: extent, Gram matrix and first probe; the second probe; where outliers are rotated, a
-Gram matrix and two probes of what is rotated instead of that."""
+READINGS = {"small": 1, "tame": 2, "spiky": 2, "rotated": 4}
+"""Of each kind below. In blocks: extent, Gram matrix and first probe; the second probe, or where a short matrix has
+outliers a Gram matrix in float64; where they are rotated, one and two probes of what is rotated."""
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tall, wide and square matrices above half a MiB, tame and with outliers, and small ones between them."""
     folder = tmp_path_factory.mktemp("uneven")
     weights = {}
-    for number, shape in enumerate([(1400, 600), (600, 1400), (700, 700)]):
-        for kind, outliers in (("tame", ()), ("spiky", (400.0, 300.0))):
+    for number, shape in enumerate([(1400, 600), (600, 1400), (1100, 770)]):
+        for kind, outliers in (("tame", ()), ("rotated" if shape[1] == 770 else "spiky", (400.0, 300.0))):
             weights[f"layers.{number}.{kind}.weight"] = trained_like(*shape, outliers, seed=number).to(torch.bfloat16)
         weights[f"layers.{number}.small.weight"] = trained_like(200, 210, seed=number).to(torch.bfloat16)
     save_file(weights, folder / "model.safetensors")

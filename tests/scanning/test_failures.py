@@ -16,7 +16,7 @@ import spectrum_fast as sf
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.stream import weights as streaming
 from spectrum_fast.scanning import plan as planning
-from spectrum_fast.scanning import results
+from spectrum_fast.scanning import results, scorers
 
 from support.long_scans import command, end, environment, journal_of
 from support.processes import script
@@ -37,7 +37,7 @@ def fail_at(stage: str, error: Exception) -> tuple[object, str, Callable]:
     target, name, parameter_of = {
         "plan": (planning, "plan_plain", lambda ref: ref.name),
         "read": (streaming.Batch, "tensor", lambda _, ref, *__: ref.name),
-        "decode": (results, "decode_weight", lambda plan, *_: plan.parameter),
+        "decode": (scorers, "decode_weight", lambda plan, *_: plan.parameter),
         "score": (results, "score_weight", lambda plan, *_: plan.parameter),
     }[stage]
     real = getattr(target, name)

@@ -57,7 +57,7 @@ def tensors() -> dict[str, Tensor]:
     layer = "model.layers.{}.{}.weight".format
     weights = {layer(n, "mlp.up_proj"): matrices.trained_like(420, 700, seed=n).bfloat16() for n in range(4)}
     weights |= {
-        layer(n, "mlp.down_proj"): matrices.trained_like(800, 770, (400.0, 300.0), n).bfloat16() for n in range(2)
+        layer(n, "mlp.down_proj"): matrices.trained_like(1100, 770, (400.0, 300.0), n).bfloat16() for n in range(2)
     }
     weights |= {layer(n, "self_attn.o_proj"): of_family("near_threshold", 200, 260, n).float() for n in range(4)}
     weights[layer(0, "self_attn.q_proj")] = of_family("rank_deficient", 200, 230).float()

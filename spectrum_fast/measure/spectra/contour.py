@@ -8,8 +8,8 @@ singularities on the lines ``Im = 0`` and ``Im = pi``: the trapezoidal rule conv
 whatever the spectrum (clusters, gaps, values at the end points), so some thirty complex shifts replace one shift per
 eigenvalue.
 
-Every interval has an accuracy of its own. All are given as many places of nodes as the finest could need, and those that
-one does not need are passed over; one launch serves all intervals of a batch.
+Every interval has an accuracy of its own. All are given as many places of nodes as the finest could need, and those
+that one does not need are passed over; one launch serves all intervals of a batch.
 
 Source: Trefethen & Weideman 2014 (trapezoidal rule).
 """

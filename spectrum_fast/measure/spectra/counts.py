@@ -235,5 +235,8 @@ def _narrow_all(
         passed = torch.searchsorted(counts, ranks.expand(len(lo), -1).contiguous(), right=True)
         edges = torch.cat([lo.new_full((len(lo), 1), -math.inf), points, lo.new_full((len(lo), 1), math.inf)], dim=1)
         below, above = edges.gather(1, passed), edges.gather(1, passed + 1)
-        lo, hi = torch.where((lo < below) & (below < hi), below, lo), torch.where((lo < above) & (above < hi), above, hi)
+        lo, hi = (
+            torch.where((lo < below) & (below < hi), below, lo),
+            torch.where((lo < above) & (above < hi), above, hi),
+        )
     return lo, hi

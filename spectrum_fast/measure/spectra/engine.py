@@ -28,16 +28,16 @@ from spectrum_fast.measure.spectra.scaling import scale_exponent
 from spectrum_fast.measure.spectra.schedule import ADAPTIVE, FIXED, Schedule
 
 SMALL_WORK = 1 << 22
-"""Matrices of less ``n_min^2 n_max`` go to the float64 SVD under ``auto``: it takes 2 ms there, as long as Gram, band and
-slices of one among others, and states the smaller error (128 x 128: 2.4 and 2.6 ms; 128 x 512: 5.5 and 2.5)."""
+"""Matrices of no more ``n_min^2 n_max`` go to the float64 SVD under ``auto``: it takes 2 ms there, as long as Gram,
+band and slices of one among others, and states less error (128 x 128: 2.4 and 2.6 ms; 128 x 512: 5.5 and 2.5)."""
 SHORT_IN_FLOAT64, SQUARE_IN_FLOAT64 = 256, 640
-"""Short sides up to these go straight to float64 on a CPU, the second where the matrix is nearly square: it costs 8 and 32 %
-more than float32 and its probes (256 x 256, 576 x 576), and has no second try. Of 60 trained matrices of 576 x 576, whose
-small values weigh most, 41 needed one."""
+"""Short sides up to these go straight to float64 on a CPU, the second where the matrix is nearly square: it costs 8 and
+32 % more than float32 and its probes (256 x 256, 576 x 576), and has no second try. Of 60 trained matrices of
+576 x 576, whose small values weigh most, 41 needed one."""
 NEARLY_SQUARE = 1.5
 ROTATED_SIDE = 768
-"""Short sides from this on have outliers rotated away on a CPU; below, float64 costs less than finding and rotating them
-and a Gram product of numbers that are no longer bfloat16 (49152 x 576: 0.29 and 0.62 s; about equal at 1024 x 4096)."""
+"""Short sides from this on have outliers rotated away on a CPU; below, float64 costs less than finding and rotating
+them and a Gram product of numbers that are no longer bfloat16 (49152 x 576: 0.38 and 0.62 s)."""
 SMALL_SIDE_OF_REFERENCE = 2048
 """The same where the band is reduced by torch operations because the compiled extension is not there: one thread takes
 0.3 s by the SVD and 1.8 s by the band at 1024 x 1024, 2.8 and 5.2 s at 2048 x 2048, 2.8 and 2.1 s at 1024 x 4096."""

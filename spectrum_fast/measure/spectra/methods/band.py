@@ -111,7 +111,7 @@ def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
     if not work.schedule.takes_together(work.matrices.shape):  # a small one is squared before a sample is taken
         foreseen = list(_foresee(work, unsolved, FORESEEN))
         if foreseen:
-            work.outliers = [_rotate(work, index, start) for index, start in foreseen] if work.rotates else []
+            work.outliers = [_rotate(*one) for one in foreseen] if work.rotates else []
             return {}
     squares = square(work.matrices.take(unsolved), work.traces(unsolved), torch.float32)
     spikiness = squares.spikiness.tolist()
@@ -141,21 +141,19 @@ def _apart(work: Work, places: Sequence[int]) -> list[list[int]]:
     return [[place] for place in places] if work.schedule.waits else [list(places)] if places else []
 
 
-def _foresee(work: Work, unsolved: Sequence[int], spikiness: float) -> Iterator[tuple[int, Tensor]]:
-    """Matrices of which a sample, worth a question on a CPU, shows outliers; and their directions there."""
+def _foresee(work: Work, unsolved: Sequence[int], spikiness: float) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Matrices (1, m, n) of which a sample, worth a question on a CPU, shows outliers, and their directions there."""
     for index in unsolved if work.schedule.waits else ():
         whole = work.matrices.take([index]).whole()
         if whole is None or whole.is_cuda:
             continue
         start = foresee_outliers(whole[0], work.sums_of_squares[index], spikiness)
         if start is not None:
-            yield index, start
+            yield index, whole, start
 
 
-def _rotate(work: Work, index: int, start: Tensor) -> Outliers:
+def _rotate(index: int, whole: Tensor, start: Tensor) -> Outliers:
     """A matrix rotated before it is squared."""
-    whole = work.matrices.take([index]).whole()
-    assert whole is not None
     rotated = whole.to(torch.float32, copy=True)
     basis = find_outlier_basis_of_weight(rotated, start[None])
     return Outliers([index], basis, None, Dense(rotate_in_place(rotated, basis)))
@@ -167,8 +165,8 @@ def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:
     known = {index for one in work.outliers for index in one.indices}
     while work.outliers:  # a copy takes as much memory as the weights
         attempts |= _attempts_rotated(work, work.outliers.pop(0))
-    for index, start in _foresee(work, [index for index in unsolved if index not in known], UNEVEN):
-        attempts |= _attempts_rotated(work, _rotate(work, index, start))
+    for foreseen in _foresee(work, [index for index in unsolved if index not in known], UNEVEN):
+        attempts |= _attempts_rotated(work, _rotate(*foreseen))
     return attempts
 
 
