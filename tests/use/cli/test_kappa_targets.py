@@ -52,7 +52,7 @@ def test_of_gate_and_up_the_condition_of_both_together_is_not_made_up(inside, tm
 
 
 def test_a_scan_by_condition_number_is_as_sure_as_asked(tmp_path: Path) -> None:
-    """Ever worse conditioned: float32 Gram, float64 Gram, float64 SVD; each within the tolerance of the truth."""
+    """Ever worse conditioned, until float64 SVD is needed; each within the tolerance of the truth."""
     g = torch.Generator().manual_seed(0)
     u, v = (torch.linalg.qr(torch.randn(256, 256, generator=g, dtype=torch.float64)).Q for _ in range(2))
     methods = []
@@ -64,4 +64,4 @@ def test_a_scan_by_condition_number_is_as_sure_as_asked(tmp_path: Path) -> None:
         assert found.error_bound <= 1e-3
         assert found.snr == pytest.approx(1 / expected.item(), rel=found.error_bound)
         methods.append(found.method)
-    assert methods == ["band-float32", "band-float64", "svd-float64"]
+    assert methods == ["band-float64", "band-float64", "svd-float64"]
