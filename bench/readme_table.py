@@ -74,8 +74,8 @@ def strongest_first(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _peers_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Seconds of each peer; files from before there were several have the reference alone."""
-    info = row["info"]
-    return info.get("peers") or {"float32 `svdvals` (the reference's way)": row["median_seconds"] * info["ratio_to_peer"]}
+    info, reference = row["info"], "float32 `svdvals` (the reference's way)"
+    return info.get("peers") or {reference: row["median_seconds"] * info["ratio_to_peer"]}
 
 
 def replace_table(readme: str, table: str) -> str:
