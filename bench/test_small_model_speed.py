@@ -68,6 +68,6 @@ def test_small_model(weights: dict[str, Tensor], tmp_path: Path, benchmark: Any,
     benchmark.extra_info |= {
         "modules": len(scan.modules),
         "dtype": "bf16",
-        "methods": sorted({module.method for module in scan.modules}),
-        "largest_error_bound": max(module.error_bound for module in scan.modules),
+        "methods": sorted({str(module.method) for module in scan.modules}),
+        "largest_error_bound": max(module.error_bound or 0.0 for module in scan.modules),
     }
