@@ -224,7 +224,7 @@ def _reduction(size: int, count: int, device: Device, engine: Engine) -> list[St
         doubles=2 * (9 + products) * tall * b,
         chain_seconds=small + (last if engine.panel_launches < 12 else 0.0),
         launches=len(rows) * (engine.panel_launches - 1),
-        operations=30 + len(rows) * engine.panel_operations,
+        operations=70 + 20 * (1 if group == 1 else len(rows) % group) + len(rows) * engine.panel_operations,
         recorded=recorded,
     )
     return [sweeps, *updates, panels]

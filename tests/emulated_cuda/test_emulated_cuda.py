@@ -86,6 +86,26 @@ def test_streams_do_not_use_what_another_one_may_still_write() -> None:
     assert made.tolist() == [4.0] * 8
 
 
+@pytest.mark.parametrize("group", [1, 4])
+def test_launches_of_a_reduction_are_those_that_the_model_counts(group: int) -> None:
+    from bench.gpu import model
+    from spectrum_fast.measure.ops.band import CARRIED
+    from spectrum_fast.measure.ops.band.triton import reduce_to_band
+
+    from emulated_cuda import graphs
+
+    for size in (140, 300):
+        gram = torch.randn(1, size, size, generator=torch.Generator().manual_seed(3))
+        gram, vectors = (gram @ gram.mT).cuda(), torch.ones(1, CARRIED, size, dtype=torch.float64).cuda()
+        parts = model.stages((size, 340), 1, 2, model.DEVICES[1], model.Engine(deferred=group))
+        parts = [part for part in parts if part.name in ("sweeps", "updates", "panels")]
+        graphs.COUNT.launches = graphs.COUNT.operations = 0
+        reduce_to_band(gram, 32, vectors, group)
+        for_the_scale = 1
+        assert graphs.COUNT.launches == sum(part.launches for part in parts) + for_the_scale
+        assert graphs.COUNT.operations == sum(part.operations for part in parts)
+
+
 def test_a_graph_works_at_the_addresses_of_its_capture() -> None:
     kept, freed = torch.ones(4, device="cuda"), torch.ones(4, device="cuda")
     graph = torch.cuda.CUDAGraph()
