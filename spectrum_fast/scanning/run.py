@@ -91,6 +91,7 @@ def run_scan(
     *,
     journal: Journal | None = None,
     progress: Callable[[ScanProgress], None] | None = None,
+    planned: Callable[[ScanPlan], None] | None = None,
 ) -> Scan:
     """Scan with a journal that is open; :func:`scan` says the rest.
 
@@ -99,6 +100,7 @@ def run_scan(
         options: what to score and how.
         journal: entered, not begun. The caller removes it when the result is safe.
         progress: called at the beginning and after every tensor.
+        planned: told what will be scored, before anything is.
     """
     started = time.perf_counter()
     live = None
@@ -107,6 +109,8 @@ def run_scan(
         checkpoint = live.checkpoint
     else:
         checkpoint, plan = open_and_plan(source, options)
+    if planned is not None:
+        planned(plan)
     if journal is not None:
         begin_journal(journal, options, checkpoint, plan)
     ledger = Ledger(plan, journal, progress or (lambda _: None), started)

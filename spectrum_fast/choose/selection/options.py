@@ -36,9 +36,9 @@ class SelectOptions(Options):
         CriterionName | None,
         Option(
             "Rank by this and not by the scan's criterion: mp-rank, kappa, alpha...",
-            "``kappa``, ``stable-rank``, ``spectral-norm`` and ``mp-rank`` follow from every scan, ``effective-rank`` "
-            "and ``alpha`` from one that stores spectra (``--spectra``), ``spectrum`` and ``mp`` from a scan by it; or "
-            "one that :func:`spectrum_fast.criterion` has registered. No weight is read.",
+            "``kappa``, ``stable-rank``, ``spectral-norm`` and ``mp-rank`` follow from every scan, ``effective-rank``, "
+            "``energy`` and ``alpha`` from one that stores spectra (``--spectra``), ``spectrum`` and ``mp`` from one "
+            "by it; or one that :func:`spectrum_fast.criterion` has registered. No weight is read.",
             metavar="NAME",
         ),
     ] = None

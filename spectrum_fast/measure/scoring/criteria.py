@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -14,6 +15,7 @@ from spectrum_fast.measure.scoring.quantities import (
     Quantity,
     SpectrumView,
     effective_rank,
+    energy,
     kappa,
     mp_rank,
     spectral_norm,
@@ -172,12 +174,13 @@ _CRITERIA: dict[str, Criterion] = {
         QuantityCriterion("alpha", quantity=alpha, smallest_first=True),
         QuantityCriterion("spectral-norm", quantity=spectral_norm),
         QuantityCriterion("mp-rank", quantity=mp_rank),
+        QuantityCriterion("energy", quantity=energy),
     )
 }
 ScanCriterion: TypeAlias = Literal["spectrum", "mp", "kappa"]
 """What a scan can be made for, which sets how accurate it must be; the others follow from a scan that is made."""
 CriterionName: TypeAlias = Literal[
-    "spectrum", "mp", "kappa", "stable-rank", "effective-rank", "alpha", "spectral-norm", "mp-rank"
+    "spectrum", "mp", "kappa", "stable-rank", "effective-rank", "alpha", "spectral-norm", "mp-rank", "energy"
 ]
 """What a scan can be selected by, beside the criteria of users."""
 
@@ -226,3 +229,13 @@ def find_criterion(name: str) -> Criterion:
         return _CRITERIA[name]
     except KeyError:
         raise UsageError(f"unknown criterion {name!r}: expected one of {', '.join(criterion_names())}") from None
+
+
+def quantities_of(module: ModuleScore) -> dict[str, float]:
+    """The number of every criterion that is one of the spectrum, as far as the module has what it is made of."""
+    found: dict[str, float] = {}
+    for name, rule in _CRITERIA.items():
+        if isinstance(rule, QuantityCriterion):
+            with suppress(UsageError, TypeError, AttributeError):  # what it lacks is None, or an error that names it
+                found[name] = rule.measure(module)[0]
+    return found

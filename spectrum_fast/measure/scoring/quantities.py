@@ -111,6 +111,25 @@ def mp_rank(spectrum: SpectrumView) -> Measured:
     return spectrum.mp_rank, spectrum.errors.mp_rank or 0
 
 
+def energy(spectrum: SpectrumView) -> Measured:
+    """Share of ``||W||_F^2`` in the singular values above the Marchenko-Pastur edge, in [0, 1].
+
+    Invariant to rotations and to scale. Needs all singular values. Bound: every value anywhere within its own, and
+    those so near the edge that their side is not known on either.
+    """
+    squares = np.cumsum(spectrum.values**2)
+    total = float(squares[-1])
+    if total == 0.0:
+        return 0.0, 0.0
+    rank, doubt = spectrum.mp_rank, spectrum.errors.mp_rank or 0
+    value, least, most = (
+        float(squares[k - 1]) / total if k > 0 else 0.0 for k in (rank, rank - doubt, min(rank + doubt, len(squares)))
+    )
+    moved = float((2 * spectrum.values * spectrum.bounds + spectrum.bounds**2).sum()) / total
+    shift = 2 * moved / (1 - moved) if moved < 1 else math.inf
+    return value, max(value - least, most - value) + shift + 8 * len(squares) * np.finfo(np.float64).eps
+
+
 def kappa(spectrum: SpectrumView) -> Measured:
     """Condition number as PEFT computes it, ``s_max / (s_min + 1e-8)``; a small one is well conditioned.
 

@@ -52,6 +52,20 @@ def alpha(spectrum: SpectrumView) -> Measured:
     return value, float(reach.max()) if np.isfinite(reach).all() else math.inf
 
 
+def fitted_tail(values: npt.NDArray[np.float64]) -> tuple[float, float, int] | None:
+    """Of the tail that :func:`alpha` fits: its exponent, least singular value and length; None where it fits none.
+
+    Args:
+        values: singular values, descending.
+    """
+    kept = values[values**2 > LEAST_EIGENVALUE][::-1]
+    if len(kept) < 2 or kept[0] == kept[-1]:
+        return None
+    exponents, distances = _fits(2 * np.log(kept))
+    best = int(np.argmin(distances))
+    return float(exponents[best]), float(kept[best]), len(kept) - best
+
+
 def _fits(logs: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Exponent and distance of each tail of ascending logarithms; the distance is infinite where there is no fit."""
     count = len(logs)

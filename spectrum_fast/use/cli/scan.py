@@ -43,10 +43,12 @@ def scan(
     from spectrum_fast.scanning.parts import parse_part
     from spectrum_fast.scanning.ranks import find_rank
     from spectrum_fast.scanning.run import run_scan
+    from spectrum_fast.use.cli.consoles import say
     from spectrum_fast.use.cli.output import require_writable, scan_name
     from spectrum_fast.use.cli.part_scan import scan_one_part, scan_shared
     from spectrum_fast.use.cli.scan_end import end_scan
     from spectrum_fast.use.cli.scan_session import ScanSession, scan_meters
+    from spectrum_fast.use.report.scan_plan import spectra_words
 
     if dry_run:
         _show_plan(model, options)
@@ -71,9 +73,12 @@ def scan(
     if own is not None:
         scan_one_part(model, run, meters, timing)
         return
+    announce = (lambda plan: say(spectra_words(plan))) if words and options.spectra else None
     with run:
         with meters() as progress:
-            result = run.scan(lambda journal: run_scan(model, options, journal=journal, progress=progress))
+            result = run.scan(
+                lambda journal: run_scan(model, options, journal=journal, progress=progress, planned=announce)
+            )
         end(result, run.save)
     if result.failures:
         raise typer.Exit(1)
@@ -89,7 +94,7 @@ def _show_plan(model: str, options: ScanOptions) -> None:
 
     options = replace(options, no_store=options.no_store or not is_cached(model))
     checkpoint, plan = open_and_plan(model, options)
-    show(scan_plan_table(checkpoint, plan, predict_scan(plan, options)))
+    show(scan_plan_table(checkpoint, plan, predict_scan(plan, options), spectra=options.spectra))
 
 
 def _say_what_is_missing() -> None:

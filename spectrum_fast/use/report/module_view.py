@@ -10,10 +10,11 @@ from spectrum_fast.choose.selection.fused import fused_modules
 from spectrum_fast.choose.selection.ranking import group_modules, rank_modules
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import UsageError
+from spectrum_fast.measure.scoring.criteria import quantities_of
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.use.report.layout import facts_table, printable
-from spectrum_fast.use.report.spectrum_plot import SpectrumPlot
+from spectrum_fast.use.report.spectrum_plot import SpectrumPlot, ValuesPlot
 from spectrum_fast.use.report.thresholds import Thresholds, find_thresholds
 from spectrum_fast.words import near_names_text
 
@@ -48,6 +49,8 @@ def module_view(scan: Scan, module: ModuleScore) -> RenderableType:
         parts.append(SpectrumPlot(module.histogram, thresholds))
     else:
         parts.append(Text(_no_histogram(scan, module)))
+    if module.singular_values is not None:
+        parts += [Text(""), ValuesPlot(module.singular_values.values, thresholds.mp if thresholds else None)]
     return Group(*parts, Text(""), _facts(scan, module, thresholds))
 
 
@@ -79,6 +82,7 @@ def _facts(scan: Scan, module: ModuleScore, thresholds: Thresholds | None) -> Ta
             "MP edge": _number(thresholds.mp if thresholds else None),
             "signal": _side(module.n_signal, module.signal_sum, "above"),
             "noise": _side(module.n_noise, module.noise_sum, "at or below"),
+            "other criteria": ", ".join(f"{name} {value:.4g}" for name, value in quantities_of(module).items()) or None,
             "method": module.method,
             "note": module.note or None,
         }

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from spectrum_fast.choose.selection.ranking import group_name
+from spectrum_fast.measure.scoring.stored_spectra import spectra_bytes
 from spectrum_fast.read.checkpoint import Checkpoint
 from spectrum_fast.read.checkpoint.naming import module_type
 from spectrum_fast.read.checkpoint.towers import find_towers
@@ -18,7 +19,9 @@ from spectrum_fast.use.report.table import what_is_left_out
 from spectrum_fast.words import count_of
 
 
-def scan_plan_table(checkpoint: Checkpoint, plan: ScanPlan, prediction: Prediction) -> RenderableType:
+def scan_plan_table(
+    checkpoint: Checkpoint, plan: ScanPlan, prediction: Prediction, *, spectra: bool = False
+) -> RenderableType:
     """A line a type and tower: how many matrices, of which shapes and formats, and their bytes; then what to know."""
     towers = find_towers([weight.name for weight in plan.weights], checkpoint.config)
     groups: dict[str, list[WeightPlan]] = {}
@@ -41,9 +44,17 @@ def scan_plan_table(checkpoint: Checkpoint, plan: ScanPlan, prediction: Predicti
     lines = [
         *what_is_left_out({**plan.ties, **equal}, plan.skipped, checkpoint.notes),
         *(f"warning: will have no score: {failure.message}" for failure in plan.refused),
+        *([spectra_words(plan)] if spectra else []),
         _time_words(prediction),
     ]
     return Group(Text(printable(title)), Text(""), table, Text(""), *(Text(printable(line)) for line in lines))
+
+
+def spectra_words(plan: ScanPlan) -> str:
+    """What all singular values of the matrices will take beside the scan file, where the headers tell the shapes."""
+    shapes = [weight.matrix_shape or weight.main.shape for weight in plan.weights]
+    size = spectra_bytes(min(shape[-2:]) if len(shape) > 1 else 1 for shape in shapes)
+    return f"all singular values will take {format_bytes(size)} beside the scan file"
 
 
 def _time_words(prediction: Prediction) -> str:

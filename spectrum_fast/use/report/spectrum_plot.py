@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,35 @@ class SpectrumPlot:
         yield from _legend(self.histogram, self.thresholds, ascii_only)
 
 
+@dataclass(frozen=True)
+class ValuesPlot:
+    """All singular values by rank, the largest first: one column a stretch of ranks, dots at the noise edge.
+
+    Attributes:
+        values: descending.
+        edge: the Marchenko-Pastur edge; None where not known.
+    """
+
+    values: npt.NDArray[np.float64]
+    edge: float | None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = min(len(self.values), max(8, options.max_width - _MARGIN))
+        heights = np.array([part.mean() for part in np.array_split(self.values, columns)])
+        top, ascii_only = float(heights[0]) or 1.0, options.ascii_only
+        scaled = _ROWS * heights / top
+        edge = np.full(columns, 0.0 if self.edge is None or self.edge >= top else _ROWS * self.edge / top)
+        for row in range(_ROWS, 0, -1):
+            line = _line(row, float(_ROWS), scaled, edge, {}, ascii_only)
+            label = f"{top * row / _ROWS:.3g}" if row in (_ROWS, _ROWS // 2) else ""
+            yield Text.assemble(label.rjust(_MARGIN - 2), line[_MARGIN - 2 :])
+        yield Text(" " * (_MARGIN - 1) + ("+" + "-" * columns if ascii_only else "└" + "─" * columns))
+        shown = "1", str(len(self.values))
+        yield Text(" " * _MARGIN + shown[0] + shown[1].rjust(columns - 1))
+        above = "" if self.edge is None else f"; {int((self.values > self.edge).sum())} above the Marchenko-Pastur edge"
+        yield Text(f"all {len(self.values)} singular values by rank{above}")
+
+
 def _fit(histogram: Histogram, room: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Edges and counts in at most ``room`` columns: neighbours are joined where there are more bins."""
     edges, counts = histogram.edges, np.array(histogram.counts, dtype=np.int64)
@@ -89,7 +119,7 @@ def _letters(marks: dict[int, tuple[str, str]], columns: int) -> Text:
 def _line(
     row: int,
     top: float,
-    counts: npt.NDArray[np.int64],
+    counts: npt.NDArray[Any],
     noise: npt.NDArray[np.float64],
     marks: dict[int, tuple[str, str]],
     ascii_only: bool,

@@ -38,11 +38,10 @@ def scan_table(scan: Scan, selection: Selection | None = None, *, wide: bool = F
     return Group(*parts, *(Text(printable(line)) for line in _remarks(scan, selection)))
 
 
-def title_of(scan: Scan) -> str:
-    """The model, and what was taken from it or added."""
+def relation_of(scan: Scan) -> str:
+    """What was taken from the model, or added to it; empty for a model alone."""
     pairs = ((word, scan.provenance.get(word)) for word in ("minus", "plus"))
-    words = [f" {word} {base.get('model')}" for word, base in pairs if isinstance(base, Mapping)]
-    return "".join([scan.model, *words])
+    return "".join(f" {word} {base.get('model')}" for word, base in pairs if isinstance(base, Mapping))
 
 
 def format_score(module: ModuleScore) -> str:
@@ -73,7 +72,9 @@ def _taken(modules: Sequence[ModuleScore], taken: set[str], always: set[str]) ->
 
 
 def _title(scan: Scan, selection: Selection | None) -> str:
-    title = f"{title_of(scan)}: {count_of(len(scan.modules), 'module')} scored, criterion {scan.criterion}"
+    title = (
+        f"{scan.model}{relation_of(scan)}: {count_of(len(scan.modules), 'module')} scored, criterion {scan.criterion}"
+    )
     if selection is not None and selection.top_percent is not None:
         title += f", top {selection.top_percent:g} % of each type"
     return title

@@ -57,7 +57,7 @@ def test_what_follows_from_functionals_is_within_its_bound(family: str) -> None:
         assert abs(value - expected[name]) <= bound + 1e-13 * abs(value), (name, value, expected[name], bound)
 
 
-@pytest.mark.parametrize("name", ["effective-rank", "alpha"])
+@pytest.mark.parametrize("name", ["effective-rank", "alpha", "energy"])
 @pytest.mark.parametrize("error", [1e-12, 1e-6, 1e-3])
 def test_what_needs_all_values_is_within_its_bound(name: str, error: float) -> None:
     """Values that are off by up to a stated error, at random and all one way."""
@@ -71,7 +71,18 @@ def test_what_needs_all_values_is_within_its_bound(name: str, error: float) -> N
             value, bound = quantity(name).measure(with_values(found, off, error))
             assert bound is not None
             assert abs(value - expected) <= bound
-            assert error > 1e-12 or bound < 1e-7 * value
+            assert error > 1e-12 or bound < 1e-7 * (value or 1.0)
+
+
+def test_energy_is_the_share_of_the_values_above_the_edge() -> None:
+    g = torch.Generator().manual_seed(0)
+    weight = torch.randn(60, 90, generator=g, dtype=torch.float64)
+    weight[:, 0] += 20
+    found, s = sf.spectrum(weight), true_values(weight)
+    assert found.mp_rank == 1
+    value, bound = quantity("energy").measure(with_values(found, s, 0.0))
+    assert value == pytest.approx(s[0] ** 2 / (s**2).sum(), abs=bound)
+    assert bound < 1e-12
 
 
 def test_effective_rank_is_the_exponential_of_the_entropy() -> None:

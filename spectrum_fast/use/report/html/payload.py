@@ -7,15 +7,20 @@ from collections.abc import Hashable, Iterable, Sequence
 from pathlib import PurePath
 from typing import Any, get_type_hints
 
+import numpy as np
+
 from spectrum_fast.choose.selection.fused import competing_modules
 from spectrum_fast.choose.selection.ranking import GROUPINGS, group_name, rank_modules, towers_of
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.select import tables_of
 from spectrum_fast.errors import UsageError
+from spectrum_fast.measure.scoring.criteria import quantities_of
 from spectrum_fast.measure.scoring.json_fields import type_of
 from spectrum_fast.measure.scoring.records import ModuleScore
+from spectrum_fast.measure.scoring.tail_exponent import fitted_tail
 from spectrum_fast.measure.spectra.record import SpectralSummary
 from spectrum_fast.read.checkpoint.naming import expert_index, layer_index, module_type
+from spectrum_fast.use.report.table import relation_of
 from spectrum_fast.use.report.thresholds import find_thresholds
 from spectrum_fast.version import __version__
 
@@ -23,6 +28,9 @@ NUMBERS = tuple(
     key for key, hint in get_type_hints(SpectralSummary).items() if type_of(hint)[0] in (float, int) and key != "snr"
 )
 """Functionals of a spectrum that are numbers; each is a column of the page."""
+MOST_MEASURED = 2000
+"""Modules up to which the numbers of other criteria are shown: a tail is fitted in some hundredths of a second."""
+_TAIL_POINTS = 96
 _DIGITS = 7
 """Significant digits of what is only looked at; scores keep every bit, for the page compares them."""
 
@@ -45,7 +53,7 @@ def build_payload(scans: Sequence[Scan], *, top_percent: float, labels: Sequence
 
 def make_labels(scans: Sequence[Scan], files: Sequence[str]) -> list[str]:
     """A short name for each scan: the last part of the model's, with the file's where that is not unique."""
-    labels = [PurePath(scan.model).name or scan.model for scan in scans]
+    labels = [(PurePath(scan.model).name or scan.model) + relation_of(scan) for scan in scans]
     return [
         label if labels.count(label) == 1 else f"{label} ({PurePath(file).name})"
         for label, file in zip(labels, files, strict=True)
@@ -103,6 +111,8 @@ def _scan_columns(scan: Scan, label: str) -> dict[str, Any]:
         "note": note_of,
         "numbers": list(NUMBERS),
         **{key: [_number(key, getattr(module, key)) for module in modules] for key in NUMBERS},
+        "quantities": _quantities(modules),
+        "tails": _tails(modules),
         "threshold_spectrum": [_short(found.spectrum if found else None) for found in both],
         "threshold_mp": [_short(found.mp if found else None) for found in both],
         "histogram": [_histogram(module) for module in modules],
@@ -121,6 +131,31 @@ def _scan_columns(scan: Scan, label: str) -> dict[str, Any]:
         "skipped": [[reason, count] for reason, count in Counter(entry.reason for entry in scan.skipped).most_common()],
         "provenance": dict(scan.provenance),
     }
+
+
+def _quantities(modules: Sequence[ModuleScore]) -> dict[str, list[float | None]]:
+    """A column for each criterion that is a number of the spectrum and that some module has; tails only where few."""
+    found = [quantities_of(module) for module in modules] if len(modules) <= MOST_MEASURED else []
+    names = dict.fromkeys(name for one in found for name in one)
+    return {name: [_short(one.get(name)) for one in found] for name in names}
+
+
+def _tails(modules: Sequence[ModuleScore]) -> list[list[list[float]] | None] | None:
+    """Of each module that has all its values: some of them with their ranks, close at the top; and the fitted tail."""
+    kept = [module.singular_values for module in modules]
+    if len(modules) > MOST_MEASURED or not any(one is not None for one in kept):
+        return None
+    tails: list[list[list[float]] | None] = []
+    for module in modules:
+        if module.singular_values is None:
+            tails.append(None)
+            continue
+        values = module.singular_values.values
+        ranks = np.unique(np.geomspace(1, len(values), _TAIL_POINTS).round().astype(int))
+        fitted = fitted_tail(values)
+        points = [[float(rank) for rank in ranks], [_short(float(values[rank - 1])) or 0.0 for rank in ranks]]
+        tails.append([*points, [] if fitted is None else [_short(float(number)) or 0.0 for number in fitted]])
+    return tails
 
 
 def _competing(scan: Scan) -> tuple[tuple[ModuleScore, ...], str]:

@@ -69,8 +69,8 @@ function markTrace(marks, symbol, color, size) {
 }
 
 /**
- * One heat map of a scan, of `map.tower`. `colour` is "score" or "rank"; `how` says how a cell of several modules is
- * summarised.
+ * One heat map of a scan, of `map.tower`. `colour` is "score", "rank" or one of `scan.quantities`; `how` says how a cell
+ * of several modules is summarised.
  */
 function heatmapFigure(scan, map, selection, { colour, how }, colours, width) {
   if (!map) return "No module of this scan lies in a numbered layer, so there is no heat map; see the table below.";
@@ -78,6 +78,7 @@ function heatmapFigure(scan, map, selection, { colour, how }, colours, width) {
   const columns = map.lastLayer - first + 1;
   const stars = [];
   const crosses = [];
+  const quantity = scan.quantities[colour];
   const values = map.rows.map(() => new Array(columns).fill(null));
   const text = map.rows.map(() => new Array(columns).fill(""));
   const shares = map.rows.map(() => new Float64Array(columns));
@@ -87,9 +88,10 @@ function heatmapFigure(scan, map, selection, { colour, how }, colours, width) {
       const cell = summarise(scan, indices, how);
       const taken = indices.reduce((sum, index) => sum + (selection.state[index] > 0), 0);
       shares[r][c] = taken / indices.length;
-      values[r][c] = colour === "rank" ? relativeRank(scan, selection, indices) : cell.value;
+      values[r][c] = colour === "rank" ? relativeRank(scan, selection, indices) : quantity ? quantityOf(quantity, indices, how) : cell.value;
       text[r][c] = cellText(scan, selection, row, layer, indices, cell, taken, how);
-      if (cell.value === null) stars.push([r, c, text[r][c]]);
+      if (quantity) text[r][c] += `<br>${colour} ${values[r][c] === null ? "not known" : number(values[r][c])}`;
+      else if (cell.value === null) stars.push([r, c, text[r][c]]);
     }
     for (const [layer, failure] of row.failed) {
       crosses.push([r, layer - first, `${label(failure.name)}<br>no score: ${label(failure.kind)}`]);
@@ -98,7 +100,7 @@ function heatmapFigure(scan, map, selection, { colour, how }, colours, width) {
   const scale = colour === "rank"
     ? { transform: (value) => value, zmin: 0, zmax: 100, colorbar: { tickvals: [0, 25, 50, 75, 100], ticktext: ["last", "", "middle", "", "first"] } }
     : scoreScale(values.flat());
-  const title = colour === "rank" ? "rank in its group" : scan.hasExperts ? `SNR (${how} of a cell)` : "SNR";
+  const title = colour === "rank" ? "rank in its group" : quantity ? `${colour}${scan.hasExperts ? ` (${how} of a cell)` : ""}` : scan.hasExperts ? `SNR (${how} of a cell)` : "SNR";
   const grid = {
     rows: map.rows.map((row) => row.name), first, columns, text, stars, crosses,
     z: values.map((line) => line.map(scale.transform)),
@@ -112,6 +114,12 @@ function heatmapFigure(scan, map, selection, { colour, how }, colours, width) {
   if (stars.length) parts.push("★ noise-free: no singular value at or below the threshold, ranks above every score.");
   if (crosses.length) parts.push("✕ no score (see failures).");
   return { ...gridFigure(grid, colours, width), note: parts.join(" ") };
+}
+
+/** Of the modules of a cell that have it. */
+function quantityOf(column, indices, how) {
+  const known = indices.map((index) => column[index]).filter((value) => value !== null);
+  return known.length ? average(known, how) : null;
 }
 
 /** 100 for the best of a group, 0 for the last; the mean over the modules of a cell. */

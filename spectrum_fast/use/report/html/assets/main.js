@@ -80,7 +80,10 @@ function buildPage(payload) {
     choice("what competes", groupings.map((name) => [name, groupingNames[name]]), app.grouping, (value) => { app.grouping = value; app.group = ""; changed(); }),
     taken);
 
-  const heatControls = () => [choice("colour", [["score", "score"], ["rank", "rank"]], app.colour, (value) => { app.colour = value; heat.draw(); }),
+  const quantities = [...new Set(app.scans.flatMap((scan) => Object.keys(scan.quantities)))].map((name) => [name, name]);
+  const heatControls = () => [
+    quantities.length ? dropdown("or", [["score", "of the scan"], ...quantities], app.colour, (value) => { app.colour = value; heat.draw(); }) : null,
+    choice("colour", [["score", "score"], ["rank", "rank"]], app.colour, (value) => { app.colour = value; heat.draw(); }),
     app.scans.some((scan) => scan.hasExperts) ? choice("cells", [["mean", "mean"], ["median", "median"]], app.how, (value) => { app.how = value; heat.draw(); }) : null].filter(Boolean);
   const most = app.scans.reduce((count, scan) => Math.max(count, scan.maps.length), 1);
   const maps = Array.from({ length: most }, (_, place) => createFigure({
@@ -109,7 +112,7 @@ function buildPage(payload) {
     onClick: (point) => { if (point.customdata !== undefined) pick(point.customdata, true); } });
 
   const spectrum = createFigure({ id: "spectrum", title: "Singular values", 
-    controls: [choice("axis", [["bulk", "bulk"], ["all", "all, logarithmic"]], app.view, (value) => { app.view = value; spectrum.draw(); })],
+    controls: [choice("axis", [["bulk", "bulk"], ["all", "all, logarithmic"], ...(app.scans.some((scan) => scan.tails) ? [["tail", "tail"]] : [])], app.view, (value) => { app.view = value; spectrum.draw(); })],
     build: (colours, width) => (app.picked < 0 ? "Pick a module in any plot or in the table." : spectrumFigure(current(), app.picked, app.view, colours, width)) });
   const factsPlace = element("div", { class: "panel", id: "facts" });
   const table = createTable((index) => pick(index, false));

@@ -17,7 +17,29 @@ function spectrumOf(scan, index) {
     spectrum: scan.threshold_spectrum[index], mp: scan.threshold_mp[index], used: scan.threshold[index] };
 }
 
+/** Ranks of the largest eigenvalues against their size, both logarithmic, and the power law that `alpha` fits to them. */
+function tailFigure(scan, index, colours) {
+  const tail = scan.tails?.[index];
+  if (!tail) return "This scan holds not all singular values of this module; scan with --spectra to see its tail.";
+  const [ranks, values, fitted] = tail;
+  const kept = ranks.map((rank, i) => [values[i] ** 2, rank]).filter(([x]) => x > 0);
+  const data = [{ type: "scatter", mode: "markers", x: kept.map(([x]) => x), y: kept.map(([, y]) => y), hoverinfo: "x+y", marker: { color: colours.signal, size: 5 } }];
+  let note = "Eigenvalues of WᵀW from the largest down. No power law can be fitted to them.";
+  if (fitted.length) {
+    const [alpha, least, size] = fitted;
+    const [low, high] = [least ** 2, Math.max(values[0], least) ** 2];
+    const x = Array.from({ length: 40 }, (_, i) => low * (high / low) ** (i / 39));
+    data.push({ type: "scatter", mode: "lines", x, y: x.map((one) => size * (one / low) ** (1 - alpha)), line: { color: colours.curve, width: 2.2 }, hoverinfo: "skip" });
+    note = `Eigenvalues of WᵀW from the largest down. Orange: the power law of WeightWatcher's fit, exponent alpha = ${number(alpha)}, over the ${plural(size, "largest value")}.`;
+  }
+  const layout = baseLayout(colours, { margin: { l: 56, r: 14, t: 18, b: 44 }, shapes: [], annotations: [],
+    xaxis: axis(colours, { title: { text: "eigenvalue s²", standoff: 8 }, type: "log", exponentformat: "power" }),
+    yaxis: axis(colours, { title: { text: "values as large or larger", standoff: 6 }, type: "log", automargin: true, range: [Math.log10(0.7), Math.log10(1.4 * ranks[ranks.length - 1])] }) });
+  return { data, layout, height: 380, note };
+}
+
 function spectrumFigure(scan, index, view, colours, width) {
+  if (view === "tail") return tailFigure(scan, index, colours);
   const found = spectrumOf(scan, index);
   if (typeof found === "string") return found;
   if (found.end === 0) return "All singular values of this module are zero.";
