@@ -123,9 +123,7 @@ def test_two_scans_into_one_file_are_refused(deep: Path, uninterrupted: bytes, t
     first = start(deep, out, "--quiet")
     assert wait_for_modules(first, journal_of(out), 1)
     first.send_signal(signal.SIGSTOP)  # however slow the machine, it is still at work
-    with pytest.raises(
-        JournalError, match="another scan is at work on this journal and its scan file"
-    ):
+    with pytest.raises(JournalError, match="another scan is at work on this journal and its scan file"):
         sf.scan(str(deep), method="svd", threads=1, out=out)
     first.send_signal(signal.SIGCONT)
     assert end(first) == (0, "", "")

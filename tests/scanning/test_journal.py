@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -208,6 +209,12 @@ def interrupted(model: Path, out: Path, **options) -> bytes:
     return journal_path(out).read_bytes()
 
 
+@pytest.fixture(scope="module")
+def begun(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The journal of a scan that was interrupted."""
+    return interrupted(llama, tmp_path_factory.mktemp("begun") / "scan.json")
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -220,12 +227,20 @@ def interrupted(model: Path, out: Path, **options) -> bytes:
         ({"include_norms": True}, "include_norms was false, is true"),
     ],
 )
-def test_other_options_are_refused_and_nothing_is_lost(llama: Path, tmp_path: Path, changed, message: str) -> None:
+def test_other_options_are_refused_and_nothing_is_lost(
+    llama: Path, begun: bytes, tmp_path: Path, changed, message: str
+) -> None:
     out = tmp_path / "scan.json"
-    kept = interrupted(llama, out)
+    journal_path(out).write_bytes(begun)
     with pytest.raises(JournalError, match=message + r".*3 finished modules away with --restart"):
         sf.scan(llama, out=out, **changed)
-    assert journal_path(out).read_bytes() == kept
+    assert journal_path(out).read_bytes() == begun
+
+
+def test_restart_leaves_nothing_of_another_scan(llama: Path, begun: bytes, tmp_path: Path) -> None:
+    out = tmp_path / "scan.json"
+    journal_path(out).write_bytes(begun)
+    changed: Any = {"criterion": "mp", "include": ["*.mlp.*"]}
     scan = sf.scan(llama, out=out, restart=True, **changed)
     assert scan.run["resumed_modules"] == 0
     assert format_scan(scan) == format_scan(sf.scan(llama, **changed))
