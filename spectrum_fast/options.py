@@ -84,7 +84,8 @@ class Options:
 
 @functools.cache
 def _options_of(options: type) -> tuple[tuple[inspect.Parameter, Option], ...]:
-    hints = get_type_hints(options, include_extras=True)
+    # The mark before fields that are passed by name alone is no type, and Python 3.10 refuses to look at it.
+    hints = get_type_hints(options, localns={"KW_ONLY": object}, include_extras=True)
     found = []
     for field in sorted(dataclasses.fields(options), key=lambda field: field.name not in options.__annotations__):
         kind = hints[field.name]

@@ -21,9 +21,25 @@ ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / "build" / "oldest"
 PYTHON = "3.10"
 EXTRAS = ("gpu",)
-BESIDE = ("transformers>=5.17", "pytest>=9", "hypothesis>=6.150", "scipy>=1.15", "pytest-xdist>=3.8", "gguf>=0.19")
+BESIDE = (
+    "transformers>=5.17",
+    "gguf>=0.19",
+    "hypothesis>=6.150",
+    "pytest>=9",
+    "pytest-xdist>=3.8",
+    "scipy>=1.15",
+    "threadpoolctl>=3.6",
+)
 """What tests need; transformers at the lower bound of the extra ``train``."""
-TESTS = ("tests/measure", "tests/read", "tests/choose/selection", "tests/choose/library", "tests/scanning")
+TESTS = (
+    "tests/test_options.py",
+    "tests/measure",
+    "tests/read",
+    "tests/choose/selection",
+    "tests/choose/library",
+    "tests/scanning",
+    "tests/use/cli",
+)
 
 
 def main(arguments: list[str]) -> int:

@@ -73,7 +73,8 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     chosen = [TARGETS[name] for name in options.targets]
     for target in chosen:
-        find_python(target.python), target.compiler()
+        find_python(target.python)
+        target.compiler()
     sdist = build_sdist(options.out)
     print(f"{sdist.name}: {check_sdist(sdist)} files")
     for target in chosen:

@@ -14,6 +14,7 @@ from tools.docs.commands_page import commands_page  # noqa: E402
 from tools.docs.history_page import history_page  # noqa: E402
 from tools.docs.options_table import fill_in_options  # noqa: E402
 from tools.docs.performance_page import calibration_table, performance_page  # noqa: E402
+from tools.docs.platform_tables import fill_in_platforms  # noqa: E402
 from tools.docs.recipes_page import recipes_page  # noqa: E402
 
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -67,7 +68,7 @@ def on_config(config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:  # noqa: ARG001
     """Fill in tables that are made; a link to a file of the repository outside ``docs/`` becomes its name."""
-    text = fill_in_options(markdown.replace(CALIBRATION_MARK, calibration_table()))
+    text = fill_in_options(fill_in_platforms(markdown.replace(CALIBRATION_MARK, calibration_table())))
     return _OUTSIDE.sub(lambda found: f"] (`{found[1]}` in the repository)", text)
 
 
