@@ -21,10 +21,15 @@ import spectrum_fast as sf
 from bench.machine import machine_header
 from bench.results_file import SCHEMA, write_results
 from spectrum_fast.measure.ops.dispatch import set_threads, use_backend
+from spectrum_fast.measure.spectra.options import Method
 
 PATH = Path(__file__).resolve().parent / "results" / "without-extension.json"
 SHAPES = ((512, 512), (1024, 1024), (2048, 2048), (3072, 3072), (1024, 4096))
-WAYS = {"extension": ("native", "auto"), "svd": ("reference", "svd"), "reference": ("reference", "band")}
+WAYS: dict[str, tuple[str, Method]] = {
+    "extension": ("native", "auto"),
+    "svd": ("reference", "svd"),
+    "reference": ("reference", "band"),
+}
 """Way -> backend of the operations, and method."""
 
 
