@@ -28,6 +28,7 @@ from bench.gpu.timing import WrongResultError
 from bench.gpu.weights import to_fp8, trained_like, true_score
 from spectrum_fast.errors import BackendUnavailableError
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
+from spectrum_fast.measure.ops.device_graph import RECORDINGS, recording
 from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.ops.triton_support import kernel_errors
 from spectrum_fast.measure.scoring.criteria import find_criterion
@@ -160,7 +161,7 @@ def run_model(
             torch.cuda.reset_peak_memory_stats()
             torch.cuda.synchronize()
         began = time.perf_counter()
-        with clock.watching():
+        with clock.watching(), recording():
             while done < wanted and time.perf_counter() - began < shape_seconds:
                 with clock.timed("copy"):
                     on_device = host.on_device(min(most, wanted - done))
@@ -189,6 +190,7 @@ def run_model(
         row["flops"] += wanted * _flops(shape)
         row["peak"] = max(row["peak"], torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0)
         del host
+        RECORDINGS.forget()
     info: dict[str, Any] = {
         "layers": layers,
         "matrices": round(row["matrices"]),

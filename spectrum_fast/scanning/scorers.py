@@ -18,7 +18,7 @@ from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.factored_matrix import FactoredMatrix
 from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.ops.decode.coded import CodedWeight, as_coded
-from spectrum_fast.measure.ops.device_graph import RECORDINGS
+from spectrum_fast.measure.ops.device_graph import RECORDINGS, recording
 from spectrum_fast.measure.ops.dispatch import set_threads
 from spectrum_fast.measure.spectra.engine import as_matrix, compute_spectra
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
@@ -344,7 +344,8 @@ class Together:
 
     def _spectra(self, weights: Tensor | Sequence[Tensor | CodedWeight]) -> list[Spectrum | Exception]:
         try:
-            return compute_spectra(weights, self._criterion, tolerance=self._tolerance, all_values=self._all_values)
+            with recording():
+                return compute_spectra(weights, self._criterion, tolerance=self._tolerance, all_values=self._all_values)
         except Exception as error:
             if ends_scan(error):
                 raise

@@ -149,9 +149,13 @@ def test_replays_are_proved_before_they_are_used(weight: torch.Tensor, monkeypat
     counts = []
     for _ in range(4):
         graphs.COUNT.launches = 0
-        assert compute_spectra([on_device], criterion) == expected
+        with device_graph.recording():
+            assert compute_spectra([on_device], criterion) == expected
         counts.append(graphs.COUNT.launches)
     assert counts[2] == counts[3] < counts[0] / 4, "a replay launches nothing"
+    graphs.COUNT.launches = 0
+    compute_spectra([on_device], criterion)
+    assert graphs.COUNT.launches == counts[0], "outside a scan nothing is recorded, and kept"
     device_graph.RECORDINGS.forget()
 
 

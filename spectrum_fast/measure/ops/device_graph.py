@@ -4,8 +4,9 @@ A reduction is 8 launches a panel, and the host needs longer for them than the d
 costs it nothing. Recording takes the host as long as launching, and its operands and all that it works in stay in
 memory, so it pays from the third batch of a shape on: the first is launched as ever, the second recorded.
 
-On a device where graphs have been proved (``spectra/device_check.py``: a replay gave the same bits), they are on;
-``SPECTRUM_FAST_CUDA_GRAPH=1`` and ``=0``, or :func:`use_graphs`, say so without asking. **No GPU has run them yet.**
+Inside :func:`recording`, as in a scan, they are on where a device has proved them (``spectra/device_check.py``: a
+replay gave the same bits); ``SPECTRUM_FAST_CUDA_GRAPH=1`` and ``=0``, or :func:`use_graphs`, say so without asking.
+**No GPU has run them yet.**
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -139,12 +141,13 @@ RECORDINGS = Recordings(capture_graph)
 _asked = os.environ.get("SPECTRUM_FAST_CUDA_GRAPH")
 _on: bool | None = None if _asked not in ("0", "1") else _asked == "1"
 _proved: set[torch.device] = set()
+_recording: ContextVar[bool] = ContextVar("spectrum_fast_recording", default=False)
 
 
 def through_graph(name: Hashable, function: Function, *operands: Tensor | None) -> tuple[Tensor, ...]:
     """``function(*operands)``, by way of :data:`RECORDINGS` where graphs are on; see :meth:`Recordings.run`."""
     device = next(one.device for one in operands if one is not None)
-    if device.type != "cuda" or not (device in _proved if _on is None else _on):
+    if device.type != "cuda" or not (_recording.get() and device in _proved if _on is None else _on):
         return function(*operands)
     return RECORDINGS.run(name, function, operands)
 
@@ -161,6 +164,16 @@ def prove_graphs(device: torch.device, proof: Callable[[], bool]) -> None:
             right = proof()
         if right:
             _proved.add(device)
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Record functions inside, on devices that have proved it; whoever does so gives the memory back."""
+    before = _recording.set(True)
+    try:
+        yield
+    finally:
+        _recording.reset(before)
 
 
 @contextmanager
