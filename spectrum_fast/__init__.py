@@ -5,7 +5,8 @@
 >>> record.n_signal + record.n_noise
 3
 
-``scan`` scores a checkpoint or a live model, ``load_scan`` reads a scan; ``Scan`` selects, compares, saves and shows.
+``scan`` scores a checkpoint, a live model, or what training changed (``minus=``), ``load_scan`` reads a scan; ``Scan``
+selects, compares, saves and shows.
 ``select_within`` selects as much as a budget allows.
 ``Selection`` is applied to a model or written for a trainer, ``load_selection`` reads one. ``spectrum`` scores one
 matrix, ``singular_values`` gives all its values, ``svd_lowrank`` its leading triplets, each with bounds;
