@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from spectrum_fast.choose.library import open_library
-from spectrum_fast.choose.library.file_names import whole_file_name
-from spectrum_fast.choose.selection.formats import slug
+from spectrum_fast.choose.library.file_names import slug, whole_file_name
 from spectrum_fast.choose.selection.scan_result import load_scan
 from spectrum_fast.errors import JournalError, RankError, ScanFileError, SelectionError, SpectrumFastError, UsageError
 from spectrum_fast.files import write_text_atomic

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from spectrum_fast.choose.selection.formats import slug
+from spectrum_fast.choose.library.file_names import slug
 from spectrum_fast.errors import CheckpointError, UsageError
 from spectrum_fast.files import read_text
 from spectrum_fast.read.checkpoint.hub import parse_hub_id

@@ -10,10 +10,17 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from spectrum_fast.choose.selection.formats import reference_file_names, slug
-
 _REFERENCE = re.compile(r"snr_results_(?P<slug>.+?)(?P<sorted>_sorted)?\.json")
 _WHOLE = re.compile(r"scan_(?P<slug>.+)\.(?P<criterion>spectrum|mp)\.json")
+
+
+def slug(model: str) -> str:
+    """The model's name in file names: ``/`` and ``_`` become ``-``; dots and case stay.
+
+    >>> slug("meta-llama/Meta-Llama-3.1-8B")
+    'meta-llama-Meta-Llama-3.1-8B'
+    """
+    return model.replace("/", "-").replace("_", "-")
 
 
 class StoredFile(NamedTuple):
@@ -40,7 +47,7 @@ def reference_file_name(model: str) -> str:
     >>> reference_file_name("org/My_Model")
     'snr_results_org-My-Model.json'
     """
-    return reference_file_names(model, 50).scores
+    return f"snr_results_{slug(model)}.json"
 
 
 def stored_files(names: Iterable[str]) -> dict[tuple[str, str], list[StoredFile]]:

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from spectrum_fast.choose.library.file_names import reference_file_name
 from spectrum_fast.choose.selection.ambiguity import export_warnings, unintended_matches
 from spectrum_fast.choose.selection.formats import (
     FORMATS,
     SCAN_FORMATS,
     SELECTION_FORMATS,
-    reference_file_names,
-    slug,
     write_scores,
     write_selection,
 )
@@ -46,8 +45,7 @@ def scan_of(*names: str, **rest) -> Scan:
 @needs_published
 def test_the_published_selection_byte_for_byte():
     assert write_selection(load_scan(LLAMA).select(50), "axolotl").encode() == LLAMA_YAML.read_bytes()
-    names = reference_file_names("meta-llama/Meta-Llama-3.1-8B", 50)
-    assert (names.scores, names.selection) == (LLAMA.name, LLAMA_YAML.name)
+    assert reference_file_name("meta-llama/Meta-Llama-3.1-8B") == LLAMA.name
 
 
 @needs_published
@@ -234,15 +232,6 @@ def test_formats_and_their_sources():
         scan.select(50).save(DATA / "none" / "x.yaml", "axolotl")
     with pytest.raises(SelectionError, match="cannot be read"):
         load_selection(DATA / "none.json")
-
-
-def test_file_names():
-    assert slug("/models/My_Model-1.5") == "-models-My-Model-1.5"
-    names = reference_file_names("a/b_c", 12.5)
-    assert names.scores == "snr_results_a-b-c.json"
-    assert names.sorted_scores == "snr_results_a-b-c_sorted.json"
-    assert names.selection == "snr_results_a-b-c_unfrozenparameters_12.5percent.yaml"
-    assert reference_file_names("a", 25.0).selection.endswith("_25percent.yaml")
 
 
 def test_prefixes_that_train_more_than_they_say_are_named():

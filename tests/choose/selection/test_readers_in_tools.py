@@ -21,8 +21,9 @@ from torch import nn
 
 from bench.make_checkpoint import write_checkpoint
 from spectrum_fast import Scan, load_scan, load_selection, scan
+from spectrum_fast.choose.library.file_names import reference_file_name
 from spectrum_fast.choose.selection.check import check_selection
-from spectrum_fast.choose.selection.formats import reference_file_names, write_scores, write_selection
+from spectrum_fast.choose.selection.formats import write_scores, write_selection
 from spectrum_fast.choose.selection.model_skeleton import module_of_tensors, read_skeleton
 from spectrum_fast.choose.selection.readers.axolotl import read_as_axolotl
 from spectrum_fast.choose.selection.readers.scripts import lines_of_yaml, read_as_line_parser, read_as_readme
@@ -131,10 +132,9 @@ def test_our_scores_through_axolotls_spectrum_plugin(
 ) -> None:
     plugin = pytest.importorskip("axolotl.integrations.spectrum")
     freeze = pytest.importorskip("axolotl.utils.freeze").freeze_layers_except
-    names = reference_file_names("org/my_model", percent)
     folder = tmp_path / "model_snr_results"
     folder.mkdir()
-    (folder / names.scores).write_text(write_scores(scanned))
+    (folder / reference_file_name("org/my_model")).write_text(write_scores(scanned))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plugin.requests, "get", lambda *_, **__: pytest.fail("the plugin did not find the local file"))
     config = {"base_model": "org/my_model", "spectrum_top_fraction": percent / 100}

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from spectrum_fast.choose.selection.formats.file_names import ReferenceFileNames, reference_file_names, slug
 from spectrum_fast.choose.selection.formats.name_lists import (
     can_carry_adapter,
     format_names,
@@ -48,10 +47,7 @@ __all__ = [
     "FORMATS",
     "SCAN_FORMATS",
     "SELECTION_FORMATS",
-    "ReferenceFileNames",
     "read_selection_text",
-    "reference_file_names",
-    "slug",
     "write_scores",
     "write_selection",
 ]
