@@ -3,8 +3,8 @@
 Usage: python -m bench.without_extension    (two minutes on one core; writes bench/results/without-extension.json)
 
 Three ways through ``sf.spectrum``: with the extension, by the float64 SVD, and by the band with torch operations alone.
-They take turns, one thread each, and processor seconds are counted, so that a busy machine changes little; the table of
-docs/platforms.md and ``SMALL_SIDE_OF_REFERENCE`` (``spectrum_fast/measure/spectra/engine.py``) rest on the file.
+They take turns, one thread each, and processor seconds are counted, so that a busy machine changes little: the
+measurement behind ``SMALL_SIDE_OF_REFERENCE`` (``spectrum_fast/measure/spectra/engine.py``).
 """
 
 from __future__ import annotations

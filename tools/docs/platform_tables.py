@@ -1,4 +1,4 @@
-"""The tables of docs/platforms.md, from committed results: what was tried where, and what the extension is worth."""
+"""The table of docs/platforms.md: what was tried where, from the committed result."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
 TRIED_MARK = "<!-- what was tried -->"
-COST_MARK = "<!-- cost without the extension -->"
 
 
 def fill_in_platforms(markdown: str) -> str:
-    """Put the tables where a page has their marks."""
-    for mark, table in ((TRIED_MARK, tried_table), (COST_MARK, cost_table)):
-        if mark in markdown:
-            markdown = markdown.replace(mark, table())
-    return markdown
+    """Put the table where a page has its mark."""
+    return markdown.replace(TRIED_MARK, tried_table()) if TRIED_MARK in markdown else markdown
 
 
 def tried_table() -> str:
@@ -30,13 +26,3 @@ def tried_table() -> str:
             f"| {row['python']} | {machine} | {wheel} | {row['torch']} | {scanned} | {row['processor_seconds']:g} s |"
         )
     return "\n".join([*lines, "", "`python -m tools.tryout`, `bench/results/platforms.json`."])
-
-
-def cost_table() -> str:
-    """Seconds a matrix by each way, of ``without-extension.json``."""
-    rows = json.loads((RESULTS / "without-extension.json").read_text(encoding="utf-8"))["rows"]
-    lines = ["| float32 | with the extension | by the SVD | reduction in torch |", "|---|---|---|---|"]
-    for row in rows:
-        times = " | ".join(f"{row[way]:.2g} s" for way in ("extension", "svd", "reference"))
-        lines.append(f"| {row['name']} | {times} |")
-    return "\n".join([*lines, "", "`python -m bench.without_extension`, `bench/results/without-extension.json`."])
