@@ -43,8 +43,9 @@ BATCH_SHARE = 5
 others may take as much again."""
 BATCH_BYTES = 4 << 30
 """Of a batch where the device does not say what it has."""
-CPU_BATCH_BYTES = 128 << 20
-"""Of a batch on a CPU, where that many are in work at once as it has threads."""
+CPU_BATCH_BYTES, CPU_THREAD_BYTES = 128 << 20, 16 << 20
+"""Of a batch on a CPU, where as many are in work at once as it has threads; and what each thread may have waiting of
+weights beside the two batches that any device may."""
 MOST_TOGETHER = 64
 SCORING_THREADS = 2
 """On a GPU, each with a stream of its own: slices of one batch wait for their chains while products of the next run."""
@@ -201,6 +202,7 @@ class Together:
         self._of_kind = Counter(map(_kind_of, plans))
         self._most, self._all_values = most, all_values
         self._batch_bytes = batch_bytes_on(device) if batch_bytes is None else batch_bytes
+        self._most_held_bytes = 2 * self._batch_bytes + (threads or 0) * CPU_THREAD_BYTES
         self._open: dict[object, _Batch] = {}
         self._held_bytes = 0
         self._scoring: deque[tuple[Future[_Scored], int]] = deque()
@@ -279,7 +281,7 @@ class Together:
         weight = sum(part.nbytes for part in parts)
         most = min(self._most, -(-of_kind // self._least_batches)) if of_kind else self._most
         room = max(1, min(most, self._batch_bytes // bytes_in_work(parts)))
-        while self._held_bytes + room * weight > 2 * self._batch_bytes and (self._scoring or self._open):
+        while self._held_bytes + room * weight > self._most_held_bytes and (self._scoring or self._open):
             if not self._scoring:
                 self._hand_over(max(self._open, key=lambda key: self._open[key].nbytes))
             yield from self._collect(len(self._scoring) - 1)
