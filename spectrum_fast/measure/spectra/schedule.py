@@ -11,8 +11,8 @@ SMALL_ENTRIES = 1 << 21
 """Of a matrix that a CPU takes together with others: an operation of torch between two kernels costs 5 to 10 us, some
 hundred of them as much as the kernels of one matrix of 512 x 1024, and nothing more for sixteen."""
 MOST_TOGETHER, GRAM_BYTES = 16, 20 << 20
-"""Of those at most, and fewer where their Gram matrices would not lie in the last cache (1024 x 1024: five take 3 % less
-than sixteen; 576 x 1536: 10 % more)."""
+"""Of those at most, and fewer where their Gram matrices would not lie in the last cache (1024 x 1024: five take 3 %
+less time than sixteen; 576 x 1536: 10 % more)."""
 _LEAST_INTERIOR, _MOST_INTERIOR = 2, 255
 _NARROWING = 2.4
 """How much narrower brackets get, in units of 1 / eps: from a 48th of the bulk to a tenth of the least that rounding is
