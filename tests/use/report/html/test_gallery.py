@@ -48,8 +48,8 @@ def test_the_search_finds_and_hostile_names_stay_text(browser: Any, tmp_path: Pa
     assert page.evaluate("window.pwned") is None
     assert page.locator("#scans img, #scans script, #scans iframe").count() == 0
     for words, shown in (
-        ("70b ORG", ["org-second-70B"]),
-        ("org-", ["org-first-7B", "org-second-70B"]),
+        ("70b ORG", ["org/second-70B"]),
+        ("org/", ["org/first-7B", "org/second-70B"]),
         ("no such", []),
     ):
         page.get_by_label("Search models").fill(words)
