@@ -132,6 +132,7 @@ def _score_all(stream: WeightStream, scorer: Scorer) -> Iterator[ModuleResult]:
             loaded = next(stream, None)
         except Exception as error:
             if stream.failed is None:
+                yield from scorer.finish()  # what was read is kept, whatever ends the scan
                 raise
             yield ModuleResult(failure_of(stream.failed, error))
             continue

@@ -90,7 +90,7 @@ def test_streams_do_not_use_what_another_one_may_still_write() -> None:
 def test_launches_of_a_reduction_are_those_that_the_model_counts(group: int) -> None:
     from bench.gpu import model
     from spectrum_fast.measure.ops.band import CARRIED
-    from spectrum_fast.measure.ops.band.triton import reduce_to_band
+    from spectrum_fast.measure.ops.band.triton import reduce_in_groups
 
     from emulated_cuda import graphs
 
@@ -100,7 +100,7 @@ def test_launches_of_a_reduction_are_those_that_the_model_counts(group: int) -> 
         parts = model.stages((size, 340), 1, 2, model.DEVICES[1], model.Engine(deferred=group))
         parts = [part for part in parts if part.name in ("sweeps", "updates", "panels")]
         graphs.COUNT.launches = graphs.COUNT.operations = 0
-        reduce_to_band(gram, 32, vectors, group)
+        reduce_in_groups(gram, 32, vectors, group)
         for_the_scale = 1
         assert graphs.COUNT.launches == sum(part.launches for part in parts) + for_the_scale
         assert graphs.COUNT.operations == sum(part.operations for part in parts)

@@ -53,7 +53,7 @@ def _band(dtype: torch.dtype, half_width: int, order: int) -> None:
     matrix = torch.randn(1, order, order, device=DEVICE, dtype=dtype)
     carried = torch.zeros(1, CARRIED, order, device=DEVICE, dtype=torch.float64) if dtype == torch.float32 else None
     for group in (1, 2):  # as small matrices are updated, and as large ones
-        triton_band.reduce_to_band(matrix + matrix.mT, half_width, carried, group)
+        triton_band.reduce_in_groups(matrix + matrix.mT, half_width, carried, group)
 
 
 def _sturm(dtype: torch.dtype, half_width: int) -> None:

@@ -74,14 +74,14 @@ def first_right_gpu(criterion: Criterion) -> str | None:
 
 def _compare_bands(device: str, weight: torch.Tensor) -> None:
     """Large matrices are updated once for several panels: those here are too small for that, unless it is asked for."""
-    from spectrum_fast.measure.ops.band.triton import reduce_to_band
+    from spectrum_fast.measure.ops.band.triton import reduce_in_groups
 
     gram = (weight.float() @ weight.float().mT)[None]
     eye = torch.eye(len(weight), dtype=torch.float64)[None]
     vectors = eye[:, :CARRIED].to(gram.device)  # a scan has some too, and the same kernels
 
     def eigenvalues(group: int) -> torch.Tensor:
-        bands = reduce_to_band(gram.clone(), 32, vectors.clone(), group)
+        bands = reduce_in_groups(gram.clone(), 32, vectors.clone(), group)
         return torch.linalg.eigvalsh(multiply_band(bands.cpu().double(), eye))
 
     try:

@@ -14,7 +14,7 @@ from spectrum_fast.measure.ops.compile_ahead import JOBS, RARE
 def test_jobs_run_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     together = threading.Barrier(3)
     monkeypatch.setattr(compile_ahead, "JOBS", dict.fromkeys("abc", lambda: together.wait(timeout=60)))
-    monkeypatch.setattr(compile_ahead.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(compile_ahead, "usable_cores", lambda: 3)
     assert compile_ahead.compile_ahead("cpu") == {}
 
 

@@ -50,9 +50,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from spectrum_fast.errors import UsageError
-from spectrum_fast.measure.ops.band import device_kernels
+from spectrum_fast.measure.ops.band import device_kernels, workspace
 from spectrum_fast.measure.ops.band.panels import reduce_batch, reduce_panels
-from spectrum_fast.measure.ops.band.workspace import allocate
 from spectrum_fast.measure.ops.device_graph import through_graph
 from spectrum_fast.measure.ops.triton_support import launch_on
 
@@ -60,16 +59,13 @@ MAX_HALF_WIDTH = 64
 """Widest band served: the b x b work sits in the registers of one block."""
 
 
-def reduce_to_band(
-    matrices: Tensor, half_width: int, carried: Tensor | None = None, group: int | None = None
-) -> Tensor:
+def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None) -> Tensor:
     """Bands (m, n, b + 1) of symmetric matrices; DESTROYS ``matrices``, does not wait for the device.
 
     Args:
         matrices: (m, n, n), float32 or float64, symmetric in both halves, finite, contiguous.
         half_width: b in 1 ... 64 where n > b + 1.
         carried: (m, 8, n) float64 or None, see :func:`spectrum_fast.measure.ops.band.reduce_to_band`.
-        group: panels whose updates are applied together; None for what ``workspace.panels_together`` says.
 
     Accuracy: float64: eigenvalue errors within 20 eps ||A||_F; float32: as for three bfloat16 products, see
     :func:`spectrum_fast.measure.ops.band.reduce_to_band` (the tests' limit is 100 eps ||A||_F).
@@ -77,6 +73,11 @@ def reduce_to_band(
     Raises:
         UsageError: a wider band.
     """
+    return reduce_in_groups(matrices, half_width, carried, workspace.panels_together(matrices.shape[1]))
+
+
+def reduce_in_groups(matrices: Tensor, half_width: int, carried: Tensor | None, group: int) -> Tensor:
+    """The same, ``group`` panels updated together."""
     if matrices.shape[1] > half_width + 1 and half_width > MAX_HALF_WIDTH:
         raise UsageError(
             f"half_width: backend 'triton' reduces to half-widths up to {MAX_HALF_WIDTH}, found {half_width}; "
@@ -84,7 +85,7 @@ def reduce_to_band(
         )
 
     def reduce(batch: Tensor, vectors: Tensor | None) -> tuple[Tensor, ...]:
-        bands = reduce_panels(allocate(batch, half_width, carried=vectors, group=group), device_kernels)
+        bands = reduce_panels(workspace.allocate(batch, half_width, carried=vectors, group=group), device_kernels)
         return (bands,) if vectors is None else (bands, vectors)
 
     def run(batch: Tensor) -> Tensor:
