@@ -21,7 +21,6 @@ from spectrum_fast.measure.scoring.marchenko_pastur import noise_scale
 from spectrum_fast.measure.spectra.contour import Intervals, integrate
 from spectrum_fast.measure.spectra.counts import Slices
 from spectrum_fast.measure.spectra.record import OrderStatistics
-from spectrum_fast.measure.spectra.schedule import ADAPTIVE
 from tools.docs.svg import BLUE, GREEN, INK, ORANGE, RED, legend, new_figure, write_svg
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,7 +144,7 @@ def draw_contour(band: torch.Tensor, values: np.ndarray) -> None:
     for exponent in np.arange(1.0, 10.5, 0.5):
         known = (a, b, n_below, inside, 0, below, b, 10.0**-exponent)
         intervals = Intervals(*(torch.tensor([[number]], dtype=torch.float64) for number in known))
-        found = float(integrate(slices, intervals, ADAPTIVE))
+        found = float(integrate(slices, intervals))
         used.append(len(slices.nodes[-1]))
         errors.append(abs(found - truth) / truth)
     nodes = slices.nodes
