@@ -22,7 +22,10 @@ SEARCH = ("gradient", "delta", "activation")
 """Of the search for what does work, which comes after it (protocol.md)."""
 
 MATCHED = ("spectrum", "mp")
-"""Conditions with draws of their own depth beside them in the first round."""
+"""Conditions of the test with draws of their own depth beside them."""
+
+CONTROLLED = (*MATCHED, *SEARCH)
+"""All that have such draws."""
 
 RATE_SEED = 100
 """The seed apart on which learning rates are chosen; a matched group chooses on a draw apart with the same number."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.study.conditions import CONDITIONS, MATCHED, SEARCH
+from bench.study.conditions import CONDITIONS, CONTROLLED, SEARCH
 from bench.study.plan import DRAWS, SEEDS
 from bench.study.results import RESULTS, finished_runs
 
@@ -51,7 +51,7 @@ def text_section(text: str, base: Mapping[str, float], runs: Runs) -> list[str]:
         own = [run for run in measured if run["condition"] == condition and run["draw"] is None]
         if own:
             lines.append(_row(condition, base, own, matched_rank(condition, measured)))
-    for condition in (*MATCHED, *SEARCH):
+    for condition in CONTROLLED:
         draws = [run for run in measured if run["condition"] == condition and run["draw"] is not None]
         if draws:
             lines.append(_row(f"matched draws of {condition}", base, draws, None))
@@ -77,7 +77,7 @@ def verdicts(base: Mapping[str, float], measured: Runs) -> list[str]:
         gain, spread = base["loss_new"] - statistics.fmean(full), statistics.stdev(full)
         enough = "long enough" if gain >= LONG_ENOUGH * spread else "too short"
         found += [f"`full` gains {gain / spread:.0f} times the spread of its seeds: the runs are {enough}.", ""]
-    for condition in (*MATCHED, *SEARCH):
+    for condition in CONTROLLED:
         rank = matched_rank(condition, measured)
         if rank is None:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bench.study.conditions import CONDITIONS, MATCHED, RATE_SEED, SEARCH, Matrix, choose, rates_of
+from bench.study.conditions import CONDITIONS, CONTROLLED, MATCHED, RATE_SEED, SEARCH, Matrix, choose, rates_of
 from bench.study.fine_tune import Run
 
 SEEDS = (0, 1, 2)
@@ -46,7 +46,7 @@ def chosen_rate(finished: Finished, text: str, condition: str, matched: bool) ->
 def _all_runs(text: str, matrices: Sequence[Matrix], finished: Finished) -> Iterator[Run]:
     first, *others = SEEDS
     for conditions in STAGES:
-        matched = [condition for condition in conditions if condition in (*MATCHED, *SEARCH)]
+        matched = [condition for condition in conditions if condition in CONTROLLED]
         for condition, draw in [(name, None) for name in conditions] + [(name, RATE_SEED) for name in matched]:
             modules = tuple(choose(matrices, condition, draw, RATE_SEED))
             for rate in rates_of(condition):

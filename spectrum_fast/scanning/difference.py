@@ -67,6 +67,7 @@ def combine(plan: WeightPlan, other: WeightPlan, *, add: bool = False) -> Weight
         layout=f" {'plus' if add else 'minus'} ".join(layouts),
         shape=plan.matrix_shape if plan.part is None else None,
         part=None,
+        in_factors=False,
     )
     is_plain = all(one.decoder is None and one.part is None for one in (plan, other))
     return replace(made, entrywise=is_plain and plan.main.shape == other.main.shape)

@@ -23,7 +23,6 @@ from spectrum_fast.measure.ops.dispatch import set_threads
 from spectrum_fast.measure.spectra.engine import as_matrix, compute_spectra
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
 from spectrum_fast.measure.spectra.schedule import ADAPTIVE
-from spectrum_fast.read.formats.lora import LORA_LAYOUT
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import LoadedWeight
 from spectrum_fast.read.stream.device import SideStream
@@ -168,7 +167,8 @@ class Together:
 
     On a CPU each thread computes a batch on one core: threads that share out a small matrix spend more time in waiting
     for each other than in work. So the bits of its score depend neither on the number of threads nor on its neighbours.
-    Large matrices, for which all threads are needed, are scored by the caller's, once nothing else is.
+    Large matrices, for which all threads are needed, are scored by the caller's, once nothing else is, and so are those
+    in factors, which have no numbers to be put beside others.
 
     Args:
         criterion: the rule that splits signal from noise.
@@ -221,7 +221,7 @@ class Together:
             self._submit(partial(self._score_blocks, loaded, wait_seconds))
             yield from self._collect(0)
             return
-        if self._cores and not _is_small(loaded.plan):
+        if loaded.plan.in_factors or (self._cores and not _is_small(loaded.plan)):
             yield from self._collect(0)
             yield from OneByOne(self._compute_alone).add(loaded, wait_seconds)
             return
@@ -364,8 +364,8 @@ class Together:
 
 
 def _is_small(plan: WeightPlan) -> bool:
-    """Whether a CPU takes such a matrix together with others; one in factors has no numbers to be put beside theirs."""
-    shape = None if plan.layout.startswith(LORA_LAYOUT) else plan.matrix_shape
+    """Whether a CPU takes such a matrix together with others."""
+    shape = plan.matrix_shape
     return shape is not None and len(shape) == 2 and ADAPTIVE.takes_together((shape[0], shape[1]))
 
 

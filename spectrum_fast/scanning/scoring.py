@@ -18,7 +18,6 @@ from spectrum_fast.measure.spectra.device_check import require_right_answers
 from spectrum_fast.measure.spectra.engine import compute_spectrum
 from spectrum_fast.measure.spectra.schedule import MOST_TOGETHER
 from spectrum_fast.read.checkpoint import Checkpoint, open_checkpoint
-from spectrum_fast.read.formats.lora import LORA_LAYOUT
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import StreamOptions, StreamStatistics, WeightStream, stream_weights
 from spectrum_fast.scanning.difference import plan_difference, plan_sum
@@ -75,7 +74,7 @@ def make_scorer(options: ScanOptions, plans: Iterable[WeightPlan] = ()) -> Score
     compiles its kernels, the first weights are read.
     """
     compute, plans = make_compute(options), tuple(plans)
-    if plans and all(plan.layout.startswith(LORA_LAYOUT) for plan in plans):
+    if plans and all(plan.in_factors for plan in plans):
         return OneByOne(compute)  # the SVD of an adapter's core is no work for a device
     criterion = find_criterion(options.criterion)
     if options.device == "cpu":

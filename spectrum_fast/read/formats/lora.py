@@ -21,8 +21,6 @@ from spectrum_fast.read.formats.weight_plan import WeightPlan
 _PLAIN = re.compile(r"\^?[\w.\\*]{1,200}\$?")
 """Patterns of modules that are matched as PEFT does; others could take a regular expression for ever."""
 _MOST_STARS = 2
-LORA_LAYOUT = "LoRA"
-"""How the layouts of these plans begin."""
 _EMBEDDING = ".lora_embedding_B"
 
 
@@ -63,8 +61,9 @@ def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:
         main=codes,
         companions={"a": a},
         decoder=partial(read_lora, scale=scale, transposed=transposed),
-        layout=f"{LORA_LAYOUT}, rank {rank}",
+        layout=f"LoRA, rank {rank}",
         shape=shape[::-1] if transposed else shape,
+        in_factors=True,
     )
 
 

@@ -60,6 +60,7 @@ class WeightPlan:
         whole_shape: shape of the whole parameter, unpacked, if this is a part of it; else None.
         part: which of the decoded matrix is scored, where that is one of the projections it fuses; None for all of it.
         entrywise: ``decoder`` takes plain matrices of one shape and acts entry by entry, so that blocks of them do.
+        in_factors: ``decoder`` gives two thin factors of the matrix.
     """
 
     name: str
@@ -74,6 +75,7 @@ class WeightPlan:
     whole_shape: tuple[int, ...] | None = None
     part: FusedPart | None = None
     entrywise: bool = False
+    in_factors: bool = False
 
     @property
     def refs(self) -> tuple[TensorRef, ...]:
