@@ -105,7 +105,7 @@ def test_what_a_scan_launches_is_compiled_ahead(launches: Launches) -> None:
         y = torch.zeros(2, 8, 4096, dtype=torch.float64)
         triton_product.multiply(weight, y, transposed=rows > columns)
     for group in (1, 4):
-        triton_band.reduce_to_band(grams.zero_(), 32, torch.zeros(2, CARRIED, 1024, dtype=torch.float64), group)
+        triton_band.reduce_in_groups(grams.zero_(), 32, torch.zeros(2, CARRIED, 1024, dtype=torch.float64), group)
     bands = torch.zeros(2, 1024, 33, dtype=torch.float64)
     prepared = triton_sturm.prepare(bands)
     for shifts in (1, 67, 24 * 8, 528):
