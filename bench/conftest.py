@@ -18,8 +18,8 @@ from bench import peers
 
 ROOT = Path(__file__).resolve().parents[1]
 
-EXPENSIVE_SECONDS = 4.0
-"""A peer that takes longer than this runs once a session for each matrix, and its time is used again."""
+PEER_SECONDS = 6.0
+"""A peer that has taken longer on matrices of a shape is not run on them again; what it took is its time."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,24 +56,20 @@ def truth() -> TruthCache:
 
 
 class PeerClock:
-    """Times a peer on a matrix, once only where that is expensive."""
+    """Times a peer on a matrix, until it has had :data:`PEER_SECONDS` on matrices of this shape or its transpose."""
 
     def __init__(self) -> None:
-        self._seconds: dict[tuple[str, int], float] = {}
+        self._seconds: dict[tuple[str, tuple[int, ...]], list[float]] = {}
 
-    def time(self, peer: Callable[[Tensor], Any], weight: Tensor) -> tuple[float, bool]:
-        """Run ``peer(weight)``.
-
-        Returns:
-            Seconds, and whether they are those of an earlier run.
-        """
-        key = (peer.__qualname__, weight.data_ptr())
-        if self._seconds.get(key, 0.0) > EXPENSIVE_SECONDS:
-            return self._seconds[key], True
+    def time(self, peer: Callable[[Tensor], Any], weight: Tensor) -> float:
+        """Seconds of ``peer(weight)``; the median of what it took before where it is not run again."""
+        taken = self._seconds.setdefault((peer.__qualname__, tuple(sorted(weight.shape))), [])
+        if sum(taken) > PEER_SECONDS:
+            return statistics.median(taken)
         start = time.perf_counter()
         peer(weight)
-        self._seconds[key] = time.perf_counter() - start
-        return self._seconds[key], False
+        taken.append(time.perf_counter() - start)
+        return taken[-1]
 
 
 @pytest.fixture(scope="session")
@@ -87,29 +83,25 @@ class Interleaved:
     def __init__(self, benchmark: Any) -> None:
         self._benchmark = benchmark
 
-    def run(self, ours: Callable[[], Any], peers: Mapping[str, Callable[[], tuple[float, bool]]], rounds: int) -> None:
+    def run(self, ours: Callable[[], Any], peers: Mapping[str, Callable[[], float]], rounds: int) -> None:
         """Time ``ours`` for ``rounds`` rounds; each of ``peers`` runs before each and returns its seconds.
 
-        Leaves in ``extra_info`` the medians of all ``peers`` by name, strongest first, and of the first one that was
-        given ``peer``, ``peer_median_seconds``, ``peer_rounds`` and ``ratio_to_peer``.
+        Leaves in ``extra_info`` the medians of all ``peers`` by name, strongest first, their best rounds as
+        ``peers_best``, and of the first one that was given ``peer``, ``peer_median_seconds`` and ``ratio_to_peer``.
         """
         seconds: dict[str, list[float]] = {name: [] for name in peers}
         first, *_ = peers
-        repeated = 0
 
         def run_peers() -> None:
-            nonlocal repeated
             for name, peer in peers.items():
-                taken, from_earlier = peer()
-                repeated += from_earlier and name == first
-                seconds[name].append(taken)
+                seconds[name].append(peer())
 
         self._benchmark.pedantic(ours, setup=run_peers, rounds=rounds, warmup_rounds=0)
         extra = self._benchmark.extra_info
         medians = {name: statistics.median(taken) for name, taken in seconds.items()}
         extra["peers"] = dict(sorted(medians.items(), key=lambda one: one[1]))
+        extra["peers_best"] = {name: min(seconds[name]) for name in extra["peers"]}
         extra["peer"], extra["peer_median_seconds"] = first, medians[first]
-        extra["peer_rounds"] = max(1, len(seconds[first]) - repeated)
         extra["ratio_to_peer"] = medians[first] / self._benchmark.stats.stats.median
 
 

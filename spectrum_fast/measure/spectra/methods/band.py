@@ -98,7 +98,7 @@ def half_width(size: int, rotated_rank: int = 0, *, on_gpu: bool = False) -> int
     No less than that rank: rows of outliers below the first panel are mixed with the bulk, which loses what the
     rotation gained (seen: errors a thousand times the bulk's own rounding). Otherwise, slicing costs ``n b^2`` a shift,
     and the reduction gains nothing from a wider band: its tiles are read and written once a panel. Where to change is
-    measured by the half_width rows of bench/test_spectrum_speed.py. On a GPU a slice takes as long for a narrower band
+    measured by the half_width rows of bench/test_matrix_speed.py. On a GPU a slice takes as long for a narrower band
     (its window has 32 slots), half the panels mean half the launches, and the kernels count on outliers
     (``ROTATION_RANK``) to lie within the first b rows.
     """
