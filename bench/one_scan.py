@@ -25,8 +25,8 @@ import torch
 
 import spectrum_fast as sf
 from bench.machine import machine_header
-from spectrum_fast.choose.selection.export import export_selection
-from spectrum_fast.choose.selection.model_skeleton import skeleton_of_scan
+from spectrum_fast.choose.selection.export.write import export_selection
+from spectrum_fast.choose.selection.model.skeleton import skeleton_of_scan
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.files import write_text_atomic

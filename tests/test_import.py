@@ -38,7 +38,7 @@ def module_names() -> list[str]:
 @pytest.mark.parametrize(
     ("imported", "unwanted"),
     [
-        (["spectrum_fast", "spectrum_fast.errors", "spectrum_fast.use.cli"], {*HEAVY, "torch"}),
+        (["spectrum_fast", "spectrum_fast.use.cli", "spectrum_fast.choose.selection.export.write"], {*HEAVY, "torch"}),
         (["spectrum_fast:*", "spectrum_fast.doctor"], {*HEAVY}),
     ],
 )

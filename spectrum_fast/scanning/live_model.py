@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectrum_fast.choose.selection.runtime_names import unwrapped_name
+from spectrum_fast.choose.selection.model.names import unwrapped_name
 from spectrum_fast.errors import UsageError
 from spectrum_fast.read.checkpoint import Checkpoint, TensorRef
 from spectrum_fast.read.checkpoint.dtypes import storage_name

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from spectrum_fast.choose.planner.memory import plan_memory
 from spectrum_fast.choose.planner.setup import TrainingSetup
-from spectrum_fast.choose.selection.apply import apply_selection
-from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton, read_skeleton, skeleton_of_scan
+from spectrum_fast.choose.selection.model.apply import apply_selection
+from spectrum_fast.choose.selection.model.skeleton import ModelSkeleton, read_skeleton, skeleton_of_scan
 from spectrum_fast.choose.selection.options import BudgetOptions, SelectOptions, read_budget
 from spectrum_fast.choose.selection.ranking import cut_percents, largest_that_fits
 from spectrum_fast.choose.selection.scan_result import Scan
@@ -52,7 +52,7 @@ def fit_budget(scan: Scan, skeleton: ModelSkeleton, options: SelectOptions, budg
     """The options with the largest ``top_percent`` whose selection costs no more than a budget.
 
     Args:
-        scan: as the model has it (:func:`spectrum_fast.choose.selection.runtime_view.as_fused_in`).
+        scan: as the model has it (:func:`spectrum_fast.choose.selection.model.scan_view.as_fused_in`).
         skeleton: the model; for memory one that transformers builds.
         options: all else of the selection; embeddings and head count where they are trained.
         budget: parameters, each counted once, or memory of one GPU at the peak of a step.

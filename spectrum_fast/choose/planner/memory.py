@@ -10,7 +10,7 @@ from spectrum_fast.choose.planner.activations import ActivationBytes, compute_ac
 from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.planner.states import StateBytes, compute_states
 from spectrum_fast.choose.planner.trained import TrainedModel, choose_trained, competing_groups
-from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
+from spectrum_fast.choose.selection.model.skeleton import ModelSkeleton
 from spectrum_fast.choose.selection.ranking import cut_percents, largest_that_fits
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.selection import Selection

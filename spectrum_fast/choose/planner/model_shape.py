@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton, read_skeleton
+from spectrum_fast.choose.selection.model.skeleton import ModelSkeleton, read_skeleton
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.formats.recognition import find_packed
 

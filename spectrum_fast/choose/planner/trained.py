@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from spectrum_fast.choose.selection.adapters import lora_targets
-from spectrum_fast.choose.selection.apply import apply_selection
+from spectrum_fast.choose.selection.model.adapters import lora_targets
+from spectrum_fast.choose.selection.model.apply import apply_selection
 from spectrum_fast.choose.selection.ranking import count_taken
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.read.checkpoint.naming import module_name, module_type, role
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from spectrum_fast.choose.planner.setup import TrainingSetup
-    from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
+    from spectrum_fast.choose.selection.model.skeleton import ModelSkeleton
     from spectrum_fast.choose.selection.selection import Selection
 
 TORCH = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

@@ -175,7 +175,7 @@ _RULE = Check(_is_rule, "edge, or a share of the energy in (0, 1)")
 
 @dataclass(frozen=True, kw_only=True)
 class RankOptions(Options):
-    """The rank of a low-rank update of each module (:func:`spectrum_fast.choose.selection.low_ranks.module_ranks`).
+    """The rank of a module's low-rank update (:func:`~spectrum_fast.choose.selection.export.low_ranks.module_ranks`).
 
     Raises:
         UsageError: one is out of range.

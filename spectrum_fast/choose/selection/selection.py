@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectrum_fast.choose.selection.adapters import lora_config
-from spectrum_fast.choose.selection.apply import AppliedSelection, apply_selection
 from spectrum_fast.choose.selection.formats import read_selection_text, write_selection
+from spectrum_fast.choose.selection.model.adapters import lora_config
+from spectrum_fast.choose.selection.model.apply import AppliedSelection, apply_selection
 from spectrum_fast.choose.selection.records import SelectedModule, SelectionGroup, SelectionHead
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.files import read_text, write_text_atomic
@@ -51,7 +51,7 @@ class Selection(SelectionHead):
         return replace(self, modules=tuple(merged.values()))
 
     def apply(self, model: nn.Module, *, strict: bool = True, partial: str = "refuse") -> AppliedSelection:
-        """Freeze ``model`` except for this selection; see :func:`spectrum_fast.choose.selection.apply.apply_selection`.
+        """Freeze ``model`` except for it; see :func:`~spectrum_fast.choose.selection.model.apply.apply_selection`.
 
         Raises:
             SelectionError: an entry matches no parameter, or only a part of one; nothing was changed.
@@ -59,7 +59,7 @@ class Selection(SelectionHead):
         return apply_selection(self, model, strict=strict, partial=partial)
 
     def lora_config(self, model: nn.Module | None = None, **options: Any) -> LoraConfig:
-        """LoRA on the selected modules; see :func:`spectrum_fast.choose.selection.adapters.lora_config`.
+        """LoRA on the selected modules; see :func:`spectrum_fast.choose.selection.model.adapters.lora_config`.
 
         Raises:
             SelectionError: an entry matches nothing in ``model``, or cannot carry an adapter.

@@ -39,9 +39,9 @@ def check(
     ] = None,
 ) -> None:
     """Check and print."""
-    from spectrum_fast.choose.selection.check import READERS, check_selection
-    from spectrum_fast.choose.selection.export import mend_selection
-    from spectrum_fast.choose.selection.model_skeleton import read_skeleton
+    from spectrum_fast.choose.selection.export.check import READERS, check_selection
+    from spectrum_fast.choose.selection.export.mend import mend_selection
+    from spectrum_fast.choose.selection.model.skeleton import read_skeleton
     from spectrum_fast.use.report.check_table import check_table
 
     if fix is not None:

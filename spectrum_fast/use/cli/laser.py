@@ -36,7 +36,7 @@ def laser(
     ] = None,
 ) -> None:
     """Choose, factor, write."""
-    from spectrum_fast.choose.selection.low_ranks import module_ranks, read_rank_pattern
+    from spectrum_fast.choose.selection.export.low_ranks import module_ranks, read_rank_pattern
     from spectrum_fast.choose.selection.options import RankOptions
     from spectrum_fast.choose.selection.scan_result import load_scan
     from spectrum_fast.choose.selection.selection import load_selection

@@ -29,8 +29,8 @@ def pissa(
     exclude: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Not these modules; repeatable.")] = None,
 ) -> None:
     """Factor each tensor as it passes by, write base and adapter."""
-    from spectrum_fast.choose.selection.low_ranks import read_rank_pattern
-    from spectrum_fast.choose.selection.model_skeleton import read_skeleton
+    from spectrum_fast.choose.selection.export.low_ranks import read_rank_pattern
+    from spectrum_fast.choose.selection.model.skeleton import read_skeleton
     from spectrum_fast.read.checkpoint import open_checkpoint
     from spectrum_fast.scanning.plan import plan_scan
     from spectrum_fast.use.cli.interrupts import terminable

@@ -56,11 +56,11 @@ def select(
     ] = None,
 ) -> None:
     """Select and write."""
-    from spectrum_fast.choose.selection.ambiguity import export_warnings
-    from spectrum_fast.choose.selection.export import export_selection
+    from spectrum_fast.choose.selection.export.ambiguity import export_warnings
+    from spectrum_fast.choose.selection.export.write import export_selection
     from spectrum_fast.choose.selection.formats import SCAN_FORMATS, write_scores, write_selection
-    from spectrum_fast.choose.selection.model_skeleton import read_skeleton, skeleton_of_scan
-    from spectrum_fast.choose.selection.runtime_view import as_fused_in
+    from spectrum_fast.choose.selection.model.scan_view import as_fused_in
+    from spectrum_fast.choose.selection.model.skeleton import read_skeleton, skeleton_of_scan
     from spectrum_fast.choose.selection.scan_result import load_scan
     from spectrum_fast.choose.selection.select import select_with
 
@@ -110,7 +110,7 @@ def select(
 
 def _share_of_ends(record: Scan, selection: Selection) -> str:
     """A line on the share of embeddings and head, where the scan has all shapes."""
-    from spectrum_fast.choose.selection.export import ends_words
+    from spectrum_fast.choose.selection.export.write import ends_words
 
     shapes = {module.name: module.shape for module in record.modules}
     ends = [shapes[name] for name in selection.always if name in shapes]  # not those that are tied to others

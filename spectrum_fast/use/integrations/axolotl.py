@@ -25,9 +25,9 @@ from axolotl.utils.distributed import is_distributed
 from axolotl.utils.logging import get_logger
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from spectrum_fast.choose.selection.adapters import lora_targets
+from spectrum_fast.choose.selection.model.adapters import lora_targets
+from spectrum_fast.choose.selection.model.scan_view import as_fused_in
 from spectrum_fast.choose.selection.options import SelectOptions
-from spectrum_fast.choose.selection.runtime_view import as_fused_in
 from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.options import Option

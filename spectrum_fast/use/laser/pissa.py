@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from spectrum_fast.choose.selection.conversion import Conversion
-from spectrum_fast.choose.selection.low_ranks import add_rank_pattern
+from spectrum_fast.choose.selection.export.low_ranks import add_rank_pattern
+from spectrum_fast.choose.selection.model.conversion import Conversion
 from spectrum_fast.errors import UsageError
 from spectrum_fast.read.checkpoint.adapter import CONFIG, PREFIX, WEIGHTS
 from spectrum_fast.read.checkpoint.naming import module_name, role

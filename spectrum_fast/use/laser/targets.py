@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from spectrum_fast.choose.selection.low_ranks import module_rank
+from spectrum_fast.choose.selection.export.low_ranks import module_rank
 from spectrum_fast.choose.selection.options import RankOptions
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import CheckpointError, SelectionError, UsageError
@@ -54,7 +54,7 @@ def choose_targets(
         modules: names of the chosen modules, in the scan's spelling.
         rank: the same rank for all.
         fraction: share of the shorter side, in (0, 1), rounded to the nearest whole number of at least 1.
-        ranks: of each of the modules (:func:`spectrum_fast.choose.selection.low_ranks.module_ranks`, or PEFT's file).
+        ranks: of each module (:func:`~spectrum_fast.choose.selection.export.low_ranks.module_ranks`, or PEFT's file).
 
     Returns:
         targets in the given order, and the modules that would keep all of their singular values and stay as they are.

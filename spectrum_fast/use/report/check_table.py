@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from spectrum_fast.choose.selection.check import ReaderReport, SelectionCheck
+from spectrum_fast.choose.selection.export.check import ReaderReport, SelectionCheck
 from spectrum_fast.use.report.layout import add_row, plain_table, printable, shorten_list
 from spectrum_fast.words import count_of
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
-from spectrum_fast.choose.selection.apply import measure_trainable
+from spectrum_fast.choose.selection.model.apply import measure_trainable
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.use.training.precision import LEAST_SHARE, WATCHED_STEPS, ChangeMeter, describe_loss, widen_trained
 from spectrum_fast.use.training.record import (
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import TrainerState, TrainingArguments
 
-    from spectrum_fast.choose.selection.apply import AppliedSelection
+    from spectrum_fast.choose.selection.model.apply import AppliedSelection
     from spectrum_fast.choose.selection.selection import Selection
 
 
@@ -65,7 +65,7 @@ class SpectrumCallback(FiguresInLog):
 
     Args:
         selection: what to train; None trains what is trainable already (everything, or adapters).
-        partial: fused experts selected in part, see :func:`spectrum_fast.choose.selection.apply.apply_selection`.
+        partial: fused experts selected in part, see :func:`spectrum_fast.choose.selection.model.apply.apply_selection`.
         all_expected: every parameter is meant to be trained.
         facts: more entries for ``run.json``.
         write: leave ``run.json`` when training ends; without it the record is only kept, as ``record``.

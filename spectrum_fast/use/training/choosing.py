@@ -7,8 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectrum_fast.choose.selection.model.scan_view import as_fused_in
 from spectrum_fast.choose.selection.options import SelectOptions
-from spectrum_fast.choose.selection.runtime_view import as_fused_in
 from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.choose.selection.selection import load_selection
 from spectrum_fast.errors import UsageError

@@ -30,7 +30,7 @@ from spectrum_fast.version import __version__
 if TYPE_CHECKING:
     from transformers import TrainerState
 
-    from spectrum_fast.choose.selection.apply import AppliedSelection
+    from spectrum_fast.choose.selection.model.apply import AppliedSelection
     from spectrum_fast.choose.selection.selection import Selection
 
 RUN_NAME = "run.json"

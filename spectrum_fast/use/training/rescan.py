@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.compare import compare_scans
+from spectrum_fast.choose.selection.model.scan_view import as_fused_in
 from spectrum_fast.choose.selection.options import SelectOptions
-from spectrum_fast.choose.selection.runtime_view import as_fused_in
 from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.criteria import ScanCriterion

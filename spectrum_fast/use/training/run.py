@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectrum_fast.choose.selection.model_skeleton import read_skeleton
+from spectrum_fast.choose.selection.model.skeleton import read_skeleton
 from spectrum_fast.errors import SpectrumFastError, UsageError
 from spectrum_fast.scanning.ranks import from_first_process
 from spectrum_fast.use.training.choosing import SCAN_NAME, decide, load_data, scan_for, select_for

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from spectrum_fast.choose.selection.masking import is_masked
+from spectrum_fast.choose.selection.model.masking import is_masked
 from spectrum_fast.errors import SelectionError, UsageError
 
 if TYPE_CHECKING:

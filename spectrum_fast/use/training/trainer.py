@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectrum_fast.choose.selection.masking import is_masked
+from spectrum_fast.choose.selection.model.masking import is_masked
 from spectrum_fast.use.training.saving import STAGING_NAME, STATE_NAME, finish, move_into, retire
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from spectrum_fast import Scan, scan, select_within
 from spectrum_fast.choose.planner.budget import TOKENS, fit_budget
 from spectrum_fast.choose.planner.memory import plan_memory
 from spectrum_fast.choose.planner.setup import TrainingSetup
-from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton, module_of_tensors, skeleton_of_scan
+from spectrum_fast.choose.selection.model.skeleton import ModelSkeleton, module_of_tensors, skeleton_of_scan
 from spectrum_fast.choose.selection.options import BudgetOptions, SelectOptions, read_budget
 from spectrum_fast.choose.selection.ranking import cut_percents, largest_that_fits
 from spectrum_fast.errors import SelectionError, UsageError

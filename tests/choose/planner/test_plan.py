@@ -13,7 +13,7 @@ from spectrum_fast.choose.planner.model_shape import read_model_shape
 from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.planner.states import compute_states
 from spectrum_fast.choose.planner.trained import choose_trained, competing_groups
-from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
+from spectrum_fast.choose.selection.model.skeleton import ModelSkeleton
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import CheckpointError, SelectionError, UsageError
 from spectrum_fast.read.checkpoint import open_checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectrum_fast.choose.selection.ambiguity import export_warnings
+from spectrum_fast.choose.selection.export.ambiguity import export_warnings
 from spectrum_fast.choose.selection.formats import write_scores, write_selection
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.selection import parse_selection

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from spectrum_fast.choose.selection.apply import measure_trainable
-from spectrum_fast.choose.selection.masking import is_masked
-from spectrum_fast.choose.selection.runtime_view import as_fused_in
+from spectrum_fast.choose.selection.model.apply import measure_trainable
+from spectrum_fast.choose.selection.model.masking import is_masked
+from spectrum_fast.choose.selection.model.scan_view import as_fused_in
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.selection import parse_selection
 from spectrum_fast.errors import SelectionError

@@ -2,8 +2,8 @@
 
 A reader's rule is applied to the parameters of the running model before anything is written
 (:mod:`spectrum_fast.choose.selection.export`), so what the file says is what is trained. Where the tool installs, its
-rule is held to its own code in ``tests/choose/selection/test_readers_in_tools.py``. A new reader is one file here, one
-line in :data:`READERS` and one test.
+rule is held to its own code in ``tests/choose/selection/readers/test_readers_in_tools.py``. A new reader is one file
+here, one line in :data:`READERS` and one test.
 """
 
 from __future__ import annotations

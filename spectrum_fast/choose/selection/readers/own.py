@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.selection.apply import apply_selection
 from spectrum_fast.choose.selection.formats import write_selection
+from spectrum_fast.choose.selection.model.apply import apply_selection
 from spectrum_fast.choose.selection.readers.reading import Reader, Reading
 from spectrum_fast.choose.selection.selection import parse_selection
 from spectrum_fast.errors import SelectionError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def read_as_applied(selection: Selection, model: nn.Module) -> Reading:
-    """What :func:`~spectrum_fast.choose.selection.apply.apply_selection` frees in the model itself."""
+    """What :func:`~spectrum_fast.choose.selection.model.apply.apply_selection` frees in the model itself."""
     entries = len(selection.names)
     try:
         applied = apply_selection(selection, model, strict=False, partial="mask")

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.selection.adapters import lora_targets
+from spectrum_fast.choose.selection.model.adapters import lora_targets
 from spectrum_fast.choose.selection.readers.reading import Reader, Reading, Wanted, match_entries, shapes_of
 from spectrum_fast.errors import SelectionError
 

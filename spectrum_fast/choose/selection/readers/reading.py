@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.selection.name_index import NameIndex
+from spectrum_fast.choose.selection.readers.name_index import NameIndex
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from spectrum_fast.choose.selection.name_index import NameIndex
+from spectrum_fast.choose.selection.readers.name_index import NameIndex
 from spectrum_fast.choose.selection.readers.reading import PLAIN, Reader, Reading, match_entries, matching, shapes_of
 
 

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import spectrum_fast as sf
-from spectrum_fast.choose.selection.export import export_selection
-from spectrum_fast.choose.selection.low_ranks import module_ranks, read_rank_pattern
-from spectrum_fast.choose.selection.model_skeleton import skeleton_of_scan
+from spectrum_fast.choose.selection.export.low_ranks import module_ranks, read_rank_pattern
+from spectrum_fast.choose.selection.export.write import export_selection
+from spectrum_fast.choose.selection.model.skeleton import skeleton_of_scan
 from spectrum_fast.choose.selection.options import RankOptions, SelectOptions
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.use.cli import main

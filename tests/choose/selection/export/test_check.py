@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from bench.make_checkpoint import write_checkpoint
 from spectrum_fast import load_selection, scan
-from spectrum_fast.choose.selection.check import READERS, check_selection
-from spectrum_fast.choose.selection.export import mend_selection
-from spectrum_fast.choose.selection.model_skeleton import module_of_tensors, read_skeleton
+from spectrum_fast.choose.selection.export.check import READERS, check_selection
+from spectrum_fast.choose.selection.export.mend import mend_selection
+from spectrum_fast.choose.selection.model.skeleton import module_of_tensors, read_skeleton
 from spectrum_fast.choose.selection.readers.axolotl import read_as_axolotl
 from spectrum_fast.choose.selection.readers.peft import read_as_peft
 from spectrum_fast.choose.selection.readers.scripts import read_as_line_parser, read_as_readme

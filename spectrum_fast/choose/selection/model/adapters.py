@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from spectrum_fast.choose.selection.resolve import resolve_selection
+from spectrum_fast.choose.selection.model.resolve import resolve_selection
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.read.checkpoint.naming import module_name, role
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,14 +10,12 @@ from torch import nn
 
 import spectrum_fast
 from spectrum_fast.choose.selection.formats import write_selection
-from spectrum_fast.choose.selection.runtime_names import canonical_name
+from spectrum_fast.choose.selection.model.names import canonical_name
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.selection import Selection, parse_selection
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint.naming import module_type
-
-from support.processes import script
 
 
 class Block(nn.Module):
@@ -288,21 +283,6 @@ def test_peft_adapts_exactly_the_listed_modules():
         name.removeprefix("base_model.model.").split(".lora_A")[0] for name in trainable(adapted) if ".lora_A" in name
     }
     assert found == set(targets)
-
-
-def test_importing_loads_no_training_library(tmp_path):
-    done = subprocess.run(
-        [sys.executable, script("after_importing"), "spectrum_fast.choose.selection.selection"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
-    loaded = set(json.loads(done.stdout)["modules"])
-    assert "spectrum_fast.choose.selection.apply" in loaded
-    assert not {"triton", "transformers", "peft", "deepspeed"} & loaded
 
 
 def test_a_model_upcycled_from_equal_experts_is_trained_as_selected(tmp_path):

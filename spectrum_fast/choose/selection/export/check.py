@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.formats.name_lists import format_peft
 from spectrum_fast.choose.selection.formats.reference_yaml import KEY, REFERENCE_HEADER, format_reference_yaml
-from spectrum_fast.choose.selection.model_skeleton import read_skeleton
+from spectrum_fast.choose.selection.model.resolve import locate_entries
+from spectrum_fast.choose.selection.model.skeleton import read_skeleton
 from spectrum_fast.choose.selection.readers import axolotl, own, peft, scripts
 from spectrum_fast.choose.selection.readers.axolotl import entries_of_yaml
 from spectrum_fast.choose.selection.readers.reading import Reader, Reading, shapes_of
-from spectrum_fast.choose.selection.resolve import locate_entries
 from spectrum_fast.choose.selection.selection import parse_selection
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.files import read_text
@@ -107,7 +107,7 @@ def check_selection(
         selection: a file that :func:`spectrum_fast.load_selection` or axolotl reads.
         model: checkpoint folder, ``.safetensors`` file or hub id; only its headers are read.
         readers: which of :data:`READERS`.
-        names: ``runtime``, ``checkpoint`` or ``auto``; see :mod:`spectrum_fast.choose.selection.model_skeleton`.
+        names: ``runtime``, ``checkpoint`` or ``auto``; see :mod:`spectrum_fast.choose.selection.model.skeleton`.
 
     Raises:
         SelectionError: the selection cannot be read by any reader.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.formats.name_lists import can_carry_adapter
 from spectrum_fast.choose.selection.formats.reference_yaml import REFERENCE_HEADER, header_modules
-from spectrum_fast.choose.selection.name_index import NameIndex
+from spectrum_fast.choose.selection.readers.name_index import NameIndex
 from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.read.checkpoint.naming import module_type
 from spectrum_fast.words import count_of

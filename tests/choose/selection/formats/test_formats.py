@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from spectrum_fast.choose.library.file_names import reference_file_name
-from spectrum_fast.choose.selection.ambiguity import export_warnings, unintended_matches
+from spectrum_fast.choose.selection.export.ambiguity import export_warnings, unintended_matches
 from spectrum_fast.choose.selection.formats import (
     FORMATS,
     SCAN_FORMATS,
@@ -27,7 +27,7 @@ from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, Skip
 from spectrum_fast.read.checkpoint.naming import module_type
 
 DATA = Path(__file__).parent / "data"
-PUBLISHED = Path(__file__).parents[3] / ".." / "shared" / "data" / "published_snr"
+PUBLISHED = Path(__file__).parents[4] / ".." / "shared" / "data" / "published_snr"
 LLAMA = PUBLISHED / "snr_results_meta-llama-Meta-Llama-3.1-8B.json"
 LLAMA_YAML = PUBLISHED / "snr_results_meta-llama-Meta-Llama-3.1-8B_unfrozenparameters_50percent.yaml"
 SCORES = [path for path in sorted(PUBLISHED.glob("*.json")) if path.stat().st_size > 10]

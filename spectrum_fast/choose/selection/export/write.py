@@ -10,28 +10,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import torch
-
-from spectrum_fast.choose.selection.apply import AppliedSelection, apply_selection
-from spectrum_fast.choose.selection.formats.reference_yaml import KEY, REFERENCE_HEADER
-from spectrum_fast.choose.selection.kappa_targets import select_by_kappa
-from spectrum_fast.choose.selection.low_ranks import add_rank_pattern, module_ranks
-from spectrum_fast.choose.selection.model_skeleton import ModelSkeleton
+from spectrum_fast.choose.selection.export.kappa_targets import select_by_kappa
+from spectrum_fast.choose.selection.export.low_ranks import add_rank_pattern, module_ranks
+from spectrum_fast.choose.selection.export.proof import prove
+from spectrum_fast.choose.selection.model.apply import AppliedSelection
+from spectrum_fast.choose.selection.model.resolve import resolve_selection
+from spectrum_fast.choose.selection.model.scan_view import as_fused_in
+from spectrum_fast.choose.selection.model.skeleton import ModelSkeleton
 from spectrum_fast.choose.selection.options import RankOptions, SelectOptions
 from spectrum_fast.choose.selection.readers import find_reader
-from spectrum_fast.choose.selection.readers.peft import adapter_targets
-from spectrum_fast.choose.selection.readers.reading import Reader, Reading, Wanted, shapes_of
-from spectrum_fast.choose.selection.resolve import ResolvedSelection, locate_entries, resolve_selection
-from spectrum_fast.choose.selection.runtime_view import as_fused_in
+from spectrum_fast.choose.selection.readers.reading import Reader, Reading, shapes_of
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.select import select_with
-from spectrum_fast.choose.selection.selection import Selection, parse_selection
-from spectrum_fast.errors import SelectionError, UsageError
-from spectrum_fast.read.checkpoint.naming import module_name, module_type, role
-from spectrum_fast.words import count_of, near_names_text, nearest_names
+from spectrum_fast.choose.selection.selection import Selection
+from spectrum_fast.errors import UsageError
+from spectrum_fast.read.checkpoint.naming import role
+from spectrum_fast.words import count_of
 
 _MOST = 50
 """Percent of what is trained in embeddings and head above which leaving them frozen is advised."""
@@ -113,7 +109,7 @@ def export_selection(
     Args:
         scan: of the model's checkpoint.
         reader: one of :data:`spectrum_fast.choose.selection.readers.READERS`.
-        skeleton: the model (:mod:`spectrum_fast.choose.selection.model_skeleton`).
+        skeleton: the model (:mod:`spectrum_fast.choose.selection.model.skeleton`).
         options: what to select.
         ranks: with a rule, PEFT's file says the rank of every target.
 
@@ -132,7 +128,7 @@ def export_selection(
         text = _with_ranks(text, scan, skeleton, ranks)
         return _export(found, text, selection, reading, skeleton)
     selection = select_with(as_fused_in(scan, skeleton.module), options)
-    text, reading, applied = _write(found, selection, skeleton)
+    text, reading, applied = prove(found, selection, skeleton)
     text = _with_ranks(text, scan, skeleton, ranks)
     return _export(found, text, selection, reading, skeleton, frozenset() if found.adapts else _ends(applied))
 
@@ -176,128 +172,6 @@ def _export(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mended:
-    """A selection file in the names of a model.
-
-    Attributes:
-        text: the file, of the same kind.
-        replaced: what it said -> what it says instead, where that is another name.
-        dropped: lines of the reference's header that the model has nothing for.
-    """
-
-    text: str
-    replaced: Mapping[str, str]
-    dropped: tuple[str, ...]
-
-
-def mend_selection(text: str, source: str, skeleton: ModelSkeleton) -> Mended:
-    """Write a selection file again, in the names of the model, and prove it.
-
-    An entry that matches nothing becomes the nearest name, if that is near (nine tenths of the text) and of the same
-    layer and expert.
-
-    Args:
-        text: the file, in any format of :func:`spectrum_fast.load_selection`.
-        source: what to call it in messages.
-        skeleton: the model.
-
-    Raises:
-        SelectionError: the file cannot be read, an entry has no near name, or the result does not fit the model.
-    """
-    selection = parse_selection(text, source)
-    resolved = locate_entries(selection, skeleton.module)
-    known = resolved.module_names()
-    dropped = tuple(n for n in resolved.unmatched if n in selection.always and n in REFERENCE_HEADER)
-    meant = {entry: _home_of(found) for entry, found in resolved.matched.items() if entry not in _parts(resolved)}
-    for entry in resolved.unmatched:
-        if entry not in dropped:
-            near = [name for name in nearest_names(entry, known, cutoff=0.9) if _numbers(name) == _numbers(entry)]
-            if not near:
-                raise SelectionError(
-                    f"{source}: {entry} matches nothing in {skeleton.name} and no name is near enough to replace it"
-                    f"{near_names_text(entry, known)}; correct it or take it out"
-                )
-            meant[entry] = near[0]
-    modules = {}
-    for module in selection.modules:
-        name = meant.get(module.name, module.name)
-        modules[name] = replace(module, name=name, type=module_type(name))
-    always = dict.fromkeys(meant.get(name, name) for name in selection.always if name not in dropped)
-    mended = replace(
-        selection,
-        modules=tuple(module for name, module in modules.items() if name not in always),
-        always=tuple(always),
-        always_rule="custom" if always else "none",
-    )
-    reader = find_reader(_reader_of(text))
-    return Mended(
-        text=_write(reader, mended, skeleton)[0],
-        replaced={entry: name for entry, name in meant.items() if entry != name},
-        dropped=dropped,
-    )
-
-
-def _reader_of(text: str) -> str:
-    """Whose file it is."""
-    start = text.lstrip()[:1]
-    return "trl" if start == "{" else "peft" if start == "[" else "axolotl" if KEY in text else "names"
-
-
-def _parts(resolved: ResolvedSelection) -> set[str]:
-    return {entry for entries in resolved.parts.values() for entry in entries}
-
-
-def _home_of(parameters: tuple[str, ...]) -> str:
-    """The module that holds them, or the bare parameter."""
-    return module_name(parameters[0]).removesuffix(".bias")
-
-
-def _numbers(name: str) -> list[str]:
-    return [part for part in name.split(".") if part.isdigit()]
-
-
-def _adapted(wanted: Wanted) -> frozenset[str]:
-    modules, parameters = adapter_targets(wanted)
-    return frozenset([*(f"{module}.weight" for module in modules), *parameters])
-
-
 def _ends(applied: AppliedSelection) -> frozenset[str]:
     """Parameters of embeddings and heads."""
     return frozenset(name for entry, found in applied.matched.items() if role(entry) != "other" for name in found)
-
-
-def _write(reader: Reader, selection: Selection, skeleton: ModelSkeleton) -> tuple[str, Reading, AppliedSelection]:
-    """The reader's file, proved; what it makes of it; and what our own way trains."""
-    applied = apply_selection(selection, skeleton.module, partial="mask" if reader.holds else "refuse")
-    parameters = tuple(name for name, value in skeleton.module.named_parameters() if value.requires_grad)
-    kept = {name: mask.keep for name, mask in applied.masks.items()}
-    wanted = Wanted(selection=selection, model=skeleton.module, parameters=parameters, kept=kept)
-    text = reader.write(wanted)
-    targets = _adapted(wanted) if reader.adapts else frozenset(parameters)
-    return text, _read_as(targets, text, wanted, reader), applied
-
-
-def _read_as(targets: frozenset[str], text: str, wanted: Wanted, reader: Reader) -> Reading:
-    reading = reader.read(text, wanted.model)
-    if reading.problem:
-        raise SelectionError(f"{reader.name} would refuse this selection: {reading.problem}; nothing was written")
-    extra, missing = sorted(reading.parameters - targets), sorted(targets - reading.parameters)
-    if extra or missing:
-        name = (extra or missing)[0]
-        deed = "also train" if extra else "not train"
-        raise SelectionError(
-            f"{reader.name} ({reader.rule}) would {deed} {name}{near_names_text(name, targets) if extra else ''}, so "
-            f"nothing was written; leave its neighbours out or in together (--exclude, --always '{name}'), or write "
-            "for another reader (--for trl takes any selection)"
-        )
-    wrong = {name for name in wanted.kept.keys() | reading.kept.keys() if not _same_part(wanted, reading, name)}
-    if wrong:
-        raise SelectionError(f"{reader.name} would train other experts of {min(wrong)}, so nothing was written")
-    return reading
-
-
-def _same_part(wanted: Wanted, reading: Reading, name: str) -> bool:
-    if name not in wanted.kept or name not in reading.kept:
-        return False
-    return torch.equal(*torch.broadcast_tensors(wanted.kept[name], reading.kept[name]))

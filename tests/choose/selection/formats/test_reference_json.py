@@ -13,7 +13,7 @@ from spectrum_fast.choose.selection.formats.scan_file import format_scan
 from spectrum_fast.choose.selection.scan_result import load_scan, parse_scan
 from spectrum_fast.errors import ScanFileError
 
-PUBLISHED = Path(__file__).parents[3] / ".." / "shared" / "data" / "published_snr"
+PUBLISHED = Path(__file__).parents[4] / ".." / "shared" / "data" / "published_snr"
 FILES = sorted(PUBLISHED.glob("*.json"))
 EMPTY = "snr_results_deepseek-ai-DeepSeek-V3.1-Base.json"
 TINY = Path(__file__).parent / "data"

@@ -7,7 +7,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectrum_fast.choose.selection.name_index import NameIndex
+from spectrum_fast.choose.selection.readers.name_index import NameIndex
 
 NAMES = st.lists(st.text(alphabet="ab.", min_size=1, max_size=7), max_size=12)
 

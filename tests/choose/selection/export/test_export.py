@@ -25,8 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import spectrum_fast as sf
-from spectrum_fast.choose.selection.export import export_selection
-from spectrum_fast.choose.selection.model_skeleton import read_skeleton, skeleton_of_scan
+from spectrum_fast.choose.selection.export.write import export_selection
+from spectrum_fast.choose.selection.model.skeleton import read_skeleton, skeleton_of_scan
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.readers import READERS
 from spectrum_fast.errors import SelectionError, UsageError
@@ -233,7 +233,7 @@ def test_a_reader_trains_exactly_what_is_selected(cases: Any, reader: str, name:
 
 def test_the_table_of_the_documentation_is_what_these_tests_prove() -> None:
     """Every cell that is not refused above says so, and every refusal has a note with its reason."""
-    page = (Path(__file__).parents[3] / "docs" / "readers.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[4] / "docs" / "readers.md").read_text(encoding="utf-8")
     rows = ["| | " + " | ".join(READERS) + " |", "|---" * (len(READERS) + 1) + "|"]
     for name in ARCHITECTURES:
         cells = [
@@ -324,6 +324,6 @@ def test_without_the_models_configuration_it_is_said_what_is_not_proved(tmp_path
 
 
 def test_a_published_scan_needs_the_checkpoint() -> None:
-    scan = sf.load_scan(Path(__file__).parent / "data" / "tiny_flat.json")
+    scan = sf.load_scan(Path(__file__).parents[1] / "formats" / "data" / "tiny_flat.json")
     with pytest.raises(SelectionError, match="name the checkpoint with --model"):
         skeleton_of_scan(scan)

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from spectrum_fast.choose.selection.conversion import Conversion, tensor_names
+from spectrum_fast.choose.selection.model.conversion import Conversion, tensor_names
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 
 if TYPE_CHECKING:

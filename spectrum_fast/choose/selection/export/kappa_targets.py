@@ -13,10 +13,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.fused import parts_by_parameter
+from spectrum_fast.choose.selection.model.resolve import resolve_selection
+from spectrum_fast.choose.selection.model.scan_view import as_fused_in
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.records import SelectedModule
-from spectrum_fast.choose.selection.resolve import resolve_selection
-from spectrum_fast.choose.selection.runtime_view import as_fused_in
 from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.errors import SelectionError

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from spectrum_fast.choose.selection.ambiguity import export_warnings
+from spectrum_fast.choose.selection.export.ambiguity import export_warnings
 from spectrum_fast.choose.selection.formats import FORMATS
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, SkippedTensor

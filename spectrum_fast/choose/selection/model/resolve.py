@@ -2,8 +2,8 @@
 
 An entry names a module and stands for all parameters that the module itself holds, so the bias too, as the regular
 expressions of the reference's YAML do. Names are compared exactly first, then without wrapper prefixes
-(:mod:`spectrum_fast.choose.selection.runtime_names`), then with the ``base_model_prefix`` of transformers added or
-dropped, then as transformers renames and fuses them on load (:mod:`spectrum_fast.choose.selection.conversion`).
+(:mod:`spectrum_fast.choose.selection.model.names`), then with the ``base_model_prefix`` of transformers added or
+dropped, then as transformers renames and fuses them on load (:mod:`spectrum_fast.choose.selection.model.conversion`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.selection.conversion import Conversion, tensor_names
-from spectrum_fast.choose.selection.runtime_names import canonical_name
+from spectrum_fast.choose.selection.model.conversion import Conversion, tensor_names
+from spectrum_fast.choose.selection.model.names import canonical_name
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.words import near_names_text

@@ -22,9 +22,9 @@ from torch import nn
 from bench.make_checkpoint import write_checkpoint
 from spectrum_fast import Scan, load_scan, load_selection, scan
 from spectrum_fast.choose.library.file_names import reference_file_name
-from spectrum_fast.choose.selection.check import check_selection
+from spectrum_fast.choose.selection.export.check import check_selection
 from spectrum_fast.choose.selection.formats import write_scores, write_selection
-from spectrum_fast.choose.selection.model_skeleton import module_of_tensors, read_skeleton
+from spectrum_fast.choose.selection.model.skeleton import module_of_tensors, read_skeleton
 from spectrum_fast.choose.selection.readers.axolotl import read_as_axolotl
 from spectrum_fast.choose.selection.readers.scripts import lines_of_yaml, read_as_line_parser, read_as_readme
 

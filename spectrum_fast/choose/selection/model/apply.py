@@ -1,7 +1,7 @@
 """A selection applied to a live model: everything frozen but the parameters of the selected modules.
 
-:mod:`spectrum_fast.choose.selection.resolve` finds the entries. Nothing is changed unless every entry matches: a silent
-full or empty fine-tune is the worst outcome there is.
+:mod:`~spectrum_fast.choose.selection.model.resolve` finds the entries. Nothing is changed unless every entry matches: a
+silent full or empty fine-tune is the worst outcome there is.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from spectrum_fast.choose.selection.masking import PartMask, mask_parts, remove_masks
-from spectrum_fast.choose.selection.resolve import ResolvedSelection, resolve_selection
+from spectrum_fast.choose.selection.model.masking import PartMask, mask_parts, remove_masks
+from spectrum_fast.choose.selection.model.resolve import ResolvedSelection, resolve_selection
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.words import count_of, share_of_bytes
 

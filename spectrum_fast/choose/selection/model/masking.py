@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from spectrum_fast.choose.selection.resolve import ResolvedSelection
+    from spectrum_fast.choose.selection.model.resolve import ResolvedSelection
 
 _HOOK = "_spectrum_fast_mask"
 

@@ -1,0 +1,97 @@
+"""A selection file written again in the names of a model: entries that match nothing become the nearest names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from spectrum_fast.choose.selection.export.proof import prove
+from spectrum_fast.choose.selection.formats.reference_yaml import KEY, REFERENCE_HEADER
+from spectrum_fast.choose.selection.model.resolve import ResolvedSelection, locate_entries
+from spectrum_fast.choose.selection.model.skeleton import ModelSkeleton
+from spectrum_fast.choose.selection.readers import find_reader
+from spectrum_fast.choose.selection.selection import parse_selection
+from spectrum_fast.errors import SelectionError
+from spectrum_fast.read.checkpoint.naming import module_name, module_type
+from spectrum_fast.words import near_names_text, nearest_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mended:
+    """A selection file in the names of a model.
+
+    Attributes:
+        text: the file, of the same kind.
+        replaced: what it said -> what it says instead, where that is another name.
+        dropped: lines of the reference's header that the model has nothing for.
+    """
+
+    text: str
+    replaced: Mapping[str, str]
+    dropped: tuple[str, ...]
+
+
+def mend_selection(text: str, source: str, skeleton: ModelSkeleton) -> Mended:
+    """Write a selection file again, in the names of the model, and prove it.
+
+    An entry that matches nothing becomes the nearest name, if that is near (nine tenths of the text) and of the same
+    layer and expert.
+
+    Args:
+        text: the file, in any format of :func:`spectrum_fast.load_selection`.
+        source: what to call it in messages.
+        skeleton: the model.
+
+    Raises:
+        SelectionError: the file cannot be read, an entry has no near name, or the result does not fit the model.
+    """
+    selection = parse_selection(text, source)
+    resolved = locate_entries(selection, skeleton.module)
+    known = resolved.module_names()
+    dropped = tuple(n for n in resolved.unmatched if n in selection.always and n in REFERENCE_HEADER)
+    meant = {entry: _home_of(found) for entry, found in resolved.matched.items() if entry not in _parts(resolved)}
+    for entry in resolved.unmatched:
+        if entry not in dropped:
+            near = [name for name in nearest_names(entry, known, cutoff=0.9) if _numbers(name) == _numbers(entry)]
+            if not near:
+                raise SelectionError(
+                    f"{source}: {entry} matches nothing in {skeleton.name} and no name is near enough to replace it"
+                    f"{near_names_text(entry, known)}; correct it or take it out"
+                )
+            meant[entry] = near[0]
+    modules = {}
+    for module in selection.modules:
+        name = meant.get(module.name, module.name)
+        modules[name] = replace(module, name=name, type=module_type(name))
+    always = dict.fromkeys(meant.get(name, name) for name in selection.always if name not in dropped)
+    mended = replace(
+        selection,
+        modules=tuple(module for name, module in modules.items() if name not in always),
+        always=tuple(always),
+        always_rule="custom" if always else "none",
+    )
+    reader = find_reader(_reader_of(text))
+    return Mended(
+        text=prove(reader, mended, skeleton)[0],
+        replaced={entry: name for entry, name in meant.items() if entry != name},
+        dropped=dropped,
+    )
+
+
+def _reader_of(text: str) -> str:
+    """Whose file it is."""
+    start = text.lstrip()[:1]
+    return "trl" if start == "{" else "peft" if start == "[" else "axolotl" if KEY in text else "names"
+
+
+def _parts(resolved: ResolvedSelection) -> set[str]:
+    return {entry for entries in resolved.parts.values() for entry in entries}
+
+
+def _home_of(parameters: tuple[str, ...]) -> str:
+    """The module that holds them, or the bare parameter."""
+    return module_name(parameters[0]).removesuffix(".bias")
+
+
+def _numbers(name: str) -> list[str]:
+    return [part for part in name.split(".") if part.isdigit()]
