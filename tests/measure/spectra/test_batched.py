@@ -13,7 +13,6 @@ from spectrum_fast.measure.ops.decode.coded import CodedWeight
 from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra import engine
-from spectrum_fast.measure.spectra import matrices as of_the_engine
 from spectrum_fast.measure.spectra.binning import bins_of
 from spectrum_fast.measure.spectra.engine import ROTATED_SIDE, compute_spectra, compute_spectrum
 from spectrum_fast.measure.spectra.histogram import Histogram
@@ -97,7 +96,9 @@ def test_weights_in_codes_come_to_what_their_numbers_come_to(
     coded = coded_weights.batch(kind, 7, 224, 320)
     coded[2].codes.view(torch.uint8).zero_()
     coded[4].scales.fill_(math.nan if kind == "fp8" else 255)
-    monkeypatch.setattr(of_the_engine, "DECODED_BYTES", 3 * 224 * 320 * 4)  # more than one turn
+    monkeypatch.setattr(
+        "spectrum_fast.measure.spectra.matrices.coded.DECODED_BYTES", 3 * 224 * 320 * 4
+    )  # more than one turn
     found = compute_by(backend, coded)
     expected = compute_by(backend, [weight.decode() for weight in coded])
     assert len(found) == 7

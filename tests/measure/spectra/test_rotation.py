@@ -9,7 +9,7 @@ from torch import Tensor
 from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.engine import compute_spectra, compute_spectrum
-from spectrum_fast.measure.spectra.matrices import sums_of_squares
+from spectrum_fast.measure.spectra.matrices.dense import sums_of_squares
 from spectrum_fast.measure.spectra.record import Spectrum
 from spectrum_fast.measure.spectra.rotation import OutlierBasis, find_outlier_basis, rotate
 

@@ -1,0 +1,88 @@
+"""What the engine asks of matrices, whatever they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from spectrum_fast.measure.spectra.probes import Plan
+from spectrum_fast.measure.spectra.rotation import OutlierBasis
+
+
+class Matrices(Protocol):
+    """Matrices of one shape, type and device."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of each matrix."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its numbers."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where they lie."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """What a record should say of them beside the method; may be empty."""
+        ...
+
+    def take(self, indices: Sequence[int]) -> Matrices:
+        """Some of them, in this order."""
+        ...
+
+    def numbers(self) -> Matrices:
+        """The same, none in codes."""
+        ...
+
+    def extents(self) -> Tensor:
+        """Largest entry and sum of squares of each, (m, 2) float64 on their device."""
+        ...
+
+    def scaled(self, exponents: Sequence[int]) -> Matrices:
+        """Each times two to its exponent, exactly wherever the result is a normal number."""
+        ...
+
+    def gram(self, dtype: torch.dtype, diagonals: Tensor | None = None) -> Tensor:
+        """Gram matrices (m, k, k) of the short side.
+
+        Args:
+            dtype: of the sums.
+            diagonals: (m, k) float64; what their diagonals are, of float32 weights, is added.
+        """
+        ...
+
+    @property
+    def plan(self) -> Plan:
+        """How their Gram matrices are probed."""
+        ...
+
+    def image(self, x: Tensor) -> Tensor:
+        """``W W^T x`` (``W^T W x`` of a tall matrix) in float64, vectors as rows: (m, p, k) -> (m, p, k)."""
+        ...
+
+    def rotated(self, basis: OutlierBasis) -> Matrices:
+        """``H^T W`` (or ``W H`` when the columns are the short side), in the dtype of the basis."""
+        ...
+
+    def whole(self) -> Tensor | None:
+        """All their numbers (m, r, c), where these lie in memory as they are."""
+        ...
+
+    def factor(self, dtype: torch.dtype) -> Tensor:
+        """Of a batch of one: a matrix that has its singular values."""
+        ...
+
+    def count_not_finite(self) -> int:
+        """Entries that are NaN or infinite."""
+        ...
