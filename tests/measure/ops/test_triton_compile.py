@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import sys
@@ -25,13 +24,7 @@ from spectrum_fast.measure.ops.gram import triton_codes
 from spectrum_fast.measure.ops.product import triton as triton_product
 from spectrum_fast.measure.ops.sturm import triton as triton_sturm
 
-# The machine code tools are inside the wheel; tests are imported one by one, so the harness is found by its path.
-_SPEC = importlib.util.spec_from_file_location("triton_compile", Path(__file__).with_name("triton_compile.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-harness = importlib.util.module_from_spec(_SPEC)
-sys.modules[_SPEC.name] = harness  # dataclasses look their module up
-_SPEC.loader.exec_module(harness)
+from support import triton_compile as harness
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
 
@@ -51,7 +44,8 @@ def check(name, kernel, signature, options, capability, folder, divisible=()):
     used = harness.compile_kernel(
         kernel, signature, constants | {"DIVISIBLE": divisible}, options, capability, Path(folder)
     )
-    print("\n" + used.line(name, capability, options["num_warps"]), end="")
+    if sys.stdout is sys.__stdout__:  # with -s
+        print("\n" + used.line(name, capability, options["num_warps"]), end="")
     assert used.stack_bytes == 0, "registers spill"
     assert used.local_bytes == 0, "registers spill"
     assert used.shared_bytes <= harness.SHARED_LIMIT_BYTES[capability]

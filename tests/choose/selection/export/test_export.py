@@ -113,7 +113,7 @@ def adapted_by(peft: Any, config: Any, model: Any) -> set[str]:
 
 def by_llama_factory(text: str, model: Any, _: Path) -> set[str]:
     """Its own parser, its own way with the names where there are towers, then PEFT."""
-    from choose.selection.test_readers_in_tools import _llama_factory_arguments
+    from choose.selection.readers.test_readers_in_tools import _llama_factory_arguments
 
     peft = pytest.importorskip("peft")
     arguments = _llama_factory_arguments().FinetuningArguments(**yaml.safe_load(text))

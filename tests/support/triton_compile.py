@@ -8,11 +8,17 @@ from __future__ import annotations
 import re
 import subprocess
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
 SHARED_LIMIT_BYTES = {80: 163 * 1024, 90: 227 * 1024}
 """Shared memory of one thread block at most, by compute capability (CUDA C++ Programming Guide, table of features)."""
 
+_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _JUMP = re.compile(r"\bBRA\b.*?(\.L_x_\d+)")
 
 
@@ -25,8 +31,7 @@ class Resources:
         stack_bytes: a thread, local memory: spills or indexed arrays.
         local_bytes: a thread, further local memory.
         shared_bytes: a thread block.
-        sass: names of the machine instructions in it, to see which matrix unit serves it.
-        loop: machine instructions of its longest innermost loop.
+        cubin: the machine code.
         ttgir: the program before it becomes instructions.
         ptx: the program as the assembler gets it.
     """
@@ -35,10 +40,24 @@ class Resources:
     stack_bytes: int
     local_bytes: int
     shared_bytes: int
-    sass: frozenset[str]
-    loop: int
+    cubin: Path
     ttgir: str
     ptx: str
+
+    @cached_property
+    def sass(self) -> frozenset[str]:
+        """Names of the machine instructions in it, to see which matrix unit serves it."""
+        return frozenset(re.findall(r"\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]+)", self._code))
+
+    @cached_property
+    def loop(self) -> int:
+        """Machine instructions of its longest innermost loop."""
+        return max((len(body) for body in _innermost_loops(self._code)), default=0)
+
+    @cached_property
+    def _code(self) -> str:
+        """Only for whoever asks: the disassembler takes a third of a second."""
+        return _run(_TOOLS / "nvdisasm", "-c", self.cubin)
 
     def long_tensor_core_sums(self) -> list[str]:
         """Float32 products that are added to a sum of the loop around them inside the tensor cores."""
@@ -70,10 +89,6 @@ def compile_kernel(kernel, signature: dict, constants: dict, options: dict, capa
         capability: 80 or 90.
         folder: where the machine code is put.
     """
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     full = {name: signature.get(name, "constexpr") for name in kernel.arg_names}
     # What the launcher finds out by itself: pointers and sizes divisible by 16.
     attributes = {
@@ -84,16 +99,12 @@ def compile_kernel(kernel, signature: dict, constants: dict, options: dict, capa
     constants = {name: value for name, value in constants.items() if name != "DIVISIBLE"}
     source = ASTSource(fn=kernel, signature=full, constexprs=constants, attrs=attributes)
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    cubin = folder / f"{kernel.__name__}.cubin"
+    cubin = folder / f"{compiled.hash}.cubin"
     cubin.write_bytes(compiled.asm["cubin"])
-    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    usage = _run(tools / "cuobjdump", "--dump-resource-usage", cubin)
+    usage = _run(_TOOLS / "cuobjdump", "--dump-resource-usage", cubin)
     found = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
-    code = _run(tools / "nvdisasm", "-c", cubin)
-    names = frozenset(re.findall(r"\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]+)", code))
-    loop = max((len(body) for body in _innermost_loops(code)), default=0)
     programs = (compiled.asm["ttgir"], compiled.asm["ptx"])
-    return Resources(found["REG"], found["STACK"], found["LOCAL"], compiled.metadata.shared, names, loop, *programs)
+    return Resources(found["REG"], found["STACK"], found["LOCAL"], compiled.metadata.shared, cubin, *programs)
 
 
 def _innermost_loops(code: str) -> list[list[str]]:
