@@ -11,6 +11,7 @@ import sys
 import torch
 
 from spectrum_fast.measure.ops.dispatch import choose_backend, native_problem
+from spectrum_fast.system import usable_cores
 from spectrum_fast.version import __version__
 
 _PACKAGES = {
@@ -36,7 +37,7 @@ def examine() -> dict[str, str]:
         "spectrum_fast": __version__,
         "python": f"{sys.version.split()[0]} on {platform.system()} {platform.machine()}",
         "processor": _processor_name(),
-        "cores": f"{os.cpu_count()} ({torch.get_num_threads()} threads in use)",
+        "cores": f"{usable_cores()} of {os.cpu_count()} usable ({torch.get_num_threads()} threads in use)",
     }
     problem = native_problem()
     if problem is not None:

@@ -23,6 +23,12 @@ def test_facts_are_those_of_this_machine() -> None:
     assert all(isinstance(value, str) and value for value in found.values())
 
 
+def test_cores_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(10)), raising=False)
+    assert examine()["cores"] == f"10 of 64 usable ({torch.get_num_threads()} threads in use)"
+
+
 @pytest.mark.skipif(native_problem() is not None, reason="needs the compiled extension")
 def test_kernels_are_named() -> None:
     found = examine()

@@ -25,7 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOG = ROOT / "build" / "setup.log"
-PURE = ("--config-settings=wheel.cmake=false", "--config-settings=wheel.py-api=py3")
+PURE = {"wheel.cmake": "false", "wheel.py-api": "py3"}
 """Settings of the build backend for a package without kernels."""
 OLDEST, NEWEST = (3, 11, 5), (3, 14)
 """Pythons that the locks are made for."""
@@ -65,7 +65,8 @@ def say(words: str) -> None:
 
 def project() -> tuple[str, ...]:
     """How pip is told to install this tree: with its kernels compiled, unless that was declined."""
-    return ("-e", ".", *(PURE if os.environ.get("SPECTRUM_FAST_PURE") else ()))
+    settings = PURE if os.environ.get("SPECTRUM_FAST_PURE") else {}
+    return ("-e", ".", *(f"--config-settings={name}={value}" for name, value in settings.items()))
 
 
 def require_compiler() -> None:

@@ -1,8 +1,9 @@
 """Build and check the wheels of a release: ``python -m tools.wheels [TARGET...] [--out dist]`` (``make wheels``: all).
 
 A target is a Python and a machine: ``cp310-x86_64``, ``cp311-x86_64``, ``cp312-x86_64`` (stable ABI: every newer Python
-too), and the same with ``aarch64``. Needed: those Pythons with their headers (``python3.10`` and so on, on the path or
-under pyenv), GCC, and for the other machine its cross compiler (Debian: ``g++-aarch64-linux-gnu``).
+too), the same with ``aarch64``, and ``pure``: the package without its kernels, for every other machine. Needed: those
+Pythons with their headers (``python3.10`` and so on, on the path or under pyenv), GCC, and for the other machine its
+cross compiler (Debian: ``g++-aarch64-linux-gnu``).
 
 All are built from the sdist, in one folder a machine, so that the kernels, which know nothing of Python, are compiled
 once. They run on every Linux since glibc 2.28: the C++ library is linked in, and the few functions of the mathematical
@@ -25,11 +26,15 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.install import PURE
+
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "wheels"
 PYTHONS = ("3.10", "3.11", "3.12")
 MACHINES = {"x86_64": "GLIBC_2.2.5", "aarch64": "GLIBC_2.17"}
 """Machine -> the version of the first symbols of its C library."""
+ANY = "any"
+"""The machine of the wheel that holds nothing compiled."""
 GLIBC = (2, 28)
 RENEWED = ["exp", "exp2", "fmod", "fmodf", "hypot", "hypotf", "log", "log2", "pow"]
 """Functions whose default version is newer than ``GLIBC``; their first versions differ in ``errno`` alone."""
@@ -47,12 +52,23 @@ class Target:
     @property
     def name(self) -> str:
         """As on the command line, and as wheels are called."""
-        return f"cp{self.python.replace('.', '')}-{self.machine}"
+        return "pure" if self.pure else f"cp{self.python.replace('.', '')}-{self.machine}"
+
+    @property
+    def pure(self) -> bool:
+        """Whether it goes without the extension."""
+        return self.machine == ANY
 
     @property
     def stable(self) -> bool:
         """Whether it is for the stable ABI."""
-        return self.python == PYTHONS[-1]
+        return self.python == PYTHONS[-1] and not self.pure
+
+    @property
+    def extension(self) -> list[str]:
+        """What the wheel holds that is compiled."""
+        suffix = "abi3" if self.stable else f"cpython-{self.python.replace('.', '')}-{self.machine}-linux-gnu"
+        return [] if self.pure else [f"spectrum_fast/_native.{suffix}.so"]
 
     def compiler(self, language: str = "g++") -> str:
         """GCC for its machine."""
@@ -63,18 +79,22 @@ class Target:
 
 
 TARGETS = {target.name: target for machine in MACHINES for target in (Target(python, machine) for python in PYTHONS)}
+TARGETS["pure"] = Target(PYTHONS[-1], ANY)
 
 
 def main(arguments: list[str]) -> int:
     """Build, look inside, and try what this machine can run."""
     parser = argparse.ArgumentParser(prog="python -m tools.wheels", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("targets", nargs="*", default=[*TARGETS], choices=[*TARGETS], metavar="TARGET")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     options = parser.parse_args(arguments)
-    chosen = [TARGETS[name] for name in options.targets]
+    unknown = [name for name in options.targets if name not in TARGETS]
+    require(not unknown, f"expected targets of {', '.join(TARGETS)}, found {', '.join(unknown)}")
+    chosen = [TARGETS[name] for name in options.targets or TARGETS]
     for target in chosen:
         find_python(target.python)
-        target.compiler()
+        if not target.pure:
+            target.compiler()
     sdist = build_sdist(options.out)
     print(f"{sdist.name}: {check_sdist(sdist)} files")
     for target in chosen:
@@ -104,31 +124,39 @@ def build_sdist(out: Path) -> Path:
 
 def build(target: Target, sdist: Path, out: Path) -> Path:
     """One wheel, under the name of the oldest C library that it has been linked for."""
-    tools, source, cache = WORK / "tools", WORK / f"source-{target.machine}", WORK / target.machine
+    tools, source = WORK / "tools", WORK / f"source-{target.machine}"
     if not tools.exists():
         run([sys.executable, "-m", "pip", "install", "-c", "constraints.txt", "--target", str(tools), *TOOLS])
     unpack(sdist, source)
+    environment = {**os.environ, "PYTHONPATH": str(tools)}
+    settings = PURE if target.pure else settings_of_compilation(target, environment)
+    with tempfile.TemporaryDirectory() as folder:
+        script = f"from scikit_build_core.build import build_wheel; build_wheel({folder!r}, {settings!r})"
+        run([find_python(target.python), "-c", script], environment, source)
+        (raw,) = Path(folder).glob("*.whl")
+        if not target.pure:
+            tag = "manylinux_{}_{}_{}".format(*GLIBC, target.machine)
+            run([sys.executable, "-m", "wheel", "tags", "--remove", "--platform-tag", tag, str(raw)], environment)
+        (named,) = Path(folder).glob("*.whl")
+        return Path(shutil.copy(named, out))
+
+
+def settings_of_compilation(target: Target, environment: dict[str, str]) -> dict[str, str]:
+    """Settings of the build backend for a wheel with the extension; ``environment`` gets what compilers read."""
+    cache = WORK / target.machine
     if cache.exists():  # what was compiled is kept, what was found out about another Python is not
         (cache / "CMakeCache.txt").unlink(missing_ok=True)
         for found in cache.glob("CMakeFiles/[0-9]*"):
             shutil.rmtree(found)
     settings = {"build-dir": str(cache)}
-    environment = {**os.environ, "PYTHONPATH": str(tools), "CXX": target.compiler(), "LDFLAGS": link_flags(target)}
+    environment |= {"CXX": target.compiler(), "LDFLAGS": link_flags(target)}
     if target.machine != platform.machine():
         settings |= {"cmake.define.CMAKE_SYSTEM_NAME": "Linux", "cmake.define.CMAKE_SYSTEM_PROCESSOR": target.machine}
-        suffix = "abi3" if target.stable else f"cpython-{target.python.replace('.', '')}-{target.machine}-linux-gnu"
         environment |= {
             "_PYTHON_HOST_PLATFORM": f"linux-{target.machine}",
-            "SETUPTOOLS_EXT_SUFFIX": f".{suffix}.so",
+            "SETUPTOOLS_EXT_SUFFIX": target.extension[0].removeprefix("spectrum_fast/_native"),
         }
-    with tempfile.TemporaryDirectory() as folder:
-        script = f"from scikit_build_core.build import build_wheel; build_wheel({folder!r}, {settings!r})"
-        run([find_python(target.python), "-c", script], environment, source)
-        (raw,) = Path(folder).glob("*.whl")
-        tag = "manylinux_{}_{}_{}".format(*GLIBC, target.machine)
-        run([sys.executable, "-m", "wheel", "tags", "--remove", "--platform-tag", tag, str(raw)], environment)
-        (named,) = Path(folder).glob("*.whl")
-        return Path(shutil.copy(named, out))
+    return settings
 
 
 def unpack(sdist: Path, source: Path) -> None:
@@ -178,7 +206,7 @@ def check_sdist(path: Path) -> int:
 
 
 def check_wheel(path: Path, target: Target) -> str:
-    """The package, its licence and one extension that needs nothing newer than its name says.
+    """The package, its licence and (unless pure) one extension that needs nothing newer than its name says.
 
     Returns:
         what was found, for people.
@@ -187,21 +215,19 @@ def check_wheel(path: Path, target: Target) -> str:
         names = archive.namelist()
         tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
         require(tops == {"spectrum_fast"}, f"{path.name} holds {sorted(tops)}")
-        (extension,) = [name for name in names if ".so" in Path(name).suffixes]
-        suffix = "abi3" if target.stable else f"cpython-{target.python.replace('.', '')}-{target.machine}-linux-gnu"
-        require(extension == f"spectrum_fast/_native.{suffix}.so", f"{path.name} holds {extension}")
+        compiled = [name for name in names if ".so" in Path(name).suffixes]
+        require(compiled == target.extension, f"{path.name} holds {compiled}, expected {target.extension}")
         require("spectrum_fast/py.typed" in names, "py.typed is missing")
         require(any(name.endswith("licenses/LICENSE") for name in names), "the licence is missing")
         require(not [name for name in names if "test" in name.lower()], "tests are in the wheel")
-        newest, libraries = check_extension(Path(archive.extract(extension, folder)), target.machine)
-    stable = ""
+        found = [f"{len(names)} files", f"{path.stat().st_size / 1e6:.1f} MB"]
+        for extension in compiled:
+            newest, libraries = check_extension(Path(archive.extract(extension, folder)), target.machine)
+            found += [f"needs glibc {'.'.join(map(str, newest))}", *libraries]
     if target.stable:
         run([sys.executable, "-m", "abi3audit", "--strict", str(path)], {**os.environ, "PYTHONPATH": f"{WORK}/tools"})
-        stable = ", stable ABI of Python 3.12 by abi3audit"
-    size = path.stat().st_size / 1e6
-    return (
-        f"{len(names)} files, {size:.1f} MB, needs glibc {'.'.join(map(str, newest))}, {', '.join(libraries)}{stable}"
-    )
+        found.append("stable ABI of Python 3.12 by abi3audit")
+    return ", ".join(found)
 
 
 def check_extension(path: Path, machine: str) -> tuple[tuple[int, ...], list[str]]:

@@ -58,7 +58,7 @@ def test_a_wheel_under_a_name_that_promises_the_stable_abi_must_have_it(tmp_path
     wheel = tmp_path / "spectrum_fast-0-cp312-abi3-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("spectrum_fast/_native.cpython-312-x86_64-linux-gnu.so", "")
-    with pytest.raises(SystemExit, match=r"holds spectrum_fast/_native\.cpython-312"):
+    with pytest.raises(SystemExit, match=r"holds \[.spectrum_fast/_native\.cpython-312"):
         wheels.check_wheel(wheel, wheels.Target("3.12", MACHINE))
 
 
@@ -67,6 +67,39 @@ def test_targets() -> None:
     assert [name for name, target in wheels.TARGETS.items() if target.stable] == ["cp312-x86_64", "cp312-aarch64"]
     with pytest.raises(SystemExit, match=r"expected python3\.99 with its headers on the path or under pyenv"):
         wheels.find_python("3.99")
+
+
+def test_without_a_target_every_one_is_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    built: list[str] = []
+    for name, replacement in {
+        "find_python": str,
+        "build_sdist": lambda out: out / "sdist",
+        "check_sdist": lambda _: 0,
+        "build": lambda target, _sdist, out: built.append(target.name) or out,
+        "check_wheel": lambda _wheel, target: target.name,
+    }.items():
+        monkeypatch.setattr(wheels, name, replacement)
+    monkeypatch.setattr(wheels.Target, "compiler", lambda _: "g++")
+    assert wheels.main(["--out", str(tmp_path)]) == 0
+    assert built == [*wheels.TARGETS]
+    with pytest.raises(SystemExit, match=r"expected targets of cp310-x86_64, .*, pure, found cp399-any"):
+        wheels.main(["cp399-any"])
+
+
+@pytest.mark.slow
+def test_the_wheel_without_kernels_holds_nothing_compiled(tmp_path: Path) -> None:
+    """Built for every Python and machine, without a compiler; the one with a library in it is refused."""
+    pytest.importorskip("build")
+    try:
+        wheels.find_python("3.12")
+    except SystemExit as missing:
+        pytest.skip(str(missing))
+    assert wheels.main(["pure", "--out", str(tmp_path)]) == 0
+    wheel = tmp_path / f"spectrum_fast-{version()}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("spectrum_fast/_native.abi3.so", "")
+    with pytest.raises(SystemExit, match=r"_native\.abi3\.so'\], expected \[\]"):
+        wheels.check_wheel(wheel, wheels.TARGETS["pure"])
 
 
 @pytest.mark.slow
