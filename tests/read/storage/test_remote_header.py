@@ -34,11 +34,11 @@ def test_it_is_the_local_header_under_the_remote_address(address, tmp_path):
 
 
 def test_a_stop_signal_ends_it_at_once(server, address, monkeypatch):
-    monkeypatch.setenv("SPECTRUM_FAST_REMOTE_STALL_SECONDS", "4")
+    monkeypatch.setenv("SPECTRUM_FAST_REMOTE_STALL_SECONDS", "60")
     server.choose = lambda _: Fault("hang")
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
     started = time.monotonic()
     with pytest.raises(CheckpointError, match="closed"):
         read_header(address, stop)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60

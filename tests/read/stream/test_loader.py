@@ -312,18 +312,19 @@ def test_an_input_output_error_names_tensor_and_file(many, monkeypatch):
 def test_the_stop_takes_effect_inside_a_tensor(many, monkeypatch):
     real = os.preadv
     monkeypatch.setattr(layout, "CHUNK_BYTES", 16)
+    chunks = []
 
     def slow(fd, buffers, at):
+        chunks.append(at)
         time.sleep(0.01)
         return real(fd, buffers, at)
 
     stream = stream_weights(plans_of(many))
     next(stream)
-    monkeypatch.setattr(os, "preadv", slow)  # 1024 chunks: ten seconds a tensor if the stop were not looked at
+    monkeypatch.setattr(os, "preadv", slow)  # 1024 chunks a tensor, all of them if the stop were not looked at
     time.sleep(0.05)
-    started = time.monotonic()
     stream.close()
-    assert time.monotonic() - started < 2
+    assert len(chunks) < 1024
     assert reading_threads() == []
 
 
