@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,3 +143,24 @@ def test_the_command_scan_has_them_all() -> None:
     for name, option in declared.items():
         assert found[name].help == option.help
         assert f"--{name.replace('_', '-')}" in found[name].opts
+
+
+@pytest.mark.slow
+def test_a_type_checker_finds_a_criterion_that_does_not_exist(tmp_path: Path) -> None:
+    pytest.importorskip("pyright")
+    lines = [
+        "import spectrum_fast as sf",
+        'sf.scan("m", criterion="mp")',
+        'sf.scan("m", criterion="mpp")',
+        'sf.load_scan("s.json").select(25, criterion="alpha")',
+        'sf.load_scan("s.json").select(25, criterion="alpah")',
+    ]
+    (tmp_path / "script.py").write_text("\n".join(lines))
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable]
+    done = subprocess.run(
+        [*command, str(tmp_path / "script.py")], cwd=Path(__file__).parents[1], capture_output=True, text=True
+    )
+    found = {one["range"]["start"]["line"]: one for one in json.loads(done.stdout)["generalDiagnostics"]}
+    assert found.keys() == {2, 4}
+    assert all(one["severity"] == "error" and one["rule"] == "reportArgumentType" for one in found.values())
+    assert "\"Literal['mpp']\"" in found[2]["message"]

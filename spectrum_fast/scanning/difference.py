@@ -1,79 +1,26 @@
 """Two checkpoints scanned as one: each weight minus that of the same name in a base, or a base plus its adapter.
 
-Both are planned by the same rules, whatever their formats, and a weight of the two is a weight like any other to what
-follows: its plan reads the tensors of both, and its decoder subtracts or adds.
+Both are planned by the same rules, whatever their formats, and what both have is scored as one
+(:mod:`spectrum_fast.scanning.combination`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import torch
-from torch import Tensor
-
-from spectrum_fast.errors import TensorError, UsageError
-from spectrum_fast.factored_matrix import FactoredMatrix
-from spectrum_fast.measure.ops.decode import decode_weight
+from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.records import ScanFailure, SkippedTensor
 from spectrum_fast.read.checkpoint import Checkpoint
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.storage.files import list_some
+from spectrum_fast.scanning.combination import combine, shapes_differ
 from spectrum_fast.scanning.plan import ScanPlan
 
-_OTHER = "other"
-"""Role of the second weight among what is read, and the first word of those of its companions."""
 
-
-@dataclass(frozen=True)
-class Combination:
-    """Decoder of two weights: both decoded, subtracted or added in float32 (float64 where one is), rounded once.
-
-    Attributes:
-        own: plan of the first.
-        other: plan of the second.
-        add: the sum, else the first minus the second.
-    """
-
-    own: WeightPlan
-    other: WeightPlan
-    add: bool = False
-
-    def __call__(self, main: Tensor, **companions: Tensor) -> Tensor:
-        """The difference, or the sum.
-
-        Raises:
-            TensorError: the two have different shapes, which codes may tell only now.
-            UnsupportedDtypeError: companions contradict the codes of one of them.
-        """
-        own = decode_weight(self.own, main, {role: companions[role] for role in self.own.companions})
-        others = {role: companions[f"{_OTHER} {role}"] for role in self.other.companions}
-        other = decode_weight(self.other, companions[_OTHER], others)
-        own, other = (one.whole().float() if isinstance(one, FactoredMatrix) else one for one in (own, other))
-        if own.shape != other.shape:
-            raise TensorError(_shapes(tuple(own.shape), tuple(other.shape)))
-        working = torch.float64 if torch.float64 in (own.dtype, other.dtype) else torch.float32
-        return own.to(working) + other if self.add else own.to(working) - other
-
-
-def combine(plan: WeightPlan, other: WeightPlan, *, add: bool = False) -> WeightPlan:
-    """The plan of a weight minus (or plus) another one."""
-    companions = {f"{_OTHER} {role}": ref for role, ref in other.companions.items()}
-    layouts = [one.layout or one.main.dtype for one in (plan, other)]
-    made = replace(
-        plan,
-        companions={**plan.companions, _OTHER: other.main, **companions},
-        decoder=Combination(plan, other, add),
-        layout=f" {'plus' if add else 'minus'} ".join(layouts),
-        shape=plan.matrix_shape if plan.part is None else None,
-        part=None,
-        in_factors=False,
-    )
-    is_plain = all(one.decoder is None and one.part is None for one in (plan, other))
-    return replace(made, entrywise=is_plain and plan.main.shape == other.main.shape)
-
-
-def plan_difference(checkpoint: Checkpoint, planning: Callable[..., ScanPlan], **patterns: Sequence[str]) -> ScanPlan:
+def plan_difference(
+    checkpoint: Checkpoint, planning: Callable[..., ScanPlan], *, angles: bool = False, **patterns: Sequence[str]
+) -> ScanPlan:
     """Plan a checkpoint minus its base.
 
     What one of them lacks is left out under its name, with that reason; what both have in different shapes, or the base
@@ -83,6 +30,7 @@ def plan_difference(checkpoint: Checkpoint, planning: Callable[..., ScanPlan], *
     Args:
         checkpoint: opened, its base too.
         planning: plans one of them (:func:`spectrum_fast.scanning.plan.plan_scan`).
+        angles: those between each difference and its base are wanted, too.
         patterns: ``include`` and ``exclude``.
 
     Raises:
@@ -111,7 +59,7 @@ def plan_difference(checkpoint: Checkpoint, planning: Callable[..., ScanPlan], *
         elif _differ(weight, other):
             failures.append(_of_other_shape(weight, other))
         else:
-            weights.append(combine(weight, other))
+            weights.append(combine(weight, other, angles=angles))
     if not weights and not failures:
         raise UsageError(
             f"{checkpoint.name} minus {base.name}: expected modules of the same names, found none; the first have "
@@ -184,7 +132,7 @@ def _differ(weight: WeightPlan, other: WeightPlan) -> bool:
 
 
 def _of_other_shape(weight: WeightPlan, other: WeightPlan) -> ScanFailure:
-    return _failed(weight, _shapes(weight.matrix_shape or (), other.matrix_shape or ()), "shape")
+    return _failed(weight, shapes_differ(weight.matrix_shape or (), other.matrix_shape or ()), "shape")
 
 
 def _failed(weight: WeightPlan, message: str, kind: str) -> ScanFailure:
@@ -196,10 +144,6 @@ def _failed(weight: WeightPlan, message: str, kind: str) -> ScanFailure:
         dtype=weight.main.dtype,
         parameter=weight.parameter if weight.parts is not None else None,
     )
-
-
-def _shapes(own: tuple[int, ...], base: tuple[int, ...]) -> str:
-    return f"expected the shape of its base, {base}, found {own}; exclude it, or give the model it was trained from"
 
 
 def _some(weights: Sequence[WeightPlan]) -> str:

@@ -61,6 +61,16 @@ class ScanOptions(SpectrumOptions):
             metavar="BASE",
         ),
     ] = None
+    angles: Annotated[
+        bool,
+        Option(
+            "With --minus: how what changed lies to its base.",
+            "The angles between the leading singular subspaces of base and difference, of as many directions as the "
+            "difference has above the edge of noise (32 at most): ``left_cosine``, ``left_overlap``, ``right_cosine`` "
+            "and ``right_overlap`` of a module. It costs two randomized SVDs a matrix; those read in blocks have none.",
+            check=FLAG,
+        ),
+    ] = False
     plus: Annotated[
         str | None,
         Option(
@@ -163,6 +173,8 @@ class ScanOptions(SpectrumOptions):
         super().__post_init__()
         if self.minus is not None and self.plus is not None:
             raise UsageError("minus and plus both name a base; give one of them")
+        if self.angles and self.minus is None:
+            raise UsageError("angles: expected a base to compare with, found none; name it by minus (--minus BASE)")
         object.__setattr__(self, "device", _choose_device(self.device, self.criterion, here=self.ray is None))
         if self.ray is not None:
             object.__setattr__(self, "threads", self.threads or 1)

@@ -37,7 +37,7 @@ def scan_identity(options: ScanOptions, checkpoint: Checkpoint) -> dict[str, Any
         "version": __version__,
         **_state(checkpoint),
         **{key: list(value) if isinstance(value, (list, tuple)) else value for key, value in chosen.items()},
-        **({"spectra": True} if options.spectra else {}),
+        **{key: True for key in ("spectra", "angles") if getattr(options, key)},
     }
 
 

@@ -23,6 +23,7 @@ from spectrum_fast.read.checkpoint.naming import module_type
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import LoadedWeight
 from spectrum_fast.scanning.memory import is_out_of_memory
+from spectrum_fast.scanning.subspaces import SubspaceOverlap, overlap_with_base
 
 _Found = TypeVar("_Found", ModuleScore, ScanFailure)
 
@@ -58,7 +59,7 @@ def score_loaded(loaded: LoadedWeight, compute: Compute) -> Record:
 
     def score() -> Record:
         weight = decode_weight(loaded.plan, loaded.main, loaded.companions)
-        return record_of(loaded.plan, tuple(weight.shape), compute(weight))
+        return record_of(loaded.plan, tuple(weight.shape), compute(weight), overlap_with_base(loaded))
 
     return attempt(loaded.plan, loaded.digest, score)
 
@@ -81,12 +82,22 @@ def attempt(plan: WeightPlan, digest: str, make: Callable[[], Record]) -> Record
     return replace(record, digest=digest or None)
 
 
-def record_of(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum | Exception) -> Record:
-    """The score of a weight from its spectrum; a failure where the score cannot be told from rounding."""
+def record_of(
+    plan: WeightPlan, shape: tuple[int, ...], found: Spectrum | Exception, overlap: SubspaceOverlap | None = None
+) -> Record:
+    """The score of a weight from its spectrum; a failure where the score cannot be told from rounding.
+
+    Args:
+        plan: the weight.
+        shape: as it was scored.
+        found: its spectrum, or why there is none.
+        overlap: of a difference with its base, where that was asked for.
+    """
     if isinstance(found, Exception):
         return failure_of(plan, found)
     if math.isfinite(found.error_bound):
-        return score_weight(plan, shape, found)
+        score = score_weight(plan, shape, found)
+        return score if overlap is None else replace(score, **overlap.angles(found.mp_rank))
     return _failure_of(plan, "accuracy", _unknown_score(found))
 
 

@@ -45,9 +45,9 @@ def scan(source: str | os.PathLike[str] | nn.Module, options: ScanOptions) -> Sc
     ends with is, byte for byte, that of a scan that was never interrupted.
 
     Args:
-        source: a checkpoint directory, one ``.safetensors`` file, a hub id ``org/name``, the folder of a LoRA adapter
-            (as the difference that it makes), a folder or file behind ``https://``, ``s3://`` or ``gs://``; or a live
-            ``torch.nn.Module``, scanned in place and left as it is (:mod:`spectrum_fast.scanning.live`).
+        source: a checkpoint directory, one ``.safetensors`` file, a hub id ``org/name`` (of either, a LoRA adapter
+            counts as the difference that it makes), a folder or file behind ``https://``, ``s3://`` or ``gs://``; or a
+            live ``torch.nn.Module``, scanned in place and left as it is (:mod:`spectrum_fast.scanning.live`).
         options: keywords, each of :class:`spectrum_fast.scanning.options.ScanOptions`.
 
     Returns:

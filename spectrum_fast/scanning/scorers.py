@@ -36,6 +36,7 @@ from spectrum_fast.scanning.results import (
     record_of,
     score_loaded,
 )
+from spectrum_fast.scanning.subspaces import SubspaceOverlap, overlap_with_base
 
 BATCH_SHARE = 5
 """A batch takes one part in this many of the device's free memory, workspace included: 16 GiB of 80. The weights of
@@ -123,6 +124,7 @@ class _Waiting:
     read_seconds: float
     wait_seconds: float
     digest: str
+    overlap: SubspaceOverlap | None
 
 
 @dataclass
@@ -227,6 +229,8 @@ class Together:
             return
         try:
             parts, shape = self._tensors_of(loaded)
+            with self._side.done():
+                overlap = overlap_with_base(loaded, self._side.device)
         except Exception as error:  # noqa: BLE001 - told, or raised again
             yield _failed(loaded, wait_seconds, error)
             return
@@ -241,7 +245,7 @@ class Together:
         with self._side.done(parts[0]):
             for part, memory in zip(parts, batch.memory, strict=True):
                 memory[len(batch.waiting)].copy_(part, non_blocking=True)
-        batch.waiting.append(_Waiting(loaded.plan, shape, loaded.read_seconds, wait_seconds, loaded.digest))
+        batch.waiting.append(_Waiting(loaded.plan, shape, loaded.read_seconds, wait_seconds, loaded.digest, overlap))
         if batch.is_full:
             self._hand_over(key)
         yield from self._collect(len(self._scoring))
@@ -340,7 +344,7 @@ class Together:
         seconds = (time.perf_counter() - began) / len(spectra)
         results = []
         for one, found in zip(batch.waiting, spectra, strict=True):
-            record = attempt(one.plan, one.digest, partial(record_of, one.plan, one.shape, found))
+            record = attempt(one.plan, one.digest, partial(record_of, one.plan, one.shape, found, one.overlap))
             results.append(ModuleResult(record, one.read_seconds, one.wait_seconds, seconds))
         return results
 

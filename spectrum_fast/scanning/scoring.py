@@ -41,7 +41,11 @@ def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple
         )
     if base is not None:
         checkpoint = replace(checkpoint, base=_open(base, options), relation="minus" if options.minus else "plus")
-    plan_of = planning if base is None else partial(plan_sum if is_adapter else plan_difference, planning=planning)
+    plan_of = planning
+    if base is not None:
+        plan_of = partial(
+            plan_sum if is_adapter else partial(plan_difference, angles=options.angles), planning=planning
+        )
     plan = plan_of(checkpoint, include=options.include, exclude=options.exclude)
     if checkpoint.base is not None and is_adapter:
         checkpoint = replace(checkpoint, config=checkpoint.base.config)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 import spectrum_fast as sf
 from spectrum_fast.choose.selection.scan_result import load_scan
 from spectrum_fast.errors import JournalError, UsageError
+from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.scanning.content import is_scan_of
 from spectrum_fast.scanning.journal import journal_path
+from spectrum_fast.use.cli.app import app as commands
 
 from support import matrices
 from support.gguf_files import LLAMA, random_tensor, write_gguf
@@ -154,3 +158,63 @@ def test_the_scan_file_and_its_journal_know_the_base(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="minus"):
         sf.scan(tuned, minus=bases[1], journal=journal)
     assert sf.scan(tuned, minus=bases[0], journal=journal) == made
+
+
+def exact_angles(base: torch.Tensor, difference: torch.Tensor, rank: int) -> list[float]:
+    """Largest and mean square cosine, of left and of right subspaces, by LAPACK's float64 SVD."""
+    (u_base, _, vh_base), (u, _, vh) = (
+        torch.linalg.svd(one.double(), full_matrices=False) for one in (base, difference)
+    )
+    found = []
+    for products in (u_base[:, :rank].T @ u[:, :rank], vh_base[:rank] @ vh[:rank].T):
+        cosines = torch.linalg.svdvals(products)
+        found += [float(cosines[0]), float((cosines**2).mean())]
+    return found
+
+
+def angles_of(module: ModuleScore) -> list[float | None]:
+    return [module.left_cosine, module.left_overlap, module.right_cosine, module.right_overlap]
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "float64"}], ids=["together", "one by one"])
+@pytest.mark.parametrize("shape", [(60, 90), (400, 260)], ids=["svd", "krylov"])
+def test_angles_between_what_changed_and_its_base(
+    tmp_path: Path, shape: tuple[int, int], options: dict[str, Any]
+) -> None:
+    base = matrices.trained_like(*shape, seed=1).double()
+    u, _, vh = torch.linalg.svd(base, full_matrices=False)
+    noise = 1e-3 * matrices.gaussian(*shape, seed=2).double()
+    size = 1e-2 * (shape[0] ** 0.5 + shape[1] ** 0.5) * torch.linspace(2, 6, 4, dtype=torch.float64)
+    places = {Q: [0, 1, 2, 3], K: [40, 41, 42, 43], UP: [0, 1, 40, 41]}
+    tuned = {name: (base + noise + u[:, where] * size @ vh[where]).float() for name, where in places.items()}
+    scan = sf.scan(
+        save(tmp_path / "tuned", tuned),
+        minus=save(tmp_path / "base", dict.fromkeys(places, base.float())),
+        angles=True,
+        out=tmp_path / "scan.json",
+        **options,
+    )
+    for name, expected in ((Q, 1.0), (K, 0.0), (UP, 0.5)):
+        module = scan.module(name)
+        assert module.mp_rank == 4
+        exact = exact_angles(base.float(), tuned[name].double() - base.float().double(), 4)
+        assert angles_of(module) == pytest.approx(exact, abs=1e-3)
+        assert module.left_overlap == pytest.approx(expected, abs=0.05)
+        assert module.right_overlap == pytest.approx(expected, abs=0.05)
+    assert angles_of(load_scan(tmp_path / "scan.json").module(UP)) == angles_of(scan.module(UP))
+    frame = scan.to_frame()
+    assert frame.loc[K, "right_cosine"] == scan.module(K).right_cosine
+    shown = CliRunner().invoke(commands, ["show", str(tmp_path / "scan.json"), UP]).stdout
+    assert f"angles to base  left: largest cosine {scan.module(UP).left_cosine:.3f}" in " ".join(shown.split("\n"))
+
+
+def test_angles_where_there_is_no_subspace(tmp_path: Path) -> None:
+    small = matrices.gaussian(40, 60).float()
+    tuned = save(tmp_path / "tuned", {Q: small, K: small + 10, UP: small + 1})
+    base = save(tmp_path / "base", {Q: small, K: torch.zeros(40, 60), UP: torch.full((40, 60), torch.nan)})
+    scan = sf.scan(tuned, minus=base, angles=True)
+    assert [failure.name for failure in scan.failures] == [UP]
+    assert {module.name: angles_of(module) for module in scan.modules} == {Q: [None] * 4, K: [None] * 4}
+    assert "left_cosine" not in (scan.save(tmp_path / "scan.json") or (tmp_path / "scan.json").read_text())
+    with pytest.raises(UsageError, match="angles: expected a base"):
+        sf.scan(tuned, angles=True)

@@ -7,6 +7,7 @@ Source: Clauset, Shalizi & Newman, SIAM Review 51 (2009), for the fit; Martin, P
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ FEW = 20
 """With fewer eigenvalues the fit is corrected for its bias, ``alpha = 1 + (n - 1) / sum ...``,"""
 LEAST_TAIL = 8
 """and tails are no shorter than this."""
+_Numbers: TypeAlias = npt.NDArray[np.float64]
 
 
 def alpha(spectrum: SpectrumView) -> Measured:
@@ -35,16 +37,14 @@ def alpha(spectrum: SpectrumView) -> Measured:
     Raises:
         UsageError: fewer than two eigenvalues are above 1e-5, or all of them are equal.
     """
-    kept = spectrum.values**2 > LEAST_EIGENVALUE
-    values, bounds = spectrum.values[kept][::-1], spectrum.bounds[kept][::-1]
-    logs = 2 * np.log(values)
+    fit = _nearest_fit(spectrum.values)
+    if fit is None:
+        raise UsageError(f"expected two different eigenvalues above {LEAST_EIGENVALUE:g} to fit a tail to, found none")
+    logs, exponents, distances, best = fit
+    values, bounds = (numbers[: len(logs)][::-1] for numbers in (spectrum.values, spectrum.bounds))
     with np.errstate(divide="ignore"):
         down = -2 * np.log1p(-np.minimum(bounds / values, 1.0))  # no farther than where it leaves the fit
     doubts = np.maximum(np.minimum(down, logs - math.log(LEAST_EIGENVALUE)), 2 * np.log1p(bounds / values))
-    if len(logs) < 2 or logs[-1] == logs[0]:
-        raise UsageError(f"expected two different eigenvalues above {LEAST_EIGENVALUE:g} to fit a tail to, found none")
-    exponents, distances = _fits(logs)
-    best = int(np.argmin(distances))
     value = float(exponents[best])
     exponent_errors, distance_errors = _errors(logs, exponents, doubts)
     possible = distances - distance_errors <= distances[best] + distance_errors[best]
@@ -52,21 +52,33 @@ def alpha(spectrum: SpectrumView) -> Measured:
     return value, float(reach.max()) if np.isfinite(reach).all() else math.inf
 
 
-def fitted_tail(values: npt.NDArray[np.float64]) -> tuple[float, float, int] | None:
+def fitted_tail(values: _Numbers) -> tuple[float, float, int] | None:
     """Of the tail that :func:`alpha` fits: its exponent, least singular value and length; None where it fits none.
 
     Args:
         values: singular values, descending.
     """
-    kept = values[values**2 > LEAST_EIGENVALUE][::-1]
-    if len(kept) < 2 or kept[0] == kept[-1]:
+    fit = _nearest_fit(values)
+    if fit is None:
         return None
-    exponents, distances = _fits(2 * np.log(kept))
-    best = int(np.argmin(distances))
-    return float(exponents[best]), float(kept[best]), len(kept) - best
+    logs, exponents, _, best = fit
+    length = len(logs) - best
+    return float(exponents[best]), float(values[length - 1]), length
 
 
-def _fits(logs: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _nearest_fit(values: _Numbers) -> tuple[_Numbers, _Numbers, _Numbers, int] | None:
+    """Ascending logarithms of the eigenvalues that take part, exponent and distance of each tail, the nearest's place.
+
+    None where fewer than two eigenvalues do, or all are equal.
+    """
+    logs = 2 * np.log(values[values**2 > LEAST_EIGENVALUE][::-1])
+    if len(logs) < 2 or logs[-1] == logs[0]:
+        return None
+    exponents, distances = _fits(logs)
+    return logs, exponents, distances, int(np.argmin(distances))
+
+
+def _fits(logs: _Numbers) -> tuple[_Numbers, _Numbers]:
     """Exponent and distance of each tail of ascending logarithms; the distance is infinite where there is no fit."""
     count = len(logs)
     sizes = count - np.arange(count - 1, dtype=np.float64)
@@ -84,9 +96,7 @@ def _fits(logs: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.N
     return exponents, distances
 
 
-def _errors(
-    logs: npt.NDArray[np.float64], exponents: npt.NDArray[np.float64], doubts: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _errors(logs: _Numbers, exponents: _Numbers, doubts: _Numbers) -> tuple[_Numbers, _Numbers]:
     """Bounds on the errors of exponents and distances, each logarithm off by no more than its doubt.
 
     With ``beta = alpha - 1`` and ``u = beta log(x / x_min)`` a fitted share is ``1 - exp(-u)``. A relative error r of

@@ -152,6 +152,12 @@ class SpectralSummary(Generic[Unknown]):
             before it was kept, and of a fused parameter.
         mp_rank: how many singular values lie above the Marchenko-Pastur edge of criterion ``mp``, whatever the
             criterion; likewise.
+        left_cosine: of a difference whose angles to its base were asked for: cosine of the smallest angle between the
+            subspaces of the leading left singular vectors of both, ``mp_rank`` of each, 32 at most.
+        left_overlap: mean squared cosine of all principal angles between the two: 1 where the subspaces are the same,
+            about ``mp_rank / m`` where they have nothing to do with each other.
+        right_cosine: likewise of right singular vectors.
+        right_overlap: likewise.
         histogram: how many singular values lie where.
     """
 
@@ -173,6 +179,10 @@ class SpectralSummary(Generic[Unknown]):
     errors: ErrorBounds | Unknown = field(default=_NOT_KNOWN, metadata=ONLY_WHERE_KNOWN)
     frobenius_norm: float | Unknown = field(default=_NOT_KNOWN, metadata=ONLY_WHERE_KNOWN)
     mp_rank: int | Unknown = field(default=_NOT_KNOWN, metadata=ONLY_WHERE_KNOWN)
+    left_cosine: float | None = field(default=None, metadata=ONLY_WHERE_KNOWN)
+    left_overlap: float | None = field(default=None, metadata=ONLY_WHERE_KNOWN)
+    right_cosine: float | None = field(default=None, metadata=ONLY_WHERE_KNOWN)
+    right_overlap: float | None = field(default=None, metadata=ONLY_WHERE_KNOWN)
     histogram: Histogram | Unknown = _NOT_KNOWN
 
     def summary(self) -> dict[str, Any]:
@@ -203,7 +213,7 @@ class SingularValues:
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum(SpectralSummary[NoReturn]):
-    """The summary of one matrix's spectrum, all of it known.
+    """The summary of one matrix's spectrum, all of it known but its angles to a base, which a scan adds.
 
     Attributes:
         shape: rows and columns of the matrix.

@@ -23,7 +23,7 @@ def is_adapter(names: Collection[str]) -> bool:
     return CONFIG in names and not any(name.startswith("model") and name.endswith(".safetensors") for name in names)
 
 
-def open_adapter(source: str, folder: Folder, name: str) -> Checkpoint:
+def open_adapter(source: str, folder: Folder, name: str, notes: tuple[str, ...] = ()) -> Checkpoint:
     """Open it; its configuration is the adapter's, known by its ``peft_type``.
 
     Raises:
@@ -43,6 +43,6 @@ def open_adapter(source: str, folder: Folder, name: str) -> Checkpoint:
         files=(header.path,),
         tensors=tuple(replace(ref, name=ref.name.removeprefix(PREFIX)) for ref in header.tensors),
         config=config,
-        notes=(),
+        notes=notes,
         fingerprint=compute_fingerprint([header]),
     )

@@ -1,7 +1,7 @@
 """Checkpoints named by a hub id, through huggingface_hub's own cache.
 
-Only safetensors (or GGUF) files, their index and config.json are asked for: no pickle, no code. huggingface_hub is
-imported when a hub id is opened and not before.
+Only safetensors (or GGUF) files, their index and config.json (an adapter's own) are asked for: no pickle, no code.
+huggingface_hub is imported when a hub id is opened and not before.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import re
 from pathlib import Path
 
 from spectrum_fast.errors import CheckpointError
+from spectrum_fast.read.checkpoint.adapter import CONFIG as ADAPTER_CONFIG
+from spectrum_fast.read.checkpoint.adapter import WEIGHTS as ADAPTER_WEIGHTS
+from spectrum_fast.read.checkpoint.adapter import is_adapter
 from spectrum_fast.read.checkpoint.index import read_index
 from spectrum_fast.read.checkpoint.layout import choose_layout
 
@@ -69,12 +72,13 @@ def list_repository(repository: str, revision: str) -> tuple[str, tuple[str, ...
     return info.sha, tuple(entry.rfilename for entry in info.siblings or [] if "/" not in entry.rfilename)
 
 
-def fetch_snapshot(repository: str, revision: str) -> Path:
+def fetch_snapshot(repository: str, revision: str, *, adapters: bool = False) -> Path:
     """Give the local folder of a repository's snapshot, downloading what is missing where the hub can be reached.
 
     Args:
         repository: ``org/name``.
         revision: branch, tag or commit.
+        adapters: an adapter's files are wanted, if there is no model.
 
     Returns:
         The snapshot's folder in the cache (``HF_HUB_CACHE``); without a connection it may lack files, which shows when
@@ -91,7 +95,7 @@ def fetch_snapshot(repository: str, revision: str) -> Path:
     problem = "HF_HUB_OFFLINE is set"
     if not offline:
         try:
-            return _download(repository, revision)
+            return _download(repository, revision, adapters)
         except CheckpointError:
             raise
         except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
@@ -106,21 +110,24 @@ def fetch_snapshot(repository: str, revision: str) -> Path:
         raise CheckpointError(
             f"{shown}: {problem} and it is not in the cache {constants.HF_HUB_CACHE}; run "
             f"`hf download {repository} --revision {revision} --include '*.safetensors' '*.safetensors.index.json' "
-            "config.json` where there is a connection, copy the cache here, or pass a local folder"
+            "'*config.json'` where there is a connection, copy the cache here, or pass a local folder"
         ) from error
 
 
-def _download(repository: str, revision: str) -> Path:
+def _download(repository: str, revision: str, adapters: bool) -> Path:
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
     info = HfApi().model_info(repository, revision=revision)
     names = [entry.rfilename for entry in info.siblings or [] if "/" not in entry.rfilename]
-    layout = choose_layout(f"hub id {repository!r}", names)
-    wanted = list(layout.files)
-    if layout.index is not None:
-        index = hf_hub_download(repository, layout.index, revision=revision)
-        wanted = [layout.index, *sorted(set(read_index(Path(index)).values()))]
-    patterns = [re.sub(r"([*?\[])", r"[\1]", name) for name in [*wanted, "config.json"]]
+    if adapters and is_adapter(names):
+        wanted = [ADAPTER_CONFIG, ADAPTER_WEIGHTS]
+    else:
+        layout = choose_layout(f"hub id {repository!r}", names)
+        wanted = [*layout.files, "config.json"]
+        if layout.index is not None:
+            index = hf_hub_download(repository, layout.index, revision=revision)
+            wanted += [layout.index, *sorted(set(read_index(Path(index)).values()))]
+    patterns = [re.sub(r"([*?\[])", r"[\1]", name) for name in wanted]
     return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
 
 

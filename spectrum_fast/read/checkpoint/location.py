@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint.adapter import is_adapter, open_adapter
 from spectrum_fast.read.checkpoint.assembly import open_file, open_folder
 from spectrum_fast.read.checkpoint.containment import cached_repo_of
-from spectrum_fast.read.checkpoint.folder import list_local
+from spectrum_fast.read.checkpoint.folder import Folder, list_local
 from spectrum_fast.read.checkpoint.hub import fetch_snapshot, list_repository, parse_hub_id
 from spectrum_fast.read.storage import RemoteFile
 from spectrum_fast.read.storage.files import shorten
@@ -33,7 +34,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, no_store: bool = False, a
             ``https://``, ``s3://`` or ``gs://``. What exists on disk is never taken for a hub id.
         no_store: read a hub id's files over the network, range by range, and keep nothing of them on disk; otherwise
             they are downloaded to the hub's cache. Without effect on other sources.
-        adapters: take the folder of an adapter, too: its tensors have the names of what they change.
+        adapters: take the folder (or repository) of an adapter, too: its tensors have the names of what they change.
 
     Returns:
         The checkpoint with its tensors in reading order.
@@ -44,8 +45,12 @@ def open_checkpoint(source: str | os.PathLike[str], *, no_store: bool = False, a
         BackendUnavailableError: a remote source, and obstore is not installed.
     """
     text = os.fspath(source)
+
+    def opened(shown: str, folder: Folder, name: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+        return (open_adapter if adapters and is_adapter(folder.names) else open_folder)(shown, folder, name, notes)
+
     if not isinstance(source, Path) and _SCHEME.match(text):
-        return _open_remote(text)
+        return _open_remote(text, opened)
     path = Path(text)
     try:
         is_folder, is_there = path.is_dir(), path.exists()
@@ -54,8 +59,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, no_store: bool = False, a
             f"{text}: cannot be looked at: {error.strerror or error}; check its permissions"
         ) from error
     if is_folder:
-        folder, name = list_local(path), cached_repo_of(path.resolve()) or path.resolve().name or text
-        return (open_adapter if adapters and is_adapter(folder.names) else open_folder)(text, folder, name)
+        return opened(text, list_local(path), cached_repo_of(path.resolve()) or path.resolve().name or text)
     if is_there:
         return open_file(text, path)
     hub_id = None if isinstance(source, Path) else parse_hub_id(text)
@@ -70,10 +74,15 @@ def open_checkpoint(source: str | os.PathLike[str], *, no_store: bool = False, a
         )
     repository, revision = hub_id
     if no_store:
-        return _open_repository(text, repository, revision)
-    folder = fetch_snapshot(repository, revision)
-    note = f"{repository} at commit {folder.name} from the hub's cache"
-    return open_folder(text, list_local(folder), repository, (note,))
+        from spectrum_fast.read.checkpoint.remote_folder import RemoteFolder
+        from spectrum_fast.read.storage.hub_files import hub_address
+
+        commit, names = list_repository(repository, revision)
+        note = f"{repository} at commit {commit}, read over the network and not stored"
+        return opened(text, RemoteFolder(hub_address(repository, commit, ""), names), repository, (note,))
+    snapshot = fetch_snapshot(repository, revision, adapters=adapters)
+    note = f"{repository} at commit {snapshot.name} from the hub's cache"
+    return opened(text, list_local(snapshot), repository, (note,))
 
 
 def _nearest(path: Path) -> Path | None:
@@ -95,16 +104,7 @@ def _nearest(path: Path) -> Path | None:
     return found if found.exists() else None
 
 
-def _open_repository(source: str, repository: str, revision: str) -> Checkpoint:
-    from spectrum_fast.read.checkpoint.remote_folder import RemoteFolder
-    from spectrum_fast.read.storage.hub_files import hub_address
-
-    commit, names = list_repository(repository, revision)
-    note = f"{repository} at commit {commit}, read over the network and not stored"
-    return open_folder(source, RemoteFolder(hub_address(repository, commit, ""), names), repository, (note,))
-
-
-def _open_remote(text: str) -> Checkpoint:
+def _open_remote(text: str, opened: Callable[..., Checkpoint]) -> Checkpoint:
     """Open a file or folder behind a network; what is shown of the address holds no secret."""
     from spectrum_fast.read.checkpoint.remote_folder import list_bucket, probe_web_folder
 
@@ -120,7 +120,7 @@ def _open_remote(text: str) -> Checkpoint:
     at = given.as_folder()
     folder = list_bucket(at) if given.scheme in ("s3", "gs") else probe_web_folder(at)
     name = str(folder).rpartition("/")[2]
-    return open_folder(shown, folder, name, folder.notes)
+    return opened(shown, folder, name, folder.notes)
 
 
 def _is_file(address: RemoteFile) -> bool:

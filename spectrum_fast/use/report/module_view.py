@@ -82,6 +82,7 @@ def _facts(scan: Scan, module: ModuleScore, thresholds: Thresholds | None) -> Ta
             "MP edge": _number(thresholds.mp if thresholds else None),
             "signal": _side(module.n_signal, module.signal_sum, "above"),
             "noise": _side(module.n_noise, module.noise_sum, "at or below"),
+            "angles to base": _angles(module),
             "other criteria": ", ".join(f"{name} {value:.4g}" for name, value in quantities_of(module).items()) or None,
             "method": module.method,
             "note": module.note or None,
@@ -100,6 +101,16 @@ def _quantiles(module: ModuleScore) -> str | None:
     named = (("min", module.s_min), ("q25", module.q25), ("median", module.q50), ("q75", module.q75))
     shown = [f"{key} {value:.4g}" for key, value in (*named, ("max", module.s_max)) if value is not None]
     return ", ".join(shown) or None
+
+
+def _angles(module: ModuleScore) -> str | None:
+    sides = (("left", module.left_cosine, module.left_overlap), ("right", module.right_cosine, module.right_overlap))
+    shown = [
+        f"{side}: largest cosine {cosine:.3f}, mean square {overlap:.3f}"
+        for side, cosine, overlap in sides
+        if cosine is not None and overlap is not None
+    ]
+    return "; ".join(shown) or None
 
 
 def _number(value: float | None, more: str = "") -> str | None:

@@ -28,24 +28,28 @@ from support.processes import script
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def open_in_process(source: str, home: Path, **environment: str) -> dict:
+def environment_of(home: Path, **environment: str) -> dict[str, str]:
     package = importlib.util.find_spec("spectrum_fast")
     assert package is not None
     assert package.origin is not None
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    return {
+        **kept,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+        "PYTHONPATH": str(Path(package.origin).parents[1]),
+        **environment,
+    }
+
+
+def open_in_process(source: str, home: Path, **environment: str) -> dict:
     done = subprocess.run(
         [sys.executable, script("open_a_checkpoint"), source],
         cwd=home,
-        env={
-            **kept,
-            "HF_HOME": str(home),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "NO_PROXY": "127.0.0.1",
-            "no_proxy": "127.0.0.1",
-            "PYTHONPATH": str(Path(package.origin).parents[1]),
-            **environment,
-        },
+        env=environment_of(home, **environment),
         capture_output=True,
         text=True,
         timeout=120,
@@ -188,6 +192,48 @@ def test_only_what_is_read_is_downloaded(tmp_path, hub):
     assert set(Hub.asked) == {"config.json", "model.safetensors.index.json", shard}
     # what was downloaded opens again without a connection
     assert open_in_process("org/name", tmp_path, HF_HUB_OFFLINE="1")["tensors"] == ["w"]
+
+
+def test_an_adapter_is_scanned_as_the_difference_that_it_makes(tmp_path, hub):
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    Hub.files = {
+        "adapter_config.json": json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 6}).encode(),
+        "adapter_model.safetensors": save(
+            {
+                f"{name}.lora_A.weight": torch.eye(2, 40),
+                f"{name}.lora_B.weight": torch.eye(5, 2) * torch.tensor([2.0, 1]),
+            }
+        ),
+        "adapter_model.bin": b"\x80\x04",
+        "tokenizer.json": b"{}",
+        "checkpoint-9/adapter_model.safetensors": b"",
+    }
+
+    def scanned(**environment: str) -> dict:
+        command = [
+            sys.executable,
+            "-m",
+            "spectrum_fast",
+            "scan",
+            "org/name",
+            "--quiet",
+            "--spectra",
+            "--out",
+            "scan.json",
+        ]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment_of(tmp_path, **environment), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads((tmp_path / "scan.json").read_text())
+
+    first = scanned(HF_ENDPOINT=hub)
+    (module,) = first["modules"]
+    assert (first["model"], module["name"]) == ("org/name", "model.layers.0.self_attn.q_proj")
+    assert (module["s_max"], module["mp_rank"], module["shape"]) == (pytest.approx(6), 2, [5, 40])  # 6 / 2 B A
+    assert set(Hub.asked) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert scanned(HF_HUB_OFFLINE="1")["modules"] == [module]
+    assert "found an adapter" in open_in_process("org/name", tmp_path, HF_HUB_OFFLINE="1")["error"]  # no model
 
 
 def test_a_repository_of_pickles_is_refused_before_any_download(tmp_path, hub):

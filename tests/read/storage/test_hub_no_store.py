@@ -70,6 +70,26 @@ def test_the_files_are_read_and_nothing_is_stored(files, tmp_path):
     assert stored(tmp_path) == []
 
 
+def test_an_adapter(tmp_path):
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    files = {
+        "adapter_config.json": b'{"peft_type": "LORA", "r": 1, "lora_alpha": 3}',
+        "adapter_model.safetensors": save(
+            {f"{name}.lora_A.weight": torch.eye(1, 200), f"{name}.lora_B.weight": torch.eye(300, 1)}
+        ),
+    }
+    command = [sys.executable, "-m", "spectrum_fast", "scan", "org/name", "--no-store", "--quiet", "--out"]
+    with serve_hub(files) as hub:
+        out = tmp_path / "scan.json"
+        done = subprocess.run(
+            [*command, str(out)], env=hub.environment(tmp_path / "home"), capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+    (module,) = json.loads(out.read_text())["modules"]
+    assert (module["s_max"], module["mp_rank"]) == (pytest.approx(3), 1)
+    assert stored(tmp_path / "home") == []
+
+
 def test_a_signature_that_runs_out_is_renewed(files, tmp_path):
     with serve_hub(files) as hub:
         known = hub.hub.answer

@@ -13,8 +13,9 @@ Layout of schema 1, keys in this order, one module a line::
 
 ``fused`` holds the scores of parameters that are scored in parts (:mod:`spectrum_fast.choose.selection.fused`), for
 other programs: it follows from ``modules`` and is not read back. It is absent, as are ``errors`` (of files from before
-it was stated, and in ``fused``), ``frobenius_norm``, ``mp_rank``, ``parts``, ``parameter_shape``, ``digest`` and a
-failure's ``parameter``, where there is nothing to say.
+it was stated, and in ``fused``), ``frobenius_norm``, ``mp_rank``, the angles of a difference to its base
+(``left_cosine``, ``left_overlap``, ``right_cosine``, ``right_overlap``), ``parts``, ``parameter_shape``, ``digest`` and
+a failure's ``parameter``, where there is nothing to say.
 Never ``NaN`` or ``Infinity``: ``snr`` is null where ``noise_free`` is true, other numbers are null where not known.
 Floats are written with ``repr`` and come back as the same bits. Keys that schema 1 does not know are ignored.
 """
