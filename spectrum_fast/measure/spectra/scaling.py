@@ -7,8 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.extent import measure
-
 
 def scale_exponent(max_abs: float, dtype: torch.dtype) -> int:
     """Power of two to divide a matrix by so that its squares neither overflow nor vanish; 0 where they do not."""
@@ -22,9 +20,3 @@ def scale_by_power_of_two(matrix: Tensor, exponent: int) -> Tensor:
     """``2^exponent W`` in the same dtype, exactly wherever the result is a normal number."""
     half = exponent // 2  # two steps, so that neither factor overflows
     return matrix * math.ldexp(1.0, half) * math.ldexp(1.0, exponent - half)
-
-
-def scale_down(matrix: Tensor) -> tuple[Tensor, int]:
-    """The matrix, divided by a power of two if its scale calls for it, and the exponent of that."""
-    exponent = scale_exponent(float(measure(matrix[None])[0, 0]), matrix.dtype)
-    return scale_by_power_of_two(matrix, -exponent) if exponent else matrix, exponent

@@ -73,7 +73,7 @@ def write_laser(
     out: str | os.PathLike[str],
     *,
     facts: Mapping[str, Any] | None = None,
-    n_iter: int = 8,
+    n_iter: int | None = None,
     progress: Callable[[LaserRecord], None] | None = None,
     overwrite: bool = False,
     adapter: Mapping[str, str] | None = None,
@@ -89,7 +89,8 @@ def write_laser(
         targets: from :func:`spectrum_fast.use.laser.choose_targets`.
         out: folder to make; must not exist, unless ``overwrite``.
         facts: more entries for ``laser.json``.
-        n_iter: passes of the randomized SVD; its error against the best approximation falls with each.
+        n_iter: passes of the randomized SVD; its error against the best approximation falls with each. None: 8, or 4
+            for an adapter, which leaves no more than 16 passes of PEFT's own do (docs/laser.md).
         progress: called after each matrix.
         overwrite: a folder that was written so before is replaced when the new one is whole.
         adapter: module -> its name in the running model. With it, what is written is the rest, ``W - U diag(s) V^T``,
@@ -112,11 +113,12 @@ def write_laser(
     wanted = _by_parameter(targets)
     records: list[LaserRecord] = []
     factors: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None if adapter is None else {}
+    passes = (8 if adapter is None else 4) if n_iter is None else n_iter
     try:
         with temporary_beside(target, folder=True) as made:
             for file in files:
                 refs = [ref for ref in checkpoint.tensors if ref.file == file]
-                records += _write_shard(file, refs, made.path / file.name, wanted, n_iter, progress, factors)
+                records += _write_shard(file, refs, made.path / file.name, wanted, passes, progress, factors)
             _copy_rest(checkpoint, files, made.path)
             if adapter is not None and factors is not None:
                 write_adapter(made.path / FOLDER, factors, adapter, target)
@@ -226,7 +228,7 @@ def _replace(
         kept = min(target.rank, triplets.rank)
         b, a = split(triplets.u[:, :kept], triplets.s[:kept], triplets.vh[:kept])
         low = b.double() @ a.double()
-        rest = matrix.double() - low
+        rest = torch.sub(matrix, low)  # in float64, in one pass
         error = float(rest.norm())
         records.append(
             LaserRecord(

@@ -369,7 +369,8 @@ def test_a_misspelt_path_is_no_hub_id_where_its_like_is_there(tmp_path, monkeypa
     for name in ("models/llama-8b", "models/llama-70b", "models/other"):
         (tmp_path / name).mkdir(parents=True)
     asked = []
-    monkeypatch.setattr("spectrum_fast.read.checkpoint.location.fetch_snapshot", lambda *it, **_: asked.append(it) or 1 / 0)
+    fetch = "spectrum_fast.read.checkpoint.location.fetch_snapshot"
+    monkeypatch.setattr(fetch, lambda *it, **_: asked.append(it) or 1 / 0)
     text = refused("models/lama-8b", "no such folder or file")
     assert "did you mean models/llama-8b? For the model of that name on the hub, write models/lama-8b@main" in text
     assert "did you mean models/llama-8b?" in refused("modles/lama-8b", "no such folder")

@@ -62,10 +62,10 @@ def krylov_basis(weight: Tensor, start: Tensor, passes: int, depth: int) -> Tens
     depth = min(depth, passes + 1)
     block = orthonormalise(weight @ start)
     for _ in range(passes + 1 - depth):
-        block = orthonormalise(weight @ (weight.mT @ block))
+        block = orthonormalise(weight @ (block.mT @ weight).mT)
     basis = block
     for _ in range(depth - 1):
-        block = _orthonormal_to(basis, weight @ (weight.mT @ block))
+        block = _orthonormal_to(basis, weight @ (block.mT @ weight).mT)  # W is read as it lies in memory, both times
         basis = torch.cat((basis, block), dim=-1)
     return _mended(basis)
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
+from spectrum_fast.measure.ops.extent import measure
 from spectrum_fast.measure.ops.full_precision import full_precision
 from spectrum_fast.measure.spectra.lowrank.basis import krylov_basis, orthonormalise
 from spectrum_fast.measure.spectra.lowrank.residual import frobenius_error, spectral_bound
-from spectrum_fast.measure.spectra.scaling import scale_down
+from spectrum_fast.measure.spectra.scaling import scale_by_power_of_two, scale_exponent
 
 DEFAULT_ITERATIONS = 4
 """Passes of ``W W^T``: values above the bulk of a trained-like matrix come out to 1e-5, those inside to 1 %
@@ -117,9 +118,9 @@ def svd_lowrank(
     _check_matrices(matrices)
     results: dict[int, LowRankSvd] = {}
     for places in _batches(matrices):
-        batch, exponents = _scaled([matrices[place] for place in places])
+        batch, energy, exponents = _scaled(matrices, places)
         tall = batch.shape[-2] > batch.shape[-1]  # bases live on the short side
-        found = _factor_batch(batch.mT if tall else batch, rank, n_iter, oversample, tolerance)
+        found = _factor_batch(batch.mT if tall else batch, energy, rank, n_iter, oversample, tolerance)
         for place, exponent, factors in zip(places, exponents, found, strict=True):
             results[place] = _finished(factors, exponent, tall, vectors)
     ordered = [results[place] for place in range(len(matrices))]
@@ -142,8 +143,6 @@ def _check_matrices(matrices: Sequence[Tensor]) -> None:
         if matrix.dtype not in _FLOAT_DTYPES:
             names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _FLOAT_DTYPES)
             raise UnsupportedDtypeError(f"tensor {place}: expected {names}, found {matrix.dtype}")
-        if not bool(torch.isfinite(matrix).all()):
-            raise TensorError(f"tensor {place}: holds NaN or infinity, expected finite numbers")
 
 
 def _batches(matrices: Sequence[Tensor]) -> Iterator[list[int]]:
@@ -157,11 +156,30 @@ def _batches(matrices: Sequence[Tensor]) -> Iterator[list[int]]:
         yield from (places[begin : begin + size] for begin in range(0, len(places), size))
 
 
-def _scaled(matrices: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
-    """The batch in its working type, each matrix times a power of two that keeps squares in range; the exponents."""
-    dtype = torch.float64 if matrices[0].dtype == torch.float64 else torch.float32
-    pairs = [scale_down(matrix.detach().to(dtype)) for matrix in matrices]
-    return torch.stack([matrix for matrix, _ in pairs]), [exponent for _, exponent in pairs]
+def _scaled(matrices: Sequence[Tensor], places: Sequence[int]) -> tuple[Tensor, Tensor, list[int]]:
+    """Some matrices as a batch in their working type, each times a power of two that keeps squares in range.
+
+    Returns:
+        the batch, ``||W||_F^2`` of each of it in float64, and the exponents of what they were divided by.
+    """
+    dtype = torch.float64 if matrices[places[0]].dtype == torch.float64 else torch.float32
+    scaled: list[Tensor] = []
+    energy: list[float] = []
+    exponents: list[int] = []
+    for place in places:
+        matrix = matrices[place].detach().to(dtype)
+        largest, total = measure(matrix[None])[0].tolist()
+        if not math.isfinite(largest):
+            raise TensorError(f"tensor {place}: holds NaN or infinity, expected finite numbers")
+        exponent = scale_exponent(largest, dtype)
+        if exponent:
+            matrix = scale_by_power_of_two(matrix, -exponent)
+            total = float(measure(matrix[None])[0, 1])
+        scaled.append(matrix)
+        energy.append(total)
+        exponents.append(exponent)
+    batch = scaled[0][None] if len(scaled) == 1 else torch.stack(scaled)
+    return batch, torch.tensor(energy, dtype=torch.float64, device=batch.device), exponents
 
 
 def _finished(found: LowRankSvd, exponent: int, transposed: bool, vectors: bool) -> LowRankSvd:
@@ -181,9 +199,10 @@ def _finished(found: LowRankSvd, exponent: int, transposed: bool, vectors: bool)
     )
 
 
-def _factor_batch(weight: Tensor, rank: int, n_iter: int, oversample: int, tolerance: float | None) -> list[LowRankSvd]:
+def _factor_batch(
+    weight: Tensor, energy: Tensor, rank: int, n_iter: int, oversample: int, tolerance: float | None
+) -> list[LowRankSvd]:
     """Factor a batch; with a tolerance the rank doubles for those that have not met it, starting from what is found."""
-    energy = torch.linalg.vector_norm(weight, dim=(-2, -1), dtype=torch.float64) ** 2
     done: dict[int, LowRankSvd] = {}
     open_places, start = list(range(weight.shape[0])), None
     current = rank if tolerance is None else min(rank, _FIRST_RANK)

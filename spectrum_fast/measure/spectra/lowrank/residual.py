@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-PROBES = 10
-"""Random vectors of the spectral bound: it fails with probability ``_SAFETY ** -PROBES`` = 1e-10."""
-_SAFETY = 10.0
+PROBES = 16
+"""Random vectors of the spectral bound. MKL multiplies by 16 columns in half to a quarter of the time that 10 take."""
+_SAFETY = 10 ** (10 / PROBES)
+"""It fails with probability ``_SAFETY ** -PROBES`` = 1e-10."""
 _POWERS = 2
 _SEED = 20406
 _DIRECT = 1e-3
@@ -69,7 +70,7 @@ def spectral_bound(weight: Tensor, u: Tensor, s: Tensor, vh: Tensor, frobenius: 
     x = probes.to(weight.device, weight.dtype).expand(weight.shape[0], -1, -1)
     growth = torch.zeros(weight.shape[0], 1, PROBES, dtype=torch.float64, device=weight.device)
     for step in range(2 * _POWERS + 1):
-        x = weight @ x - scaled @ (vh @ x) if step % 2 == 0 else weight.mT @ x - vh.mT @ (scaled.mT @ x)
+        x = weight @ x - scaled @ (vh @ x) if step % 2 == 0 else (x.mT @ weight - (x.mT @ scaled) @ vh).mT
         norms = torch.linalg.vector_norm(x, dim=-2, keepdim=True, dtype=torch.float64)
         growth = growth + norms.log()
         x = x / torch.where(norms > 0, norms, 1.0).to(x.dtype)
