@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.decode import decode
+from spectrum_fast.measure.ops.decode import native, reference
 from spectrum_fast.read.formats.bitsandbytes import read_4bit
 from spectrum_fast.read.formats.codes import Codes
 from spectrum_fast.read.formats.mxfp4 import read_mxfp4
@@ -57,18 +57,18 @@ def test_decode(layout: str, bench_size: str, benchmark: Any) -> None:
     """Seconds a matrix, ours; the reference is timed in turns with it and kept beside it."""
     rows, columns = SHAPES[bench_size]
     codes = FORMATS[layout](rows, columns)
-    assert torch.equal(decode(codes, "native"), decode(codes, "reference"))
+    assert torch.equal(native.decode(codes), reference.decode(codes))
     rounds = 5
     peer = []
     for _ in range(rounds):
         began = time.perf_counter()
-        decode(codes, "reference")
+        reference.decode(codes)
         peer.append(time.perf_counter() - began)
-    benchmark.pedantic(lambda: decode(codes, "native"), rounds=rounds, warmup_rounds=1)
+    benchmark.pedantic(lambda: native.decode(codes), rounds=rounds, warmup_rounds=1)
     median = statistics.median(peer)
     benchmark.extra_info.update(
         shape=[rows, columns],
         reference_seconds=median,
         ratio_to_reference=median / benchmark.stats.stats.median,
-        output_bytes_per_second=rows * columns * decode(codes, "native").element_size() / benchmark.stats.stats.median,
+        output_bytes_per_second=rows * columns * native.decode(codes).element_size() / benchmark.stats.stats.median,
     )

@@ -36,7 +36,7 @@ product from the reference; counts, which round alike everywhere, from what ``au
 
 _MODELLED = {"band": MODEL, "extent": "reference", "gram": "reference"}
 
-TRITON_OPERATIONS = frozenset({"band", "decode-nibbles", "extent", "gram", "product", "sturm"})
+TRITON_OPERATIONS = frozenset({"band", "decode", "extent", "gram", "product", "sturm"})
 """Operations that have a Triton form; the others run as torch operations on a GPU."""
 
 
@@ -105,30 +105,25 @@ def _import_problem(module: str) -> str | None:
     return None
 
 
-def choose_backend(operation: str, device_type: str, backend: str | None = None) -> str:
+def choose_backend(operation: str, device_type: str) -> str:
     """Name the backend that serves one operation on tensors on ``device_type``.
 
     Args:
-        operation: ``extent``, ``gram``, ``band``, ``sturm``, ``product``, ``decode`` or ``decode-nibbles`` (codes of
-            four bits by table).
+        operation: ``extent``, ``gram``, ``band``, ``sturm``, ``product``, ``values`` or ``decode``.
         device_type: ``torch.device.type`` of the operands, ``"cpu"`` or ``"cuda"``.
-        backend: one of :data:`BACKENDS`; None for the one in use, see :func:`use_backend`.
 
     Returns:
         ``"native"``, ``"triton"`` or ``"reference"``; ``"model"`` for the band reduction of :data:`MODEL`.
 
     Raises:
-        UsageError: ``backend`` is not a known name.
-        BackendUnavailableError: the named backend has no form of this operation, cannot run on this device or is not
-            installed.
+        BackendUnavailableError: the backend that :func:`use_backend` names has no form of this operation, cannot run on
+            this device or is not installed.
     """
-    backend = _backend.get() if backend is None else backend
+    backend = _backend.get()
     if backend == MODEL:
         if operation in _MODELLED:
             return _MODELLED[operation]
         backend = "auto"
-    if backend not in BACKENDS:
-        raise UsageError(f"unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}")
     if backend == "auto":
         if device_type == "cpu":
             return "native" if native_problem() is None else "reference"

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from spectrum_fast.errors import BackendUnavailableError
-from spectrum_fast.measure.ops.decode import decode
+from spectrum_fast.measure.ops.decode import decode, reference
+from spectrum_fast.measure.ops.dispatch import use_backend
 from spectrum_fast.read.formats.bitsandbytes import read_4bit
 from spectrum_fast.read.formats.codes import scale_values
 from spectrum_fast.read.formats.mxfp4 import E2M1, read_mxfp4
@@ -20,8 +21,9 @@ triton_decode = pytest.importorskip("spectrum_fast.measure.ops.decode.triton")
 
 @outside_the_interpreter
 def test_cpu_tensors_are_refused() -> None:
-    with pytest.raises(BackendUnavailableError, match="'triton' runs on cuda"):
-        decode(read_mxfp4(torch.zeros(1, 1, 16, dtype=torch.uint8), torch.zeros(1, 1, dtype=torch.uint8)), "triton")
+    codes = read_mxfp4(torch.zeros(1, 1, 16, dtype=torch.uint8), torch.zeros(1, 1, dtype=torch.uint8))
+    with use_backend("triton"), pytest.raises(BackendUnavailableError, match="'triton' runs on cuda"):
+        decode(codes)
 
 
 def random_bytes(*shape: int) -> torch.Tensor:
@@ -36,7 +38,7 @@ def test_mxfp4(rows: int, groups: int, device: str) -> None:
     table = torch.tensor(E2M1, dtype=torch.bfloat16)
     every = scale_values(torch.arange(256, dtype=torch.uint8)).to(torch.bfloat16)
     found = triton_decode.groups_of_32(*(part.to(device) for part in (blocks, scale, table, every)))
-    expected = decode(read_mxfp4(blocks, scale), "reference")
+    expected = reference.decode(read_mxfp4(blocks, scale))
     assert torch.equal(found.cpu().view(torch.int16), expected.view(torch.int16))
 
 
@@ -51,5 +53,5 @@ def test_nf4(rows: int, columns: int, blocksize: int, device: str) -> None:
     text = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
     operands = [part.to(device) for part in (codes, table, maxima)]
     found = triton_decode.scaled_nibbles(*operands, blocksize, size).view(rows, columns)
-    expected = decode(read_4bit(codes, maxima, table, text), "reference")
+    expected = reference.decode(read_4bit(codes, maxima, table, text))
     assert torch.equal(found.cpu().view(torch.int32), expected.view(torch.int32))

@@ -5,7 +5,6 @@ The formats (:mod:`spectrum_fast.read.formats`) say what codes mean; here they b
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import overload
 
@@ -14,28 +13,22 @@ from torch import Tensor
 from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.errors import UnsupportedDtypeError, UsageError
 from spectrum_fast.factored_matrix import FactoredMatrix
-from spectrum_fast.measure.ops.dispatch import choose_backend
+from spectrum_fast.measure.ops.dispatch import backend_module
 from spectrum_fast.read.formats.codes import Codes
 from spectrum_fast.read.formats.projections import take_part
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 
 
-def decode(codes: Codes, backend: str = "auto") -> Tensor:
+def decode(codes: Codes) -> Tensor:
     """The numbers that codes stand for; see :class:`spectrum_fast.read.formats.codes.Codes`.
 
-    Args:
-        codes: as a format has read them.
-        backend: one of :data:`spectrum_fast.measure.ops.dispatch.BACKENDS`; all are equal to the bit.
-
     Returns:
-        A matrix in float32 or bfloat16 (MXFP4), where the codes lie.
+        A matrix in float32 or bfloat16 (MXFP4), where the codes lie; on all backends the same to the bit.
 
     Raises:
-        BackendUnavailableError: the named backend cannot run here.
+        BackendUnavailableError: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
     """
-    operation = "decode" if codes.table is None else "decode-nibbles"
-    choice = choose_backend(operation, codes.codes.device.type, backend)
-    return importlib.import_module(f"spectrum_fast.measure.ops.decode.{choice}").decode(codes)
+    return backend_module("decode", codes.codes.device.type).decode(codes)
 
 
 def read_codes(plan: WeightPlan, main: Tensor, companions: Mapping[str, Tensor]) -> Codes | Tensor | FactoredMatrix:
