@@ -52,7 +52,8 @@ _HOMES = {
     "svd_lowrank": "spectrum_fast.measure.spectra.lowrank",
 }
 
-# Without the callbacks, which are classes of transformers': `import *` must not load that.
+# Without the callbacks, which are classes of transformers': `import *` must not load that. (lazy_loader would list
+# them, since all that it attaches is public, and saves no more than the ten lines at the end.)
 __all__ = [
     "Scan",
     "Selection",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
@@ -25,3 +27,13 @@ def test_every_room_of_the_table_exists_and_no_package_is_left_out() -> None:
                 (ROOT / "spectrum_fast" / wing).glob("*/__init__.py")}  # fmt: skip
     missing = {str(path.relative_to(ROOT)) for path in packages} - set(rooms)
     assert not missing
+
+
+ROWS = re.findall(r"^\| (`[\w/]+/`.*?) \| (.*)", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("rooms", "text"), ROWS, ids=[rooms for rooms, _ in ROWS])
+def test_what_a_row_names_is_in_its_room(rooms: str, text: str) -> None:
+    places = [ROOT / room for room in re.findall(r"`([\w/]+)/`", rooms)]
+    for name in re.findall(r"`([\w./]+(?:/|\.(?:py|cpp|hpp|cmake|md|yml)))`", text):
+        assert (ROOT / name).exists() or any(any(place.rglob(name.rstrip("/"))) for place in places), name
