@@ -10,7 +10,7 @@ export SPECTRUM_FAST_PURE := $(PURE)
 
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml tools/install.py locks/torch.txt locks/core.txt $(wildcard kernels/*.* kernels/*/*.*)
 
-.PHONY: help setup scan test test-slow kernels-oldest bounds search study fuzz soak mutation sanitize lock audit licences bench check format clean docs wheels test-oldest axolotl-site
+.PHONY: help setup scan test test-slow kernels-oldest bounds search study fuzz soak mutation sanitize lock audit licences bench check format clean docs wheels test-oldest axolotl-site space-site
 
 help:
 	@echo "make scan [MODEL=dir|file.safetensors|file.gguf|org/name]  set up, then scan (default: an embedded SmolLM2-135M)"
@@ -31,6 +31,7 @@ help:
 	@echo "make wheels   sdist and wheels in dist/, each checked and tried; TARGETS='cp311-x86_64 ...' for some of them"
 	@echo "make bench    the CPU benchmarks; results under bench/results/"
 	@echo "make axolotl-site  what axolotl needs to train, so that make test-slow trains with it (300 MB in out/)"
+	@echo "make space-site   what examples/space needs, so that make test asks it (400 MB in out/)"
 	@echo "make setup    only the environment, in .venv; PURE=1 where there is no C++ compiler"
 
 # Core: what a scan needs. Both stages install exactly the files whose hashes are in locks/ (tools/install.py).
@@ -144,6 +145,9 @@ wheels: $(VENV)/.dev
 
 axolotl-site: $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --no-deps --target out/axolotl-site -r tests/use/integrations/axolotl-site.txt
+
+space-site: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --target out/space-site -r examples/space/requirements.txt
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
