@@ -423,9 +423,10 @@ def test_the_earliest_files_say_the_same_of_what_they_say():
 
 def test_every_field_of_a_spectrum_is_in_the_file_and_comes_back(tmp_path):
     """A functional is declared once: what ``Spectrum`` has, a scan file has, in its order."""
-    found = spectrum(torch.randn(20, 30, generator=torch.Generator().manual_seed(0)))
-    assert all(value is not None for value in found.summary().values())
-    scored = ModuleScore(name="l.0.q", type="q", **found.summary())
+    found = spectrum(torch.randn(20, 30, generator=torch.Generator().manual_seed(0))).summary()
+    angles = ("left_cosine", "left_overlap", "right_cosine", "right_overlap")  # which a scan of a difference adds
+    assert [key for key, value in found.items() if value is None] == list(angles)
+    scored = ModuleScore(name="l.0.q", type="q", **found | dict.fromkeys(angles, 0.5))
     Scan("m", "spectrum", (scored,)).save(tmp_path / "scan.json")
     (entry,) = json.loads((tmp_path / "scan.json").read_text())["modules"]
     kept = [key for key in entry if key in SUMMARY_FIELDS]
