@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bench.markers import replace_between
 from bench.results_file import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,17 +61,10 @@ def _by_family(campaigns: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def replace_table(page: str, table: str) -> str:
-    """The text of the page with the table between its markers replaced."""
-    head, _, rest = page.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{table}\n{END}{tail}"
-
-
 def main() -> None:
     """Rewrite the table."""
     page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(replace_table(page, format_table(read_results(RESULTS))), encoding="utf-8")
+    PAGE.write_text(replace_between(page, BEGIN, END, format_table(read_results(RESULTS))), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from bench.markers import replace_between
 from bench.results_file import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,13 +79,6 @@ def _peers_of(row: Mapping[str, Any]) -> dict[str, float]:
     return info.get("peers") or {reference: row["median_seconds"] * info["ratio_to_peer"]}
 
 
-def replace_table(readme: str, table: str) -> str:
-    """The text of README.md with the table between its markers replaced."""
-    head, _, rest = readme.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{table}\n{END}{tail}"
-
-
 def _seconds(value: float) -> str:
     return f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.1f} s"
 
@@ -94,7 +88,7 @@ def main(arguments: list[str]) -> None:
     path = Path(arguments[0])
     readme = ROOT / "README.md"
     table = format_table(read_results(path), path.name)
-    readme.write_text(replace_table(readme.read_text(encoding="utf-8"), table), encoding="utf-8")
+    readme.write_text(replace_between(readme.read_text(encoding="utf-8"), BEGIN, END, table), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.markers import replace_between
 from bench.results_file import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,13 +78,6 @@ def _remark(row: dict[str, Any]) -> str:
     return ""
 
 
-def replace_tables(page: str, tables: str) -> str:
-    """The text of the page with what stands between its markers replaced."""
-    head, _, rest = page.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{tables}\n{END}{tail}"
-
-
 def result_files() -> list[Path]:
     """Committed results, in the order of the page."""
     return sorted((ROOT / "bench" / "results").glob("streaming-*.json"))
@@ -92,7 +86,7 @@ def result_files() -> list[Path]:
 def main() -> int:
     """Rewrite the page."""
     page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(replace_tables(page, format_tables(result_files())), encoding="utf-8")
+    PAGE.write_text(replace_between(page, BEGIN, END, format_tables(result_files())), encoding="utf-8")
     return 0
 
 

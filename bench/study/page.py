@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.study.conditions import CONDITIONS, CONTROLLED, SEARCH
+from bench.study.conditions import CONDITIONS, CONTROLLED, MATCHED, SEARCH
 from bench.study.plan import DRAWS, SEEDS
 from bench.study.results import RESULTS, finished_runs
 
@@ -32,6 +32,26 @@ def results_section() -> str:
     if len(lines) == 2:
         lines.append("No run is finished yet.")
     return PROTOCOL.read_text(encoding="utf-8") + "\n" + "\n".join(lines) + "\n"
+
+
+def readme_sentence() -> str:
+    """What README says of the study: the protocol's words for each score whose matched draws are all there, or none."""
+    found = []
+    for folder in sorted(RESULTS.iterdir()) if RESULTS.is_dir() else []:
+        measured = [run for run in finished_runs(folder.name) if not run["chooses_rate"]]
+        for condition in MATCHED:
+            below, of = matched_rank(condition, measured) or (0, 0)
+            if of >= DRAWS:
+                learnt = f"by `{condition}`, learning {folder.name.capitalize()}"
+                found += [f"{learnt}, {_verdict(below, of)} (a lower loss than {below} of {of} matched draws)"]
+    if not found:
+        return (
+            "Whether the matrices of the highest score are better trained than as many drawn at random at the same\n"
+            "depths is **not known yet**: a [pre-registered study](docs/quality-study.md) has no verdict so far, and in\n"
+            "a smaller one before it the default score did worse than random."
+        )
+    head = "In a [pre-registered study](docs/quality-study.md) of a small model, training the best of every type is"
+    return f"{head}\n" + ";\n".join(found) + "."
 
 
 def text_section(text: str, base: Mapping[str, float], runs: Runs) -> list[str]:

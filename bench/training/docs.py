@@ -1,6 +1,6 @@
-"""docs/quality-study.md and docs/training-results.md, written from committed result files and from nothing else.
+"""docs/quality-study.md, docs/training-results.md and README's sentence on the study, from committed results alone.
 
-``python -m bench.training.docs`` rewrites both; ``tests/bench/test_training_docs.py`` holds them to the results.
+``python -m bench.training.docs`` rewrites them; ``tests/bench/test_training_docs.py`` holds them to the results.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.study.page import results_section
+from bench.markers import replace_between
+from bench.study.page import readme_sentence, results_section
 from spectrum_fast.choose.selection.rank_correlation import spearman
 from spectrum_fast.read.checkpoint.naming import layer_index
 
@@ -19,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results"
 STUDY = ROOT / "docs" / "quality-study.md"
 TRAINING = ROOT / "docs" / "training-results.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- the study: written by `python -m bench.training.docs` -->", "<!-- end of the study -->"
 
 PAPER = {
     ("full", None): (24.92, None, "1h43m16s"),
@@ -207,7 +210,7 @@ def read_all(pattern: str) -> list[tuple[str, dict[str, Any]]]:
 
 def pages() -> dict[Path, str]:
     """Every page whose results are there."""
-    found: dict[Path, str] = {}
+    found = {README: replace_between(README.read_text(encoding="utf-8"), BEGIN, END, readme_sentence())}
     if documents := read_all("quality-study-*.json"):
         found[STUDY] = study_page(documents)
     if documents := read_all("training-*.json"):
@@ -219,7 +222,7 @@ def main() -> int:
     """Rewrite the pages."""
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")
-        print(f"written: docs/{path.name}")
+        print(f"written: {path.relative_to(ROOT)}")
     return 0
 
 

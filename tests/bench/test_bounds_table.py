@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from bench.bounds_table import BEGIN, END, PAGE, RESULTS, format_table, replace_table
+from bench.bounds_table import BEGIN, END, PAGE, RESULTS, format_table
+from bench.markers import replace_between
 from bench.results_file import read_results
 
 
 def test_the_page_shows_the_committed_campaigns() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert BEGIN in page
-    assert END in page
     results = read_results(RESULTS)
-    assert replace_table(page, format_table(results)) == page
+    assert replace_between(page, BEGIN, END, format_table(results)) == page
     for campaign in results["campaigns"]:
         assert campaign["broken"] == 0
         assert all(row["largest_ratio"] <= 1 for row in campaign["rows"])

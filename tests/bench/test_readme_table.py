@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bench.readme_table import BEGIN, END, format_table, replace_table
+from bench.markers import replace_between
+from bench.readme_table import BEGIN, END, format_table
 from bench.results_file import read_results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,7 +18,7 @@ def test_readme_table_is_the_committed_result() -> None:
     source = re.search(r"`bench/results/([^`/]+)`", table)
     assert source, "the table names no result file"
     results = read_results(ROOT / "bench" / "results" / source[1])
-    assert replace_table(readme, format_table(results, source[1])) == readme
+    assert replace_between(readme, BEGIN, END, format_table(results, source[1])) == readme
 
 
 def test_table_holds_the_measured_figures() -> None:

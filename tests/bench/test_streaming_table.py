@@ -9,13 +9,14 @@ import torch
 
 from bench import reading_peers, streaming, streaming_table
 from bench.make_checkpoint import write_checkpoint
+from bench.markers import replace_between
 from bench.results_file import read_results, write_results
 
 
 def test_the_page_shows_the_committed_figures() -> None:
     page = streaming_table.PAGE.read_text(encoding="utf-8")
-    assert streaming_table.BEGIN in page
-    assert page == streaming_table.replace_tables(page, streaming_table.format_tables(streaming_table.result_files()))
+    tables = streaming_table.format_tables(streaming_table.result_files())
+    assert page == replace_between(page, streaming_table.BEGIN, streaming_table.END, tables)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import torch
 pytest.importorskip("transformers", reason="needs the training libraries")
 
 import spectrum_fast as sf
+from bench.study import page
 from bench.study.__main__ import study
 from bench.study.conditions import CONDITIONS, MATCHED, SEARCH, Matrix, choose, rates_of
 from bench.study.fine_tune import Settings, batches, fit
@@ -159,10 +160,22 @@ def test_the_verdict_is_that_of_the_protocol(loss: float, verdict: str) -> None:
     assert verdict in sentence
 
 
+def test_readme_states_a_verdict_once_all_draws_are_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    draws = [_run("spectrum", 1.0 + draw, draw=draw) for draw in range(DRAWS)]
+    runs = [*draws, _run("spectrum", 9.5), _run("mp", 1.0), _run("mp", 2.0, draw=0)]
+    (tmp_path / "german").mkdir()
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    monkeypatch.setattr(page, "finished_runs", lambda _: runs[1:])
+    assert "**not known yet**" in page.readme_sentence()
+    monkeypatch.setattr(page, "finished_runs", lambda _: runs)
+    verdict = "**no better than random at the same depth** (a lower loss than 11 of 20 matched draws)."
+    assert page.readme_sentence().endswith(f"every type is\nby `spectrum`, learning German, {verdict}")
+
+
 def test_a_study_of_some_draws_has_no_verdict_and_states_its_n() -> None:
     runs = [_run("mp", 1.0), _run("mp", 2.0, draw=0), _run("mp", 0.5, draw=1), _run("full", 0.7)]
     assert matched_rank("mp", runs) == (1, 2)
-    page = "\n".join(text_section("german", {"loss_new": 3.0, "loss_old": 2.0}, runs))
-    assert "below 1 of the 2 draws that are finished (20 are planned)" in page
-    assert "than random" not in page
-    assert "| `mp` | 1 | 0.0001 | 10.0 M | 2.0000 | 0.0000 | 1 of 2 |" in page
+    text = "\n".join(text_section("german", {"loss_new": 3.0, "loss_old": 2.0}, runs))
+    assert "below 1 of the 2 draws that are finished (20 are planned)" in text
+    assert "than random" not in text
+    assert "| `mp` | 1 | 0.0001 | 10.0 M | 2.0000 | 0.0000 | 1 of 2 |" in text
