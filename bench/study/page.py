@@ -47,8 +47,8 @@ def readme_sentence() -> str:
     if not found:
         return (
             "Whether the matrices of the highest score are better trained than as many drawn at random at the same\n"
-            "depths is **not known yet**: a [pre-registered study](docs/quality-study.md) has no verdict so far, and in\n"
-            "a smaller one before it the default score did worse than random."
+            "depths is **not known yet**: a [pre-registered study](docs/quality-study.md) has no verdict so far, and\n"
+            "in a smaller one before it the default score did worse than random."
         )
     head = "In a [pre-registered study](docs/quality-study.md) of a small model, training the best of every type is"
     return f"{head}\n" + ";\n".join(found) + "."
