@@ -292,7 +292,7 @@ def _order_statistics(
 
     lo, hi = narrow_brackets(band.slices, table, ranks, narrow_enough, schedule, band.rounding.eps)
     value, error = 0.5 * (lo + hi), 0.5 * (hi - lo) + band.rounding.uncertainty(hi)
-    hiding = band.rounding.hiding(band.size)
+    hiding = band.rounding.floor()[:, None]
     error = torch.where(value < hiding, torch.maximum(error, hiding + band.rounding.rise(hiding)), error)
 
     def read_off(of: Tensor) -> tuple[Tensor, ...]:

@@ -12,6 +12,10 @@ With X of p Gaussian vectors and chi-squared variables of p degrees of freedom:
   ``2 sqrt(x p sum sigma_i^4)`` with probability ``e^-x`` at most (Laurent & Massart 2000, lemma 1), and
   ``sum sigma_i^4 <= ||E||_2^2 ||E||_F^2``.
 
+Where outliers were gathered in the first rows, W is the weight as it is stored, turned in float64: ``E x = G x - H^T W
+(W^T (H x))`` has the rounding of the rotation in it. Rows of outliers count by what they do to the other eigenvalues: E
+stands for ``S E S``, S the diagonal matrix of :func:`spectrum_fast.measure.spectra.rounding.scales_of`.
+
 So an eigenvalue has moved by ``||E||_2`` at most (Weyl), and eigenvalues together by ``||E||_F`` in root of squares
 (Hoffman & Wielandt). Each of the two bounds fails with probability :data:`MISSES`, over the choice of X, which is one
 for all matrices of a size: the same matrix gets the same bound.
@@ -52,11 +56,10 @@ class Plan:
     vectors: int
     powers: int
 
-    def start(self, size: int, device: torch.device, skip: int = 0) -> Tensor:
-        """X as rows (p, size), float64, zero in the first ``skip`` places; the same whenever it is asked for."""
+    def start(self, size: int, device: torch.device) -> Tensor:
+        """X as rows (p, size), float64; the same whenever it is asked for."""
         generator = torch.Generator(device="cpu").manual_seed(_SEED)
         start = torch.randn(self.vectors, size, generator=generator, dtype=torch.float64)
-        start[:, :skip] = 0.0
         return (start.pin_memory() if device.type == "cuda" else start).to(device, non_blocking=True)
 
 
@@ -68,7 +71,7 @@ FEW_READINGS = Plan(32, 2)
 
 
 def measure_gram_error(
-    grams: Tensor, image: Callable[[Tensor], Tensor], plan: Plan, skip: int = 0
+    grams: Tensor, image: Callable[[Tensor], Tensor], plan: Plan, scales: Tensor
 ) -> tuple[Tensor, Tensor]:
     """A bound on ``||E||_2`` of each matrix from probes, and vectors to be carried through its reduction.
 
@@ -76,17 +79,19 @@ def measure_gram_error(
         grams: (m, k, k), as computed.
         image: gives ``W W^T x`` in float64, (m, p, k) -> (m, p, k), vectors as rows.
         plan: how many vectors and powers.
-        skip: rows at the top, into which outliers were rotated, that are left out: the bounds are of the block below.
+        scales: (m, 1) or (m, k), S of diag: the bound is of ``S E S``.
 
     Returns:
-        (m, 1) float64, and (m, CARRIED, k): some X and their images ``W W^T X``.
+        (m, 1) float64, and (m, CARRIED, k): some ``S X`` and their images ``W W^T S X``.
     """
-    x = plan.start(grams.shape[1], grams.device, skip).expand(len(grams), -1, -1)
-    images, norms = image(x), []
-    carried = torch.cat([x[:, : CARRIED // 2], images[:, : CARRIED // 2]], dim=1)
+    scales = scales[:, None]
+    start = plan.start(grams.shape[1], grams.device) * scales
+    images, norms = image(start), []
+    carried = torch.cat([start[:, : CARRIED // 2], images[:, : CARRIED // 2]], dim=1)
+    x = (multiply(grams, start) - images) * scales
     for power in range(plan.powers):
-        x = multiply(grams, x) - (image(x) if power else images)
-        x[:, :, :skip] = 0.0
+        if power:
+            x = (multiply(grams, x * scales) - image(x * scales)) * scales
         norms.append(torch.linalg.vector_norm(x, dim=(1, 2)))
         x = x / torch.where(norms[-1] > 0, norms[-1], 1.0)[:, None, None]
     squared = multiply(x, x)
@@ -102,16 +107,16 @@ def measure_gram_error(
     return (unit * found)[:, None], carried
 
 
-def measure_frobenius(bands: Tensor, carried: Tensor, skip: int = 0) -> Tensor:
-    """Estimates of ``||W W^T - Q B Q^T||_F``: all that rounding did to a matrix until its band; (m, 1).
+def measure_frobenius(bands: Tensor, carried: Tensor, scales: Tensor) -> Tensor:
+    """Estimates of ``||S (W W^T - Q B Q^T) S||_F``: all that rounding did to a matrix until its band; (m, 1).
 
     Args:
         bands: (m, k, b + 1) float64.
-        carried: as the reduction left them: ``Q^T X`` and ``Q^T W W^T X``.
-        skip: rows at the top that are left out.
+        carried: as the reduction left them: ``Q^T S X`` and ``Q^T W W^T S X``.
+        scales: (m, 1) or (m, k), S of diag, of which Q turns no row that is scaled.
     """
     x, images = carried.chunk(2, dim=1)
-    residuals = (images - multiply_band(bands, x))[:, :, skip:]
+    residuals = (images - multiply_band(bands, x)) * scales[:, None]
     return torch.linalg.vector_norm(residuals, dim=(1, 2))[:, None] / (CARRIED // 2) ** 0.5
 
 

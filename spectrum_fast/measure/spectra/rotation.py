@@ -10,6 +10,11 @@ batch one after the other, so there they are read off an orthonormal Q: ``Q - [S
 unit lower trapezoidal, every step shared by the batch. (A block reflector from the polar factor of Q's
 first rows needs no elimination, but its rounding reaches the small singular values: twice the error.)
 
+V is kept in float32 and T is made of it in float64, so that H is orthogonal to float64. What comes of ``H^T W`` in
+float32 is not: probes measure it together with the Gram matrix (``methods/band.py``), for which
+:meth:`OutlierBasis.turn` turns vectors. What gathers the outliers, ``T^T V^T W``, is small beside the matrix and formed
+in float64, and so are the first rows: each of them is rounded at its own size and not at that of the largest.
+
 Source: randomized range finder, Halko, Martinsson & Tropp 2011, algorithm 4.4; compact WY form, Schreiber & Van Loan
 1989; Householder reconstruction, Ballard et al. 2015.
 """
@@ -21,6 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spectrum_fast.measure.ops.product import multiply
 from spectrum_fast.measure.spectra.lowrank.basis import orthonormalise
 
 ROTATION_RANK = 32
@@ -34,18 +40,31 @@ class OutlierBasis:
 
     Attributes:
         v: (m, k, rank) Householder vectors, unit lower trapezoidal, in the dtype of the Gram matrices.
-        t: (m, rank, rank) upper triangular, same dtype.
-        largest: (m,) estimates of the largest eigenvalues (Ritz values), float64.
+        t: (m, rank, rank) upper triangular, float64.
     """
 
     v: Tensor
     t: Tensor
-    largest: Tensor
 
     @property
     def rank(self) -> int:
         """Directions gathered."""
         return self.v.shape[-1]
+
+    @classmethod
+    def of(cls, v: Tensor) -> OutlierBasis:
+        """That of these Householder vectors: ``T^-1 + T^-T = V^T V``; one that is zero reflects nothing."""
+        exact = v.to(torch.float64)
+        products = exact.mT @ exact
+        half = 0.5 * products.diagonal(dim1=1, dim2=2)
+        inverse = products.triu(1) + torch.diag_embed(torch.where(half > 0, half, 1.0))
+        identity = torch.eye(v.shape[-1], dtype=torch.float64, device=v.device).expand_as(inverse)
+        return cls(v, torch.linalg.solve_triangular(inverse, identity, upper=True))
+
+    def turn(self, x: Tensor, *, back: bool = False) -> Tensor:
+        """``H^T x`` in float64, vectors as rows (m, p, k); ``H x`` if ``back``."""
+        v = self.v.to(torch.float64)
+        return x - x @ v @ (self.t.mT if back else self.t) @ v.mT
 
 
 def find_outlier_basis(grams: Tensor, rank: int = ROTATION_RANK) -> OutlierBasis:
@@ -62,7 +81,7 @@ def find_outlier_basis(grams: Tensor, rank: int = ROTATION_RANK) -> OutlierBasis
     basis = (start.pin_memory() if grams.is_cuda else start).to(grams.device, non_blocking=True)
     for _ in range(2):
         basis = _orthonormal(grams @ basis)
-    return _basis_of(basis, grams @ basis)
+    return _basis_of(grams @ basis)
 
 
 def find_outlier_basis_of_weight(weights: Tensor, start: Tensor) -> OutlierBasis:
@@ -74,7 +93,7 @@ def find_outlier_basis_of_weight(weights: Tensor, start: Tensor) -> OutlierBasis
     """
     wide = weights if weights.shape[-2] <= weights.shape[-1] else weights.mT
     basis = _orthonormal(wide @ (wide.mT @ start))
-    return _basis_of(basis, wide @ (wide.mT @ basis))
+    return _basis_of(wide @ (wide.mT @ basis))
 
 
 def _together(image: Tensor) -> bool:
@@ -86,38 +105,31 @@ def _orthonormal(image: Tensor) -> Tensor:
     return orthonormalise(image) if _together(image) else torch.linalg.qr(image).Q
 
 
-def _basis_of(basis: Tensor, image: Tensor) -> OutlierBasis:
-    """H from an orthonormal basis X and its image ``G X``."""
+def _basis_of(image: Tensor) -> OutlierBasis:
+    """H from the image ``G X`` of an orthonormal basis X."""
     exact = image.to(torch.float64)
-    ritz = torch.linalg.eigvalsh(basis.mT.to(torch.float64) @ exact)
-    v, t = _householder(orthonormalise(exact)) if _together(exact) else _householder_by_lapack(exact)
-    return OutlierBasis(v.to(image.dtype), t.to(image.dtype), ritz[..., -1])
+    v = _householder(orthonormalise(exact)) if _together(exact) else _householder_by_lapack(exact)
+    return OutlierBasis.of(v.to(image.dtype))
 
 
-def _householder(q: Tensor) -> tuple[Tensor, Tensor]:
-    """V and T with ``(I - V T V^T) [I; 0] = Q S`` from orthonormal Q (m, k, rank): ``T = -U S L^-T``, V_1 = L."""
+def _householder(q: Tensor) -> Tensor:
+    """V with ``(I - V T V^T) [I; 0] = Q S`` from orthonormal Q (m, k, rank)."""
     rank = q.shape[-1]
-    top, signs = q[:, :rank].clone(), torch.ones_like(q[:, 0])
+    top = q[:, :rank].clone()
     for j in range(rank):
-        signs[:, j] = torch.where(top[:, j, j] >= 0, -1.0, 1.0)
-        top[:, j, j] -= signs[:, j]  # the pivot: 1 at least
+        top[:, j, j] += torch.where(top[:, j, j] >= 0, 1.0, -1.0)  # the pivot: 1 at least
         top[:, j + 1 :, j] /= top[:, j, j, None]
         top[:, j + 1 :, j + 1 :] -= top[:, j + 1 :, j, None] * top[:, j, None, j + 1 :]
     upper, lower = top.triu(), top.tril(-1) + torch.eye(rank, dtype=q.dtype, device=q.device)
     rest = torch.linalg.solve_triangular(upper, q[:, rank:], upper=True, left=False)
-    t = torch.linalg.solve_triangular(lower.mT, -upper * signs[:, None], upper=True, left=False, unitriangular=True)
-    return torch.cat([lower, rest], dim=1), t.triu()
+    return torch.cat([lower, rest], dim=1)
 
 
-def _householder_by_lapack(image: Tensor) -> tuple[Tensor, Tensor]:
-    """V and T of the reflections that LAPACK finds: ``T^-1 = diag(1 / tau) + upper part of V^T V``."""
+def _householder_by_lapack(image: Tensor) -> Tensor:
+    """V of the reflections that LAPACK finds, zero where it reflects nothing."""
     reflectors, tau = torch.geqrf(image)
-    none = tau == 0  # a reflection of nothing
     v = reflectors.tril(-1) + torch.eye(*image.shape[-2:], dtype=image.dtype, device=image.device)
-    v = torch.where(none[:, None], 0.0, v)
-    inverse = torch.triu(v.mT @ v, 1) + torch.diag_embed(1 / torch.where(none, 1.0, tau))
-    identity = torch.eye(tau.shape[-1], dtype=image.dtype, device=image.device)
-    return v, torch.linalg.solve_triangular(inverse, identity, upper=True)
+    return torch.where((tau == 0)[:, None], 0.0, v)
 
 
 def rotate(weights: Tensor, basis: OutlierBasis, from_left: bool | None = None) -> Tensor:
@@ -133,7 +145,18 @@ def rotate(weights: Tensor, basis: OutlierBasis, from_left: bool | None = None) 
 
 def rotate_in_place(weights: Tensor, basis: OutlierBasis, from_left: bool | None = None) -> Tensor:
     """As :func:`rotate`, in the weights' own memory; they have the dtype of the basis."""
-    v, t = basis.v, basis.t
-    if weights.shape[-2] <= weights.shape[-1] if from_left is None else from_left:
-        return weights.baddbmm_(v, t.mT @ (v.mT @ weights), alpha=-1)
-    return weights.baddbmm_(weights @ v @ t, v.mT, alpha=-1)
+    left = weights.shape[-2] <= weights.shape[-1] if from_left is None else from_left
+    v = basis.v.to(torch.float64)
+    z = basis.t.mT @ multiply(weights, v.mT.contiguous(), transposed=left)
+    wide = weights if left else weights.mT
+    gathered = wide[:, : basis.rank] - v[:, : basis.rank] @ z
+    high = z.to(weights.dtype)
+    # Largest last: sums of the others are rounded at their own size, to an eighth of the error.
+    small_to_large = torch.cat([high, (z - high).to(weights.dtype)], 1).flip(1)
+    twice = torch.cat([basis.v, basis.v], 2).flip(2)
+    if left:
+        weights.baddbmm_(twice, small_to_large, alpha=-1)
+    else:
+        weights.baddbmm_(small_to_large.mT, twice.mT, alpha=-1)
+    wide[:, : basis.rank] = gathered
+    return weights

@@ -5,8 +5,8 @@ that rounds in float32 until the band (:mod:`spectrum_fast.measure.spectra.probe
 spread: no eigenvalue moves by more than :data:`CONCENTRATION` times its share. To measure its spectral norm, vectors
 would have to be turned back through the reduction many times, for 7 to 17 % of the time of a matrix; and where some
 eigenvalues tower over the rest, nearly all of that norm is the rounding of those, which does not move the others. So
-eigenvalues that carry a large part of the norm have a relative error of their own, modelled too, as is that of rotating
-weights. In float64 the worst case is affordable, and taken.
+eigenvalues that carry a large part of the norm have a relative error of their own, modelled too. In float64 the worst
+case is affordable, and taken.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ FLOOR = 4.0
 are not told from rounding."""
 MEASURED_FLOOR = 1.5
 """That part is a bound, not a model, and sums of values down to it are bounded together."""
+TOP_OF_REST = 4.0
+"""Largest eigenvalue beside the outliers, in units of the rest's ``||G||_F / sqrt(n)``: 2.8 of a square Gaussian."""
 OUTLIER = 16.0
 """Relative error, in eps, of an eigenvalue that is all of ``||G||_F``; measured 7 and less."""
-ROTATION = 4.0
-"""Error of every singular value from rotating the weights, in units of ``eps s_max / sqrt(n)``; measured 1 and less."""
 WORST64 = 2.0
 """Error of any eigenvalue from a float64 reduction, in units of ``n eps ||G||_F``; 0.8 is the worst seen, where all
 entries are equal and all rounding has one sign (:func:`spectrum_fast.measure.ops.band.reduce_to_band`)."""
@@ -52,7 +52,7 @@ class Rounding:
         point: of all other errors.
         frobenius: Frobenius norm of all errors together.
         outlier: coefficient of ``eigenvalue^2``, the relative error of eigenvalues that dominate the norm.
-        absolute: error of every singular value that does not come from squaring.
+        scales: (m, 1) or (m, n), in units of which the rows of each Gram matrix are measured.
         eps: of the dtype of the Gram matrices.
     """
 
@@ -60,13 +60,13 @@ class Rounding:
     point: Tensor
     frobenius: Tensor
     outlier: Tensor
-    absolute: Tensor
+    scales: Tensor
     eps: float
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All of them, in the order of the attributes."""
-        return self.gram, self.point, self.frobenius, self.outlier, self.absolute
+        return self.gram, self.point, self.frobenius, self.outlier, self.scales
 
     def uncertainty(self, t: Tensor, more: Tensor | float = 0.0) -> Tensor:
         """Absolute uncertainty of one computed singular value near each t (m, s), whose eigenvalue is ``more`` off."""
@@ -83,36 +83,28 @@ class Rounding:
     def floor(self) -> Tensor:
         """Below these (m,), no singular value is trusted."""
         least = FLOOR * self.point + MEASURED_FLOOR * self.gram
-        return torch.sqrt(least)[:, 0] + self.absolute[:, 0]
-
-    def hiding(self, size: int) -> Tensor:
-        """Below these (m, 1) one of ``size`` values may be zero, and any other up to there.
-
-        Of rotated weights that is all that rounding beside the largest value may be: where rows are copies it has one
-        sign in all of them, and is not spread (seen: 17 units of :data:`ROTATION` for 26 equal values of 210).
-        """
-        return self.floor()[:, None] + size**0.5 * self.absolute
+        return torch.sqrt(least)[:, 0]
 
     def uncertainty_together(self, inside: Tensor, t: Tensor) -> Tensor:
         """Absolute uncertainty of sums (m, i) of values, ``inside`` (m, i, s) of them near each t.
 
         A value moves by ``|d| / (s + sqrt(s^2 + d))`` where its eigenvalue moves by d; the squares of all d sum to no
         more than ``||E||_F^2``, so by Cauchy and Schwarz the values together move by no more than ``||E||_F`` times the
-        root of the sum of those denominators' inverse squares; and by what does not come from squaring.
+        root of the sum of those denominators' inverse squares.
         """
         least = t + torch.sqrt((t * t - self.gram - self.point).clamp(min=0))
         inverse = torch.where(least > 0, 1 / least.clamp(min=torch.finfo(torch.float64).tiny), math.inf)
         terms = torch.where(inside > 0, inside * inverse.square()[:, None], 0.0)
-        return self.frobenius * torch.sqrt(terms.sum(-1)) + self.absolute * inside.sum(-1)
+        return self.frobenius * torch.sqrt(terms.sum(-1))
 
     def rise(self, t: Tensor) -> Tensor:
         """How far above t (m, s) the true value can lie where the computed one is t or less."""
-        return torch.sqrt(t * t + self.gram + self.point) - t + self.absolute
+        return torch.sqrt(t * t + self.gram + self.point) - t
 
-    def measured(self, bands: Tensor, carried: Tensor, rotated_rank: int) -> Rounding:
+    def measured(self, bands: Tensor, carried: Tensor) -> Rounding:
         """The same where vectors were carried through the reduction (:mod:`spectrum_fast.measure.spectra.probes`)."""
-        estimate = measure_frobenius(bands, carried, rotated_rank)
-        typical = estimate / (bands.shape[1] - rotated_rank) ** 0.5
+        estimate = measure_frobenius(bands, carried, self.scales)
+        typical = estimate / bands.shape[1] ** 0.5
         point = torch.maximum(self.point, CONCENTRATION * typical)
         return replace(self, point=point, frobenius=bound_frobenius(estimate, torch.maximum(self.gram, point)))
 
@@ -122,11 +114,34 @@ class Rounding:
         error = eigenvalue_error + self.outlier * squared * squared
         lowered = squared - error
         upwards = torch.maximum(t, torch.sqrt(squared + error) - t)
-        return torch.where(lowered > 0, t - torch.sqrt(lowered.clamp(min=0)), upwards) + self.absolute
+        return torch.where(lowered > 0, t - torch.sqrt(lowered.clamp(min=0)), upwards)
+
+
+def scales_of(grams: Tensor, rotated_rank: int = 0, rest: Tensor | None = None) -> Tensor:
+    """Units (m, 1), all one, or (m, k), in which rounding of the rows of Gram matrices is measured.
+
+    With G11 the rows of outliers, an eigenvector of a smaller eigenvalue of ``[G11 G12; G21 G22]`` has the components
+    ``-(G11 - lambda)^-1 G12 b`` there, b those of the other rows. G11 is nearly diagonal, so in row i that is at most
+    the norm of what joins it to the rest, over how far its diagonal entry lies above the rest, and no more of that row's
+    rounding comes to such an eigenvalue, beside squares of rounding.
+
+    Args:
+        grams: (m, k, k).
+        rotated_rank: rows at the top into which outliers were rotated and that lie within the first panel of the
+            reduction, which leaves them as they are; fewer than k.
+        rest: (m,) Frobenius norms of the others.
+    """
+    scales = torch.ones(len(grams), grams.shape[1] if rotated_rank else 1, dtype=torch.float64, device=grams.device)
+    if rest is not None:
+        entries = grams.diagonal(dim1=1, dim2=2)[:, :rotated_rank].to(torch.float64)
+        above = entries - TOP_OF_REST * (rest / grams.shape[1] ** 0.5)[:, None]
+        joins = torch.linalg.vector_norm(grams[:, :rotated_rank, rotated_rank:], dim=2, dtype=torch.float64)
+        scales[:, :rotated_rank] = torch.where(above > joins, joins / above, 1.0)
+    return scales
 
 
 def estimate_rounding(
-    grams: Tensor, norms: Tensor, gram: Tensor, rotated_rank: int = 0, s_max: Tensor | None = None
+    grams: Tensor, norms: Tensor, gram: Tensor, scales: Tensor, rest: Tensor | None = None
 ) -> Rounding:
     """Rounding of Gram and reduction in the dtype of the Gram matrices, to be asked before their reduction.
 
@@ -134,20 +149,17 @@ def estimate_rounding(
         grams: (m, k, k).
         norms: (m,) their Frobenius norms.
         gram: what is known of their rounding.
-        rotated_rank: rows at the top into which outliers were rotated and that lie within the first panel of the
-            reduction; they do not touch the rest.
-        s_max: (m,) largest singular values, if rotated.
+        scales: of their rows, see :func:`scales_of`.
+        rest: (m,) Frobenius norms without the rows of outliers, where there are such.
     """
     size = grams.shape[1]
     eps = torch.finfo(grams.dtype).eps
-    bulk = frobenius_norms(grams[:, rotated_rank:]) if 0 < rotated_rank < size else norms
-    unit = (eps * bulk / size**0.5)[:, None]
-    absolute = torch.zeros_like(unit) if s_max is None else (ROTATION * eps * s_max / size**0.5)[:, None]
+    unit = (eps * (norms if rest is None else rest) / size**0.5)[:, None]
     point = POINT * unit
     if grams.dtype == torch.float64:
         point = torch.maximum(point, WORST64 * size * eps * norms[:, None])
     frobenius = gram + size**0.5 * point
-    return Rounding(gram, point, frobenius, (OUTLIER * eps / norms)[:, None], absolute, eps)
+    return Rounding(gram, point, frobenius, (OUTLIER * eps / norms)[:, None], scales, eps)
 
 
 def frobenius_norms(matrices: Tensor) -> Tensor:

@@ -25,15 +25,14 @@ def read_values(bands: Tensor, rounding: Rounding) -> list[SingularValues]:
         bands: (m, n, b + 1) float64, finite.
         rounding: of the Gram matrices and their reduction.
     """
-    on_host, size = bands.cpu(), bands.shape[1]
+    on_host = bands.cpu()
     solver = rounding_bound(on_host)[:, None]
     tolerances = _NARROW * (rounding.eigenvalue_error().cpu() + solver)
     eigenvalues = band_values(on_host, tolerances[:, 0])
     more = (solver + 0.5 * tolerances).to(bands.device)
     values = torch.sqrt(eigenvalues.clamp(min=0)).flip(1).to(bands.device)
-    hiding = rounding.hiding(size) + torch.sqrt(more)
-    rotation = (size**0.5 - 1) * rounding.absolute  # the worst case: of n values some come near it (seen: a third)
-    errors = rounding.uncertainty(values, more) + rounding.largest_more(values) + rotation
+    hiding = rounding.floor()[:, None] + torch.sqrt(more)
+    errors = rounding.uncertainty(values, more) + rounding.largest_more(values)
     hidden = torch.maximum(errors, hiding + rounding.rise(hiding) + torch.sqrt(more))
     errors = torch.where(values < hiding, hidden, errors)
     pairs = zip(values.cpu().numpy(), errors.cpu().numpy(), strict=True)

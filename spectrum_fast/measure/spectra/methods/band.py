@@ -24,7 +24,7 @@ from spectrum_fast.measure.spectra.rotation import (
     find_outlier_basis_of_weight,
     rotate_in_place,
 )
-from spectrum_fast.measure.spectra.rounding import Rounding, estimate_rounding, frobenius_norms
+from spectrum_fast.measure.spectra.rounding import Rounding, estimate_rounding, frobenius_norms, scales_of
 from spectrum_fast.measure.spectra.sampling import foresee_outliers
 from spectrum_fast.measure.spectra.values import read_values
 
@@ -125,8 +125,9 @@ def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
         return {}
     squares, indices = squares.take(calm), [unsolved[place] for place in calm]
     matrices = work.matrices.take(indices)
-    gram, carried = measure_gram_error(squares.matrices, matrices.image, matrices.plan)
-    found = slice_squares(work, squares, estimate_rounding(squares.matrices, squares.norms, gram), carried)
+    scales = scales_of(squares.matrices)
+    gram, carried = measure_gram_error(squares.matrices, matrices.image, matrices.plan, scales)
+    found = slice_squares(work, squares, estimate_rounding(squares.matrices, squares.norms, gram, scales), carried)
     return _attempts(
         work,
         "band-float32",
@@ -172,19 +173,25 @@ def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:
 
 def _attempts_rotated(work: Work, rotated: Outliers) -> Attempts:
     indices, basis = rotated.indices, rotated.basis
-    spikiness, matrices = rotated.spikiness, rotated.rotated
-    matrices = work.matrices.take(indices).rotated(basis) if matrices is None else matrices
+    stored, spikiness = work.matrices.take(indices), rotated.spikiness
+    matrices = stored.rotated(basis) if rotated.rotated is None else rotated.rotated
     squares = square_rotated(matrices, work.traces(indices))
+    del rotated, matrices
     spikiness = squares.spikiness.tolist() if spikiness is None else spikiness
-    s_max = torch.sqrt(basis.largest.clamp(min=0))
     width = half_width(squares.matrices.shape[1], on_gpu=not work.schedule.waits)
     if width < basis.rank and _is_bulk_louder(squares.matrices, width, basis.rank):
         width = half_width(squares.matrices.shape[1], basis.rank)
     rank = min(basis.rank, width)
-    gram, carried = measure_gram_error(squares.matrices, matrices.image, matrices.plan, rank)
-    rounding = estimate_rounding(squares.matrices, squares.norms, gram, rank, s_max)
-    del rotated, matrices
-    found = slice_squares(work, squares, rounding, carried, rank, width)
+    rest = frobenius_norms(squares.matrices[:, rank:]) if rank < squares.matrices.shape[1] else None
+    scales = scales_of(squares.matrices, rank, rest)
+
+    def image(x: Tensor) -> Tensor:
+        """Of the weights as they are stored: what rotating them did is measured with what squaring did."""
+        return basis.turn(stored.image(basis.turn(x, back=True)))
+
+    gram, carried = measure_gram_error(squares.matrices, image, stored.plan, scales)
+    rounding = estimate_rounding(squares.matrices, squares.norms, gram, scales, rest)
+    found = slice_squares(work, squares, rounding, carried, width)
     reasons = []
     for index, value in zip(indices, spikiness, strict=True):
         compare = ">" if value > SPIKY else "near"  # what was foreseen may turn out to be a little less
@@ -206,7 +213,8 @@ def band_float64(work: Work, unsolved: Sequence[int]) -> Attempts:
     for indices in [list(unsolved)] if work.schedule.waits else [[index] for index in unsolved]:
         squares = square(work.matrices.take(indices), work.traces(indices), torch.float64)
         bound = bound_gram_error64(squares.traces, max(work.matrices.shape))
-        found = slice_squares(work, squares, estimate_rounding(squares.matrices, squares.norms, bound))
+        rounding = estimate_rounding(squares.matrices, squares.norms, bound, scales_of(squares.matrices))
+        found = slice_squares(work, squares, rounding)
         attempts |= _attempts(work, "band-float64", indices, found, [work.why(index) for index in indices])
     return attempts
 
@@ -216,7 +224,6 @@ def slice_squares(
     squares: Squares,
     rounding: Rounding,
     carried: Tensor | None = None,
-    rotated_rank: int = 0,
     width: int | None = None,
 ) -> list[Functionals]:
     """Functionals from Gram matrices, which are destroyed.
@@ -226,7 +233,6 @@ def slice_squares(
         squares: float32 or float64.
         rounding: what rounding may have done so far and will do in the reduction.
         carried: vectors that measure it; None where the worst case is known.
-        rotated_rank: rows of outliers at the top.
         width: half-width of the band; None leaves it to :func:`half_width`.
     """
     size, eps = squares.matrices.shape[1], torch.finfo(squares.matrices.dtype).eps
@@ -236,14 +242,14 @@ def slice_squares(
     wanted = work.criterion, max(work.matrices.shape), work.tolerance, work.schedule
 
     def rows_of(*known: Any) -> tuple[Tensor]:
-        return (slice_bands(_as_band(size, eps, rotated_rank, *known)[0], *wanted),)
+        return (slice_bands(_as_band(size, eps, *known)[0], *wanted),)
 
-    name = ("slices", size, eps, rotated_rank, *wanted)
+    name = ("slices", size, eps, *wanted)
     (rows,) = through_graph(name, rows_of, bands, *known)
     found = read_functionals(rows, size)
     if not work.all_values:
         return found
-    band, bands = _as_band(size, eps, rotated_rank, bands, *known)
+    band, bands = _as_band(size, eps, bands, *known)
     rows = zip(found, read_values(bands, band.rounding), strict=True)
     return [replace(one, singular_values=values) for one, values in rows]
 
@@ -251,7 +257,6 @@ def slice_squares(
 def _as_band(
     size: int,
     eps: float,
-    rotated_rank: int,
     bands: Tensor,
     gram_traces: Tensor,
     gram_norms: Tensor,
@@ -269,7 +274,7 @@ def _as_band(
     bands = torch.where(consistent[:, None, None], bands, 0.0)  # what may not be finite is not sliced
     rounding = Rounding(*of, eps=eps)
     if carried is not None:
-        rounding = rounding.measured(bands, torch.where(consistent[:, None, None], carried, 0.0), rotated_rank)
+        rounding = rounding.measured(bands, torch.where(consistent[:, None, None], carried, 0.0))
     return Band(Slices(bands), size, gram_traces, gram_norms, traces, consistent, rounding), bands
 
 
