@@ -122,8 +122,8 @@ def scales_of(grams: Tensor, rotated_rank: int = 0, rest: Tensor | None = None) 
 
     With G11 the rows of outliers, an eigenvector of a smaller eigenvalue of ``[G11 G12; G21 G22]`` has the components
     ``-(G11 - lambda)^-1 G12 b`` there, b those of the other rows. G11 is nearly diagonal, so in row i that is at most
-    the norm of what joins it to the rest, over how far its diagonal entry lies above the rest. No more of the rounding in
-    that row comes to such an eigenvalue, beside squares of rounding.
+    the norm of what joins it to the rest, over how far its diagonal entry lies above the rest. No more of the rounding
+    in that row comes to such an eigenvalue, beside squares of rounding.
 
     Args:
         grams: (m, k, k).
