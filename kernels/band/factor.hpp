@@ -1,7 +1,8 @@
 // The panel factorisation P = Q [R; 0] in float64, with Q = I - V T V^T kept as V (a panel) and T (upper triangular).
 //
 // Fast way: CholeskyQR2 and Householder reconstruction (Ballard et al. 2014), all of it products of tall panels with
-// small matrices. Where P is numerically rank-deficient (cond above about 1e7, columns equilibrated, found after the
+// small matrices; one pass of CholeskyQR where the condition of P says that it is orthonormal enough for the numbers
+// that are reduced. Where P is numerically rank-deficient (cond above about 1e7, columns equilibrated, found after the
 // fact by how far the first pass is from orthonormal) it is redone by plain Householder reflections, column by column.
 #pragma once
 
@@ -17,9 +18,11 @@ class PanelFactor {
     using Tall = Panel<kVectorBytes>;
     static constexpr Index kBlock = Tall::kBlock;
 
-    // For panels of up to `rows` rows and exactly `width` columns.
-    PanelFactor(Index rows, Index width, int threads)
+    // For panels of up to `rows` rows and exactly `width` columns. Q is orthogonal to 2e-16 times the square of
+    // `once_below`, the condition below which columns are made orthonormal once (0: always twice).
+    PanelFactor(Index rows, Index width, int threads, double once_below)
         : width_(width),
+          once_below_(once_below),
           cols_((width + kRowStep - 1) / kRowStep * kRowStep),
           threads_(threads),
           v_(rows, cols_),
@@ -133,20 +136,27 @@ class PanelFactor {
     bool factor_fast(Index blocks, Index lead) {
         const Index size = cols_ * cols_;
         double *r1 = small_.data(), *r2 = r1 + size, *rest = r2 + size;
-        if (!orthonormalise(blocks, r1, r2, rest)) return false;
-        reconstruct(blocks, lead, r1, r2, rest);
+        const double* last = orthonormalise(blocks, r1, r2, rest);
+        if (last == nullptr) return false;
+        if (last == r1) {
+            for (Index i = 0; i < size; ++i) r_[i] = r1[i];
+        } else {
+            multiply_upper(cols_, r2, r1, r_.data());
+        }
+        reconstruct(blocks, lead, last, rest);
         return true;
     }
 
-    // P <- Q1 and R1, R2 with P = Q1 R1 and Q1 R2^-1 orthonormal, by two Cholesky factorisations; false where the
-    // columns are too dependent for that.
-    bool orthonormalise(Index blocks, double* r1, double* r2, double* diagonal) {
+    // One Cholesky factorisation, P = Q R1, or two, P <- Q1 with P = Q1 R1 and Q1 = Q R2; Q orthonormal. Returns the
+    // last of R1 and R2, by which what is left in P still has to be divided; null where the columns are too dependent.
+    const double* orthonormalise(Index blocks, double* r1, double* r2, double* diagonal) {
         constexpr double dependent = 1e-14;          // a pivot that small against its column is rounding error
         constexpr double nearly_orthonormal = 1e-2;  // then the second pass is orthonormal to working accuracy
         const Index n = cols_;
         multiply_symmetric(v_, v_, blocks, r1);
         pad_diagonal(r1);
-        if (!factor_cholesky(n, r1, dependent, diagonal)) return false;
+        if (!factor_cholesky(n, r1, dependent, diagonal)) return nullptr;
+        if (once_below_ > 0 && condition(r1, diagonal, r2) < once_below_) return r1;
         for_chunks(blocks, [&](Index begin, Index end, double* partial) {
             for (Index i = begin; i < end; ++i) v_.solve(i, r1);
             Tall::add_inner_products(v_, v_, begin, end, partial);
@@ -155,31 +165,41 @@ class PanelFactor {
         pad_diagonal(r2);
         for (Index i = 0; i < n; ++i)
             for (Index j = 0; j < n; ++j)
-                if (!(__builtin_fabs(r2[i * n + j] - (i == j ? 1.0 : 0.0)) <= nearly_orthonormal)) return false;
-        return factor_cholesky(n, r2, dependent, diagonal);
+                if (!(__builtin_fabs(r2[i * n + j] - (i == j ? 1.0 : 0.0)) <= nearly_orthonormal)) return nullptr;
+        return factor_cholesky(n, r2, dependent, diagonal) ? r2 : nullptr;
     }
 
-    // V, T and R from Q1, R1 and R2, with 4 cols x cols numbers of scratch.
-    void reconstruct(Index blocks, Index lead, const double* r1, const double* r2, double* scratch) {
+    // Of the columns behind R, each scaled to length 1: their condition at least, its root of cols times that at most.
+    double condition(const double* r, const double* squared_lengths, double* inverse) const {
+        const Index n = cols_;
+        for (Index i = 0; i < n * n; ++i) inverse[i] = i % (n + 1) == 0;
+        solve_rows(n, r, inverse);
+        double sum = 0;
+        for (Index i = 0; i < n; ++i)
+            for (Index j = i; j < n; ++j) sum += squared_lengths[i] * inverse[i * n + j] * inverse[i * n + j];
+        return __builtin_sqrt(static_cast<double>(n) * sum);
+    }
+
+    // V, T and (from R without its signs) R, from Q R' in place of P, with 4 cols x cols numbers of scratch.
+    void reconstruct(Index blocks, Index lead, const double* last, double* scratch) {
         const Index n = cols_, size = n * n;
         double *u = scratch, *l_transposed = u + size, *ur = l_transposed + size, *signs = ur + size;
-        // u <- the top of Q = Q1 R2^-1; then U and L^T of u - S.
+        // u <- the top of Q; then U and L^T of u - S.
         for (Index i = 0; i < n; ++i)
             for (Index j = 0; j < n; ++j) u[i * n + j] = i < width_ ? v_.at(lead + i, j) : 0.0;
-        solve_rows(n, r2, u);
+        solve_rows(n, last, u);
         factor_shifted_lu(n, u, l_transposed, signs);
-        multiply_upper(n, u, r2, ur);
+        multiply_upper(n, u, last, ur);
         for_chunks(blocks, [&](Index begin, Index end, double*) {
-            for (Index i = begin; i < end; ++i) v_.solve(i, ur);  // V = Q1 R2^-1 U^-1
+            for (Index i = begin; i < end; ++i) v_.solve(i, ur);  // V = Q U^-1
         });
         for (Index i = 0; i < width_; ++i)
             for (Index j = 0; j < width_; ++j) v_.at(lead + i, j) = l_transposed[j * n + i];
 
-        // T L^T = -U S and R = S R2 R1; padding columns play no part.
+        // T L^T = -U S and R = S times what it was; padding columns play no part.
         for (Index i = 0; i < width_; ++i)
             for (Index j = i; j < width_; ++j) t_[i * n + j] = -u[i * n + j] * signs[j];
         solve_rows(n, l_transposed, t_.data());
-        multiply_upper(n, r2, r1, r_.data());
         for (Index i = 0; i < n; ++i)
             for (Index j = 0; j < n; ++j) r_[i * n + j] *= signs[i];
     }
@@ -268,7 +288,9 @@ class PanelFactor {
         }
     }
 
-    Index width_, cols_;
+    Index width_;
+    double once_below_;
+    Index cols_;
     int threads_;
     Tall v_;
     Scratch<double> t_, r_, small_, partial_;

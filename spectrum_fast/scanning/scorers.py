@@ -37,6 +37,7 @@ from spectrum_fast.scanning.results import (
     score_loaded,
 )
 from spectrum_fast.scanning.subspaces import SubspaceOverlap, overlap_with_base
+from spectrum_fast.scanning.threads import thread_count
 
 BATCH_SHARE = 5
 """A batch takes one part in this many of the device's free memory, workspace included: 16 GiB of 80. The weights of
@@ -170,7 +171,8 @@ class Together:
     On a CPU each thread computes a batch on one core: threads that share out a small matrix spend more time in waiting
     for each other than in work. So the bits of its score depend neither on the number of threads nor on its neighbours.
     Large matrices, for which all threads are needed, are scored by the caller's, once nothing else is, and so are those
-    in factors, which have no numbers to be put beside others.
+    in factors, which have no numbers to be put beside others. Until the scorer is closed the caller's thread has one
+    core, too, beside those: threads that helped it to copy a weight would wait for its next one on cores that score.
 
     Args:
         criterion: the rule that splits signal from noise.
@@ -212,6 +214,7 @@ class Together:
         self._least_batches = 2 * threads if threads else LEAST_BATCHES
         if threads:
             self._threads = ThreadPoolExecutor(threads, THREAD_NAME, initializer=partial(set_threads, 1))
+            set_threads(1)
         else:
             threads = 1 if self._side.device.type == "cpu" else SCORING_THREADS
             self._threads = ThreadPoolExecutor(threads, THREAD_NAME, initializer=self._side.own_stream)
@@ -219,13 +222,16 @@ class Together:
 
     def add(self, loaded: LoadedWeight, wait_seconds: float) -> Iterator[ModuleResult]:
         """See :meth:`Scorer.add`."""
-        if isinstance(loaded.main, BlockMatrix):  # is read by whoever scores it, so that nobody else may read
+        in_blocks = isinstance(loaded.main, BlockMatrix)
+        if loaded.plan.in_factors or (self._cores and (in_blocks or not _is_small(loaded.plan))):
+            yield from self._collect(0)
+            with thread_count(self._cores or None):
+                results = list(OneByOne(self._compute_alone).add(loaded, wait_seconds))
+            yield from results
+            return
+        if in_blocks:  # is read by whoever scores it, so that nobody else may read
             self._submit(partial(self._score_blocks, loaded, wait_seconds))
             yield from self._collect(0)
-            return
-        if loaded.plan.in_factors or (self._cores and not _is_small(loaded.plan)):
-            yield from self._collect(0)
-            yield from OneByOne(self._compute_alone).add(loaded, wait_seconds)
             return
         try:
             parts, shape = self._tensors_of(loaded)
@@ -261,7 +267,7 @@ class Together:
         self._threads.shutdown(cancel_futures=True)
         if self._side.device.type != "cpu":
             RECORDINGS.forget()
-        if self._cores:  # what a thread sets for itself, those begin with that are started later
+        if self._cores:
             set_threads(self._cores)
 
     def _tensors_of(self, loaded: LoadedWeight) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
