@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -47,6 +48,11 @@ BATCH_BYTES = 4 << 30
 CPU_BATCH_BYTES, CPU_THREAD_BYTES = 128 << 20, 16 << 20
 """Of a batch on a CPU, where as many are in work at once as it has threads; and what each thread may have waiting of
 weights beside the two batches that any device may."""
+ONE_CORE_ENTRIES = 1 << 23
+"""Matrices of no more go one to a core, which takes a third of a second for 2048 x 4096: cores that share out a matrix
+wait for each other at every panel and for the one that does what lies between kernels, which costs 1024 x 4096 a sixth
+of its time on two cores and half on sixteen (bench/scaling.py). Not by how many there are: a part of a scan has the
+bits of the whole."""
 MOST_TOGETHER = 64
 SCORING_THREADS = 2
 """On a GPU, each with a stream of its own: slices of one batch wait for their chains while products of the next run."""
@@ -206,11 +212,11 @@ class Together:
         self._of_kind = Counter(map(_kind_of, plans))
         self._most, self._all_values = most, all_values
         self._batch_bytes = batch_bytes_on(device) if batch_bytes is None else batch_bytes
-        self._most_held_bytes = 2 * self._batch_bytes + (threads or 0) * CPU_THREAD_BYTES
         self._open: dict[object, _Batch] = {}
         self._held_bytes = 0
         self._scoring: deque[tuple[Future[_Scored], int]] = deque()
         self._cores = torch.get_num_threads() if threads else 0
+        self._most_held_bytes = 2 * self._batch_bytes + (threads or 0) * CPU_THREAD_BYTES
         self._least_batches = 2 * threads if threads else LEAST_BATCHES
         if threads:
             self._threads = ThreadPoolExecutor(threads, THREAD_NAME, initializer=partial(set_threads, 1))
@@ -223,7 +229,7 @@ class Together:
     def add(self, loaded: LoadedWeight, wait_seconds: float) -> Iterator[ModuleResult]:
         """See :meth:`Scorer.add`."""
         in_blocks = isinstance(loaded.main, BlockMatrix)
-        if loaded.plan.in_factors or (self._cores and (in_blocks or not _is_small(loaded.plan))):
+        if loaded.plan.in_factors or (self._cores and (in_blocks or not _has_one_core(loaded.plan))):
             yield from self._collect(0)
             with thread_count(self._cores or None):
                 results = list(OneByOne(self._compute_alone).add(loaded, wait_seconds))
@@ -291,6 +297,8 @@ class Together:
         weight = sum(part.nbytes for part in parts)
         most = min(self._most, -(-of_kind // self._least_batches)) if of_kind else self._most
         room = max(1, min(most, self._batch_bytes // bytes_in_work(parts)))
+        if self._cores and not ADAPTIVE.takes_together(tuple(parts[0].shape)):
+            room = 1
         while self._held_bytes + room * weight > self._most_held_bytes and (self._scoring or self._open):
             if not self._scoring:
                 self._hand_over(max(self._open, key=lambda key: self._open[key].nbytes))
@@ -373,10 +381,10 @@ class Together:
         return [_moved(one) if isinstance(one, Spectrum) else one for one in self._spectra([weights[0].cpu()])]
 
 
-def _is_small(plan: WeightPlan) -> bool:
-    """Whether a CPU takes such a matrix together with others."""
+def _has_one_core(plan: WeightPlan) -> bool:
+    """Whether a CPU's cores take such matrices one each, or small ones several together, and share out none."""
     shape = plan.matrix_shape
-    return shape is not None and len(shape) == 2 and ADAPTIVE.takes_together((shape[0], shape[1]))
+    return shape is not None and len(shape) == 2 and math.prod(shape) <= ONE_CORE_ENTRIES
 
 
 def _failed(loaded: LoadedWeight, wait_seconds: float, error: Exception) -> ModuleResult:

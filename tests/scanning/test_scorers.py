@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from spectrum_fast.errors import BackendUnavailableError
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
@@ -17,6 +19,7 @@ from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.measure.spectra import device_check
 from spectrum_fast.measure.spectra.device_check import require_right_answers
 from spectrum_fast.measure.spectra.engine import compute_spectra
+from spectrum_fast.measure.spectra.record import Spectrum
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.read.stream import StreamOptions, stream_weights
 from spectrum_fast.scanning import scorers
@@ -24,8 +27,10 @@ from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import plan_scan
 from spectrum_fast.scanning.scorers import OneByOne, Scorer, Together, or_on_cpu
 from spectrum_fast.scanning.scoring import make_compute
+from spectrum_fast.scanning.threads import thread_count
 
 from support import coded_weights
+from support.matrices import gaussian
 
 CRITERION = find_criterion("spectrum")
 
@@ -288,3 +293,26 @@ def test_what_a_gpu_has_no_memory_for_is_scored_on_the_cpu(mixed: Path, monkeypa
             assert "on the CPU, the GPU's memory did not hold it" in record.note
             bounds = (record.error_bound or 0.0) + (other.error_bound or 0.0)
             assert record.rank_value == pytest.approx(other.rank_value, rel=bounds), name
+
+
+def test_cores_share_out_large_matrices_alone(tmp_path: Path) -> None:
+    weights = {f"model.layers.{n}.mlp.up_proj.weight": gaussian(1100, 2000, seed=n).float() for n in range(3)}
+    weights["model.layers.3.mlp.up_proj.weight"] = gaussian(64, 140_000).half()
+    save_file(weights, tmp_path / "model.safetensors")
+    plan = plan_scan(open_checkpoint(tmp_path))
+    shared, reading = [], []
+
+    def alone(matrix: Tensor) -> Spectrum:
+        shared.append((tuple(matrix.shape), torch.get_num_threads()))
+        return make_compute(ScanOptions())(matrix)
+
+    with thread_count(2):
+        together = Together(CRITERION, 1e-4, alone, threads=2)
+        with closing(together), stream_weights(plan.weights, StreamOptions()) as stream:
+            for loaded in stream:
+                reading.append(torch.get_num_threads())
+                list(together.add(loaded, 0.0))
+            list(together.finish())
+        assert torch.get_num_threads() == 2
+    assert shared == [((64, 140_000), 2)]
+    assert reading == [1] * 4

@@ -218,14 +218,19 @@ def _narrow_all(
     fresh = torch.ones_like(lo[:, :1], dtype=torch.bool)
     fractions = torch.arange(1, _FEW_INTERIOR + 1, dtype=torch.float64, device=lo.device) / (_FEW_INTERIOR + 1)
     none = torch.zeros_like(fresh)
+
+    def too_wide() -> Tensor:
+        return (hi - lo > enough) & (torch.nextafter(lo, hi) < hi)
+
     for _ in range(_MOST_ROUNDS):
-        wide = (hi - lo > enough) & (torch.nextafter(lo, hi) < hi)
-        through = ~wide.any(1, keepdim=True)
-        if bool((through & fresh).all()):
+        wide = too_wide()
+        stale = ~wide.any(1, keepdim=True) & ~fresh
+        if bool(stale.any()):
+            enough = torch.where(stale, width(hi), enough)
+            wide = too_wide()
+        if not bool(wide.any()):
             break
-        if bool(through.any()):
-            enough = torch.where(through & ~fresh, width(hi), enough)
-        fresh = through
+        fresh = ~wide.any(1, keepdim=True)
         shared = (lo[:, 1:] == lo[:, :-1]) & (hi[:, 1:] == hi[:, :-1]) & wide[:, :-1]
         split = wide & ~torch.cat([none, shared], dim=1)
         points = lo[..., None] + (hi - lo)[..., None] * fractions

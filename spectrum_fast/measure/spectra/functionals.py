@@ -29,7 +29,7 @@ from spectrum_fast.measure.spectra.schedule import GEOMETRIC_POINTS, LOW_POINTS,
 _FRACTIONS = (0.25, 0.5, 0.75)
 _NARROW = 0.02
 """Width of a bracket that is narrow enough, in units of its value's uncertainty."""
-_NARROW_SHARE = 1e-3
+_NARROW_SHARE = 1e-2
 """And relative to the value, in units of the tolerance of a score: what float64 knows beyond it is not asked for."""
 
 
