@@ -14,7 +14,7 @@ import argparse
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -42,9 +42,9 @@ DIFFERENT = 64
 
 
 @contextmanager
-def kernel_seconds() -> Iterator[Counter[str]]:
+def kernel_seconds() -> Iterator[dict[str, float]]:
     """Seconds of processor time in each kernel while it is open, all threads together."""
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     lock = threading.Lock()
 
     def timed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:

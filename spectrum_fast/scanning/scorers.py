@@ -297,7 +297,7 @@ class Together:
         weight = sum(part.nbytes for part in parts)
         most = min(self._most, -(-of_kind // self._least_batches)) if of_kind else self._most
         room = max(1, min(most, self._batch_bytes // bytes_in_work(parts)))
-        if self._cores and not ADAPTIVE.takes_together(tuple(parts[0].shape)):
+        if self._cores and not ADAPTIVE.takes_together(_shape_of(parts)):
             room = 1
         while self._held_bytes + room * weight > self._most_held_bytes and (self._scoring or self._open):
             if not self._scoring:
@@ -415,8 +415,12 @@ def _kind_of(plan: WeightPlan) -> tuple[object, ...]:
 
 def bytes_in_work(parts: Sequence[Tensor]) -> int:
     """Of a weight, and in the reduction: the Gram matrix, a copy of it and its workspace."""
-    side = min(CodedWeight(*parts).shape if len(parts) == 2 else parts[0].shape)
-    return sum(part.nbytes for part in parts) + 3 * 4 * side * side
+    return sum(part.nbytes for part in parts) + 3 * 4 * min(_shape_of(parts)) ** 2
+
+
+def _shape_of(parts: Sequence[Tensor]) -> tuple[int, int]:
+    shape = CodedWeight(*parts).shape if len(parts) == 2 else parts[0].shape
+    return shape[0], shape[1]
 
 
 def batch_bytes_on(device: str) -> int:
