@@ -20,7 +20,7 @@ SCALE_BLOCK = 128
 
 @dataclass(frozen=True)
 class CodedWeight:
-    """A matrix in codes.
+    """A matrix in codes, as two tensors that stack: :class:`Codes` says the same of any layout, with its tables.
 
     Attributes:
         codes: (m, n) float8_e4m3fn; or MXFP4, (rows, groups, 16) uint8.
