@@ -12,6 +12,8 @@ import pytest
 import torch
 import yaml
 
+from spectrum_fast.use.cli import main
+
 from support.launching import environment, launch, needs
 
 LAUNCHERS = {
@@ -36,7 +38,13 @@ def run_command(config: dict[str, Any], folder: Path, cache: Path, launcher: str
     )
 
 
-def test_the_command_trains_and_says_so(configure: Callable[..., Any], shop: Path, tmp_path: Path):
+def test_the_command_trains_and_says_so(
+    configure: Callable[..., Any],
+    shop: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
     needs("trl")
     config = configure("llama", "spectrum", tmp_path, processes=1, name="run")["config"]
     done = run_command(config, tmp_path, shop / "cache", "alone", "--set", "spectrum.top_percent=100")
@@ -47,9 +55,11 @@ def test_the_command_trains_and_says_so(configure: Callable[..., Any], shop: Pat
     assert "'loss': " in done.stderr
     assert "'trainable_percent': " in done.stderr
     assert (tmp_path / "run" / "run.json").exists()
-    again = run_command(config, tmp_path, shop / "cache", "alone")
-    assert again.returncode == 2
-    assert "found a finished run; choose another, or train over it with --overwrite" in again.stderr
+    monkeypatch.setattr(sys, "argv", ["spectrum-fast", "train", str(tmp_path / "run.yaml")])
+    with pytest.raises(SystemExit) as again:
+        main()
+    assert again.value.code == 2
+    assert "found a finished run; choose another, or train over it with --overwrite" in capsys.readouterr().err
 
 
 @pytest.mark.slow
