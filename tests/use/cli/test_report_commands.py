@@ -14,8 +14,8 @@ from support import scans
 from support.processes import script
 
 
-def test_scan_ends_with_the_map(run, tiny: Path, tmp_path: Path) -> None:
-    done = run("scan", tiny, cwd=tmp_path)
+def test_scan_ends_with_the_map(run, inside, tiny: Path, tmp_path: Path) -> None:
+    done = inside("scan", tiny)
     lines = done.stdout.splitlines()
     assert "rank within its type by layer: ▁ last, █ first" in lines
     assert any(line.startswith("type") and "best layers" in line for line in lines)

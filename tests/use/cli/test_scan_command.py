@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from spectrum_fast import load_scan
+from spectrum_fast.use.cli import consoles
 from spectrum_fast.use.report.progress import format_bytes
 
 from support.processes import script
@@ -110,8 +112,9 @@ def test_a_dry_run_scores_nothing_and_says_what_would_be(inside, tiny: Path, bro
     assert not list(Path().iterdir())
 
 
-def test_a_wide_terminal_names_the_best_modules(run, tiny: Path, tmp_path: Path) -> None:
-    done = run("scan", tiny, "--include", "*.v_proj", cwd=tmp_path, COLUMNS="140")
+def test_a_wide_terminal_names_the_best_modules(inside, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consoles.out, "width", 140)
+    done = inside("scan", tiny, "--include", "*.v_proj")
     header = done.stdout.splitlines()[2]
     assert header.endswith("best module")
     assert ".self_attn.v_proj" in done.stdout
@@ -182,8 +185,11 @@ def test_a_folder_without_the_right_to_write(run, tiny: Path, tmp_path: Path) ->
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_scan_that_cannot_be_written_is_saved_elsewhere(run, tiny: Path, tmp_path: Path) -> None:
-    done = run("scan", tiny, "--include", "*.v_proj", "--out", "/dev/full", TMPDIR=str(tmp_path))
+def test_a_scan_that_cannot_be_written_is_saved_elsewhere(
+    inside, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    done = inside("scan", tiny, "--include", "*.v_proj", "--out", "/dev/full")
     assert done.returncode == 2
     assert "self_attn.v_proj" in done.stdout
     last = done.stderr.splitlines()[-1]
