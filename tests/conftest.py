@@ -34,10 +34,15 @@ settings.register_profile("first-failure", phases=[Phase.explicit, Phase.generat
 
 _HERE = Path(__file__).parent
 LONGEST = (
-    _HERE / "use" / "training",
+    _HERE / "use" / "training" / "test_zero3.py",
     _HERE / "measure" / "ops" / "test_in_the_interpreter.py",
     _HERE / "measure" / "spectra" / "test_error_bounds.py",
+    _HERE / "test_emulated_gpu.py",
+    _HERE / "use" / "report" / "html",
+    _HERE / "use" / "training",
+    _HERE / "measure" / "ops",
 )
+"""Half a minute of a core and more, the longest first."""
 NEAR_BOUNDS: list[str] = []
 
 
@@ -60,7 +65,7 @@ def one_thread() -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that of several processes none is left with them at the end."""
-    items.sort(key=lambda item: not any(item.path.is_relative_to(place) for place in LONGEST))
+    items.sort(key=lambda item: [item.path.is_relative_to(place) for place in LONGEST], reverse=True)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
