@@ -49,3 +49,38 @@ def test_without_them_and_of_a_difference(model: Path, tmp_path: Path) -> None:
     save_file(zero, tmp_path / "base" / "model.safetensors")
     difference = sf.scan(model, minus=str(tmp_path / "base"))
     assert make_labels([difference], ["x"]) == [f"{model.name} minus base"]
+
+
+def test_base_and_tuned_in_one_figure(tmp_path: Path, open_report) -> None:
+    names = [name.replace("up", kind) for name in NAMES for kind in ("up", "gate", "down", "q")]
+    weights = {f"{name}.weight": matrices.trained_like(60, 90, seed=place).float() for place, name in enumerate(names)}
+    for folder, factor in (("base", 1), ("tuned", 2)):
+        (tmp_path / folder).mkdir()
+        save_file({name: factor * one for name, one in weights.items()}, tmp_path / folder / "model.safetensors")
+    base, tuned = (sf.scan(tmp_path / folder, spectra=True) for folder in ("base", "tuned"))
+    page = open_report(tuned, base)
+    page.run("(name) => spectrumReport.pick(spectrumReport.current().byName.get(name), false)", NAMES[1])
+    traces = "() => document.querySelector('#spectrum .plot').data.map(({ type, mode, x }) => [type, mode ?? '', x])"
+
+    def shown(view: str) -> tuple[list[list], str]:
+        page.page.click(f"#spectrum button[data-value='{view}']")
+        page.settle()
+        return page.run(traces), page.page.locator("#spectrum .note").inner_text()
+
+    for view in ("bulk", "all"):
+        (bars, _, outline), note = shown(view)
+        assert (bars[0], outline[:2]) == ("bar", ["scatter", "lines"])
+        histogram = base.module(NAMES[1]).histogram
+        assert histogram is not None
+        last = outline[2][-1] if view == "bulk" else 10 ** outline[2][-1]
+        assert last == pytest.approx(histogram.end, rel=1e-5)
+        assert "Outline: base, whose Marchenko–Pastur edge is " in note
+    found, note = shown("tail")
+    assert [trace[:2] for trace in found] == [["scatter", "markers"], ["scatter", "lines"]] * 2
+    assert found[2][2][0] == pytest.approx(4 * found[0][2][0], rel=1e-4)  # eigenvalues of what is twice as large
+    exponents = [quantities_of(scan.module(NAMES[1]))["alpha"] for scan in (tuned, base)]
+    assert all(f"alpha = {exponent:.4g}"[:11] in note for exponent in exponents)
+    page.page.select_option("#spectrum select", "-1")
+    assert len(shown("tail")[0]) == 2
+    page.show(base)  # what was shown goes beside it only where that was asked for
+    assert page.page.locator("#spectrum select").input_value() == "-1"

@@ -91,7 +91,8 @@ function logTicks(low, high, most = 12) {
     }
   }
   if (ticks.length > most) return ticks.filter((_, place) => place % Math.ceil(ticks.length / most) === 0);
-  return ticks.length >= 2 ? ticks : [low, high];
+  const inside = (high / low) ** 0.02; // plotly may take a tick on the border itself for one outside
+  return ticks.length >= 2 ? ticks : [low * inside, high / inside];
 }
 
 /** A colour scale of scores: logarithmic where they span more than a factor of eight. */

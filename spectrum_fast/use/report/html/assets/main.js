@@ -1,6 +1,6 @@
 // State of the page, its controls, and what is redrawn when.
 
-const app = { scans: [], scan: 0, percent: 25, grouping: "type", colour: "score", how: "mean", view: "bulk", group: "", picked: -1, opened: null, a: 0, b: 1 };
+const app = { scans: [], scan: 0, percent: 25, grouping: "type", colour: "score", how: "mean", view: "bulk", group: "", picked: -1, opened: null, a: 0, b: 1, beside: 1 };
 let exportName = () => "report";
 /** Plots that take longer than this many milliseconds (of scans with tens of thousands of modules) wait until the slider rests. */
 const QUICK_MS = 80;
@@ -111,9 +111,16 @@ function buildPage(payload) {
     build: (colours, width) => ranksFigure(current(), selection(), app.group, colours, width),
     onClick: (point) => { if (point.customdata !== undefined) pick(point.customdata, true); } });
 
-  const spectrum = createFigure({ id: "spectrum", title: "Singular values", 
-    controls: [choice("axis", [["bulk", "bulk"], ["all", "all, logarithmic"], ...(app.scans.some((scan) => scan.tails) ? [["tail", "tail"]] : [])], app.view, (value) => { app.view = value; spectrum.draw(); })],
-    build: (colours, width) => (app.picked < 0 ? "Pick a module in any plot or in the table." : spectrumFigure(current(), app.picked, app.view, colours, width)) });
+  const besidePicker = several ? dropdown("beside", [["-1", "nothing"], ...app.scans.map((scan, index) => [String(index), shorten(scan.label, 48)])], String(app.beside), (value) => { app.beside = Number(value); spectrum.draw(); }) : null;
+  /** The module picked, in the scan that is drawn with the one shown; null where there is none. */
+  const beside = () => {
+    const other = app.scans[app.beside];
+    const index = other === current() ? undefined : other?.byName.get(current().name[app.picked]);
+    return index === undefined ? null : { scan: other, index };
+  };
+  const spectrum = createFigure({ id: "spectrum", title: "Singular values",
+    controls: [...(besidePicker ? [besidePicker] : []), choice("axis", [["bulk", "bulk"], ["all", "all, logarithmic"], ...(app.scans.some((scan) => scan.tails) ? [["tail", "tail"]] : [])], app.view, (value) => { app.view = value; spectrum.draw(); })],
+    build: (colours, width) => (app.picked < 0 ? "Pick a module in any plot or in the table." : spectrumFigure(current(), app.picked, beside(), app.view, colours, width)) });
   const factsPlace = element("div", { class: "panel", id: "facts" });
   const table = createTable((index) => pick(index, false));
   const provenance = element("div", { class: "panel", id: "provenance" });
@@ -185,6 +192,10 @@ function buildPage(payload) {
   }
 
   function setScan(index) {
+    if (app.beside === index) {
+      app.beside = app.scan;
+      besidePicker.querySelector("select").value = String(app.scan);
+    }
     Object.assign(app, { scan: index, picked: firstPick(app.scans[index]), opened: null, group: "" });
     experts.section.hidden = true;
     drawAll();

@@ -1,4 +1,7 @@
-// The singular values of one module: histogram, the curve of pure noise, both thresholds.
+// The singular values of one module: histogram, the curve of pure noise, both thresholds; those of another scan with it.
+
+/** How many times as wide as its own a plot of the bulk may become for that of another scan. */
+const WIDEST = 3;
 
 /** Lines that both the picture and the reader need, or a text that says what is missing. */
 function spectrumOf(scan, index) {
@@ -17,51 +20,68 @@ function spectrumOf(scan, index) {
     spectrum: scan.threshold_spectrum[index], mp: scan.threshold_mp[index], used: scan.threshold[index] };
 }
 
-/** Ranks of the largest eigenvalues against their size, both logarithmic, and the power law that `alpha` fits to them. */
-function tailFigure(scan, index, colours) {
-  const tail = scan.tails?.[index];
-  if (!tail) return "This scan holds not all singular values of this module; scan with --spectra to see its tail.";
-  const [ranks, values, fitted] = tail;
+/** Largest eigenvalues by rank, and the line of the power law that `alpha` fits to them, if it fits one. */
+function tailTraces([ranks, values, fitted], marker, line) {
   const kept = ranks.map((rank, i) => [values[i] ** 2, rank]).filter(([x]) => x > 0);
-  const data = [{ type: "scatter", mode: "markers", x: kept.map(([x]) => x), y: kept.map(([, y]) => y), hoverinfo: "x+y", marker: { color: colours.signal, size: 5 } }];
-  let note = "Eigenvalues of WᵀW from the largest down. No power law can be fitted to them.";
+  const data = [{ type: "scatter", mode: "markers", x: kept.map(([x]) => x), y: kept.map(([, y]) => y), hoverinfo: "x+y", marker }];
   if (fitted.length) {
     const [alpha, least, size] = fitted;
     const [low, high] = [least ** 2, Math.max(values[0], least) ** 2];
     const x = Array.from({ length: 40 }, (_, i) => low * (high / low) ** (i / 39));
-    data.push({ type: "scatter", mode: "lines", x, y: x.map((one) => size * (one / low) ** (1 - alpha)), line: { color: colours.curve, width: 2.2 }, hoverinfo: "skip" });
-    note = `Eigenvalues of WᵀW from the largest down. Orange: the power law of WeightWatcher's fit, exponent alpha = ${number(alpha)}, over the ${plural(size, "largest value")}.`;
+    data.push({ type: "scatter", mode: "lines", x, y: x.map((one) => size * (one / low) ** (1 - alpha)), line, hoverinfo: "skip" });
   }
+  return data;
+}
+
+/** Ranks of the largest eigenvalues against their size, both logarithmic; of the module of that name in another scan, too. */
+function tailFigure(scan, index, beside, colours) {
+  const tail = scan.tails?.[index];
+  if (!tail) return "This scan holds not all singular values of this module; scan with --spectra to see its tail.";
+  const other = beside?.scan.tails?.[beside.index];
+  const data = [
+    ...(other ? tailTraces(other, { color: colours.second, size: 6, symbol: "circle-open" }, { color: colours.second, width: 1.6, dash: "dash" }) : []),
+    ...tailTraces(tail, { color: colours.signal, size: 5 }, { color: colours.curve, width: 2.2 })];
+  const words = ([, , fitted]) => (fitted.length ? `exponent alpha = ${number(fitted[0])}, over the ${plural(fitted[2], "largest value")}` : "no power law can be fitted");
+  let note = `Eigenvalues of WᵀW from the largest down, blue. Orange: the power law of WeightWatcher's fit, ${words(tail)}.`;
+  if (other) note += ` Green: ${shorten(beside.scan.label, 60)}, ${words(other)}.`;
+  const most = Math.max(...[tail, other].filter(Boolean).map(([ranks]) => ranks[ranks.length - 1]));
   const layout = baseLayout(colours, { margin: { l: 56, r: 14, t: 18, b: 44 }, shapes: [], annotations: [],
     xaxis: axis(colours, { title: { text: "eigenvalue s²", standoff: 8 }, type: "log", exponentformat: "power" }),
-    yaxis: axis(colours, { title: { text: "values as large or larger", standoff: 6 }, type: "log", automargin: true, range: [Math.log10(0.7), Math.log10(1.4 * ranks[ranks.length - 1])] }) });
+    yaxis: axis(colours, { title: { text: "values as large or larger", standoff: 6 }, type: "log", automargin: true, range: [Math.log10(0.7), Math.log10(1.4 * most)] }) });
   return { data, layout, height: 380, note };
 }
 
-function spectrumFigure(scan, index, view, colours, width) {
-  if (view === "tail") return tailFigure(scan, index, colours);
+/** One module's singular values; `beside` is `{scan, index}` of what is drawn with it, or null. */
+function spectrumFigure(scan, index, beside, view, colours, width) {
+  if (view === "tail") return tailFigure(scan, index, beside, colours);
   const found = spectrumOf(scan, index);
   if (typeof found === "string") return found;
   if (found.end === 0) return "All singular values of this module are zero.";
   const logarithmic = view === "all";
   const bars = histogramBars(found, logarithmic);
-  const limit = logarithmic ? null : bulkLimit(found);
+  const other = beside === null ? null : spectrumOf(beside.scan, beside.index);
+  const drawn = other !== null && typeof other !== "string" && other.end > 0;
+  let limit = logarithmic ? null : bulkLimit(found);
+  if (drawn && !logarithmic && bulkLimit(other) < WIDEST * limit) limit = Math.max(limit, bulkLimit(other));
   const data = [
     { type: "bar", x: bars.centre, y: bars.height, width: bars.width, text: bars.text, hoverinfo: "text", textposition: "none",
       marker: { color: bars.upper.map((edge) => (edge > (found.used ?? Infinity) ? colours.signal : colours.noise)), line: { width: 0 } } },
     noiseCurve(found, logarithmic, colours),
+    ...(drawn ? [outlineOf(histogramBars(other, logarithmic), logarithmic, colours)] : []),
   ];
   const narrow = width < NARROW;
   const layout = baseLayout(colours, { bargap: 0, shapes: [], annotations: [], margin: { l: 56, r: 14, t: 58, b: 44 },
     xaxis: axis(colours, { title: { text: "singular value", standoff: 8 }, showgrid: false }),
     yaxis: axis(colours, { title: { text: logarithmic ? "values per decade" : "values per unit", standoff: 6 }, automargin: true, exponentformat: "power" }) });
   if (logarithmic) {
-    const low = bars.lower[0];
-    const ticks = logTicks(low, found.end);
-    Object.assign(layout.xaxis, { tickvals: ticks.map(Math.log10), ticktext: ticks.map((tick) => number(tick)), range: [Math.log10(low), Math.log10(found.end * 1.08)] });
+    const low = drawn ? Math.min(bars.lower[0], histogramBars(other, true).lower[0]) : bars.lower[0];
+    const high = drawn ? Math.max(found.end, other.end) : found.end;
+    const ticks = logTicks(low, high);
+    Object.assign(layout.xaxis, { tickvals: ticks.map(Math.log10), ticktext: ticks.map((tick) => number(tick)), range: [Math.log10(low), Math.log10(high * 1.08)] });
     Object.assign(layout.yaxis, { type: "log", dtick: 1 });
   } else {
-    layout.xaxis.range = [found.edges[0] > 0 ? found.edges[0] * 0.97 : 0, limit];
+    const low = drawn ? Math.min(found.edges[0], other.edges[0]) : found.edges[0];
+    layout.xaxis.range = [low > 0 ? low * 0.97 : 0, limit];
     layout.yaxis.rangemode = "tozero";
   }
   addThreshold(layout, found.spectrum, "Spectrum rule", 1, colours.mark, logarithmic, narrow);
@@ -71,7 +91,20 @@ function spectrumFigure(scan, index, view, colours, width) {
     layout.annotations.push({ xref: "paper", yref: "paper", x: 1, y: 0.5, xanchor: "right", showarrow: false, align: "right",
       text: `${plural(beyond, "value")} beyond, up to ${number(found.end)} →`, font: { size: 11, color: colours.muted }, bgcolor: colours.panel });
   }
-  return { data, layout, height: 380, note: spectrumNote(found) };
+  const said = drawn ? ` Outline: ${shorten(beside.scan.label, 60)}${other.mp === null ? "" : `, whose Marchenko–Pastur edge is ${number(other.mp)}`}.` : "";
+  return { data, layout, height: 380, note: spectrumNote(found) + said };
+}
+
+/** The histogram of another scan's module, as a line over the bars. */
+function outlineOf(bars, logarithmic, colours) {
+  const [x, y] = [[], []];
+  bars.lower.forEach((low, bin) => {
+    for (const edge of [low, bars.upper[bin]]) {
+      x.push(logarithmic ? Math.log10(edge) : edge);
+      y.push(bars.height[bin]);
+    }
+  });
+  return { type: "scatter", mode: "lines", x, y, line: { color: colours.ink, width: 1.3 }, hoverinfo: "skip" };
 }
 
 /** Bars of the histogram; on a logarithmic axis the height is per decade, and a first edge at zero is moved up. */
