@@ -41,7 +41,7 @@ def format_table(results: dict[str, Any], file_name: str) -> str:
         "|---|---|" + "---|" * len(peers),
     ]
     for label, row in known.items():
-        ours, taken = row["median_seconds"], _peers_of(row)
+        ours, taken = row["median_seconds"], peers_of(row)
         cells = [f"{_seconds(taken[peer])} ({taken[peer] / ours:.1f}x)" if peer in taken else "" for peer in peers]
         lines.append(f"| {label} | {_seconds(ours)} | {' | '.join(cells)} |")
     machine, cpu = results["machine"], results["machine"]["cpu"]
@@ -68,12 +68,12 @@ def strongest_first(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Names of the peers of these rows, by the least that ours is faster than each (mean of the ratios' logarithms)."""
     ratios: dict[str, list[float]] = {}
     for row in rows:
-        for peer, seconds in _peers_of(row).items():
+        for peer, seconds in peers_of(row).items():
             ratios.setdefault(peer, []).append(math.log(seconds / row["median_seconds"]))
     return sorted(ratios, key=lambda peer: fmean(ratios[peer]))
 
 
-def _peers_of(row: Mapping[str, Any]) -> dict[str, float]:
+def peers_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Seconds of each peer; files from before there were several have the reference alone."""
     info, reference = row["info"], "float32 `svdvals` (the reference's way)"
     return info.get("peers") or {reference: row["median_seconds"] * info["ratio_to_peer"]}

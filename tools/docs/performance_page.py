@@ -3,55 +3,69 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from bench.readme_table import KNOWN_ROWS
-from tools.docs.svg import BLUE, ORANGE, new_figure, svg_text
+from bench.readme_table import KNOWN_ROWS, peers_of
+from tools.docs.svg import BLUE, GREEN, INK, ORANGE, RED, new_figure, svg_text
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
+OURS = "spectrum_fast"
 
 HEAD = """# Performance
 
-Made from the files in `bench/results/`, every row of them. `python bench/run.py` measures again; `bench/README.md` says
-what each row times. *Times the peer* above 1 is faster than the peer, below 1 slower; *times the floor* is how many
-times longer than the floor of that row. A result is one machine's: GPU speed has **not been measured yet**.
+Each section is one file of `bench/results/`, and one machine: its chart, and every row of the file. Scores are compared
+with the truth before they are timed. `make bench` measures again; `bench/README.md` says what each row times. GPU speed
+has **not been measured yet**.
 """
 
 _TITLES = {
-    "cpu": "Speed of scoring",
-    "streaming": "Reading a checkpoint, and a whole scan",
-    "error-bounds": "Errors against the stated bounds",
-    "training": "Training what was selected",
-    "quality-study": "What training a selection is worth",
-    "soak": "Hours of scans that are disturbed and killed",
-    "fuzzing": "Files broken at random",
-    "fuzzing-scans": "Whole scans of checkpoints broken at random",
-    "mutation": "Defects put in on purpose that tests find",
+    "cpu": "One matrix, and the matrices of one layer",
+    "small-model": "A small model",
+    "streaming": "A whole scan, and reading alone",
 }
 """What a result is about, in its reader's words; by how its file's name begins, in the order of the page."""
+
+ELSEWHERE = {
+    "error-bounds": ("Errors against the stated bounds", "trust.md"),
+    "soak": ("Hours of scans that are disturbed and killed", "trust.md"),
+    "fuzzing": ("Files broken at random", "trust.md"),
+    "mutation": ("Defects put in on purpose, and the tests that find them", "mutation.md"),
+    "fleet": ("Many checkpoints into a library", "long-scans.md"),
+    "one-scan": ("One scan beside PEFT, WeightWatcher and `svdvals`", "criteria.md"),
+    "platforms": ("Wheels that were installed and run", "platforms.md"),
+    "training": ("Memory and time of the methods of training", "training-results.md"),
+    "quality-study": ("What training a selection is worth", "quality-study.md"),
+    "study": ("What training a selection is worth", "quality-study.md"),
+    "calibration": ("What each criterion calls signal in pure noise", "method.md"),
+}
+"""Results that have a page of their own: what they are about, and the page."""
+
+_READERS = {"safe_open": "safe_open (maps, copies nothing)", "fastsafetensors": "fastsafetensors"}
+_SERIES = (BLUE, ORANGE, GREEN, RED, INK)
 
 
 def performance_page() -> tuple[str, dict[str, str]]:
     """Markdown of the whole page, and its pictures by name."""
     parts, pictures = [HEAD], {}
-    files = (path.relative_to(RESULTS).as_posix() for path in sorted(RESULTS.rglob("*.json")))
+    names = sorted(path.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.json"))
     order = list(_TITLES)
-    for name in sorted(files, key=lambda name: order.index(_kind(name)) if _kind(name) in order else len(order)):
-        results = json.loads((RESULTS / name).read_text(encoding="utf-8"))
-        if not isinstance(results, dict) or results.get("kind") == "calibration":
+    for name in sorted(names, key=lambda name: order.index(_kind(name)) if _kind(name) in order else len(order)):
+        if name.startswith(tuple(ELSEWHERE)):
             continue
-        known = {row["name"]: row for row in speed_rows(results) if row["name"] in KNOWN_ROWS}
+        results = json.loads((RESULTS / name).read_text(encoding="utf-8"))
         picture = f"assets/performance-{name.removesuffix('.json').replace('/', '-')}.svg"
-        if known:
-            pictures[picture] = _draw(known)
-        parts.append(_file_section(name, results, picture if known else ""))
-    return "\n".join(parts), pictures
+        if groups := _groups(results):
+            pictures[picture] = _draw(groups)
+        parts.append(_file_section(name, results, picture if groups else ""))
+    links = dict.fromkeys(f"- [{words}]({page})" for words, page in ELSEWHERE.values())
+    return "\n".join([*parts, "## Measured elsewhere", "", *links, ""]), pictures
 
 
 def _kind(name: str) -> str:
-    """How the file's name begins, as far as it is known: the longest of :data:`_TITLES`."""
-    return max((kind for kind in _TITLES if name.startswith(kind)), key=len, default="")
+    """How the file's name begins, as far as it is known."""
+    return next((kind for kind in _TITLES if name.startswith(kind)), "")
 
 
 def _title(name: str, results: dict[str, Any]) -> str:
@@ -61,18 +75,48 @@ def _title(name: str, results: dict[str, Any]) -> str:
     return f"{words}: {str(cpu['model']).replace('(R)', '')}" if isinstance(cpu, dict) and cpu.get("model") else words
 
 
-def _draw(rows: dict[str, dict[str, Any]]) -> str:
-    """Time of one matrix by the peer and by us, on a logarithmic axis; the factor between them in words."""
-    figure, ((axis,),) = new_figure(7.2, 0.5 + 0.42 * len(rows))
-    for place, row in enumerate(rows.values()):
-        ours, factor = row["median_seconds"], row["info"]["ratio_to_peer"]
-        axis.barh(place - 0.2, ours * factor, 0.36, color=ORANGE, label="float32 svdvals" if place == 0 else None)
-        axis.barh(place + 0.2, ours, 0.36, color=BLUE, label="spectrum_fast" if place == 0 else None)
-        axis.annotate(f" {factor:.1f} times faster", (ours, place + 0.2), va="center", fontsize=8)
-    axis.set_yticks(range(len(rows)), [KNOWN_ROWS[name] for name in rows])
-    axis.set(xscale="log", xlabel="median seconds, logarithmic")
+def _groups(results: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """What a chart shows: the thing done -> who did it -> seconds, ours first."""
+    rows = {row["name"]: row for row in speed_rows(results)}
+    groups = {
+        KNOWN_ROWS[name]: {OURS: row["median_seconds"], **peers_of(row)}
+        for name, row in rows.items()
+        if name in KNOWN_ROWS
+    }
+    seconds_of = {name: row["median_seconds"] for name, row in rows.items()}
+    if (reference := seconds_of.get("reference, scaled from a subset")) and "scan[cold]" in seconds_of:
+        groups["a whole scan"] = {OURS: seconds_of["scan[cold]"], "float32 svdvals of every matrix": reference}
+    for place, words in (("cold", "reading alone, from disk"), ("warm", "reading alone, from the page cache")):
+        found = re.compile(rf"read\[([\w-]+), {place}\]")
+        read = {match[1]: value for name, value in seconds_of.items() if (match := found.fullmatch(name))}
+        if "ours" in read:
+            groups[words] = {OURS: read["ours"], **{_READERS[name]: read[name] for name in _READERS if name in read}}
+    return groups
+
+
+def _draw(groups: dict[str, dict[str, float]]) -> str:
+    """Bars on a logarithmic axis, and how many times as long each of the others took in words."""
+    figure, ((axis,),) = new_figure(5.6, 0.9 + sum(0.18 + 0.2 * len(times) for times in groups.values()))
+    who = list(dict.fromkeys(name for times in groups.values() for name in times))
+    place, ticks, told = 0.0, [], set()
+    for times in groups.values():
+        ticks.append(place + 0.2 * (len(times) - 1) / 2)
+        for name, taken in times.items():
+            label = None if name in told else name.replace("`", "")
+            axis.barh(place, taken, 0.18, color=_SERIES[who.index(name) % len(_SERIES)], label=label)
+            factor = "" if name == OURS else f", {taken / times[OURS]:.3g} times as long"
+            axis.annotate(f" {seconds(taken)}{factor}", (taken, place), va="center", fontsize=8)
+            told.add(name)
+            place += 0.2
+        place += 0.18
+    axis.set_yticks(ticks, [name.replace(", ", ",\n") for name in groups])
+    axis.set(xscale="log", xlabel="seconds on a logarithmic scale")
+    axis.tick_params(axis="x", which="both", bottom=False, labelbottom=False)
+    all_times = [taken for times in groups.values() for taken in times.values()]
+    lowest, highest = min(all_times) / 3, max(all_times)
+    axis.set_xlim(lowest, highest * (highest / lowest) ** 0.8)  # room for the words
     axis.invert_yaxis()
-    axis.legend(frameon=False, fontsize=8, loc="upper right")
+    figure.legend(frameon=False, fontsize=8, loc="outside upper left", ncols=2)
     return svg_text(figure)
 
 
@@ -85,10 +129,15 @@ def speed_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
 def _file_section(name: str, results: dict[str, Any], picture: str = "") -> str:
     lines = [f"## {_title(name, results)}", "", f"`bench/results/{name}`: {_conditions(results)}", ""]
     if picture:
-        lines += [f"![Times of known shapes, by LAPACK and by spectrum_fast]({picture})", ""]
+        lines += [f"![Times side by side, spectrum_fast and others]({picture})", ""]
     rows = speed_rows(results)
     if rows:
         lines += [
+            '<details markdown="1"><summary>Every row of the file</summary>',
+            "",
+            "*Times the peer* above 1 is faster than the peer, below 1 slower; *times the floor* is how many times",
+            "longer than the floor of that row.",
+            "",
             "| benchmark | median | rounds | times the peer | times the floor | peer |",
             "|---|---|---|---|---|---|",
         ]
@@ -105,6 +154,7 @@ def _file_section(name: str, results: dict[str, Any], picture: str = "") -> str:
                 f"{info.get('peer', '')}",
             )
             lines.append(f"| {' | '.join(cells)} |")
+        lines += ["", "</details>"]
     else:
         rest = {key: value for key, value in results.items() if key not in ("schema", "machine", "size")}
         lines += _any_table(rest)
