@@ -9,6 +9,7 @@ from typing import Annotated
 
 from spectrum_fast.checks import COUNT, FLAG, PERCENT, Check, is_count
 from spectrum_fast.choose.selection.fused import Fused
+from spectrum_fast.choose.selection.patterns import compile_pattern
 from spectrum_fast.choose.selection.ranking import Grouping, Order, Rounding
 from spectrum_fast.measure.scoring.criteria import CriterionName, find_criterion
 from spectrum_fast.options import Option, Options
@@ -123,6 +124,9 @@ class SelectOptions(Options):
             find_criterion(self.criterion)
         if not isinstance(self.always, str) and tuple(self.always) in _WORDS:
             object.__setattr__(self, "always", self.always[0])
+        for patterns in (self.include, self.exclude, self.always):
+            for pattern in () if isinstance(patterns, str) else patterns:
+                compile_pattern(pattern)
 
 
 def read_budget(text: str) -> tuple[int, bool] | None:

@@ -19,6 +19,7 @@ from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.criteria import ScanCriterion
+from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.use.training.callbacks import FiguresInLog
 from spectrum_fast.use.training.precision import widen_trained
 from spectrum_fast.use.training.trainable import change_trained, require_changeable
@@ -105,8 +106,8 @@ class RescanCallback(FiguresInLog):
             raise UsageError(
                 f"reselect_every: expected a multiple of every_steps ({every_steps}), found {reselect_every}"
             )
-        self.every_steps, self.reselect_every, self.threads = every_steps, reselect_every, threads
-        self.criterion: ScanCriterion = criterion
+        self.every_steps, self.reselect_every = every_steps, reselect_every
+        self.scanning = ScanOptions(criterion=criterion, threads=threads)
         self.options = SelectOptions(**{"allow_incomplete": True, **options})
         self.history: list[Rescan] = []
         self.selection: Selection | None = None
@@ -168,7 +169,7 @@ class RescanCallback(FiguresInLog):
     def _scan(self, model: nn.Module) -> tuple[Scan, Selection]:
         from spectrum_fast.scanning.run import scan
 
-        made = scan(model, criterion=self.criterion, threads=self.threads)
+        made = scan(model, criterion=self.scanning.criterion, threads=self.scanning.threads)
         return made, select_with(as_fused_in(made, model), self.options)
 
 

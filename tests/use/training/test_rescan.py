@@ -183,7 +183,15 @@ def test_bad_arguments_and_runs_are_refused() -> None:
         sf.RescanCallback(every_steps=0)
     with pytest.raises(UsageError, match="a multiple of every_steps"):
         sf.RescanCallback(every_steps=10, reselect_every=15)
-    with pytest.raises(UsageError, match="top percent"):
-        sf.RescanCallback(every_steps=10, top_percent=0)
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("top percent: expected", {"top_percent": 0}),
+        ("unknown grouping 'tipe': expected one of type, .*nearest: type", {"grouping": "tipe"}),
+        ("unknown criterion 'svd': expected one of", {"criterion": "svd"}),
+        ("threads: expected at least 1", {"threads": 0}),
+        (r"pattern 're:\(': expected a regular expression", {"include": ["re:("]}),
+    ]
+    for message, options in wrong:  # when it is made, not at the first scan
+        with pytest.raises(UsageError, match=message):
+            sf.RescanCallback(every_steps=10, **options)
     with pytest.raises(UsageError, match="expected one process, found 2"):
         require_changeable(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))]), processes=2)
