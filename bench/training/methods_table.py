@@ -73,8 +73,6 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {"scale": 64, "layers": 4, "dtype": "f32", "length": 32, "steps": 2, "rank": 4, "checkpointing": False},
 }
 _WORDS = 200
-_WARM = 2
-"""Steps that are not timed."""
 
 
 def write_inputs(folder: Path, size: dict[str, Any], layers: int) -> Path:
@@ -262,10 +260,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compare the methods of training.")
     parser.add_argument("--size", choices=list(SIZES), required=True)
     parser.add_argument("--layers", type=int, help="of the model (default: as many as full fine-tuning fits)")
+    parser.add_argument("--steps", type=int, help="of each run (default: those of the size)")
     parser.add_argument("--model", type=Path, help="with --size model: the folder of a checkpoint and its tokenizer")
     parser.add_argument("--name", help="of the result file; none prints only")
     options = parser.parse_args(arguments)
-    size = SIZES[options.size]
+    size = SIZES[options.size] | ({} if options.steps is None else {"steps": options.steps})
     if options.size == "gpu" and not torch.cuda.is_available():
         parser.error("--size gpu needs a CUDA device")
     if (options.size == "model") != (options.model is not None):
