@@ -13,6 +13,7 @@ import torch
 from spectrum_fast.choose.selection.model.adapters import lora_targets
 from spectrum_fast.choose.selection.model.apply import apply_selection
 from spectrum_fast.choose.selection.ranking import count_taken
+from spectrum_fast.choose.selection.selection import parse_selection
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.read.checkpoint.naming import module_name, module_type, role
 
@@ -85,23 +86,21 @@ def choose_trained(
     module = model.module
     names = [name for name, _ in module.named_parameters()]
     targets = [module_name(name) for name, value in module.named_parameters() if is_linear(name, value)], []
-    if not setup.selects:
-        assumption = "every linear layer but the head gets an adapter" if setup.adapts else "everything is trained"
-    elif selection is not None:
-        share = "listed modules" if selection.top_percent is None else f"top {selection.top_percent:g} %"
-        assumption = f"the selection's modules ({share})"
+    assumption = "every linear layer but the head gets an adapter" if setup.adapts else "everything is trained"
+    if setup.selects:
+        if selection is None:
+            with_ends = always == "default" and not setup.adapts
+            selection = parse_selection("\n".join(dict.fromkeys(_spread(module, top_percent, with_ends))))
+            added = ", embeddings and head as well" if with_ends else ""
+            assumption = f"no scan given: {top_percent:g} % of each module type, spread evenly over the layers{added}"
+        else:
+            share = "listed modules" if selection.top_percent is None else f"top {selection.top_percent:g} %"
+            assumption = f"the selection's modules ({share})"
         if setup.adapts:
             targets = lora_targets(selection, module)
         else:
             apply_selection(selection, module, partial="whole")
             names = [name for name, value in module.named_parameters() if value.requires_grad]
-    else:
-        with_ends = always == "default" and not setup.adapts
-        taken = _spread(module, top_percent, with_ends)
-        names = [name for name in names if _home(name) in taken]
-        targets = [name for name in targets[0] if name in taken], []
-        added = ", embeddings and head as well" if with_ends else ""
-        assumption = f"no scan given: {top_percent:g} % of each module type, spread evenly over the layers{added}"
     if not (any(targets) if setup.adapts else names):
         raise SelectionError(
             f"{model.name}: method {setup.method} would train nothing ({assumption}); raise the percentage or "
@@ -159,9 +158,9 @@ def _home(parameter: str) -> str:
     return module_name(parameter).removesuffix(".bias")
 
 
-def _spread(model: nn.Module, top_percent: float, with_ends: bool) -> set[str]:
-    taken = {_home(name) for name, _ in model.named_parameters() if with_ends and role(name) != "other"}
+def _spread(model: nn.Module, top_percent: float, with_ends: bool) -> list[str]:
+    taken = [_home(name) for name, _ in model.named_parameters() if with_ends and role(name) != "other"]
     for members in competing_groups(model).values():
         count = count_taken(len(members), top_percent)
-        taken |= {members[(2 * place + 1) * len(members) // (2 * count)] for place in range(count)}
+        taken += [members[(2 * place + 1) * len(members) // (2 * count)] for place in range(count)]
     return taken
