@@ -20,6 +20,20 @@ ROOT = Path(__file__).resolve().parents[2]
 DRIVER = Path(__file__).parents[1] / "use" / "training" / "driver.py"
 
 
+def zero(stage: int, **more: Any) -> dict[str, Any]:
+    """A configuration of DeepSpeed as docs/training.md has it, for tests on a CPU."""
+    parts = {"stage": stage, "overlap_comm": False, "stage3_gather_16bit_weights_on_model_save": stage == 3}
+    return {
+        "zero_optimization": {**parts, **more},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": "auto"},
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+    }
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one training left."""

@@ -11,12 +11,11 @@ from spectrum_fast.options import Option, Options
 
 
 class Method(NamedTuple):
-    """What a method trains: which modules of a scan (None: all), adapters on them, a 4-bit base, or nothing (laser)."""
+    """What a method trains: which modules of a scan (None: all), adapters on them, a 4-bit base."""
 
     order: str | None
     adapters: bool = False
     quantised: bool = False
-    low_rank: bool = False
 
 
 METHODS = {
@@ -28,15 +27,13 @@ METHODS = {
     "spectrum-qlora": Method("top", adapters=True, quantised=True),
     "random": Method("random"),
     "bottom": Method("bottom"),
-    "laser": Method("top", low_rank=True),
 }
-"""Of training; ``random`` and ``bottom`` take as many modules as ``spectrum`` does. A plan knows all that train."""
+"""Of training; ``random`` and ``bottom`` take as many modules as ``spectrum`` does."""
 
 DTYPE_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 """Bytes of a number of the model's weights and activations."""
 
 _TYPES = tuple(DTYPE_BYTES)
-_TRAINING = tuple(name for name, method in METHODS.items() if not method.low_rank)
 _PROBABILITY = Check(lambda value: is_number(value) and 0 <= value < 1, "a number in [0, 1)")
 
 
@@ -51,7 +48,9 @@ class TrainingSetup(Options):
     method: Annotated[
         str,
         Option(
-            "full, lora, qlora, spectrum, spectrum-lora, spectrum-qlora, random...", metavar="NAME", choices=_TRAINING
+            "full, lora, qlora, spectrum, spectrum-lora, spectrum-qlora, random...",
+            metavar="NAME",
+            choices=tuple(METHODS),
         ),
     ] = "spectrum"
     gpus: Annotated[int, Option("Processes, one a GPU.", metavar="N", check=POSITIVE)] = 1

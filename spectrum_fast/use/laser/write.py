@@ -75,7 +75,6 @@ def write_laser(
     facts: Mapping[str, Any] | None = None,
     n_iter: int | None = None,
     progress: Callable[[LaserRecord], None] | None = None,
-    overwrite: bool = False,
     adapter: Mapping[str, str] | None = None,
 ) -> tuple[LaserRecord, ...]:
     """Write the checkpoint with every target at its rank.
@@ -87,12 +86,11 @@ def write_laser(
     Args:
         checkpoint: opened from local files.
         targets: from :func:`spectrum_fast.use.laser.choose_targets`.
-        out: folder to make; must not exist, unless ``overwrite``.
+        out: folder to make; must not exist.
         facts: more entries for ``laser.json``.
         n_iter: passes of the randomized SVD; its error against the best approximation falls with each. None: 8, or 4
             for an adapter, which leaves no more than 16 passes of PEFT's own do (docs/laser.md).
         progress: called after each matrix.
-        overwrite: a folder that was written so before is replaced when the new one is whole.
         adapter: module -> its name in the running model. With it, what is written is the rest, ``W - U diag(s) V^T``,
             and the factors as an adapter in the folder ``pissa_init`` (:mod:`spectrum_fast.use.laser.pissa`): base and
             adapter make W, to the rounding of the rest to the stored type.
@@ -106,7 +104,7 @@ def write_laser(
         TensorError: a matrix holds NaN or infinity. Nothing is left at ``out`` in any of these cases.
     """
     target = Path(os.path.abspath(out))
-    _require_free(target, overwrite)
+    _require_free(target)
     if not targets:
         raise UsageError("there is no matrix to replace: every chosen one would keep all of its singular values")
     files = [_local(path) for path in checkpoint.files]
@@ -137,10 +135,7 @@ def write_laser(
             (made.path / REPORT_NAME).write_text(text, encoding="utf-8")
             for path in (*made.path.iterdir(), made.path):
                 flush(path)
-            with temporary_beside(target, folder=True) as old:
-                if target.exists():
-                    os.rename(target, old.path)  # over the empty folder, which goes with what is in it
-                os.rename(made.path, target)
+            os.rename(made.path, target)
             flush(target.parent)
     except OSError as error:
         raise CheckpointError(
@@ -150,8 +145,8 @@ def write_laser(
     return tuple(records)
 
 
-def _require_free(target: Path, overwrite: bool) -> None:
-    if os.path.lexists(target) and not (overwrite and (target / REPORT_NAME).is_file()):
+def _require_free(target: Path) -> None:
+    if os.path.lexists(target):
         raise UsageError(f"{target}: is there already; a checkpoint is never changed in place: choose a new folder")
     if not target.parent.is_dir():
         raise UsageError(f"{target}: there is no folder {target.parent}; make it first or choose another")

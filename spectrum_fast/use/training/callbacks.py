@@ -71,9 +71,9 @@ class SpectrumCallback(FiguresInLog):
         write: leave ``run.json`` when training ends; without it the record is only kept, as ``record``.
 
     Raises:
-        SelectionError: (when the trainer is made) an entry matches nothing, or nothing or everything would be trained;
-            (before the first step) the optimizer holds anything else, as it does where the callback was added to a
-            trainer that is made already, or processes train different parameters.
+        SelectionError: (when the trainer is made) an entry matches nothing, nothing or everything would be trained, or
+            processes would train different parameters; (before the first step) the optimizer holds anything else, as
+            it does where the callback was added to a trainer that is made already.
     """
 
     def __init__(
@@ -106,7 +106,6 @@ class SpectrumCallback(FiguresInLog):
         if self.share is None:  # added with add_callback: the optimizer is made, of what was trainable then
             self._freeze(model, args)
         self.facts["optimizer_tensors"] = require_matching_optimizer(optimizer, model)
-        require_same_trainable(model)
         self._held, self._changes = self._digests(model), ChangeMeter(optimizer)
         self._began = time.perf_counter(), state.global_step, state.num_input_tokens_seen
         if torch.cuda.is_available():
@@ -161,6 +160,7 @@ class SpectrumCallback(FiguresInLog):
     def _freeze(self, model: nn.Module, args: TrainingArguments) -> None:
         masks = {} if self.selection is None else self.selection.apply(model, partial=self.partial).masks
         require_some_trainable(model, all_expected=self.all_expected)
+        require_same_trainable(model)  # before DDP or DeepSpeed lay out what they exchange
         if self.selection is not None or self.all_expected:
             widen_trained(model, args)
         self.share = measure_trainable(model, masks)

@@ -9,6 +9,8 @@ from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.selection.scan_result import load_scan
 from spectrum_fast.choose.selection.selection import load_selection
 from spectrum_fast.errors import UsageError
+from spectrum_fast.files import read_text
+from spectrum_fast.measure.scoring.strict_json import parse_json
 from spectrum_fast.use.training.arguments import read_run
 
 _DTYPES = {None: "fp32", "float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "auto": "bf16"}
@@ -36,19 +38,15 @@ def describe_run(path: str | Path, gpus: int) -> tuple[str, TrainingSetup, dict[
     for key, known in (("dtype", _DTYPES), ("optim", _OPTIMIZERS)):
         if values[key] not in known:
             raise UsageError(f"{run.source}: {key} {values[key]}: a plan knows {', '.join(map(str, known))}")
-    if values["deepspeed"] or values["fsdp"]:
-        raise UsageError(f"{run.source}: a plan knows spectrum.shard, not a configuration of one's own; give --zero")
-    zero = {"zero2": 2, "zero3": 3}.get(section.shard, 0)
+    division = _division(values)
     narrow = values["bf16"] is not False or values["fp16"]  # TRL's default is bfloat16
     setup = TrainingSetup(
         method=section.method,
         gpus=gpus,
-        zero=zero,
-        fsdp2=section.shard == "fsdp2",
+        **division,
         autocast=bool(narrow),
-        dtype=("fp16" if values["fp16"] else "bf16") if zero and narrow else _DTYPES[values["dtype"]],
+        dtype=("fp16" if values["fp16"] else "bf16") if division["zero"] and narrow else _DTYPES[values["dtype"]],
         optimizer=_OPTIMIZERS[values["optim"]],
-        offload=section.offload,
         seq_len=values["max_length"] or 1024,
         micro_batch=values["per_device_train_batch_size"],
         gradient_accumulation=values["gradient_accumulation_steps"],
@@ -66,3 +64,17 @@ def describe_run(path: str | Path, gpus: int) -> tuple[str, TrainingSetup, dict[
         "always": section.always,
     }
     return run.model_name, setup, chosen
+
+
+def _division(values: dict[str, Any]) -> dict[str, Any]:
+    """ZeRO's stage or FSDP2, and what lies in the host's memory, of the configurations of DeepSpeed and FSDP."""
+    zero = _configuration(values["deepspeed"]).get("zero_optimization", {})
+    away = [part for part in ("optimizer", "param") if zero.get(f"offload_{part}", {}).get("device") == "cpu"]
+    if values["fsdp"] and _configuration(values["fsdp_config"]).get("cpu_offload"):
+        away = ["param"]
+    offload = "all" if "param" in away else "optimizer" if away else "none"
+    return {"zero": zero.get("stage", 0), "fsdp2": bool(values["fsdp"]), "offload": offload}
+
+
+def _configuration(given: Any) -> dict[str, Any]:
+    return parse_json(read_text(given, error=UsageError), given, UsageError) if isinstance(given, str) else given or {}

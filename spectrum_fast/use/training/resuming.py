@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spectrum_fast.errors import CheckpointError, RankError, UsageError
+from spectrum_fast.errors import CheckpointError, RankError
 from spectrum_fast.use.training.saving import find_damage, last_whole
 
 if TYPE_CHECKING:
@@ -34,33 +34,23 @@ def checkpoint_to_resume(run: RunArguments, say: Callable[[str], None]) -> str |
         say: told of newer checkpoints that are damaged and passed over.
 
     Raises:
-        UsageError: there is none.
-        CheckpointError: the one that is named, or every one there is, is not whole.
+        CheckpointError: there is none, or the one that is named, or every one there is, is not whole.
     """
     wanted = run.given.get("resume_from_checkpoint")
     if not wanted:
         return None
-    home, where = run.output_folder, f"{run.source}: resume_from_checkpoint"
+    expected = f"{run.source}: resume_from_checkpoint: expected a whole checkpoint"
     if wanted not in (True, "true"):
-        folder = Path(wanted)
-        if not folder.is_dir():
-            raise UsageError(f"{where}: there is no folder {wanted}")
-        if damage := find_damage(folder):
-            raise CheckpointError(
-                f"{where}: expected a whole checkpoint, found {wanted}, where {damage}; choose another"
-            )
+        if damage := find_damage(Path(wanted)):
+            raise CheckpointError(f"{expected}, found {wanted}, where {damage}; choose another")
         return str(wanted)
-    found, passed_over = last_whole(home)
+    found, passed_over = last_whole(run.output_folder)
     for word in passed_over:
         say(f"warning: {word}")
-    if found is None and passed_over:
-        raise CheckpointError(
-            f"{where}: expected a whole checkpoint in {home}, found none: {passed_over[0]}; drop the key to begin anew"
-        )
     if found is None:
-        raise UsageError(
-            f"{where}: expected a checkpoint-* folder in {home}, found none; set save_steps in the run that writes "
-            "them, or drop the key"
+        why = "; ".join(["found none", *passed_over[:1]])
+        raise CheckpointError(
+            f"{expected} in {run.output_folder}, {why}; drop the key to begin anew (save_steps: how often one is saved)"
         )
     return str(found)
 

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 from spectrum_fast.choose.selection.model.skeleton import read_skeleton
 from spectrum_fast.errors import SpectrumFastError, UsageError
 from spectrum_fast.scanning.ranks import from_first_process
-from spectrum_fast.use.training.choosing import SCAN_NAME, decide, load_data, scan_for, select_for
+from spectrum_fast.use.training.choosing import decide, load_data
 from spectrum_fast.use.training.record import RUN_NAME, describe_selection, write_run
 from spectrum_fast.use.training.resuming import checkpoint_to_resume, lost_processes_explained
 from spectrum_fast.use.training.saving import tidy
-from spectrum_fast.use.training.sharding import prepare_process_group, sharding_arguments
 
 if TYPE_CHECKING:
     from spectrum_fast.use.training.arguments import RunArguments
@@ -59,8 +58,6 @@ def train(run: RunArguments, *, overwrite: bool = False, say: Callable[[str], No
             f"{run.source}: output_dir {home}: expected a new folder, found a finished run; choose another, or train "
             "over it with --overwrite"
         )
-    if run.spectrum.chosen.low_rank:
-        return run_laser(run, overwrite=overwrite, say=say)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         for checkpoint in tidy(home):
             say(f"{checkpoint} was complete when the run before was stopped, and is kept")
@@ -88,30 +85,25 @@ def build_trainer(
     Raises:
         SpectrumFastError: as :func:`train`.
     """
-    import torch
     import trl
+    from datasets.exceptions import DatasetsError
 
     from spectrum_fast.use.training.callbacks import SpectrumCallback
     from spectrum_fast.use.training.trainer import WholeCheckpoints
 
-    section, method, facts = run.spectrum, run.spectrum.chosen, _facts(run)
-    made = {"use_cpu": not torch.cuda.is_available(), "disable_tqdm": not sys.stderr.isatty()}
-    made = {key: value for key, value in made.items() if key not in run.given}
+    section, method = run.spectrum, run.spectrum.chosen
     # Before TRL's arguments are made: from then on transformers divides every model that is made, by all processes.
     skeleton = None if method.order is None else read_skeleton(run.model_name).module
-    prepare_process_group(section.shard, deepspeed_given=bool(run.given.get("deepspeed")))
-    on_gpu = torch.cuda.is_available() and not run.given.get("use_cpu", False)
-    script, arguments, chosen, mixture = run.make(
-        **made, **sharding_arguments(section.shard, section.offload, on_gpu=on_gpu)
-    )
+    script, arguments, chosen, mixture = _with_processes(run)
 
     def first_looks() -> tuple[Any, str | None]:
         resume = checkpoint_to_resume(run, say)
         return skeleton and decide(run, resume, skeleton, say), resume
 
     selection, resume = from_first_process(first_looks)
-    if "include_num_input_tokens_seen" not in run.given:
-        arguments.include_num_input_tokens_seen = "non_padding"
+    unless_given = {"include_num_input_tokens_seen": "non_padding", "disable_tqdm": not sys.stderr.isatty()}
+    for key in unless_given.keys() - run.given.keys():
+        setattr(arguments, key, unless_given[key])
     arguments.model_init_kwargs = {
         "revision": chosen.model_revision,
         "attn_implementation": chosen.attn_implementation,
@@ -119,13 +111,13 @@ def build_trainer(
         **(arguments.model_init_kwargs or {}),
     }
     chosen.use_peft, chosen.load_in_4bit = method.adapters, method.quantised
-    if selection is None:
-        if method.adapters and not chosen.lora_target_modules and not chosen.lora_target_parameters:
-            chosen.lora_target_modules = "all-linear"
-    elif method.adapters:
+    facts = _facts(run, arguments)
+    if selection is not None and method.adapters:
         targets = selection.lora_config(skeleton, lora_dropout=chosen.lora_dropout)
         chosen.lora_target_modules, chosen.lora_target_parameters = targets.target_modules, targets.target_parameters
         facts["selection"] = describe_selection(selection)
+    elif method.adapters and not chosen.lora_target_modules and not chosen.lora_target_parameters:
+        chosen.lora_target_modules = "all-linear"
     callback = SpectrumCallback(
         None if method.adapters else selection,
         partial="refuse" if section.partial == "aggregate" else section.partial,
@@ -147,7 +139,16 @@ def build_trainer(
             peft_config=trl.get_peft_config(chosen),
             callbacks=[callback],
         )
-    except (OSError, ValueError, TypeError, RuntimeError, ImportError, UsageError) as cause:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        ImportError,
+        StopIteration,
+        DatasetsError,
+        UsageError,
+    ) as cause:
         if isinstance(cause, SpectrumFastError) and not isinstance(cause, UsageError):
             raise
         raise UsageError(f"{run.source}: {' '.join(str(cause).split())}") from cause
@@ -155,39 +156,33 @@ def build_trainer(
     modules = f", {len(selection.names)} modules" if selection and method.adapters else ""
     say(
         f"method {section.method}: {callback.share.summary()}{modules}, {arguments.world_size} "
-        f"process{'es' if arguments.world_size > 1 else ''}, shard {section.shard}"
+        f"process{'es' if arguments.world_size > 1 else ''}, shard {facts['shard']}"
     )
     return trainer, callback, resume
 
 
-def run_laser(run: RunArguments, *, overwrite: bool, say: Callable[[str], None]) -> Path:
-    """Write the model with the selected matrices at their Marchenko-Pastur rank; the first process does it alone.
+def _with_processes(run: RunArguments) -> tuple[Any, Any, Any, Any]:
+    """TRL's objects; the group of processes is there from then on."""
+    divided = next((key for key in ("deepspeed", "fsdp") if run.given.get(key)), None)
+    least, found = 2 if divided == "fsdp" else 1, int(os.environ.get("WORLD_SIZE", "0"))
+    if divided and found < least:
+        raise UsageError(
+            f"{run.source}: {divided}: expected {least} or more processes of a launcher, found {found or 'none'}; "
+            "start them with torchrun --nproc_per_node N -m spectrum_fast train"
+        )
+    made = run.make()
+    if made[1].deepspeed_plugin is not None:
+        import deepspeed
 
-    Raises:
-        SpectrumFastError: as :func:`train`.
-    """
-    from spectrum_fast.read.checkpoint import open_checkpoint
-    from spectrum_fast.read.checkpoint.naming import role
-    from spectrum_fast.use.laser import choose_targets, write_laser
-
-    home = run.output_folder
-    if os.environ.get("RANK", "0") != "0":
-        return home / RUN_NAME
-    aside = home.with_name(f"{home.name}.{SCAN_NAME}")  # the folder itself is made by one rename
-    scan = scan_for(run, aside, say)
-    selection = select_for(run, scan, fused="parts", always="none")
-    names = [module.name for module in selection.modules if role(module.name) == "other"]
-    targets, whole = choose_targets(open_checkpoint(run.model_name), scan, names)
-    facts = {"criterion": scan.criterion}
-    records = write_laser(open_checkpoint(run.model_name), targets, home, facts=facts, overwrite=overwrite)
-    scan.save(home / SCAN_NAME)
-    aside.unlink(missing_ok=True)
-    write_run({**_facts(run), "trainable": None, "steps": 0, "matrices": len(records)}, home / RUN_NAME)
-    say(f"{len(records)} matrices at low rank, {len(whole)} chosen ones have no noise to lose; wrote {home}")
-    return home / RUN_NAME
+        # from_pretrained under ZeRO-3 fails an assertion about the batch size unless DeepSpeed knows the group.
+        deepspeed.init_distributed(verbose=False)
+    return made
 
 
-def _facts(run: RunArguments) -> dict[str, Any]:
+def _facts(run: RunArguments, arguments: Any) -> dict[str, Any]:
     section = {key: value for key, value in asdict(run.spectrum).items() if value is not None}
+    plugin, shard = arguments.deepspeed_plugin, "fsdp2" if arguments.fsdp else "none"
+    if plugin is not None:
+        shard = f"zero{plugin.hf_ds_config.get_value('zero_optimization.stage', 0)}"
     config = {**run.given, "spectrum": section}
-    return {"method": run.spectrum.method, "model": run.model_name, "shard": run.spectrum.shard, "config": config}
+    return {"method": run.spectrum.method, "model": run.model_name, "shard": shard, "config": config}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,8 +55,9 @@ def tidy(home: Path) -> list[Path]:
 
 def checkpoints(home: Path) -> list[Path]:
     """Folders called ``checkpoint-N``, by N."""
-    found = [path for path in home.glob("checkpoint-*") if _step(path) >= 0 and path.is_dir()]
-    return sorted(found, key=_step)
+    from transformers.trainer_utils import sort_checkpoints
+
+    return [Path(path) for path in sort_checkpoints(str(home))]
 
 
 def find_damage(checkpoint: Path) -> str:
@@ -95,23 +95,6 @@ def last_whole(home: Path) -> tuple[Path | None, list[str]]:
     return None, passed_over
 
 
-def retire(home: Path, keep: int | None, best: str | None, *, newest_stays: bool = True) -> None:
-    """Delete the oldest checkpoints beyond ``keep``; each goes at once for whoever looks at ``home``.
-
-    Args:
-        home: the output folder.
-        keep: how many stay (the trainer's ``save_total_limit``); None or 0: all.
-        best: path of one that stays in any case.
-        newest_stays: the newest one stays too; without it nothing goes where the best one is gone.
-    """
-    found = sorted(checkpoints(home), key=lambda path: (path.stat().st_mtime_ns, _step(path)))
-    staying = {path for path in found if path == Path(best or "") or (newest_stays and path == found[-1])}
-    if not keep or not staying:
-        return
-    for path in [path for path in found if path not in staying][: max(0, len(found) - max(keep, len(staying)))]:
-        _discard(path)
-
-
 def move_into(staged: Path, home: Path) -> None:
     """Move a finished model's files into the output folder one by one, each whole.
 
@@ -123,7 +106,7 @@ def move_into(staged: Path, home: Path) -> None:
             flush(path)
             target = home / path.name
             if target.is_dir():
-                _discard(target)
+                shutil.rmtree(target)
             os.replace(path, target)
         staged.rmdir()
         _leave(staged.parent)
@@ -156,30 +139,14 @@ def _read(path: Path) -> Any:
 
 def _place(staged: Path, target: Path) -> Path:
     if target.exists():
-        _discard(target)
+        shutil.rmtree(target)  # what takes its place is whole; killed here, the next run gives it that
     os.rename(staged, target)
     _leave(staged.parent)
     flush(target.parent)
     return target
 
 
-def _discard(path: Path) -> None:
-    """Take a folder out of sight in one step, then delete it."""
-    hidden = path.parent / STAGING_NAME / f"old-{path.name}"
-    hidden.parent.mkdir(exist_ok=True)
-    shutil.rmtree(hidden, ignore_errors=True)
-    os.rename(path, hidden)
-    shutil.rmtree(hidden, ignore_errors=True)
-    _leave(hidden.parent)
-
-
 def _leave(staging: Path) -> None:
     """Remove the staging folder if nothing is in the making there."""
     with contextlib.suppress(OSError):
         staging.rmdir()
-
-
-def _step(path: Path) -> int:
-    """N of ``checkpoint-N``, -1 for another name."""
-    number = path.name.removeprefix("checkpoint-")
-    return int(number) if re.fullmatch(r"[0-9]+", number) else -1

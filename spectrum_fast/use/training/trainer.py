@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.model.masking import is_masked
-from spectrum_fast.use.training.saving import STAGING_NAME, STATE_NAME, finish, move_into, retire
+from spectrum_fast.use.training.saving import STAGING_NAME, STATE_NAME, finish, move_into
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,43 +46,37 @@ class WholeCheckpoints(_Trainer):
         for _ in self._turns():
             if staged.is_dir():
                 move_into(staged, home)
-        if self.args.should_save and self.args.save_total_limit == 1:
-            retire(home, 1, self.state.best_model_checkpoint, newest_stays=False)
         if self.args.push_to_hub:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         home = Path(super()._get_output_dir(trial))
         staged = home / STAGING_NAME / f"checkpoint-{self.state.global_step}"
-        with self._writing_aside():
+        self._aside = True
+        try:
             super()._save_checkpoint(model, trial)
-        if self._name_best(home) and self.args.should_save:
-            self.state.save_to_json(str(staged / STATE_NAME))
+        finally:
+            self._aside = False
+        if Path(self.state.best_model_checkpoint or "") == staged:  # say where it will lie, not where it is written
+            self.state.best_model_checkpoint = str(home / staged.name)
+            if self.args.should_save:
+                self.state.save_to_json(str(staged / STATE_NAME))
         for _ in self._turns():
             if staged.is_dir():
                 finish(staged, home)
         if self.args.push_to_hub:
             super()._push_from_checkpoint(str(home / staged.name))
         if self.args.should_save:
-            retire(home, self.args.save_total_limit, self.state.best_model_checkpoint)
+            from transformers.trainer_utils import rotate_checkpoints
+
+            limit, best = self.args.save_total_limit, self.state.best_model_checkpoint
+            rotate_checkpoints(str(home), limit, best, use_mtime=True)
 
     def _run_epoch(self, *arguments: Any, **options: Any) -> None:
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True  # upstream looks only after a step
             return
         super()._run_epoch(*arguments, **options)
-
-    def _finalize_training(self, *arguments: Any, **options: Any) -> Any:
-        with self._writing_aside():  # so that upstream deletes no checkpoint while the model is not saved
-            return super()._finalize_training(*arguments, **options)
-
-    @contextlib.contextmanager
-    def _writing_aside(self) -> Iterator[None]:
-        self._aside = True
-        try:
-            yield
-        finally:
-            self._aside = False
 
     def _get_output_dir(self, trial: Any) -> str:
         home = super()._get_output_dir(trial)
@@ -93,15 +86,7 @@ class WholeCheckpoints(_Trainer):
         if not self._aside:  # only what is in its place
             super()._push_from_checkpoint(checkpoint_folder)
 
-    def _name_best(self, home: Path) -> bool:
-        """Say where the best checkpoint will lie, not where it is being written; True if that changed anything."""
-        best = self.state.best_model_checkpoint
-        if best is None or Path(best).parent.name != STAGING_NAME:
-            return False
-        self.state.best_model_checkpoint = str(home / Path(best).name)
-        return True
-
-    def _turns(self) -> Any:
+    def _turns(self) -> Iterator[None]:
         """Wait for all; one step by the first process alone, then by the first of every machine; wait for all.
 
         A machine with a file system of its own holds files that the first process does not see.

@@ -163,9 +163,13 @@ def test_the_file_of_a_run_is_planned(folder: Path, tmp_path: Path, run_inside) 
     clash = run_inside("plan", path, "--zero", "2")
     assert clash.returncode == 2
     assert "--zero: " in clash.stderr
-    path.write_text(text + "spectrum: {method: spectrum, shard: fsdp2}\n")
+    path.write_text(text + "fsdp: true\nspectrum: {method: spectrum}\n")
     divided = json.loads(run_inside("plan", path, "--gpus", "2", "--json").stdout)
     assert divided["states_bytes"]["weights"] == pytest.approx(4 * whole / 2, rel=0.01)
+    (tmp_path / "zero.json").write_text('{"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}')
+    path.write_text(text + f"deepspeed: {tmp_path / 'zero.json'}\nspectrum: {{method: spectrum}}\n")
+    away = json.loads(run_inside("plan", path, "--gpus", "2", "--json").stdout)
+    assert (away["setup"]["zero"], away["setup"]["offload"]) == (3, "all")
 
 
 @pytest.mark.parametrize(

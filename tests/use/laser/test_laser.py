@@ -209,20 +209,3 @@ def test_the_command(folder: Path, scan: sf.Scan, tmp_path: Path, capsys, monkey
     assert "7 matrices at low rank" in captured.err
     assert "is there already" in captured.err
     assert len(json.loads((tmp_path / "out" / "laser.json").read_text())["modules"]) == 7
-
-
-def test_the_training_method_writes_a_run(folder: Path, tmp_path: Path) -> None:
-    for library in ("trl", "peft"):
-        pytest.importorskip(library, reason="needs the training libraries")
-    from spectrum_fast.use.training.arguments import read_run
-    from spectrum_fast.use.training.run import train
-
-    text = f"model_name_or_path: {folder}\noutput_dir: {tmp_path / 'out'}\ndataset_name: none\n"
-    (tmp_path / "run.yaml").write_text(text + "spectrum:\n  method: laser\n  top_percent: 50\n  exclude: ['*k_proj']\n")
-    said: list[str] = []
-    run = json.loads(train(read_run(tmp_path / "run.yaml"), say=said.append).read_text())
-    assert (run["method"], run["steps"], run["matrices"]) == ("laser", 0, 12)
-    assert sf.load_scan(tmp_path / "out" / "scan.json").criterion == "mp"
-    assert open_checkpoint(tmp_path / "out").tensors
-    with pytest.raises(UsageError, match="found a finished run"):
-        train(read_run(tmp_path / "run.yaml"), say=said.append)

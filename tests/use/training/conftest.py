@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from support.launching import zero
 from support.tiny_models import FAMILIES, write_data, write_model
 
 
@@ -29,7 +30,7 @@ def configure(shop: Path) -> Callable[..., dict[str, Any]]:
     def make(
         family: str, method: str, folder: Path, *, processes: int, name: str = "", steps: int = 2, **changes: Any
     ) -> dict[str, Any]:
-        spectrum = {"method": method, "top_percent": 50, "shard": "zero3" if processes > 1 else "none"}
+        spectrum = {"method": method, "top_percent": 50}
         if method in ("full", "lora", "qlora"):
             del spectrum["top_percent"]
         spectrum |= changes.pop("spectrum", {})
@@ -48,6 +49,8 @@ def configure(shop: Path) -> Callable[..., dict[str, Any]]:
             "lora_dropout": 0.0,
             "spectrum": spectrum,
         }
+        if processes > 1:
+            config["deepspeed"] = zero(3)
         if family == "qwen-moe":  # its mean over each process's own tokens is not the mean over all
             config["router_aux_loss_coef"] = 0.0
         return {"name": name, "config": {**config, **changes}}

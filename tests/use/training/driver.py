@@ -1,7 +1,7 @@
 """Many short trainings in one group of processes: imports and the start of the group are paid for once.
 
-``python driver.py CASES.json`` under torchrun or alone; a case is ``{"name", "config", "may_fail"}``. Each writes its
-output folder, and ``facts.json`` in it: what DeepSpeed's own partitions hold, seen from outside our code.
+``python driver.py CASES.json`` under torchrun or alone; a case is ``{"name", "config", "may_fail", "apart"}``.
+Each leaves its output folder, and in it ``facts.json``: what DeepSpeed's own partitions hold, as seen from outside.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def _run(case: dict[str, Any]) -> dict[str, Any]:
     from transformers import Trainer
 
     import spectrum_fast.scanning.run as scanning
+    from spectrum_fast.use.training import run as runs
     from spectrum_fast.use.training.arguments import parse_run
-    from spectrum_fast.use.training.run import train
 
     facts: dict[str, Any] = {"name": case["name"], "error": None}
-    scans, scan = [], scanning.scan
+    scans, scan, first = [], scanning.scan, runs.from_first_process
 
     def counted(*arguments: Any, **options: Any) -> Any:
         scans.append(1)
@@ -58,13 +58,17 @@ def _run(case: dict[str, Any]) -> dict[str, Any]:
 
     Trainer.save_model = save_model  # type: ignore[method-assign]
     try:
-        train(parse_run(case["config"], case["name"]), overwrite=True, say=lambda _: None)
+        config = case["config"]
+        if case.get("apart"):  # as if each process chose for itself
+            runs.from_first_process = lambda make: make()
+            config = {**config, "spectrum": {**config["spectrum"], "seed": int(os.environ["RANK"])}}
+        runs.train(parse_run(config, case["name"]), overwrite=True, say=lambda _: None)
     except Exception as error:  # noqa: BLE001 - the parent process asserts on it
         facts["error"] = f"{type(error).__name__}: {error}"
         facts["traceback"] = traceback.format_exc()
     finally:
         Trainer.save_model = original  # type: ignore[method-assign]
-        scanning.scan = scan
+        scanning.scan, runs.from_first_process = scan, first
     facts["scans"] = _everyones(len(scans))
     return facts
 

@@ -14,7 +14,7 @@ import yaml
 
 from spectrum_fast.use.cli import main
 
-from support.launching import environment, launch, needs
+from support.launching import environment, launch, needs, zero
 
 LAUNCHERS = {
     "alone": [sys.executable, "-m", "spectrum_fast"],
@@ -68,7 +68,7 @@ def test_every_launcher(configure: Callable[..., Any], shop: Path, tmp_path: Pat
     needs("trl", "deepspeed")
     processes = 2 if launcher in ("torchrun", "deepspeed") else 1
     config = configure("llama", "spectrum", tmp_path, processes=processes, name="run")["config"]
-    config["spectrum"]["shard"] = "none" if launcher == "accelerate" else "zero3"
+    config["deepspeed"] = None if launcher in ("alone", "accelerate") else zero(3)
     done = run_command(config, tmp_path, shop / "cache", launcher)
     assert done.returncode == 0, done.stderr[-3000:]
     said = done.stderr + done.stdout  # the deepspeed launcher joins them
@@ -79,15 +79,14 @@ def test_every_launcher(configure: Callable[..., Any], shop: Path, tmp_path: Pat
 @pytest.mark.slow
 def test_every_way_to_divide_a_model(configure: Callable[..., Any], shop: Path, tmp_path: Path):
     needs("trl", "deepspeed")
-    ways = {
-        "zero2": {"shard": "zero2"},
-        "zero3-offload": {"shard": "zero3", "offload": "all"},
-        "fsdp2": {"shard": "fsdp2"},
-        "ddp": {"shard": "none"},
+    host = {"device": "cpu"}
+    ways: dict[str, dict[str, Any]] = {
+        "zero2": {"deepspeed": zero(2)},
+        "zero3-offload": {"deepspeed": zero(3, offload_optimizer=host, offload_param=host)},
+        "fsdp2": {"deepspeed": None, "fsdp": True, "fsdp_config": {"version": 2}},
+        "ddp": {"deepspeed": None},
     }
-    cases = [
-        configure("llama", "spectrum", tmp_path, processes=2, name=name, spectrum=way) for name, way in ways.items()
-    ]
+    cases = [configure("llama", "spectrum", tmp_path, processes=2, name=name, **way) for name, way in ways.items()]
     outcomes = launch(cases, tmp_path, shop / "cache", processes=2)
     first = outcomes["ddp"]
     for name, outcome in outcomes.items():

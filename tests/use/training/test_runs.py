@@ -16,7 +16,7 @@ from spectrum_fast.choose.selection.scan_result import load_scan
 from spectrum_fast.choose.selection.selection import load_selection
 from spectrum_fast.errors import SelectionError, SpectrumFastError, UsageError
 
-from support.launching import launch, needs
+from support.launching import launch, needs, zero
 
 pytest.importorskip("trl")
 
@@ -133,34 +133,17 @@ def test_what_the_libraries_refuse_is_one_line(
     assert not (tmp_path / "run" / "run.json").exists()
 
 
-def test_fsdp2_wants_several_processes(run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"fsdp": True}, "fsdp: expected 2 or"), ({"deepspeed": zero(3)}, "deepspeed: expected 1 or")],
+)
+def test_a_divided_model_wants_a_launcher(
+    run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], message: str
+) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UsageError, match="fsdp2: expected several processes, found one"):
-        run(spectrum={"shard": "fsdp2"})
-
-
-def test_laser_is_written_over_only_where_it_is_asked_and_by_its_own_criterion(
-    run: Callable[..., list[str]], tmp_path: Path
-) -> None:
-    run("laser")
-    run_file = tmp_path / "run" / "run.json"
-    first = json.loads(run_file.read_text())
-    assert first["matrices"] > 0
-    with pytest.raises(UsageError, match="found a finished run"):
-        run("laser", overwrite=False)
-    run("laser", spectrum={"top_percent": 100})
-    second = json.loads(run_file.read_text())
-    assert second["matrices"] > first["matrices"]
-    assert {path.name for path in tmp_path.iterdir()} <= {"run", "cache", "model"}
-    with pytest.raises(UsageError, match=r"spectrum: criterion spectrum: method laser takes ranks from .* mp"):
-        run("laser", spectrum={"criterion": "spectrum"})
-    shutil.rmtree(tmp_path / "run")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "precious").touch()
-    with pytest.raises(UsageError, match="is there already"):
-        run("laser")
-    assert (tmp_path / "run" / "precious").exists()
+    with pytest.raises(UsageError, match=rf"^run\.yaml: {message} more processes of a launcher.*torchrun"):
+        run(**given)
 
 
 def test_preferences_are_trained_by_the_same_words(run: Callable[..., list[str]], shop: Path, tmp_path: Path) -> None:
@@ -180,9 +163,9 @@ def test_one_process_scans_and_a_failure_of_it_is_everyones(
     configure: Callable[..., Any], shop: Path, tmp_path: Path
 ) -> None:
     needs("trl", "deepspeed")
-    good = configure("llama", "spectrum", tmp_path, processes=2, name="good", spectrum={"shard": "none"})
+    good = configure("llama", "spectrum", tmp_path, processes=2, name="good", deepspeed=None)
     bad = configure(
-        "llama", "spectrum", tmp_path, processes=2, name="bad", spectrum={"shard": "none", "exclude": ["nothing"]}
+        "llama", "spectrum", tmp_path, processes=2, name="bad", deepspeed=None, spectrum={"exclude": ["nothing"]}
     )
     outcomes = launch([good, {**bad, "may_fail": True}], tmp_path, shop / "cache", processes=2)
     assert outcomes["good"].facts["scans"] == [1, 0]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spectrum_fast.errors import CheckpointError, RankError, UsageError
+from spectrum_fast.errors import CheckpointError, RankError
 from spectrum_fast.use.training.resuming import checkpoint_to_resume, lost_processes_explained
 from spectrum_fast.use.training.saving import (
     STAGING_NAME,
@@ -17,7 +17,6 @@ from spectrum_fast.use.training.saving import (
     finish,
     last_whole,
     move_into,
-    retire,
     tidy,
 )
 
@@ -120,29 +119,6 @@ def test_tidying_keeps_what_was_complete_and_deletes_halves(tmp_path: Path) -> N
     assert tidy(tmp_path / "nothing") == []
 
 
-def test_old_checkpoints_are_retired_by_age_and_the_best_stays(tmp_path: Path) -> None:
-    for index, step in enumerate((90, 2, 4, 6)):  # 90 is left from a run before
-        saved(tmp_path, step)
-        os.utime(tmp_path / f"checkpoint-{step}", ns=(index, index))
-    retire(tmp_path, None, None)
-    assert len(names(tmp_path)) == 4
-    retire(tmp_path, 3, None)
-    assert names(tmp_path) == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
-    retire(tmp_path, 1, str(tmp_path / "checkpoint-2"))
-    assert names(tmp_path) == ["checkpoint-2", "checkpoint-6"]
-    retire(tmp_path, 1, str(tmp_path / "elsewhere"))
-    assert names(tmp_path) == ["checkpoint-6"]
-
-
-def test_only_the_best_is_kept_and_nothing_goes_without_it(tmp_path: Path) -> None:
-    for step in (2, 4, 6):
-        saved(tmp_path, step)
-    retire(tmp_path, 1, str(tmp_path / "checkpoint-8"), newest_stays=False)
-    assert len(names(tmp_path)) == 3
-    retire(tmp_path, 1, str(tmp_path / "checkpoint-4"), newest_stays=False)
-    assert names(tmp_path) == ["checkpoint-4"]
-
-
 def test_a_model_moves_file_by_file(tmp_path: Path) -> None:
     staged = write(tmp_path / STAGING_NAME / "model-1")
     (tmp_path / "model.safetensors").write_bytes(b"older")
@@ -171,11 +147,13 @@ def test_what_a_run_goes_on_from(tmp_path: Path) -> None:
         return checkpoint_to_resume(parse_run(document, "run.yaml"), said.append)
 
     assert resume(False) is None
-    with pytest.raises(UsageError, match=r"run\.yaml: resume_from_checkpoint: expected a checkpoint-\* folder"):
+    with pytest.raises(
+        CheckpointError, match=r"run\.yaml: resume_from_checkpoint: expected a whole .*found none; drop"
+    ):
         resume(True)
     saved(tmp_path, 4)
     os.truncate(tmp_path / "checkpoint-4" / "model.safetensors", 0)
-    with pytest.raises(CheckpointError, match=r"found none: .*checkpoint-4 is passed over: .*drop the key"):
+    with pytest.raises(CheckpointError, match=r"found none; .*checkpoint-4 is passed over: .*drop the key"):
         resume(True)
     saved(tmp_path, 2)
     said.clear()
@@ -185,7 +163,7 @@ def test_what_a_run_goes_on_from(tmp_path: Path) -> None:
     assert resume(str(tmp_path / "checkpoint-2")) == str(tmp_path / "checkpoint-2")
     with pytest.raises(CheckpointError, match=r"expected a whole checkpoint, found .*checkpoint-4, where model"):
         resume(str(tmp_path / "checkpoint-4"))
-    with pytest.raises(UsageError, match="there is no folder"):
+    with pytest.raises(CheckpointError, match=r"found .*checkpoint-8, where trainer_state\.json, .* is missing"):
         resume(str(tmp_path / "checkpoint-8"))
 
 

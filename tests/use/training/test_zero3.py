@@ -11,34 +11,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import spectrum_fast as sf
 from spectrum_fast.choose.selection.selection import load_selection
 from spectrum_fast.use.training.arguments import METHODS
 
-from support.launching import Outcome, launch, needs
+from support.launching import Outcome, launch, needs, zero
 from support.tiny_models import FAMILIES
 
 DEFAULT_RUNS = [
-    *(("llama", name) for name, method in METHODS.items() if not method.low_rank),
+    *(("llama", name) for name in METHODS),
     ("qwen-moe", "spectrum"),
     ("gpt-neox", "spectrum"),
 ]
-SLOW_RUNS = [
-    (family, name)
-    for family in FAMILIES
-    for name, method in METHODS.items()
-    if not method.low_rank and (family, name) not in DEFAULT_RUNS
-]
-_NO_PERSISTENCE = {  # partitions even the smallest frozen parameter, the one that checkpointing stumbles over
-    "zero_optimization": {
-        "stage": 3,
-        "stage3_param_persistence_threshold": 0,
-        "stage3_gather_16bit_weights_on_model_save": True,
-    },
-    "zero_allow_untested_optimizer": True,
-    "zero_force_ds_cpu_optimizer": False,
-    "train_micro_batch_size_per_gpu": "auto",
-    "gradient_clipping": "auto",
-}
+SLOW_RUNS = [(family, name) for family in FAMILIES for name in METHODS if (family, name) not in DEFAULT_RUNS]
+# Partitions even the smallest frozen parameter, the one that checkpointing stumbles over.
+_NO_PERSISTENCE = zero(3, stage3_param_persistence_threshold=0)
 
 
 def _both(runs: list[tuple[str, str]], configure: Callable[..., Any], shop: Path, folder: Path) -> Any:
@@ -80,7 +67,18 @@ def _both(runs: list[tuple[str, str]], configure: Callable[..., Any], shop: Path
             steps=4,
             resume_from_checkpoint=str(folder / "pair" / "whole" / "checkpoint-2"),
         )
-        extra = [before, after, configure("qwen-moe", "spectrum", folder / "pair", processes=2, **masked)]
+        sf.scan(shop / "llama").save(folder / "scan.json")
+        apart = configure(
+            "llama",
+            "random",
+            folder / "pair",
+            processes=2,
+            name="apart",
+            deepspeed=None,
+            spectrum={"scan": str(folder / "scan.json")},
+        )
+        extra = [{**apart, "apart": True, "may_fail": True}]
+        extra += [before, after, configure("qwen-moe", "spectrum", folder / "pair", processes=2, **masked)]
         for reentrant in (False, True):
             case = configure(
                 "llama",
@@ -91,7 +89,6 @@ def _both(runs: list[tuple[str, str]], configure: Callable[..., Any], shop: Path
                 deepspeed=_NO_PERSISTENCE,
                 gradient_checkpointing=True,
                 gradient_checkpointing_kwargs={"use_reentrant": reentrant},
-                spectrum={"shard": "none"},
             )
             extra.append(case)
     return alone, launch([*cases, *extra], folder / "pair", shop / "cache", processes=2)
@@ -193,6 +190,12 @@ def test_the_controls_have_the_budget_of_the_selection(runs):
     assert not top & bottom
     shares = {runs[0][f"llama-{name}"].run["trainable"]["parameters"] for name in ("spectrum", "bottom", "random")}
     assert len(shares) == 1
+
+
+def test_processes_that_would_train_different_parameters_are_stopped(runs):
+    outcome = runs[1]["apart"]
+    assert "process 1 would train other parameters than process 0" in outcome.facts["error"]
+    assert not (outcome.folder / "run.json").exists()
 
 
 def test_a_resumed_run_ends_in_the_same_bytes(runs):
