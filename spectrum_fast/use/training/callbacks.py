@@ -137,8 +137,8 @@ class SpectrumCallback(FiguresInLog):
         started, step, tokens = self._began
         seconds, new = time.perf_counter() - started, state.num_input_tokens_seen - tokens
         self._take_changes(args, state)
-        moved = [name for name, digest in self._digests(parts["model"]).items() if digest != self._held.get(name)]
-        if moved:
+        now = self._digests(parts["model"])  # ZeRO-3 keeps small parameters whole from the first step on, not before
+        if moved := [name for name, digest in self._held.items() if now.get(name, digest) != digest]:
             raise SelectionError(
                 f"{moved[0]}: experts that were not selected have changed; the optimizer {args.optim} mixes the values "
                 "of a parameter, so it cannot train a part of one: use adamw, or spectrum.partial: whole"
