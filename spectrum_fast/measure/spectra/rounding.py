@@ -2,11 +2,14 @@
 
 The spectral norm of the Gram product's error is measured on the matrix at hand, and so is the Frobenius norm of all
 that rounds in float32 until the band (:mod:`spectrum_fast.measure.spectra.probes`). Modelled is how the latter is
-spread: no eigenvalue moves by more than :data:`CONCENTRATION` times its share. To measure its spectral norm, vectors
-would have to be turned back through the reduction many times, for 7 to 17 % of the time of a matrix; and where some
-eigenvalues tower over the rest, nearly all of that norm is the rounding of those, which does not move the others. So
-eigenvalues that carry a large part of the norm have a relative error of their own, modelled too. In float64 the worst
-case is affordable, and taken.
+spread: no eigenvalue moves by more than :data:`CONCENTRATION` times its share, unless the vectors that measure it say
+that few directions hold much of it (:data:`spectrum_fast.measure.spectra.probes.UNEVEN`): then all of it is taken to
+be in one, which is rigorous, and float64 is asked. They see a direction that holds ``sqrt(18 / n)`` of the norm's
+square or more, and not one that holds less and yet more than rounding that is independent has. To measure the spectral
+norm, vectors would have to be turned back through the reduction many times, for 7 to 17 % of the time of a matrix; and
+where some eigenvalues tower over the rest, nearly all of that norm is the rounding of those, which does not move the
+others. So eigenvalues that carry a large part of the norm have a relative error of their own, modelled too. In float64
+the worst case is affordable, and taken.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.measure.ops.extent import measure
-from spectrum_fast.measure.spectra.probes import bound_frobenius, measure_frobenius
+from spectrum_fast.measure.spectra.probes import bound_concentrated, bound_frobenius, measure_frobenius
 
 CONCENTRATION = 3.0
 """Error of any one eigenvalue beside the Gram product's bound, and ``||E||_2`` where that is less, in units of
@@ -103,10 +106,11 @@ class Rounding:
 
     def measured(self, bands: Tensor, carried: Tensor) -> Rounding:
         """The same where vectors were carried through the reduction (:mod:`spectrum_fast.measure.spectra.probes`)."""
-        estimate = measure_frobenius(bands, carried, self.scales)
-        typical = estimate / bands.shape[1] ** 0.5
-        point = torch.maximum(self.point, CONCENTRATION * typical)
-        return replace(self, point=point, frobenius=bound_frobenius(estimate, torch.maximum(self.gram, point)))
+        estimate, concentrated = measure_frobenius(bands, carried, self.scales)
+        worst, typical = bound_concentrated(estimate), CONCENTRATION * estimate / bands.shape[1] ** 0.5
+        point = torch.maximum(self.point, torch.where(concentrated, worst, typical))
+        frobenius = bound_frobenius(estimate, torch.maximum(self.gram, point))
+        return replace(self, point=point, frobenius=torch.where(concentrated, worst, frobenius))
 
     def _shift(self, t: Tensor, eigenvalue_error: Tensor) -> Tensor:
         """How far ``sqrt(t^2 + e)`` can be from t: worst downwards; below the rounding floor, all of it."""

@@ -13,19 +13,23 @@ import spectrum_fast as sf
 from spectrum_fast.measure.ops.band import CARRIED, multiply_band, reduce_to_band
 from spectrum_fast.measure.ops.dispatch import use_backend
 from spectrum_fast.measure.ops.gram import gram
+from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra import probes
+from spectrum_fast.measure.spectra.engine import compute_spectrum
 from spectrum_fast.measure.spectra.matrices import Dense
+from spectrum_fast.measure.spectra.methods import band
 from spectrum_fast.measure.spectra.probes import (
     FEW_READINGS,
     IN_MEMORY,
     Plan,
+    bound_concentrated,
     bound_frobenius,
     bound_gram_error64,
     measure_frobenius,
     measure_gram_error,
 )
 
-from support import matrices
+from support import bounds, matrices
 
 
 def near_copies(seed: int, rows: int = 256, columns: int = 16384) -> torch.Tensor:
@@ -40,6 +44,7 @@ def near_copies(seed: int, rows: int = 256, columns: int = 16384) -> torch.Tenso
     return torch.from_numpy((np.concatenate([signs, copied]) * scale).astype(np.float32))
 
 
+UNIT = torch.ones(1, 1, dtype=torch.float64)
 PLANS = [IN_MEMORY, FEW_READINGS]
 CASES = {
     "gaussian": matrices.gaussian(300, 420).to(torch.bfloat16),
@@ -56,7 +61,7 @@ def scales_for(size: int, *, scaled: bool) -> torch.Tensor:
     """As for sixteen outliers at the top, of which the least is left out; or one unit for all."""
     sizes = torch.cat([torch.logspace(-6, 0, 16, dtype=torch.float64), torch.ones(size - 16, dtype=torch.float64)])
     sizes[0] = 0.0
-    return sizes[None] if scaled else torch.ones(1, 1, dtype=torch.float64)
+    return sizes[None] if scaled else UNIT
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -95,21 +100,62 @@ def test_the_whole_way_to_a_band_lies_within_what_carried_vectors_say(name: str,
         reduce_to_band(gram(weight[None]).repeat(len(units), 1, 1), 16, units)
         turned = units.flatten(0, 1)[:size]  # rows: Q^T e_i, so this is Q
     assert float((turned @ turned.T - torch.eye(size)).abs().max()) <= 1e-12
-    band = multiply_band(bands, torch.eye(size, dtype=torch.float64)[None])[0]
-    frobenius = float(torch.linalg.matrix_norm((turned.T @ exact @ turned - band) * scales * scales.T))
-    estimate = measure_frobenius(bands, carried, scales)
-    assert frobenius <= float(bound_frobenius(estimate, gram_error + 3 * estimate / size**0.5))
+    reduced = multiply_band(bands, torch.eye(size, dtype=torch.float64)[None])[0]
+    error = (turned.T @ exact @ turned - reduced) * scales * scales.T
+    frobenius, spectral = (float(torch.linalg.matrix_norm(error, order)) for order in ("fro", 2))
+    estimate, concentrated = measure_frobenius(bands, carried, scales)
+    assert bool(concentrated) == (name == "constant")  # all rounds one way
+    if not concentrated:
+        assert spectral <= float(gram_error + 3 * estimate / size**0.5)
+        assert frobenius <= float(bound_frobenius(estimate, gram_error + 3 * estimate / size**0.5))
+    assert frobenius <= float(bound_concentrated(estimate))
     assert float(estimate) <= 2.5 * frobenius  # of four vectors, where nearly all lies in one direction
+
+
+def test_an_error_in_one_direction_does_not_pass_for_one_that_is_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reduction of a kernel at fault: of the norm of thirty roundings, all of it at the largest value."""
+    weight, rule = matrices.gaussian(300, 400), find_criterion("spectrum")
+    truth = bounds.Truth.of(weight.float())
+    largest = torch.linalg.eigh(weight @ weight.T).eigenvectors[:, -1]
+
+    def reduce_badly(grams: torch.Tensor, half_width: int, carried: torch.Tensor | None = None) -> torch.Tensor:
+        error = 30 * torch.finfo(torch.float32).eps * float(torch.linalg.matrix_norm(grams[0]))
+        grams += (error * torch.outer(largest, largest)).float()
+        return reduce_to_band(grams, half_width, carried)
+
+    monkeypatch.setattr(band, "reduce_to_band", reduce_badly)
+    found = compute_spectrum(weight.float(), rule, method="band", precision="float32")
+    assert found.method == "band-float32"
+    assert (
+        max(bounds.field_ratios(truth, rule, found).values()) <= 1
+    )  # the largest value was 4 times as wrong as stated
+    assert found.error_bound > 1e-4
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.0])
+def test_vectors_tell_how_an_error_is_spread(share: float) -> None:
+    """A share of it in one direction, the rest as independent rounding has it."""
+    size = 400
+    spread, direction = matrices.gaussian(size, size), matrices.gaussian(size, 1, 7)
+    spread, one = spread + spread.T, direction @ direction.T
+    parts = zip(((1 - share) ** 0.5, share**0.5), (spread, one), strict=True)
+    error = sum((weight * part / torch.linalg.matrix_norm(part) for weight, part in parts), torch.zeros(size, size))
+    x = IN_MEMORY.start(size, torch.device("cpu"))[None]
+    estimate, concentrated = measure_frobenius(
+        torch.zeros(1, size, 17, dtype=torch.float64), torch.cat([x, x @ error], 1), UNIT
+    )
+    assert bool(concentrated) == (share > 0)
+    assert 0.4 <= float(estimate) <= 2
+    assert float(bound_concentrated(estimate)) >= 1
 
 
 def test_each_size_has_its_plan_and_a_batch_gives_what_each_gives_alone() -> None:
     stacked = torch.stack([matrices.gaussian(1030, 1100, seed) for seed in (1, 2)]).to(torch.bfloat16)
     plan = Dense(stacked).plan
     assert plan in PLANS
-    unit = torch.ones(1, 1, dtype=torch.float64)
-    together, carried = measure_gram_error(gram(stacked), Dense(stacked).image, plan, unit.expand(2, 1))
+    together, carried = measure_gram_error(gram(stacked), Dense(stacked).image, plan, UNIT.expand(2, 1))
     for index in range(2):
-        alone, own = measure_gram_error(gram(stacked[index : index + 1]), Dense([stacked[index]]).image, plan, unit)
+        alone, own = measure_gram_error(gram(stacked[index : index + 1]), Dense([stacked[index]]).image, plan, UNIT)
         assert float(alone) == pytest.approx(float(together[index, 0]), rel=1e-9)
         torch.testing.assert_close(own[0], carried[index], rtol=1e-12, atol=1e-12)
 
@@ -130,7 +176,7 @@ def test_bounds_miss_as_rarely_as_they_say(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(probes, "_SEED", seed)
         direction = matrices.gaussian(64, 1, seed + 1000)
         error = direction @ direction.T
-        found, _ = measure_gram_error(error[None], Dense(weight).image, Plan(32, 2), scales_for(64, scaled=False))
+        found, _ = measure_gram_error(error[None], Dense(weight).image, Plan(32, 2), UNIT)
         missed += float(found) < float(direction.square().sum())
     assert 8 <= missed <= 36  # 20 expected, four standard deviations
 
