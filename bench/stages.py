@@ -124,8 +124,8 @@ def main() -> None:
         found = scan_of_experts(options.experts)
         print(found)
         if options.name:
-            whole = {"schema": SCHEMA, "size": "full", "machine": machine_header(), "rows": []}
-            write_results(RESULTS / f"{options.name}.json", {**whole, "experts": found})
+            head = {"schema": SCHEMA, "size": "full", "machine": machine_header()}
+            write_results(RESULTS / f"{options.name}.json", {**head, **found})
     set_threads(1)
     torch.set_num_threads(1)
     for text in options.shapes:

@@ -18,12 +18,21 @@ HEAD = """# Performance
 Each section is one file of `bench/results/`, and one machine: its chart, and every row of the file. Scores are compared
 with the truth before they are timed. `make bench` measures again; `bench/README.md` says what each row times. GPU speed
 has **not been measured yet**.
+
+On a CPU a scan gives each core matrices of its own, up to 8 million entries (2048 x 4096); all cores share out a larger
+one. A core that has a matrix to itself waits for nobody, where sharing one out costs a step at every panel and leaves
+what lies between kernels to one core. By a model of stages that one core was measured in (`python -m bench.scaling`;
+on two cores it is within 8 % of what was measured), 1024 x 4096 takes 33 ms instead of 38 on two cores, and 9 instead
+of 18 on sixteen. Where cores are many and matrices small, from eight cores on, the interpreter's lock is the limit:
+then a process for every few of them (`scan --part I/N`, `torchrun`) takes less time than one for all. `bench/LOG.md`
+says where the time goes and what was tried.
 """
 
 _TITLES = {
     "cpu": "One matrix, and the matrices of one layer",
     "small-model": "A small model",
     "streaming": "A whole scan, and reading alone",
+    "experts": "A scan of 3,000 small matrices, and how much of it is spent in kernels",
 }
 """What a result is about, in its reader's words; by how its file's name begins, in the order of the page."""
 
