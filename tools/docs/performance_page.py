@@ -32,7 +32,6 @@ _TITLES = {
     "cpu": "One matrix, and the matrices of one layer",
     "small-model": "A small model",
     "streaming": "A whole scan, and reading alone",
-    "experts": "A scan of 3,000 small matrices, and how much of it is spent in kernels",
 }
 """What a result is about, in its reader's words; by how its file's name begins, in the order of the page."""
 
@@ -42,6 +41,7 @@ ELSEWHERE = {
     "fuzzing": ("Files broken at random", "trust.md"),
     "mutation": ("Defects put in on purpose, and the tests that find them", "mutation.md"),
     "fleet": ("Many checkpoints into a library", "long-scans.md"),
+    "experts": ("How much of a scan of 3,000 small matrices is spent in kernels", "engine.md"),
     "one-scan": ("One scan beside PEFT, WeightWatcher and `svdvals`", "criteria.md"),
     "platforms": ("Wheels that were installed and run", "platforms.md"),
     "training": ("Memory and time of the methods of training", "training-results.md"),
