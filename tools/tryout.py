@@ -5,7 +5,8 @@ Usage: python -m tools.tryout WHEEL --python PYTHON [--packages FOLDER] [--emula
 pip installs it alone into an empty folder, as for the Python and machine of ``PYTHON``; there, beside torch and the
 other packages of that Python or of ``FOLDER``, with no compiler on the path, the command scans the embedded MiniLM.
 Every score must agree with this environment's own within both stated bounds. What was seen becomes a row of
-``bench/results/platforms.json``, of which the table in docs/platforms.md is made: what was not run has no row.
+``bench/results/platforms.json``, of which the table in docs/platforms.md is made: what was not run has no row, and a
+reason there (``not_run``), which goes when a row comes. The commit is the one that ``make wheels`` noted beside them.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import spectrum_fast as sf
+from tools.docs.platform_tables import RESULTS as FOLDER
+from tools.docs.platform_tables import place
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "bench" / "results" / "platforms.json"
+RESULTS = FOLDER / "platforms.json"
 PLATFORM = "import json, platform; print(json.dumps([platform.python_version(), platform.machine()]))"
 SCAN = """
 import json, sys, time
@@ -55,11 +57,13 @@ def main(arguments: list[str]) -> int:
     emulator[:1] = [path for path in map(shutil.which, emulator[:1]) if path]
     row = try_out(options.wheel, [*emulator, str(options.python.absolute())], options.packages)
     print(json.dumps(row))
-    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"] if RESULTS.exists() else []
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
     keys = ("python", "machine", "wheel")
-    rows = [other for other in rows if [other[key] for key in keys] != [row[key] for key in keys]] + [row]
-    rows.sort(key=lambda row: (row["machine"], row["wheel"], [int(part) for part in row["python"].split(".")]))
-    RESULTS.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
+    rows = [other for other in results["rows"] if [other[key] for key in keys] != [row[key] for key in keys]] + [row]
+    results["rows"] = sorted(rows, key=lambda row: (int(row["python"].split(".")[1]), row["machine"], row["wheel"]))
+    ran = {place(row) for row in rows}
+    results["not_run"] = [lack for lack in results["not_run"] if (lack["python"], lack["column"]) not in ran]
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
@@ -101,6 +105,7 @@ def try_out(wheel: Path, command: list[str], packages: str) -> dict[str, Any]:
             "machine": machine,
             "emulated": len(command) > 1,
             "wheel": wheel.name.partition("-")[2].partition("-")[2].removesuffix(".whl"),
+            "commit": wheel.with_name("commit").read_text(encoding="utf-8").strip(),
             "extension": extension,
             "torch": torch,
             "openmp": [Path(path).name for path in openmp],

@@ -113,11 +113,15 @@ def find_python(version: str) -> str:
 
 
 def build_sdist(out: Path) -> Path:
-    """The sdist; older files of the same version go."""
+    """The sdist, beside a note of the commit that it is of; older files of the same version go."""
     out.mkdir(parents=True, exist_ok=True)
     for stale in out.glob("spectrum_fast-*"):
         stale.unlink()
     run([sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(out), str(ROOT)])
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    (out / "commit").write_text(described.stdout, encoding="utf-8")
     (sdist,) = out.glob("*.tar.gz")
     return sdist
 

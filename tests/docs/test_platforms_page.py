@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 
-from tools.docs.platform_tables import RESULTS, TRIED_MARK, fill_in_platforms
+from tools.docs.platform_tables import COLUMNS, RESULTS, TRIED_MARK, describe, fill_in_platforms, place
 
 
-def test_a_row_for_every_run_and_no_other() -> None:
+def test_a_cell_says_what_was_run_or_why_not() -> None:
     page = (RESULTS.parents[1] / "docs" / "platforms.md").read_text("utf-8")
     assert page.count(TRIED_MARK) == 1
-    table = fill_in_platforms(TRIED_MARK).splitlines()[2:-2]
-    rows = json.loads((RESULTS / "platforms.json").read_text("utf-8"))["rows"]
-    assert len(table) == len(rows) > 0
-    for line, row in zip(table, rows, strict=True):
-        cells = line.split(" | ")
-        assert cells[0] == f"| {row['python']}"
-        assert cells[2].startswith(f"`{row['wheel']}`")
-        assert ("emulated" in line) == row["emulated"]
-        assert ("no extension" in line) != row["extension"]
+    lines = fill_in_platforms(TRIED_MARK).splitlines()[2:-2]
+    cells = {}
+    for line in lines:
+        python, *found = line.strip("| ").split(" | ")
+        cells |= {(python, column): cell for column, cell in zip(COLUMNS, found, strict=True)}
+    results = json.loads((RESULTS / "platforms.json").read_text("utf-8"))
+    ran = {place(row) for row in results["rows"]}
+    for row in results["rows"]:
+        assert describe(row) in cells[place(row)]
+        assert ("emulated" in describe(row)) == row["emulated"]
+    for where, cell in cells.items():
+        assert ("installed" in cell) == (where in ran)
+        assert cell.startswith("not run: ") == (where not in ran)
+    assert ran.isdisjoint((lack["python"], lack["column"]) for lack in results["not_run"])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
 TRIED_MARK = "<!-- what was tried -->"
+COLUMNS = ("x86_64", "aarch64", "pure")
+"""Machines of the wheels with the extension, then the one without."""
 
 
 def fill_in_platforms(markdown: str) -> str:
@@ -15,14 +18,30 @@ def fill_in_platforms(markdown: str) -> str:
 
 
 def tried_table() -> str:
-    """One line a wheel that was installed and run, of ``platforms.json``."""
-    rows = json.loads((RESULTS / "platforms.json").read_text(encoding="utf-8"))["rows"]
-    lines = ["| Python | machine | wheel | torch | scanned | processor time |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        machine = row["machine"] + (", emulated" if row["emulated"] else "")
-        wheel = f"`{row['wheel']}`" + ("" if row["extension"] else " (no extension)")
-        scanned = f"{row['modules']} of {row['modules']} matrices"
-        lines.append(
-            f"| {row['python']} | {machine} | {wheel} | {row['torch']} | {scanned} | {row['processor_seconds']:g} s |"
-        )
-    return "\n".join([*lines, "", "`python -m tools.tryout`, `bench/results/platforms.json`."])
+    """One line a Python, one column a kind of wheel, of ``platforms.json``; what was not run says why."""
+    results = json.loads((RESULTS / "platforms.json").read_text(encoding="utf-8"))
+    cells: dict[tuple[str, str], list[str]] = {}
+    for row in results["rows"]:
+        cells.setdefault(place(row), []).append(describe(row))
+    for lack in results["not_run"]:
+        cells.setdefault((lack["python"], lack["column"]), []).append(f"not run: {lack['why']}")
+    lines = ["| Python | x86-64 | aarch64 | without the extension |", "|---|---|---|---|"]
+    for python in sorted({python for python, _ in cells}, key=lambda version: int(version.partition(".")[2])):
+        found = ("; ".join(cells.get((python, column), ["not run"])) for column in COLUMNS)
+        lines.append(f"| {python} | {' | '.join(found)} |")
+    commits = ", ".join(sorted({f"`{row['commit']}`" for row in results["rows"]}))
+    return "\n".join([*lines, "", f"`python -m tools.tryout`, wheels of {commits}; `bench/results/platforms.json`."])
+
+
+def place(row: dict[str, Any]) -> tuple[str, str]:
+    """Minor version of its Python, and column."""
+    return row["python"].rpartition(".")[0], row["machine"] if row["extension"] else "pure"
+
+
+def describe(row: dict[str, Any]) -> str:
+    """One cell."""
+    machine = "emulated aarch64, " if row["emulated"] else ""
+    return (
+        f"{machine}{row['python']}, torch {row['torch']}: `{row['wheel'].partition('-manylinux')[0]}` installed, "
+        f"{row['modules']} of {row['modules']} matrices scanned, {row['processor_seconds']:g} s"
+    )
