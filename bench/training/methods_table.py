@@ -251,7 +251,7 @@ def table(size: dict[str, Any], layers: int | None, given: Path | None = None) -
     for row in rows:
         row["memory_saving"] = 1 - row["peak_bytes"] / full["peak_bytes"]
         row["time_saving"] = 1 - row["seconds_a_step"] / full["seconds_a_step"]
-    named = {} if given is None else {"model": scan.model}
+    named = {} if given is None else {"model": given.name}
     return named | {"layers": layers, "parameters": parameters, "import_bytes": base, "on_gpu": on_gpu, "rows": rows}
 
 
