@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tools.docs.platform_tables import COLUMNS, RESULTS, TRIED_MARK, describe, fill_in_platforms, place
+from spectrum_fast.measure.spectra.engine import SMALL_SIDE_OF_REFERENCE
+from tools.docs.platform_tables import COLUMNS, RESULTS, TRIED_MARK, WITHOUT_MARK, describe, fill_in_platforms, place
 
 
 def test_a_cell_says_what_was_run_or_why_not() -> None:
@@ -24,3 +25,16 @@ def test_a_cell_says_what_was_run_or_why_not() -> None:
         assert ("installed" in cell) == (where in ran)
         assert cell.startswith("not run: ") == (where not in ran)
     assert ran.isdisjoint((lack["python"], lack["column"]) for lack in results["not_run"])
+
+
+def test_the_cost_without_the_extension_is_the_measured_one() -> None:
+    """Also of the words in notes and pages (2 to 25 times), and of the side up to which the SVD is taken."""
+    page = (RESULTS.parents[1] / "docs" / "platforms.md").read_text("utf-8")
+    assert page.count(WITHOUT_MARK) == 1
+    rows = json.loads((RESULTS / "without-extension.json").read_text("utf-8"))["rows"]
+    assert len(fill_in_platforms(WITHOUT_MARK).splitlines()) == len(rows) + 4
+    for row in rows:
+        assert 2 <= round(min(row["svd"], row["reference"]) / row["extension"]) <= 25
+        height, width = map(int, row["name"].split(" x "))
+        if height == width <= SMALL_SIDE_OF_REFERENCE:
+            assert row["svd"] < row["reference"]

@@ -1,4 +1,4 @@
-"""The table of docs/platforms.md: what was tried where, from the committed result."""
+"""The tables of docs/platforms.md, from results: what was tried where, what a matrix costs without the extension."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
 TRIED_MARK = "<!-- what was tried -->"
+WITHOUT_MARK = "<!-- what a matrix costs without the extension -->"
 COLUMNS = ("x86_64", "aarch64", "pure")
 """Machines of the wheels with the extension, then the one without."""
 
 
 def fill_in_platforms(markdown: str) -> str:
-    """Put the table where a page has its mark."""
-    return markdown.replace(TRIED_MARK, tried_table()) if TRIED_MARK in markdown else markdown
+    """Put each table where a page has its mark."""
+    for mark, table in ((TRIED_MARK, tried_table), (WITHOUT_MARK, without_table)):
+        if mark in markdown:
+            markdown = markdown.replace(mark, table())
+    return markdown
 
 
 def tried_table() -> str:
@@ -45,3 +49,15 @@ def describe(row: dict[str, Any]) -> str:
         f"{machine}{row['python']}, torch {row['torch']}: `{row['wheel'].partition('-manylinux')[0]}` installed, "
         f"{row['modules']} of {row['modules']} matrices scanned, {row['processor_seconds']:g} s"
     )
+
+
+def without_table() -> str:
+    """One line a shape of ``without-extension.json``: processor seconds of each way, and the ratio without."""
+    results = json.loads((RESULTS / "without-extension.json").read_text(encoding="utf-8"))
+    lines = ["| float32 | with the extension | by the SVD | reduction in torch | at least |", "|---|---|---|---|---|"]
+    for row in results["rows"]:
+        seconds = " | ".join(f"{row[way]:.2f}" for way in ("extension", "svd", "reference"))
+        slower = min(row["svd"], row["reference"]) / row["extension"]
+        lines.append(f"| {row['name']} | {seconds} | {slower:.0f} times as long |")
+    model = results["machine"]["cpu"]["model"]
+    return "\n".join([*lines, "", f"`python -m bench.without_extension` on an {model}."])

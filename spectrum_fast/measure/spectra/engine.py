@@ -40,7 +40,8 @@ ROTATED_SIDE = 768
 them and a Gram product of numbers that are no longer bfloat16 (49152 x 576: 0.38 and 0.62 s)."""
 SMALL_SIDE_OF_REFERENCE = 2048
 """The same where the band is reduced by torch operations because the compiled extension is not there: one thread takes
-0.3 s by the SVD and 1.8 s by the band at 1024 x 1024, 2.8 and 5.2 s at 2048 x 2048, 2.8 and 2.1 s at 1024 x 4096."""
+0.33 s by the SVD and 3.4 s by the band at 1024 x 1024, 4.0 and 15 s at 2048 x 2048, 3.6 and 2.9 s at 1024 x 4096 (on a
+busy machine, ``bench/results/without-extension.json``; on a quiet one 2.8 and 5.2 s at 2048 x 2048)."""
 _FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
