@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-functional = pytest.importorskip("bitsandbytes.functional")
-
-from spectrum_fast.choose.planner.packed import nf4_code_bytes, nf4_scale_bytes  # noqa: E402
+from spectrum_fast.choose.planner.packed import nf4_code_bytes, nf4_scale_bytes
 
 
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("shape", [(64, 64), (176, 64), (30, 34), (1024, 512)])
 def test_bytes_are_those_of_bitsandbytes(shape: tuple[int, int], double: bool) -> None:
+    functional = pytest.importorskip("bitsandbytes.functional")
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     codes, state = functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=double)
     assert nf4_code_bytes(weight.numel()) == codes.numel() * codes.element_size()

@@ -8,12 +8,11 @@ import torch
 from spectrum_fast.measure.ops.decode import decode
 from spectrum_fast.read.formats.awq import read_awq
 
-compressors = pytest.importorskip("compressed_tensors.compressors")
-quantization = pytest.importorskip("compressed_tensors.quantization")
-
 
 @pytest.mark.parametrize("group", [32, 128])
 def test_awq(group):
+    compressors = pytest.importorskip("compressed_tensors.compressors")
+    quantization = pytest.importorskip("compressed_tensors.quantization")
     autoawq = pytest.importorskip("compressed_tensors.entrypoints.convert.converters.autoawq")
     generator = torch.Generator().manual_seed(2)
     rows, columns = 128, 48
