@@ -20,10 +20,10 @@ from tools.docs.recipes_page import recipes_page  # noqa: E402
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Start": ("index.md",),
     "Use": ("commands.md", "report.md", "readers.md", "library.md"),
-    "Train": ("training.md", "recipes.md", "planner.md", "rescan.md", "evaluation.md", "laser.md"),
+    "Train": ("training.md", "trainers.md", "recipes.md", "planner.md", "rescan.md", "evaluation.md", "laser.md"),
     "Checkpoints": ("formats.md", "sources.md", "streaming.md", "long-scans.md", "live.md", "trust.md"),
     "How it works": ("method.md", "criteria.md", "differences.md", "engine.md"),
-    "Measured": ("performance.md", "history.md", "quality-study.md"),
+    "Measured": ("performance.md", "quality-study.md", "training-results.md", "mutation.md", "history.md"),
     "Reference": ("api.md", "platforms.md", "stability.md", "troubleshooting.md"),
 }
 """Pages by section, in order. One that is not there is left out; one that is not named comes under *More*."""
