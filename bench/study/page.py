@@ -50,8 +50,11 @@ def readme_sentence() -> str:
             "depths is **not known yet**: a [pre-registered study](docs/quality-study.md) has no verdict so far, and\n"
             "in a smaller one before it the default score did worse than random."
         )
-    head = "In a [pre-registered study](docs/quality-study.md) with SmolLM2-135M,\nthe best quarter of every type, trained alone,"
-    return f"{head} is\n" + ";\n".join(found) + "."
+    head = (
+        "In a [pre-registered study](docs/quality-study.md) with SmolLM2-135M,\n"
+        "the best quarter of every type, trained alone, is\n"
+    )
+    return head + ";\n".join(found) + "."
 
 
 def text_section(text: str, base: Mapping[str, float], runs: Runs) -> list[str]:

@@ -13,8 +13,8 @@ HEAD = """# Benchmarks over time
 
 Made from `bench/history.json`, which `make bench` keeps (`python -m bench.history` collects it again from git). A run
 is compared with the committed one of the same machine, and what moved beyond noise is printed: twice the sum of both
-inter-quartile ranges, and at least 5 % (15 % for rows of fewer than three rounds). The two streaming runs read models of
-different sizes, 1.3 GB and 7.9 GB: their times are not to be compared.
+inter-quartile ranges, and at least 5 % (15 % for rows of fewer than three rounds). The two streaming runs read models
+of different sizes, 1.3 GB and 7.9 GB: their times are not to be compared.
 """
 
 _SHOWN = 8
