@@ -18,11 +18,16 @@ from spectrum_fast.use.training.arguments import METHODS
 from support.launching import Outcome, launch, needs, zero
 from support.tiny_models import FAMILIES
 
+CONTROLS = [("llama", "random"), ("llama", "bottom")]
 DEFAULT_RUNS = [
-    *(("llama", name) for name in METHODS),
+    ("llama", "full"),
+    ("llama", "qlora"),
+    ("llama", "spectrum"),
+    ("llama", "spectrum-lora"),
     ("qwen-moe", "spectrum"),
     ("gpt-neox", "spectrum"),
 ]
+"""A plain model, adapters, codes and a selection, each once: a run takes seconds, every other is slow."""
 SLOW_RUNS = [(family, name) for family in FAMILIES for name in METHODS if (family, name) not in DEFAULT_RUNS]
 # Partitions even the smallest frozen parameter, the one that checkpointing stumbles over.
 _NO_PERSISTENCE = zero(3, stage3_param_persistence_threshold=0)
@@ -36,7 +41,8 @@ def _both(runs: list[tuple[str, str]], configure: Callable[..., Any], shop: Path
         "spectrum": {"partial": "mask", "grouping": "experts-merged", "always": "none"},
     }
     with_mask = ("llama", "spectrum") in runs
-    single = [configure(family, method, folder / "alone", processes=1) for family, method in runs]
+    controls = CONTROLS if with_mask else []
+    single = [configure(family, method, folder / "alone", processes=1) for family, method in [*runs, *controls]]
     if with_mask:
         single.append(configure("qwen-moe", "spectrum", folder / "alone", processes=1, **masked))
     alone = launch(
