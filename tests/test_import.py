@@ -9,11 +9,13 @@ import json
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import spectrum_fast as sf
 
+from support import scans
 from support.processes import script
 
 HEAVY = (
@@ -49,6 +51,17 @@ def test_importing_loads_no_heavy_package_and_torch_only_when_work_begins(
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert unwanted.isdisjoint(json.loads(done.stdout)["modules"])
+
+
+def test_a_scan_is_read_and_selected_from_without_torch(tmp_path: Path) -> None:
+    scans.dense_model(spectra=False).save(tmp_path / "scan.json")
+    code = (
+        "import sys, spectrum_fast as sf; scan = sf.load_scan('scan.json'); scan.select(25); "
+        "print(len(scan), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == [str(len(scans.dense_model(spectra=False))), "False"]
 
 
 def test_public_names_exist_and_are_documented() -> None:

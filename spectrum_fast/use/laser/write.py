@@ -222,9 +222,11 @@ def _replace(
         assert triplets.vh is not None  # noqa: S101
         kept = min(target.rank, triplets.rank)
         b, a = split(triplets.u[:, :kept], triplets.s[:kept], triplets.vh[:kept])
-        low = b.double() @ a.double()
-        rest = torch.sub(matrix, low)  # in float64, in one pass
-        error = float(rest.norm())
+        # What PEFT adds to a base of two bytes a number it adds in float32 too, far below the rounding to that type.
+        working = torch.float32 if factors is not None and matrix.itemsize == 2 else torch.float64
+        low = b.to(working) @ a.to(working)
+        rest = matrix.to(working) - low
+        error = float(torch.linalg.vector_norm(rest, dtype=torch.float64))
         records.append(
             LaserRecord(
                 module=target.module,
