@@ -39,12 +39,9 @@ MISSES = 1e-9
 """Probability that a bound does not hold, each."""
 QUANTILES = {4: 8.9446e-5, 32: 4.21403}
 """theta: of chi-squared with p degrees of freedom, at :data:`MISSES`."""
-UNEVEN = 6.0
-"""What vectors say of how an error is spread, in units of what they say on average of independent rounding, beyond
-which it counts as concentrated: of such an error once in fifty million. 0.3 to 3.5 is seen of trained and most made
-matrices, 15 to 40 of Vandermonde ones."""
-MOST_UNEVEN = 2.0
-"""And this, of 3 at most, for matrices so small that such a mean says little."""
+UNEVEN = 0.75
+"""What vectors say of how an error is spread, beyond which it counts as concentrated: half of it in one direction. What
+is less may be the rounding of values that tower over the rest and are not rotated (0.2 is seen): it moves those."""
 _SEED = 20406
 _GRAM64_TERMS = 512.0
 """Worst rounding of a float64 Gram product in units of ``eps |W| |W|^T``, beside one for each 256 terms of a sum."""
@@ -128,16 +125,14 @@ def measure_frobenius(bands: Tensor, carried: Tensor, scales: Tensor) -> tuple[T
         scales: (m, 1) or (m, k), S of diag, of which Q turns no row that is scaled.
 
     Returns:
-        The estimates (m, 1), and (m, 1) bool: more is seen than :data:`UNEVEN` times that mean.
+        The estimates (m, 1), and (m, 1) bool: that number is more than :data:`UNEVEN`.
     """
     x, images = carried.chunk(2, dim=1)
     residuals = (images - multiply_band(bands, x)) * scales[:, None]
     products = residuals @ residuals.mT
     lengths = products.diagonal(dim1=1, dim2=2).sum(1)
     unevenness = (CARRIED // 2) * products.square().sum((1, 2)) / lengths.square() - 1  # NaN where nothing rounds
-    expected = 9 / bands.shape[1]
-    concentrated = unevenness > min(UNEVEN * expected, MOST_UNEVEN)
-    return torch.sqrt(lengths / (CARRIED // 2))[:, None], concentrated[:, None]
+    return torch.sqrt(lengths / (CARRIED // 2))[:, None], (unevenness > UNEVEN)[:, None]
 
 
 def bound_concentrated(estimates: Tensor) -> Tensor:

@@ -4,12 +4,12 @@ The spectral norm of the Gram product's error is measured on the matrix at hand,
 that rounds in float32 until the band (:mod:`spectrum_fast.measure.spectra.probes`). Modelled is how the latter is
 spread: no eigenvalue moves by more than :data:`CONCENTRATION` times its share, unless the vectors that measure it say
 that few directions hold much of it (:data:`spectrum_fast.measure.spectra.probes.UNEVEN`): then all of it is taken to
-be in one, which is rigorous, and float64 is asked. They see a direction that holds ``sqrt(18 / n)`` of the norm's
-square or more, and not one that holds less and yet more than rounding that is independent has. To measure the spectral
-norm, vectors would have to be turned back through the reduction many times, for 7 to 17 % of the time of a matrix; and
-where some eigenvalues tower over the rest, nearly all of that norm is the rounding of those, which does not move the
-others. So eigenvalues that carry a large part of the norm have a relative error of their own, modelled too. In float64
-the worst case is affordable, and taken.
+be in one, which is rigorous, and float64 is asked. They see a direction that holds half of the norm's square, and not
+one that holds less and yet more than rounding that is independent has. To measure the spectral norm, vectors would have
+to be turned back through the reduction many times, for 7 to 17 % of the time of a matrix; and where some eigenvalues
+tower over the rest, nearly all of that norm is the rounding of those, which does not move the others. So eigenvalues
+that carry a large part of the norm have a relative error of their own, modelled too. In float64 the worst case is
+affordable, and taken.
 """
 
 from __future__ import annotations

@@ -104,7 +104,6 @@ def test_the_whole_way_to_a_band_lies_within_what_carried_vectors_say(name: str,
     error = (turned.T @ exact @ turned - reduced) * scales * scales.T
     frobenius, spectral = (float(torch.linalg.matrix_norm(error, order)) for order in ("fro", 2))
     estimate, concentrated = measure_frobenius(bands, carried, scales)
-    assert bool(concentrated) == (name == "constant")  # all rounds one way
     if not concentrated:
         assert spectral <= float(gram_error + 3 * estimate / size**0.5)
         assert frobenius <= float(bound_frobenius(estimate, gram_error + 3 * estimate / size**0.5))
@@ -132,7 +131,7 @@ def test_an_error_in_one_direction_does_not_pass_for_one_that_is_spread(monkeypa
     assert found.error_bound > 1e-4
 
 
-@pytest.mark.parametrize("share", [1.0, 0.5, 0.0])
+@pytest.mark.parametrize("share", [1.0, 0.7, 0.1, 0.0])
 def test_vectors_tell_how_an_error_is_spread(share: float) -> None:
     """A share of it in one direction, the rest as independent rounding has it."""
     size = 400
@@ -144,7 +143,7 @@ def test_vectors_tell_how_an_error_is_spread(share: float) -> None:
     estimate, concentrated = measure_frobenius(
         torch.zeros(1, size, 17, dtype=torch.float64), torch.cat([x, x @ error], 1), UNIT
     )
-    assert bool(concentrated) == (share > 0)
+    assert bool(concentrated) == (share > 0.5)
     assert 0.4 <= float(estimate) <= 2
     assert float(bound_concentrated(estimate)) >= 1
 
