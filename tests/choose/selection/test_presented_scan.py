@@ -86,6 +86,7 @@ def test_a_bar_in_a_notebook_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_scan_is_read_without_torch(tmp_path: Path, scan: sf.Scan) -> None:
+    pytest.importorskip("pandas")
     scan.save(tmp_path / "scan.json")
     run = [sys.executable, script("look_at_a_scan"), str(tmp_path / "scan.json")]
     assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip() == "False"
