@@ -13,6 +13,7 @@ from bench.study.plan import DRAWS, SEEDS
 from bench.study.results import RESULTS, finished_runs
 
 PROTOCOL = Path(__file__).with_name("protocol.md")
+DECISION = Path(__file__).with_name("decision.md")
 BETTER = 19
 """Of 20 matched draws."""
 
@@ -23,7 +24,7 @@ Runs = Sequence[Mapping[str, Any]]
 
 
 def results_section() -> str:
-    """The protocol, and below it what the committed runs say."""
+    """The protocol, below it what the committed runs say, and what was decided by them."""
     lines = ["## Results", ""]
     for folder in sorted(RESULTS.iterdir()) if RESULTS.is_dir() else []:
         if (folder / "base.json").is_file():
@@ -31,6 +32,7 @@ def results_section() -> str:
             lines += text_section(folder.name, base["losses"]["measure"], finished_runs(folder.name))
     if len(lines) == 2:
         lines.append("No run is finished yet.")
+    lines += DECISION.read_text(encoding="utf-8").splitlines()
     return PROTOCOL.read_text(encoding="utf-8") + "\n" + "\n".join(lines) + "\n"
 
 
@@ -42,19 +44,18 @@ def readme_sentence() -> str:
         for condition in MATCHED:
             below, of = matched_rank(condition, measured) or (0, 0)
             if of >= DRAWS:
-                learnt = f"by `{condition}`, learning {folder.name.capitalize()}"
-                found += [f"{learnt}, {_verdict(below, of)} (a lower loss than {below} of {of} matched draws)"]
+                draws = f"{folder.name.capitalize()}: a lower loss than {below} of {of} matched draws"
+                found += [f"by `{condition}` was {_verdict(below, of)} ({draws})"]
     if not found:
         return (
             "Whether the matrices of the highest score are better trained than as many drawn at random at the same\n"
             "depths is **not known yet**: a [pre-registered study](docs/quality-study.md) has no verdict so far, and\n"
             "in a smaller one before it the default score did worse than random."
         )
-    head = (
-        "In a [pre-registered study](docs/quality-study.md) with SmolLM2-135M,\n"
-        "the best quarter of every type, trained alone, is\n"
-    )
-    return head + ";\n".join(found) + "."
+    head = "In a [pre-registered study](docs/quality-study.md) with SmolLM2-135M, training the best quarter of a type"
+    return f"{head}
+" + ",
+".join(found) + "."
 
 
 def text_section(text: str, base: Mapping[str, float], runs: Runs) -> list[str]:
