@@ -53,9 +53,7 @@ def readme_sentence() -> str:
             "in a smaller one before it the default score did worse than random."
         )
     head = "In a [pre-registered study](docs/quality-study.md) with SmolLM2-135M, training the best quarter of a type"
-    return f"{head}
-" + ",
-".join(found) + "."
+    return f"{head}\n" + ",\n".join(found) + "."
 
 
 def text_section(text: str, base: Mapping[str, float], runs: Runs) -> list[str]:

@@ -168,8 +168,8 @@ def test_readme_states_a_verdict_once_all_draws_are_there(monkeypatch: pytest.Mo
     monkeypatch.setattr(page, "finished_runs", lambda _: runs[1:])
     assert "**not known yet**" in page.readme_sentence()
     monkeypatch.setattr(page, "finished_runs", lambda _: runs)
-    verdict = "**no better than random at the same depth** (a lower loss than 11 of 20 matched draws)."
-    assert page.readme_sentence().endswith(f"trained alone, is\nby `spectrum`, learning German, {verdict}")
+    verdict = "**no better than random at the same depth** (German: a lower loss than 11 of 20 matched draws)."
+    assert page.readme_sentence().endswith(f"quarter of a type\nby `spectrum` was {verdict}")
 
 
 def test_a_study_of_some_draws_has_no_verdict_and_states_its_n() -> None:
