@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,12 +45,26 @@ LONGEST = (
 )
 """Half a minute of a core and more, the longest first."""
 NEAR_BOUNDS: list[str] = []
+BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """But for ``-m gpu`` no test sees a GPU: a scan would take it, where its truth is one of the CPU."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium without a window; one of the whole process, since a second engine cannot start beside the first."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        pytest.skip("no Chromium here")
+    with playwright.sync_playwright() as engine:
+        running = engine.chromium.launch(executable_path=executable, args=BROWSER_ARGUMENTS)
+        yield running
+        running.close()
 
 
 @pytest.fixture(scope="module")

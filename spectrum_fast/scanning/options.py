@@ -102,7 +102,7 @@ class ScanOptions(SpectrumOptions):
     top_percent: Annotated[
         float | None,
         Option(
-            "Share of each type to be taken; cuts in doubt are refined.",
+            "Refine cuts at this share of a type.",
             "Where two scores at that cut are nearer than their error bounds, both are computed again in float64 "
             "(method and precision ``auto`` only; ``provenance`` names them as ``refined``). None, and a live model, "
             "leave every cut as it is.",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,23 +43,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_the_search_works_from_the_file_system(site: Path) -> None:
+def test_the_search_works_from_the_file_system(site: Path, browser: Any) -> None:
     """No server: a browser starts no worker for a page that is a file, so that a frame stands in for it."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None:
-        pytest.skip("no Chromium here")
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page()
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto((site / "api.html").as_uri())
-        page.keyboard.press("s")
-        page.keyboard.type("contour")
-        page.wait_for_selector(".md-search-result__item", state="attached", timeout=60_000)
-        assert "The engine" in page.locator(".md-search-result__list").inner_text()
-        browser.close()
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((site / "api.html").as_uri())
+    page.keyboard.press("s")
+    page.keyboard.type("contour")
+    page.wait_for_selector(".md-search-result__item", state="attached", timeout=60_000)
+    assert "The engine" in page.locator(".md-search-result__list").inner_text()
+    page.close()
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
 
 

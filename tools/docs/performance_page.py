@@ -43,10 +43,12 @@ ELSEWHERE = {
     "fleet": ("Many checkpoints into a library", "long-scans.md"),
     "experts": ("How much of a scan of 3,000 small matrices is spent in kernels", "engine.md"),
     "one-scan": ("One scan beside PEFT, WeightWatcher and `svdvals`", "criteria.md"),
+    "large-shapes": ("All singular values and PiSSA's factors beside other libraries", "criteria.md"),
     "platforms": ("Wheels that were installed and run", "platforms.md"),
     "training": ("Memory and time of the methods of training", "training-results.md"),
     "quality-study": ("What training a selection is worth", "quality-study.md"),
     "study": ("What training a selection is worth", "quality-study.md"),
+    "without-extension": ("What goes without the compiled kernels", "platforms.md"),
     "calibration": ("What each criterion calls signal in pure noise", "method.md"),
 }
 """Results that have a page of their own: what they are about, and the page."""

@@ -39,10 +39,12 @@ def checkpoint_to_resume(run: RunArguments, say: Callable[[str], None]) -> str |
     wanted = run.given.get("resume_from_checkpoint")
     if not wanted:
         return None
-    expected = f"{run.source}: resume_from_checkpoint: expected a whole checkpoint"
+    where = f"{run.source}: resume_from_checkpoint"
     if wanted not in (True, "true"):
         if damage := find_damage(Path(wanted)):
-            raise CheckpointError(f"{expected}, found {wanted}, where {damage}; choose another")
+            raise CheckpointError(
+                f"{where}: expected a whole checkpoint, found {wanted}, where {damage}; choose another"
+            )
         return str(wanted)
     found, passed_over = last_whole(run.output_folder)
     for word in passed_over:
@@ -50,7 +52,8 @@ def checkpoint_to_resume(run: RunArguments, say: Callable[[str], None]) -> str |
     if found is None:
         why = "; ".join(["found none", *passed_over[:1]])
         raise CheckpointError(
-            f"{expected} in {run.output_folder}, {why}; drop the key to begin anew (save_steps: how often one is saved)"
+            f"{where}: expected a whole checkpoint in {run.output_folder}, {why}; drop the key to begin anew "
+            "(save_steps: how often one is saved)"
         )
     return str(found)
 
