@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 PEER_SECONDS = 6.0
 """A peer that has taken longer on matrices of a shape is not run on them again; what it took is its time."""
+REST_SECONDS = 0.2
+"""After each peer: threads of OpenBLAS spin on and take a core from who comes next (1024 x 4096: 90 for 45 ms)."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -95,6 +97,7 @@ class Interleaved:
         def run_peers() -> None:
             for name, peer in peers.items():
                 seconds[name].append(peer())
+                time.sleep(REST_SECONDS)
 
         self._benchmark.pedantic(ours, setup=run_peers, rounds=rounds, warmup_rounds=0)
         extra = self._benchmark.extra_info
