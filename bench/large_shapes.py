@@ -27,7 +27,9 @@ from torch import Tensor
 
 import spectrum_fast as sf
 from bench.machine import machine_header
+from bench.markers import replace_between
 from bench.peers import PEERS
+from bench.results_file import SCHEMA, write_results
 from bench.weights import make_tensor
 from spectrum_fast.files import write_text_atomic
 from spectrum_fast.read.checkpoint import open_checkpoint
@@ -142,8 +144,8 @@ def write_tables() -> None:
     """The pages with the tables of the committed results."""
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     for kind, page in PAGES.items():
-        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-        write_text_atomic(page, f"{before}{BEGIN}\n{format_table(results, kind)}\n{END}{rest.partition(END)[2]}")
+        text = page.read_text(encoding="utf-8")
+        write_text_atomic(page, replace_between(text, BEGIN, END, format_table(results, kind)))
 
 
 def main(words: list[str] | None = None) -> int:
@@ -166,8 +168,8 @@ def main(words: list[str] | None = None) -> int:
         for work in (measure_values, measure_factors):
             rows.append(work(weight, asked.rounds))
             print(json.dumps(rows[-1]), flush=True)
-    results = {"schema": 1, "machine": machine_header(), "rank": RANK, "rows": rows}
-    write_text_atomic(asked.out, json.dumps(results, indent=1) + "\n")
+    results = {"schema": SCHEMA, "machine": machine_header(), "rank": RANK, "rows": rows}
+    write_results(asked.out, results)
     return 0
 
 

@@ -25,6 +25,8 @@ import torch
 
 import spectrum_fast as sf
 from bench.machine import machine_header
+from bench.markers import replace_between
+from bench.results_file import write_results
 from spectrum_fast.choose.selection.export.write import export_selection
 from spectrum_fast.choose.selection.model.skeleton import skeleton_of_scan
 from spectrum_fast.choose.selection.options import SelectOptions
@@ -222,8 +224,7 @@ def write_table() -> None:
     """The page with the table of the committed results."""
     page = PAGE.read_text(encoding="utf-8")
     table = format_table(json.loads(RESULTS.read_text(encoding="utf-8"))) if RESULTS.is_file() else NOT_MEASURED
-    before, _, rest = page.partition(BEGIN)
-    write_text_atomic(PAGE, f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}")
+    write_text_atomic(PAGE, replace_between(page, BEGIN, END, table))
 
 
 def main(words: list[str] | None = None) -> int:
@@ -241,7 +242,7 @@ def main(words: list[str] | None = None) -> int:
         write_table()
         return 0
     results = measure(asked.model, asked.tuned, asked.layers)
-    write_text_atomic(asked.out, json.dumps(results, indent=1) + "\n")
+    write_results(asked.out, results)
     print(format_table(results))
     return 0
 

@@ -12,7 +12,7 @@ from spectrum_fast.measure.spectra import rotation
 from spectrum_fast.measure.spectra.engine import compute_spectra, compute_spectrum
 from spectrum_fast.measure.spectra.matrices.dense import sums_of_squares
 from spectrum_fast.measure.spectra.methods import band
-from spectrum_fast.measure.spectra.record import Spectrum
+from spectrum_fast.measure.spectra.record import Criterion, Spectrum
 from spectrum_fast.measure.spectra.rotation import OutlierBasis, find_outlier_basis, rotate
 
 from support import bounds, families, matrices
@@ -28,6 +28,16 @@ WEIGHTS = {
     "fewer rows than gathered": matrices.gaussian(20, 40),
     "one row": matrices.gaussian(1, 40),
 }
+
+
+def in_float32(weight: Tensor, split: Criterion) -> list[Spectrum]:
+    """By the float32 way alone: whole, in blocks, in a batch."""
+    float32 = {"method": "band", "precision": "float32"}
+    with use_backend(MODEL):
+        in_a_batch = compute_spectra([weight], split, **float32)[0]
+    assert isinstance(in_a_batch, Spectrum)
+    blocks = bounds.in_blocks(weight, 3)
+    return [compute_spectrum(weight, split, **float32), compute_spectrum(blocks, split, **float32), in_a_batch]
 
 
 def gram(weight: Tensor) -> Tensor:
@@ -119,15 +129,7 @@ def test_what_rotating_does_wrong_is_in_the_bound(monkeypatch: pytest.MonkeyPatc
     for module in (rotation, band):
         monkeypatch.setattr(module, "rotate_in_place", turn_badly)
     split, truth = find_criterion("spectrum"), bounds.Truth.of(weight)
-    float32 = {"method": "band", "precision": "float32"}
-    with use_backend(MODEL):
-        in_a_batch = compute_spectra([weight], split, **float32)[0]
-    for found in (
-        compute_spectrum(weight, split, **float32),
-        compute_spectrum(bounds.in_blocks(weight, 3), split, **float32),
-        in_a_batch,
-    ):
-        assert isinstance(found, Spectrum)
+    for found in in_float32(weight, split):
         verdict = bounds.judge(truth, split, found)
         assert found.method == "band-float32-rotated"
         assert 3e-4 <= verdict.error <= found.error_bound  # 5e-5 was stated
@@ -142,15 +144,7 @@ def test_the_bulk_is_not_shifted_by_the_outliers_rounding(tall: bool) -> None:
     truth = bounds.Truth.of(weight)
     split = find_criterion("spectrum")
     expected = truth.expected(split)
-    float32 = {"method": "band", "precision": "float32"}  # its bound is about the tolerance
-    with use_backend(MODEL):
-        in_a_batch = compute_spectra([weight], split, **float32)[0]
-    for found in (
-        compute_spectrum(weight, split, **float32),
-        compute_spectrum(bounds.in_blocks(weight, 3), split, **float32),
-        in_a_batch,
-    ):
-        assert isinstance(found, Spectrum)
+    for found in in_float32(weight, split):  # its bound is about the tolerance
         assert found.method == "band-float32-rotated"
         assert found.noise_sum == pytest.approx(expected.noise_sum, rel=1e-6)  # it was 1.4e-5
         assert bounds.judge(truth, split, found).ratio < 0.3
