@@ -36,7 +36,7 @@ from spectrum_fast.measure.spectra.device_check import require_right_answers
 from spectrum_fast.measure.spectra.engine import compute_spectra
 from spectrum_fast.measure.spectra.methods import band as band_method
 from spectrum_fast.measure.spectra.record import Spectrum
-from spectrum_fast.scanning.scorers import LEAST_BATCHES, MOST_TOGETHER, batch_bytes_on, bytes_in_work
+from spectrum_fast.scanning.scorers import GPU_MOST_TOGETHER, LEAST_BATCHES, batch_bytes_on, bytes_in_work
 
 Shape = tuple[int, int]
 EXPERTS = {(2048, 7168): 2 * 257, (7168, 2048): 257}
@@ -208,7 +208,7 @@ def run_model(
 def together(shape: Shape, batch_bytes: int, *, fp8: bool) -> int:
     """Matrices that a scan collects, as far as the memory goes that it gives a batch."""
     like = torch.empty(shape, dtype=torch.float8_e4m3fn if fp8 else torch.bfloat16, device="meta")
-    return max(1, min(MOST_TOGETHER, batch_bytes // bytes_in_work([like])))
+    return max(1, min(GPU_MOST_TOGETHER, batch_bytes // bytes_in_work([like])))
 
 
 def _flops(shape: Shape) -> float:

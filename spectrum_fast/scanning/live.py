@@ -93,11 +93,11 @@ def score_live(
             if ranks == 1:
                 with live.whole(turn[0][0].main.name):
                     for loaded in _load(live, turn[0], device, copy=False):
-                        for result in scorer.add(loaded, loaded.read_seconds):
+                        for result in scorer.add(loaded):
                             deliver(result)
             else:
                 own = _take_own(live, turn, rank, device)
-                mine = [result for loaded in own for result in scorer.add(loaded, loaded.read_seconds)]
+                mine = [result for loaded in own for result in scorer.add(loaded)]
                 for result in _exchange([*mine, *scorer.finish()], ranks):
                     deliver(result)
         for result in scorer.finish():
@@ -127,7 +127,8 @@ def _load(
     for weight in weights if keep else ():
         main = _part(whole, weight.main, weight).to(device, copy=copy)
         parts = {role: _part(companions[ref.name], ref, weight) for role, ref in weight.companions.items()}
-        yield LoadedWeight(weight, main, parts, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        yield LoadedWeight(weight, main, parts, read_seconds=seconds, wait_seconds=seconds)
         started = time.perf_counter()
 
 

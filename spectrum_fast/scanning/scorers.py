@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from spectrum_fast.measure.ops.device_graph import RECORDINGS, recording
 from spectrum_fast.measure.ops.dispatch import set_threads
 from spectrum_fast.measure.spectra.engine import as_matrix, compute_spectra
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
-from spectrum_fast.measure.spectra.schedule import ADAPTIVE
+from spectrum_fast.measure.spectra.schedule import ADAPTIVE, MOST_TOGETHER
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import LoadedWeight
 from spectrum_fast.read.stream.device import SideStream
@@ -43,8 +43,6 @@ from spectrum_fast.scanning.threads import thread_count
 BATCH_SHARE = 5
 """A batch takes one part in this many of the device's free memory, workspace included: 16 GiB of 80. The weights of
 others may take as much again."""
-BATCH_BYTES = 4 << 30
-"""Of a batch where the device does not say what it has."""
 CPU_BATCH_BYTES, CPU_THREAD_BYTES = 128 << 20, 16 << 20
 """Of a batch on a CPU, where as many are in work at once as it has threads; and what each thread may have waiting of
 weights beside the two batches that any device may."""
@@ -53,29 +51,13 @@ ONE_CORE_ENTRIES = 1 << 23
 wait for each other at every panel and for the one that does what lies between kernels, which costs 1024 x 4096 a sixth
 of its time on two cores and half on sixteen (bench/scaling.py). Not by how many there are: a part of a scan has the
 bits of the whole."""
-MOST_TOGETHER = 64
+GPU_MOST_TOGETHER = 64
 SCORING_THREADS = 2
 """On a GPU, each with a stream of its own: slices of one batch wait for their chains while products of the next run."""
 LEAST_BATCHES = 16
 """Of each kind of weight, as far as there are so many: the first is scored after a sixteenth of the reading, or one of
 the scoring is left when all is read. So both together take at most 17/16 of the longer one."""
 THREAD_NAME = "spectrum-fast-score"
-
-
-class Scorer(Protocol):
-    """What turns weights into records, at once or in batches."""
-
-    def add(self, loaded: LoadedWeight, wait_seconds: float) -> Iterator[ModuleResult]:
-        """Take a weight; gives what has been finished. The weight's memory may be used again afterwards."""
-        ...
-
-    def finish(self) -> Iterator[ModuleResult]:
-        """What is still waiting."""
-        ...
-
-    def close(self) -> None:
-        """Give up what is not scored yet."""
-        ...
 
 
 def or_on_cpu(compute: Compute) -> Compute:
@@ -97,8 +79,8 @@ def _moved(found: Spectrum) -> Spectrum:
     return replace(found, reason=f"{found.reason}; on the CPU, the GPU's memory did not hold it")
 
 
-class OneByOne:
-    """Each weight by itself, at once.
+class Scorer:
+    """Turns weights into records: each by itself, at once.
 
     Args:
         compute: from a matrix to its spectrum.
@@ -108,18 +90,18 @@ class OneByOne:
     def __init__(self, compute: Compute, device: str = "cpu") -> None:
         self._compute, self._device = compute, device
 
-    def add(self, loaded: LoadedWeight, wait_seconds: float) -> Iterator[ModuleResult]:
-        """See :meth:`Scorer.add`."""
+    def add(self, loaded: LoadedWeight) -> Iterator[ModuleResult]:
+        """Take a weight; gives what has been finished. The weight's memory may be used again afterwards."""
         began = time.perf_counter()
         record = score_loaded(loaded.on(self._device), self._compute)
-        yield ModuleResult(record, loaded.read_seconds, wait_seconds, time.perf_counter() - began)
+        yield ModuleResult(record, loaded.read_seconds, loaded.wait_seconds, time.perf_counter() - began)
 
     def finish(self) -> Iterator[ModuleResult]:
-        """Nothing waits."""
+        """What is still waiting."""
         return iter(())
 
     def close(self) -> None:
-        """Likewise."""
+        """Give up what is not scored yet."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +110,10 @@ class _Waiting:
 
     plan: WeightPlan
     shape: tuple[int, ...]
-    read_seconds: float
-    wait_seconds: float
     digest: str
     overlap: SubspaceOverlap | None
+    read_seconds: float
+    wait_seconds: float
 
 
 @dataclass
@@ -166,7 +148,7 @@ class _Batch:
 _Scored: TypeAlias = "list[ModuleResult] | None"
 
 
-class Together:
+class Together(Scorer):
     """Weights of one shape and type are copied side by side, and scored as a batch by threads that do nothing else.
 
     So the caller's thread can go on to read and copy: as far as the bytes of batches that wait or are scored allow.
@@ -183,13 +165,13 @@ class Together:
     Args:
         criterion: the rule that splits signal from noise.
         tolerance: relative accuracy wanted.
-        alone: from a matrix to its spectrum, for matrices in blocks.
+        alone: from a matrix to its spectrum, for matrices in blocks and for large ones on a CPU.
         device: where weights are scored.
         prepare: called by a scoring thread before any weight is scored; what it raises ends the scan.
         plans: the weights to come, if known; see :data:`LEAST_BATCHES`.
         all_values: every singular value is wanted, too.
         threads: that score, on a CPU.
-        most: matrices in a batch.
+        most: matrices in a batch; None: as many as a GPU, or a core, takes together.
         batch_bytes: device memory of a batch with its Gram matrices and workspace; None asks the device.
     """
 
@@ -204,13 +186,15 @@ class Together:
         plans: Iterable[WeightPlan] = (),
         all_values: bool = False,
         threads: int | None = None,
-        most: int = MOST_TOGETHER,
+        most: int | None = None,
         batch_bytes: int | None = None,
     ) -> None:
-        self._criterion, self._tolerance, self._compute_alone = criterion, tolerance, alone
+        super().__init__(alone)
+        self._criterion, self._tolerance = criterion, tolerance
         self._side = SideStream(device)
         self._of_kind = Counter(map(_kind_of, plans))
-        self._most, self._all_values = most, all_values
+        self._most = most or (MOST_TOGETHER if threads else GPU_MOST_TOGETHER)
+        self._all_values = all_values
         self._batch_bytes = batch_bytes_on(device) if batch_bytes is None else batch_bytes
         self._open: dict[object, _Batch] = {}
         self._held_bytes = 0
@@ -226,17 +210,17 @@ class Together:
             self._threads = ThreadPoolExecutor(threads, THREAD_NAME, initializer=self._side.own_stream)
         self._prepared = None if prepare is None else self._submit(prepare)
 
-    def add(self, loaded: LoadedWeight, wait_seconds: float) -> Iterator[ModuleResult]:
+    def add(self, loaded: LoadedWeight) -> Iterator[ModuleResult]:
         """See :meth:`Scorer.add`."""
         in_blocks = isinstance(loaded.main, BlockMatrix)
         if loaded.plan.in_factors or (self._cores and (in_blocks or not _has_one_core(loaded.plan))):
             yield from self._collect(0)
             with thread_count(self._cores or None):
-                results = list(OneByOne(self._compute_alone).add(loaded, wait_seconds))
+                results = list(super().add(loaded))
             yield from results
             return
         if in_blocks:  # is read by whoever scores it, so that nobody else may read
-            self._submit(partial(self._score_blocks, loaded, wait_seconds))
+            self._submit(partial(self._score_blocks, loaded))
             yield from self._collect(0)
             return
         try:
@@ -244,20 +228,21 @@ class Together:
             with self._side.done():
                 overlap = overlap_with_base(loaded, self._side.device)
         except Exception as error:  # noqa: BLE001 - told, or raised again
-            yield _failed(loaded, wait_seconds, error)
+            yield _failed(loaded, error)
             return
         key = tuple((part.shape, part.dtype) for part in parts)
         if key not in self._open:
             opened = yield from self._open_batch(parts, self._of_kind[_kind_of(loaded.plan)])
             if opened is None:
-                yield _failed(loaded, wait_seconds, MemoryError())
+                yield _failed(loaded, MemoryError())
                 return
             self._open[key] = opened
         batch = self._open[key]
         with self._side.done(parts[0]):
             for part, memory in zip(parts, batch.memory, strict=True):
                 memory[len(batch.waiting)].copy_(part, non_blocking=True)
-        batch.waiting.append(_Waiting(loaded.plan, shape, loaded.read_seconds, wait_seconds, loaded.digest, overlap))
+        times = loaded.read_seconds, loaded.wait_seconds
+        batch.waiting.append(_Waiting(loaded.plan, shape, loaded.digest, overlap, *times))
         if batch.is_full:
             self._hand_over(key)
         yield from self._collect(len(self._scoring))
@@ -344,9 +329,9 @@ class Together:
         if self._prepared is not None:
             self._prepared.result()
 
-    def _score_blocks(self, loaded: LoadedWeight, wait_seconds: float) -> list[ModuleResult]:
+    def _score_blocks(self, loaded: LoadedWeight) -> list[ModuleResult]:
         self._wait_until_prepared()
-        return list(OneByOne(self._compute_alone).add(loaded, wait_seconds))
+        return list(super().add(loaded))
 
     def _score(self, batch: _Batch) -> list[ModuleResult]:
         self._wait_until_prepared()
@@ -387,9 +372,9 @@ def _has_one_core(plan: WeightPlan) -> bool:
     return shape is not None and len(shape) == 2 and math.prod(shape) <= ONE_CORE_ENTRIES
 
 
-def _failed(loaded: LoadedWeight, wait_seconds: float, error: Exception) -> ModuleResult:
+def _failed(loaded: LoadedWeight, error: Exception) -> ModuleResult:
     failure = replace(failure_of(loaded.plan, error), digest=loaded.digest or None)
-    return ModuleResult(failure, loaded.read_seconds, wait_seconds)
+    return ModuleResult(failure, loaded.read_seconds, loaded.wait_seconds)
 
 
 def _decoded(loaded: LoadedWeight, device: torch.device) -> tuple[Tensor, ...]:
@@ -426,6 +411,6 @@ def _shape_of(parts: Sequence[Tensor]) -> tuple[int, int]:
 def batch_bytes_on(device: str) -> int:
     """Memory that a batch may take on a device."""
     if torch.device(device).type == "cpu":
-        return BATCH_BYTES
+        return CPU_BATCH_BYTES
     free, _ = torch.cuda.mem_get_info(torch.device(device))
     return free // BATCH_SHARE

@@ -16,7 +16,6 @@ from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.device_check import require_right_answers
 from spectrum_fast.measure.spectra.engine import compute_spectrum
-from spectrum_fast.measure.spectra.schedule import MOST_TOGETHER
 from spectrum_fast.read.checkpoint import Checkpoint, open_checkpoint
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import StreamOptions, StreamStatistics, WeightStream, stream_weights
@@ -26,7 +25,7 @@ from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
 from spectrum_fast.scanning.provenance import scan_settings
 from spectrum_fast.scanning.results import ModuleResult, failure_of
-from spectrum_fast.scanning.scorers import CPU_BATCH_BYTES, OneByOne, Scorer, Together, or_on_cpu
+from spectrum_fast.scanning.scorers import Scorer, Together, or_on_cpu
 
 
 def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple[Checkpoint, ScanPlan]:
@@ -79,24 +78,10 @@ def make_scorer(options: ScanOptions, plans: Iterable[WeightPlan] = ()) -> Score
     """
     compute, plans = make_compute(options), tuple(plans)
     if plans and all(plan.in_factors for plan in plans):
-        return OneByOne(compute)  # the SVD of an adapter's core is no work for a device
-    criterion = find_criterion(options.criterion)
-    if options.device == "cpu":
-        if options.method != "auto" or options.precision != "auto":
-            return OneByOne(compute)
-        return Together(
-            criterion,
-            options.tolerance,
-            compute,
-            plans=plans,
-            all_values=options.spectra,
-            threads=torch.get_num_threads(),
-            most=MOST_TOGETHER,
-            batch_bytes=CPU_BATCH_BYTES,
-        )
-    prepare = partial(require_right_answers, options.device, criterion)
+        return Scorer(compute)  # the SVD of an adapter's core is no work for a device
+    criterion, on_cpu, alone = find_criterion(options.criterion), options.device == "cpu", or_on_cpu(compute)
+    prepare = None if on_cpu else partial(require_right_answers, options.device, criterion)
     if options.method == "auto" and options.precision == "auto":
-        alone = or_on_cpu(compute)
         return Together(
             criterion,
             options.tolerance,
@@ -105,9 +90,11 @@ def make_scorer(options: ScanOptions, plans: Iterable[WeightPlan] = ()) -> Score
             prepare=prepare,
             plans=plans,
             all_values=options.spectra,
+            threads=torch.get_num_threads() if on_cpu else None,
         )
-    prepare()
-    return OneByOne(or_on_cpu(compute), options.device)
+    if prepare is not None:
+        prepare()
+    return Scorer(alone, options.device)
 
 
 def score_plan(plan: ScanPlan, options: ScanOptions, ledger: Ledger) -> Mapping[str, Any]:
@@ -141,5 +128,5 @@ def _score_all(stream: WeightStream, scorer: Scorer) -> Iterator[ModuleResult]:
             continue
         if loaded is None:
             break
-        yield from scorer.add(loaded, time.perf_counter() - waiting_since)
+        yield from scorer.add(replace(loaded, wait_seconds=time.perf_counter() - waiting_since))
     yield from scorer.finish()

@@ -237,7 +237,7 @@ def test_batches_on_the_way_of_a_device_change_scores_within_their_bounds(
     weights = plan_scan(open_checkpoint(folder)).weights
     with use_backend(MODEL), stream_weights(weights, StreamOptions()) as stream:
         for loaded in stream:
-            found += _scores(together.add, loaded, 0.0)
+            found += _scores(together.add, loaded)
         found += _scores(together.finish)
     by_name = {module.name: module for module in found}
     assert sum(module.note.count("batch of") for module in found) >= 8

@@ -62,7 +62,7 @@ class Run:
     most_ahead_bytes: int = 0
     results: list[ModuleResult] = field(default_factory=list)
     statistics: StreamStatistics = field(default_factory=StreamStatistics)
-    batch_bytes: int = scorers.BATCH_BYTES
+    batch_bytes: int = scorers.CPU_BATCH_BYTES
 
     def go(self, monkeypatch: pytest.MonkeyPatch) -> Run:
         total, scored = sum(plan.nbytes for plan in self.plans), 0

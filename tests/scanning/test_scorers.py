@@ -25,7 +25,7 @@ from spectrum_fast.read.stream import StreamOptions, stream_weights
 from spectrum_fast.scanning import scorers
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import plan_scan
-from spectrum_fast.scanning.scorers import OneByOne, Scorer, Together, or_on_cpu
+from spectrum_fast.scanning.scorers import Scorer, Together, or_on_cpu
 from spectrum_fast.scanning.scoring import make_compute
 from spectrum_fast.scanning.threads import thread_count
 
@@ -56,14 +56,14 @@ def records(folder: Path, scorer: Scorer) -> dict[str, ModuleScore | ScanFailure
     found = {}
     with stream_weights(plan.weights, StreamOptions()) as stream:
         for loaded in stream:
-            found |= {result.record.name: result.record for result in scorer.add(loaded, 0.0)}
+            found |= {result.record.name: result.record for result in scorer.add(loaded)}
         found |= {result.record.name: result.record for result in scorer.finish()}
     assert len(found) == len(plan.weights)
     return found
 
 
-def alone() -> OneByOne:
-    return OneByOne(make_compute(ScanOptions()))
+def alone() -> Scorer:
+    return Scorer(make_compute(ScanOptions()))
 
 
 @pytest.mark.parametrize(("most", "batch_bytes"), [(64, 1 << 40), (2, 1 << 40), (64, 1)])
@@ -311,7 +311,7 @@ def test_cores_share_out_large_matrices_alone(tmp_path: Path) -> None:
         with closing(together), stream_weights(plan.weights, StreamOptions()) as stream:
             for loaded in stream:
                 reading.append(torch.get_num_threads())
-                list(together.add(loaded, 0.0))
+                list(together.add(loaded))
             list(together.finish())
         assert torch.get_num_threads() == 2
     assert shared == [((64, 140_000), 2)]
