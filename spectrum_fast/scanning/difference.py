@@ -16,6 +16,7 @@ from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.storage.files import list_some
 from spectrum_fast.scanning.combination import combine, shapes_differ
 from spectrum_fast.scanning.plan import ScanPlan
+from spectrum_fast.scanning.results import failed
 
 
 def plan_difference(
@@ -103,7 +104,7 @@ def plan_sum(checkpoint: Checkpoint, planning: Callable[..., ScanPlan], **patter
             f"{_some(added.weights)}; that has {_some(found.weights)}: is it the base of this adapter?"
         )
     lost = [
-        _failed(weight, f"an adapter of a module that {base.name} lacks", "base")
+        failed(weight, "base", f"an adapter of a module that {base.name} lacks")
         for weight in added.weights
         if weight.name not in names
     ]
@@ -132,18 +133,7 @@ def _differ(weight: WeightPlan, other: WeightPlan) -> bool:
 
 
 def _of_other_shape(weight: WeightPlan, other: WeightPlan) -> ScanFailure:
-    return _failed(weight, shapes_differ(weight.matrix_shape or (), other.matrix_shape or ()), "shape")
-
-
-def _failed(weight: WeightPlan, message: str, kind: str) -> ScanFailure:
-    return ScanFailure(
-        name=weight.name,
-        kind=kind,
-        message=f"{weight.main.name} in {weight.main.file.name}: {message}",
-        shape=weight.main.shape,
-        dtype=weight.main.dtype,
-        parameter=weight.parameter if weight.parts is not None else None,
-    )
+    return failed(weight, "shape", shapes_differ(weight.matrix_shape or (), other.matrix_shape or ()))
 
 
 def _some(weights: Sequence[WeightPlan]) -> str:

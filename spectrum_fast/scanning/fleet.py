@@ -22,6 +22,7 @@ from spectrum_fast.choose.library.file_names import slug, whole_file_name
 from spectrum_fast.choose.selection.scan_result import load_scan
 from spectrum_fast.errors import JournalError, RankError, ScanFileError, SelectionError, SpectrumFastError, UsageError
 from spectrum_fast.files import write_text_atomic
+from spectrum_fast.measure.ops.dispatch import thread_count
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.scanning.content import is_scan_of
 from spectrum_fast.scanning.fleet_list import FleetModel
@@ -31,7 +32,6 @@ from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.provenance import placeless_identity, scan_identity
 from spectrum_fast.scanning.run import run_scan
 from spectrum_fast.scanning.step import ScanProgress
-from spectrum_fast.scanning.threads import thread_count
 
 _AT_ONCE = 16
 """Checkpoints that Ray scans at once: enough that one which is opened or ends leaves no worker idle."""

@@ -19,14 +19,14 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from spectrum_fast.measure.scoring.records import ScanFailure, SkippedTensor
+from spectrum_fast.measure.scoring.records import SkippedTensor
 from spectrum_fast.read.checkpoint import TensorRef
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import LoadedWeight
-from spectrum_fast.scanning.live_model import LiveModel, describe_model
+from spectrum_fast.scanning.live_model import LiveModel
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
-from spectrum_fast.scanning.results import ModuleResult
+from spectrum_fast.scanning.results import ModuleResult, failed
 from spectrum_fast.scanning.scorers import Scorer
 
 
@@ -37,7 +37,7 @@ def plan_live(model: nn.Module, options: ScanOptions) -> tuple[LiveModel, ScanPl
         UsageError: nothing is left to score, or names are not unique once wrappers are taken off.
         SelectionError: a pattern matches no tensor.
     """
-    live = describe_model(model)
+    live = LiveModel(model)
     plan = plan_scan(
         live.checkpoint,
         include=options.include,
@@ -47,23 +47,13 @@ def plan_live(model: nn.Module, options: ScanOptions) -> tuple[LiveModel, ScanPl
         split=options.split_fused,
     )
     adapters = tuple(SkippedTensor(name, "belongs to an adapter (PEFT)") for name in live.adapters)
-    absent = [weight for weight in plan.weights if live.is_absent(weight.main.name)]
+    message = "expected values, found the meta device (offloaded); load the model in full"
+    absent = [failed(weight, "unsupported", message) for weight in plan.weights if live.is_absent(weight.main.name)]
     return live, replace(
         plan,
         weights=tuple(weight for weight in plan.weights if not live.is_absent(weight.main.name)),
-        refused=(*plan.refused, *map(_offloaded, absent)),
+        refused=(*plan.refused, *absent),
         skipped=(*plan.skipped, *adapters),
-    )
-
-
-def _offloaded(weight: WeightPlan) -> ScanFailure:
-    return ScanFailure(
-        name=weight.name,
-        kind="unsupported",
-        message=f"{weight.main.name}: expected values, found the meta device (offloaded); load the model in full",
-        shape=weight.main.shape,
-        dtype=weight.main.dtype,
-        parameter=weight.parameter if weight.parts is not None else None,
     )
 
 

@@ -8,9 +8,8 @@ are not all here (DeepSpeed ZeRO-3 partitions, FSDP2 shards) are gathered when t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +30,45 @@ _ADAPTERS = frozenset(
 module whose trained copy (``modules_to_save``) is the weight."""
 
 
-@dataclass
 class LiveModel:
-    """The tensors of a live model.
+    """The tensors of a live model; nothing is read or moved.
+
+    Args:
+        model: the model.
 
     Attributes:
         checkpoint: their names, types and shapes, with ``live`` in place of a file.
         ties: duplicate -> original, for parameters that are one object under several names.
         adapters: names of tensors that belong to an adapter beside the weights.
+
+    Raises:
+        UsageError: two parameters would have one name once wrappers are taken off, or FSDP1 has flattened them.
     """
 
-    checkpoint: Checkpoint
-    ties: Mapping[str, str]
-    adapters: tuple[str, ...]
-    _tensors: Mapping[str, Callable[[], Tensor]] = field(repr=False)
-    _owners: Mapping[str, Tensor] = field(repr=False)
+    def __init__(self, model: nn.Module) -> None:
+        self.adapters: list[str] = []
+        self._refs: dict[str, TensorRef] = {}
+        self._tensors: dict[str, Callable[[], Tensor]] = {}
+        self._owners: dict[str, Tensor] = {}
+        for path, module in model.named_modules(remove_duplicate=False):
+            self._look_at(f"{path}." if path else "", module)
+        quantised = find_packed(self._refs.values())
+        self.ties = self._find_ties()
+        # Buffers only where they belong to codes.
+        wanted = (self._owners.keys() | quantised.packed.keys() | quantised.companions.keys()) - self.ties.keys()
+        tensors = tuple(ref for ref in self._refs.values() if ref.name in wanted)
+        config = getattr(model, "config", None)
+        text = "\n".join(f"{ref.name} {ref.dtype} {ref.shape}" for ref in tensors)
+        kind = type(model).__name__
+        self.checkpoint = Checkpoint(
+            source=f"live model {kind}",
+            name=str(getattr(config, "_name_or_path", "") or kind),
+            files=(),
+            tensors=tensors,
+            config=_plain_config(config),
+            notes=(),
+            fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+        )
 
     @contextmanager
     def whole(self, name: str) -> Iterator[None]:
@@ -67,47 +90,7 @@ class LiveModel:
         owner = self._owners.get(name)
         return owner is not None and owner.is_meta
 
-
-def describe_model(model: nn.Module) -> LiveModel:
-    """List the tensors of a live model; nothing is read or moved.
-
-    Raises:
-        UsageError: two parameters would have one name once wrappers are taken off, or FSDP1 has flattened them.
-    """
-    collector = _Collector()
-    for path, module in model.named_modules(remove_duplicate=False):
-        collector.look_at(f"{path}." if path else "", module)
-    refs = {ref.name: ref for ref in collector.refs}
-    quantised = find_packed(collector.refs)
-    belonging = {*quantised.packed, *quantised.companions}
-    ties = collector.ties(refs)
-    wanted = (collector.owners.keys() | belonging) - ties.keys()  # buffers only where they belong to codes
-    tensors = tuple(ref for ref in collector.refs if ref.name in wanted)
-    config = getattr(model, "config", None)
-    text = "\n".join(f"{ref.name} {ref.dtype} {ref.shape}" for ref in tensors)
-    kind = type(model).__name__
-    checkpoint = Checkpoint(
-        source=f"live model {kind}",
-        name=str(getattr(config, "_name_or_path", "") or kind),
-        files=(),
-        tensors=tensors,
-        config=_plain_config(config),
-        notes=(),
-        fingerprint=hashlib.sha256(text.encode()).hexdigest(),
-    )
-    return LiveModel(checkpoint, ties, tuple(collector.adapters), collector.tensors, collector.owners)
-
-
-class _Collector:
-    """Walks the modules of one model."""
-
-    def __init__(self) -> None:
-        self.refs: list[TensorRef] = []
-        self.tensors: dict[str, Callable[[], Tensor]] = {}
-        self.owners: dict[str, Tensor] = {}
-        self.adapters: list[str] = []
-
-    def look_at(self, prefix: str, module: nn.Module) -> None:
+    def _look_at(self, prefix: str, module: nn.Module) -> None:
         """Note the module's own parameters and persistent buffers."""
         for name, parameter in module._parameters.items():
             if parameter is not None:
@@ -116,14 +99,13 @@ class _Collector:
             if buffer is not None and name not in module._non_persistent_buffers_set:
                 self._add(_checkpoint_name(prefix + name), buffer.shape, buffer.dtype, buffer.detach)
 
-    def ties(self, refs: Mapping[str, TensorRef]) -> dict[str, str]:
-        """Duplicates: names that lead to a parameter that has another name too."""
+    def _find_ties(self) -> dict[str, str]:
         names: dict[int, list[str]] = {}  # by identity: equal values in two parameters are no tie
-        for name, owner in self.owners.items():
+        for name, owner in self._owners.items():
             names.setdefault(id(owner), []).append(name)
         ties = {}
         for group in names.values():
-            original, *copies = sorted(group, key=lambda name: originality(refs[name]))
+            original, *copies = sorted(group, key=lambda name: originality(self._refs[name]))
             ties.update(dict.fromkeys(copies, original))
         return ties
 
@@ -136,7 +118,7 @@ class _Collector:
         if not _ADAPTERS.isdisjoint(name.split(".")):
             self.adapters.append(name)
             return
-        self.owners[name] = parameter
+        self._owners[name] = parameter
         shape = getattr(parameter, "ds_shape", parameter.shape)
         state = getattr(parameter, "quant_state", None)
         if state is not None and hasattr(state, "as_dict"):
@@ -162,11 +144,11 @@ class _Collector:
             self._add(f"{name}.{key}", value.shape, value.dtype, value.detach)
 
     def _add(self, name: str, shape: torch.Size, dtype: torch.dtype, get: Callable[[], Tensor]) -> None:
-        if name in self.tensors:
+        if name in self._tensors:
             raise UsageError(f"{name}: expected one tensor of this name in the live model, found two")
-        self.tensors[name] = get
+        self._tensors[name] = get
         nbytes = torch.Size(shape).numel() * dtype.itemsize
-        self.refs.append(TensorRef(name, Path("live"), storage_name(dtype), tuple(shape), 0, nbytes))
+        self._refs[name] = TensorRef(name, Path("live"), storage_name(dtype), tuple(shape), 0, nbytes)
 
 
 def _checkpoint_name(name: str) -> str:

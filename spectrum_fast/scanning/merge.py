@@ -15,6 +15,7 @@ from typing import Any
 
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import JournalError, PartsError, UsageError
+from spectrum_fast.measure.ops.dispatch import thread_count
 from spectrum_fast.scanning.content import is_made_of
 from spectrum_fast.scanning.journal import Journal, describe_changes
 from spectrum_fast.scanning.ledger import Ledger
@@ -24,7 +25,6 @@ from spectrum_fast.scanning.parts import Part, parse_part, share_of
 from spectrum_fast.scanning.provenance import placeless_identity, scan_identity
 from spectrum_fast.scanning.run import assemble_scan
 from spectrum_fast.scanning.scoring import open_and_plan
-from spectrum_fast.scanning.threads import thread_count
 from spectrum_fast.system import lock
 from spectrum_fast.version import __version__
 

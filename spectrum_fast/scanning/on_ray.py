@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Any
 
 from spectrum_fast.errors import BackendUnavailableError, RankError, SpectrumFastError
+from spectrum_fast.measure.ops.dispatch import thread_count
 from spectrum_fast.read.checkpoint import Checkpoint
 from spectrum_fast.scanning.chunks import cut_chunks
 from spectrum_fast.scanning.journal import Settings, describe_changes
@@ -29,7 +30,6 @@ from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.provenance import scan_identity, scan_settings, shared_identity, stored_options
 from spectrum_fast.scanning.results import ModuleResult
 from spectrum_fast.scanning.scoring import make_scorer, open_and_plan, score_weights
-from spectrum_fast.scanning.threads import thread_count
 
 _RETRIES = 20
 """How often Ray starts a task again whose worker is lost; one that ends its worker every time is an error at last."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spectrum_fast.errors import UsageError
+from spectrum_fast.measure.ops.dispatch import thread_count
 from spectrum_fast.scanning.chunks import cut_chunks, work_of
 from spectrum_fast.scanning.content import begin_journal
 from spectrum_fast.scanning.journal import Journal
@@ -26,7 +27,6 @@ from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.provenance import stored_options
 from spectrum_fast.scanning.scoring import open_and_plan, score_plan
 from spectrum_fast.scanning.step import ScanProgress
-from spectrum_fast.scanning.threads import thread_count
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
+from spectrum_fast.measure.ops.dispatch import thread_count
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.scanning.chunks import work_of
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.results import ModuleResult
 from spectrum_fast.scanning.scoring import make_scorer, score_weights
-from spectrum_fast.scanning.threads import thread_count
 
 _BUDGET_SECONDS = 10.0
 """Time for the trials; kinds of weights that would take longer are told by their multiply-adds."""

@@ -22,8 +22,8 @@ from spectrum_fast.read.checkpoint import TensorRef
 from spectrum_fast.read.checkpoint.naming import module_type
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import LoadedWeight
+from spectrum_fast.scanning.combination import SubspaceOverlap, overlap_with_base
 from spectrum_fast.scanning.memory import is_out_of_memory
-from spectrum_fast.scanning.subspaces import SubspaceOverlap, overlap_with_base
 
 _Found = TypeVar("_Found", ModuleScore, ScanFailure)
 
@@ -98,7 +98,7 @@ def record_of(
     if math.isfinite(found.error_bound):
         score = score_weight(plan, shape, found)
         return score if overlap is None else replace(score, **overlap.angles(found.mp_rank))
-    return _failure_of(plan, "accuracy", _unknown_score(found))
+    return failed(plan, "accuracy", _unknown_score(found))
 
 
 def ends_scan(error: Exception) -> bool:
@@ -126,13 +126,13 @@ def failure_of(plan: WeightPlan, error: Exception) -> ScanFailure:
     if ends_scan(error):
         raise error
     if isinstance(error, UnsupportedDtypeError):
-        return _failure_of(plan, "unsupported", str(error))
+        return failed(plan, "unsupported", str(error))
     if isinstance(error, TensorError):
-        return _failure_of(plan, "values", str(error))
+        return failed(plan, "values", str(error))
     if isinstance(error, torch.linalg.LinAlgError):  # pyright: ignore[reportPrivateImportUsage]
-        return _failure_of(plan, "numeric", f"LAPACK gave up: {error}; try another method")
+        return failed(plan, "numeric", f"LAPACK gave up: {error}; try another method")
     if is_out_of_memory(error):
-        return _failure_of(
+        return failed(
             plan,
             "memory",
             "there was no memory left to score it; free some, or take a smaller buffer (--buffer-gib) or fewer threads "
@@ -165,7 +165,8 @@ def _unknown_score(found: Spectrum) -> str:
     )
 
 
-def _failure_of(plan: WeightPlan, kind: str, message: str) -> ScanFailure:
+def failed(plan: WeightPlan, kind: str, message: str) -> ScanFailure:
+    """The failure of a weight, which says what it is stored as and where."""
     return _failure(plan.name, plan.main, plan.parameter if plan.parts is not None else None, kind, message)
 
 

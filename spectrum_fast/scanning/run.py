@@ -14,6 +14,7 @@ from torch import nn
 
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import UsageError
+from spectrum_fast.measure.ops.dispatch import thread_count
 from spectrum_fast.options import takes_options
 from spectrum_fast.read.checkpoint import Checkpoint
 from spectrum_fast.read.checkpoint.naming import natural_key
@@ -31,7 +32,6 @@ from spectrum_fast.scanning.refine import refine_cuts
 from spectrum_fast.scanning.results import copied
 from spectrum_fast.scanning.scoring import make_scorer, open_and_plan, score_plan
 from spectrum_fast.scanning.step import ScanProgress
-from spectrum_fast.scanning.threads import thread_count
 
 
 @takes_options(ScanOptions)

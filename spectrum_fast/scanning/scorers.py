@@ -20,13 +20,14 @@ from spectrum_fast.factored_matrix import FactoredMatrix
 from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.ops.decode.coded import CodedWeight, as_coded
 from spectrum_fast.measure.ops.device_graph import RECORDINGS, recording
-from spectrum_fast.measure.ops.dispatch import set_threads
+from spectrum_fast.measure.ops.dispatch import set_threads, thread_count
 from spectrum_fast.measure.spectra.engine import as_matrix, compute_spectra
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
 from spectrum_fast.measure.spectra.schedule import ADAPTIVE, MOST_TOGETHER
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import LoadedWeight
 from spectrum_fast.read.stream.device import SideStream
+from spectrum_fast.scanning.combination import SubspaceOverlap, overlap_with_base
 from spectrum_fast.scanning.memory import is_out_of_memory
 from spectrum_fast.scanning.results import (
     Compute,
@@ -37,8 +38,6 @@ from spectrum_fast.scanning.results import (
     record_of,
     score_loaded,
 )
-from spectrum_fast.scanning.subspaces import SubspaceOverlap, overlap_with_base
-from spectrum_fast.scanning.threads import thread_count
 
 BATCH_SHARE = 5
 """A batch takes one part in this many of the device's free memory, workspace included: 16 GiB of 80. The weights of

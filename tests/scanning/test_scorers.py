@@ -14,6 +14,7 @@ from torch import Tensor
 
 from spectrum_fast.errors import BackendUnavailableError
 from spectrum_fast.measure.ops.decode.coded import CodedWeight
+from spectrum_fast.measure.ops.dispatch import thread_count
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.measure.spectra import device_check
@@ -27,7 +28,6 @@ from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import plan_scan
 from spectrum_fast.scanning.scorers import Scorer, Together, or_on_cpu
 from spectrum_fast.scanning.scoring import make_compute
-from spectrum_fast.scanning.threads import thread_count
 
 from support import coded_weights
 from support.matrices import gaussian

@@ -178,3 +178,16 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
     if native_problem() is None:
         importlib.import_module("spectrum_fast._native").set_num_threads(threads)
+
+
+@contextmanager
+def thread_count(threads: int | None) -> Iterator[int]:
+    """Compute on this many CPU threads, and on as many as before afterwards; gives the number in use."""
+    before = torch.get_num_threads()
+    if threads is not None:
+        set_threads(threads)
+    try:
+        yield threads or before
+    finally:
+        if threads is not None:
+            set_threads(before)
