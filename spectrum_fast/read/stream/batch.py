@@ -6,8 +6,10 @@ import ctypes
 import hashlib
 import math
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.storage import Address, Stamp, read_failure
 from spectrum_fast.read.storage.files import shorten
 from spectrum_fast.read.stream.layout import Layout, Task, element_bytes
-from spectrum_fast.read.stream.open_files import OpenFile, OpenFiles
+from spectrum_fast.read.stream.open_files import OpenFiles
 from spectrum_fast.read.stream.ring import PAGE_BYTES, Region, Ring
 
 _CACHE_LINE = 64
@@ -40,81 +42,64 @@ class _Failure:
 class Batch:
     """Tensors that are read together and given back together.
 
-    Reading threads call :meth:`open`, :meth:`view`, :meth:`fail` and, once for every task, :meth:`finish`; the consumer
-    waits for :attr:`ready` and then asks for :meth:`tensor`.
+    Threads call :meth:`read`, once for every task of the layout; the consumer waits for :attr:`ready` and then asks for
+    :meth:`tensor`.
 
     Args:
-        refs: what is read.
-        layout: where it goes.
-        tasks: the reads; at least one.
+        layout: what is read, and where it goes.
         region: memory of it; the batch gives it back.
         ring: where the region lies.
         files: where the open files are.
         digests: whether to hash each tensor once it is read.
     """
 
-    def __init__(
-        self,
-        refs: Sequence[TensorRef],
-        layout: Layout,
-        tasks: Sequence[Task],
-        region: Region,
-        ring: Ring,
-        files: OpenFiles,
-        *,
-        digests: bool = False,
-    ) -> None:
-        self.layout, self.tasks, self.region = layout, tasks, region
+    def __init__(self, layout: Layout, region: Region, ring: Ring, files: OpenFiles, *, digests: bool = False) -> None:
+        self.layout, self.region = layout, region
         self.read_seconds = 0.0
         self.read_bytes = 0
         self.cancelled = False
         self.ready = threading.Event()
-        self._refs, self._ring, self._files = refs, ring, files
+        self._ring, self._files = ring, files
         self._lock = threading.Lock()
-        self._open: dict[Address, OpenFile] = {}
+        self._open = {address: files.acquire(address) for address in layout.extents}
         self._stamps: dict[Address, Stamp] = {}
         self._failures: list[_Failure] = []
         self._shifts: dict[int, int] = {}  # place of an extent -> bytes that it was moved down
-        self._left = len(tasks)
+        self._left = len(layout.tasks)
         self._released = False
         self._digests: dict[TensorRef, bytes] | None = {} if digests else None
+        if not layout.tasks:
+            self.ready.set()
 
-    def open(self, address: Address) -> OpenFile:
-        """An open file, held until the batch is read."""
+    def read(self, task: Task, is_stopped: threading.Event) -> None:
+        """Read the pieces of one task; what cannot be read is recorded. With the last task the batch is ready."""
+        started = time.perf_counter()
+        total = 0
+        for piece in task:
+            if self._has_lost(piece.file):
+                continue
+            file, done = self._open[piece.file], 0
+            try:
+                while done < piece.needed and not self.cancelled:
+                    if is_stopped.is_set():
+                        self.cancelled = True
+                        break
+                    view = self._ring.view(self.region.begin + piece.place + done, piece.nbytes - done)
+                    got = file.read_into(view, piece.offset + done, direct=piece.direct and done % PAGE_BYTES == 0)
+                    if got == 0:
+                        raise EndOfFileError
+                    done += got
+            except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread, in the tensor's turn
+                end = math.inf if file.stored is None else piece.offset + piece.nbytes
+                self._fail(piece.file, 0 if file.stored is None else piece.offset + done, end, error)
+            total += done
         with self._lock:
-            if address in self._open:
-                return self._open[address]
-        file = self._files.acquire(address)
-        with self._lock:
-            if address not in self._open:
-                self._open[address] = file
-                return file
-        self._files.release(address)
-        return file
-
-    def view(self, place: int, nbytes: int) -> memoryview:
-        """Writable bytes of the region."""
-        return self._ring.view(self.region.begin + place, nbytes)
-
-    def has_lost(self, file: Address) -> bool:
-        """Whether nothing more of this file can be had."""
-        with self._lock:
-            return any(failure.file == file and failure.end == math.inf for failure in self._failures)
-
-    def fail(self, file: Address, begin: int, end: float, error: BaseException) -> None:
-        """Record that bytes ``begin`` to ``end`` of a file (infinity: the whole file) could not be had."""
-        with self._lock:
-            self._failures.append(_Failure(file, begin, end, error))
-
-    def finish(self, seconds: float, nbytes: int) -> None:
-        """Count one task as done; with the last one the batch is ready."""
-        with self._lock:
-            self.read_seconds += seconds
-            self.read_bytes += nbytes
+            self.read_seconds += time.perf_counter() - started
+            self.read_bytes += total
             self._left -= 1
-            if self._left:
-                return
-        self._conclude()
+            is_last = not self._left
+        if is_last:
+            self._conclude()
 
     def tensor(self, ref: TensorRef, dtype: torch.dtype) -> Tensor:
         """A tensor of the batch: a view of the region.
@@ -174,6 +159,15 @@ class Batch:
                 "again when nothing writes to it"
             )
 
+    def _has_lost(self, file: Address) -> bool:
+        """Whether nothing more of this file can be had."""
+        with self._lock:
+            return any(failure.file == file and failure.end == math.inf for failure in self._failures)
+
+    def _fail(self, file: Address, begin: int, end: float, error: BaseException) -> None:
+        with self._lock:
+            self._failures.append(_Failure(file, begin, end, error))
+
     def _failures_of(self, ref: TensorRef) -> list[_Failure]:
         """What kept bytes of a tensor from being read."""
         end = ref.begin + ref.nbytes
@@ -181,70 +175,41 @@ class Batch:
 
     def _conclude(self) -> None:
         """After the last read: the files must be what they were, and the tensors must lie at whole elements."""
-        self._stamps = {address: file.stored.stamp for address, file in self._open.items()}
+        opened = {address: file.stored for address, file in self._open.items() if file.stored is not None}
+        self._stamps = {address: stored.stamp for address, stored in opened.items()}
         try:
-            for address, file in self._open.items():
+            if self.cancelled:
+                return
+            for address, stored in opened.items():
                 try:
-                    if not self.cancelled:
-                        file.stored.require_unchanged()
+                    stored.require_unchanged()
                 except (CheckpointError, OSError) as error:
-                    self.fail(address, 0, math.inf, error)
-            if not self.cancelled:
-                self._align()
-            if self._digests is not None and not self.cancelled:
-                for ref in dict.fromkeys(self._refs):
+                    self._fail(address, 0, math.inf, error)
+            self._align()
+            if self._digests is not None:
+                for ref in dict.fromkeys(self.layout.refs):
                     if self._failures_of(ref):
                         continue  # it will not be handed out; what else the batch holds will
-                    content = self.view(self.place_of(ref), ref.nbytes) if ref.nbytes else b""
-                    self._digests[ref] = hashlib.sha256(content).digest()
+                    begin = self.region.begin + self.place_of(ref) if ref.nbytes else 0
+                    self._digests[ref] = hashlib.sha256(self._ring.view(begin, ref.nbytes)).digest()
         finally:
-            for address in self._open:
-                self._files.release(address)
+            for file in self._open.values():
+                self._files.release(file)
             self._open.clear()
             self.ready.set()
 
     def _align(self) -> None:
         """Move extents that O_DIRECT put page for page to where their elements are aligned; always downwards."""
         base = self._ring.bytes.data_ptr() + self.region.begin
-        for extent in self.layout.extents:
-            if not extent.direct or not extent.pad % _CACHE_LINE:
+        for extent in chain.from_iterable(self.layout.extents.values()):
+            if not extent.pad % _CACHE_LINE:
                 continue
-            inside = [ref for ref in self._refs if ref.nbytes and self.layout.extent_of(ref) is extent]
+            inside = [ref for ref in self.layout.refs if ref.nbytes and self.layout.extent_of(ref) is extent]
             if any((extent.place + ref.begin - extent.begin) % element_bytes(ref) for ref in inside):
                 shift = extent.pad % _CACHE_LINE
                 begin = base + extent.place
                 ctypes.memmove(begin - shift, begin, extent.end - extent.begin)
                 self._shifts[extent.place] = shift
-
-
-def read_task(batch: Batch, task: Task, is_stopped: threading.Event) -> int:
-    """Read the pieces of one task; what cannot be read is recorded in the batch. Returns the bytes that were read."""
-    total = 0
-    for piece in task:
-        if is_stopped.is_set() or batch.cancelled:
-            batch.cancelled = True
-            return total
-        if batch.has_lost(piece.file):
-            continue
-        try:
-            file = batch.open(piece.file)
-        except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread, in the tensor's turn
-            batch.fail(piece.file, 0, math.inf, error)
-            continue
-        done = 0
-        try:
-            while done < piece.needed and not is_stopped.is_set():
-                view = batch.view(piece.place + done, piece.nbytes - done)
-                got = file.read_into(view, piece.offset + done, direct=piece.direct and done % PAGE_BYTES == 0)
-                if got == 0:
-                    raise EndOfFileError
-                done += got
-        except BaseException as error:  # noqa: BLE001 - likewise
-            batch.fail(piece.file, piece.offset + done, piece.offset + piece.nbytes, error)
-        if is_stopped.is_set():
-            batch.cancelled = True
-        total += done
-    return total
 
 
 def _explain(failure: _Failure, ref: TensorRef) -> BaseException:

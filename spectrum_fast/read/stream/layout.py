@@ -8,9 +8,8 @@ thread is asked once for each task, never once for each tensor.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from spectrum_fast.read.checkpoint.dtypes import DTYPE_BITS
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
@@ -72,31 +71,24 @@ class Layout:
     """Everything that one region holds.
 
     Attributes:
-        extents: what is read, grouped by file, ascending within one.
+        refs: the tensors that are wanted.
+        extents: what is read, by file, ascending and without overlaps in each.
+        tasks: the reads, cut and put together for the threads, in order.
         nbytes: size of the region.
     """
 
-    extents: tuple[Extent, ...]
+    refs: Sequence[TensorRef]
+    extents: Mapping[Address, Sequence[Extent]]
+    tasks: Sequence[Task]
     nbytes: int
 
-    def tasks(self) -> list[Task]:
-        """The reads, cut and put together for the threads, in order."""
-        return group_pieces(piece for extent in self.extents for piece in _cut(extent))
-
     def extent_of(self, ref: TensorRef) -> Extent:
-        """The extent that holds a tensor; extents of one file are ascending and do not overlap."""
-        extents = self._by_file[ref.file]
+        """The extent that holds a tensor."""
+        extents = self.extents[ref.file]
         return extents[bisect_right(extents, ref.begin, key=lambda extent: extent.begin) - 1]
 
-    @cached_property
-    def _by_file(self) -> dict[Address, list[Extent]]:
-        found: dict[Address, list[Extent]] = {}
-        for extent in self.extents:
-            found.setdefault(extent.file, []).append(extent)
-        return found
 
-
-def lay_out(refs: Iterable[TensorRef], *, direct: bool = False) -> Layout:
+def lay_out(refs: Sequence[TensorRef], *, direct: bool = False) -> Layout:
     """Merge neighbouring tensors to extents and give each extent its place.
 
     Args:
@@ -104,22 +96,22 @@ def lay_out(refs: Iterable[TensorRef], *, direct: bool = False) -> Layout:
         direct: place the extents so that O_DIRECT can fill them (page for page); else so that the first tensor of each
             extent is aligned, whatever its place in the file.
     """
-    by_file: dict[Address, list[TensorRef]] = {}
+    by_file: dict[Address, list[tuple[int, int]]] = {}
     for ref in refs:
         if ref.nbytes:
-            by_file.setdefault(ref.file, []).append(ref)
-    extents: list[Extent] = []
+            by_file.setdefault(ref.file, []).append((ref.begin, ref.begin + ref.nbytes))
+    extents: dict[Address, list[Extent]] = {}
     cursor = 0
-    for file, found in by_file.items():
-        for begin, end in _merge(sorted((ref.begin, ref.begin + ref.nbytes) for ref in found)):
-            if direct:
-                pad = begin % PAGE_BYTES
-                extent = Extent(file, begin, end, _round_up(cursor, PAGE_BYTES) + pad, pad, direct=True)
-            else:
-                extent = Extent(file, begin, end, _round_up(cursor, ALIGNMENT))
-            extents.append(extent)
+    for file, ranges in by_file.items():
+        extents[file] = []
+        for begin, end in _merge(sorted(ranges)):
+            pad = begin % PAGE_BYTES if direct else 0
+            place = round_up(cursor, PAGE_BYTES if direct else ALIGNMENT) + pad
+            extent = Extent(file, begin, end, place, pad, direct)
+            extents[file].append(extent)
             cursor = extent.place - extent.pad + extent.read_bytes
-    return Layout(tuple(extents), cursor)
+    pieces = (piece for found in extents.values() for extent in found for piece in _cut(extent))
+    return Layout(refs, extents, group_pieces(pieces), cursor)
 
 
 def region_bytes(nbytes: int) -> int:
@@ -128,7 +120,7 @@ def region_bytes(nbytes: int) -> int:
     >>> region_bytes(1)
     12288
     """
-    return _round_up(nbytes, PAGE_BYTES) + 2 * PAGE_BYTES
+    return round_up(nbytes, PAGE_BYTES) + 2 * PAGE_BYTES
 
 
 def element_bytes(ref: TensorRef) -> int:
@@ -177,5 +169,6 @@ def _cut(extent: Extent) -> Iterable[Piece]:
         )
 
 
-def _round_up(value: int, step: int) -> int:
+def round_up(value: int, step: int) -> int:
+    """The next multiple of ``step``."""
     return -(-value // step) * step

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 
 from spectrum_fast.errors import BackendUnavailableError
 from spectrum_fast.read.storage import Address, StoredFile, open_stored_file
@@ -15,41 +14,38 @@ _IDLE_FILES = 4
 
 
 class OpenFile:
-    """One open file, with a second descriptor past the page cache where that was asked for and works.
+    """One file, opened by the first thread that reads it, also past the page cache where that is asked for and works.
 
     Args:
         address: what to open.
         direct_io: see :class:`spectrum_fast.read.stream.options.StreamOptions`.
         stop: once set, opening and reading a remote file end within a moment.
 
-    Raises:
-        CheckpointError: it cannot be opened.
-        BackendUnavailableError: ``direct_io`` is ``on`` and the file system refuses.
+    Attributes:
+        stored: the open file; None before the first read.
+        users: how many batches refer to it.
+        refusal: why it is not read past the page cache although that was asked for.
     """
 
     def __init__(self, address: Address, direct_io: str, stop: threading.Event) -> None:
         self.address = address
-        self.stored: StoredFile = open_stored_file(address, stop)
+        self.stored: StoredFile | None = None
+        self.users = 0
         self.refusal = ""
         self._direct = -1
-        self._direct_io = direct_io
-        descriptor = self.stored.descriptor()
-        try:
-            if descriptor is not None:
-                will_be_read_in_order(descriptor)
-            if direct_io != "off":
-                self._open_direct(descriptor)
-        except BaseException:
-            self.close()
-            raise
+        self._direct_io, self._stop = direct_io, stop
+        self._opening = threading.Lock()
 
     def read_into(self, buffer: memoryview, offset: int, *, direct: bool) -> int:
         """Read at ``offset``, past the page cache if ``direct`` says so and it is possible.
 
         Raises:
             OSError: the read failed.
-            BackendUnavailableError: a direct read was asked for by name and is refused.
+            CheckpointError: the file cannot be opened.
+            BackendUnavailableError: direct reads were asked for by name and are refused.
         """
+        with self._opening:  # one thread opens, the others wait for this file and for no other
+            stored = self.stored or self._open()
         if direct and self._direct >= 0:
             try:
                 return read_at(self._direct, buffer, offset)
@@ -57,14 +53,29 @@ class OpenFile:
                 if error.errno != 22:  # EINVAL: the file system wants another alignment, or none of it
                     raise
                 self._refuse(error.strerror or str(error))
-        return self.stored.read_into(buffer, offset)
+        return stored.read_into(buffer, offset)
 
     def close(self) -> None:
         """Close both descriptors."""
         if self._direct >= 0:
             os.close(self._direct)
             self._direct = -1
-        self.stored.close()
+        if self.stored is not None:
+            self.stored.close()
+
+    def _open(self) -> StoredFile:
+        stored = open_stored_file(self.address, self._stop)
+        descriptor = stored.descriptor()
+        try:
+            if descriptor is not None:
+                will_be_read_in_order(descriptor)
+            if self._direct_io != "off":
+                self._open_direct(descriptor)
+        except BaseException:
+            stored.close()
+            raise
+        self.stored = stored
+        return stored
 
     def _open_direct(self, descriptor: int | None) -> None:
         if descriptor is None or not DIRECT:
@@ -90,62 +101,38 @@ class OpenFiles:
     Args:
         direct_io: see :class:`OpenFile`.
         stop: likewise.
+
+    Attributes:
+        refusals: of the files that were given back.
     """
 
     def __init__(self, direct_io: str, stop: threading.Event) -> None:
         self._direct_io, self._stop = direct_io, stop
         self._lock = threading.Lock()
-        self._users: dict[Address, int] = {}
-        self._files: dict[Address, OpenFile] = {}
-        self._idle: OrderedDict[Address, None] = OrderedDict()
-        self._opening: dict[Address, threading.Lock] = {}
+        self._files: dict[Address, OpenFile] = {}  # the one acquired last stands last
         self.refusals: list[str] = []
 
     def acquire(self, address: Address) -> OpenFile:
-        """The open file; to be given back by :meth:`release` once for every call."""
+        """A file, open or to be opened; to be given back by :meth:`release` once for every call."""
         with self._lock:
-            opening = self._opening.setdefault(address, threading.Lock())
-        with opening:  # one thread opens, the others wait for this file and for no other
-            with self._lock:
-                if address in self._files:
-                    return self._take(address)
-            file = OpenFile(address, self._direct_io, self._stop)
-            with self._lock:
-                self._files[address] = file
-                return self._take(address)
+            file = self._files.pop(address, None) or OpenFile(address, self._direct_io, self._stop)
+            self._files[address] = file
+            file.users += 1
+            return file
 
-    def release(self, address: Address) -> None:
-        """Give a file back; the least recently used idle ones are closed."""
-        surplus: list[OpenFile] = []
+    def release(self, file: OpenFile) -> None:
+        """Give a file back; of the idle ones, the last few stay open."""
         with self._lock:
-            self._note_refusal(self._files[address])
-            self._users[address] -= 1
-            if self._users[address] == 0:
-                del self._users[address]
-                self._idle[address] = None
-            while len(self._idle) > _IDLE_FILES:
-                oldest, _ = self._idle.popitem(last=False)
-                surplus.append(self._files.pop(oldest))
-        for file in surplus:
-            file.close()
+            file.users -= 1
+            if file.refusal and file.refusal not in self.refusals:
+                self.refusals.append(file.refusal)
+            idle = [known for known in self._files.values() if not known.users]
+            surplus = [self._files.pop(known.address) for known in idle[:-_IDLE_FILES]]
+        for known in surplus:
+            known.close()
 
     def close(self) -> None:
         """Close every file; nothing may be reading any more."""
-        with self._lock:
-            files = list(self._files.values())
-            self._files.clear()
-            self._users.clear()
-            self._idle.clear()
-        for file in files:
+        for file in self._files.values():
             file.close()
-
-    def _take(self, address: Address) -> OpenFile:
-        file = self._files[address]
-        self._users[address] = self._users.get(address, 0) + 1
-        self._idle.pop(address, None)
-        self._note_refusal(file)
-        return file
-
-    def _note_refusal(self, file: OpenFile) -> None:
-        if file.refusal and file.refusal not in self.refusals:
-            self.refusals.append(file.refusal)
+        self._files.clear()

@@ -36,7 +36,6 @@ class StreamOptions:
             :data:`DEVICE_BUFFER_BYTES`) or an eighth of the memory.
         direct_io: one of :data:`DIRECT_IO`.
         threads: reading threads; 0 reads in the caller's thread, None chooses.
-        read_ahead: weights read before they are asked for, besides the byte budget; None for no such limit.
         device: where weights go from here, ``cpu`` or ``cuda[:n]``: they are handed out in memory of the host, which
             for a GPU is page-locked, and the blocks of a matrix on the device itself.
         digests: hash what is read, by the reading threads, for :attr:`LoadedWeight.digest`.
@@ -46,7 +45,6 @@ class StreamOptions:
     buffer_bytes: int | None = None
     direct_io: str = "off"
     threads: int | None = None
-    read_ahead: int | None = None
     device: str = "cpu"
     digests: bool = False
     poison: bool | None = None
@@ -61,8 +59,6 @@ class StreamOptions:
             raise UsageError(f"unknown direct_io {self.direct_io!r}: expected one of {', '.join(DIRECT_IO)}")
         if self.threads is not None and self.threads < 0:
             raise UsageError(f"threads of a stream: expected 0 or more, found {self.threads}")
-        if self.read_ahead is not None and self.read_ahead < 0:
-            raise UsageError(f"read_ahead must be 0 or more, found {self.read_ahead}")
 
     @property
     def capacity_bytes(self) -> int:
@@ -83,8 +79,8 @@ class StreamOptions:
         """Reading threads."""
         if self.threads is not None:
             return self.threads
-        if self.read_ahead == 0 or self.device == "cpu":
-            return 0 if self.read_ahead == 0 else READING_THREADS
+        if self.device == "cpu":
+            return READING_THREADS
         least, most = DEVICE_READING_THREADS
         return max(least, min(most, usable_cores()))
 

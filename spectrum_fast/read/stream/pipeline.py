@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
-from collections.abc import Sequence
 from functools import partial
 
 from spectrum_fast.errors import UsageError
@@ -16,7 +16,6 @@ from spectrum_fast.read.stream.device import pin_memory, require_cuda
 from spectrum_fast.read.stream.layout import Layout, Task
 from spectrum_fast.read.stream.open_files import OpenFiles
 from spectrum_fast.read.stream.options import StreamOptions
-from spectrum_fast.read.stream.readers import Readers
 from spectrum_fast.read.stream.ring import Ring
 from spectrum_fast.read.stream.statistics import StreamStatistics
 
@@ -43,7 +42,9 @@ class Pipeline:
         self.statistics = StreamStatistics(capacity_bytes=self.ring.capacity_bytes)
         self._stop = threading.Event()
         self._files = OpenFiles(options.direct_io, self._stop)
-        self._readers = Readers(options.thread_count, self._stop)
+        self._tasks: queue.SimpleQueue[tuple[Batch, Task] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._add_threads(options.thread_count)
         self._closed = False
 
     @property
@@ -51,17 +52,20 @@ class Pipeline:
         """Whether batches are laid out for O_DIRECT."""
         return self.options.direct_io != "off"
 
-    def start(self, refs: Sequence[TensorRef], layout: Layout, tasks: Sequence[Task]) -> Batch | None:
-        """Begin to read; None if the ring has no room for it now."""
+    def start(self, layout: Layout) -> Batch | None:
+        """Begin to read; None if the ring has no room for it now. Without threads it is read when this returns."""
         region = self.ring.allocate(layout.nbytes)
         if region is None:
             return None
-        batch = Batch(refs, layout, tasks, region, self.ring, self._files, digests=self.options.digests)
-        if any(isinstance(ref.file, RemoteFile) for ref in refs):
-            self._readers.widen(remote_settings().parts_in_flight)  # each of them waits for the network
-        self._readers.submit(batch)
-        if not tasks:
-            batch.ready.set()
+        batch = Batch(layout, region, self.ring, self._files, digests=self.options.digests)
+        if self._threads and any(isinstance(address, RemoteFile) for address in layout.extents):
+            # Each of them waits for the network.
+            self._add_threads(remote_settings().parts_in_flight - len(self._threads))
+        for task in layout.tasks:
+            if self._threads:
+                self._tasks.put((batch, task))
+            else:
+                batch.read(task, self._stop)
         self.statistics.batches += 1
         self.statistics.peak_buffer_bytes = self.ring.peak_bytes
         return batch
@@ -92,10 +96,26 @@ class Pipeline:
         if self._closed:
             return
         self._closed = True
-        self._readers.close()
+        self._stop.set()
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
         self.statistics.notes = list(self._files.refusals)
         self._files.close()
         self.ring.close()
+
+    def _add_threads(self, count: int) -> None:
+        for _ in range(count):
+            # Daemons, so that a stream that was never closed does not keep the interpreter alive.
+            self._threads.append(threading.Thread(target=self._work, name="spectrum-fast-read", daemon=True))
+            self._threads[-1].start()
+
+    def _work(self) -> None:
+        while (taken := self._tasks.get()) is not None:
+            batch, task = taken
+            batch.read(task, self._stop)
+            del taken, batch
 
 
 def too_large(ref: TensorRef, needed: int, capacity: int) -> UsageError:

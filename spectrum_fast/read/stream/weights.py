@@ -16,9 +16,9 @@ from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.read.checkpoint.dtypes import storage_dtype, torch_dtype
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream.batch import Batch
+from spectrum_fast.read.stream.blocks import BlockReader
 from spectrum_fast.read.stream.layout import lay_out, region_bytes
 from spectrum_fast.read.stream.options import MINIMUM_BUFFER_BYTES, StreamOptions
-from spectrum_fast.read.stream.passes import BlockReader
 from spectrum_fast.read.stream.pipeline import Pipeline, too_large
 from spectrum_fast.read.stream.statistics import StreamStatistics
 
@@ -95,7 +95,6 @@ class WeightStream(Iterator[LoadedWeight]):
         self._waiting: _Stretch | None = None  # put together, waits for memory
         self._stretches: deque[_Stretch] = deque()
         self._release_held: Callable[[], None] = _nothing
-        self._exhausted = False
         self._closed = False
         self.failed: WeightPlan | None = None
 
@@ -160,9 +159,8 @@ class WeightStream(Iterator[LoadedWeight]):
             if not self._is_large(pipeline, stretch.plans[0]):
                 if self._exceeds_window(pipeline, stretch.nbytes):
                     return
-                refs = [part for plan in stretch.plans for part in plan.refs]
-                layout = lay_out(refs, direct=pipeline.direct)
-                stretch.batch = pipeline.start(refs, layout, layout.tasks())
+                layout = lay_out([part for plan in stretch.plans for part in plan.refs], direct=pipeline.direct)
+                stretch.batch = pipeline.start(layout)
                 if stretch.batch is None:
                     if not self._stretches:
                         raise too_large(stretch.plans[0].main, layout.nbytes, pipeline.ring.capacity_bytes)
@@ -172,34 +170,22 @@ class WeightStream(Iterator[LoadedWeight]):
 
     def _next_stretch(self, pipeline: Pipeline) -> _Stretch | None:
         """The next plans that are read together; None if there are none, or none may be taken yet."""
-        ahead = sum(len(stretch.plans) for stretch in self._stretches)
-        limit = float("inf") if self._options.read_ahead is None else self._options.read_ahead + 1
         if self._exceeds_window(pipeline, 1):
             return None
         stretch = _Stretch(deque())
         most = min(STRETCH_BYTES, pipeline.ring.capacity_bytes // 4)
-        while ahead + len(stretch.plans) < limit:
-            plan = self._take_plan()
-            if plan is None:
-                break
+        while (plan := self._returned or next(self._plans, None)) is not None:
             large = self._is_large(pipeline, plan)
             again = bool(stretch.plans) and stretch.plans[-1].main == plan.main  # another part of what is read anyway
+            self._returned = plan
             if stretch.plans and not again and (large or stretch.nbytes + plan.nbytes > most):
-                self._returned = plan
                 break
+            self._returned = None
             stretch.plans.append(plan)
             stretch.nbytes += 0 if again else plan.nbytes
             if large:
                 break
         return stretch if stretch.plans else None
-
-    def _take_plan(self) -> WeightPlan | None:
-        if self._returned is not None:
-            plan, self._returned = self._returned, None
-            return plan
-        plan = None if self._exhausted else next(self._plans, None)
-        self._exhausted = plan is None
-        return plan
 
     def _exceeds_window(self, pipeline: Pipeline, nbytes: int) -> bool:
         """Whether reading so much more would be too far ahead; one stretch beside the one in use never is."""
@@ -225,15 +211,13 @@ class WeightStream(Iterator[LoadedWeight]):
         for part in plan.refs:
             batch.require_read(part)
         release = _once(partial(_take_back, ref(self), pipeline, stretch, batch, plan))
-        dtype_of = storage_dtype if plan.decoder else torch_dtype
+        read_seconds = batch.read_seconds * plan.nbytes / max(1, stretch.nbytes)
         try:
-            main = batch.tensor(plan.main, dtype_of(plan.main))
-            companions = {role: batch.tensor(part, storage_dtype(part)) for role, part in plan.companions.items()}
+            loaded = made_of(plan, batch, read_seconds)
         except Exception:  # its bytes are there: the others have nothing to do with it
             self.failed, self._release_held = plan, release
             raise
-        read_seconds = batch.read_seconds * plan.nbytes / max(1, stretch.nbytes)
-        return LoadedWeight(plan, main, companions, read_seconds, waited, _digest_of(plan, batch), release)
+        return replace(loaded, wait_seconds=waited, digest=_digest_of(plan, batch), on_release=release)
 
     def _hand_out_blocks(self, pipeline: Pipeline, plan: WeightPlan) -> LoadedWeight:
         pipeline.statistics.streamed_weights += 1
@@ -264,8 +248,8 @@ def stream_weights(plans: Iterable[WeightPlan], options: StreamOptions | None = 
     stop early: the threads end within a chunk and the files are closed.
 
     Args:
-        plans: what to read; file order is fastest. Advanced only in the caller's thread, as far as the budget and
-            ``options.read_ahead`` call for.
+        plans: what to read; file order is fastest. Advanced only in the caller's thread, as far as the budget
+            calls for.
         options: how to read; None for all defaults.
 
     Returns:
@@ -279,6 +263,17 @@ def stream_weights(plans: Iterable[WeightPlan], options: StreamOptions | None = 
         CheckpointError: a file cannot be read, is shorter than its header said, or has changed; in its turn.
     """
     return WeightStream(plans, options or StreamOptions())
+
+
+def made_of(plan: WeightPlan, batch: Batch, read_seconds: float) -> LoadedWeight:
+    """A weight of what was read: its tensors are views.
+
+    Raises:
+        UnsupportedDtypeError: a storage type that no decoder takes.
+    """
+    main = batch.tensor(plan.main, storage_dtype(plan.main) if plan.decoder else torch_dtype(plan.main))
+    companions = {role: batch.tensor(part, storage_dtype(part)) for role, part in plan.companions.items()}
+    return LoadedWeight(plan, main, companions, read_seconds)
 
 
 def required_buffer_bytes(plans: Iterable[WeightPlan]) -> int:

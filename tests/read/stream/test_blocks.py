@@ -16,7 +16,7 @@ from spectrum_fast.errors import CheckpointError, UsageError
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.stream import StreamOptions, load_tensor, stream_weights
-from spectrum_fast.read.stream.blocks import plan_blocks
+from spectrum_fast.read.stream.blocks import lay_out_blocks
 
 from support.streams import descriptors, plan_of, plans_of, reading_threads
 
@@ -88,7 +88,7 @@ def test_the_cut_covers_every_entry_once(shape, block_bytes):
     item = 2
     ref = TensorRef("w", Path("m.safetensors"), "BF16", shape, 1000, shape[0] * shape[1] * item)
     ranges = []
-    for block in plan_blocks([ref], block_bytes):
+    for block in lay_out_blocks([ref], block_bytes):
         pieces = [piece for task in block.tasks for piece in task]
         ranges += [(piece.offset, piece.offset + piece.nbytes) for piece in pieces]
         assert sum(piece.nbytes for piece in pieces) == block.refs[0].nbytes

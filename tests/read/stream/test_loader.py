@@ -23,8 +23,7 @@ from support.streams import descriptors, plan_of, plans_of, reading_threads, wri
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 SHAPES = ((), (1,), (7,), (3, 5), (2, 3, 4), (0,), (0, 4), (4, 0, 2))
 OPTIONS = {
-    "in the caller's thread": StreamOptions(read_ahead=0),
-    "one ahead": StreamOptions(read_ahead=1),
+    "in the caller's thread": StreamOptions(threads=0),
     "default": StreamOptions(),
     "small buffer": StreamOptions(buffer_bytes=1 << 20, threads=3),
     "direct": StreamOptions(direct_io="auto"),
@@ -103,12 +102,12 @@ def test_unaligned_data(tmp_path, options):
             assert found == ([1.5, -2.0], len(plan.companions))
 
 
-@pytest.mark.parametrize("read_ahead", [0, 1, None])
-def test_an_undecoded_type_is_refused_in_its_turn(tmp_path, read_ahead):
+@pytest.mark.parametrize("threads", [0, None])
+def test_an_undecoded_type_is_refused_in_its_turn(tmp_path, threads):
     tensors = {"a": torch.ones(2), "b": torch.ones(2, dtype=torch.int64), "c": torch.ones(2) * 3}
     save_file(tensors, tmp_path / "m.safetensors")
     refs = sorted(open_checkpoint(tmp_path).tensors, key=lambda ref: ref.name)
-    stream = stream_weights(plans_of(refs), StreamOptions(read_ahead=read_ahead, poison=True))
+    stream = stream_weights(plans_of(refs), StreamOptions(threads=threads, poison=True))
     assert next(stream).plan.name == "a"
     with pytest.raises(UnsupportedDtypeError, match=r"'b'.*I64"):
         next(stream)
@@ -180,13 +179,12 @@ def test_an_exception_of_the_list_stops_the_threads(many):
     assert descriptors() == set()
 
 
-@pytest.mark.parametrize("read_ahead", [0, 1, 2])
-def test_few_tensors_are_in_memory_at_once(many, read_ahead):
-    stream = stream_weights(plans_of(many), StreamOptions(read_ahead=read_ahead))
+def test_few_tensors_are_in_memory_at_once(many, one_at_a_time):
+    stream = stream_weights(plans_of(many))
     for _ in stream:
         time.sleep(0.005)  # the readers would run ahead as far as they may
     page = 4096
-    assert many[0].nbytes <= stream.statistics.peak_buffer_bytes <= (read_ahead + 2) * (many[0].nbytes + page)
+    assert many[0].nbytes <= stream.statistics.peak_buffer_bytes <= 2 * (many[0].nbytes + page)
 
 
 def test_the_next_weight_is_read_while_the_consumer_works(many, monkeypatch, one_at_a_time):
@@ -200,22 +198,6 @@ def test_the_next_weight_is_read_while_the_consumer_works(many, monkeypatch, one
         time.sleep(0.005)
     time.sleep(0.05)
     assert sorted(offsets) == [many[0].begin, many[1].begin]
-    stream.close()
-
-
-@pytest.mark.parametrize("read_ahead", [0, 1, 3])
-def test_the_list_is_only_advanced_as_needed(many, read_ahead):
-    asked = []
-
-    def plans():
-        for ref in many:
-            asked.append(ref)
-            yield plan_of(ref)
-
-    stream = stream_weights(plans(), StreamOptions(read_ahead=read_ahead))
-    for count in range(1, 4):
-        next(stream)
-        assert len(asked) == count + read_ahead
     stream.close()
 
 
@@ -363,7 +345,6 @@ def test_an_unexpected_error_in_a_reading_thread_reaches_the_consumer(many, monk
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"read_ahead": -1}, "-1"),
         ({"threads": -2}, "-2"),
         ({"buffer_bytes": 1000}, "1048576 bytes .* found 1000"),
         ({"direct_io": "maybe"}, "unknown direct_io 'maybe': expected one of off, auto, on"),

@@ -53,7 +53,7 @@ def mixed(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "options",
-    [StreamOptions(read_ahead=0), StreamOptions(read_ahead=1), StreamOptions(), StreamOptions(direct_io="auto")],
+    [StreamOptions(threads=0), StreamOptions(), StreamOptions(direct_io="auto")],
     ids=str,
 )
 def test_parts_are_what_was_stored(mixed, options):
