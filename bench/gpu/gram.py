@@ -10,7 +10,6 @@ from torch import Tensor
 
 from bench.gpu.timing import DEVICE, ROTATED_BYTES, Build, Case, WrongResultError
 from spectrum_fast.measure.ops.gram import triton as triton_gram
-from spectrum_fast.measure.ops.gram import triton_codes
 
 PEER_COPIES = 16
 """Matrices of a batch that the peer dequantises at a time: all at once take 64 GB."""
@@ -61,7 +60,11 @@ def gram_case(
             out = torch.empty(count, short, short, dtype=torch.float32, device=DEVICE)
             triton_gram.launch_gram(weight if m <= n else weight.mT, out, **tuned)
             return out
-        return triton_codes.gram_block_scaled(weight, scales) if kind == "fp8" else triton_gram.gram(weight)
+        return (
+            triton_gram.gram_block_scaled(weight.view(torch.uint8), scales)
+            if kind == "fp8"
+            else triton_gram.gram(weight)
+        )
 
     def widened(weight: Tensor, index: int) -> Tensor:
         w = weight[index].double()

@@ -45,25 +45,21 @@ class _Kernel:
         self._run = run
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        """Launch it; constants and options of the compiler change nothing that is computed, but for ADD."""
+        """Launch it; constants and options of the compiler change nothing that is computed, but for two."""
         assert all(0 < blocks < 2**31 for blocks in grid), grid
         assert all(blocks < 2**16 for blocks in grid[1:]), grid
 
         def launch(*args: Any, **options: Any) -> None:
-            _launch(lambda *given: self._run(*given, **({"ADD": options["ADD"]} if "ADD" in options else {})), args)
+            changing = {key: options[key] for key in ("ADD", "LOW_FIRST") if key in options}
+            _launch(lambda *given: self._run(*given, **changing), args)
 
         return launch
 
 
-def _gram(weight: Tensor, out: Tensor, *_: object, ADD: bool) -> None:
-    wide = weight.to(torch.float32)
+def _gram(weight: Tensor, scales: Tensor, out: Tensor, *_: object, ADD: bool) -> None:
+    wide = _decoded(weight, scales) if weight.dtype == torch.float8_e4m3fn else weight.to(torch.float32)
     product = wide @ wide.mT
     out.copy_(out + product if ADD else product)
-
-
-def _gram_of_codes(codes: Tensor, scales: Tensor, out: Tensor, *_: object) -> None:
-    wide = _decoded(codes, scales)
-    out.copy_(wide @ wide.mT)
 
 
 def _decoded(codes: Tensor, scales: Tensor) -> Tensor:
@@ -119,29 +115,22 @@ def _bands(rows: Tensor, order: int) -> Bands:
     return Bands(rows[:, :order, :-1].to(torch.float64).contiguous())
 
 
-def _groups(codes: Tensor, scales: Tensor, tables: Tensor, out: Tensor, count: int) -> None:
-    byte, row = codes.reshape(-1).to(torch.int64), tables.reshape(-1, 16)[scales.reshape(-1).to(torch.int64)]
-    row = row.repeat_interleave(16, 0)
-    both = torch.stack([row.gather(1, (byte & 15)[:, None]), row.gather(1, (byte >> 4)[:, None])], 1)
-    assert count == byte.numel()
-    out.view(-1).copy_(both.reshape(-1))
-
-
-def _nibbles(codes: Tensor, table: Tensor, maxima: Tensor, out: Tensor, size: int, half_width: int) -> None:
-    byte = codes.to(torch.int64)
-    both = torch.stack([table[byte >> 4], table[byte & 15]], 1).reshape(-1)[:size]
-    out.copy_(both * maxima.repeat_interleave(2 * half_width)[:size])
+def _nibbles(
+    codes: Tensor, table: Tensor, scales: Tensor, out: Tensor, size: int, half_width: int, *, LOW_FIRST: bool
+) -> None:
+    byte = codes.reshape(-1).to(torch.int64)
+    places = (byte & 15, byte >> 4) if LOW_FIRST else (byte >> 4, byte & 15)
+    both = table[torch.stack(places, 1).reshape(-1)[:size]].to(torch.float32)
+    out.view(-1).copy_(both * scales.reshape(-1).repeat_interleave(2 * half_width)[:size])
 
 
 _KERNELS: dict[tuple[str, str], Callable[..., object]] = {
     ("gram.triton", "_gram_kernel"): _gram,
-    ("gram.triton_codes", "_block_scaled_kernel"): _gram_of_codes,
     ("extent.triton", "_extent_kernel"): _extent,
-    ("extent.triton_codes", "_extent_kernel"): _extent_of_codes,
+    ("extent.triton", "_code_kernel"): _extent_of_codes,
     ("product.triton", "_product_kernel"): _product,
     ("sturm.triton", "_count_kernel"): _count,
     ("sturm.triton", "_log_det_kernel"): _log_det,
-    ("decode.triton", "_group_kernel"): _groups,
     ("decode.triton", "_nibble_kernel"): _nibbles,
 }
 

@@ -15,84 +15,67 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from importlib import import_module
+from itertools import product
+from types import ModuleType
 
 import torch
+from torch import Tensor
 
+from spectrum_fast.measure.ops.band import CARRIED
 from spectrum_fast.system import usable_cores
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
+_SHAPES = ((256, 512), (512, 256), (250, 391), (391, 250))
+"""Of weights: wide and tall, their sides divisible by 16 and not."""
+_FP8 = torch.uint8
+"""Stands for the bytes of its codes."""
+
+
+def _kernels(operation: str) -> ModuleType:
+    return import_module(f"spectrum_fast.measure.ops.{operation}.triton")
+
+
+def _weight(shape: tuple[int, int], dtype: torch.dtype) -> list[Tensor]:
+    """A weight, or its codes and their scales."""
+    weight = torch.zeros(1, *shape, device=DEVICE, dtype=dtype)
+    return [weight, torch.ones(1, -(-shape[0] // 128), -(-shape[1] // 128), device=DEVICE)][: 1 + (dtype == _FP8)]
+
+
 def _gram(dtype: torch.dtype) -> None:
-    from spectrum_fast.measure.ops.gram import triton as triton_gram
-
-    for shape in ((256, 512), (512, 256), (250, 391), (391, 250)):
-        triton_gram.gram(torch.randn(1, *shape, device=DEVICE).to(dtype))
-
-
-def _gram_fp8() -> None:
-    from spectrum_fast.measure.ops.gram import triton_codes
-
-    for shape in ((256, 512), (512, 256)):
-        codes = torch.randn(1, *shape, device=DEVICE).to(torch.float8_e4m3fn)
-        triton_codes.gram_block_scaled(codes, torch.ones(1, -(-shape[0] // 128), -(-shape[1] // 128), device=DEVICE))
+    run = _kernels("gram").gram_block_scaled if dtype == _FP8 else _kernels("gram").gram
+    for shape in _SHAPES[:2] if dtype == _FP8 else _SHAPES:
+        run(*_weight(shape, dtype))
 
 
-def _extent_fp8() -> None:
-    from spectrum_fast.measure.ops.extent import triton_codes
+def _extent(*dtypes: torch.dtype) -> None:
+    for dtype, shape in product(dtypes, _SHAPES[::2]):
+        run = _kernels("extent").measure_block_scaled if dtype == _FP8 else _kernels("extent").measure
+        run(*_weight(shape, dtype))
 
-    for shape in ((256, 512), (250, 391)):
-        codes = torch.zeros(1, *shape, device=DEVICE, dtype=torch.uint8)
-        triton_codes.measure_block_scaled(codes, torch.ones(1, -(-shape[0] // 128), -(-shape[1] // 128), device=DEVICE))
+
+def _product(*dtypes: torch.dtype) -> None:
+    for dtype, shape, transposed in product(dtypes, _SHAPES, (False, True)):
+        run = _kernels("product").multiply_block_scaled if dtype == _FP8 else _kernels("product").multiply
+        if dtype != _FP8 or shape in _SHAPES[:2]:
+            x = torch.zeros(1, 4, shape[not transposed], device=DEVICE, dtype=torch.float64)
+            run(*_weight(shape, dtype), x, transposed=transposed)
 
 
 def _band(dtype: torch.dtype, half_width: int, order: int) -> None:
-    from spectrum_fast.measure.ops.band import CARRIED
-    from spectrum_fast.measure.ops.band import triton as triton_band
-
     matrix = torch.randn(1, order, order, device=DEVICE, dtype=dtype)
     carried = torch.zeros(1, CARRIED, order, device=DEVICE, dtype=torch.float64) if dtype == torch.float32 else None
     for group in (1, 2):  # as small matrices are updated, and as large ones
-        triton_band.reduce_in_groups(matrix + matrix.mT, half_width, carried, group)
+        _kernels("band").reduce_in_groups(matrix + matrix.mT, half_width, carried, group)
 
 
 def _sturm(dtype: torch.dtype, half_width: int) -> None:
-    from spectrum_fast.measure.ops.sturm import triton as triton_sturm
-
-    bands = triton_sturm.prepare(torch.randn(1, 80, half_width + 1, device=DEVICE, dtype=dtype))
+    bands = _kernels("sturm").prepare(torch.randn(1, 80, half_width + 1, device=DEVICE, dtype=dtype))
     x = torch.zeros(1, 3, dtype=torch.float64, device=DEVICE)
-    triton_sturm.count_below(bands, x)
-    triton_sturm.log_det(bands, torch.complex(x, x + 1))
-
-
-def _product() -> None:
-    from spectrum_fast.measure.ops.product import triton as triton_product
-
-    for dtype in (torch.bfloat16, torch.float16, torch.float32):
-        for rows, columns in ((256, 512), (250, 391)):
-            weight = torch.zeros(1, rows, columns, device=DEVICE, dtype=dtype)
-            for transposed in (False, True):
-                x = torch.zeros(1, 4, rows if transposed else columns, device=DEVICE, dtype=torch.float64)
-                triton_product.multiply(weight, x, transposed=transposed)
-
-
-def _product_fp8() -> None:
-    from spectrum_fast.measure.ops.product import triton as triton_product
-
-    for rows, columns in ((256, 512), (512, 256)):
-        codes = torch.zeros(1, rows, columns, device=DEVICE, dtype=torch.uint8)
-        scales = torch.ones(1, rows // 128, columns // 128, device=DEVICE)
-        for transposed in (False, True):
-            x = torch.zeros(1, 4, rows if transposed else columns, device=DEVICE, dtype=torch.float64)
-            triton_product.multiply_block_scaled(codes, scales, x, transposed=transposed)
-
-
-def _extent() -> None:
-    from spectrum_fast.measure.ops.extent import triton as triton_extent
-
-    for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
-        for side in (11, 16):
-            triton_extent.measure(torch.ones(1, 9, side, device=DEVICE, dtype=dtype))
+    _kernels("sturm").count_below(bands, x)
+    _kernels("sturm").log_det(bands, torch.complex(x, x + 1))
 
 
 def _complex_logarithm() -> None:
@@ -104,7 +87,7 @@ JOBS: dict[str, Callable[[], None]] = {
     "gram-bfloat16": lambda: _gram(torch.bfloat16),
     "gram-float32": lambda: _gram(torch.float32),
     "gram-float16": lambda: _gram(torch.float16),
-    "gram-fp8": _gram_fp8,
+    "gram-fp8": lambda: _gram(_FP8),
     "band-32": lambda: _band(torch.float32, 32, 256),
     "band-32-odd": lambda: _band(torch.float32, 32, 250),
     "band-64": lambda: _band(torch.float32, 64, 256),
@@ -116,10 +99,10 @@ JOBS: dict[str, Callable[[], None]] = {
     "sturm-64": lambda: _sturm(torch.float64, 64),
     "sturm-32-float32": lambda: _sturm(torch.float32, 32),
     "sturm-64-float32": lambda: _sturm(torch.float32, 64),
-    "product": _product,
-    "product-fp8": _product_fp8,
-    "extent": _extent,
-    "extent-fp8": _extent_fp8,
+    "product": lambda: _product(torch.bfloat16, torch.float16, torch.float32),
+    "product-fp8": lambda: _product(_FP8),
+    "extent": lambda: _extent(torch.bfloat16, torch.float16, torch.float32, torch.float64),
+    "extent-fp8": lambda: _extent(_FP8),
     "torch-complex-logarithm": _complex_logarithm,
 }
 

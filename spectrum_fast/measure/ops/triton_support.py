@@ -8,27 +8,8 @@ import os
 import torch
 from torch import Tensor
 
-from spectrum_fast.errors import BackendUnavailableError
-
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 """Whether Triton runs kernels in its interpreter, on CPU tensors (fixed when triton is imported)."""
-
-
-def require_device(name: str, tensor: Tensor) -> None:
-    """Check that Triton can run on the tensor's device.
-
-    Args:
-        name: the operand, for the message.
-        tensor: the operand.
-
-    Raises:
-        BackendUnavailableError: it is not on a CUDA device (and the interpreter is not on).
-    """
-    if tensor.device.type != "cuda" and not INTERPRETED:
-        raise BackendUnavailableError(
-            f"backend 'triton' runs on CUDA tensors, found {name} on {tensor.device}; move it to a CUDA device or use "
-            "backend 'native' or 'reference'"
-        )
 
 
 def kernel_errors() -> tuple[type[Exception], ...]:

@@ -20,7 +20,6 @@ from spectrum_fast.measure.ops.band import device_kernels
 from spectrum_fast.measure.ops.band.device_sweep import sweep_kernel
 from spectrum_fast.measure.ops.band.workspace import V_SCALE, allocate
 from spectrum_fast.measure.ops.gram import triton as triton_gram
-from spectrum_fast.measure.ops.gram import triton_codes
 
 FLOAT32_EPS = 2.0**-23
 GROUP = 16
@@ -98,8 +97,8 @@ def test_gram_of_codes(emulated: str, tensor_cores: None) -> None:
     codes = (40 * torch.randn(128, 4096, generator=generator)).to(torch.float8_e4m3fn)
     scales = 1e-4 + 1e-3 * torch.rand(1, 32, generator=generator)
     out = torch.empty(1, 128, 128)
-    depth = triton_codes.block_scaled_options(convert=True)["DEPTH"]
-    triton_codes.launch_gram_block_scaled(codes.view(torch.uint8)[None], scales[None], out, DEPTH=depth)
+    depth = triton_gram.gram_options(codes.dtype)["DEPTH"]
+    triton_gram.launch_gram(codes.view(torch.uint8)[None], out, scales=scales[None], DEPTH=depth)
     weight = codes.double() * scales.double().repeat_interleave(128, 1)
     truth = weight @ weight.T
     assert depth == 128

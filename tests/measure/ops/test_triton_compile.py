@@ -18,9 +18,7 @@ pytest.importorskip("triton.backends.nvidia")
 from spectrum_fast.measure.ops.band import CARRIED, device_kernels, device_panel, device_small, device_sweep
 from spectrum_fast.measure.ops.decode import triton as triton_decode
 from spectrum_fast.measure.ops.extent import triton as triton_extent
-from spectrum_fast.measure.ops.extent import triton_codes as extent_codes
 from spectrum_fast.measure.ops.gram import triton as triton_gram
-from spectrum_fast.measure.ops.gram import triton_codes
 from spectrum_fast.measure.ops.product import triton as triton_product
 from spectrum_fast.measure.ops.sturm import triton as triton_sturm
 
@@ -82,7 +80,8 @@ def test_log_det(half_width: int, dtype: torch.dtype, capability: int, tmp_path:
         assert used.loop <= 4 * 460, "instructions of four steps"
 
 
-GRAM_ARGUMENTS = {"out": "*fp32"} | dict.fromkeys(("k", "depth", "weight_stride"), "i32")
+GRAM_ARGUMENTS = {"scales": "*fp32", "out": "*fp32", "one": "fp32"}
+GRAM_ARGUMENTS |= dict.fromkeys(("k", "depth", "weight_stride", "scale_batch", "scale_row", "scale_depth"), "i32")
 GRAM_ARGUMENTS |= dict.fromkeys(("weight_batch", "out_batch"), "i64")
 GRAM_DIVISIBLE = ("k", "depth", "weight_stride", "weight_batch", "out_batch")
 
@@ -102,7 +101,7 @@ def test_gram_added(dtype: torch.dtype, along_depth: bool, capability: int, tmp_
 
 
 def check_gram(dtype: torch.dtype, along_depth: bool, add: bool, capability: int, tmp_path: Path) -> None:
-    signature = {"weight": POINTER[dtype]} | GRAM_ARGUMENTS | {"one": "fp32"}
+    signature = {"weight": POINTER[dtype]} | GRAM_ARGUMENTS
     options = triton_gram.gram_options(dtype, capability=capability) | {"ALONG_DEPTH": along_depth, "ADD": add}
     name = f"gram {'W Wt' if along_depth else 'Wt W'} {dtype}"
     used = check(name, triton_gram._gram_kernel, signature, options, capability, tmp_path, GRAM_DIVISIBLE)
@@ -115,7 +114,7 @@ def check_gram(dtype: torch.dtype, along_depth: bool, add: bool, capability: int
 
 def test_a_loop_that_waits_for_its_own_loads_is_seen(tmp_path: Path) -> None:
     """The check can fail: with two stages nothing is under way at the head of the loop."""
-    signature = {"weight": "*bf16"} | GRAM_ARGUMENTS | {"one": "fp32"}
+    signature = {"weight": "*bf16"} | GRAM_ARGUMENTS
     options = triton_gram.gram_options(torch.bfloat16) | {"ALONG_DEPTH": True, "ADD": False, "num_stages": 2}
     used = check("gram, two stages", triton_gram._gram_kernel, signature, options, 90, tmp_path, GRAM_DIVISIBLE)
     assert min(used.copies_in_flight()) == 0
@@ -124,13 +123,11 @@ def test_a_loop_that_waits_for_its_own_loads_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("along_depth", [True, False])
 @pytest.mark.parametrize(("convert", "capability"), [(True, 90), (False, 80)])
 def test_gram_of_codes(convert: bool, capability: int, along_depth: bool, tmp_path: Path) -> None:
-    signature = {"codes": "*fp8e4nv" if convert else "*u8", "scales": "*fp32", "out": "*fp32"}
-    signature |= dict.fromkeys(("k", "depth", "code_stride", "scale_batch", "scale_row", "scale_depth"), "i32")
-    signature |= dict.fromkeys(("code_batch", "out_batch"), "i64")
-    options = triton_codes.block_scaled_options(convert) | {"ALONG_DEPTH": along_depth}
+    signature = {"weight": "*fp8e4nv" if convert else "*u8"} | GRAM_ARGUMENTS
+    options = triton_gram.gram_options(torch.float8_e4m3fn if convert else torch.uint8, capability=capability)
+    options |= {"ALONG_DEPTH": along_depth}
     name = f"gram {'W Wt' if along_depth else 'Wt W'} e4m3"
-    divisible = ("k", "depth", "code_stride", "code_batch", "out_batch")
-    used = check(name, triton_codes._block_scaled_kernel, signature, options, capability, tmp_path, divisible)
+    used = check(name, triton_gram._gram_kernel, signature, options, capability, tmp_path, GRAM_DIVISIBLE)
     assert ("HGMMA" if capability == 90 else "HMMA") in used.sass
     if capability == 90:
         assert used.loop <= 420, "instructions of one step"
@@ -388,7 +385,7 @@ def test_product(dtype: torch.dtype, vectors: int, along_sum: bool, capability: 
     signature |= dict.fromkeys(("scale_batch", "scale_row", "scale_term"), I32)
     signature |= dict.fromkeys(("weight_batch", "x_batch"), I64)
     options = triton_product.product_options(dtype, vectors)
-    options |= {"ALONG_SUM": along_sum, "SCALED": scaled, "CONVERT": convert}
+    options |= {"ALONG_SUM": along_sum, "SCALED": scaled}
     divisible = ("results", "terms", "weight_stride", "x_stride", "weight_batch", "x_batch")
     name = f"product {'W' if along_sum else 'Wt'} {'e4m3' if scaled else dtype}"
     used = check(name, triton_product._product_kernel, signature, options, capability, tmp_path, divisible)
@@ -399,15 +396,14 @@ def test_product(dtype: torch.dtype, vectors: int, along_sum: bool, capability: 
 @on_both_chips
 def test_extent_of_codes(capability: int, tmp_path: Path) -> None:
     signature = {"codes": "*u8", "tops": "*u8", "sums": "*fp64", "rows": "i32", "columns": "i32"}
-    kernel, options = extent_codes._extent_kernel, dict(extent_codes.OPTIONS)
+    kernel, options = triton_extent._code_kernel, dict(triton_extent.CODE_OPTIONS)
     check("extent e4m3", kernel, signature, options, capability, tmp_path, ("rows", "columns"))
 
 
 @on_both_chips
 def test_decoding_of_four_bit_codes(capability: int, tmp_path: Path) -> None:
-    signature = {"codes": "*u8", "scales": "*u8", "tables": "*bf16", "out": "*bf16", "count": "i32"}
-    options = {"BLOCK": triton_decode.BLOCK_BYTES, **triton_decode.OPTIONS}
-    check("decode mxfp4", triton_decode._group_kernel, signature, dict(options), capability, tmp_path)
-    signature = {"codes": "*u8", "table": "*fp32", "maxima": "*fp32", "out": "*fp32"}
-    signature |= dict.fromkeys(("size", "half_width"), "i32")
-    check("decode nf4", triton_decode._nibble_kernel, signature, dict(options), capability, tmp_path)
+    for name, number, low_first in (("mxfp4", "*bf16", True), ("nf4", "*fp32", False)):
+        signature = {"codes": "*u8", "table": number, "scales": "*fp32", "out": number}
+        signature |= dict.fromkeys(("size", "half_width"), "i32")
+        options = triton_decode.OPTIONS | {"LOW_FIRST": low_first}
+        check(f"decode {name}", triton_decode._nibble_kernel, signature, options, capability, tmp_path)

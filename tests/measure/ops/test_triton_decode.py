@@ -11,8 +11,7 @@ from spectrum_fast.errors import BackendUnavailableError
 from spectrum_fast.measure.ops.decode import decode, reference
 from spectrum_fast.measure.ops.dispatch import use_backend
 from spectrum_fast.read.formats.bitsandbytes import read_4bit
-from spectrum_fast.read.formats.codes import scale_values
-from spectrum_fast.read.formats.mxfp4 import E2M1, read_mxfp4
+from spectrum_fast.read.formats.mxfp4 import read_mxfp4
 
 from support.interpreter import on_both, outside_the_interpreter
 
@@ -35,9 +34,7 @@ def random_bytes(*shape: int) -> torch.Tensor:
 def test_mxfp4(rows: int, groups: int, device: str) -> None:
     blocks = random_bytes(rows, groups, 16)
     scale = torch.arange(rows * groups).remainder(255).to(torch.uint8).view(rows, groups)
-    table = torch.tensor(E2M1, dtype=torch.bfloat16)
-    every = scale_values(torch.arange(256, dtype=torch.uint8)).to(torch.bfloat16)
-    found = triton_decode.groups_of_32(*(part.to(device) for part in (blocks, scale, table, every)))
+    found = triton_decode.decode(read_mxfp4(blocks.to(device), scale.to(device)))
     expected = reference.decode(read_mxfp4(blocks, scale))
     assert torch.equal(found.cpu().view(torch.int16), expected.view(torch.int16))
 
@@ -51,7 +48,6 @@ def test_nf4(rows: int, columns: int, blocksize: int, device: str) -> None:
     maxima = torch.rand(-(-size // blocksize), generator=torch.Generator().manual_seed(2))
     state = {"shape": [rows, columns], "blocksize": blocksize, "quant_type": "nf4"}
     text = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
-    operands = [part.to(device) for part in (codes, table, maxima)]
-    found = triton_decode.scaled_nibbles(*operands, blocksize, size).view(rows, columns)
+    found = triton_decode.decode(read_4bit(*(part.to(device) for part in (codes, maxima, table)), text))
     expected = reference.decode(read_4bit(codes, maxima, table, text))
     assert torch.equal(found.cpu().view(torch.int32), expected.view(torch.int32))

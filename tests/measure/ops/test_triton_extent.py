@@ -14,7 +14,7 @@ from spectrum_fast.errors import BackendUnavailableError
 from support import operations
 from support.interpreter import on_both, on_gpu, outside_the_interpreter
 
-triton_codes = pytest.importorskip("spectrum_fast.measure.ops.extent.triton_codes")
+triton_extent = pytest.importorskip("spectrum_fast.measure.ops.extent.triton")
 
 measure = partial(operations.measure, backend="triton")
 dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
@@ -90,7 +90,7 @@ def test_codes_with_a_scale_a_block(shape: tuple[int, int, int], device: str) ->
         codes.double()
         * scales.double().repeat_interleave(128, 1)[:, : shape[1]].repeat_interleave(128, 2)[:, :, : shape[2]]
     )
-    found = triton_codes.measure_block_scaled(codes.to(device), scales.to(device)).cpu()
+    found = triton_extent.measure_block_scaled(codes.view(torch.uint8).to(device), scales.to(device)).cpu()
     assert found.shape == (shape[0], 2)
     assert torch.equal(found[:, 0].float(), weight.abs().amax((1, 2)).float())
     torch.testing.assert_close(found[:, 1], weight.square().sum((1, 2)), rtol=1e-13, atol=0)
@@ -101,7 +101,7 @@ def test_codes_and_scales_that_are_no_numbers_show(device: str) -> None:
     codes, scales = e4m3(4, 130, 130), torch.ones(4, 2, 2)
     codes.view(torch.uint8)[1, 129, 3] = 0xFF
     scales[2, 0, 1], scales[3, 1, 1] = math.nan, math.inf
-    largest = triton_codes.measure_block_scaled(codes.to(device), scales.to(device))[:, 0].tolist()
+    largest = triton_extent.measure_block_scaled(codes.view(torch.uint8).to(device), scales.to(device))[:, 0].tolist()
     assert largest[0] == 448
     assert math.isnan(largest[1])
     assert math.isnan(largest[2])

@@ -20,17 +20,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from spectrum_fast.measure.ops.decode import coded
-from spectrum_fast.measure.ops.gram.triton_codes import to_float16
-from spectrum_fast.measure.ops.triton_support import (
-    INTERPRETED,
-    capability_of,
-    launch_on,
-    require_device,
-    with_unit_stride,
-)
+from spectrum_fast.measure.ops.decode.triton import SCALE_BLOCK, fp8_codes, to_float16
+from spectrum_fast.measure.ops.triton_support import launch_on, with_unit_stride
 
-SCALE_BLOCK = tl.constexpr(coded.SCALE_BLOCK)
 RESULTS = 128
 """Numbers of the result that a program takes: one row of scales."""
 _PROGRAMS = 264
@@ -52,11 +44,8 @@ def multiply_block_scaled(codes: Tensor, scales: Tensor, x: Tensor, *, transpose
         scales: (m, ceil(r / 128), ceil(c / 128)) float32.
         x: as for :func:`multiply`.
         transposed: multiply by the transpose.
-
-    Raises:
-        BackendUnavailableError: the codes are not on a CUDA device.
     """
-    require_device("codes", codes)
+    codes = fp8_codes(codes)
     return _multiply(codes.mT, x, scales.mT) if transposed else _multiply(codes, x, scales)
 
 
@@ -67,15 +56,13 @@ def _multiply(weights: Tensor, x: Tensor, scales: Tensor | None) -> Tensor:
     blocks = triton.cdiv(results, RESULTS)
     splits = max(1, min(_PROGRAMS // max(1, blocks * matrices), terms // _LEAST_TERMS))
     parts = torch.empty(splits, matrices, x.shape[1], results, dtype=torch.float64, device=x.device)
-    convert = scales is not None and not INTERPRETED and capability_of(x) >= 89
-    batch = batch.view(torch.float8_e4m3fn) if convert else batch
     of_scales = (0, 0, 0) if scales is None else scales.stride()
     if parts.numel():
         with launch_on(x):
             _product_kernel[(blocks, splits, matrices)](
                 batch, x, parts, parts if scales is None else scales, results, terms, x.shape[1],
                 batch.stride(0), stride, x.stride(0), x.stride(1), *of_scales,
-                ALONG_SUM=along_sum, SCALED=scales is not None, CONVERT=convert,
+                ALONG_SUM=along_sum, SCALED=scales is not None,
                 **product_options(batch.dtype, x.shape[1]),
             )  # fmt: skip
     return parts[0] if splits == 1 else parts.sum(0)
@@ -111,7 +98,6 @@ def _product_kernel(
     scale_term,
     ALONG_SUM: tl.constexpr,
     SCALED: tl.constexpr,
-    CONVERT: tl.constexpr,
     VECTORS: tl.constexpr,
     RESULTS: tl.constexpr,
     TERMS: tl.constexpr,
@@ -119,7 +105,7 @@ def _product_kernel(
     """Programs (block of results, part of the sum, matrix): part s takes every splits-th block of TERMS terms.
 
     weight[i, p] at i * stride + p (ALONG_SUM) or i + p * stride; x (m, vectors, terms); parts (splits, m, vectors,
-    results). If SCALED, they are codes (float8e4nv if CONVERT, else bytes), of which a step's have one scale.
+    results). If SCALED, they are codes, of which a step's have one scale.
     """
     part, splits = tl.program_id(1), tl.num_programs(1)
     batch = tl.program_id(2).to(tl.int64)
@@ -146,7 +132,7 @@ def _product_kernel(
         p += splits * TERMS
         ahead = tl.load(weight + p.to(tl.int64)[None, :] * step, mask=inside & (p < terms)[None, :], other=0.0)
         if SCALED:
-            a = to_float16(a, CONVERT)
+            a = to_float16(a)
             b *= tl.load(scales + first // SCALE_BLOCK * scale_term).to(tl.float64)
         if a.dtype != tl.float64:  # half precisions by way of float32, the only step that the interpreter knows
             a = a.to(tl.float32)

@@ -64,7 +64,7 @@ class Coded:
     def extents(self) -> Tensor:
         """See :meth:`Matrices.extents`."""
         if self._kernels_take_codes():
-            from spectrum_fast.measure.ops.extent.triton_codes import measure_block_scaled
+            from spectrum_fast.measure.ops.extent.triton import measure_block_scaled
 
             return measure_block_scaled(*self._stacked)
         return torch.cat([measure(weight.decode()[None]) for weight in self.weights])
@@ -76,7 +76,7 @@ class Coded:
     def gram(self, dtype: torch.dtype, diagonals: Tensor | None = None) -> Tensor:
         """See :meth:`Matrices.gram`."""
         if self._kernels_take_codes() and dtype == torch.float32 and diagonals is None:
-            from spectrum_fast.measure.ops.gram.triton_codes import gram_block_scaled
+            from spectrum_fast.measure.ops.gram.triton import gram_block_scaled
 
             return gram_block_scaled(*self._stacked)
         together = self._together()
