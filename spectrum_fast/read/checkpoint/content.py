@@ -13,24 +13,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 
-from spectrum_fast.errors import CheckpointError
-from spectrum_fast.read.storage import (
-    Address,
-    RemoteFile,
-    RemoteStamp,
-    Stamp,
-    StoredFile,
-    open_stored_file,
-    read_bytes,
-    read_failure,
-)
+from spectrum_fast.read.storage import Address, RemoteStamp, Stamp, StoredFile, map_reads, opened, read_bytes
 
 BLOCKS = 64
 """Of a file: 256 KiB, a moment's reading."""
 BLOCK_BYTES = 4096
-_REQUESTS_AT_ONCE = 8
 
 
 def sample_content(files: Mapping[Address, Stamp | None], key: str) -> str:
@@ -51,23 +39,11 @@ def sample_content(files: Mapping[Address, Stamp | None], key: str) -> str:
     for address, state in files.items():
         if isinstance(state, RemoteStamp) and state.names_content:
             continue
-        stored = open_stored_file(address)
-        try:
-            if state is not None and stored.stamp != state:
-                raise changed(address)
+        with opened(address, stamp=state) as stored:
             for block in _blocks(stored, address, key):
                 total.update(block)
-        except OSError as error:
-            raise CheckpointError(f"{address}: cannot be read: {read_failure(error)}") from error
-        finally:
-            stored.close()
         sampled = True
     return total.hexdigest() if sampled else ""
-
-
-def changed(what: object) -> CheckpointError:
-    """The error for a file, or a folder, whose content is no longer what it was."""
-    return CheckpointError(f"{what}: changed since it was opened; scan again when nothing writes to it")
 
 
 def _blocks(stored: StoredFile, address: Address, key: str) -> list[bytes]:
@@ -80,10 +56,4 @@ def _blocks(stored: StoredFile, address: Address, key: str) -> list[bytes]:
         for number, begin in enumerate(range(0, size, step))
     ]
 
-    def read(place: int) -> bytes:
-        return read_bytes(stored, max(0, min(BLOCK_BYTES, size - place)), place)
-
-    if not isinstance(address, RemoteFile):
-        return [read(place) for place in places]
-    with ThreadPoolExecutor(_REQUESTS_AT_ONCE, "spectrum-fast-sample") as pool:
-        return list(pool.map(read, places))
+    return map_reads(lambda place: read_bytes(stored, max(0, min(BLOCK_BYTES, size - place)), place), places, address)

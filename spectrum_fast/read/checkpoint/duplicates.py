@@ -13,26 +13,18 @@ is read a second time are the originals of real copies, and the copies themselve
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from itertools import groupby
 from typing import Any
 
-from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint.config import ties_embeddings, unties_embeddings
 from spectrum_fast.read.checkpoint.naming import module_name, natural_key, role
 from spectrum_fast.read.checkpoint.record import Checkpoint
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.storage import (
-    Address,
-    RemoteFile,
-    Stamp,
-    StoredFile,
-    open_stored_file,
-    read_bytes,
-    read_failure,
-)
-from spectrum_fast.read.storage.files import shorten
+from spectrum_fast.read.storage import StoredFile, map_reads, opened, read_bytes
+from spectrum_fast.read.storage.files import changed, shorten
 
 SAMPLE_BYTES = 4096
 """Bytes compared at each of the four places of a tensor."""
@@ -41,7 +33,6 @@ CHUNK_BYTES = 4 << 20
 """Bytes read at a time when two tensors agree in their samples."""
 
 _SAMPLES = 4
-_REQUESTS_AT_ONCE = 8
 
 
 def find_copies(checkpoint: Checkpoint, min_dimensions: int = 2) -> dict[str, str]:
@@ -59,22 +50,25 @@ def find_copies(checkpoint: Checkpoint, min_dimensions: int = 2) -> dict[str, st
     Raises:
         CheckpointError: a file cannot be read, or has changed since its header was read.
     """
-    alike: dict[tuple[str, tuple[int, ...]], list[TensorRef]] = defaultdict(list)
-    for ref in checkpoint.tensors:
-        if len(ref.shape) >= min_dimensions and ref.nbytes:
-            alike[ref.dtype, ref.shape].append(ref)
     found: dict[str, str] = {}
-    with _Files() as files:
-        # Blocks are taken in file order over all groups, so that a disk is swept once.
-        candidates = [
-            ref for ref in checkpoint.tensors if len(alike.get((ref.dtype, ref.shape), ())) > 1 and ref.nbytes
-        ]
-        groups = files.equal_groups(candidates, _first_block)
-        for spans in (_other_blocks, _everything):
-            groups = [equal for group in groups for equal in files.equal_groups(group, spans)]
-        for group in groups:
-            original, *copies = sorted(group, key=originality)
-            found.update({copy.name: original.name for copy in copies})
+    # File by file over all of them, so that a disk is swept once for each kind of block.
+    keys: dict[TensorRef, tuple[Any, ...]] = {
+        ref: (ref.dtype, ref.shape) for ref in checkpoint.tensors if len(ref.shape) >= min_dimensions and ref.nbytes
+    }
+    for spans in (_first_block, _other_blocks, _everything):
+        count = Counter(keys.values())
+        keys = {ref: key for ref, key in keys.items() if count[key] > 1}
+        for address, of_file in groupby(list(keys), key=lambda ref: ref.file):
+            refs = list(of_file)
+            with opened(address, stamp=refs[0].stamp) as file:
+                digests = map_reads(partial(_digest, file=file, spans=spans), refs, address)
+            keys.update({ref: (*keys[ref], digest) for ref, digest in zip(refs, digests, strict=True)})
+    alike: dict[tuple[Any, ...], list[TensorRef]] = defaultdict(list)
+    for ref, key in keys.items():
+        alike[key].append(ref)
+    for group in alike.values():
+        original, *copies = sorted(group, key=originality)
+        found.update({copy.name: original.name for copy in copies})
     return found
 
 
@@ -131,86 +125,11 @@ def _everything(ref: TensorRef) -> list[tuple[int, int]]:
     return [(step, min(CHUNK_BYTES, ref.nbytes - step)) for step in range(0, ref.nbytes, CHUNK_BYTES)]
 
 
-class _Files:
-    """The files being read, and threads to read remote ones side by side; one local file is open at a time."""
-
-    def __init__(self) -> None:
-        self._address: Address | None = None
-        self._file: StoredFile | None = None
-        self._remote: dict[RemoteFile, StoredFile] = {}
-        self._pool: ThreadPoolExecutor | None = None
-
-    def __enter__(self) -> _Files:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-        for file in self._remote.values():
-            file.close()
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def equal_groups(
-        self, refs: Sequence[TensorRef], spans: Callable[[TensorRef], list[tuple[int, int]]]
-    ) -> list[list[TensorRef]]:
-        """Those of the tensors that agree in type, shape and these bytes with another one, by group."""
-        groups: dict[tuple[str, tuple[int, ...], bytes], list[TensorRef]] = defaultdict(list)
-        for ref, digest in zip(refs, self._digests(refs, spans), strict=True):
-            groups[ref.dtype, ref.shape, digest].append(ref)
-        return [group for group in groups.values() if len(group) > 1]
-
-    def _digests(
-        self, refs: Sequence[TensorRef], spans: Callable[[TensorRef], list[tuple[int, int]]]
-    ) -> Iterator[bytes]:
-        files = [self._open(ref) if isinstance(ref.file, RemoteFile) else None for ref in refs]
-        if len(refs) < 2 or None in files:
-            for ref in refs:
-                yield _digest(ref, self._open(ref), spans(ref))
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(_REQUESTS_AT_ONCE, "spectrum-fast-compare")
-        yield from self._pool.map(lambda ref, file: _digest(ref, file, spans(ref)), refs, files)
-
-    def _open(self, ref: TensorRef) -> StoredFile:
-        if isinstance(ref.file, RemoteFile):
-            file = self._remote.get(ref.file)
-            if file is None:
-                file = self._remote[ref.file] = open_stored_file(ref.file)
-                _require_unchanged(ref, file.stamp)
-            return file
-        if self._file is not None and self._address == ref.file:
-            return self._file
-        self._close()
-        self._file = open_stored_file(ref.file)
-        self._address = ref.file
-        _require_unchanged(ref, self._file.stamp)
-        return self._file
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._address, self._file = None, None
-
-
-def _digest(ref: TensorRef, file: StoredFile, spans: Iterable[tuple[int, int]]) -> bytes:
+def _digest(ref: TensorRef, *, file: StoredFile, spans: Callable[[TensorRef], list[tuple[int, int]]]) -> bytes:
     total = hashlib.sha256()
-    for offset, count in spans:
-        try:
-            data = read_bytes(file, count, ref.begin + offset)
-        except OSError as error:
-            raise CheckpointError(
-                f"{ref.file}: tensor {shorten(ref.name)} cannot be read: {read_failure(error)}"
-            ) from error
+    for offset, count in spans(ref):
+        data = read_bytes(file, count, ref.begin + offset)
         if len(data) != count:
-            raise CheckpointError(
-                f"{ref.file}: ended inside tensor {shorten(ref.name)}: truncated or replaced while being read"
-            )
+            raise changed(f"tensor {shorten(ref.name)} in {ref.file}")
         total.update(data)
     return total.digest()
-
-
-def _require_unchanged(ref: TensorRef, stamp: Stamp) -> None:
-    if ref.stamp is not None and ref.stamp != stamp:
-        raise CheckpointError(
-            f"{ref.file}: truncated or replaced while being read; scan again when nothing writes to it"
-        )

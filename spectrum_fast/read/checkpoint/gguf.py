@@ -16,6 +16,7 @@ import hashlib
 import os
 import struct
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,15 @@ from spectrum_fast.read.checkpoint.header import (
     MAX_HEADER_BYTES,
     MAX_NAME_BYTES,
     MAX_TENSORS,
-    Entries,
     Header,
     count_elements,
-    locate_tensors,
+    in_order,
     too_many_tensors,
     unprintable,
 )
 from spectrum_fast.read.checkpoint.json_cursor import JsonError as HeaderError
-from spectrum_fast.read.storage import RemoteFile, StoredFile, open_stored_file, read_bytes, read_failure
+from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
+from spectrum_fast.read.storage import Address, RemoteFile, Stamp, StoredFile, opened, read_bytes
 from spectrum_fast.read.storage.files import shorten
 
 SUFFIX = ".gguf"
@@ -72,23 +73,19 @@ def read_gguf_header(path: str | os.PathLike[str] | RemoteFile, stop: threading.
         CheckpointError: the file cannot be read or is malformed; the message names file, tensor and what was expected.
     """
     path = path if isinstance(path, RemoteFile) else Path(path)
-    file = open_stored_file(path, stop)
-    stamp, cursor = file.stamp, _Cursor(file)
-    try:
-        counts = _read_start(cursor)
-        metadata = _read_metadata(cursor, counts[1])
-        alignment = _alignment(metadata)
-        entries = _read_entries(cursor, counts[0])
-    except HeaderError as error:
-        raise CheckpointError(f"{path}: broken GGUF header: {error}; download or save the file again") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {read_failure(error)}") from error
-    finally:
-        file.close()
+    with opened(path, stop) as file:
+        stamp, cursor = file.stamp, _Cursor(file)
+        try:
+            counts = _read_start(cursor)
+            metadata = _read_metadata(cursor, counts[1])
+            alignment = _alignment(metadata)
+            entries = _read_entries(cursor, counts[0], path, stamp)
+        except HeaderError as error:
+            raise CheckpointError(f"{path}: broken GGUF header: {error}; download or save the file again") from error
     data_begin = -(-cursor.place // alignment) * alignment
-    tensors = locate_tensors(path, entries, data_begin, stamp, alignment)
+    tensors = [replace(ref, begin=data_begin + ref.begin) for ref in entries]
     digest = hashlib.sha256(memoryview(cursor.raw)[: cursor.place]).hexdigest()
-    return Header(path, tensors, metadata, data_begin, digest, stamp)
+    return Header(path, in_order(path, tensors, data_begin, stamp, alignment), metadata, data_begin, digest, stamp)
 
 
 class _Cursor:
@@ -213,8 +210,10 @@ def _alignment(metadata: dict[str, Any]) -> int:
     return alignment
 
 
-def _read_entries(cursor: _Cursor, count: int) -> Entries:
-    entries, seen = Entries([], [], [], [], []), set[str]()
+def _read_entries(cursor: _Cursor, count: int, path: Address, stamp: Stamp) -> list[TensorRef]:
+    """The tensors, their offsets counted from the end of the header."""
+    entries: list[TensorRef] = []
+    seen: set[str] = set()
     for number in range(1, count + 1):
         name = cursor.text(f"the name of tensor {number}")
         shown = f"tensor {shorten(name)}"
@@ -231,11 +230,7 @@ def _read_entries(cursor: _Cursor, count: int) -> Entries:
         dtype = _TYPE_NUMBERS.get(kind)
         if dtype is None:
             raise HeaderError(f"{shown} has storage type {kind}, which this version does not know")
-        entries.names.append(name)
-        entries.dtypes.append(dtype)
-        entries.shapes.append(shape)
-        entries.begins.append(begin)
-        entries.ends.append(begin + _nbytes(shown, name, dtype, shape))
+        entries.append(TensorRef(name, path, dtype, shape, begin, _nbytes(shown, name, dtype, shape), stamp))
     return entries
 
 

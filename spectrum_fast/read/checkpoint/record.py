@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from spectrum_fast.read.checkpoint.content import changed, sample_content
+from spectrum_fast.read.checkpoint.content import sample_content
 from spectrum_fast.read.checkpoint.header import Header
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.storage import Address
+from spectrum_fast.read.storage.files import changed
 
 
 @dataclass(frozen=True)

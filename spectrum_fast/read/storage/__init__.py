@@ -7,7 +7,14 @@ tensors do not know whether a file is on a disk or behind a network.
 from __future__ import annotations
 
 from spectrum_fast.read.storage.address import Address, RemoteFile
-from spectrum_fast.read.storage.reading import open_stored_file, read_bytes, read_failure, read_small_file
+from spectrum_fast.read.storage.reading import (
+    map_reads,
+    open_stored_file,
+    opened,
+    read_bytes,
+    read_failure,
+    read_small_file,
+)
 from spectrum_fast.read.storage.settings import remote_settings
 from spectrum_fast.read.storage.stored_file import RemoteStamp, Stamp, StoredFile
 
@@ -17,7 +24,9 @@ __all__ = [
     "RemoteStamp",
     "Stamp",
     "StoredFile",
+    "map_reads",
     "open_stored_file",
+    "opened",
     "read_bytes",
     "read_failure",
     "read_small_file",

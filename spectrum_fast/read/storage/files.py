@@ -59,6 +59,14 @@ def list_some(names: Sequence[str], limit: int = 8, show: Callable[[str], str] =
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
+def changed(what: object) -> CheckpointError:
+    """The error for a file, or a folder, that is no longer what it was."""
+    return CheckpointError(
+        f"{what}: changed since it was opened: truncated or replaced while being read; scan again when nothing writes "
+        "to it"
+    )
+
+
 def open_regular_file(path: Path) -> tuple[int, FileStamp]:
     """Open ``path`` for reading and make sure that it is a regular file.
 
@@ -122,20 +130,15 @@ class LocalFile:
         try:
             now = FileStamp.of(os.stat(self._path))
         except OSError as error:
-            raise self._changed() from error
+            raise changed(self._path) from error
         if now != self._stamp:
-            raise self._changed()
+            raise changed(self._path)
 
     def close(self) -> None:
         """Close the descriptor."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
-
-    def _changed(self) -> CheckpointError:
-        return CheckpointError(
-            f"{self._path}: the file was truncated or replaced while being read; scan again when nothing writes to it"
-        )
 
 
 def _reason(error: Exception) -> str:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.storage.address import Address, RemoteFile
-from spectrum_fast.read.storage.files import LocalFile
-from spectrum_fast.read.storage.stored_file import StoredFile
+from spectrum_fast.read.storage.files import LocalFile, changed
+from spectrum_fast.read.storage.stored_file import Stamp, StoredFile
+
+_REQUESTS_AT_ONCE = 8
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 def open_stored_file(address: Address, stop: threading.Event | None = None) -> StoredFile:
@@ -27,6 +36,30 @@ def open_stored_file(address: Address, stop: threading.Event | None = None) -> S
 
         return RemoteStoredFile(address, stop=stop)
     return LocalFile(address)
+
+
+@contextmanager
+def opened(address: Address, stop: threading.Event | None = None, stamp: Stamp | None = None) -> Iterator[StoredFile]:
+    """An open file of a checkpoint; a read that fails inside is the error of that file.
+
+    Args:
+        address: a path, or the address of a remote file.
+        stop: as in :func:`open_stored_file`.
+        stamp: the state that the file must have; None for any.
+
+    Raises:
+        CheckpointError: it cannot be opened, is in another state, or a read failed.
+        BackendUnavailableError: a remote file, and obstore is not installed.
+    """
+    file = open_stored_file(address, stop)
+    try:
+        if stamp is not None and file.stamp != stamp:
+            raise changed(address)
+        yield file
+    except OSError as error:
+        raise CheckpointError(f"{address}: cannot be read: {read_failure(error)}") from error
+    finally:
+        file.close()
 
 
 def read_bytes(file: StoredFile, count: int, offset: int) -> bytes:
@@ -56,18 +89,21 @@ def read_small_file(address: Address, limit_bytes: int) -> bytes:
         from spectrum_fast.read.storage.remote_file import fetch_small_file
 
         return fetch_small_file(address, limit_bytes)
-    file = open_stored_file(address)
-    try:
+    with opened(address) as file:
         if file.size_bytes > limit_bytes:
             raise CheckpointError(
                 f"{address}: expected at most {limit_bytes} bytes, found {file.size_bytes}; this is not a checkpoint's "
                 "file"
             )
         return read_bytes(file, file.size_bytes, 0)
-    except OSError as error:
-        raise CheckpointError(f"{address}: cannot be read: {read_failure(error)}") from error
-    finally:
-        file.close()
+
+
+def map_reads(read: Callable[[Item], Found], items: Iterable[Item], address: Address) -> list[Found]:
+    """Several reads of one file: at once where each waits for a network most of the time, else one after the other."""
+    if not isinstance(address, RemoteFile):
+        return list(map(read, items))
+    with ThreadPoolExecutor(_REQUESTS_AT_ONCE, "spectrum-fast-sample") as pool:
+        return list(pool.map(read, items))
 
 
 def read_failure(error: OSError) -> str:

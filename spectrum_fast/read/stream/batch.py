@@ -17,7 +17,7 @@ from torch import Tensor
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.storage import Address, Stamp, read_failure
-from spectrum_fast.read.storage.files import shorten
+from spectrum_fast.read.storage.files import changed, shorten
 from spectrum_fast.read.stream.layout import Layout, Task, element_bytes
 from spectrum_fast.read.stream.open_files import OpenFiles
 from spectrum_fast.read.stream.ring import PAGE_BYTES, Region, Ring
@@ -154,10 +154,7 @@ class Batch:
         if failures:
             raise _explain(min(failures, key=lambda failure: (failure.end, failure.begin)), ref)
         if ref.stamp is not None and stamp is not None and stamp != ref.stamp:
-            raise CheckpointError(
-                f"tensor {shorten(ref.name)} in {ref.file}: the file was truncated or replaced while being read; scan "
-                "again when nothing writes to it"
-            )
+            raise changed(f"tensor {shorten(ref.name)} in {ref.file}")
 
     def _has_lost(self, file: Address) -> bool:
         """Whether nothing more of this file can be had."""
