@@ -26,11 +26,16 @@ Product product_named(const std::string& name) {
 using Vectors = std::optional<nb::ndarray<double, nb::ndim<3>, nb::c_contig, nb::device::cpu>>;
 
 template <class T>
-BandTask<T> task_of(const AnyArray& matrices, const AnyArray& bands, const Vectors& carried, Index index) {
+BandTask<T> task_of(const AnyArray& matrices, const AnyArray& bands, const Vectors& carried, bool vectors,
+                    Index index) {
     const Index n = static_cast<Index>(matrices.shape(1)), width = static_cast<Index>(bands.shape(2));
-    return {static_cast<const T*>(matrices.data()) + index * n * n, n, width - 1,
+    T* matrix = static_cast<T*>(matrices.data()) + index * n * n;
+    return {matrix,
+            n,
+            width - 1,
             static_cast<T*>(bands.data()) + index * n * width,
-            carried ? carried->data() + index * n * kCarried : nullptr};
+            carried ? carried->data() + index * n * kCarried : nullptr,
+            vectors ? matrix : nullptr};
 }
 
 void require_shapes(const AnyArray& matrices, const AnyArray& bands, const Vectors& carried) {
@@ -52,23 +57,23 @@ void require_shapes(const AnyArray& matrices, const AnyArray& bands, const Vecto
 }
 
 template <class T>
-void reduce_each(const AnyArray& matrices, const AnyArray& bands, const Vectors& carried,
+void reduce_each(const AnyArray& matrices, const AnyArray& bands, const Vectors& carried, bool vectors,
                  void (*reduce)(const BandTask<T>& task)) {
     const Index count = static_cast<Index>(matrices.shape(0));
     const nb::gil_scoped_release release;
-    for (Index i = 0; i < count; ++i) reduce(task_of<T>(matrices, bands, carried, i));
+    for (Index i = 0; i < count; ++i) reduce(task_of<T>(matrices, bands, carried, vectors, i));
 }
 
 void reduce_to_band(const AnyArray& matrices, const AnyArray& bands, const std::string& product,
-                    const Vectors& carried) {
+                    const Vectors& carried, bool vectors) {
     require_shapes(matrices, bands, carried);
     if (product == "bf16x3" && matrices.dtype() != nb::dtype<float>())
         throw nb::type_error("reduce_to_band: product 'bf16x3' needs float32 matrices");
     const BandKernel kernel = choose_band_kernel(product_named(product));
     if (matrices.dtype() == nb::dtype<float>()) {
-        reduce_each(matrices, bands, carried, kernel.float32);
+        reduce_each(matrices, bands, carried, vectors, kernel.float32);
     } else if (matrices.dtype() == nb::dtype<double>()) {
-        reduce_each(matrices, bands, carried, kernel.float64);
+        reduce_each(matrices, bands, carried, vectors, kernel.float64);
     } else {
         throw nb::type_error("reduce_to_band: matrices must be float32 or float64");
     }
@@ -78,17 +83,17 @@ void reduce_to_band_amx_model(const AnyArray& matrices, const AnyArray& bands) {
     require_shapes(matrices, bands, {});
     if (matrices.dtype() != nb::dtype<float>())
         throw nb::type_error("reduce_to_band_amx_model: matrices must be float32");
-    reduce_each(matrices, bands, {}, band_pairs_amx_model);
+    reduce_each(matrices, bands, {}, false, band_pairs_amx_model);
 }
 
 }  // namespace
 
 void bind_band(nb::module_& m) {
     m.def("reduce_to_band", &reduce_to_band, nb::arg("matrices").noconvert(), nb::arg("bands").noconvert(),
-          nb::arg("product") = "auto", nb::arg("carried").none().noconvert() = nb::none(),
+          nb::arg("product") = "auto", nb::arg("carried").none().noconvert() = nb::none(), nb::arg("vectors") = false,
           "bands (m x n x (b + 1)) <- lower band storage of band matrices with the eigenvalues of the symmetric ones, "
           "of which only the lower half is read. product: auto, float32 or bf16x3 (float32 matrices only). "
-          "carried (m x 8 x n, float64): each x <- Q^T x.");
+          "carried (m x 8 x n, float64): each x <- Q^T x. vectors: the matrices' own rows take the Householder vectors.");
     m.def(
         "band_kernel", [] { return std::string(choose_band_kernel(Product::automatic).name); },
         "Name of the kernel that reduces float32 matrices here.");

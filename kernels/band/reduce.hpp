@@ -114,6 +114,7 @@ class BandReduction {
 
         pending_ = factor_.factor(panel_blocks, begin - origin, rows,
                                   [&](Index n, double* block) { gather(origin + n * kBlock, begin, column, block); });
+        if (task_.vectors != nullptr) store_vectors(column, origin, begin);
         for (Index j = 0; j < width_; ++j)
             for (Index i = 0; i <= j && i < rows; ++i)
                 task_.band[(column + j) * (width_ + 1) + width_ + i - j] = static_cast<Number>(factor_.r(i, j));
@@ -124,6 +125,19 @@ class BandReduction {
             return;
         }
         compute_update(first, origin, begin, panel_blocks, updated);
+    }
+
+    // V of this panel, zeros if there is none, as the rows of its columns; what the matrix held there is in the tiles.
+    void store_vectors(Index column, Index origin, Index begin) const {
+#pragma omp parallel for schedule(static) num_threads(threads_)
+        for (Index row = origin; row < size_; row += kBlock) {
+            const double* block = factor_.v().block((row - origin) / kBlock);
+            const Index from = row < begin ? begin : row, to = row + kBlock < size_ ? row + kBlock : size_;
+            for (Index j = 0; j < width_; ++j)
+                for (Index i = from; i < to; ++i)
+                    task_.vectors[(column + j) * size_ + i] =
+                        pending_ ? static_cast<Number>(block[j * kBlock + i - row]) : Number{};
+        }
     }
 
     // Z of this panel, on the way finishing the last panel's update.

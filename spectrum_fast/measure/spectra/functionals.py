@@ -10,27 +10,19 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import product
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.spectra.binning import bins_of, histogram_of
+from spectrum_fast.measure.spectra.binning import histogram_of
 from spectrum_fast.measure.spectra.contour import Intervals, integrate
-from spectrum_fast.measure.spectra.counts import CountTable, Slicer, constants, interpolation_ranks, narrow_brackets
+from spectrum_fast.measure.spectra.counts import CountTable
 from spectrum_fast.measure.spectra.histogram import Histogram
 from spectrum_fast.measure.spectra.record import Criterion, ErrorBounds, OrderStatistics, SingularValues
-from spectrum_fast.measure.spectra.rounding import Rounding
 from spectrum_fast.measure.spectra.schedule import GEOMETRIC_POINTS, LOW_POINTS, Schedule
-
-_FRACTIONS = (0.25, 0.5, 0.75)
-_NARROW = 0.02
-"""Width of a bracket that is narrow enough, in units of its value's uncertainty."""
-_NARROW_SHARE = 1e-2
-"""And relative to the value, in units of the tolerance of a score: what float64 knows beyond it is not asked for."""
+from spectrum_fast.measure.spectra.thresholds import Band, Ordered, Split
 
 
 @dataclass(frozen=True)
@@ -104,77 +96,6 @@ def _round_up(bound: float) -> float:
     return min(float(f"{1.006 * bound:.2e}"), sys.float_info.max)
 
 
-@dataclass(frozen=True)
-class Band:
-    """A batch of bands and what is known of them before they are sliced.
-
-    Attributes:
-        slices: counts and log-determinants.
-        size: singular values of each.
-        traces: (m,) of their Gram matrices.
-        norms: (m,) Frobenius norms of these.
-        band_traces: (m,) of the bands.
-        consistent: (m,) bool, whether trace and norm came through the reduction.
-        rounding: how far each computed spectrum may be from the true one.
-    """
-
-    slices: Slicer
-    size: int
-    traces: Tensor
-    norms: Tensor
-    band_traces: Tensor
-    consistent: Tensor
-    rounding: Rounding
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Where the thresholds are, and where they may be given that the quartiles are not exactly known; all (m,).
-
-    Attributes:
-        middle: of the quartiles as computed.
-        lowest: at least this.
-        highest: at most this.
-        relative: half the width in units of the threshold, or 0 if the score does not depend on it.
-    """
-
-    middle: Tensor
-    lowest: Tensor
-    highest: Tensor
-    relative: Tensor
-
-    @classmethod
-    def of(
-        cls, criterion: Criterion, statistics: OrderStatistics, errors: Sequence[Tensor], n_min: int, n_max: int
-    ) -> Thresholds:
-        """The threshold of the quartiles and at all corners of what they may be.
-
-        Args:
-            criterion: the rule; its arithmetic is done on tensors.
-            statistics: as computed, tensors (m,).
-            errors: absolute, of q25, q50 and q75, tensors (m,).
-            n_min: short side of the matrices.
-            n_max: long side.
-        """
-        found: Any = statistics
-        corners = list(zip(*[(0, 0, 0), *product((-1, 1), repeat=3)], strict=True))
-        signs = [constants(one, torch.float64, found.q50.device) for one in corners]
-        quartiles = zip((found.q25, found.q50, found.q75), signs, errors, strict=True)
-        q25, q50, q75 = (value[:, None] + sign * error[:, None] for value, sign, error in quartiles)
-        varied: Any = OrderStatistics(found.s_min[:, None], q25, q50, q75, found.s_max[:, None])
-        all_of_them = torch.as_tensor(criterion.threshold(varied, n_min, n_max)).expand(-1, len(corners[0]))
-        lowest, highest = all_of_them.amin(1), all_of_them.amax(1)
-        centre = 0.5 * (lowest + highest)
-        relative = torch.where(centre > 0, criterion.threshold_power * 0.5 * (highest - lowest) / centre, 0.0)
-        return cls(all_of_them[:, 0], lowest, highest, relative)
-
-
-def noise_edges(criterion: Criterion, statistics: OrderStatistics, error: Any, n_min: int, n_max: int) -> list[Any]:
-    """Least, likeliest and greatest edge of noise, for the median as it is and ``error`` off; tensors or numbers."""
-    medians = (statistics.q50 - error, statistics.q50, statistics.q50 + error)
-    return [criterion.edge(replace(statistics, q50=median), n_min, n_max) for median in medians]
-
-
 def slice_bands(band: Band, criterion: Criterion, n_max: int, tolerance: float, schedule: Schedule) -> Tensor:
     """Functionals of each matrix from counts and log-determinants alone, as rows for :func:`read_functionals`.
 
@@ -185,36 +106,26 @@ def slice_bands(band: Band, criterion: Criterion, n_max: int, tolerance: float, 
         tolerance: relative accuracy wanted of a score; the quadrature spends a tenth of it on each sum.
         schedule: how often the host is asked.
     """
-    slices, size, rounding = band.slices, band.size, band.rounding
-    floor = rounding.floor()
-    grid = _first_grid(band, floor, schedule)
-    table = CountTable.of(grid, slices.below(grid), size)
-    statistics, errors, lo, hi = _order_statistics(band, table, tolerance, schedule)
-    s_min, s_max = statistics.s_min, statistics.s_max
-    thresholds = Thresholds.of(criterion, statistics, errors[1:4], size, n_max)
-    t, doubt = thresholds.middle, rounding.uncertainty(thresholds.middle[:, None])[:, 0]
-    lowest, highest = (thresholds.lowest - doubt).clamp(min=0), thresholds.highest + doubt
-    noise_start, top = torch.maximum(floor, lo[:, 0]), hi[:, -1]
-    signal_start = torch.maximum(t, floor)
-    bins = bins_of(statistics)
-    special = torch.stack([lowest, t, highest, noise_start, signal_start, top], 1)
-    edges = torch.stack(noise_edges(criterion, statistics, errors[2], size, n_max), 1)
-    edges += rounding.uncertainty(edges[:, 1:2]) * constants((-1.0, 0.0, 1.0), torch.float64, edges.device)
-    edges.clamp_(min=0)
-    points = torch.cat([special, edges, bins.inner], 1)
-    table = table.with_counts(points, slices.below(points))
-    n_lowest, n_noise, n_highest, _, _, _ = table.below(special).unbind(1)
-    # No true value lies below zero, though rounding makes negative ones: those of size zero are undecided too.
-    n_undecided = n_highest - torch.where(lowest > 0, n_lowest, 0.0)
-    n_under, n_up_to_edge, n_over = table.below(edges).unbind(1)
-    mp_undecided = n_over - torch.where(edges[:, 0] > 0, n_under, 0.0)
-    noise, signal = _sums(band, table, special, tolerance)
-    numbers: list[Any] = [s_min, statistics.q25, statistics.q50, statistics.q75, s_max, t, n_noise, *noise]
-    numbers += [*signal, *errors[:4], errors[4] + rounding.largest_more(hi[:, -1:])[:, 0]]
-    numbers += [torch.maximum(t - thresholds.lowest, thresholds.highest - t), n_undecided, highest]
+    size, rounding = band.size, band.rounding
+    grid = _first_grid(band, rounding.floor(), schedule)
+    table = CountTable.of(grid, band.slices.below(grid), size)
+    ordered = Ordered.of(band, table, tolerance, schedule)
+    split = Split.of(band, table, ordered, criterion, n_max)
+    if band.refinement is not None and (places := split.in_doubt):
+        ordered = ordered.refined(band, band.refinement, places)
+        split = Split.of(band, table, ordered, criterion, n_max)
+        split = split.decided(band, band.refinement, split.in_doubt, tolerance, schedule)
+    statistics, errors, thresholds = ordered.statistics, ordered.statistics_errors, split.thresholds
+    t, s_min, s_max = thresholds.middle, statistics.s_min, statistics.s_max
+    noise, signal = _sums(band, split, tolerance)
+    bins, (n_under, n_up_to_edge, n_over) = split.bins, split.table.below(split.edges).unbind(1)
+    mp_undecided = n_over - torch.where(split.edges[:, 0] > 0, n_under, 0.0)
+    numbers: list[Any] = [s_min, statistics.q25, statistics.q50, statistics.q75, s_max, t, split.n_noise, *noise]
+    numbers += [*signal, *errors[:4], errors[4] + rounding.largest_more(ordered.hi[:, -1:])[:, 0]]
+    numbers += [torch.maximum(t - thresholds.lowest, thresholds.highest - t), split.n_undecided, split.special[:, 2]]
     numbers += [thresholds.relative, band.band_traces, band.consistent]
     numbers += [bins.start, bins.knee, bins.end, bins.linear_bins, size - n_up_to_edge, mp_undecided]
-    counts = bins.counts(table.below(bins.inner), size)
+    counts = bins.counts(split.table.below(bins.inner), size)
     return torch.cat([torch.stack([one.to(torch.float64) for one in numbers], 1), counts], 1)
 
 
@@ -276,36 +187,7 @@ def _by_ratio(a: Tensor, b: Tensor, count: int) -> Tensor:
     return points
 
 
-def _order_statistics(
-    band: Band, table: CountTable, tolerance: float, schedule: Schedule
-) -> tuple[Any, tuple[Tensor, ...], Tensor, Tensor]:
-    """Order statistics as tensors (m,), the errors of each, and the brackets (m, k) of the ranks behind them.
-
-    The first bracket is the smallest value's, the last the largest's.
-    """
-    quantiles = [interpolation_ranks(band.size, fraction) for fraction in _FRACTIONS]
-    ranks = sorted({0, band.size - 1, *(rank for lo, hi, _ in quantiles for rank in (lo, hi))})
-    least = max(4 * torch.finfo(torch.float64).eps, _NARROW_SHARE * tolerance)
-
-    def narrow_enough(t: Tensor) -> Tensor:
-        return torch.maximum(_NARROW * band.rounding.uncertainty(t), least * t)
-
-    lo, hi = narrow_brackets(band.slices, table, ranks, narrow_enough, schedule, band.rounding.eps)
-    value, error = 0.5 * (lo + hi), 0.5 * (hi - lo) + band.rounding.uncertainty(hi)
-    hiding = band.rounding.floor()[:, None]
-    error = torch.where(value < hiding, torch.maximum(error, hiding + band.rounding.rise(hiding)), error)
-
-    def read_off(of: Tensor) -> tuple[Tensor, ...]:
-        between = [(1 - w) * of[:, ranks.index(below)] + w * of[:, ranks.index(above)] for below, above, w in quantiles]
-        return of[:, 0], *between, of[:, -1]
-
-    found: Any = read_off(value)
-    return OrderStatistics(*found), read_off(error), lo, hi
-
-
-def _sums(
-    band: Band, table: CountTable, special: Tensor, tolerance: float
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _sums(band: Band, split: Split, tolerance: float) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Sums of the values below and above the threshold, each (m,) with its error bound.
 
     Three intervals are integrated over: noise, signal, and outliers, which must not set the scale of the others. Values
@@ -313,25 +195,25 @@ def _sums(
 
     Args:
         band: the bands.
-        table: with counts at ``special``.
-        special: (m, 6): ends of the threshold's doubt around the threshold, where the integrals of noise and signal
-            start, and a point at or above all values.
+        split: at their thresholds.
         tolerance: relative accuracy wanted of a score.
     """
-    _, t, _, noise_start, signal_start, top = special.unbind(1)
-    _, count, _, n_noise_start, _, _ = table.below(special).unbind(1)
+    table, count = split.table, split.n_noise
+    _, t, _, noise_start, signal_start, top = split.special.unbind(1)
+    n_noise_start = table.below(noise_start[:, None])[:, 0]
     noise_end, signal_end = torch.maximum(t, noise_start), torch.maximum(top, signal_start)
-    split = torch.minimum(table.outlier_split(signal_start, top), signal_end)
+    outliers = torch.minimum(table.outlier_split(signal_start, top), signal_end)
     starts = torch.stack([noise_start, signal_start], 1)
     inside = table.inside(starts, torch.stack([noise_end, signal_end], 1))
     least = torch.maximum(table.least_sums(inside), torch.stack([n_noise_start, table.size - count], 1) * starts)
     least_noise = torch.maximum(least[:, 0], 1e-3 * t)
-    least_signal = torch.where(split < signal_end, 0.5, 1.0) * least[:, 1]
-    a, b = torch.cat([starts, split[:, None]], 1), torch.stack([noise_end, split, signal_end], 1)
+    least_signal = torch.where(outliers < signal_end, 0.5, 1.0) * least[:, 1]
+    a, b = torch.cat([starts, outliers[:, None]], 1), torch.stack([noise_end, outliers, signal_end], 1)
     intervals = Intervals.of(table, a, b, torch.stack([least_noise, least_signal, least_signal], 1), tolerance)
     integrals, errors = integrate(band.slices, intervals), intervals.error()
     rounded = table.rounding_errors(inside, band.rounding)
     n_below = intervals.n_below
+    rounded += split.moved[:, None]
     rounded[:, 0] += n_below[:, 0] * band.rounding.rise(noise_start[:, None])[:, 0]
     noise = _sum_below(count, t, noise_start, n_below[:, 0], integrals[:, 0], errors[:, 0] + rounded[:, 0])
     of_signal, errors_of_signal = integrals[:, 1:].sum(1), errors[:, 1:].sum(1) + rounded[:, 1]

@@ -30,7 +30,7 @@ CONTRACT = {
     "gram": {"gram": "weights, *, out_dtype", "add_gram": "blocks, out"},
     "product": {"multiply": "weights, x, *, transposed"},
     "values": {"band_values": "bands, tolerances"},
-    "band": {"reduce_to_band": "matrices, half_width, carried"},
+    "band": {"reduce_to_band": "matrices, half_width, carried, vectors"},
     "decode": {"decode": "codes"},
     "sturm": {"prepare": "bands", "count_below": "bands, shifts", "log_det": "bands, shifts, wanted"},
 }
@@ -125,6 +125,35 @@ def test_band(count: int, dtype: torch.dtype, backend: str, place: str) -> None:
     for found, matrix in zip(bands.cpu(), matrices.double(), strict=True):
         error = eigenvalues(found) - torch.linalg.eigvalsh(matrix)
         assert float(error.abs().max()) <= 20 * torch.finfo(dtype).eps * float(matrix.norm())
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("size", [3, 5, 6, 15, 47])
+def test_band_and_its_householder_vectors(size: int, dtype: torch.dtype, backend: str, place: str) -> None:
+    """They turn the matrix into the band: also those of a panel of zeros, and of columns that are dependent."""
+    if backend == "triton":
+        with use_backend(backend), pytest.raises(UsageError, match="vectors"):
+            band.reduce_to_band(torch.eye(size)[None].to(place), 4, None, True)
+        return
+    weights = batch_of(M, size, size + 7)
+    weights[1, size // 2 :] = 0.0
+    weights[2] = weights[2, :1] * torch.linspace(1, 2, size, dtype=torch.float64)[:, None]
+    matrices = (weights @ weights.mT).to(dtype)
+    left = matrices.clone()
+    with use_backend(backend):
+        bands = band.reduce_to_band(left, 4, None, True)
+    for found, vectors, matrix in zip(bands.double(), left.double(), matrices.double(), strict=True):
+        turned = matrix
+        for column in range(0, max(size - 5, 0), 4):
+            begin = column + 4
+            v, q = vectors[column:begin, begin:].T, torch.eye(size, dtype=torch.float64)
+            for reflector in v.T.flip(0):
+                square = float(reflector.square().sum())
+                if square:
+                    q[begin:] -= torch.outer(reflector, reflector @ q[begin:]) * (2 / square)
+            turned = q.T @ turned @ q
+        assert float((turned - dense(found)).abs().max()) <= 20 * torch.finfo(dtype).eps * float(matrix.norm())
 
 
 @every_backend

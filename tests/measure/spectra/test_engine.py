@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,9 +206,9 @@ def test_a_faulty_reduction_is_noticed_and_not_trusted(monkeypatch: pytest.Monke
 
     honest = band_method.reduce_to_band
 
-    def faulty(matrices: torch.Tensor, half_width: int, carried: torch.Tensor | None = None) -> torch.Tensor:
+    def faulty(matrices: torch.Tensor, *rest: Any) -> torch.Tensor:
         size = float(torch.linalg.matrix_norm(matrices[0]))
-        bands = honest(matrices, half_width, carried)
+        bands = honest(matrices, *rest)
         bands[0, 100, 0] += 0.01 * size
         return bands
 

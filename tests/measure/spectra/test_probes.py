@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,10 +118,10 @@ def test_an_error_in_one_direction_does_not_pass_for_one_that_is_spread(monkeypa
     truth = bounds.Truth.of(weight.float())
     largest = torch.linalg.eigh(weight @ weight.T).eigenvectors[:, -1]
 
-    def reduce_badly(grams: torch.Tensor, half_width: int, carried: torch.Tensor | None = None) -> torch.Tensor:
+    def reduce_badly(grams: torch.Tensor, *rest: Any) -> torch.Tensor:
         error = 30 * torch.finfo(torch.float32).eps * float(torch.linalg.matrix_norm(grams[0]))
         grams += (error * torch.outer(largest, largest)).float()
-        return reduce_to_band(grams, half_width, carried)
+        return reduce_to_band(grams, *rest)
 
     monkeypatch.setattr(band, "reduce_to_band", reduce_badly)
     found = compute_spectrum(weight.float(), rule, method="band", precision="float32")

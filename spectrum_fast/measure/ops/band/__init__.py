@@ -12,7 +12,7 @@ CARRIED = 8
 """Vectors that are taken along."""
 
 
-def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None) -> Tensor:
+def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None, vectors: bool = False) -> Tensor:
     """Reduce symmetric matrices to bands of half-width b by orthogonal similarity; DESTROYS ``matrices``.
 
     For each panel P of b columns below its diagonal block: ``P = Q [R; 0]`` with ``Q = I - V T Vᵀ`` (float64, also for
@@ -21,10 +21,12 @@ def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = N
 
     Args:
         matrices: (m, n, n), n >= 1, float32 or float64, symmetric in both halves, finite, contiguous. Their contents
-            are undefined afterwards.
+            are undefined afterwards, but for ``vectors``.
         half_width: b >= 1 (at most 64 with Triton). Matrices with n <= b + 1 are copied.
         carried: (m, 8, n) float64, contiguous: vectors of each matrix as rows, each of which becomes ``Qᵀ x``, Q the
             product of all panels', in float64. ``Qᵀ (A x) - B (Qᵀ x)`` then says how far B is from ``Qᵀ A Q``.
+        vectors: whether each row j of ``matrices`` becomes the Householder vector of column j, V[:, j] from the first
+            row of its panel on, in their dtype (zeros where nothing is reflected), for :func:`turn_back`.
 
     Returns:
         (m, n, b + 1) in the dtype of the matrices, lower band storage: ``band[j, d] = B[j + d, j]``, zeros past the
@@ -38,7 +40,7 @@ def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = N
     Raises:
         TypeError: neither float32 nor float64.
         ValueError: not square, empty, not contiguous, or ``half_width`` < 1.
-        UsageError: a wider band than the backend makes.
+        UsageError: a wider band than the backend makes, or vectors of one that keeps none (Triton).
         BackendUnavailableError: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
 
     Source: C. Bischof, B. Lang, X. Sun, A framework for symmetric band reduction, 2000; G. Ballard et al.,
@@ -57,7 +59,7 @@ def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = N
         raise ValueError(f"carried: expected {wanted} in float64, found {tuple(carried.shape)} in {carried.dtype}")
     if carried is not None and not carried.is_contiguous():
         raise ValueError(f"carried: expected a contiguous tensor, found strides {carried.stride()}")
-    return backend_module("band", matrices.device.type).reduce_to_band(matrices.detach(), half_width, carried)
+    return backend_module("band", matrices.device.type).reduce_to_band(matrices.detach(), half_width, carried, vectors)
 
 
 def multiply_band(bands: Tensor, x: Tensor) -> Tensor:

@@ -7,6 +7,6 @@ from torch import Tensor
 from spectrum_fast.measure.ops.band.reference import reduce_in_torch
 
 
-def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None) -> Tensor:
+def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None, vectors: bool = False) -> Tensor:
     """Bands (m, n, b + 1), float32 matrices with products in float16 halves."""
-    return reduce_in_torch(matrices, half_width, carried, split=None)
+    return reduce_in_torch(matrices, half_width, carried, split=None, vectors=vectors)

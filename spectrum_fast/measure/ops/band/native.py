@@ -12,12 +12,11 @@ from torch import Tensor
 from spectrum_fast import _native
 
 
-def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None) -> Tensor:
+def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None, vectors: bool = False) -> Tensor:
     """Bands (m, n, b + 1), the same bits whenever the number of threads is the same.
 
-    Only the lower half is read, and today it survives (half of n² elements of scratch memory are used instead), but the
-    contract allows its destruction.
+    Only the lower half is read; half of n² elements of scratch memory are used instead of the matrices' own.
     """
     bands = torch.empty((*matrices.shape[:2], half_width + 1), dtype=matrices.dtype)
-    _native.reduce_to_band(matrices, bands, carried=carried)
+    _native.reduce_to_band(matrices, bands, carried=carried, vectors=vectors)
     return bands

@@ -15,18 +15,22 @@ UPDATE = "update"
 """And what the last one of a group takes."""
 
 
-def reduce_panels(workspace: Workspace, steps: object) -> Tensor:
+def reduce_panels(workspace: Workspace, steps: object, vectors: bool = False) -> Tensor:
     """Run all panels of a batch in its workspace and return its bands.
 
     Args:
         workspace: holds the batch.
         steps: has a function for each of STEPS, and for UPDATE.
+        vectors: whether V is left in the rows of its columns, of which nothing is read any more.
     """
     w, n, b = workspace, workspace.order, workspace.half_width
     index = 0
     while n - index * b > b + 1:
         for name in STEPS if not w.ends_group(index) else (*STEPS, UPDATE):
             getattr(steps, name)(w, index)
+        if vectors:
+            column, begin = index * b, (index + 1) * b
+            w.matrix[:, column:begin, begin:] = w.basis[w.place(index), :, begin:, :b].mT.to(w.matrix.dtype)
         index += 1
     column = index * b
     block = w.matrix[:, column:, column:].to(torch.float64)

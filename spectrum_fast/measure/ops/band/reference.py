@@ -30,15 +30,21 @@ NEARLY_ORTHONORMAL = 1e-4
 3e-3 left 95 eps ||A||_F in a float64 matrix, below 2e-4 it left 3 (tests/measure/ops/test_triton_band.py)."""
 
 
-def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None) -> Tensor:
+def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None, vectors: bool = False) -> Tensor:
     """Bands (m, n, b + 1) of any half-width, with products of the size of the matrix in its own dtype."""
-    return reduce_in_torch(matrices, half_width, carried, split=False)
+    return reduce_in_torch(matrices, half_width, carried, split=False, vectors=vectors)
 
 
-def reduce_in_torch(matrices: Tensor, half_width: int, carried: Tensor | None, *, split: bool | None) -> Tensor:
+def reduce_in_torch(
+    matrices: Tensor, half_width: int, carried: Tensor | None, *, split: bool | None, vectors: bool = False
+) -> Tensor:
     """Bands; ``split``: float32 products in float16 halves, as the kernels form them (None: as they would)."""
     steps = sys.modules[__name__]
-    return reduce_batch(matrices, half_width, lambda m: reduce_panels(allocate(m, half_width, split, carried), steps))
+
+    def run(batch: Tensor) -> Tensor:
+        return reduce_panels(allocate(batch, half_width, split, carried), steps, vectors)
+
+    return reduce_batch(matrices, half_width, run)
 
 
 def gather_panel(w: Workspace, index: int) -> None:

@@ -59,20 +59,23 @@ MAX_HALF_WIDTH = 64
 """Widest band served: the b x b work sits in the registers of one block."""
 
 
-def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None) -> Tensor:
+def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None, vectors: bool = False) -> Tensor:
     """Bands (m, n, b + 1) of symmetric matrices; DESTROYS ``matrices``, does not wait for the device.
 
     Args:
         matrices: (m, n, n), float32 or float64, symmetric in both halves, finite, contiguous.
         half_width: b in 1 ... 64 where n > b + 1.
         carried: (m, 8, n) float64 or None, see :func:`spectrum_fast.measure.ops.band.reduce_to_band`.
+        vectors: not served; what a GPU has in doubt it computes in float64.
 
     Accuracy: float64: eigenvalue errors within 20 eps ||A||_F; float32: as for three bfloat16 products, see
     :func:`spectrum_fast.measure.ops.band.reduce_to_band` (the tests' limit is 100 eps ||A||_F).
 
     Raises:
-        UsageError: a wider band.
+        UsageError: a wider band, or ``vectors``.
     """
+    if vectors:
+        raise UsageError("vectors: backend 'triton' keeps none; use backend 'native' or 'reference'")
     return reduce_in_groups(matrices, half_width, carried, workspace.panels_together(matrices.shape[1]))
 
 

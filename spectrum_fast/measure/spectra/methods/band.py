@@ -5,7 +5,7 @@ In float32, in float32 with outliers rotated away first, and in float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +15,11 @@ from torch import Tensor
 from spectrum_fast.measure.ops.band import reduce_to_band
 from spectrum_fast.measure.ops.device_graph import through_graph
 from spectrum_fast.measure.spectra.counts import Slices, to_device
-from spectrum_fast.measure.spectra.functionals import Band, Functionals, read_functionals, slice_bands
+from spectrum_fast.measure.spectra.functionals import Functionals, read_functionals, slice_bands
 from spectrum_fast.measure.spectra.matrices import Dense, Matrices
 from spectrum_fast.measure.spectra.methods.work import Attempts, Outliers, Work
 from spectrum_fast.measure.spectra.probes import bound_gram_error64, measure_gram_error
+from spectrum_fast.measure.spectra.refinement import Refinement
 from spectrum_fast.measure.spectra.rotation import (
     find_outlier_basis,
     find_outlier_basis_of_weight,
@@ -26,6 +27,7 @@ from spectrum_fast.measure.spectra.rotation import (
 )
 from spectrum_fast.measure.spectra.rounding import Rounding, estimate_rounding, frobenius_norms, scales_of
 from spectrum_fast.measure.spectra.sampling import foresee_outliers
+from spectrum_fast.measure.spectra.thresholds import Band
 from spectrum_fast.measure.spectra.values import read_values
 
 SPIKY = 30.0
@@ -127,7 +129,8 @@ def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
     matrices = work.matrices.take(indices)
     scales = scales_of(squares.matrices)
     gram, carried = measure_gram_error(squares.matrices, matrices.image, matrices.plan, scales)
-    found = slice_squares(work, squares, estimate_rounding(squares.matrices, squares.norms, gram, scales), carried)
+    rounding = estimate_rounding(squares.matrices, squares.norms, gram, scales)
+    found = slice_squares(work, squares, rounding, carried, matrices.image)
     return _attempts(
         work,
         "band-float32",
@@ -191,7 +194,7 @@ def _attempts_rotated(work: Work, rotated: Outliers) -> Attempts:
 
     gram, carried = measure_gram_error(squares.matrices, image, stored.plan, scales)
     rounding = estimate_rounding(squares.matrices, squares.norms, gram, scales, rest)
-    found = slice_squares(work, squares, rounding, carried, width)
+    found = slice_squares(work, squares, rounding, carried, image, width)
     reasons = []
     for index, value in zip(indices, spikiness, strict=True):
         compare = ">" if value > SPIKY else "near"  # what was foreseen may turn out to be a little less
@@ -224,6 +227,7 @@ def slice_squares(
     squares: Squares,
     rounding: Rounding,
     carried: Tensor | None = None,
+    image: Callable[[Tensor], Tensor] | None = None,
     width: int | None = None,
 ) -> list[Functionals]:
     """Functionals from Gram matrices, which are destroyed.
@@ -233,16 +237,22 @@ def slice_squares(
         squares: float32 or float64.
         rounding: what rounding may have done so far and will do in the reduction.
         carried: vectors that measure it; None where the worst case is known.
+        image: gives ``W W^T x`` in float64, by which single values are refined where that pays; None where it does not.
         width: half-width of the band; None leaves it to :func:`half_width`.
     """
     size, eps = squares.matrices.shape[1], torch.finfo(squares.matrices.dtype).eps
     width = half_width(size, on_gpu=not work.schedule.waits) if width is None else width
-    bands = reduce_to_band(squares.matrices, width, carried)
+    refines = image is not None and work.schedule.waits  # a GPU does without the vectors and the questions
+    bands = reduce_to_band(squares.matrices, width, carried, refines)
     known = squares.traces, squares.norms, carried, *rounding.tensors
     wanted = work.criterion, max(work.matrices.shape), work.tolerance, work.schedule
 
     def rows_of(*known: Any) -> tuple[Tensor]:
-        return (slice_bands(_as_band(size, eps, *known)[0], *wanted),)
+        band, bands = _as_band(size, eps, *known)
+        if refines and image is not None:
+            lost = bound_gram_error64(squares.traces, max(work.matrices.shape))
+            band = replace(band, refinement=Refinement(squares.matrices, bands, image, lost))
+        return (slice_bands(band, *wanted),)
 
     name = ("slices", size, eps, *wanted)
     (rows,) = through_graph(name, rows_of, bands, *known)

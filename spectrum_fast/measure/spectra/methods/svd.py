@@ -13,10 +13,11 @@ from torch import Tensor
 
 from spectrum_fast.errors import TensorError
 from spectrum_fast.measure.spectra.binning import bins_of, histogram_of
-from spectrum_fast.measure.spectra.functionals import Functionals, Thresholds, noise_edges
+from spectrum_fast.measure.spectra.functionals import Functionals
 from spectrum_fast.measure.spectra.histogram import Histogram
 from spectrum_fast.measure.spectra.methods.work import Attempts, Work
 from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics, SingularValues
+from spectrum_fast.measure.spectra.thresholds import Thresholds, noise_edges
 
 _SPLITTING = 100.0
 """Relative error, in eps, of one computed singular value: the dqds iteration of LAPACK splits a bidiagonal matrix where

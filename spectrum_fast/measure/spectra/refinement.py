@@ -1,0 +1,152 @@
+"""Single values of a float32 band to far below its rounding: those that decide on which side of a threshold others lie.
+
+Where a value lies nearer to the threshold than float32 can tell, a score is in doubt by that value, and so are the
+quartiles that place the threshold. A few values in float64 cost a tenth of all of them. An eigenvector y of the band,
+by inverse iteration, is nearly one of the Gram matrix when turned back: ``x = Q y``, by the Householder vectors that
+the reduction left. With ``rho = x^T W W^T x`` and ``r = ||W W^T x - rho x||`` in float64 for x of unit length, and an
+interval (a, b) around rho that holds one squared singular value s^2 and no other (Kato and Temple),
+
+    rho - r^2 / (b - rho)  <=  s^2  <=  rho + r^2 / (rho - a).
+
+r is of the size of the rounding and its square is divided by the distance to the neighbours. That there is one value in
+(a, b), and which, is known from counts on the band and how far rounding may have moved its eigenvalues.
+
+Source: Kato, On the upper and lower bounds of eigenvalues, 1949; Parlett, The Symmetric Eigenvalue Problem, ch. 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spectrum_fast.measure.spectra.counts import Slicer, to_device
+from spectrum_fast.measure.spectra.rotation import OutlierBasis
+from spectrum_fast.measure.spectra.rounding import Rounding
+
+MOST = 16
+"""Values that are refined at once at most: where more are in doubt, float64 for all of them costs little more."""
+_DOUBLINGS = 16
+"""Distances to the neighbours that are tried: 2 to 2^16 times what rounding may have done."""
+_SOLVES = 2
+"""Steps of inverse iteration; shifts are known to a hundredth of the distance to the next value and better."""
+_SEED = 20406
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What values of a batch of bands are refined by.
+
+    Attributes:
+        vectors: (m, n, n), what the reduction left (``vectors`` of
+            :func:`spectrum_fast.measure.ops.band.reduce_to_band`).
+        bands: (m, n, b + 1) float64.
+        image: gives ``W W^T x`` in float64 in the coordinates of the reduced matrices, (m, p, n) -> (m, p, n).
+        image_errors: (m, 1) bounds on the spectral norm of its rounding.
+    """
+
+    vectors: Tensor
+    bands: Tensor
+    image: Callable[[Tensor], Tensor]
+    image_errors: Tensor
+
+    def refine(
+        self, place: int, ranks: Sequence[int], lo: Tensor, hi: Tensor, slices: Slicer, rounding: Rounding
+    ) -> tuple[Tensor, Tensor]:
+        """Singular values of one matrix and bounds on their errors, infinite where a neighbour is too near to tell.
+
+        Args:
+            place: of the matrix in the batch.
+            ranks: k of the values, from 0 (smallest).
+            lo: (k,) the value of the band with this rank is no smaller.
+            hi: (k,) and smaller than this.
+            slices: counts of the batch.
+            rounding: bounds how far the bands' eigenvalues are from the squared singular values.
+
+        Returns:
+            (k,) and (k,) float64.
+        """
+        eigenvalues, gaps = _isolate(place, ranks, lo, hi, slices, rounding)
+        errors, values = torch.full_like(lo, torch.inf), 0.5 * (lo + hi)
+        alone = gaps > 0
+        if not bool(alone.any()):
+            return values, errors
+        x = self._turn_back(place, _eigenvectors(self.bands[place], eigenvalues[alone]))
+        batch = x.new_zeros(len(self.bands), *x.shape)
+        batch[place] = x
+        images = self.image(batch)[place]
+        squared = x.square().sum(1)
+        quotients = (x * images).sum(1) / squared
+        residuals = torch.linalg.vector_norm(images - quotients[:, None] * x, dim=1) / squared.sqrt()
+        lost = self.image_errors[place]
+        distance = gaps[alone] - (quotients - eigenvalues[alone]).abs()
+        off = (residuals + lost).square() / distance + lost
+        found = torch.sqrt(quotients.clamp(min=0))
+        sure = (distance > off) & (quotients > off)  # not of NaN
+        values[alone] = torch.where(sure, found, values[alone])
+        errors[alone] = torch.where(sure, found - torch.sqrt((quotients - off).clamp(min=0)), torch.inf)
+        return values, errors
+
+    def _turn_back(self, place: int, y: Tensor) -> Tensor:
+        """``Q y``, vectors as rows (k, n)."""
+        b, x = self.bands.shape[2] - 1, y.clone()
+        n = x.shape[1]
+        for column in reversed(range(0, max(n - b - 1, 0), b)):
+            begin = column + b
+            basis = OutlierBasis.of(self.vectors[place, column:begin, begin:].mT.to(torch.float64)[None])
+            x[:, begin:] = basis.turn(x[None, :, begin:], back=True)[0]
+        return x
+
+
+def _isolate(
+    place: int, ranks: Sequence[int], lo: Tensor, hi: Tensor, slices: Slicer, rounding: Rounding
+) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (k,) of a band, and how far from each no other squared singular value lies; 0 if none is alone."""
+    low, high = lo.square(), hi.square()
+    eigenvalues = 0.5 * (low + high)
+    moved = rounding.eigenvalue_error()[place] + 4 * rounding.outlier[place] * high.square()
+    known = moved + 0.5 * (high - low)
+    doublings = 2.0 ** torch.arange(1, _DOUBLINGS + 1, dtype=torch.float64, device=lo.device)
+    gaps = known[:, None] * doublings
+    rank = to_device(ranks, torch.int64, lo.device)[:, None]
+    edges = torch.cat([eigenvalues[:, None] - gaps - moved[:, None], eigenvalues[:, None] + gaps + moved[:, None]], 1)
+    points = edges.clamp(min=0).sqrt().flatten()
+    counts = slices.below(points.expand(len(rounding.gram), -1).contiguous())[place]
+    below, above = counts.view(edges.shape).chunk(2, dim=1)
+    alone = (below >= rank) & (edges[:, :_DOUBLINGS] > 0) & (above <= rank + 1)
+    return eigenvalues, torch.where(alone, gaps, 0.0).amax(1)
+
+
+def _eigenvectors(band: Tensor, shifts: Tensor) -> Tensor:
+    """Eigenvectors (k, n) as rows of a band (n, b + 1) float64, those nearest to each shift, by inverse iteration.
+
+    By elimination of b rows at a time, with pivots inside these alone: what that loses to rounding, residuals show.
+    """
+    n, width = band.shape
+    b, blocks = width - 1, -(-n // (width - 1))
+    padded = torch.cat([band, band.new_zeros(blocks * b - n, width)]).view(blocks, b, width)
+    padded.view(-1, width)[n:, 0] = -shifts.abs().max() - 1.0  # no eigenvalue near a shift, and joined to nothing
+    diagonal, below = band.new_zeros(blocks, b, b), band.new_zeros(blocks, b, b)  # below: rows of the next block
+    for d in range(width):
+        diagonal.diagonal(-d, 1, 2)[:] = padded[:, : b - d, d]
+        if d:
+            below.diagonal(b - d, 1, 2)[:] = padded[:, b - d :, d]
+    diagonal += diagonal.tril(-1).mT
+    shifted = shifts[:, None, None] * torch.eye(b, dtype=band.dtype, device=band.device)
+    inverses, carried = [], torch.zeros_like(shifted)
+    for block, joined in zip(diagonal, below, strict=True):
+        inverses.append(torch.linalg.inv_ex(block - shifted - carried)[0])
+        carried = joined @ inverses[-1] @ joined.mT
+    generator = torch.Generator(device="cpu").manual_seed(_SEED)
+    x = torch.randn(len(shifts), blocks, b, 1, generator=generator, dtype=band.dtype).to(band.device)
+    x[:, -1, n - blocks * b or b :] = 0.0
+    for _ in range(_SOLVES):
+        for i in range(1, blocks):
+            x[:, i] -= below[i - 1] @ (inverses[i - 1] @ x[:, i - 1])
+        x[:, -1] = inverses[-1] @ x[:, -1]
+        for i in reversed(range(blocks - 1)):
+            x[:, i] = inverses[i] @ (x[:, i] - below[i].mT @ x[:, i + 1])
+        x /= torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)
+    return x.flatten(1)[:, :n]

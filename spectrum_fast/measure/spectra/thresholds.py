@@ -1,0 +1,244 @@
+"""Where the order statistics of sliced bands lie, and on which side of the threshold that they imply each value.
+
+What float32 leaves in doubt there is refined, a few values at a time, where a band comes with a
+:class:`~spectrum_fast.measure.spectra.refinement.Refinement`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectrum_fast.measure.spectra.binning import Bins, bins_of
+from spectrum_fast.measure.spectra.counts import CountTable, Slicer, constants, interpolation_ranks, narrow_brackets
+from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics
+from spectrum_fast.measure.spectra.refinement import MOST, Refinement
+from spectrum_fast.measure.spectra.rounding import Rounding
+from spectrum_fast.measure.spectra.schedule import Schedule
+
+_FRACTIONS = (0.25, 0.5, 0.75)
+_NARROW = 0.02
+"""Width of a bracket that is narrow enough, in units of its value's uncertainty."""
+_NARROW_SHARE = 1e-2
+"""And relative to the value, in units of the tolerance of a score: what float64 knows beyond it is not asked for."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """A batch of bands and what is known of them before they are sliced.
+
+    Attributes:
+        slices: counts and log-determinants.
+        size: singular values of each.
+        traces: (m,) of their Gram matrices.
+        norms: (m,) Frobenius norms of these.
+        band_traces: (m,) of the bands.
+        consistent: (m,) bool, whether trace and norm came through the reduction.
+        rounding: how far each computed spectrum may be from the true one.
+        refinement: of single values, where it is at hand.
+    """
+
+    slices: Slicer
+    size: int
+    traces: Tensor
+    norms: Tensor
+    band_traces: Tensor
+    consistent: Tensor
+    rounding: Rounding
+    refinement: Refinement | None = None
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where the thresholds are, and where they may be given that the quartiles are not exactly known; all (m,).
+
+    Attributes:
+        middle: of the quartiles as computed.
+        lowest: at least this.
+        highest: at most this.
+        relative: half the width in units of the threshold, or 0 if the score does not depend on it.
+    """
+
+    middle: Tensor
+    lowest: Tensor
+    highest: Tensor
+    relative: Tensor
+
+    @classmethod
+    def of(
+        cls, criterion: Criterion, statistics: OrderStatistics, errors: Sequence[Tensor], n_min: int, n_max: int
+    ) -> Thresholds:
+        """The threshold of the quartiles and at all corners of what they may be.
+
+        Args:
+            criterion: the rule; its arithmetic is done on tensors.
+            statistics: as computed, tensors (m,).
+            errors: absolute, of q25, q50 and q75, tensors (m,).
+            n_min: short side of the matrices.
+            n_max: long side.
+        """
+        found: Any = statistics
+        corners = list(zip(*[(0, 0, 0), *product((-1, 1), repeat=3)], strict=True))
+        signs = [constants(one, torch.float64, found.q50.device) for one in corners]
+        quartiles = zip((found.q25, found.q50, found.q75), signs, errors, strict=True)
+        q25, q50, q75 = (value[:, None] + sign * error[:, None] for value, sign, error in quartiles)
+        varied: Any = OrderStatistics(found.s_min[:, None], q25, q50, q75, found.s_max[:, None])
+        all_of_them = torch.as_tensor(criterion.threshold(varied, n_min, n_max)).expand(-1, len(corners[0]))
+        lowest, highest = all_of_them.amin(1), all_of_them.amax(1)
+        centre = 0.5 * (lowest + highest)
+        relative = torch.where(centre > 0, criterion.threshold_power * 0.5 * (highest - lowest) / centre, 0.0)
+        return cls(all_of_them[:, 0], lowest, highest, relative)
+
+
+def noise_edges(criterion: Criterion, statistics: OrderStatistics, error: Any, n_min: int, n_max: int) -> list[Any]:
+    """Least, likeliest and greatest edge of noise, for the median as it is and ``error`` off; tensors or numbers."""
+    medians = (statistics.q50 - error, statistics.q50, statistics.q50 + error)
+    return [criterion.edge(replace(statistics, q50=median), n_min, n_max) for median in medians]
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """Values of a few ranks, the smallest and the largest among them.
+
+    Attributes:
+        size: singular values of each matrix.
+        ranks: k ascending, from 0.
+        lo: (m, k) the computed value is no smaller.
+        hi: (m, k) and smaller than this.
+        values: (m, k).
+        errors: (m, k) bounds on how far they are from the true ones.
+    """
+
+    size: int
+    ranks: list[int]
+    lo: Tensor
+    hi: Tensor
+    values: Tensor
+    errors: Tensor
+
+    @classmethod
+    def of(cls, band: Band, table: CountTable, tolerance: float, schedule: Schedule) -> Ordered:
+        """Those that the order statistics are made of, by multisection."""
+        quantiles = [interpolation_ranks(band.size, fraction) for fraction in _FRACTIONS]
+        ranks = sorted({0, band.size - 1, *(rank for lo, hi, _ in quantiles for rank in (lo, hi))})
+        lo, hi = _brackets(band, table, ranks, tolerance, schedule)
+        value, error = 0.5 * (lo + hi), 0.5 * (hi - lo) + band.rounding.uncertainty(hi)
+        hiding = band.rounding.floor()[:, None]
+        error = torch.where(value < hiding, torch.maximum(error, hiding + band.rounding.rise(hiding)), error)
+        return cls(band.size, ranks, lo, hi, value, error)
+
+    @property
+    def statistics(self) -> Any:
+        """As tensors (m,)."""
+        return OrderStatistics(*self._read_off(self.values))
+
+    @property
+    def statistics_errors(self) -> tuple[Tensor, ...]:
+        """Bounds on the error of each of them, (m,)."""
+        return self._read_off(self.errors)
+
+    def _read_off(self, of: Tensor) -> tuple[Any, ...]:
+        quantiles = [interpolation_ranks(self.size, fraction) for fraction in _FRACTIONS]
+        at = self.ranks.index
+        between = [(1 - w) * of[:, at(below)] + w * of[:, at(above)] for below, above, w in quantiles]
+        return of[:, 0], *between, of[:, -1]
+
+    def refined(self, band: Band, refinement: Refinement, places: Sequence[int]) -> Ordered:
+        """The same with the quartiles of some matrices refined."""
+        inner = self.ranks[1:-1]
+        values, errors = self.values.clone(), self.errors.clone()
+        for place in places:
+            brackets = self.lo[place, 1:-1], self.hi[place, 1:-1]
+            found, off = refinement.refine(place, inner, *brackets, band.slices, band.rounding)
+            better = off < errors[place, 1:-1]
+            values[place, 1:-1] = torch.where(better, found, values[place, 1:-1])
+            errors[place, 1:-1] = torch.where(better, off, errors[place, 1:-1])
+        return replace(self, values=values, errors=errors)
+
+
+def _brackets(
+    band: Band, table: CountTable, ranks: list[int], tolerance: float, schedule: Schedule
+) -> tuple[Tensor, Tensor]:
+    least = max(4 * torch.finfo(torch.float64).eps, _NARROW_SHARE * tolerance)
+
+    def narrow_enough(t: Tensor) -> Tensor:
+        return torch.maximum(_NARROW * band.rounding.uncertainty(t), least * t)
+
+    return narrow_brackets(band.slices, table, ranks, narrow_enough, schedule, band.rounding.eps)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Spectra cut at their thresholds.
+
+    Attributes:
+        thresholds: and how far they are in doubt.
+        special: (m, 6) points: ends of that doubt around the threshold, where the integrals of noise and signal start,
+            and a point at or above all values.
+        edges: (m, 3) least, likeliest and greatest edge of noise.
+        bins: of the histogram.
+        table: of counts, at all those points among others.
+        n_noise: (m,) values below the threshold.
+        n_undecided: (m,) of which it is not known on which side they lie.
+        moved: (m,) how much the sums are off by values that are counted on the other side than the band's own.
+    """
+
+    thresholds: Thresholds
+    special: Tensor
+    edges: Tensor
+    bins: Bins
+    table: CountTable
+    n_noise: Tensor
+    n_undecided: Tensor
+    moved: Tensor
+
+    @classmethod
+    def of(cls, band: Band, table: CountTable, ordered: Ordered, criterion: Criterion, n_max: int) -> Split:
+        """By the order statistics; one evaluation of counts."""
+        statistics, errors, floor = ordered.statistics, ordered.statistics_errors, band.rounding.floor()
+        thresholds = Thresholds.of(criterion, statistics, errors[1:4], band.size, n_max)
+        t, doubt = thresholds.middle, band.rounding.uncertainty(thresholds.middle[:, None])[:, 0]
+        lowest, highest = (thresholds.lowest - doubt).clamp(min=0), thresholds.highest + doubt
+        noise_start, top = torch.maximum(floor, ordered.lo[:, 0]), ordered.hi[:, -1]
+        bins = bins_of(statistics)
+        special = torch.stack([lowest, t, highest, noise_start, torch.maximum(t, floor), top], 1)
+        edges = torch.stack(noise_edges(criterion, statistics, errors[2], band.size, n_max), 1)
+        edges += band.rounding.uncertainty(edges[:, 1:2]) * constants((-1.0, 0.0, 1.0), torch.float64, edges.device)
+        edges.clamp_(min=0)
+        points = torch.cat([special, edges, bins.inner], 1)
+        table = table.with_counts(points, band.slices.below(points))
+        n_lowest, n_noise, n_highest = table.below(special[:, :3]).unbind(1)
+        # No true value lies below zero, though rounding makes negative ones: those of size zero are undecided too.
+        n_undecided = n_highest - torch.where(lowest > 0, n_lowest, 0.0)
+        return cls(thresholds, special, edges, bins, table, n_noise, n_undecided, torch.zeros_like(t))
+
+    @property
+    def in_doubt(self) -> list[int]:
+        """Places of the matrices with undecided values."""
+        return self.n_undecided.nonzero()[:, 0].tolist()
+
+    def decided(
+        self, band: Band, refinement: Refinement, places: Sequence[int], tolerance: float, schedule: Schedule
+    ) -> Split:
+        """The same with the undecided values of some matrices refined, where there are few."""
+        n_noise, n_undecided, moved = self.n_noise.clone(), self.n_undecided.clone(), self.moved.clone()
+        n_lowest = self.table.below(self.special[:, :1])[:, 0]
+        for place in places:
+            first, count = int(n_lowest[place]), int(self.n_undecided[place])
+            if not 0 < count <= MOST or not self.special[place, 0] > 0:
+                continue
+            ranks = list(range(first, first + count))
+            lo, hi = (found[place] for found in _brackets(band, self.table, ranks, tolerance, schedule))
+            values, errors = refinement.refine(place, ranks, lo, hi, band.slices, band.rounding)
+            below = values + errors < self.thresholds.lowest[place]
+            above = values - errors > self.thresholds.highest[place]
+            n_undecided[place] = count - int((below | above).sum())
+            n_noise[place] = first + int(below.sum()) + n_undecided[place] // 2
+            flipped = (n_noise[place] - self.n_noise[place]).abs()
+            moved[place] = flipped * (self.special[place, 2] - self.special[place, 0])
+        return replace(self, n_noise=n_noise, n_undecided=n_undecided, moved=moved)
