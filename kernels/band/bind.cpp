@@ -64,8 +64,8 @@ void reduce_each(const AnyArray& matrices, const AnyArray& bands, const Vectors&
     for (Index i = 0; i < count; ++i) reduce(task_of<T>(matrices, bands, carried, vectors, i));
 }
 
-void reduce_to_band(const AnyArray& matrices, const AnyArray& bands, const std::string& product,
-                    const Vectors& carried, bool vectors) {
+void reduce_to_band(const AnyArray& matrices, const AnyArray& bands, const std::string& product, const Vectors& carried,
+                    bool vectors) {
     require_shapes(matrices, bands, carried);
     if (product == "bf16x3" && matrices.dtype() != nb::dtype<float>())
         throw nb::type_error("reduce_to_band: product 'bf16x3' needs float32 matrices");
@@ -89,11 +89,12 @@ void reduce_to_band_amx_model(const AnyArray& matrices, const AnyArray& bands) {
 }  // namespace
 
 void bind_band(nb::module_& m) {
-    m.def("reduce_to_band", &reduce_to_band, nb::arg("matrices").noconvert(), nb::arg("bands").noconvert(),
-          nb::arg("product") = "auto", nb::arg("carried").none().noconvert() = nb::none(), nb::arg("vectors") = false,
-          "bands (m x n x (b + 1)) <- lower band storage of band matrices with the eigenvalues of the symmetric ones, "
-          "of which only the lower half is read. product: auto, float32 or bf16x3 (float32 matrices only). "
-          "carried (m x 8 x n, float64): each x <- Q^T x. vectors: the matrices' own rows take the Householder vectors.");
+    m.def(
+        "reduce_to_band", &reduce_to_band, nb::arg("matrices").noconvert(), nb::arg("bands").noconvert(),
+        nb::arg("product") = "auto", nb::arg("carried").none().noconvert() = nb::none(), nb::arg("vectors") = false,
+        "bands (m x n x (b + 1)) <- lower band storage of band matrices with the eigenvalues of the symmetric ones, "
+        "of which only the lower half is read. product: auto, float32 or bf16x3 (float32 matrices only). "
+        "carried (m x 8 x n, float64): each x <- Q^T x. vectors: the matrices' own rows take the Householder vectors.");
     m.def(
         "band_kernel", [] { return std::string(choose_band_kernel(Product::automatic).name); },
         "Name of the kernel that reduces float32 matrices here.");

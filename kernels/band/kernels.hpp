@@ -8,8 +8,8 @@ constexpr Index kCarried = 8;
 // A symmetric matrix (size x size, row-major, contiguous; only its lower half is read) and where its band goes:
 // band[j * (half_width + 1) + d] = B(j + d, j), zeros past the end. The two must not overlap.
 // kCarried vectors of `size` numbers, if there are any, are taken along: each x becomes Q^T x.
-// Householder vectors go to `vectors` (size x size, may be the matrix itself), if there is such a place: row j holds that
-// of column j, from the first row of its panel on.
+// Householder vectors go to `vectors` (size x size, may be the matrix itself), if there is such a place: row j holds
+// that of column j, from the first row of its panel on.
 template <class T>
 struct BandTask {
     const T* matrix;
