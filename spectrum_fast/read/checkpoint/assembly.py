@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from spectrum_fast.errors import CheckpointError
+from spectrum_fast.read.checkpoint.adapter import CONFIG, PREFIX, WEIGHTS
 from spectrum_fast.read.checkpoint.config import read_config
 from spectrum_fast.read.checkpoint.duplicates import tied_head_note
 from spectrum_fast.read.checkpoint.folder import Folder
@@ -46,21 +48,20 @@ def open_file(source: str, address: Address) -> Checkpoint:
     return _assemble(source, name.removesuffix(".safetensors").removesuffix(SUFFIX), [header], None, notes)
 
 
-def open_folder(source: str, folder: Folder, name: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+def open_folder(source: str, folder: Folder, name: str) -> Checkpoint:
     """Open the checkpoint in a folder.
 
     Args:
         source: what the user gave, fit to be shown.
         folder: the folder.
         name: display name of the checkpoint.
-        notes: notes that it shall carry before those found here.
 
     Raises:
         CheckpointError: nothing safe to read there, or something broken.
     """
     names = folder.names
     layout = choose_layout(str(folder), names)
-    notes += layout.notes
+    notes = folder.notes + layout.notes
     if layout.index is None:
         headers = _read_headers(folder, layout.files)
         _require_distinct(headers)
@@ -75,6 +76,25 @@ def open_folder(source: str, folder: Folder, name: str, notes: tuple[str, ...] =
         except CheckpointError as error:
             notes += (f"config.json was not used: {error}",)
     return _assemble(source, name, headers, config, notes)
+
+
+def open_adapter(source: str, folder: Folder, name: str) -> Checkpoint:
+    """Open a PEFT adapter as a checkpoint of its own: its matrices under the names of the modules that it changes.
+
+    Its configuration is the adapter's, known by its ``peft_type``.
+
+    Raises:
+        CheckpointError: its weights are not there as safetensors, or something is broken.
+    """
+    if WEIGHTS not in folder.names:
+        raise CheckpointError(f"{source}: an adapter, expected its matrices in {WEIGHTS}, found none; save it again")
+    config = read_config(folder.file(CONFIG))
+    if not isinstance(config.get("peft_type"), str):
+        raise CheckpointError(f"{source}: {CONFIG}: expected a peft_type, found {config.get('peft_type')!r}")
+    header = read_header(folder.file(WEIGHTS))
+    _require_tensors(source, [header])
+    tensors = tuple(replace(ref, name=ref.name.removeprefix(PREFIX)) for ref in header.tensors)
+    return _assemble(source, name, [replace(header, tensors=tensors)], config, folder.notes)
 
 
 def _assemble(

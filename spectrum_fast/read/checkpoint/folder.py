@@ -3,55 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint.containment import require_inside
-from spectrum_fast.read.storage import Address
-
-
-class Folder(Protocol):
-    """A folder; ``str`` shows it to people."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Plain names of its files."""
-        ...
-
-    def file(self, name: str) -> Address:
-        """Address of one of its files.
-
-        Raises:
-            CheckpointError: the bytes behind the name do not belong to the folder.
-        """
-        ...
+from spectrum_fast.read.storage import Address, RemoteFile
 
 
 @dataclass(frozen=True)
-class LocalFolder:
-    """A folder on this machine.
+class Folder:
+    """A folder; ``str`` shows it to people.
 
     Attributes:
-        path: the folder.
-        names: plain names of its files; folders below are not among them.
+        address: its path, or the address of a remote file in it without the name.
+        names: plain names of the files that are known to be in it; folders below are not among them.
+        notes: what a person should know about how they were found.
     """
 
-    path: Path
+    address: Address
     names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
-    def file(self, name: str) -> Path:
-        """Path of a file, which must not be a link that leads out of the folder."""
-        return require_inside(self.path, name)
+    def file(self, name: str) -> Address:
+        """Address of one of its files, by its plain name.
+
+        Raises:
+            CheckpointError: it is a link that leads out of the folder.
+        """
+        if isinstance(self.address, RemoteFile):
+            return self.address.sibling(name)
+        return require_inside(self.address, name)
 
     def __str__(self) -> str:
-        return str(self.path)
+        return str(self.address).rstrip("/") or "/"
 
 
-def list_local(path: Path) -> LocalFolder:
-    """List a folder.
+def list_local(path: Path, *notes: str) -> Folder:
+    """List a folder of this machine.
 
     Raises:
         CheckpointError: it cannot be listed.
@@ -60,4 +49,4 @@ def list_local(path: Path) -> LocalFolder:
         names = [entry.name for entry in os.scandir(path) if not entry.is_dir(follow_symlinks=False)]
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be listed: {error.strerror or error}; check its permissions") from error
-    return LocalFolder(path, tuple(names))
+    return Folder(path, tuple(names), notes)

@@ -7,6 +7,8 @@ huggingface_hub is imported when a hub id is opened and not before.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from spectrum_fast.errors import CheckpointError
@@ -49,27 +51,14 @@ def list_repository(repository: str, revision: str) -> tuple[str, tuple[str, ...
     Raises:
         CheckpointError: not reachable, no such repository or revision, or no access.
     """
-    from huggingface_hub import HfApi, constants, errors
-
-    shown = f"hub id {repository!r} (revision {revision!r})"
-    if constants.HF_HUB_OFFLINE:
-        raise CheckpointError(
-            f"{shown}: HF_HUB_OFFLINE is set, but reading without storing needs a connection; unset it, or leave out "
-            "--no-store to read the cache"
-        )
     try:
-        info = HfApi().model_info(repository, revision=revision)
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        raise _unknown(shown, error) from error
-    # The HTTP library's errors have no base in common.
-    except Exception as error:
+        with _asking(repository, revision):
+            return _list(repository, revision)
+    except _UnreachableError as error:
         raise CheckpointError(
-            f"{shown}: the hub cannot be reached ({_first_line(error)}); check the connection, or leave out --no-store "
-            "to read the cache"
+            f"{_shown(repository, revision)}: {error}, and reading without storing needs a connection; make one, or "
+            "leave out --no-store to read the cache"
         ) from error
-    if info.sha is None:
-        raise CheckpointError(f"{shown}: the hub names no commit for it; give a commit as org/name@commit")
-    return info.sha, tuple(entry.rfilename for entry in info.siblings or [] if "/" not in entry.rfilename)
 
 
 def fetch_snapshot(repository: str, revision: str, *, adapters: bool = False) -> Path:
@@ -88,37 +77,28 @@ def fetch_snapshot(repository: str, revision: str, *, adapters: bool = False) ->
         CheckpointError: not reachable and not cached, no such repository or revision, no access, or nothing to read in
             it.
     """
-    from huggingface_hub import constants, errors, snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
-    shown = f"hub id {repository!r} (revision {revision!r})"
-    offline = constants.HF_HUB_OFFLINE
-    problem = "HF_HUB_OFFLINE is set"
-    if not offline:
-        try:
+    try:
+        with _asking(repository, revision):
             return _download(repository, revision, adapters)
-        except CheckpointError:
-            raise
-        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-            raise _unknown(shown, error) from error
-        # The HTTP library's errors have no base in common; whatever it was, the cache is tried and else we raise.
-        except Exception as error:  # noqa: BLE001
-            problem = f"the hub cannot be reached ({_first_line(error)})"
+    except _UnreachableError as error:
+        problem = str(error)
     try:
         # No pattern, no file asked for: only the folder is looked up.
         return Path(snapshot_download(repository, revision=revision, allow_patterns=[], local_files_only=True))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{shown}: {problem} and it is not in the cache {constants.HF_HUB_CACHE}; run "
+            f"{_shown(repository, revision)}: {problem} and it is not in the cache {constants.HF_HUB_CACHE}; run "
             f"`hf download {repository} --revision {revision} --include '*.safetensors' '*.safetensors.index.json' "
             "'*config.json'` where there is a connection, copy the cache here, or pass a local folder"
         ) from error
 
 
 def _download(repository: str, revision: str, adapters: bool) -> Path:
-    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
 
-    info = HfApi().model_info(repository, revision=revision)
-    names = [entry.rfilename for entry in info.siblings or [] if "/" not in entry.rfilename]
+    _, names = _list(repository, revision)
     if adapters and is_adapter(names):
         wanted = [ADAPTER_CONFIG, ADAPTER_WEIGHTS]
     else:
@@ -131,11 +111,42 @@ def _download(repository: str, revision: str, adapters: bool) -> Path:
     return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
 
 
-def _unknown(shown: str, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{shown}: the hub does not know it or does not let you see it ({_first_line(error)}); check the spelling, "
-        "accept the model's licence on its page, or log in with `hf auth login`"
-    )
+def _list(repository: str, revision: str) -> tuple[str, tuple[str, ...]]:
+    from huggingface_hub import HfApi
+
+    info = HfApi().model_info(repository, revision=revision)
+    if info.sha is None:
+        raise CheckpointError(f"{_shown(repository, revision)}: the hub names no commit; give one as org/name@commit")
+    return info.sha, tuple(entry.rfilename for entry in info.siblings or [] if "/" not in entry.rfilename)
+
+
+class _UnreachableError(Exception):
+    """The hub cannot be asked; the text says why."""
+
+
+@contextmanager
+def _asking(repository: str, revision: str) -> Iterator[None]:
+    """What goes wrong inside: the hub refuses, which is an error, or it cannot be asked."""
+    from huggingface_hub import constants, errors
+
+    if constants.HF_HUB_OFFLINE:
+        raise _UnreachableError("HF_HUB_OFFLINE is set")
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        raise CheckpointError(
+            f"{_shown(repository, revision)}: the hub does not know it or does not let you see it "
+            f"({_first_line(error)}); check the spelling, accept the model's licence on its page, or log in with "
+            "`hf auth login`"
+        ) from error
+    except Exception as error:  # the HTTP library's errors have no base in common
+        raise _UnreachableError(f"the hub cannot be reached ({_first_line(error)})") from error
+
+
+def _shown(repository: str, revision: str) -> str:
+    return f"hub id {repository!r} (revision {revision!r})"
 
 
 def _first_line(error: Exception) -> str:

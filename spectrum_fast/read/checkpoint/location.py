@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectrum_fast.errors import CheckpointError
-from spectrum_fast.read.checkpoint.adapter import is_adapter, open_adapter
-from spectrum_fast.read.checkpoint.assembly import open_file, open_folder
+from spectrum_fast.read.checkpoint.adapter import is_adapter
+from spectrum_fast.read.checkpoint.assembly import open_adapter, open_file, open_folder
 from spectrum_fast.read.checkpoint.containment import cached_repo_of
 from spectrum_fast.read.checkpoint.folder import Folder, list_local
 from spectrum_fast.read.checkpoint.hub import fetch_snapshot, list_repository, parse_hub_id
@@ -46,8 +46,8 @@ def open_checkpoint(source: str | os.PathLike[str], *, no_store: bool = False, a
     """
     text = os.fspath(source)
 
-    def opened(shown: str, folder: Folder, name: str, notes: tuple[str, ...] = ()) -> Checkpoint:
-        return (open_adapter if adapters and is_adapter(folder.names) else open_folder)(shown, folder, name, notes)
+    def opened(shown: str, folder: Folder, name: str) -> Checkpoint:
+        return (open_adapter if adapters and is_adapter(folder.names) else open_folder)(shown, folder, name)
 
     if not isinstance(source, Path) and _SCHEME.match(text):
         return _open_remote(text, opened)
@@ -74,15 +74,14 @@ def open_checkpoint(source: str | os.PathLike[str], *, no_store: bool = False, a
         )
     repository, revision = hub_id
     if no_store:
-        from spectrum_fast.read.checkpoint.remote_folder import RemoteFolder
         from spectrum_fast.read.storage.hub_files import hub_address
 
         commit, names = list_repository(repository, revision)
         note = f"{repository} at commit {commit}, read over the network and not stored"
-        return opened(text, RemoteFolder(hub_address(repository, commit, ""), names), repository, (note,))
+        return opened(text, Folder(hub_address(repository, commit, ""), names, (note,)), repository)
     snapshot = fetch_snapshot(repository, revision, adapters=adapters)
     note = f"{repository} at commit {snapshot.name} from the hub's cache"
-    return opened(text, list_local(snapshot), repository, (note,))
+    return opened(text, list_local(snapshot, note), repository)
 
 
 def _nearest(path: Path) -> Path | None:
@@ -119,8 +118,7 @@ def _open_remote(text: str, opened: Callable[..., Checkpoint]) -> Checkpoint:
         return open_file(shown, given)
     at = given.as_folder()
     folder = list_bucket(at) if given.scheme in ("s3", "gs") else probe_web_folder(at)
-    name = str(folder).rpartition("/")[2]
-    return opened(shown, folder, name, folder.notes)
+    return opened(shown, folder, str(folder).rpartition("/")[2])
 
 
 def _is_file(address: RemoteFile) -> bool:

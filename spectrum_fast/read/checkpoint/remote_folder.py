@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from spectrum_fast.errors import CheckpointError
+from spectrum_fast.read.checkpoint.folder import Folder
 from spectrum_fast.read.checkpoint.index import read_index
 from spectrum_fast.read.checkpoint.layout import STANDARD_FILE, STANDARD_INDEX
 from spectrum_fast.read.storage.address import RemoteFile
 from spectrum_fast.read.storage.network import Stop
-from spectrum_fast.read.storage.problems import RemoteProblem, RemoteReadError, problem_of
+from spectrum_fast.read.storage.problems import RemoteProblem, problem_of
 from spectrum_fast.read.storage.ranges import RangeReader
-from spectrum_fast.read.storage.remote_file import refusal
+from spectrum_fast.read.storage.remote_file import explained, refusal
 from spectrum_fast.read.storage.settings import remote_settings
-from spectrum_fast.read.storage.transport import Transport, load_obstore, open_store, target_of
+from spectrum_fast.read.storage.transport import load_obstore, open_store, target_of
 
 MAX_NAMES = 100_000
 """Most files that a listed folder may have; checkpoints have some hundreds."""
 
 
-@dataclass(frozen=True)
-class RemoteFolder:
-    """A folder behind a network.
-
-    Attributes:
-        address: the folder, as the address of a file without a name.
-        names: plain names of the files that are known to be in it.
-        notes: what a person should know about how they were found.
-    """
-
-    address: RemoteFile
-    names: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-    def file(self, name: str) -> RemoteFile:
-        """Address of a file in it; the name is plain, which the index reader has checked."""
-        return self.address.sibling(name)
-
-    def __str__(self) -> str:
-        return str(self.address).rstrip("/")
-
-
-def list_bucket(address: RemoteFile) -> RemoteFolder:
+def list_bucket(address: RemoteFile) -> Folder:
     """List one folder of a bucket, not those below it.
 
     Args:
@@ -60,10 +37,10 @@ def list_bucket(address: RemoteFile) -> RemoteFolder:
     names = tuple(entry["path"].rpartition("/")[2] for entry in found["objects"])
     if len(names) > MAX_NAMES:
         raise refusal(address, RemoteProblem("refused", f"the folder has more than {MAX_NAMES} files"))
-    return RemoteFolder(address, names)
+    return Folder(address, names)
 
 
-def probe_web_folder(address: RemoteFile) -> RemoteFolder:
+def probe_web_folder(address: RemoteFile) -> Folder:
     """Find a checkpoint's files on a web server, which cannot list a folder, by their standard names.
 
     ``model.safetensors`` goes before an index, as everywhere; the shards that an index names are taken to be there
@@ -90,24 +67,19 @@ def probe_web_folder(address: RemoteFile) -> RemoteFolder:
         names += sorted(set(read_index(address.sibling(STANDARD_INDEX)).values()))
     if _is_there(address.sibling("config.json"), []):
         names.append("config.json")
-    return RemoteFolder(
-        address, tuple(names), ("a web server's folder cannot be listed: files were asked for by name",)
-    )
+    return Folder(address, tuple(names), ("a web server's folder cannot be listed: files were asked for by name",))
 
 
 def _is_there(address: RemoteFile, absent: list[str]) -> bool:
     """Ask for a few bytes; servers that hide what is missing say 403."""
-    settings = remote_settings()
-    reader = RangeReader(Transport(address, settings), settings)
-    try:
-        reader.read(memoryview(bytearray(1)), 0, None, Stop())
-    except RemoteProblem as problem:
-        if problem.kind == "missing" or problem.words.startswith("403"):
-            absent.append(f"{address.name}: {problem.words}")
-            return False
-        if problem.kind in ("no ranges", "changed"):
-            return True  # there, and whoever reads it says what is wrong with it
-        raise refusal(address, problem) from problem
-    except RemoteReadError as error:
-        raise CheckpointError(str(error)) from error
+    with explained(address):
+        try:
+            RangeReader(address).read(memoryview(bytearray(1)), 0, None, Stop())
+        except RemoteProblem as problem:
+            if problem.kind == "missing" or problem.words.startswith("403"):
+                absent.append(f"{address.name}: {problem.words}")
+                return False
+            if problem.kind not in ("no ranges", "changed"):
+                raise
+            # It is there, and whoever reads it says what is wrong with it.
     return True

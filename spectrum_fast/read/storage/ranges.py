@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from spectrum_fast.read.storage.network import Stop
+from spectrum_fast.read.storage.address import RemoteFile
+from spectrum_fast.read.storage.network import Answer, Stop
 from spectrum_fast.read.storage.problems import RemoteProblem, RemoteReadError
-from spectrum_fast.read.storage.settings import RemoteSettings
+from spectrum_fast.read.storage.settings import remote_settings
 from spectrum_fast.read.storage.stored_file import RemoteStamp
 from spectrum_fast.read.storage.transport import Transport
 
@@ -24,13 +26,16 @@ class RangeReader:
     least as long as the server asked for; the number of tries and the whole time are bounded.
 
     Args:
-        transport: makes single requests.
-        settings: bounds.
+        address: the file.
+
+    Raises:
+        BackendUnavailableError: obstore is not installed.
+        CheckpointError: a file of the hub cannot be found there.
     """
 
-    def __init__(self, transport: Transport, settings: RemoteSettings) -> None:
-        self.transport = transport
-        self.settings = settings
+    def __init__(self, address: RemoteFile) -> None:
+        self.settings = remote_settings()
+        self._transport = Transport(address, self.settings)
 
     def read(self, view: memoryview, begin: int, expected: RemoteStamp | None, stop: Stop) -> tuple[int, RemoteStamp]:
         """Fill memory from ``begin`` on, as far as the file goes.
@@ -48,15 +53,10 @@ class RangeReader:
             RemoteProblem: missing, forbidden, changed, no ranges, or broken off: nothing that a retry would mend.
             RemoteReadError: all tries failed.
         """
-        tries = _Tries(self, stop, f"bytes {begin} to {begin + len(view)}")
         progress = _Progress(view, begin, expected)
-        while True:
-            try:
-                stamp = self._request(progress, stop)
-            except RemoteProblem as problem:
-                tries.overcome(problem)
-            else:
-                return progress.done, stamp
+        what = f"bytes {begin} to {begin + len(view)}"
+        stamp = self._persist(lambda: self._request(progress, stop), stop, what)
+        return progress.done, stamp
 
     def read_whole(self, limit_bytes: int, stop: Stop) -> bytes | None:
         """Read a small file whole, in a plain request without a range; None if it is larger than ``limit_bytes``.
@@ -65,13 +65,7 @@ class RangeReader:
             RemoteProblem: missing, forbidden, or refused.
             RemoteReadError: all tries failed.
         """
-        tries = _Tries(self, stop, "the file")
-        while True:
-            try:
-                with _gate(self.settings.parts_in_flight):
-                    return self.transport.get_whole(limit_bytes, stop)
-            except RemoteProblem as problem:
-                tries.overcome(problem)
+        return self._persist(lambda: self._transport.get_whole(limit_bytes, stop), stop, "the file")
 
     def _request(self, progress: _Progress, stop: Stop) -> RemoteStamp:
         """Ask once for all that is still missing, and take in what comes; returns if that was everything."""
@@ -80,18 +74,52 @@ class RangeReader:
         if expected is not None and not progress.missing:
             return expected  # the last try broke after its last byte
         etag = "" if expected is None else expected.etag
-        with _gate(self.settings.parts_in_flight):
-            begin, end = progress.begin + progress.done, progress.begin + progress.goal
-            stamp, pieces = self.transport.get(begin, end, etag, stop)
-            if expected is not None and stamp != expected:
-                raise RemoteProblem("changed", _difference(expected, stamp))
-            progress.stamp = stamp
-            for piece in pieces:
-                progress.take(piece)
-                stop.check()
+        begin, end = progress.begin + progress.done, progress.begin + progress.goal
+        stamp, pieces = self._transport.get(begin, end, etag, stop)
+        if expected is not None and stamp != expected:
+            raise RemoteProblem("changed", _difference(expected, stamp))
+        progress.stamp = stamp
+        for piece in pieces:
+            progress.take(piece)
+            stop.check()
         if progress.missing:
             raise RemoteProblem("broken", f"the answer ended {progress.missing} bytes early")
         return stamp
+
+    def _persist(self, request: Callable[[], Answer], stop: Stop, what: str) -> Answer:
+        """Make a request until it succeeds, and wait in between.
+
+        Raises:
+            RemoteProblem: another try would not help.
+            RemoteReadError: there were enough tries, or the wait would be too long.
+        """
+        settings, transport, started = self.settings, self._transport, time.monotonic()
+        failed = 0
+        while True:
+            try:
+                with _gate(settings.parts_in_flight):
+                    return request()
+            except RemoteProblem as problem:
+                failed += 1
+                if problem.kind == "forbidden" and failed == 1 and transport.renew():
+                    continue  # a signed address had run out
+                if not problem.worth_a_retry:
+                    raise
+                longest = settings.delay_seconds * 2 ** min(failed - 1, _MAX_DOUBLINGS)
+                wait = longest * random.uniform(0.5, 1.0)  # noqa: S311 (spreads requests, guards nothing)
+                if problem.kind == "throttled":
+                    transport.learn_pause()
+                pause = transport.pause()
+                wait = max(wait, pause)
+                elapsed = time.monotonic() - started
+                if failed >= settings.attempts or elapsed + wait > settings.patience_seconds:
+                    asked = f"; the server asks to wait {pause:.0f} s more" if pause else ""
+                    raise RemoteReadError(
+                        f"{transport.address}: {what} did not come in {failed} attempts over {elapsed:.0f} s; the last "
+                        f"problem: {problem.words}{asked}; check the connection and scan again, or copy the checkpoint "
+                        "here first"
+                    ) from problem
+            stop.sleep(wait)
 
 
 @dataclass(slots=True)
@@ -119,46 +147,6 @@ class _Progress:
             raise RemoteProblem("broken", "more bytes came than were asked for")
         self.view[self.done : self.done + len(piece)] = piece
         self.done += len(piece)
-
-
-class _Tries:
-    """Counts the tries of one read, and waits between them."""
-
-    def __init__(self, reader: RangeReader, stop: Stop, what: str) -> None:
-        self._reader = reader
-        self._stop = stop
-        self._what = what
-        self._started = time.monotonic()
-        self._failed = 0
-
-    def overcome(self, problem: RemoteProblem) -> None:
-        """Wait before the next try.
-
-        Raises:
-            RemoteProblem: another try would not help.
-            RemoteReadError: there were enough tries, or the wait would be too long.
-        """
-        settings, transport = self._reader.settings, self._reader.transport
-        self._failed += 1
-        if problem.kind == "forbidden" and self._failed == 1 and transport.renew():
-            return  # a signed address had run out
-        if not problem.worth_a_retry:
-            raise problem
-        longest = settings.delay_seconds * 2 ** min(self._failed - 1, _MAX_DOUBLINGS)
-        wait = longest * random.uniform(0.5, 1.0)  # noqa: S311 (spreads requests, guards nothing)
-        if problem.kind == "throttled":
-            transport.learn_pause()
-        pause = transport.pause()
-        wait = max(wait, pause)
-        elapsed = time.monotonic() - self._started
-        if self._failed >= settings.attempts or elapsed + wait > settings.patience_seconds:
-            asked = f"; the server asks to wait {pause:.0f} s more" if pause else ""
-            raise RemoteReadError(
-                f"{transport.address}: {self._what} did not come in {self._failed} attempts over {elapsed:.0f} s; the "
-                f"last problem: {problem.words}{asked}; check the connection and scan again, or copy the checkpoint "
-                "here first"
-            )
-        self._stop.sleep(wait)
 
 
 def _difference(expected: RemoteStamp, found: RemoteStamp) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.storage.address import RemoteFile
 from spectrum_fast.read.storage.network import Stop
 from spectrum_fast.read.storage.problems import RemoteProblem, RemoteReadError
 from spectrum_fast.read.storage.ranges import RangeReader
-from spectrum_fast.read.storage.settings import RemoteSettings, remote_settings
 from spectrum_fast.read.storage.stored_file import RemoteStamp
-from spectrum_fast.read.storage.transport import Transport
 
 OPENING_BYTES = 128 << 10
 """Bytes read when a file is opened: one request gives its state and, for nearly every file, its whole header (a shard
@@ -28,7 +28,6 @@ class RemoteStoredFile:
 
     Args:
         address: the file.
-        settings: bounds; None takes them from the environment.
         stop: once set, opening and reading end within a moment with an error; :meth:`close` has the same effect.
 
     Raises:
@@ -36,24 +35,17 @@ class RemoteStoredFile:
         BackendUnavailableError: obstore is not installed.
     """
 
-    def __init__(
-        self, address: RemoteFile, settings: RemoteSettings | None = None, stop: threading.Event | None = None
-    ) -> None:
+    def __init__(self, address: RemoteFile, stop: threading.Event | None = None) -> None:
         self._address = address
-        self._settings = settings or remote_settings()
         self._closed = threading.Event()
         self._stop = Stop(self._closed, stop)
         self._changed: CheckpointError | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._pool_lock = threading.Lock()
-        self._reader = RangeReader(Transport(address, self._settings), self._settings)
+        self._reader = RangeReader(address)
         start = bytearray(OPENING_BYTES)
-        try:
+        with explained(address):
             count, self._stamp = self._reader.read(memoryview(start), 0, None, self._stop)
-        except RemoteProblem as problem:
-            raise refusal(address, problem) from problem
-        except RemoteReadError as error:
-            raise CheckpointError(str(error)) from error
         self._start = bytes(start[:count])
 
     @property
@@ -74,7 +66,7 @@ class RemoteStoredFile:
         if offset + count <= len(self._start):
             buffer[:count] = self._start[offset : offset + count]
             return count
-        step = self._settings.part_bytes
+        step = self._reader.settings.part_bytes
         spans = [(at, min(at + step, count)) for at in range(0, count, step)]
         try:
             if len(spans) == 1:
@@ -137,7 +129,7 @@ class RemoteStoredFile:
             if self._stop.is_set():
                 raise RemoteReadError(f"{self._address}: the file was closed")
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._settings.parts_in_flight, "spectrum-fast-range")
+                self._pool = ThreadPoolExecutor(self._reader.settings.parts_in_flight, "spectrum-fast-range")
             return self._pool
 
 
@@ -147,18 +139,24 @@ def fetch_small_file(address: RemoteFile, limit_bytes: int) -> bytes:
     Raises:
         CheckpointError: too large, missing, forbidden or not reachable.
     """
-    settings = remote_settings()
-    try:
-        data = RangeReader(Transport(address, settings), settings).read_whole(limit_bytes, Stop())
-    except RemoteProblem as problem:
-        raise refusal(address, problem) from problem
-    except RemoteReadError as error:
-        raise CheckpointError(str(error)) from error
+    with explained(address):
+        data = RangeReader(address).read_whole(limit_bytes, Stop())
     if data is None:
         raise CheckpointError(
             f"{address}: expected at most {limit_bytes} bytes, found more; this is not a checkpoint's file"
         )
     return data
+
+
+@contextmanager
+def explained(address: RemoteFile) -> Iterator[None]:
+    """What is wrong with requests inside, as the error of that file."""
+    try:
+        yield
+    except RemoteProblem as problem:
+        raise refusal(address, problem) from problem
+    except RemoteReadError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def refusal(address: RemoteFile, problem: RemoteProblem, opened: bool = False) -> CheckpointError:
