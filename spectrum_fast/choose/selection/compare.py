@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.selection.rank_correlation import spearman
+import numpy as np
+import numpy.typing as npt
+
 from spectrum_fast.choose.selection.ranking import check_percent, group_modules
 from spectrum_fast.measure.scoring.records import ModuleScore
 
@@ -151,6 +154,22 @@ def _difference(first: ModuleScore, second: ModuleScore, comparable: bool) -> Mo
 def _correlation(pairs: Iterable[tuple[ModuleScore, ModuleScore]]) -> float | None:
     values = [(first.rank_value, second.rank_value) for first, second in pairs]
     return spearman([first for first, _ in values], [second for _, second in values])
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's correlation, in [-1, 1]: Pearson's of the ranks, equal values sharing the mean of theirs.
+
+    Infinity is the largest value. None where it is undefined: fewer than two pairs, or all values of one side equal.
+    """
+    x, y = _centred_ranks(a), _centred_ranks(b)
+    # Ranks are halves, so the sums are exact and no rounding takes the quotient out of [-1, 1].
+    xx, yy = float(x @ x), float(y @ y)
+    return float(x @ y) / math.sqrt(xx * yy) if xx and yy else None
+
+
+def _centred_ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
+    _, place, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place] - (len(values) + 1) / 2
 
 
 def _overlap(a: Scan, b: Scan, pairs: list[tuple[ModuleScore, ModuleScore]], top_percent: float) -> SelectionOverlap:

@@ -11,14 +11,6 @@ from spectrum_fast.errors import SelectionError
 from spectrum_fast.files import read_text, write_text_atomic
 from spectrum_fast.use.cli.consoles import say, show
 
-HELP = """Show what axolotl, line parsers, PEFT and we would train of a selection.
-
-Exit code 1 if an entry matches nothing or a reader trains something else than
-the selection says.
-
-\b
-Example: spectrum-fast check unfrozen.yaml MODEL"""
-
 
 def check(
     selection: Annotated[Path, typer.Argument(metavar="SELECTION", help="Selection file, in any format of `select`.")],
@@ -38,7 +30,14 @@ def check(
         typer.Option(metavar="FILE", help="Write it in the names of the model, entries that match nothing mended."),
     ] = None,
 ) -> None:
-    """Check and print."""
+    """Show what axolotl, line parsers, PEFT and we would train of a selection.
+
+    Exit code 1 if an entry matches nothing or a reader trains something else than
+    the selection says.
+
+    \b
+    Example: spectrum-fast check unfrozen.yaml MODEL
+    """
     from spectrum_fast.choose.selection.export.check import READERS, check_selection
     from spectrum_fast.choose.selection.export.mend import mend_selection
     from spectrum_fast.choose.selection.model.skeleton import read_skeleton

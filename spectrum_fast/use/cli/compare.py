@@ -9,18 +9,17 @@ import typer
 
 from spectrum_fast.use.cli.consoles import show
 
-HELP = """Compare two scans: score differences, rank correlation, selection overlap.
-
-\b
-Example: spectrum-fast compare base.json instruct.json"""
-
 
 def compare(
     scan_a: Annotated[Path, typer.Argument(metavar="SCAN_A", help="First scan file.")],
     scan_b: Annotated[Path, typer.Argument(metavar="SCAN_B", help="Second scan file.")],
     top_percent: Annotated[float, typer.Option(metavar="P", help="Share of each type for the overlap.")] = 25.0,
 ) -> None:
-    """Compare and print."""
+    """Compare two scans: score differences, rank correlation, selection overlap.
+
+    \b
+    Example: spectrum-fast compare base.json instruct.json
+    """
     from spectrum_fast.choose.selection.scan_result import load_scan
     from spectrum_fast.use.report.comparison import comparison_table
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from spectrum_fast.use.cli.consoles import show
 
-HELP = """Show what this machine offers: instruction sets, kernels, GPU, versions.
-
-\b
-Example: spectrum-fast doctor"""
-
 
 def doctor() -> None:
-    """Examine and print."""
+    """Show what this machine offers: instruction sets, kernels, GPU, versions.
+
+    \b
+    Example: spectrum-fast doctor
+    """
     from spectrum_fast.doctor import examine
     from spectrum_fast.use.report.layout import facts_table
 

@@ -9,11 +9,6 @@ import typer
 
 from spectrum_fast.use.cli.consoles import say, show
 
-HELP = """Evaluate a run with lm-evaluation-harness; writes results.json beside it.
-
-\b
-Example: spectrum-fast eval runs/spectrum --task arc_easy --limit 200"""
-
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, a checkpoint or an adapter.")],
@@ -28,7 +23,11 @@ def evaluate(
     dtype: Annotated[str, typer.Option(metavar="NAME", help="Of the weights; auto is the stored one.")] = "auto",
     seed: Annotated[int, typer.Option(metavar="N", help="Of the harness's random choices.")] = 1234,
 ) -> None:
-    """Evaluate and print."""
+    """Evaluate a run with lm-evaluation-harness; writes results.json beside it.
+
+    \b
+    Example: spectrum-fast eval runs/spectrum --task arc_easy --limit 200
+    """
     import os
 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when huggingface_hub is first imported

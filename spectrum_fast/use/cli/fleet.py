@@ -10,11 +10,6 @@ import typer
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.use.cli.options import with_options
 
-HELP = """Scan many checkpoints into a library; the same command goes on.
-
-\b
-Example: spectrum-fast fleet models.txt --library scans"""
-
 
 @with_options
 def fleet(
@@ -26,7 +21,11 @@ def fleet(
     attempts: Annotated[int, typer.Option(metavar="N", min=1, help="Times that a failing checkpoint is tried.")] = 3,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the table of failures.")] = False,
 ) -> None:
-    """Scan, and end with a table of what failed and why."""
+    """Scan many checkpoints into a library; the same command goes on.
+
+    \b
+    Example: spectrum-fast fleet models.txt --library scans
+    """
     from spectrum_fast.errors import UsageError
     from spectrum_fast.scanning.fleet import FleetOutcome, scan_fleet
     from spectrum_fast.scanning.fleet_list import list_models

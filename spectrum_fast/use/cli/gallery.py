@@ -9,11 +9,6 @@ import typer
 
 from spectrum_fast.use.cli.consoles import say
 
-HELP = """Write pages over a library of scans: one to search, and a report for each scan.
-
-\b
-Example: spectrum-fast gallery model_snr_results -o site"""
-
 
 def gallery(
     library: Annotated[
@@ -24,7 +19,11 @@ def gallery(
         float, typer.Option(metavar="P", help="Share of each type at which the reports' sliders start.")
     ] = 25.0,
 ) -> None:
-    """Write the pages; a scan that cannot be shown is named, and is exit code 1."""
+    """Write pages over a library of scans: one to search, and a report for each scan.
+
+    \b
+    Example: spectrum-fast gallery model_snr_results -o site
+    """
     from spectrum_fast.choose.library import open_library
     from spectrum_fast.use.report.html.gallery import write_gallery
 

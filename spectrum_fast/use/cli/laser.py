@@ -11,11 +11,6 @@ from spectrum_fast.choose.selection.ranking import Order
 from spectrum_fast.errors import UsageError
 from spectrum_fast.use.cli.consoles import say
 
-HELP = """Replace chosen matrices by low-rank ones, into a new checkpoint.
-
-\b
-Example: spectrum-fast laser MODEL --scan mp.json --top-percent 25 --out DIR"""
-
 
 def laser(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint folder, .safetensors file, or hub id.")],
@@ -35,7 +30,11 @@ def laser(
         typer.Option(metavar="RULE", help="edge, a share of the energy (0.9), or PEFT's file of `select --ranks`."),
     ] = None,
 ) -> None:
-    """Choose, factor, write."""
+    """Replace chosen matrices by low-rank ones, into a new checkpoint.
+
+    \b
+    Example: spectrum-fast laser MODEL --scan mp.json --top-percent 25 --out DIR
+    """
     from spectrum_fast.choose.selection.export.low_ranks import module_ranks, read_rank_pattern
     from spectrum_fast.choose.selection.options import RankOptions
     from spectrum_fast.choose.selection.scan_result import load_scan

@@ -7,11 +7,6 @@ from typing import Annotated
 
 import typer
 
-HELP = """Make one scan of its parts (scan --part); missing ones are named.
-
-\b
-Example: spectrum-fast merge scan.json.part-* --out scan.json"""
-
 
 def merge(
     parts: Annotated[list[Path], typer.Argument(metavar="PARTS...", help="Files of all parts, in any order.")],
@@ -21,7 +16,11 @@ def merge(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No table.")] = False,
 ) -> None:
-    """Merge, write the file, show the table."""
+    """Make one scan of its parts (scan --part); missing ones are named.
+
+    \b
+    Example: spectrum-fast merge scan.json.part-* --out scan.json
+    """
     from spectrum_fast.scanning.merge import merge_parts
     from spectrum_fast.use.cli.interrupts import terminable
     from spectrum_fast.use.cli.output import require_writable, save_scan

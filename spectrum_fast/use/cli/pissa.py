@@ -10,11 +10,6 @@ import typer
 from spectrum_fast.use.cli.consoles import say
 from spectrum_fast.words import count_of
 
-HELP = """Split every matrix into a low-rank adapter and the rest, by PiSSA.
-
-\b
-Example: spectrum-fast pissa MODEL --rank 16 --out DIR"""
-
 
 def pissa(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint folder, .safetensors file, or hub id.")],
@@ -28,7 +23,11 @@ def pissa(
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Not these modules; repeatable.")] = None,
 ) -> None:
-    """Factor each tensor as it passes by, write base and adapter."""
+    """Split every matrix into a low-rank adapter and the rest, by PiSSA.
+
+    \b
+    Example: spectrum-fast pissa MODEL --rank 16 --out DIR
+    """
     from spectrum_fast.choose.selection.export.low_ranks import read_rank_pattern
     from spectrum_fast.choose.selection.model.skeleton import read_skeleton
     from spectrum_fast.read.checkpoint import open_checkpoint

@@ -17,10 +17,6 @@ from spectrum_fast.use.cli.options import with_options
 if TYPE_CHECKING:
     from spectrum_fast.choose.planner.memory import MemoryPlan
 
-HELP = """Predict the memory of a training run, from the checkpoint's headers alone.
-
-\b
-Example: spectrum-fast plan MODEL --gpus 8 --zero 3 --fit 40"""
 _WITH_A_FILE = {"model", "gpus", "fit", "as_json"}
 
 
@@ -39,7 +35,11 @@ def plan(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
-    """Predict and print."""
+    """Predict the memory of a training run, from the checkpoint's headers alone.
+
+    \b
+    Example: spectrum-fast plan MODEL --gpus 8 --zero 3 --fit 40
+    """
     from spectrum_fast.choose.planner.memory import GIB, fit_percent, plan_memory
     from spectrum_fast.choose.planner.model_shape import read_model_shape
     from spectrum_fast.choose.selection.scan_result import load_scan

@@ -10,11 +10,6 @@ import typer
 from spectrum_fast.errors import UsageError
 from spectrum_fast.use.cli.consoles import say
 
-HELP = """Write a report on one scan, or on several compared, as one HTML file.
-
-\b
-Example: spectrum-fast report scan.json -o report.html"""
-
 
 def report(
     scans: Annotated[
@@ -25,7 +20,11 @@ def report(
         float, typer.Option(metavar="P", help="Share of each type at which the page's slider starts.")
     ] = 25.0,
 ) -> None:
-    """Read the scans and write the page."""
+    """Write a report on one scan, or on several compared, as one HTML file.
+
+    \b
+    Example: spectrum-fast report scan.json -o report.html
+    """
     from spectrum_fast.choose.selection.scan_result import load_scan
     from spectrum_fast.use.cli.output import require_writable
     from spectrum_fast.use.report.html.write import write_report

@@ -12,11 +12,6 @@ import typer
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.use.cli.options import with_options
 
-HELP = """Score every weight matrix of a checkpoint.
-
-\b
-Example: spectrum-fast scan meta-llama/Llama-3.1-8B --out scan.json"""
-
 
 @with_options
 def scan(
@@ -38,7 +33,11 @@ def scan(
     ] = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")] = False,
 ) -> None:
-    """Run a scan, write its file, show its table."""
+    """Score every weight matrix of a checkpoint.
+
+    \b
+    Example: spectrum-fast scan meta-llama/Llama-3.1-8B --out scan.json
+    """
     from spectrum_fast.errors import UsageError
     from spectrum_fast.scanning.parts import parse_part
     from spectrum_fast.scanning.ranks import find_rank

@@ -17,26 +17,6 @@ HELP = """A library of scans, in a folder or a dataset on the hub.
 \b
 Example: spectrum-fast scans list model_snr_results"""
 
-LIST_HELP = """List the scans of a library; a broken file is named, and is exit code 1.
-
-\b
-Example: spectrum-fast scans list model_snr_results"""
-
-GET_HELP = """Write the scan file of a model.
-
-\b
-Example: spectrum-fast scans get model_snr_results Qwen/Qwen2-7B -o scan.json"""
-
-ADD_HELP = """Put a scan into a library, whole and in the reference's layout.
-
-\b
-Example: spectrum-fast scans add model_snr_results scan.json --model org/name"""
-
-FIND_HELP = """Find modules in all scans of a library, the best scores first.
-
-\b
-Example: spectrum-fast scans find library --type v_proj --noise-free"""
-
 Place = Annotated[
     str, typer.Argument(metavar="LIBRARY", help="Folder, or hub dataset: org/name or hf://datasets/org/name.")
 ]
@@ -44,12 +24,16 @@ Place = Annotated[
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.command("list", help=LIST_HELP, short_help="List the scans of a library.")
+@app.command("list", short_help="List the scans of a library.")
 def list_scans(
     library: Place,
     names_only: Annotated[bool, typer.Option("--names-only", help="Do not open the files.")] = False,
 ) -> None:
-    """List and print."""
+    """List the scans of a library; a broken file is named, and is exit code 1.
+
+    \b
+    Example: spectrum-fast scans list model_snr_results
+    """
     from spectrum_fast.choose.library import open_library
     from spectrum_fast.use.report.library_table import library_table
 
@@ -65,7 +49,7 @@ def list_scans(
         raise typer.Exit(1)
 
 
-@app.command("get", help=GET_HELP, short_help="Write the scan file of a model.")
+@app.command("get", short_help="Write the scan file of a model.")
 def get_scan(
     library: Place,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name, or its slug in the file name.")],
@@ -74,7 +58,11 @@ def get_scan(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write; default is stdout.")
     ] = None,
 ) -> None:
-    """Find it and copy it."""
+    """Write the scan file of a model.
+
+    \b
+    Example: spectrum-fast scans get model_snr_results Qwen/Qwen2-7B -o scan.json
+    """
     from spectrum_fast.choose.library import open_library
     from spectrum_fast.errors import ScanFileError
     from spectrum_fast.files import write_text_atomic
@@ -88,7 +76,7 @@ def get_scan(
         say(f"wrote {output}")
 
 
-@app.command("add", help=ADD_HELP, short_help="Put a scan into a library.")
+@app.command("add", short_help="Put a scan into a library.")
 def add_scan(
     library: Place,
     scan: Annotated[Path, typer.Argument(metavar="SCAN", help="Scan file, ours or a published one.")],
@@ -97,7 +85,11 @@ def add_scan(
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite a scan of the same model.")] = False,
 ) -> None:
-    """Write its files."""
+    """Put a scan into a library, whole and in the reference's layout.
+
+    \b
+    Example: spectrum-fast scans add model_snr_results scan.json --model org/name
+    """
     from spectrum_fast.choose.library import open_library
     from spectrum_fast.choose.selection.scan_result import load_scan
 
@@ -106,7 +98,7 @@ def add_scan(
         say(f"wrote {name} in {opened.where}")
 
 
-@app.command("find", help=FIND_HELP, short_help="Find modules in all scans.")
+@app.command("find", short_help="Find modules in all scans.")
 def find_modules(
     library: Annotated[Path, typer.Argument(metavar="LIBRARY", help="Folder; its index is kept in index.sqlite.")],
     model: Annotated[str | None, typer.Option(metavar="PATTERN", help="Models like this ('Qwen/*').")] = None,
@@ -121,7 +113,11 @@ def find_modules(
     limit: Annotated[int, typer.Option(metavar="N", help="Most lines; 0 is all.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
 ) -> None:
-    """Bring the index up to date, ask it, print."""
+    """Find modules in all scans of a library, the best scores first.
+
+    \b
+    Example: spectrum-fast scans find library --type v_proj --noise-free
+    """
     from spectrum_fast.choose.library import LibraryIndex
     from spectrum_fast.errors import UsageError
     from spectrum_fast.use.report.library_table import found_lines, found_table

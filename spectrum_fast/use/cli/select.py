@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from spectrum_fast.choose.selection.scan_result import Scan
     from spectrum_fast.choose.selection.selection import Selection
 
-HELP = """Choose the best modules of each group from a scan.
-
-\b
-Example: spectrum-fast select scan.json --for axolotl -o unfrozen.yaml"""
-
 
 @with_options
 def select(
@@ -55,7 +50,11 @@ def select(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write; default is stdout.")
     ] = None,
 ) -> None:
-    """Select and write."""
+    """Choose the best modules of each group from a scan.
+
+    \b
+    Example: spectrum-fast select scan.json --for axolotl -o unfrozen.yaml
+    """
     from spectrum_fast.choose.selection.export.ambiguity import export_warnings
     from spectrum_fast.choose.selection.export.write import export_selection
     from spectrum_fast.choose.selection.formats import SCAN_FORMATS, write_scores, write_selection

@@ -9,17 +9,16 @@ import typer
 
 from spectrum_fast.use.cli import consoles
 
-HELP = """Draw the spectrum of one module of a scan and show its numbers.
-
-\b
-Example: spectrum-fast show scan.json model.layers.0.mlp.down_proj"""
-
 
 def show(
     scan: Annotated[Path, typer.Argument(metavar="SCAN", help="Scan file.")],
     module: Annotated[str, typer.Argument(metavar="MODULE", help="Name of a module, or of its weight.")],
 ) -> None:
-    """Find and draw."""
+    """Draw the spectrum of one module of a scan and show its numbers.
+
+    \b
+    Example: spectrum-fast show scan.json model.layers.0.mlp.down_proj
+    """
     from spectrum_fast.choose.selection.scan_result import load_scan
     from spectrum_fast.use.report.module_view import find_module, module_view
 

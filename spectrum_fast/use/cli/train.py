@@ -7,15 +7,6 @@ from typing import Annotated
 
 import typer
 
-HELP = """Train the selected modules as a configuration file says.
-
-The file holds fields of TRL's SFTConfig and ModelConfig, and a section
-`spectrum:`. Works under torchrun, accelerate launch and deepspeed too.
-
-\b
-Example: spectrum-fast train run.yaml --set spectrum.method=spectrum
-         torchrun --nproc_per_node 8 -m spectrum_fast train run.yaml"""
-
 
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; docs/training.md lists the keys.")],
@@ -27,7 +18,15 @@ def train(
         bool, typer.Option("--overwrite", help="Train into a folder that holds a finished run.")
     ] = False,
 ) -> None:
-    """Read the configuration and train."""
+    """Train the selected modules as a configuration file says.
+
+    The file holds fields of TRL's SFTConfig and ModelConfig, and a section
+    `spectrum:`. Works under torchrun, accelerate launch and deepspeed too.
+
+    \b
+    Example: spectrum-fast train run.yaml --set spectrum.method=spectrum
+             torchrun --nproc_per_node 8 -m spectrum_fast train run.yaml
+    """
     import contextlib
     import os
     import sys
