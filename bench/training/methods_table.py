@@ -27,11 +27,9 @@ import yaml
 from bench.machine import machine_header
 from bench.make_checkpoint import write_checkpoint
 from bench.results_file import write_results
-from spectrum_fast.choose.planner.memory import plan_memory
-from spectrum_fast.choose.planner.model_shape import read_model_shape
+from spectrum_fast.choose.planner.memory import plan_memory, read_model_shape
 from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.selection.scan_result import Scan
-from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.scanning.run import scan as scan_checkpoint
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -111,7 +109,7 @@ def choose_layers(size: dict[str, Any], memory_bytes: int) -> int:
         with tempfile.TemporaryDirectory() as folder:
             # A checkpoint of the right shapes whose bytes are a hole in the file: a plan reads headers only.
             _write_hollow(Path(folder), layers, size["scale"])
-            shape = read_model_shape(open_checkpoint(folder))
+            shape = read_model_shape(folder)
         if plan_memory(shape, _setup("full", size)).peak <= 0.92 * memory_bytes:
             return layers
     return 1
@@ -238,7 +236,7 @@ def table(size: dict[str, Any], layers: int | None, given: Path | None = None) -
             model = write_inputs(folder, size, layers)
         scan: Scan = scan_checkpoint(model)
         scan.save(folder / "scan.json")
-        shape = read_model_shape(open_checkpoint(model))
+        shape = read_model_shape(model)
         parameters = sum(value.numel() for value in shape.module.parameters())
         for method, percent in RUNS:
             row = to_row(run_method(folder, model, size, method, percent), method, percent, base)

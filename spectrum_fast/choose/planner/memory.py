@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from os import PathLike
 from typing import Any
 
 from spectrum_fast.choose.planner.activations import ActivationBytes, compute_activations
 from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.planner.states import StateBytes, compute_states
 from spectrum_fast.choose.planner.trained import TrainedModel, choose_trained, competing_groups
-from spectrum_fast.choose.selection.model.skeleton import ModelSkeleton
+from spectrum_fast.choose.selection.model.skeleton import ModelSkeleton, read_skeleton
 from spectrum_fast.choose.selection.ranking import cut_percents, largest_that_fits
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.selection import Selection
-from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.errors import CheckpointError, SelectionError, UsageError
+from spectrum_fast.read.checkpoint import open_checkpoint
+from spectrum_fast.read.formats.recognition import find_packed
 
 GIB = 2**30
 NOTES = ("the CUDA context and fragmentation (commonly 0.5 to 2 GiB) come on top",)
@@ -40,18 +43,12 @@ class MemoryPlan:
     top_percent: float | None
 
     @property
-    def resting(self) -> int:
-        """Bytes alive between two steps, and gradients where they are held all along."""
-        states = self.states
-        held = states.gradients if self.setup.holds_gradients else 0
-        return states.weights + states.master + states.moments + states.buffers + held
-
-    @property
     def peak(self) -> int:
         """Bytes alive at the worst moment: in the backward pass, or in the step."""
         states = self.states
-        appeared = 0 if self.setup.holds_gradients else states.gradients
-        return self.resting + max(states.gathered + self.activations.peak, states.step + appeared)
+        held, appeared = (states.gradients, 0) if self.setup.holds_gradients else (0, states.gradients)
+        resting = states.weights + states.master + states.moments + states.buffers + held
+        return resting + max(states.gathered + self.activations.peak, states.step + appeared)
 
     @property
     def trained_fraction(self) -> float:
@@ -90,6 +87,27 @@ class MemoryPlan:
         }
 
 
+def read_model_shape(source: str | PathLike[str]) -> ModelSkeleton:
+    """The model that a checkpoint will become in memory: transformers' own, from nothing but headers and config.
+
+    Raises:
+        CheckpointError: it holds packed weights, or transformers does not know the architecture that its config names.
+    """
+    checkpoint = open_checkpoint(source)
+    if packed := find_packed(checkpoint.tensors).packed:
+        first = next(iter(packed.values()))
+        raise CheckpointError(
+            f"{checkpoint.name}: a plan starts from unquantised shapes, found {first.codes.name} stored as "
+            f"{first.layout}; plan with the original checkpoint (method qlora quantises it)"
+        )
+    found = read_skeleton(checkpoint.source, "runtime")
+    if not hasattr(found.module, "get_input_embeddings"):
+        raise CheckpointError(
+            f"{checkpoint.name}: expected a language model of transformers, found another; it has none"
+        )
+    return found
+
+
 def plan_memory(
     model: ModelSkeleton,
     setup: TrainingSetup,
@@ -102,7 +120,7 @@ def plan_memory(
     """Predict the memory of one GPU.
 
     Args:
-        model: from :func:`spectrum_fast.choose.planner.model_shape.read_model_shape`.
+        model: from :func:`read_model_shape`.
         setup: the run.
         scan: scores to select ``top_percent`` from; without one the modules are spread evenly over the layers.
         selection: the modules themselves; wins over ``scan`` and ``top_percent``.

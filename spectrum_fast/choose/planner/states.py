@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.planner.packed import nf4_code_bytes, nf4_scale_bytes
 from spectrum_fast.choose.planner.trained import TrainedModel, is_linear
 
 if TYPE_CHECKING:
@@ -38,6 +37,9 @@ _MOST_AT_A_TIME = 1_000_000_000
 
 _ADAM_8BIT_BLOCK = 256
 """Numbers that share a scale in bitsandbytes' 8-bit optimizers, one float32 for each state."""
+
+_NF4_BLOCK, _NESTED_BLOCK = 64, 256
+"""Numbers that share a scale in bitsandbytes' NF4, and scales that share one of their own with double quantisation."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,7 @@ class StateBytes:
 
 
 def partition(count: int, processes: int) -> int:
-    """Length of a ZeRO-3 part: ``ceil(count / processes)``.
-
-    >>> partition(10, 4), partition(3, 4)
-    (3, 1)
-    """
+    """Length of a ZeRO-3 part: ``ceil(count / processes)``."""
     return -(-count // processes)
 
 
@@ -85,12 +83,7 @@ def zero2_partition(counts: Iterable[int], processes: int) -> int:
 
 
 def compute_states(trained: TrainedModel, setup: TrainingSetup) -> StateBytes:
-    """Bytes of a run's state on each GPU.
-
-    Args:
-        trained: the model, and which parameters are trained.
-        setup: the run.
-    """
+    """Bytes of a run's state on each GPU."""
     found = _fsdp2(trained, setup) if setup.fsdp2 else {0: _plain, 2: _zero2, 3: _zero3}[setup.zero](trained, setup)
     if setup.offload == "none":
         return found
@@ -187,21 +180,30 @@ def _bytes(parameter: nn.Parameter) -> int:
 
 
 def _frozen_bytes(trained: TrainedModel, setup: TrainingSetup, share: Callable[[int], int]) -> int:
-    """Bytes of the frozen weights on one GPU.
-
-    Args:
-        trained: says which parameters are frozen.
-        setup: says whether they are quantised. NF4 codes are partitioned as bytes; scales are not partitioned.
-        share: numbers (or code bytes) of a parameter that this process keeps.
-    """
+    """Bytes of the frozen weights on one GPU, ``share`` of each: NF4 codes are divided as bytes, their scales not."""
     total = 0
     for name, value in trained.frozen.items():
         if setup.quantises and is_linear(name, value):
-            total += share(nf4_code_bytes(value.numel()))
-            total += nf4_scale_bytes(value.numel(), setup.double_quantisation)
+            codes, scales = nf4_bytes(value.numel(), setup.double_quantisation)
+            total += share(codes) + scales
         else:
             total += share(value.numel()) * value.element_size()
     return total
+
+
+def nf4_bytes(count: int, double: bool) -> tuple[int, int]:
+    """Bytes of the codes of ``count`` numbers in NF4, two a byte; and of everything beside them.
+
+    One float32 a block of 64, and a code book of 16; with double quantisation one byte a block of 64, one float32 a
+    block of 256 scales, their mean and a second code book of 256. Source: Dettmers et al. 2023, arXiv 2305.14314,
+    section 3; held to the tensors that bitsandbytes makes (tests/choose/planner/test_packed.py).
+
+    >>> nf4_bytes(4096, False)
+    (2048, 320)
+    """
+    scales = -(-count // _NF4_BLOCK)
+    kept = scales + 4 * (-(-scales // _NESTED_BLOCK) + 1 + 256) if double else 4 * scales
+    return -(-count // 2), kept + 4 * 16
 
 
 def _moments(count: int, setup: TrainingSetup, state_bytes: int) -> int:

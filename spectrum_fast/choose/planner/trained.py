@@ -75,7 +75,7 @@ def choose_trained(
     Args:
         model: the model.
         setup: says the method.
-        selection: the modules, for the methods that select; made from a scan or read from a file.
+        selection: the modules, for the methods that select.
         top_percent: share of each type where there is no selection.
         always: ``default`` trains embeddings and head as well where there is no selection, ``none`` does not.
 
@@ -116,15 +116,7 @@ def as_trained(
     targets: tuple[Sequence[str], Sequence[str]] = ((), ()),
     assumption: str = "by hand",
 ) -> TrainedModel:
-    """The model with flags, types and adapters as in the run.
-
-    Args:
-        model: the model.
-        setup: says the types, and whether there are adapters.
-        names: of the parameters that are trained, if not.
-        targets: modules and bare parameters that carry an adapter, if so.
-        assumption: how they were chosen.
-    """
+    """The model with flags, types and adapters as in the run: ``names`` are trained, or ``targets`` adapted."""
     module: Any = copy.deepcopy(model.module)
     count = sum(parameter.numel() for parameter in module.parameters())
     for name, parameter in module.named_parameters():

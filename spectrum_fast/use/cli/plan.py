@@ -40,11 +40,9 @@ def plan(
     \b
     Example: spectrum-fast plan MODEL --gpus 8 --zero 3 --fit 40
     """
-    from spectrum_fast.choose.planner.memory import GIB, fit_percent, plan_memory
-    from spectrum_fast.choose.planner.model_shape import read_model_shape
+    from spectrum_fast.choose.planner.memory import GIB, fit_percent, plan_memory, read_model_shape
     from spectrum_fast.choose.selection.scan_result import load_scan
     from spectrum_fast.choose.selection.selection import load_selection
-    from spectrum_fast.read.checkpoint import open_checkpoint
 
     if scan is not None and selection is not None:
         raise UsageError("--scan and --selection both say which modules are trained; give one of them")
@@ -71,7 +69,7 @@ def plan(
             "top_percent": top_percent,
             "always": always,
         }
-    shape = read_model_shape(open_checkpoint(model))
+    shape = read_model_shape(model)
     if fit is None:
         return _show(plan_memory(shape, setup, **chosen), None, as_json)
     limit = int(fit * GIB)

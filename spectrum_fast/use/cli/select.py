@@ -123,16 +123,14 @@ def _share_of_ends(record: Scan, selection: Selection) -> str:
 def _memory_words(record: Scan, selection: Selection, model: str | None) -> str:
     """What training it takes, where the checkpoint's headers are at hand; nothing is fetched for this."""
     from spectrum_fast.choose.planner.budget import TOKENS
-    from spectrum_fast.choose.planner.memory import plan_memory
-    from spectrum_fast.choose.planner.model_shape import read_model_shape
+    from spectrum_fast.choose.planner.memory import plan_memory, read_model_shape
     from spectrum_fast.choose.planner.setup import TrainingSetup
-    from spectrum_fast.read.checkpoint import open_checkpoint
 
     source = model or str(record.provenance.get("checkpoint"))
     if model is None and not Path(source).exists():
         return ""
     try:
-        shape = read_model_shape(open_checkpoint(source))
+        shape = read_model_shape(source)
         one, each = (
             plan_memory(shape, TrainingSetup(gpus=gpus, seq_len=TOKENS), selection=selection).peak for gpus in (1, 2)
         )

@@ -13,10 +13,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers", reason="needs the training libraries")
 
 from spectrum_fast.choose.planner.activations import compute_activations  # noqa: E402
-from spectrum_fast.choose.planner.model_shape import read_model_shape  # noqa: E402
+from spectrum_fast.choose.planner.memory import read_model_shape  # noqa: E402
 from spectrum_fast.choose.planner.setup import TrainingSetup  # noqa: E402
 from spectrum_fast.choose.planner.trained import as_trained, choose_trained  # noqa: E402
-from spectrum_fast.read.checkpoint import open_checkpoint  # noqa: E402
 
 from support.planner_models import make_model, save_model  # noqa: E402
 
@@ -71,7 +70,7 @@ def measure(model: Any, setup: TrainingSetup) -> int:
 
 def plan_and_measure(kind: str, folder: Path, setup: TrainingSetup, picks: Any, **sizes: Any) -> tuple[int, int]:
     model = make_model(kind, **sizes)
-    shape = read_model_shape(open_checkpoint(save_model(model, folder)))
+    shape = read_model_shape(save_model(model, folder))
     names = {name for name, _ in model.named_parameters() if picks(name)}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
@@ -122,7 +121,7 @@ def test_with_checkpointing(kind: str, autocast: bool, tmp_path: Path) -> None:
 def test_adapters(adapter_dtype: str, dropout: float, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     model = make_model("Llama")
-    shape = read_model_shape(open_checkpoint(save_model(model, tmp_path)))
+    shape = read_model_shape(save_model(model, tmp_path))
     options: dict[str, Any] = {"lora_rank": 4, "lora_dropout": dropout, "adapter_dtype": adapter_dtype}
     setup = TrainingSetup(
         method="lora", zero=0, autocast=False, seq_len=LENGTH, micro_batch=SEQUENCES, dtype="bf16", **options
@@ -138,7 +137,7 @@ def test_adapters(adapter_dtype: str, dropout: float, tmp_path: Path) -> None:
 
 
 def test_layers_before_the_first_trained_one_keep_nothing(tmp_path: Path) -> None:
-    shape = read_model_shape(open_checkpoint(save_model(make_model("Llama"), tmp_path)))
+    shape = read_model_shape(save_model(make_model("Llama"), tmp_path))
     setup = a_pass(autocast=False)
     saved = [
         compute_activations(as_trained(shape, setup, {f"model.layers.{layer}.mlp.down_proj.weight"}), setup).saved
@@ -152,7 +151,7 @@ def test_layers_before_the_first_trained_one_keep_nothing(tmp_path: Path) -> Non
 
 
 def test_gradients_that_are_divided_or_held_are_not_whole_in_the_pass(tmp_path: Path) -> None:
-    shape = read_model_shape(open_checkpoint(save_model(make_model("Llama", vocab_size=2048), tmp_path)))
+    shape = read_model_shape(save_model(make_model("Llama", vocab_size=2048), tmp_path))
     setups = [TrainingSetup(method="full", gpus=4, zero=stage, autocast=False, seq_len=8) for stage in (0, 2, 3)]
     one, two, three = (compute_activations(choose_trained(shape, setup), setup) for setup in setups)
     bytes_of_all = 2 * choose_trained(shape, setups[0]).count
@@ -164,7 +163,7 @@ def test_gradients_that_are_divided_or_held_are_not_whole_in_the_pass(tmp_path: 
 
 
 def test_a_kernel_that_never_holds_the_logits(tmp_path: Path) -> None:
-    shape = read_model_shape(open_checkpoint(save_model(make_model("Llama", vocab_size=4096), tmp_path)))
+    shape = read_model_shape(save_model(make_model("Llama", vocab_size=4096), tmp_path))
     whole, fused = (
         compute_activations(choose_trained(shape, a_pass()), a_pass(loss=kind)) for kind in ("logits", "fused")
     )
@@ -172,7 +171,7 @@ def test_a_kernel_that_never_holds_the_logits(tmp_path: Path) -> None:
 
 
 def test_scores_are_stored_by_eager_attention_only(tmp_path: Path) -> None:
-    shape = read_model_shape(open_checkpoint(save_model(make_model("Llama"), tmp_path)))
+    shape = read_model_shape(save_model(make_model("Llama"), tmp_path))
     trained = choose_trained(shape, a_pass())
     flash, eager = (compute_activations(trained, a_pass(attention=kind)).saved for kind in ("flash", "eager"))
     assert eager - flash > 4 * 4 * SEQUENCES * LENGTH * LENGTH * 2

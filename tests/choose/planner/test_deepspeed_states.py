@@ -14,11 +14,10 @@ import pytest
 
 pytest.importorskip("deepspeed", reason="needs the training libraries")
 
-from spectrum_fast.choose.planner.model_shape import read_model_shape
+from spectrum_fast.choose.planner.memory import read_model_shape
 from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.planner.states import compute_states
 from spectrum_fast.choose.planner.trained import as_trained
-from spectrum_fast.read.checkpoint import open_checkpoint
 
 from support.launching import environment
 from support.planner_models import make_model, save_model
@@ -60,7 +59,7 @@ def measured(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dic
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
 @pytest.mark.parametrize("stage", [2, 3])
 def test_states_are_deepspeeds_own(measured: list, folder: Path, stage: int, dtype: str) -> None:
-    shape = read_model_shape(open_checkpoint(folder))
+    shape = read_model_shape(folder)
     parameters = dict(shape.module.named_parameters())
     names = {name for name in parameters if any(part in name for part in TRAINED)}
     assert len(names) > 3
@@ -80,7 +79,7 @@ def test_states_are_deepspeeds_own(measured: list, folder: Path, stage: int, dty
 
 
 def test_a_larger_share_never_needs_fewer_bytes(folder: Path) -> None:
-    shape = read_model_shape(open_checkpoint(folder))
+    shape = read_model_shape(folder)
     for stage in (0, 2, 3):
         setup = TrainingSetup(gpus=4, zero=stage)
         sizes = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectrum_fast.choose.planner.packed import nf4_code_bytes, nf4_scale_bytes
+from spectrum_fast.choose.planner.states import nf4_bytes
 
 
 @pytest.mark.parametrize("double", [False, True])
@@ -14,8 +14,8 @@ def test_bytes_are_those_of_bitsandbytes(shape: tuple[int, int], double: bool) -
     functional = pytest.importorskip("bitsandbytes.functional")
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     codes, state = functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=double)
-    assert nf4_code_bytes(weight.numel()) == codes.numel() * codes.element_size()
     parts = [state.absmax, state.code]
     if double:
         parts += [state.offset, state.state2.absmax, state.state2.code]
-    assert nf4_scale_bytes(weight.numel(), double) == sum(part.numel() * part.element_size() for part in parts)
+    sizes = [sum(one.numel() * one.element_size() for one in some) for some in ([codes], parts)]
+    assert nf4_bytes(weight.numel(), double) == tuple(sizes)

@@ -9,10 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers", reason="needs the training libraries")
 
-from spectrum_fast.choose.planner.memory import plan_memory  # noqa: E402
-from spectrum_fast.choose.planner.model_shape import read_model_shape  # noqa: E402
+from spectrum_fast.choose.planner.memory import plan_memory, read_model_shape  # noqa: E402
 from spectrum_fast.choose.planner.setup import TrainingSetup  # noqa: E402
-from spectrum_fast.read.checkpoint import open_checkpoint  # noqa: E402
 
 from support.planner_models import make_model, save_model  # noqa: E402
 
@@ -24,7 +22,7 @@ from support.planner_models import make_model, save_model  # noqa: E402
 def test_planned_peak_is_the_allocators(method: str, percent: int, checkpointing: str, tmp_path: Path) -> None:
     sizes = {"hidden_size": 1024, "intermediate_size": 3584, "head_dim": 128, "num_attention_heads": 8}
     model = make_model("Llama", num_hidden_layers=8, vocab_size=32000, max_position_embeddings=2048, **sizes)
-    shape = read_model_shape(open_checkpoint(save_model(model, tmp_path)))
+    shape = read_model_shape(save_model(model, tmp_path))
     setup = TrainingSetup(
         method=method, zero=0, autocast=False, seq_len=2048, micro_batch=2, checkpointing=checkpointing
     )

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.make_checkpoint import write_checkpoint
-from spectrum_fast.choose.planner.memory import GIB, fit_percent, plan_memory
-from spectrum_fast.choose.planner.model_shape import read_model_shape
+from spectrum_fast.choose.planner.memory import GIB, fit_percent, plan_memory, read_model_shape
 from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.planner.states import compute_states
 from spectrum_fast.choose.planner.trained import choose_trained, competing_groups
@@ -27,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shape(folder: Path) -> ModelSkeleton:
-    return read_model_shape(open_checkpoint(folder))
+    return read_model_shape(folder)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +48,7 @@ def test_the_shape_of_a_model(shape: ModelSkeleton) -> None:
 
 def test_experts_are_fused_as_in_memory(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, like="mixtral-8x7b", layers=2, scale=64)
-    moe = read_model_shape(open_checkpoint(tmp_path))
+    moe = read_model_shape(tmp_path)
     fused = [p for name, p in moe.module.named_parameters() if name.endswith("experts.gate_up_proj")]
     assert [tuple(p.shape) for p in fused] == [(8, 2 * 14336 // 64, 64)] * 2
     plan = plan_memory(moe, TrainingSetup(seq_len=64), top_percent=50)
@@ -69,7 +68,7 @@ def test_a_share_without_a_scan_takes_as_many_as_a_scan_would(scores: Scan, shap
 
 def test_a_selection_of_another_model_is_refused(scores: Scan, tmp_path: Path) -> None:
     other = write_checkpoint(tmp_path, like="llama-3-8b", layers=2, scale=32).path
-    small = read_model_shape(open_checkpoint(other))
+    small = read_model_shape(other)
     with pytest.raises(SelectionError, match="match no parameter"):
         plan_memory(small, TrainingSetup(), scan=scores)
 
@@ -93,7 +92,7 @@ def test_adapters_on_selected_modules_leave_embeddings_alone(scores: Scan, shape
 )
 def test_fit_is_the_largest_share_that_fits(tmp_path: Path, method: str, checkpointing: str) -> None:
     small = write_checkpoint(tmp_path, like="llama-3-8b", layers=3, scale=64).path
-    shape = read_model_shape(open_checkpoint(small))
+    shape = read_model_shape(small)
     setup = TrainingSetup(method=method, gpus=2, zero=2, seq_len=64, checkpointing=checkpointing)
     percents = [33.3334, 66.6667, 100.0]
     peaks = [plan_memory(shape, setup, top_percent=percent).peak for percent in percents]
@@ -126,18 +125,18 @@ def test_packed_checkpoints_and_parts_are_refused(tmp_path: Path) -> None:
 
     save_file({"a.weight": torch.zeros(4, 4)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"there is no config\.json"):
-        read_model_shape(open_checkpoint(tmp_path))
+        read_model_shape(tmp_path)
     codes = {"a.weight": torch.zeros(4, 4, dtype=torch.int8), "a.weight_scale": torch.zeros(4)}
     save_file(codes, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"found a\.weight stored as"):
-        read_model_shape(open_checkpoint(tmp_path))
+        read_model_shape(tmp_path)
 
 
 def test_the_command(folder: Path, run_inside) -> None:
     done = run_inside("plan", folder, "--gpus", "2", "--zero", "3", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     document = json.loads(done.stdout)
-    expected = plan_memory(read_model_shape(open_checkpoint(folder)), TrainingSetup(gpus=2)).as_json()
+    expected = plan_memory(read_model_shape(folder), TrainingSetup(gpus=2)).as_json()
     assert document == json.loads(json.dumps(expected))
     table = run_inside("plan", folder, "--fit", "4", "--zero", "0")
     assert table.returncode == 0
