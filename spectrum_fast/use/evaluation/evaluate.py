@@ -13,7 +13,6 @@ from typing import Any
 from spectrum_fast.errors import BackendUnavailableError, CheckpointError, UsageError
 from spectrum_fast.files import read_text, write_text_atomic
 from spectrum_fast.measure.scoring.strict_json import parse_json
-from spectrum_fast.use.evaluation.tasks import resolve_tasks
 
 DEFAULT_TASKS = ("arc_easy", "gsm8k", "hellaswag", "mmlu")
 RESULTS_NAME = "results.json"
@@ -57,7 +56,7 @@ def evaluate(
     """
     folder = Path(run)
     arguments = _model_arguments(folder, dtype)
-    names, folders = resolve_tasks(tasks)
+    names, folders = _read_tasks(tasks)
     if not names:
         raise UsageError("there is no task to evaluate")
     if limit is not None and limit < 1:
@@ -114,6 +113,33 @@ def evaluate(
     return document
 
 
+def _read_tasks(tasks: Sequence[str]) -> tuple[list[str], list[str | Path]]:
+    """Names of the tasks, and the folders of those that are files."""
+    files = {task: Path(task) for task in tasks if task.endswith((".yaml", ".yml"))}
+    names = [_name_in(files[task]) if task in files else task for task in tasks]
+    if len(set(names)) != len(names):
+        raise UsageError(f"each task once: found {', '.join(names)}")
+    return names, sorted({path.resolve().parent for path in files.values()})
+
+
+def _name_in(path: Path) -> str:
+    """The value of ``task:`` of a task file; tags such as ``!function`` are looked over, not followed."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Reads unknown tags as plain text."""
+
+    Loader.add_multi_constructor("!", lambda _loader, _suffix, node: str(node.value))
+    try:
+        document = yaml.load(read_text(path, error=UsageError), Loader=Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: expected a task file in YAML: {error}") from error
+    name = document.get("task") if isinstance(document, dict) else None
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"{path}: expected a task file with its name under `task`, found {name!r}")
+    return name
+
+
 def _model_arguments(folder: Path, dtype: str) -> dict[str, Any]:
     """The harness's description of the model: the folder itself, or the base of the adapter in it."""
     if not folder.is_dir():
@@ -145,16 +171,11 @@ def _method(folder: Path) -> str | None:
 
 def _plain(values: Mapping[str, Any]) -> dict[str, float | int | str]:
     """Finite numbers and the alias of a task's results; the harness writes ``metric,filter`` as key."""
-    kept: dict[str, float | int | str] = {}
-    for key, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            continue
-        if isinstance(value, float) and not math.isfinite(value):
-            continue
-        if isinstance(value, str) and key != "alias":
-            continue
-        kept[key] = value
-    return kept
+    return {
+        key: value
+        for key, value in values.items()
+        if key == "alias" or (type(value) in (int, float) and math.isfinite(value))
+    }
 
 
 def _positive(text: str) -> int:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from spectrum_fast.choose.selection.export.proof import prove
 from spectrum_fast.choose.selection.formats.reference_yaml import KEY, REFERENCE_HEADER
-from spectrum_fast.choose.selection.model.resolve import ResolvedSelection, locate_entries
+from spectrum_fast.choose.selection.model.resolve import locate_entries
 from spectrum_fast.choose.selection.model.skeleton import ModelSkeleton
-from spectrum_fast.choose.selection.readers import find_reader
+from spectrum_fast.choose.selection.readers import READERS
 from spectrum_fast.choose.selection.selection import parse_selection
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.read.checkpoint.naming import module_name, module_type
@@ -49,7 +49,9 @@ def mend_selection(text: str, source: str, skeleton: ModelSkeleton) -> Mended:
     resolved = locate_entries(selection, skeleton.module)
     known = resolved.module_names()
     dropped = tuple(n for n in resolved.unmatched if n in selection.always and n in REFERENCE_HEADER)
-    meant = {entry: _home_of(found) for entry, found in resolved.matched.items() if entry not in _parts(resolved)}
+    parts = {entry for entries in resolved.parts.values() for entry in entries}
+    homes = {entry: module_name(found[0]).removesuffix(".bias") for entry, found in resolved.matched.items()}
+    meant = {entry: home for entry, home in homes.items() if entry not in parts}
     for entry in resolved.unmatched:
         if entry not in dropped:
             near = [name for name in nearest_names(entry, known, cutoff=0.9) if _numbers(name) == _numbers(entry)]
@@ -70,27 +72,13 @@ def mend_selection(text: str, source: str, skeleton: ModelSkeleton) -> Mended:
         always=tuple(always),
         always_rule="custom" if always else "none",
     )
-    reader = find_reader(_reader_of(text))
+    start = text.lstrip()[:1]
+    reader = READERS["trl" if start == "{" else "peft" if start == "[" else "axolotl" if KEY in text else "names"]
     return Mended(
         text=prove(reader, mended, skeleton)[0],
         replaced={entry: name for entry, name in meant.items() if entry != name},
         dropped=dropped,
     )
-
-
-def _reader_of(text: str) -> str:
-    """Whose file it is."""
-    start = text.lstrip()[:1]
-    return "trl" if start == "{" else "peft" if start == "[" else "axolotl" if KEY in text else "names"
-
-
-def _parts(resolved: ResolvedSelection) -> set[str]:
-    return {entry for entries in resolved.parts.values() for entry in entries}
-
-
-def _home_of(parameters: tuple[str, ...]) -> str:
-    """The module that holds them, or the bare parameter."""
-    return module_name(parameters[0]).removesuffix(".bias")
 
 
 def _numbers(name: str) -> list[str]:

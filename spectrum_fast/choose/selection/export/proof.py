@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from spectrum_fast.choose.selection.model.adapters import lora_targets
 from spectrum_fast.choose.selection.model.apply import AppliedSelection, apply_selection
 from spectrum_fast.choose.selection.model.skeleton import ModelSkeleton
-from spectrum_fast.choose.selection.readers.peft import adapter_targets
 from spectrum_fast.choose.selection.readers.reading import Reader, Reading, Wanted
 from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.errors import SelectionError
@@ -18,17 +18,11 @@ def prove(reader: Reader, selection: Selection, skeleton: ModelSkeleton) -> tupl
     kept = {name: mask.keep for name, mask in applied.masks.items()}
     wanted = Wanted(selection=selection, model=skeleton.module, parameters=parameters, kept=kept)
     text = reader.write(wanted)
-    targets = _adapted(wanted) if reader.adapts else frozenset(parameters)
-    return text, _read_as(targets, text, wanted, reader), applied
-
-
-def _adapted(wanted: Wanted) -> frozenset[str]:
-    modules, parameters = adapter_targets(wanted)
-    return frozenset([*(f"{module}.weight" for module in modules), *parameters])
-
-
-def _read_as(targets: frozenset[str], text: str, wanted: Wanted, reader: Reader) -> Reading:
-    reading = reader.read(text, wanted.model)
+    targets = frozenset(parameters)
+    if reader.adapts:
+        modules, bare = lora_targets(selection, skeleton.module)
+        targets = frozenset([*(f"{module}.weight" for module in modules), *bare])
+    reading = reader.read(text, skeleton.module)
     if reading.problem:
         raise SelectionError(f"{reader.name} would refuse this selection: {reading.problem}; nothing was written")
     extra, missing = sorted(reading.parameters - targets), sorted(targets - reading.parameters)
@@ -40,13 +34,7 @@ def _read_as(targets: frozenset[str], text: str, wanted: Wanted, reader: Reader)
             f"nothing was written; leave its neighbours out or in together (--exclude, --always '{name}'), or write "
             "for another reader (--for trl takes any selection)"
         )
-    wrong = {name for name in wanted.kept.keys() | reading.kept.keys() if not _same_part(wanted, reading, name)}
-    if wrong:
-        raise SelectionError(f"{reader.name} would train other experts of {min(wrong)}, so nothing was written")
-    return reading
-
-
-def _same_part(wanted: Wanted, reading: Reading, name: str) -> bool:
-    if name not in wanted.kept or name not in reading.kept:
-        return False
-    return bool((wanted.kept[name] == reading.kept[name]).all())
+    for name in sorted(kept.keys() | reading.kept.keys()):
+        if name not in kept or name not in reading.kept or not bool((kept[name] == reading.kept[name]).all()):
+            raise SelectionError(f"{reader.name} would train other experts of {name}, so nothing was written")
+    return text, reading, applied

@@ -11,23 +11,26 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.export.kappa_targets import select_by_kappa
 from spectrum_fast.choose.selection.export.low_ranks import add_rank_pattern, module_ranks
 from spectrum_fast.choose.selection.export.proof import prove
-from spectrum_fast.choose.selection.model.apply import AppliedSelection
 from spectrum_fast.choose.selection.model.resolve import resolve_selection
 from spectrum_fast.choose.selection.model.scan_view import as_fused_in
 from spectrum_fast.choose.selection.model.skeleton import ModelSkeleton
 from spectrum_fast.choose.selection.options import RankOptions, SelectOptions
 from spectrum_fast.choose.selection.readers import find_reader
-from spectrum_fast.choose.selection.readers.reading import Reader, Reading, shapes_of
+from spectrum_fast.choose.selection.readers.reading import Reader, shapes_of
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.errors import UsageError
 from spectrum_fast.read.checkpoint.naming import role
 from spectrum_fast.words import count_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _MOST = 50
 """Percent of what is trained in embeddings and head above which leaving them frozen is advised."""
@@ -65,7 +68,8 @@ class Export:
             memory: what training takes, if that is known.
         """
         deed = "adapts matrices of" if self.reader.adapts else "trains"
-        lines = [f"{self.reader.name} {deed} {self.trained:,} of {self.total:,} parameters ({self._percent():.1f} %)"]
+        share = 100 * self.trained / self.total
+        lines = [f"{self.reader.name} {deed} {self.trained:,} of {self.total:,} parameters ({share:.1f} %)"]
         if self.ends:
             lines[0] += f", {ends_words(self.ends, self.trained)}"
         elif self.reader.adapts and self.selection.always:
@@ -81,9 +85,6 @@ class Export:
             lines.append(f"not proved on the running model: {self.note}")
         usage = self.reader.usage.format(file=path, masked=', partial="mask"' if self.in_part else "")
         return "\n".join([*lines, f"to use it: {usage}"])
-
-    def _percent(self) -> float:
-        return 100 * self.trained / self.total
 
 
 def ends_words(ends: int, trained: int) -> str:
@@ -122,47 +123,20 @@ def export_selection(
         if not found.adapts:
             raise UsageError(f"--ranks is for adapters, and {found.name} trains whole parameters; write --for peft")
         found = replace(found, usage=found.usage.replace(", r=16", ""))
-    if found.adapts and "kappa" in (options.criterion, scan.criterion) and options.criterion in (None, "kappa"):
-        selection, text = select_by_kappa(scan, skeleton.module, options)
-        reading = found.read(text, skeleton.module)
-        text = _with_ranks(text, scan, skeleton, ranks)
-        return _export(found, text, selection, reading, skeleton)
-    selection = select_with(as_fused_in(scan, skeleton.module), options)
-    text, reading, applied = prove(found, selection, skeleton)
-    text = _with_ranks(text, scan, skeleton, ranks)
-    return _export(found, text, selection, reading, skeleton, frozenset() if found.adapts else _ends(applied))
-
-
-def _with_ranks(text: str, scan: Scan, skeleton: ModelSkeleton, options: RankOptions) -> str:
-    """The targets with the ranks of what the model holds in each: of several the largest."""
-    if options.ranks is None:
-        return text
-    seen = as_fused_in(scan, skeleton.module)
-    ranks = module_ranks(seen, options)
-    everything = select_with(seen, SelectOptions(100.0, always="none", allow_incomplete=True))
-    by_target: dict[str, int] = {}
-    for entry, parameters in resolve_selection(everything, skeleton.module).matched.items():
-        for name in parameters:
-            by_target[name] = max(ranks[entry], by_target.get(name, 0))
-    said = json.loads(text)
-    wanted = {name: f"{name}.weight" for name in said["target_modules"] or ()}
-    wanted |= {name: name for name in said.get("target_parameters") or ()}
-    return add_rank_pattern(text, {target: by_target[name] for target, name in wanted.items()})
-
-
-def _export(
-    reader: Reader,
-    text: str,
-    selection: Selection,
-    reading: Reading,
-    skeleton: ModelSkeleton,
-    ends: frozenset[str] = frozenset(),
-) -> Export:
-    shapes = shapes_of(skeleton.module)
+    model, ends = skeleton.module, set[str]()
+    if found.adapts and (options.criterion or scan.criterion) == "kappa":
+        selection, text = select_by_kappa(scan, model, options)
+        reading = found.read(text, model)
+    else:
+        selection = select_with(as_fused_in(scan, model), options)
+        text, reading, applied = prove(found, selection, skeleton)
+        if not found.adapts:
+            ends = {name for entry, names in applied.matched.items() if role(entry) != "other" for name in names}
+    shapes = shapes_of(model)
     counts = {name: math.prod(shape) for name, shape in shapes.items()}
     return Export(
-        reader=reader,
-        text=text,
+        reader=found,
+        text=text if ranks.ranks is None else _with_ranks(text, as_fused_in(scan, model), model, ranks),
         selection=selection,
         trained=reading.values(shapes),
         total=sum(counts.values()),
@@ -172,6 +146,15 @@ def _export(
     )
 
 
-def _ends(applied: AppliedSelection) -> frozenset[str]:
-    """Parameters of embeddings and heads."""
-    return frozenset(name for entry, found in applied.matched.items() if role(entry) != "other" for name in found)
+def _with_ranks(text: str, seen: Scan, model: nn.Module, options: RankOptions) -> str:
+    """The targets with the ranks of what the model holds in each: of several the largest."""
+    ranks = module_ranks(seen, options)
+    everything = select_with(seen, SelectOptions(100.0, always="none", allow_incomplete=True))
+    by_target: dict[str, int] = {}
+    for entry, parameters in resolve_selection(everything, model).matched.items():
+        for name in parameters:
+            by_target[name] = max(ranks[entry], by_target.get(name, 0))
+    said = json.loads(text)
+    wanted = {name: f"{name}.weight" for name in said["target_modules"] or ()}
+    wanted |= {name: name for name in said.get("target_parameters") or ()}
+    return add_rank_pattern(text, {target: by_target[name] for target, name in wanted.items()})

@@ -48,12 +48,7 @@ def lora_config(selection: Selection, model: nn.Module | None = None, **options:
     taken = {"target_modules", "target_parameters"} & options.keys()
     if taken:
         raise UsageError(f"{sorted(taken)[0]}: expected to be set by the selection, found a value of its own; drop it")
-    names = [name for name in selection.names if role(name) == "other"]
-    if not names:
-        raise SelectionError(
-            "the selection holds no module for an adapter (embeddings and heads are left out); raise top_percent"
-        )
-    modules, parameters = (names, []) if model is None else lora_targets(selection, model)
+    modules, parameters = lora_targets(selection, model)
     if parameters and options.get("lora_dropout"):
         raise SelectionError(
             f"lora_dropout: expected 0 for an adapter on the fused parameter {parameters[0]}, found "
@@ -63,32 +58,38 @@ def lora_config(selection: Selection, model: nn.Module | None = None, **options:
     return LoraConfig(**{"task_type": "CAUSAL_LM", **options, "target_modules": modules, **extra})
 
 
-def lora_targets(selection: Selection, model: nn.Module) -> tuple[list[str], list[str]]:
-    """Modules and bare parameters of ``model`` that carry the adapters of a selection.
+def lora_targets(selection: Selection, model: nn.Module | None) -> tuple[list[str], list[str]]:
+    """Modules and bare parameters that carry the adapters of a selection, in the names of ``model`` if there is one.
 
     Raises:
-        SelectionError: an entry matches nothing, or is one of several tensors fused into its parameter.
+        SelectionError: there are none, or an entry matches nothing, or is one of several tensors fused into its
+            parameter.
     """
-    resolved = resolve_selection(selection, model)
+    names = [name for name in selection.names if role(name) == "other"]
+    modules, parameters = (names, []) if model is None else _targets_in(model, selection)
+    if not modules and not parameters:
+        raise SelectionError(
+            "the selection holds no module for an adapter (embeddings and heads are left out); raise top_percent"
+        )
+    return modules, parameters
+
+
+def _targets_in(model: nn.Module, selection: Selection) -> tuple[list[str], list[str]]:
     modules: dict[str, None] = {}
     parameters: dict[str, None] = {}
-    chosen = [entry for entry in resolved.matched if role(entry) == "other"]
-    for entry in chosen:
-        for name in resolved.matched[entry]:
+    resolved = resolve_selection(selection, model)
+    for entry, names in resolved.matched.items():
+        for name in names if role(entry) == "other" else ():
             if entry in resolved.parts.get(name, ()):
                 raise SelectionError(
                     f"{entry}: it is one of several tensors that the model fuses into {name}, and an adapter cannot be "
                     "put on a part of a parameter; let fused parameters compete as one by their aggregated score "
                     "(`spectrum-fast train` with a scan does), or exclude the experts"
                 )
-            home = module_name(name).removesuffix(".bias")
-            kinds = {kind.__name__ for kind in type(model.get_submodule(_holder(name))).__mro__}
+            holder = model.get_submodule(name.rpartition(".")[0])
+            kinds = {kind.__name__ for kind in type(holder).__mro__}
             if not kinds.isdisjoint(_LAYERS):
-                modules[home] = None
+                modules[module_name(name).removesuffix(".bias")] = None
             elif not name.endswith(".bias"):
                 parameters[name] = None
     return list(modules), list(parameters)
-
-
-def _holder(parameter: str) -> str:
-    return parameter.rpartition(".")[0]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.selection.readers.peft import adapter_targets, read_as_peft
+from spectrum_fast.choose.selection.model.adapters import lora_targets
+from spectrum_fast.choose.selection.readers.peft import read_as_peft
 from spectrum_fast.choose.selection.readers.reading import Reader, Reading, Wanted, shapes_of
 from spectrum_fast.errors import SelectionError
 
@@ -22,7 +23,7 @@ _FREEZES = ("freeze_vision_tower", "freeze_multi_modal_projector", "freeze_langu
 def _write(wanted: Wanted) -> str:
     import yaml
 
-    modules, parameters = adapter_targets(wanted)
+    modules, parameters = lora_targets(wanted.selection, wanted.model)
     if parameters:
         homes = [name.removesuffix(".weight") for name in parameters]
         patterns = dict.fromkeys("*experts*" if "experts" in home else f"*.{home.rpartition('.')[2]}" for home in homes)

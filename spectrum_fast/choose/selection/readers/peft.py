@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.model.adapters import lora_targets
 from spectrum_fast.choose.selection.readers.reading import Reader, Reading, Wanted, match_entries, shapes_of
-from spectrum_fast.errors import SelectionError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,22 +22,8 @@ def read_as_peft(entries: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) 
     return _read_tails(entries, {n.removesuffix(".weight"): n for n, s in shapes.items() if _is_matrix(n, s)})
 
 
-def adapter_targets(wanted: Wanted) -> tuple[list[str], list[str]]:
-    """Modules and bare parameters for adapters.
-
-    Raises:
-        SelectionError: there are none, or only a part of a parameter is selected.
-    """
-    modules, parameters = lora_targets(wanted.selection, wanted.model)
-    if not modules and not parameters:
-        raise SelectionError(
-            "the selection holds no module for an adapter (embeddings and heads are left out); raise top_percent"
-        )
-    return modules, parameters
-
-
 def _write(wanted: Wanted) -> str:
-    modules, parameters = adapter_targets(wanted)
+    modules, parameters = lora_targets(wanted.selection, wanted.model)
     targets = {"target_modules": modules} | ({"target_parameters": parameters} if parameters else {})
     return json.dumps(targets, indent=1) + "\n"
 
