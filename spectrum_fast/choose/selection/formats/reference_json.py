@@ -17,11 +17,14 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from spectrum_fast.checks import OBJECT, TEXT, Check, is_number
 from spectrum_fast.choose.selection.fused import competing_modules
 from spectrum_fast.errors import ScanFileError
+from spectrum_fast.measure.scoring.json_fields import Place
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 
 if TYPE_CHECKING:
@@ -61,29 +64,22 @@ def read_reference(document: Any, source: str) -> dict[str, Any]:
     Raises:
         ScanFileError: neither layout, an empty result, or an entry that is not what its layout asks for.
     """
-    if not isinstance(document, dict):
-        raise ScanFileError(f"{source}: expected a JSON object, found {_kind(document)}")
-    if not document:
-        raise ScanFileError(f"{source}: expected scores, found an empty object; the scan that wrote it found no module")
+    place = Place(source, ScanFileError)
+    if not isinstance(document, dict) or not document:
+        raise ScanFileError(f"{source}: expected an object of scores, found {json.dumps(document)[:60]}")
     layout = FLAT if _looks_flat(document) else SORTED
     modules: list[ModuleScore] = []
     failures: list[ScanFailure] = []
-    seen: set[str] = set()
-    for name, type_, score in (_flat_entries if layout == FLAT else _sorted_entries)(document, source):
-        if not type_:
-            raise ScanFileError(f"{source}: module {name!r}: field 'type': expected a name, found an empty one")
-        if name in seen:
-            raise ScanFileError(f"{source}: expected each module once, found {name!r} under two types")
-        seen.add(name)
+    for name, kind, score in (_flat_entries if layout == FLAT else _sorted_entries)(document, place):
+        if not name or not kind:
+            raise ScanFileError(f"{source}: module {name!r} of type {kind!r}: expected names, found an empty one")
         if math.isnan(score):
             failures.append(ScanFailure(name=name, kind="nan", message="the published score is NaN"))
-        elif score == math.inf:
-            modules.append(ModuleScore(name=name, type=type_, snr=None, noise_free=True))
-        elif score < 0:
-            raise ScanFileError(f"{source}: module {name!r}: field 'snr': expected a number >= 0, found {score!r}")
         else:
-            modules.append(ModuleScore(name=name, type=type_, snr=score))
-    if not seen:
+            noise_free = score == math.inf
+            snr = None if noise_free else float(score)
+            modules.append(ModuleScore(name=name, type=kind, snr=snr, noise_free=noise_free))
+    if not modules and not failures:
         raise ScanFileError(f"{source}: expected scores, found only empty groups")
     return {
         "model": slug_of_file(source),
@@ -100,51 +96,28 @@ def _looks_flat(document: dict[str, Any]) -> bool:
     return isinstance(first, dict) and ("snr" in first or isinstance(first.get("type"), str))
 
 
-def _flat_entries(document: dict[str, Any], source: str) -> Iterator[tuple[str, str, float]]:
-    for name, entry in document.items():
-        if not isinstance(entry, dict):
-            raise ScanFileError(
-                f"{source}: module {name!r}: expected an object with 'snr' and 'type', found {_kind(entry)}"
-            )
-        for key in ("snr", "type"):
-            if key not in entry:
-                raise ScanFileError(f"{source}: module {name!r}: field {key!r}: expected a value, found none")
-        if not isinstance(entry["type"], str):
-            raise ScanFileError(
-                f"{source}: module {name!r}: field 'type': expected a text, found {_kind(entry['type'])}"
-            )
-        yield name, entry["type"], _score(entry["snr"], name, source)
+def _flat_entries(document: dict[str, Any], place: Place) -> Iterator[tuple[str, str, float]]:
+    for name in document:
+        entry = place.read(document, name, _MODULE)
+        own = replace(place, entry=f"module {name!r}")
+        yield name, own.read(entry, "type", TEXT), own.read(entry, "snr", _SCORE)
 
 
-def _sorted_entries(document: dict[str, Any], source: str) -> Iterator[tuple[str, str, float]]:
-    for type_, group in document.items():
-        if not isinstance(group, dict):
-            raise ScanFileError(
-                f"{source}: entry {type_!r}: expected a scan of this package ('schema', 'modules'), a published result "
-                f"{{module: {{'snr', 'type'}}}} or its sorted form {{type: {{module: snr}}}}, found {_kind(group)}"
-            )
-        for name, score in group.items():
-            yield name, type_, _score(score, name, source)
+def _sorted_entries(document: dict[str, Any], place: Place) -> Iterator[tuple[str, str, float]]:
+    for kind in document:
+        group = place.read(document, kind, _GROUP)
+        for name in group:
+            yield name, kind, replace(place, entry=f"type {kind!r}").read(group, name, _SCORE)
 
 
-def _score(value: Any, name: str, source: str) -> float:
-    if not name:
-        raise ScanFileError(f"{source}: expected a module name, found an empty one")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ScanFileError(f"{source}: module {name!r}: field 'snr': expected a number, found {_kind(value)}")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ScanFileError(f"{source}: module {name!r}: field 'snr': expected a number, found one too large") from None
+def _is_score(value: Any) -> bool:
+    return (is_number(value) and value >= 0) or (isinstance(value, float) and (math.isnan(value) or value == math.inf))
 
 
-def _kind(value: Any) -> str:
-    """A short description of a JSON value for messages."""
-    if value is None:
-        return "null"
-    if isinstance(value, dict):
-        return f"an object with {len(value)} keys"
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+_SCORE = Check(_is_score, "a number >= 0")
+_MODULE = Check(OBJECT.test, "an object with 'snr' and 'type'")
+_GROUP = Check(
+    OBJECT.test,
+    "a scan of this package ('schema', 'modules'), a published result {module: {'snr', 'type'}} or its sorted form "
+    "{type: {module: snr}}",
+)

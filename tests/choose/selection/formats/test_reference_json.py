@@ -70,25 +70,25 @@ def test_nan_is_a_failure_and_never_a_number(document):
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ("{}", "found an empty object"),
+        ("{}", r"expected an object of scores, found \{\}"),
         ('{"a": {}, "b": {}}', "found only empty groups"),
-        ('{"a": {"snr": 1}}', "module 'a': field 'type': expected a value, found none"),
-        ('{"a": {"type": "a"}}', "module 'a': field 'snr': expected a value, found none"),
+        ('{"a": {"snr": 1}}', "module 'a': field 'type': expected a text, found nothing"),
+        ('{"a": {"type": "a"}}', "module 'a': field 'snr': expected a number >= 0, found nothing"),
         ('{"a": {"snr": 1, "type": 3}}', "module 'a': field 'type': expected a text, found 3"),
-        ('{"a": {"snr": null, "type": "a"}}', "module 'a': field 'snr': expected a number, found null"),
-        ('{"a": {"snr": "1", "type": "a"}}', "expected a number, found '1'"),
-        ('{"a": {"snr": true, "type": "a"}}', "expected a number, found True"),
+        ('{"a": {"snr": null, "type": "a"}}', "module 'a': field 'snr': expected a number >= 0, found null"),
+        ('{"a": {"snr": "1", "type": "a"}}', 'expected a number >= 0, found "1"'),
+        ('{"a": {"snr": true, "type": "a"}}', "expected a number >= 0, found true"),
         ('{"a": {"snr": -1, "type": "a"}}', "expected a number >= 0, found -1"),
-        ('{"a": {"snr": -Infinity, "type": "a"}}', "expected a number >= 0, found -inf"),
-        ('{"a": {"snr": 1, "type": "a"}, "b": 3}', "module 'b': expected an object with 'snr' and 'type', found 3"),
+        ('{"a": {"snr": -Infinity, "type": "a"}}', "expected a number >= 0, found -Infinity"),
+        ('{"a": {"snr": 1, "type": "a"}, "b": 3}', "field 'b': expected an object with 'snr' and 'type', found 3"),
         ('{"a": {"snr": 1, "type": "a"}, "a": {"snr": 1, "type": "a"}}', "found 'a' twice"),
-        ('{"t": {"a": 1}, "u": {"a": 2}}', "found 'a' under two types"),
-        ('{"t": {"a": [1]}}', "module 'a': field 'snr': expected a number, found a list of 1"),
-        ('{"t": 3}', "entry 't': expected a scan of this package"),
-        ('{"t": {"a": 1}, "u": [1, 2]}', "entry 'u': .*found a list of 2"),
-        ('{"t": {"": 3}}', "expected a module name, found an empty one"),
-        ("3", "expected a JSON object, found 3"),
-        ('{"t": {"a": 1' + "0" * 400 + "}}", "found one too large"),
+        ('{"t": {"a": 1}, "u": {"a": 2}}', "found 'a' twice"),
+        ('{"t": {"a": [1]}}', r"type 't': field 'a': expected a number >= 0, found \[1\]"),
+        ('{"t": 3}', "field 't': expected a scan of this package"),
+        ('{"t": {"a": 1}, "u": [1, 2]}', r"field 'u': .*found \[1, 2\]"),
+        ('{"t": {"": 3}}', "expected names, found an empty one"),
+        ("3", "expected an object of scores, found 3"),
+        ('{"t": {"a": 1' + "0" * 400 + "}}", "expected a number >= 0, found 1000"),
     ],
 )
 def test_every_malformation_is_named(document, message):
@@ -114,9 +114,7 @@ def test_what_a_published_file_says_about_its_scan():
     "document", ['{"a": {"snr": 1, "type": ""}}', '{"": {"l.0.a": 1}}', '{"t": {"l.0.a": 1}, "": {"l.1.a": 1}}']
 )
 def test_an_empty_type_is_refused(document):
-    with pytest.raises(
-        ScanFileError, match=r"^p\.json: module '.*a': field 'type': expected a name, found an empty one$"
-    ):
+    with pytest.raises(ScanFileError, match=r"^p\.json: module '.*a' of type '': expected names, found an empty one$"):
         parse_scan(document, "p.json")
 
 
@@ -137,16 +135,9 @@ def test_errors_of_a_file_name_its_path(tmp_path):
     path.write_text('{"a": {"snr": -1, "type": "a"}}')
     with pytest.raises(ScanFileError) as caught:
         load_scan(path)
-    assert str(caught.value) == f"{path}: module 'a': field 'snr': expected a number >= 0, found -1.0"
+    assert str(caught.value) == f"{path}: module 'a': field 'snr': expected a number >= 0, found -1"
     path.write_text('{"a": {"snr": 1, "type": "a"}}')
     assert load_scan(path).model == "a"
-
-
-@pytest.mark.parametrize(("length", "shown"), [(58, "'" + "x" * 58 + "'"), (59, "'" + "x" * 56 + "...")])
-def test_a_long_value_is_cut_in_messages(length, shown):
-    with pytest.raises(ScanFileError) as caught:
-        parse_scan(json.dumps({"t": {"a": "x" * length}}))
-    assert str(caught.value).endswith(f"expected a number, found {shown}")
 
 
 def test_slug_of_a_file():
