@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from spectrum_fast.choose.selection.ranking import rank_modules
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.criteria import QuantityCriterion, criterion_names, find_criterion
 from spectrum_fast.measure.scoring.module_plot import require_plotly
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
     from spectrum_fast.choose.selection.scan_result import Scan
 
-_STEPS = ("#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39", "#d2e21b", "#fde725")
+SHADES = ("#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39", "#d2e21b", "#fde725")
+"""Steps of the viridis scale that are readable on dark and on light."""
 
 
 def frame_of(scan: Scan) -> pandas.DataFrame:
@@ -46,7 +49,8 @@ def frame_of(scan: Scan) -> pandas.DataFrame:
 
 def map_of(scan: Scan) -> plotly.graph_objects.Figure:
     """See :meth:`spectrum_fast.Scan.plot`."""
-    rows = _places(scan.modules)
+    by_layer = {kind: places_by_layer(rank_modules(members)) for kind, members in scan.by_type().items()}
+    rows = {kind: cells for kind, cells in by_layer.items() if cells}
     layers = sorted({layer for cells in rows.values() for layer in cells})
     places = [[cells.get(layer) for layer in layers] for cells in rows.values()]
     layout = {"title": f"{scan.model}, {scan.criterion}", "template": "simple_white"}
@@ -58,36 +62,33 @@ def map_of(scan: Scan) -> plotly.graph_objects.Figure:
 def html_of(scan: Scan) -> str:
     """A row a type with its best module and its map."""
     lines = []
-    for kind, cells in _places(scan.modules).items():
-        members = [module for module in scan.modules if module.type == kind]
-        best = max(members, key=lambda module: module.rank_value)
+    for kind, members in scan.by_type().items():
+        ranked = rank_modules(members)
+        best = ranked[0]
         score = "noise-free" if best.snr is None else f"{best.snr:.4g}"
-        shades = "".join(map(_cell, sorted(cells.items())))
+        cells = sorted(places_by_layer(ranked).items())
+        shades = "".join(
+            f"<span title='layer {layer}' style='background:{SHADES[shade(place)]}'>&nbsp;</span>"
+            for layer, place in cells
+        )
         row = html.escape(kind), len(members), html.escape(best.name), score, shades
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>")
     head = "<tr><th>type</th><th>modules</th><th>best</th><th>score</th><th>layers</th></tr>"
     return f"<p>{html.escape(repr(scan))}</p><table>{head}{''.join(lines)}</table>"
 
 
-def _places(modules: tuple[ModuleScore, ...]) -> dict[str, dict[int, float]]:
-    """Type -> layer -> mean place of its modules among those of the type, from 0 (worst) to 1 (best)."""
-    types: dict[str, list[ModuleScore]] = {}
-    for module in modules:
-        types.setdefault(module.type, []).append(module)
-    found: dict[str, dict[int, float]] = {}
-    for kind, members in types.items():
-        ranked = sorted(members, key=lambda module: module.rank_value)
-        layers: dict[int, list[float]] = {}
-        for place, module in enumerate(ranked):
-            layers.setdefault(layer_index(module.name) or 0, []).append(place / max(len(ranked) - 1, 1))
-        found[kind] = {layer: math.fsum(places) / len(places) for layer, places in layers.items()}
-    return found
+def places_by_layer(ranked: Sequence[ModuleScore]) -> dict[int, float]:
+    """Layer -> mean place of its modules among these, from 1 for the first to 0 for the last."""
+    found: dict[int, list[float]] = {}
+    for place, module in enumerate(ranked):
+        if (layer := layer_index(module.name)) is not None:
+            found.setdefault(layer, []).append(1 - place / max(len(ranked) - 1, 1))
+    return {layer: math.fsum(places) / len(places) for layer, places in found.items()}
 
 
-def _cell(cell: tuple[int, float]) -> str:
-    layer, place = cell
-    colour = _STEPS[min(int(place * len(_STEPS)), len(_STEPS) - 1)]
-    return f"<span title='layer {layer}' style='background:{colour}'>&nbsp;</span>"
+def shade(place: float) -> int:
+    """Which of :data:`SHADES` a place in [0, 1] has."""
+    return min(int(place * len(SHADES)), len(SHADES) - 1)
 
 
 def _known(rule: QuantityCriterion, modules: tuple[ModuleScore, ...]) -> list[float] | None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spectrum_fast.choose.selection.fused import competing_modules
+from spectrum_fast.choose.selection.presented_scan import SHADES, places_by_layer, shade
 from spectrum_fast.choose.selection.ranking import group_modules, rank_modules, towers_of
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.selection import Selection
@@ -20,8 +21,6 @@ from spectrum_fast.use.report.layout import add_row, plain_table, printable
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII = ".:-=+*#@"
-_COLOURS = ("#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39", "#d2e21b", "#fde725")
-"""Steps of the viridis scale that are readable on dark and on light."""
 _MOST_ROWS = 24
 _LABEL = 30
 _NAMED = 3
@@ -62,19 +61,9 @@ def _rows(scan: Scan, modules: Iterable[ModuleScore]) -> list[MapRow]:
     rows = []
     for name, members in group_modules(scan, in_layers, "experts-merged").items():
         ranked = rank_modules(members)
-        places: dict[int, list[float]] = {}
-        for place, module in enumerate(ranked):
-            height = 1 - place / (len(ranked) - 1) if len(ranked) > 1 else 1.0
-            places.setdefault(layer_index(module.name) or 0, []).append(height)
+        places = places_by_layer(ranked)
         if len(places) > 1:
-            rows.append(
-                MapRow(
-                    towers[ranked[0].name],
-                    name,
-                    tuple(ranked),
-                    {layer: math.fsum(p) / len(p) for layer, p in places.items()},
-                )
-            )
+            rows.append(MapRow(towers[ranked[0].name], name, tuple(ranked), places))
     return rows
 
 
@@ -112,8 +101,8 @@ def _mark(row: MapRow, start: int, count: int, marks: str) -> tuple[str, str]:
     inside = [row.by_layer[layer] for layer in range(start, start + count) if layer in row.by_layer]
     if not inside:
         return " ", ""
-    level = min(len(marks) - 1, int(math.fsum(inside) / len(inside) * len(marks)))
-    return marks[level], _COLOURS[level]
+    level = shade(math.fsum(inside) / len(inside))
+    return marks[level], SHADES[level]
 
 
 def _ruler(first: int, columns: int, a_column: int) -> str:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from statistics import median
 from urllib.parse import quote
 
 from spectrum_fast.choose.library import Library, LibraryEntry
+from spectrum_fast.choose.selection.presented_scan import SHADES, places_by_layer, shade
+from spectrum_fast.choose.selection.ranking import rank_modules
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import SpectrumFastError, UsageError
 from spectrum_fast.files import write_text_atomic
-from spectrum_fast.read.checkpoint.naming import layer_index
-from spectrum_fast.use.report.html.page import asset, content_policy, escape_text, fill_in
+from spectrum_fast.use.report.html.page import asset, content_policy, fill_in
 from spectrum_fast.use.report.html.write import write_report
 
 REPORTS = "reports"
 _MOST_TYPES = 9
-_COLOURS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
-"""Of a rank within its type, low to high: the report's, in five steps."""
 
 
 def write_gallery(library: Library, folder: Path, *, top_percent: float = 25) -> dict[str, str]:
@@ -69,31 +69,19 @@ def _row(entry: LibraryEntry, scan: Scan, address: str) -> str:
     middle = f", median {median(scores):.3g}" if scores else ""
     types = len(scan.by_type())
     words = f"{entry.criterion}: {len(scan.modules)} matrices of {types} types{middle}"
-    name = escape_text(scan.model or entry.slug)
-    return f'<li class="panel"><a href="{address}">{_map(scan)}<b>{name}</b><span>{escape_text(words)}</span></a></li>'
+    name = html.escape(scan.model or entry.slug)
+    return f'<li class="panel"><a href="{address}">{_map(scan)}<b>{name}</b><span>{html.escape(words)}</span></a></li>'
 
 
 def _map(scan: Scan) -> str:
     """Ranks as a picture: a row for each of the largest types, a column for each layer that it is in."""
-    rows = []
-    for modules in sorted(scan.by_type().values(), key=len, reverse=True)[:_MOST_TYPES]:
-        order = sorted(range(len(modules)), key=lambda place: modules[place].rank_value)
-        ranks = {place: rank / len(modules) for rank, place in enumerate(order)}
-        by_layer: dict[int, list[float]] = {}
-        for place, module in enumerate(modules):
-            if (layer := layer_index(module.name)) is not None:
-                by_layer.setdefault(layer, []).append(ranks[place])
-        if by_layer:
-            rows.append(by_layer)
+    largest = sorted(scan.by_type().values(), key=len, reverse=True)[:_MOST_TYPES]
+    rows = [places for places in (places_by_layer(rank_modules(modules)) for modules in largest) if places]
     layers = max((max(row) + 1 for row in rows), default=1)
     cells = "".join(
-        f'<rect x="{layer}" y="{y}" width="1.05" height="1.05" fill="{_colour(sum(found) / len(found))}"/>'
+        f'<rect x="{layer}" y="{y}" width="1.05" height="1.05" fill="{SHADES[shade(place)]}"/>'
         for y, row in enumerate(rows)
-        for layer, found in sorted(row.items())
+        for layer, place in sorted(row.items())
     )
     size = f'viewBox="0 0 {layers} {max(len(rows), 1)}" preserveAspectRatio="none"'
     return f'<svg {size} role="img" aria-label="ranks by type and layer">{cells}</svg>'
-
-
-def _colour(rank: float) -> str:
-    return _COLOURS[min(int(rank * len(_COLOURS)), len(_COLOURS) - 1)]

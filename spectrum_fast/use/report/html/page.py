@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import html
 import json
 from collections.abc import Mapping
 from importlib.resources import files
@@ -47,7 +48,7 @@ def render_page(payload: Mapping[str, Any], title: str) -> str:
         raise AssertionError("the page's code would end its own element")  # assets are ours; a test renders them
     replacements = {
         "POLICY": content_policy(code, library),
-        "TITLE": escape_text(title),
+        "TITLE": html.escape(title),
         "STYLE": asset("style.css"),
         "LIBRARY": _packed(library.encode("utf-8")),
         "DATA": _packed(json.dumps(payload, allow_nan=False, separators=(",", ":")).encode("utf-8")),
@@ -82,15 +83,6 @@ def plotly_library() -> str:
             f"report: expected the package plotly, found none that can be used ({cause}); "
             "install it with: pip install 'spectrum-fast[report]'"
         ) from cause
-
-
-def escape_text(text: str) -> str:
-    """``text`` as HTML text.
-
-    >>> escape_text("a<b & c")
-    'a&lt;b &amp; c'
-    """
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _packed(data: bytes) -> str:
