@@ -242,7 +242,7 @@ def test_every_malformation_is_named(path, value, message):
         ('{"schema": 1, "schema": 1}', "found 'schema' twice"),
         ('{"schema": 1, "model": {"a": 1, "a": 2}}', "found 'a' twice"),
         ('{"schema": 1, "kind": "selection"}', "found a selection"),
-        ("[1]", "expected a JSON object, found a list of 1"),
+        ("[1]", r"expected an object of scores, found \[1\]"),
         ('{"schema": ' + "9" * 5000 + "}", "unreadable number"),
         ("[" * 200_000, "nesting too deep"),
     ],
