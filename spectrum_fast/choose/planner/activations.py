@@ -43,10 +43,6 @@ class ActivationBytes:
 def compute_activations(trained: TrainedModel, setup: TrainingSetup) -> ActivationBytes:
     """Run one micro-batch on fake tensors.
 
-    Args:
-        trained: the model as it is trained.
-        setup: batch, precision, checkpointing, attention and loss.
-
     Raises:
         CheckpointError: the model cannot be run so: what it computes depends on values.
     """

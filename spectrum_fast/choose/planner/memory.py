@@ -157,13 +157,6 @@ def fit_percent(
     Only percentages at which the number of modules of some type changes are looked at; the peak does not fall when the
     percentage grows, so they are halved.
 
-    Args:
-        model: as for :func:`plan_memory`.
-        setup: with a method that selects.
-        limit_bytes: memory of one GPU.
-        scan: as for :func:`plan_memory`.
-        always: as for :func:`plan_memory`.
-
     Raises:
         UsageError: the method selects nothing.
         SelectionError: not even the smallest share fits.

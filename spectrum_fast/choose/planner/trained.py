@@ -72,13 +72,6 @@ def choose_trained(
     Without a selection, ``top_percent`` of each module type are taken as many as a scan would take, spread evenly over
     the layers: their bytes do not depend on which they are, the activations below the first trained module do.
 
-    Args:
-        model: the model.
-        setup: says the method.
-        selection: the modules, for the methods that select.
-        top_percent: share of each type where there is no selection.
-        always: ``default`` trains embeddings and head as well where there is no selection, ``none`` does not.
-
     Raises:
         SelectionError: the selection names a module that the checkpoint has not, or nothing would be trained.
         UsageError: ``top_percent`` is out of range.

@@ -43,10 +43,6 @@ def competing_modules(record: Scan, fused: str = "parameter") -> tuple[ModuleSco
 
     Parameters of which a part has no score (a failure) are left out, for a part of the sum is no score of the whole.
 
-    Args:
-        record: the scan.
-        fused: one of :data:`FUSED`; ``parts`` gives the scan's modules as they are.
-
     Raises:
         UsageError: ``fused`` is another word, or parts of a scan file lack the sums that the score is made of.
     """

@@ -36,10 +36,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 def match_patterns(patterns: Sequence[str], names: Sequence[str], purpose: str) -> set[str]:
     """Names that match at least one pattern.
 
-    Args:
-        patterns: see the module's docstring.
-        names: all names that could match.
-        purpose: how the user gave them, e.g. ``--include``, for messages.
+    ``purpose`` is how the user gave them, e.g. ``--include``, for messages.
 
     Raises:
         SelectionError: a pattern matches no name; the message lists near names.

@@ -145,10 +145,7 @@ def largest_that_fits(
 ) -> _Made:
     """What is made of the largest percentage that fits, and of the smallest one where none does.
 
-    Args:
-        percents: rising, at least one.
-        make: makes what is judged of a percentage.
-        fits: no longer true once it was false for a smaller percentage.
+    ``percents`` rise; what ``fits`` is no longer true once it was false for a smaller one.
     """
     low, high = 0, len(percents) - 1
     best = make(percents[0])

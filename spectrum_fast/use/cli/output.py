@@ -16,11 +16,6 @@ from spectrum_fast.scanning.options import ScanOptions
 def require_writable(path: Path, option: str, kind: str = "a JSON file") -> None:
     """Find out before a long scan whether its file can be written at the end.
 
-    Args:
-        path: the file to write; may exist.
-        option: how the user named it, for messages.
-        kind: what will be written, for messages.
-
     Raises:
         UsageError: it is a folder, a checkpoint's file, or its folder is missing or not writable.
     """

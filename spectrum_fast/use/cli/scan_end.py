@@ -30,14 +30,6 @@ def end_scan(
 ) -> None:
     """Save a scan and show it.
 
-    Args:
-        result: the scan.
-        save: writes it into its file, and says which.
-        options: of the scan.
-        timing: file for times and rates, or None.
-        quiet: show no table.
-        words: say what was written.
-
     Raises:
         ScanFileError: a file cannot be written; that takes nothing else with it.
     """

@@ -109,12 +109,7 @@ class ScanSession:
 
 @contextmanager
 def scan_meters(*, quiet: bool, json_progress: str) -> Iterator[Callable[[ScanProgress], None]]:
-    """What to call with every step of a scan.
-
-    Args:
-        quiet: tell people nothing.
-        json_progress: file for programs; ``-`` is stderr, empty is none.
-    """
+    """What to call with every step of a scan."""
     with ScanMeter(err, quiet=quiet) as meter, open_json_meter(json_progress, sys.stderr) as json_meter:
 
         def show_progress(step: ScanProgress) -> None:

@@ -14,12 +14,7 @@ _LARGEST = 10
 
 
 def comparison_table(result: ScanComparison, files: tuple[str, str] = ("", "")) -> RenderableType:
-    """Rank correlation per type, the largest score differences, and how far the selections agree.
-
-    Args:
-        result: the comparison.
-        files: where the scans were read from, if anywhere.
-    """
+    """Rank correlation per type, the largest score differences, and how far the selections agree."""
     parts: list[RenderableType] = [Text(printable(line)) for line in _headline(result, files)]
     if result.differences:
         parts += [Text(""), _type_table(result)]

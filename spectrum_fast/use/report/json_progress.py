@@ -30,23 +30,9 @@ from spectrum_fast.scanning.step import ScanProgress
 
 _LINE_SECONDS = 0.1
 """Least time between two lines."""
-_KEYS = (
-    "done",
-    "total",
-    "failed",
-    "resumed",
-    "done_bytes",
-    "total_bytes",
-    "resumed_bytes",
-    "elapsed_seconds",
-    "left_seconds",
-    "bytes_per_second",
-    "bound",
-    "read_seconds",
-    "wait_seconds",
-    "compute_seconds",
-    "processes",
-)
+_KEYS = ("done", "total", "failed", "resumed", "done_bytes", "total_bytes", "resumed_bytes", "elapsed_seconds",
+         "left_seconds", "bytes_per_second", "bound", "read_seconds", "wait_seconds", "compute_seconds",
+         "processes")  # fmt: skip
 """What a step tells besides the module's name, in the order of the line."""
 
 
@@ -86,9 +72,7 @@ def format_step(step: ScanProgress) -> str:
 def open_json_meter(target: str, stderr: TextIO) -> Iterator[JsonMeter]:
     """A meter for what the user named.
 
-    Args:
-        target: ``-`` for ``stderr``, a path (``/dev/fd/3`` is a descriptor), or empty for no lines at all.
-        stderr: what ``-`` stands for.
+    ``-`` stands for ``stderr``, anything else is a path (``/dev/fd/3`` a descriptor), and empty means no lines at all.
 
     Raises:
         UsageError: the path cannot be written.

@@ -10,12 +10,7 @@ from spectrum_fast.use.report.layout import add_row, plain_table
 
 
 def plan_table(plan: MemoryPlan, limit_bytes: int | None = None) -> RenderableType:
-    """Parts in GiB, the peak, and what was assumed; fits 80 columns.
-
-    Args:
-        plan: what to show.
-        limit_bytes: memory that the plan was to fit into, if any.
-    """
+    """Parts in GiB, the peak, and what was assumed; fits 80 columns."""
     table = plain_table("part", "GiB a GPU", "what", words=("what",))
     what = _explanations(plan)
     for part, count in plan.parts().items():

@@ -27,12 +27,7 @@ _NAMED = 3
 
 
 def scan_map(scan: Scan, selection: Selection | None = None) -> RenderableType | None:
-    """A map for each tower, and the leading and trailing layers of each type; None if no type is in two layers.
-
-    Args:
-        scan: what to show.
-        selection: made from it; says how fused parameters are taken.
-    """
+    """A map for each tower, and the leading and trailing layers of each type; None if no type is in two layers."""
     fused = (selection.fused if selection is not None else None) or "parts"
     rows = _rows(scan, competing_modules(scan, fused))
     if not rows:

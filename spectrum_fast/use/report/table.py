@@ -23,14 +23,11 @@ _NOISE_FREE = "inf"
 def scan_table(scan: Scan, selection: Selection | None = None, *, wide: bool = False) -> RenderableType:
     """One line a module type: how many modules, how many of them the selection takes, scores; fits 80 columns.
 
+    ``taken`` says how many the selection takes of how many. ``wide``, for about 120 columns, names the best modules.
+
     Types of another tower than the language model follow its name (``vision:mlp.fc1``). Experts of one projection share
     a line (``mlp.experts.*.down_proj``), whatever grouping selects them; fused ones are
     shown as the selection takes them, each parameter or each part.
-
-    Args:
-        scan: what to show.
-        selection: made from it; ``taken`` says how many it takes of how many.
-        wide: name the best module of each type; needs about 120 columns.
     """
     parts: list[RenderableType] = [Text(printable(_title(scan, selection))), Text("")]
     if scan.modules:

@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
 _DECIDED = {"order", "fused"}
 """Options of a selection that are no keys of the section: ``method`` and ``partial`` decide them."""
-_MOVED = {
-    "shard": "deepspeed: or fsdp: beside this section divides the model (docs/training.md)",
-    "offload": "the configuration under deepspeed: or fsdp_config: says it (docs/training.md)",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +113,7 @@ class RunArguments:
 def read_run(path: str | Path, overrides: Sequence[str] = ()) -> RunArguments:
     """Read the configuration of a run.
 
-    Args:
-        path: a YAML file.
-        overrides: ``key=value`` or ``section.key=value``; the value is YAML (``3``, ``[a, b]``, ``null``).
+    An override is ``key=value`` or ``section.key=value``; the value is YAML (``3``, ``[a, b]``, ``null``).
 
     Raises:
         UsageError: it cannot be read, a key is unknown or does not fit, or two contradict each other.
@@ -153,10 +147,6 @@ def parse_run(document: Mapping[str, Any], source: str) -> RunArguments:
 
 def _section(values: dict[str, Any]) -> SpectrumArguments:
     try:
-        if moved := next((key for key in values if key in _MOVED), None):
-            raise UsageError(f"{moved}: no key of this section any more: {_MOVED[moved]}")
-        if values.get("method") == "laser":
-            raise UsageError("method laser: it trains nothing and is a command of its own: spectrum-fast laser")
         _require_known(values, [field.name for field in fields(SpectrumArguments) if field.name not in _DECIDED])
         if "method" not in values:
             raise UsageError("method: expected what to train, found nothing; for example: spectrum")

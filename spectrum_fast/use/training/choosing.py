@@ -28,10 +28,7 @@ SCAN_NAME = "scan.json"
 def choose_modules(run: RunArguments, model: nn.Module, say: Callable[[str], None]) -> Selection:
     """The selection that a run names, or one of its scan (:func:`spectrum_fast.scanning.kept.find_scan`).
 
-    Args:
-        run: its arguments; a scan that is made is kept in its output folder.
-        model: the running model, its skeleton is enough: it says what is fused.
-        say: tells people.
+    A scan that is made is kept in the run's output folder. The model, or its skeleton, says what is fused.
 
     Raises:
         SelectionError: nothing can be selected, or the scan is of another model.
@@ -78,10 +75,7 @@ def decide(run: RunArguments, resume: str | None, skeleton: nn.Module, say: Call
 def load_data(script: Any, mixture: Any, *, evaluate: bool) -> list[Any]:
     """Training and evaluation data: a local file or folder, a hub id, or TRL's mixture of them.
 
-    Args:
-        script: TRL's ``ScriptArguments``.
-        mixture: TRL's ``DatasetMixtureConfig``.
-        evaluate: whether the run evaluates; the second is None if not.
+    The second is None if the run does not evaluate.
 
     Raises:
         UsageError: a split is missing, or there is no row to train on.

@@ -25,10 +25,6 @@ _OPTIMIZERS = {
 def describe_run(path: str | Path, gpus: int) -> tuple[str, TrainingSetup, dict[str, Any]]:
     """The model of a run, its setup, and what it trains: keywords of ``plan_memory``.
 
-    Args:
-        path: the file that ``spectrum-fast train`` reads.
-        gpus: processes, one a GPU.
-
     Raises:
         UsageError: the file is wrong, or holds something that a plan does not know.
     """

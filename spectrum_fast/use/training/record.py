@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import gather_object
 
 from spectrum_fast.errors import SpectrumFastError
 from spectrum_fast.files import write_text_atomic
-from spectrum_fast.use.training.trainable import from_all_processes
 from spectrum_fast.version import __version__
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", 
 
 def describe_run(state: TrainerState, share: AppliedSelection | None) -> dict[str, Any]:
     """What the trainer knows of a run that has ended; every process must call it, for peaks are gathered from all."""
-    peaks = from_all_processes((peak_rss_bytes(), peak_cuda_bytes()))
+    peaks = gather_object([(peak_rss_bytes(), peak_cuda_bytes())])
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     return {
         "processes": len(peaks),

@@ -29,10 +29,6 @@ _SIGNS_OF_LOSS = (
 def checkpoint_to_resume(run: RunArguments, say: Callable[[str], None]) -> str | None:
     """The checkpoint folder to go on from; ``true`` means the last whole one in the output folder.
 
-    Args:
-        run: its arguments.
-        say: told of newer checkpoints that are damaged and passed over.
-
     Raises:
         CheckpointError: there is none, or the one that is named, or every one there is, is not whole.
     """
@@ -61,9 +57,6 @@ def checkpoint_to_resume(run: RunArguments, say: Callable[[str], None]) -> str |
 @contextlib.contextmanager
 def lost_processes_explained(home: Path) -> Iterator[None]:
     """Say what has happened and how to go on where a collective failed because another process is gone.
-
-    Args:
-        home: the output folder.
 
     Raises:
         RankError: that has happened.

@@ -38,11 +38,6 @@ def train(run: RunArguments, *, overwrite: bool = False, say: Callable[[str], No
     The output folder then holds the model (or adapter) as a Hugging Face checkpoint with its tokenizer, the selection,
     the scan if one was made, and ``run.json``, which is written last.
 
-    Args:
-        run: its arguments.
-        overwrite: train into a folder that already holds a finished run.
-        say: writes a line for people.
-
     Returns:
         the path of ``run.json``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-import torch
+from accelerate.utils import gather_object
 
 from spectrum_fast.choose.selection.model.masking import is_masked
 from spectrum_fast.errors import SelectionError, UsageError
@@ -43,10 +43,6 @@ def require_some_trainable(model: nn.Module, *, all_expected: bool) -> None:
 def require_matching_optimizer(optimizer: Any, model: nn.Module) -> int:
     """Check that the optimizer holds exactly the trainable parameters of the model, and decays none trained in part.
 
-    Args:
-        optimizer: as the trainer has it: torch's, wrapped by accelerate, or DeepSpeed's ZeRO optimizer.
-        model: the live model.
-
     Returns:
         how many parameters it holds.
 
@@ -83,21 +79,12 @@ def require_same_trainable(model: nn.Module) -> None:
         SelectionError: two processes differ: their scans, selections or files are not the same.
     """
     names = sorted(name for name, parameter in model.named_parameters() if parameter.requires_grad)
-    found = from_all_processes(hashlib.sha256("\n".join(names).encode()).hexdigest())
+    found: list[str] = gather_object([hashlib.sha256("\n".join(names).encode()).hexdigest()])
     if other := next((rank for rank, digest in enumerate(found) if digest != found[0]), None):
         raise SelectionError(
             f"process {other} would train other parameters than process 0: give every process the same selection or "
             "scan file"
         )
-
-
-def from_all_processes(value: Any) -> list[Any]:
-    """What each process of torch's group gives, in every one of them; all must call it."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [value]
-    found = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, value)
-    return found
 
 
 def require_changeable(optimizer: Any, *, processes: int) -> None:
@@ -124,14 +111,7 @@ def change_trained(selection: Selection, model: nn.Module, optimizer: Any) -> tu
     Parameters that leave lose their gradient and the optimizer's state; those that come are put into the group with
     weight decay if they are matrices and into the one without if not, where the optimizer has both (the Trainer's
     rule), with that group's current learning rate. Their state is made by the optimizer's next step.
-
-    Args:
-        selection: what is trained from now on.
-        model: the model.
-        optimizer: a torch optimizer, or accelerate's wrapper around one, between two steps.
-
-    Returns:
-        names of the parameters that come, and of those that leave.
+    Gives the names of those that come, and of those that leave.
 
     Raises:
         SelectionError: the selection does not fit the model; neither model nor optimizer is changed then.

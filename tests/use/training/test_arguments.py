@@ -75,15 +75,6 @@ def test_without_our_section_it_is_the_file_that_trls_own_command_reads(path, tm
         ({"spectrum": {"method": "spectrm"}}, r"spectrum: unknown method .*: expected one of full.*nearest: spectrum"),
         ({"spectrum": {"method": "spectrum", "top_percnt": 1}}, r"spectrum: top_percnt: no such key; nearest: top_per"),
         ({"spectrum": {"method": "spectrum", "top_percent": 0}}, r"top percent: expected a number in \(0, 100\]"),
-        (
-            {"spectrum": {"method": "spectrum", "shard": "zero3"}},
-            r"spectrum: shard: no key of this section any more: deepspeed: or fsdp: beside",
-        ),
-        (
-            {"spectrum": {"method": "spectrum", "offload": "all"}},
-            r"offload: no key .* under deepspeed: or fsdp_config:",
-        ),
-        ({"spectrum": {"method": "laser"}}, r"method laser: .* command of its own: spectrum-fast laser"),
         ({"spectrum": {"method": "spectrum", "selection": "a", "top_percent": 5}}, r"so top_percent has no effect"),
         ({"spectrum": {"method": "random", "selection": "a"}}, r"method random: needs to know all modules"),
         ({"spectrum": {"method": "spectrum", "criterion": "svd"}}, r"svd"),

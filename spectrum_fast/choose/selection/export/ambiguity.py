@@ -26,13 +26,7 @@ if TYPE_CHECKING:
 
 
 def export_warnings(selection: Selection, scan: Scan, output_format: str) -> list[str]:
-    """Sentences for stderr about what readers of the exported file will do differently from the selection.
-
-    Args:
-        selection: what is exported.
-        scan: the scan it was made from: all module names, scored, skipped, failed and tied.
-        output_format: one of :data:`spectrum_fast.choose.selection.formats.FORMATS`.
-    """
+    """Sentences for stderr about what readers of the exported file will do differently from the selection."""
     warnings = []
     selection = selection.whole_parameters()
     if not selection.modules:

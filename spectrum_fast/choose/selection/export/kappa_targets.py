@@ -33,10 +33,7 @@ FUSED_SUFFIXES = (".gate_up_proj", ".down_proj", ".gate_proj", ".up_proj")
 def select_by_kappa(scan: Scan, model: nn.Module, options: SelectOptions) -> tuple[Selection, str]:
     """What PEFT would take of a model, as a selection and as its JSON.
 
-    Args:
-        scan: of the model's checkpoint.
-        model: with or without weights.
-        options: share, and what competes; grouping, rounding and what is trained always are those of PEFT.
+    Grouping, rounding and what is trained always are PEFT's; the share, and what competes, those of the options.
 
     Raises:
         SelectionError: the scan has no score of a module that competes, or only of halves that the model joins; the

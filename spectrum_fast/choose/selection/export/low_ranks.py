@@ -58,10 +58,6 @@ def add_rank_pattern(text: str, ranks: Mapping[str, int]) -> str:
 
     ``r`` is the commonest rank, ``rank_pattern`` has the others; ``lora_alpha`` and ``alpha_pattern`` are equal to
     them, so that the factor ``alpha / r`` is 1 in every module, as it is by PEFT's defaults.
-
-    Args:
-        text: ``target_modules`` and ``target_parameters``.
-        ranks: target -> rank.
     """
     common = Counter(ranks.values()).most_common(1)[0][0]
     pattern = {name: rank for name, rank in ranks.items() if rank != common}

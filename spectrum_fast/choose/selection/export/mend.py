@@ -37,11 +37,6 @@ def mend_selection(text: str, source: str, skeleton: ModelSkeleton) -> Mended:
     An entry that matches nothing becomes the nearest name, if that is near (nine tenths of the text) and of the same
     layer and expert.
 
-    Args:
-        text: the file, in any format of :func:`spectrum_fast.load_selection`.
-        source: what to call it in messages.
-        skeleton: the model.
-
     Raises:
         SelectionError: the file cannot be read, an entry has no near name, or the result does not fit the model.
     """

@@ -107,12 +107,7 @@ def export_selection(
 ) -> Export:
     """Select, and write it for a reader.
 
-    Args:
-        scan: of the model's checkpoint.
-        reader: one of :data:`spectrum_fast.choose.selection.readers.READERS`.
-        skeleton: the model (:mod:`spectrum_fast.choose.selection.model.skeleton`).
-        options: what to select.
-        ranks: with a rule, PEFT's file says the rank of every target.
+    With a rule of ranks, PEFT's file says the rank of every target.
 
     Raises:
         SelectionError: the selection does not fit the model, or the reader cannot train exactly what it says.

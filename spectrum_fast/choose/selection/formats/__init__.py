@@ -147,10 +147,6 @@ _NAMES_IN: dict[str, Callable[[Selection], Iterable[str]]] = {
 def read_selection_text(text: str, source: str) -> dict[str, Any]:
     """The fields of the selection that a text holds, in whatever format; those that it does not know are not there.
 
-    Args:
-        text: content of the file.
-        source: what to call it in messages.
-
     Raises:
         SelectionError: it is in none of the formats.
     """

@@ -57,10 +57,6 @@ def slug_of_file(file_name: str) -> str:
 def read_reference(document: Any, source: str) -> dict[str, Any]:
     """The fields of a scan that a parsed file of either layout knows.
 
-    Args:
-        document: what the JSON parser returned, ``Infinity`` and ``NaN`` as floats.
-        source: path of the file, for messages and for the model's slug.
-
     Raises:
         ScanFileError: neither layout, an empty result, or an entry that is not what its layout asks for.
     """

@@ -69,9 +69,7 @@ def format_scan(record: Scan) -> str:
 def read_scan_text(text: str, source: str) -> dict[str, Any]:
     """The fields of the scan that a text holds, in this layout or one of the reference's.
 
-    Args:
-        text: content of the file.
-        source: what to call it in messages; for a published result also where the model's slug is taken from.
+    The name of a published result's file is also where the model's slug is taken from.
 
     Raises:
         ScanFileError: it is empty, of an unknown schema, or an entry is not what it should be; the message names file,

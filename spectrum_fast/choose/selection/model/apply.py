@@ -129,13 +129,7 @@ def _require_gradients_possible(resolved: ResolvedSelection) -> None:
 def measure_trainable(
     model: nn.Module, masks: Mapping[str, PartMask] = MappingProxyType({}), **found: Any
 ) -> AppliedSelection:
-    """Count what is trainable in a live model, partitioned or not.
-
-    Args:
-        model: the model.
-        masks: of the parameters that are trained in part.
-        found: ``matched`` and ``unmatched`` of a selection.
-    """
+    """Count what is trainable in a live model, partitioned or not."""
     unique = list(model.parameters())
     trainable = [parameter for parameter in unique if parameter.requires_grad]
     masked = sum(mask.total - mask.trained for mask in masks.values())

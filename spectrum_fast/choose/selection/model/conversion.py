@@ -35,11 +35,7 @@ class LoadedAs:
 
 
 class Conversion:
-    """The conversion mapping of a live model.
-
-    Args:
-        model: any module; the transformers model inside it, if there is one, is found.
-    """
+    """The conversion mapping of a live model."""
 
     def __init__(self, model: nn.Module) -> None:
         self._prefix, self._inner = _pretrained_model(model)
@@ -82,10 +78,6 @@ class Conversion:
         The library's own way back, which it takes when it saves, is run on the parameter's flat indices instead of its
         values, so whatever it does (stack, concatenate, interleave, transpose) the places are right. A dimension on
         which no tensor depends has one place: a layer of experts needs megabytes where its values are gigabytes.
-
-        Args:
-            parameter: name in the model.
-            shape: of the whole parameter.
 
         Returns:
             the shape in which places count, which broadcasts to ``shape``, and the places.

@@ -54,10 +54,7 @@ class ResolvedSelection:
 def resolve_selection(selection: Selection, model: nn.Module, *, strict: bool = True) -> ResolvedSelection:
     """Find every entry of a selection in ``model``; nothing is changed.
 
-    Args:
-        selection: the entries.
-        model: any torch module that holds the parameters, wrapped or not.
-        strict: every entry must match. With False at least one must.
+    Every entry must match, or, unless ``strict``, at least one.
 
     Raises:
         SelectionError: an entry matches nothing or several different modules, the selection or the model is empty, or

@@ -22,10 +22,6 @@ def as_fused_in(scan: Scan, model: nn.Module) -> Scan:
 
     A selection then lets each such parameter compete as one by its pooled score
     (:mod:`spectrum_fast.choose.selection.fused`). A model that fuses nothing gives the scan unchanged.
-
-    Args:
-        scan: of the checkpoint that ``model`` was loaded from.
-        model: the live model.
     """
     conversion = Conversion(model)
     homes: dict[str, str] = {}

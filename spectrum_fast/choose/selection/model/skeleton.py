@@ -90,8 +90,7 @@ def skeleton_of_scan(scan: Scan) -> ModelSkeleton:
 def module_of_tensors(tensors: Iterable[tuple[str, tuple[int, ...], str]]) -> nn.Module:
     """A module with exactly these parameters.
 
-    Args:
-        tensors: parameter name, shape and safetensors storage type of each.
+    Each is given as its name, shape and safetensors storage type.
 
     Raises:
         CheckpointError: a name is also the path of a module, so that no module can hold both.

@@ -25,11 +25,6 @@ def write_gallery(library: Library, folder: Path, *, top_percent: float = 25) ->
 
     Every page is written whole or not at all, the first one last: it never names a report that is not there.
 
-    Args:
-        library: the scans (:func:`spectrum_fast.choose.library.open_library`).
-        folder: where to write; made if it is missing.
-        top_percent: where the sliders of the reports stand at first, in (0, 100].
-
     Returns:
         file -> why it is left out, for scans that cannot be shown.
 

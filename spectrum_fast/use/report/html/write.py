@@ -22,11 +22,7 @@ def write_report(
 ) -> None:
     """Write a report on one scan, or on several to be compared, as one HTML file that needs nothing else.
 
-    Args:
-        scans: what to show; the first is shown first, the first two are compared at first.
-        path: the file; written whole or not at all.
-        top_percent: where the slider of the selection stands at first, in (0, 100].
-        files: where the scans came from, to tell two of one model apart.
+    ``files`` are where the scans came from, to tell two of one model apart.
 
     Raises:
         UsageError: there is no scan, one of them scored nothing, or ``top_percent`` is out of range.
