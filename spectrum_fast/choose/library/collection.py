@@ -11,7 +11,7 @@ from spectrum_fast.choose.library.file_names import (
     stored_files,
     whole_file_name,
 )
-from spectrum_fast.choose.library.stores import Store, find_store
+from spectrum_fast.choose.library.stores import FolderStore, HubStore, find_store
 from spectrum_fast.choose.selection.formats import write_scores
 from spectrum_fast.choose.selection.formats.scan_file import format_scan
 from spectrum_fast.choose.selection.scan_result import Scan, parse_scan
@@ -43,7 +43,7 @@ class LibraryEntry:
 class Library:
     """A collection of scans in a folder or a dataset repository; made by :func:`open_library`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: FolderStore | HubStore) -> None:
         self._store = store
 
     @property

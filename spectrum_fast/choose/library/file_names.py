@@ -33,20 +33,12 @@ class StoredFile(NamedTuple):
 
 
 def whole_file_name(model: str, criterion: str) -> str:
-    """Name of the file that holds a whole scan.
-
-    >>> whole_file_name("org/My_Model", "mp")
-    'scan_org-My-Model.mp.json'
-    """
+    """Name of the file that holds a whole scan."""
     return f"scan_{slug(model)}.{criterion}.json"
 
 
 def reference_file_name(model: str) -> str:
-    """Name of the file that the reference, and axolotl, read.
-
-    >>> reference_file_name("org/My_Model")
-    'snr_results_org-My-Model.json'
-    """
+    """Name of the file that the reference, and axolotl, read."""
     return f"snr_results_{slug(model)}.json"
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from spectrum_fast.errors import ScanFileError
 from spectrum_fast.files import read_text, write_text_atomic
@@ -22,28 +22,7 @@ _FOLDERS = ("", "model_snr_results")
 """Where files are looked for: the place itself, and the folder that the reference and axolotl use."""
 
 
-class Store(Protocol):
-    """A place for texts with names."""
-
-    @property
-    def where(self) -> str:
-        """The place, for messages."""
-        ...
-
-    def names(self) -> list[str]:
-        """Names of the files, ``/`` between folders."""
-        ...
-
-    def read(self, name: str) -> str:
-        """Content of a file."""
-        ...
-
-    def write(self, texts: Mapping[str, str], message: str) -> None:
-        """Write files, replacing those of the same names; all of them or, on the hub, none."""
-        ...
-
-
-def find_store(place: str) -> Store:
+def find_store(place: str) -> FolderStore | HubStore:
     """The store at ``place``: a folder that exists, ``hf://datasets/org/name[@revision]`` or ``org/name``.
 
     Raises:

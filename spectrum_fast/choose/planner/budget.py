@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from spectrum_fast.choose.planner.memory import plan_memory
 from spectrum_fast.choose.planner.setup import TrainingSetup
@@ -19,13 +19,6 @@ from spectrum_fast.words import size_of
 
 TOKENS = 4096
 """Of a sequence of the run whose memory is told and budgeted."""
-
-
-class Costed(NamedTuple):
-    """A selection and its cost: parameters or bytes."""
-
-    selection: Selection
-    cost: int
 
 
 def select_within(scan: Scan, budget: str, *, gpus: int = 1, model: str | None = None, **options: Any) -> Selection:
@@ -71,25 +64,19 @@ def fit_budget(scan: Scan, skeleton: ModelSkeleton, options: SelectOptions, budg
         )
     setup = TrainingSetup(gpus=budget.gpus, seq_len=TOKENS)
 
-    def select(percent: float) -> Costed:
+    def select(percent: float) -> tuple[Selection, int]:
         selection = select_with(scan, replace(options, top_percent=percent))
         if is_memory:
-            return Costed(selection, plan_memory(skeleton, setup, selection=selection).peak)
-        return Costed(selection, apply_selection(selection, skeleton.module, partial="whole").trainable_parameters)
+            return selection, plan_memory(skeleton, setup, selection=selection).peak
+        return selection, apply_selection(selection, skeleton.module, partial="whole").trainable_parameters
 
-    groups = select_with(scan, options).groups
-    best = largest_that_fits(
-        cut_percents({group.size for group in groups if group.size}), select, lambda made: made.cost <= limit
-    )
-    if best.cost > limit:
-        words = f"needs {size_of(best.cost)} a GPU" if is_memory else f"trains {best.cost:,} parameters"
-        ways = (
-            ""
-            if not best.selection.always
-            else f"; {', '.join(best.selection.always)} count: --always none leaves them"
-        )
+    percents = cut_percents({group.size for group in select_with(scan, options).groups if group.size})
+    best, cost = largest_that_fits(percents, select, lambda made: made[1] <= limit)
+    assert best.top_percent is not None  # noqa: S101 - it was made from one
+    if cost > limit:
+        words = f"needs {size_of(cost)} a GPU" if is_memory else f"trains {cost:,} parameters"
+        ways = f"; {', '.join(best.always)} count: --always none leaves them" if best.always else ""
         raise SelectionError(
-            f"budget {budget.budget}: the smallest share ({best.selection.top_percent:g} % of each group) {words}{ways}"
+            f"budget {budget.budget}: the smallest share ({best.top_percent:g} % of each group) {words}{ways}"
         )
-    assert best.selection.top_percent is not None  # noqa: S101 - it was made from one
-    return replace(options, top_percent=best.selection.top_percent)
+    return replace(options, top_percent=best.top_percent)

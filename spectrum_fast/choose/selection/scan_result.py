@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.compare import ScanComparison, compare_scans
 from spectrum_fast.choose.selection.formats.scan_file import format_scan, read_scan_text
+from spectrum_fast.choose.selection.fused import fused_modules
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.presented_scan import frame_of, html_of, map_of
 from spectrum_fast.choose.selection.select import select_with
@@ -75,17 +76,21 @@ class Scan:
         return iter(self.modules)
 
     def __getitem__(self, name: str) -> ModuleScore:
-        """The module of this name; a parameter's name and that of a duplicate do too.
+        """The module of this name, or the parameter that its parts make; the names of weights and duplicates do too.
 
         Raises:
-            KeyError: there is none; the message has the nearest names.
+            KeyError: there is none (the message has the nearest names), or it has no score (the message says why).
         """
         wanted = module_name(name)
         wanted = self.ties.get(wanted, wanted)
-        for module in self.modules:
-            if module.name == wanted:
-                return module
-        raise KeyError(f"no module {name!r}{near_names_text(wanted, [module.name for module in self.modules])}")
+        found = next((module for module in self.modules if module.name == wanted), None)
+        found = found or next((module for module in fused_modules(self) if module.name == wanted), None)
+        if found is not None:
+            return found
+        why = {one.name: f"{name} has no score ({one.kind}): {one.message}" for one in self.failures}
+        why |= {one.name: f"{name} was not scored: {one.reason}" for one in self.skipped}
+        near = near_names_text(wanted, [module.name for module in self.modules])
+        raise KeyError(why.get(wanted, f"no module {name!r}{near}"))
 
     module = __getitem__
 

@@ -166,18 +166,9 @@ def _always(
 
 
 def _selected(module: ModuleScore, group: str, rank: int, group_size: int) -> SelectedModule:
-    return SelectedModule(
-        name=module.name,
-        type=module.type,
-        group=group,
-        parameter=module.parameter,
-        shape=module.shape,
-        snr=module.snr,
-        noise_free=module.noise_free,
-        rank=rank,
-        group_size=group_size,
-        parameter_shape=module.parameter_shape,
-    )
+    shared = ("name", "type", "parameter", "shape", "snr", "noise_free", "parameter_shape")
+    known = {key: getattr(module, key) for key in shared}
+    return SelectedModule(group=group, rank=rank, group_size=group_size, **known)
 
 
 def _cut(name: str, ranked: list[ModuleScore], taken: int, always: tuple[str, ...], order: str) -> SelectionGroup:

@@ -33,13 +33,15 @@ from spectrum_fast.use.cli import (
     train,
 )
 from spectrum_fast.use.cli.consoles import say
-from spectrum_fast.use.cli.interrupts import exit_code
+from spectrum_fast.use.cli.interrupts import Terminated
 from spectrum_fast.use.cli.ray_option import RayCommand
 from spectrum_fast.version import __version__
 
 EXIT_DONE = 0
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 HELP = """Find out which weight matrices of a model carry signal, and train only those.
 
@@ -63,7 +65,7 @@ class _Commands(TyperGroup):
             raise typer.Exit(EXIT_USAGE) from error
         except KeyboardInterrupt as interrupt:
             say(str(interrupt) or "interrupted: no file is left half-written")
-            raise typer.Exit(exit_code(interrupt)) from interrupt
+            raise typer.Exit(EXIT_TERMINATED if isinstance(interrupt, Terminated) else EXIT_INTERRUPTED) from interrupt
         except BrokenPipeError as error:
             # The reader of our stdout went away (`| head`): nothing to report, and nothing more to flush.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,9 +7,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
-
 
 class Terminated(KeyboardInterrupt):
     """The process was asked to end by SIGTERM."""
@@ -30,8 +27,3 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def exit_code(interrupt: KeyboardInterrupt) -> int:
-    """What the shell expects: 128 and the number of the signal."""
-    return EXIT_TERMINATED if isinstance(interrupt, Terminated) else EXIT_INTERRUPTED

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from spectrum_fast.errors import UsageError
 from spectrum_fast.use.cli import consoles
 
 
@@ -20,7 +21,11 @@ def show(
     Example: spectrum-fast show scan.json model.layers.0.mlp.down_proj
     """
     from spectrum_fast.choose.selection.scan_result import load_scan
-    from spectrum_fast.use.report.module_view import find_module, module_view
+    from spectrum_fast.use.report.module_view import module_view
 
     record = load_scan(scan)
-    consoles.show(module_view(record, find_module(record, module)))
+    try:
+        found = record[module]
+    except KeyError as missing:
+        raise UsageError(f"scan of {record.model}: {missing.args[0]}") from missing
+    consoles.show(module_view(record, found))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
-from rich.text import Text
+from rich.console import RenderableType
 
 from spectrum_fast.choose.selection.export.check import ReaderReport, SelectionCheck
-from spectrum_fast.use.report.layout import add_row, plain_table, printable, shorten_list
+from spectrum_fast.use.report.layout import add_row, page, plain_table, shorten_list
 from spectrum_fast.words import count_of
 
 
@@ -24,19 +23,12 @@ def check_table(result: SelectionCheck) -> RenderableType:
             "refuses" if report.problem else "as selected" if report.agrees else "differs",
         )
     whose = "running model" if result.origin == "runtime" else "checkpoint"
-    parts: list[RenderableType] = [
-        Text(f"{printable(result.model)}: {result.total_values:,} values, parameter names of the {whose}"),
-        Text(""),
-        table,
-    ]
+    title = f"{result.model}: {result.total_values:,} values, parameter names of the {whose}"
     words = [line for report in result.reports for line in _differences(report)]
     for entry, near in result.lost.items():
         words.append(f"{entry} matches nothing" + (f"; nearest: {', '.join(near)}" if near else ""))
-    if words:
-        parts += [Text(""), *(Text(printable(line)) for line in words)]
-    if result.note:
-        parts += [Text(""), Text(printable(f"note: {result.note}"))]
-    return Group(*parts)
+    note = ["", f"note: {result.note}"] if result.note else []
+    return page(title, "", table, *([""] if words else []), *words, *note)
 
 
 def _differences(report: ReaderReport) -> list[str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from spectrum_fast.choose.selection.compare import ModuleDifference, ScanComparison
-from spectrum_fast.use.report.layout import add_row, plain_table, printable, shorten_list
+from spectrum_fast.use.report.layout import add_row, page, plain_table, shorten_list
 from spectrum_fast.words import count_of
 
 _LARGEST = 10
@@ -15,14 +14,13 @@ _LARGEST = 10
 
 def comparison_table(result: ScanComparison, files: tuple[str, str] = ("", "")) -> RenderableType:
     """Rank correlation per type, the largest score differences, and how far the selections agree."""
-    parts: list[RenderableType] = [Text(printable(line)) for line in _headline(result, files)]
+    parts: list[RenderableType] = [*_headline(result, files)]
     if result.differences:
-        parts += [Text(""), _type_table(result)]
-        if result.criterion_a != result.criterion_b:
-            return Group(*parts)
-        ranked = _largest(result)
-        parts += [Text(""), _difference_table(ranked)] if ranked else [Text(""), Text("all scores are equal")]
-    return Group(*parts)
+        parts += ["", _type_table(result)]
+        if result.criterion_a == result.criterion_b:
+            ranked = _largest(result)
+            parts += ["", _difference_table(ranked) if ranked else "all scores are equal"]
+    return page(*parts)
 
 
 def _headline(result: ScanComparison, files: tuple[str, str]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.containers import Lines
 from rich.table import Table
 from rich.text import Text
@@ -51,6 +51,11 @@ def _breaks(name: str, room: int) -> list[int]:
         start += line.rfind(".") + 1 or line.rfind("_") + 1 or room
         offsets.append(start)
     return offsets
+
+
+def page(*parts: RenderableType) -> Group:
+    """Lines of text and tables, one below the other; what text holds is shown as :func:`printable` has it."""
+    return Group(*(Text(printable(part)) if isinstance(part, str) else part for part in parts))
 
 
 def plain_table(*headings: str, words: Collection[str] = ()) -> Table:

@@ -2,56 +2,31 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from spectrum_fast.choose.selection.fused import fused_modules
 from spectrum_fast.choose.selection.ranking import group_modules, rank_modules
 from spectrum_fast.choose.selection.scan_result import Scan
-from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.criteria import quantities_of
 from spectrum_fast.measure.scoring.records import ModuleScore
-from spectrum_fast.read.checkpoint.naming import module_name
-from spectrum_fast.use.report.layout import facts_table, printable
+from spectrum_fast.use.report.layout import facts_table, page, printable
 from spectrum_fast.use.report.spectrum_plot import SpectrumPlot, ValuesPlot
 from spectrum_fast.use.report.thresholds import Thresholds, find_thresholds
-from spectrum_fast.words import near_names_text
-
-
-def find_module(scan: Scan, name: str) -> ModuleScore:
-    """The module called ``name``; a parameter's name and a duplicate's name do too.
-
-    Raises:
-        UsageError: there is none (the message names the nearest), or it has no score (the message says why).
-    """
-    wanted = module_name(name)
-    wanted = scan.ties.get(wanted, wanted)
-    known = {module.name: module for module in (*fused_modules(scan), *scan.modules)}
-    if wanted in known:
-        return known[wanted]
-    for failure in scan.failures:
-        if failure.name == wanted:
-            raise UsageError(f"{name} has no score ({failure.kind}): {failure.message}")
-    for skipped in scan.skipped:
-        if skipped.name == wanted:
-            raise UsageError(f"{name} was not scored: {skipped.reason}")
-    raise UsageError(
-        f"scan of {scan.model}: expected a module, found none called {name!r}{near_names_text(wanted, known)}"
-    )
 
 
 def module_view(scan: Scan, module: ModuleScore) -> RenderableType:
     """Name, picture, numbers; what the scan file does not hold is said."""
     thresholds = find_thresholds(module)
-    parts: list[RenderableType] = [Text(printable(module.name), style="bold"), Text("")]
+    parts: list[RenderableType] = [Text(printable(module.name), style="bold"), ""]
     if module.histogram is not None:
         parts.append(SpectrumPlot(module.histogram, thresholds))
     else:
-        parts.append(Text(_no_histogram(scan, module)))
+        parts.append(_no_histogram(scan, module))
     if module.singular_values is not None:
-        parts += [Text(""), ValuesPlot(module.singular_values.values, thresholds.mp if thresholds else None)]
-    return Group(*parts, Text(""), _facts(scan, module, thresholds))
+        parts += ["", ValuesPlot(module.singular_values.values, thresholds.mp if thresholds else None)]
+    return page(*parts, "", _facts(scan, module, thresholds))
 
 
 def _no_histogram(scan: Scan, module: ModuleScore) -> str:

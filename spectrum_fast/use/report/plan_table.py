@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
-from rich.text import Text
+from rich.console import RenderableType
 
 from spectrum_fast.choose.planner.memory import GIB, NOTES, MemoryPlan
-from spectrum_fast.use.report.layout import add_row, plain_table
+from spectrum_fast.use.report.layout import add_row, page, plain_table
 
 
 def plan_table(plan: MemoryPlan, limit_bytes: int | None = None) -> RenderableType:
@@ -18,8 +17,7 @@ def plan_table(plan: MemoryPlan, limit_bytes: int | None = None) -> RenderableTy
     add_row(table, "peak", f"{plan.peak / GIB:.2f}", _peak_words(plan, limit_bytes))
     if plan.states.host:
         add_row(table, "host", f"{plan.states.host / GIB:.2f}", "offloaded to host memory, a process")
-    lines = [_title(plan), _trained(plan), ""]
-    return Group(*map(Text, lines), table, Text(""), *(Text(f"note: {note}") for note in NOTES))
+    return page(_title(plan), _trained(plan), "", table, "", *(f"note: {note}" for note in NOTES))
 
 
 def _title(plan: MemoryPlan) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +17,7 @@ from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint.naming import expert_index, layer_index
-from spectrum_fast.use.report.layout import add_row, plain_table, printable
+from spectrum_fast.use.report.layout import add_row, page, plain_table, printable
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII = ".:-=+*#@"
@@ -37,7 +37,7 @@ def scan_map(scan: Scan, selection: Selection | None = None) -> RenderableType |
         towers.setdefault(row.tower, []).append(row)
     maps = [RankMap(members[:_MOST_ROWS], len(members), many=len(towers) > 1) for members in towers.values()]
     shown = [row for members in towers.values() for row in members[:_MOST_ROWS]]
-    return Group(*(part for each in maps for part in (Text(""), each)), Text(""), _extremes(shown))
+    return page(*(part for each in maps for part in ("", each)), "", _extremes(shown))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
-from rich.text import Text
+from rich.console import RenderableType
 
 from spectrum_fast.choose.selection.ranking import group_name
 from spectrum_fast.measure.scoring.stored_spectra import spectra_bytes
@@ -13,7 +12,7 @@ from spectrum_fast.read.checkpoint.towers import find_towers
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.prediction import Prediction
-from spectrum_fast.use.report.layout import add_row, plain_table, printable
+from spectrum_fast.use.report.layout import add_row, page, plain_table
 from spectrum_fast.use.report.progress import format_bytes, format_left
 from spectrum_fast.use.report.table import what_is_left_out
 from spectrum_fast.words import count_of
@@ -47,7 +46,7 @@ def scan_plan_table(
         *([spectra_words(plan)] if spectra else []),
         _time_words(prediction),
     ]
-    return Group(Text(printable(title)), Text(""), table, Text(""), *(Text(printable(line)) for line in lines))
+    return page(title, "", table, "", *lines)
 
 
 def spectra_words(plan: ScanPlan) -> str:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from spectrum_fast.choose.selection.fused import competing_modules
 from spectrum_fast.choose.selection.ranking import group_modules, rank_modules, towers_of
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.measure.scoring.records import ModuleScore, SkippedTensor
-from spectrum_fast.use.report.layout import add_row, plain_table, printable, shorten_list
+from spectrum_fast.use.report.layout import add_row, page, plain_table, shorten_list
 from spectrum_fast.words import count_of
 
 _NOISE_FREE = "inf"
@@ -29,10 +28,8 @@ def scan_table(scan: Scan, selection: Selection | None = None, *, wide: bool = F
     a line (``mlp.experts.*.down_proj``), whatever grouping selects them; fused ones are
     shown as the selection takes them, each parameter or each part.
     """
-    parts: list[RenderableType] = [Text(printable(_title(scan, selection))), Text("")]
-    if scan.modules:
-        parts += [_score_table(scan, selection, wide), Text("")]
-    return Group(*parts, *(Text(printable(line)) for line in _remarks(scan, selection)))
+    table = [_score_table(scan, selection, wide), ""] if scan.modules else []
+    return page(_title(scan, selection), "", *table, *_remarks(scan, selection))
 
 
 def relation_of(scan: Scan) -> str:

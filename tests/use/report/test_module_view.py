@@ -9,10 +9,9 @@ import pytest
 import torch
 
 import spectrum_fast as sf
-from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.record import OrderStatistics
-from spectrum_fast.use.report.module_view import find_module, module_view
+from spectrum_fast.use.report.module_view import module_view
 from spectrum_fast.use.report.thresholds import find_thresholds
 
 from support import matrices, scans
@@ -99,15 +98,15 @@ def test_what_is_missing_is_said() -> None:
     older = scans.dense_model(spectra=False)
     assert "scan again with this version" in " ".join(render(module_view(older, older.modules[1])))
     fused = scans.fused_model()
-    whole = find_module(fused, "model.layers.2.mlp.experts.down_proj")
+    whole = fused["model.layers.2.mlp.experts.down_proj"]
     assert "fuses several matrices, show one of them" in " ".join(render(module_view(fused, whole)))
 
 
 def test_names_that_find_a_module() -> None:
     scan = scans.failed_model()
     for name in ("model.layers.0.mlp.up_proj", "model.layers.0.mlp.up_proj.weight"):
-        assert find_module(scan, name).name == "model.layers.0.mlp.up_proj"
-    assert find_module(scan, "lm_head").name == "model.embed_tokens"  # tied
+        assert scan[name].name == "model.layers.0.mlp.up_proj"
+    assert scan["lm_head"].name == "model.embed_tokens"  # tied
 
 
 @pytest.mark.parametrize(
@@ -116,12 +115,12 @@ def test_names_that_find_a_module() -> None:
         ("model.layers.0.mlp.up_prj", "nearest: model.layers.0.mlp.up_proj"),
         ("model.layers.1.mlp.up_proj", r"has no score \(values\): holds NaN in 3 entries"),
         ("model.norm", r"was not scored: 1-D \(norm or bias\)"),
-        ("", "expected a module, found none called ''"),
+        ("", "no module ''"),
     ],
 )
 def test_names_that_find_none(name: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        find_module(scans.failed_model(), name)
+    with pytest.raises(KeyError, match=message):
+        scans.failed_model()[name]
 
 
 def test_the_rank_is_that_within_the_tower() -> None:
@@ -131,5 +130,5 @@ def test_the_rank_is_that_within_the_tower() -> None:
         rivals = sorted((-scan.module(name).rank_value, name) for name in names if name.startswith(tower))
         shown = f"of {count} of type {'vision:' if tower == 'vision_tower' else ''}mlp.fc1"
         for place, (_, name) in enumerate(rivals, start=1):
-            lines = render(module_view(scan, find_module(scan, name)))
+            lines = render(module_view(scan, scan[name]))
             assert any(line.split("  ")[-1].strip() == f"{place} {shown}" for line in lines), lines

@@ -42,7 +42,7 @@ def mend_selection(text: str, source: str, skeleton: ModelSkeleton) -> Mended:
     """
     selection = parse_selection(text, source)
     resolved = locate_entries(selection, skeleton.module)
-    known = resolved.module_names()
+    known = resolved.lookup.module_names()
     dropped = tuple(n for n in resolved.unmatched if n in selection.always and n in REFERENCE_HEADER)
     parts = {entry for entries in resolved.parts.values() for entry in entries}
     homes = {entry: module_name(found[0]).removesuffix(".bias") for entry, found in resolved.matched.items()}

@@ -46,10 +46,6 @@ class ResolvedSelection:
     unmatched: tuple[str, ...]
     lookup: Lookup
 
-    def module_names(self) -> list[str]:
-        """Names of everything that an entry could have meant."""
-        return [key for key in self.lookup.exact if key.rpartition(".")[2] not in ("weight", "bias")]
-
 
 def resolve_selection(selection: Selection, model: nn.Module, *, strict: bool = True) -> ResolvedSelection:
     """Find every entry of a selection in ``model``; nothing is changed.
@@ -109,6 +105,10 @@ class Lookup:
         self.exact = _by_entry_name(parameters, lambda name: name)
         self.canonical = _by_entry_name(parameters, canonical_name)
         self.base = f"{base_prefix}." if base_prefix else ""
+
+    def module_names(self) -> list[str]:
+        """Names of everything that an entry could have meant."""
+        return [key for key in self.exact if key.rpartition(".")[2] not in ("weight", "bias")]
 
     def find(self, name: str, parameter: str | None) -> tuple[tuple[str, ...], bool]:
         """The entry's parameters, none if there are none, and whether it is only a part of them."""
@@ -173,7 +173,7 @@ def _by_entry_name(parameters: Iterable[str], rename: Callable[[str], str]) -> d
 
 
 def _unmatched_message(unmatched: tuple[str, ...], lookup: Lookup) -> str:
-    modules = [key for key in lookup.exact if key.rpartition(".")[2] not in ("weight", "bias")]
+    modules = lookup.module_names()
     lines = [f"{len(unmatched)} selected modules match no parameter of the model, so nothing was changed:"]
     for name in unmatched[:_SHOWN]:
         fused = lookup.fused_home(name)
