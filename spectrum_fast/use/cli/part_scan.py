@@ -72,10 +72,7 @@ def scan_shared(
 
 
 def _score(model: str, options: ScanOptions, run: ScanSession, meters: Meters) -> Ledger:
-    def score(journal: Journal | None) -> Ledger:
+    with run.journal() as journal, meters() as progress:
         assert journal is not None  # noqa: S101 - it is what a part consists of
         assert run.part is not None  # noqa: S101
         return scan_part(model, options, run.part, journal, progress)
-
-    with run, meters() as progress:
-        return run.scan(score)

@@ -73,11 +73,9 @@ def scan(
         scan_one_part(model, run, meters, timing)
         return
     announce = (lambda plan: say(spectra_words(plan))) if words and options.spectra else None
-    with run:
+    with run.journal() as journal:
         with meters() as progress:
-            result = run.scan(
-                lambda journal: run_scan(model, options, journal=journal, progress=progress, planned=announce)
-            )
+            result = run_scan(model, options, journal=journal, progress=progress, planned=announce)
         end(result, run.save)
     if result.failures:
         raise typer.Exit(1)

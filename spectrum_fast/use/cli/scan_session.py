@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import ScanFileError, UsageError
@@ -22,21 +22,12 @@ from spectrum_fast.use.cli.output import file_named_after, free_name, require_wr
 from spectrum_fast.use.report.json_progress import open_json_meter
 from spectrum_fast.use.report.progress import ScanMeter
 
-_Found = TypeVar("_Found")
-
 
 class ScanSession:
     """Holds the journal of a scan, or the file of a part.
 
-    Args:
-        options: what to score and how.
-        keep_journal: keep a journal beside the scan file while the scan runs.
-        part: which part is scanned, or None for the whole.
-        model: what is scanned; without ``out`` and ``part`` the scan file has its name, ``./NAME.scan.json``.
-
     Attributes:
-        options, part: as given.
-        out: the scan file to write, or None.
+        out: the scan file to write, ``./NAME.scan.json`` where none is named; None for a part of one without a name.
         path: of the journal, or None without one.
 
     Raises:
@@ -58,30 +49,23 @@ class ScanSession:
                 f"--no-journal, found {'no --out' if out is None else f'--out {out}'}"
             )
         self._journal: Journal | None = None
-        self._stack = ExitStack()
 
-    def __enter__(self) -> ScanSession:
-        self._stack.enter_context(terminable())
-        return self
-
-    def __exit__(self, *leaving: object) -> None:
-        self._stack.close()
-
-    def scan(self, scan: Callable[[Journal | None], _Found]) -> _Found:
-        """Scan with the journal, if one is kept.
+    @contextmanager
+    def journal(self) -> Iterator[Journal | None]:
+        """The journal, if one is kept, open until the scan file is safe.
 
         Raises:
-            KeyboardInterrupt: interrupted; its text says what is safe and how to go on.
-            SpectrumFastError: as ``scan`` does; and where the scan file cannot be written.
+            KeyboardInterrupt: interrupted, by SIGTERM too; its text says what is safe and how to go on.
+            SpectrumFastError: the scan file cannot be written, or the journal is another scan's.
         """
-        try:
-            if self.out is not None:
-                require_writable(self.out, "--out")
-            if self.path is not None:
-                self._journal = self._stack.enter_context(Journal(self.path, restart=self.options.restart))
-            return scan(self._journal)
-        except KeyboardInterrupt as interrupt:
-            raise type(interrupt)(self._what_is_safe()) from interrupt
+        if self.out is not None:
+            require_writable(self.out, "--out")
+        kept = nullcontext() if self.path is None else Journal(self.path, restart=self.options.restart)
+        with terminable(), kept as self._journal:
+            try:
+                yield self._journal
+            except KeyboardInterrupt as interrupt:
+                raise type(interrupt)(self._what_is_safe()) from interrupt
 
     def save(self, result: Scan) -> Path:
         """Write the scan file, and let the journal go (:meth:`Journal.finish`); returns where it was written.
@@ -96,6 +80,7 @@ class ScanSession:
         save_scan(result, path)
         if self._journal is not None:
             self._journal.finish()
+            self._journal = None
         return path
 
     def _what_is_safe(self) -> str:
