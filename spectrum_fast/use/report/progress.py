@@ -7,6 +7,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.table import Column
 
 from spectrum_fast.read.checkpoint.naming import layer_index
 from spectrum_fast.scanning.step import ScanProgress
@@ -14,11 +15,8 @@ from spectrum_fast.words import count_of
 
 _LINE_SECONDS = 10.0
 """Seconds between two lines where stderr is no terminal."""
-_WIDE_COLUMNS = 116
-"""From this width on there is room for what bounds the speed, beside a whole module name and a bar."""
-_FIGURE_COLUMNS = 45
-"""Width of sizes, rate and time left at their longest, with the blanks between them and beside the count of modules."""
-
+_WIDE_COLUMNS = 100
+"""From this width on there is room for what bounds the speed."""
 _BOUNDS = {"read": "reading", "compute": "computing"}
 
 
@@ -27,9 +25,7 @@ class ScanMeter:
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
-        self._column = BarColumn(_least_columns(console)[0])
-        self._longest_name = 0
-        self._bar = None if quiet or not console.is_terminal else _make_bar(console, self._column)
+        self._bar = None if quiet or not console.is_terminal else _make_bar(console)
         self._quiet = quiet
         self._task = None
         self._last_line = time.monotonic()
@@ -59,11 +55,6 @@ class ScanMeter:
                 f"{format_bytes(step.resumed_bytes)} of {format_bytes(step.total_bytes)}"
             )
         if self._bar is not None and self._task is not None:
-            least, bound = _least_columns(self._console)
-            room = self._console.width - bound - _FIGURE_COLUMNS - len(f"{step.total}/{step.total}")
-            module = _shorten_module(step.name, room - least)
-            self._longest_name = max(self._longest_name, len(module))
-            self._column.bar_width = room - self._longest_name  # it jumps only when a longer name comes
             self._bar.update(
                 self._task,
                 total=step.total_bytes,
@@ -72,7 +63,7 @@ class ScanMeter:
                 rate="" if step.bytes_per_second is None else f"{format_bytes(step.bytes_per_second)}/s",
                 left="" if step.left_seconds is None else f"{format_left(step.left_seconds)} left",
                 bound=_BOUNDS[step.bound] if step.bound else "",
-                module=module,
+                module=_short_name(step.name),
             )
         elif not self._quiet:
             now = time.monotonic()
@@ -136,38 +127,27 @@ def _seconds(step: ScanProgress) -> str:
     return f"{step.elapsed_seconds:.1f} s" if step.elapsed_seconds < 10 else f"{step.elapsed_seconds:.0f} s"
 
 
-def _shorten_module(name: str, room: int) -> str:
-    """A module's name in ``room`` columns: whole, or from its layer on, or layer and last part, or its end.
+def _short_name(name: str) -> str:
+    """A module's name from its layer on.
 
-    >>> [_shorten_module("model.layers.12.self_attn.q_proj", room) for room in (40, 20, 12, 6, 3)]
-    ['model.layers.12.self_attn.q_proj', '12.self_attn.q_proj', '12…q_proj', '…_proj', '']
-    >>> _shorten_module("language_model.model.embed_tokens", 20)
-    'embed_tokens'
+    >>> _short_name("model.layers.12.self_attn.q_proj"), _short_name("language_model.model.embed_tokens")
+    ('12.self_attn.q_proj', 'embed_tokens')
     """
-    layer, last = layer_index(name), name.rpartition(".")[2]
-    whole = (
-        [name, last or name]
-        if layer is None
-        else [name, f"{layer}.{name.partition(f'.{layer}.')[2]}", f"{layer}…{last}"]
-    )
-    end = "…" + name[len(name) - room + 1 :] if room > 4 else ""
-    return next((text for text in whole if len(text) <= room), end)
+    layer = layer_index(name)
+    return name.rpartition(".")[2] if layer is None else f"{layer}.{name.partition(f'.{layer}.')[2]}"
 
 
-def _least_columns(console: Console) -> tuple[int, int]:
-    """Columns that the bar has at least, and those of the word on what bounds the speed."""
-    return (20, 10) if console.width >= _WIDE_COLUMNS else (8, 0)
-
-
-def _make_bar(console: Console, column: BarColumn) -> Progress:
+def _make_bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
-        column,
-        DownloadColumn(),
+        BarColumn(None),
+        DownloadColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[left]}"),
-        *([TextColumn("{task.fields[bound]}")] if _least_columns(console)[1] else []),
-        TextColumn("{task.fields[module]}", markup=False),
+        *([TextColumn("{task.fields[bound]}")] if console.width >= _WIDE_COLUMNS else []),
+        # Of one width, or the bar would jump with every name.
+        TextColumn("{task.fields[module]}", markup=False, table_column=Column(width=console.width // 4, no_wrap=True)),
         console=console,
         transient=True,
+        expand=True,
     )

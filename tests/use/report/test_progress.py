@@ -122,16 +122,8 @@ def test_where_lines_go(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize(
-    ("columns", "bar", "end"),
-    [
-        (80, 9, "12.self_attn.q_proj"),
-        (100, 16, "model.layers.12.self_attn.q_proj"),
-        (120, 26, "computing model.layers.12.self_attn.q_proj"),
-        (160, 66, "computing model.layers.12.self_attn.q_proj"),
-    ],
-)
-def test_the_line_is_used_and_keeps_the_layer_in_any_width(columns: int, bar: int, end: str) -> None:
+@pytest.mark.parametrize(("columns", "bound"), [(80, ""), (100, "computing "), (160, "computing ")])
+def test_the_line_is_used_and_keeps_the_layer_in_any_width(columns: int, bound: str) -> None:
     stream = io.StringIO()
     terminal = Console(file=stream, width=columns, force_terminal=True, color_system=None)
     with ScanMeter(terminal) as meter:
@@ -139,7 +131,7 @@ def test_the_line_is_used_and_keeps_the_layer_in_any_width(columns: int, bar: in
         times = {"read_seconds": 9.0, "wait_seconds": 1.0, "compute_seconds": 90.0}
         meter(ScanProgress(name, 123, 291, 8_000_000_000, 16_060_522_496, 95.0, **times))
     lines = [line.split("\n")[0] for line in stream.getvalue().split("\x1b[2K") if line.startswith("123/291")]
-    shown = [line for line in lines if line.endswith(f"8.0/16.1 GB 84.2 MB/s 96 s left {end}")]
+    shown = [line for line in lines if f"8.0/16.1 GB 84.2 MB/s 96 s left {bound}12.self_attn.q_proj" in line]
     assert shown, lines
-    assert shown[0].index("8.0/16.1") == len("123/291 ") + bar + 1
-    assert columns - 16 < len(shown[0]) <= columns  # figures have room for the longest that they come to
+    assert len(shown[0]) == columns
+    assert shown[0].index("8.0/16.1") > len("123/291 ") + columns // 12  # and a bar
