@@ -7,6 +7,7 @@ reader decides about them where it knows the field.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from spectrum_fast.errors import SpectrumFastError
@@ -25,6 +26,21 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise _DuplicateKeyError(key)
             seen.add(key)
     return result
+
+
+def format_json(document: Mapping[str, Any]) -> str:
+    """Strict JSON, a key a line, and of a list of objects an object a line.
+
+    Raises:
+        TypeError, ValueError, RecursionError: it holds what JSON has not.
+    """
+
+    def spell(value: Any) -> str:
+        if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+            return json.dumps(value, allow_nan=False)
+        return "[\n" + ",\n".join(f" {json.dumps(entry, allow_nan=False)}" for entry in value) + "\n]"
+
+    return "{\n" + ",\n".join(f"{json.dumps(key)}: {spell(value)}" for key, value in document.items()) + "\n}\n"
 
 
 def parse_json(text: str, source: str, error: type[SpectrumFastError]) -> Any:

@@ -14,7 +14,7 @@ format                 what                                                     
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.formats.name_lists import (
@@ -37,6 +37,7 @@ from spectrum_fast.choose.selection.formats.scan_file import read_scan_text
 from spectrum_fast.choose.selection.fused import competing_modules
 from spectrum_fast.errors import ScanFileError, SelectionError, UsageError
 from spectrum_fast.measure.scoring.json_fields import ABSENT
+from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.scoring.strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -84,10 +85,12 @@ def write_selection(selection: Selection, output_format: str = "json") -> str:
         raise UsageError(f"format {output_format!r} holds the scores of a whole scan, found a selection")
     if output_format not in SELECTION_FORMATS:
         raise UsageError(f"unknown format {output_format!r}: expected one of {', '.join(FORMATS)}")
-    selection = selection if output_format == "json" else selection.whole_parameters()
-    return _proved(
-        SELECTION_FORMATS[output_format](selection), output_format, lambda text: _lost(selection, text, output_format)
-    )
+    if output_format == "json":
+        return _proved(format_own(selection), "json", vars(selection), lambda text: read_selection_text(text, "it"))
+    selection = selection.whole_parameters()
+    names = _NAMES_IN.get(output_format, lambda selection: selection.names)(selection)
+    text = SELECTION_FORMATS[output_format](selection)
+    return _proved(text, output_format, dict.fromkeys(names), lambda text: _names_in(text, output_format))
 
 
 def write_scores(scan: Scan, output_format: str = "reference") -> str:
@@ -97,19 +100,19 @@ def write_scores(scan: Scan, output_format: str = "reference") -> str:
         SelectionError: the format cannot hold a name.
     """
 
-    def lost(text: str) -> str:
-        wrote = {module.name: module.rank_value for module in competing_modules(scan)}
-        return _first_difference(
-            wrote, {module.name: module.rank_value for module in read_scan_text(text, "the text")["modules"]}
-        )
+    def scores(modules: Iterable[ModuleScore]) -> dict[str, float]:
+        return {module.name: module.rank_value for module in modules}
 
-    return _proved(SCAN_FORMATS[output_format](scan), output_format, lost)
+    text, wrote = SCAN_FORMATS[output_format](scan), scores(competing_modules(scan))
+    return _proved(text, output_format, wrote, lambda text: scores(read_scan_text(text, "it")["modules"]))
 
 
-def _proved(text: str, output_format: str, lost: Callable[[str], str]) -> str:
-    """The text, if reading it back loses nothing."""
+def _proved(text: str, output_format: str, wrote: Mapping[str, Any], read: Callable[[str], Mapping[str, Any]]) -> str:
+    """The text, if reading it back gives what was written."""
     try:
-        problem = lost(text)
+        found = read(text)
+        wrong = next((key for key in {**wrote, **found} if wrote.get(key, ABSENT) != found.get(key, ABSENT)), None)
+        problem = "" if wrong is None else f"{wrong!r} is not what it was"
     except (SelectionError, ScanFileError) as error:
         problem = str(error)
     if problem:
@@ -120,21 +123,11 @@ def _proved(text: str, output_format: str, lost: Callable[[str], str]) -> str:
     return text
 
 
-def _lost(selection: Selection, text: str, output_format: str) -> str:
-    """What ``text`` says otherwise than the selection when it is read back; empty if nothing."""
-    read = read_selection_text(text, "the text")
-    if output_format == "json":
-        return "" if read == vars(selection) else "it is another selection"
-    wrote = dict.fromkeys(_NAMES_IN.get(output_format, lambda selection: selection.names)(selection))
+def _names_in(text: str, output_format: str) -> dict[str, Any]:
+    """The names that a text says, and what it says beside them."""
+    read = read_selection_text(text, "it")
     names = dict.fromkeys([*read.get("always", ()), *(module.name for module in read["modules"])])
-    if output_format == "axolotl":
-        names |= dict.fromkeys(other_keys(text), "a key of its own")
-    return _first_difference(wrote, names)
-
-
-def _first_difference(wrote: dict[str, Any], read: dict[str, Any]) -> str:
-    wrong = next((name for name in {**wrote, **read} if wrote.get(name, ABSENT) != read.get(name, ABSENT)), None)
-    return "" if wrong is None else f"{wrong!r} is not what it was"
+    return names | dict.fromkeys(other_keys(text) if output_format == "axolotl" else (), "a key of its own")
 
 
 _NAMES_IN: dict[str, Callable[[Selection], Iterable[str]]] = {

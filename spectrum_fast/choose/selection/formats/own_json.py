@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from spectrum_fast.choose.selection.records import SelectedModule, SelectionGroup, SelectionHead
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.measure.scoring.json_fields import Place
+from spectrum_fast.measure.scoring.strict_json import format_json
 
 if TYPE_CHECKING:
     from spectrum_fast.choose.selection.selection import Selection
@@ -30,13 +31,9 @@ _ALWAYS_THERE = frozenset(_HEAD) - {"fused", "order", "seed"}
 
 def format_own(selection: Selection) -> str:
     """The text of the selection file, one module or group a line."""
-    head: dict[str, Any] = {"schema": SCHEMA, "kind": "selection"}
-    head |= {key: getattr(selection, key) for key in _HEAD}
-    parts = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in head.items()]
-    for key, entries in (("modules", selection.modules), ("groups", selection.groups)):
-        lines = ",\n".join(" " + json.dumps(asdict(entry), allow_nan=False) for entry in entries)
-        parts.append(f'"{key}": [\n{lines}\n]' if lines else f'"{key}": []')
-    return "{\n" + ",\n".join(parts) + "\n}\n"
+    lists = {key: [asdict(entry) for entry in getattr(selection, key)] for key in ("modules", "groups")}
+    head = {key: getattr(selection, key) for key in _HEAD}
+    return format_json({"schema": SCHEMA, "kind": "selection", **head, **lists})
 
 
 def read_own(document: dict[str, Any], source: str) -> dict[str, Any]:

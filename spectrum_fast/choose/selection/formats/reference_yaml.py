@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.ranking import count_taken
@@ -89,14 +88,6 @@ def other_keys(text: str) -> set[str]:
     return set(document) - {KEY.rstrip(":")}
 
 
-@dataclass
-class _Lines:
-    """What the lines of the list say."""
-
-    always: list[str]
-    groups: dict[str, list[str]]
-
-
 def read_reference_yaml(text: str, source: str) -> dict[str, Any]:
     """The fields of the selection in a list: of our own files, the reference's, or a larger axolotl configuration.
 
@@ -107,7 +98,8 @@ def read_reference_yaml(text: str, source: str) -> dict[str, Any]:
         SelectionError: there is no ``unfrozen_parameters`` list, or an entry is a regular expression or a row range
             rather than a name; the message says which line.
     """
-    found = _Lines([], {})
+    always: list[str] = []
+    groups: dict[str, list[str]] = {}
     inside = False
     group = ""
     for number, raw in enumerate(text.splitlines(), start=1):
@@ -121,19 +113,33 @@ def read_reference_yaml(text: str, source: str) -> dict[str, Any]:
             continue
         if comment := _COMMENT.match(line):
             group = comment.group(1)
-            found.groups.setdefault(group, [])
+            groups.setdefault(group, [])
         elif line.startswith("- "):
-            _add_entry(found, line[2:], group, f"{source}, line {number}")
+            name, is_header = _read_entry(line[2:], f"{source}, line {number}")
+            home = always if is_header and not group else groups.setdefault(group or module_type(name), [])
+            home.append(name)
         elif line and not line.startswith("#"):
             if raw[0].isspace() or line.startswith("-"):
                 raise SelectionError(f"{source}, line {number}: expected an entry '- name', found {line!r}")
             break  # the next key of a larger file
     if not inside:
         raise SelectionError(f"{source}: expected a list {KEY!r}, found none")
-    return _fields(found)
+    modules: dict[str, SelectedModule] = {}
+    for group, names in groups.items():
+        for name in names:
+            if name not in always:
+                modules.setdefault(name, SelectedModule(name=name, type=module_type(name), group=group))
+    taken = [module.group for module in modules.values()]
+    return {
+        "modules": tuple(modules.values()),
+        "always": tuple(dict.fromkeys(always)),
+        "groups": tuple(SelectionGroup(name=group, taken=taken.count(group)) for group in groups),
+        "always_rule": "custom" if always else "none",
+    }
 
 
-def _add_entry(found: _Lines, entry: str, group: str, where: str) -> None:
+def _read_entry(entry: str, where: str) -> tuple[str, bool]:
+    """The module that a line names, and whether it is spelt as one of the header."""
     text = entry.strip()
     if text[:1] in ("'", '"') and text[-1:] == text[:1]:
         text = text[1:-1]  # of a lone quote nothing is left, which is no name either
@@ -145,23 +151,4 @@ def _add_entry(found: _Lines, entry: str, group: str, where: str) -> None:
             f"{where}: expected a module name, found {entry.strip()!r}; regular expressions and row ranges cannot be "
             "read back as a selection"
         )
-    if header and not group:
-        found.always.append(name)
-    else:
-        found.groups.setdefault(group or module_type(name), []).append(name)
-
-
-def _fields(found: _Lines) -> dict[str, Any]:
-    always = tuple(dict.fromkeys(found.always))
-    modules: dict[str, SelectedModule] = {}
-    for group, names in found.groups.items():
-        for name in names:
-            if name not in always:
-                modules.setdefault(name, SelectedModule(name=name, type=module_type(name), group=group))
-    taken = [module.group for module in modules.values()]
-    return {
-        "modules": tuple(modules.values()),
-        "always": always,
-        "groups": tuple(SelectionGroup(name=group, taken=taken.count(group)) for group in found.groups),
-        "always_rule": "custom" if always else "none",
-    }
+    return name, header is not None

@@ -23,7 +23,6 @@ Floats are written with ``repr`` and come back as the same bits. Keys that schem
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.checks import NAME, OBJECT, TEXT
@@ -32,7 +31,7 @@ from spectrum_fast.choose.selection.fused import fused_modules
 from spectrum_fast.errors import ScanFileError
 from spectrum_fast.measure.scoring.json_fields import Place, entry_of
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, SkippedTensor
-from spectrum_fast.measure.scoring.strict_json import parse_json
+from spectrum_fast.measure.scoring.strict_json import format_json, parse_json
 
 if TYPE_CHECKING:
     from spectrum_fast.choose.selection.scan_result import Scan
@@ -50,20 +49,24 @@ def format_scan(record: Scan) -> str:
     Raises:
         ScanFileError: ``provenance`` holds something that strict JSON cannot (NaN, infinity, an object).
     """
-    head = {"schema": SCHEMA, "model": record.model, "criterion": record.criterion}
-    failures = [entry_of(failure) for failure in record.failures]
-    skipped = [{"name": entry.name, "reason": entry.reason} for entry in record.skipped]
-    parts = [f"{json.dumps(key)}: {_dump(value, record.model)}" for key, value in head.items()]
-    parts.append(f'"modules": {_dump_lines(map(module_entry, record.modules), record.model)}')
-    if fused := fused_modules(record):
-        parts.append(f'"fused": {_dump_lines(map(module_entry, fused), record.model)}')
-    parts += [
-        f'"failures": {_dump_lines(failures, record.model)}',
-        f'"ties": {_dump(dict(record.ties), record.model)}',
-        f'"skipped": {_dump_lines(skipped, record.model)}',
-        f'"provenance": {_dump(dict(record.provenance), record.model)}',
-    ]
-    return "{\n" + ",\n".join(parts) + "\n}\n"
+    fused = [module_entry(module) for module in fused_modules(record)]
+    document = {
+        "schema": SCHEMA,
+        "model": record.model,
+        "criterion": record.criterion,
+        "modules": [module_entry(module) for module in record.modules],
+        **({"fused": fused} if fused else {}),
+        "failures": [entry_of(failure) for failure in record.failures],
+        "ties": dict(record.ties),
+        "skipped": [{"name": entry.name, "reason": entry.reason} for entry in record.skipped],
+        "provenance": dict(record.provenance),
+    }
+    try:
+        return format_json(document)
+    except (TypeError, ValueError, RecursionError) as cause:
+        raise ScanFileError(
+            f"scan of {record.model}: expected values that strict JSON can hold, found one that it cannot: {cause}"
+        ) from cause
 
 
 def read_scan_text(text: str, source: str) -> dict[str, Any]:
@@ -90,21 +93,6 @@ def module_entry(module: ModuleScore) -> dict[str, Any]:
     """The entry of ``modules`` for one score; ``Place.read_record`` gives the same score back, bit for bit."""
     entry = entry_of(module)
     return entry | {key: entry.pop(key) for key in _AT_THE_END if key in entry}
-
-
-def _dump(value: Any, model: str) -> str:
-    try:
-        return json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as cause:
-        raise ScanFileError(
-            f"scan of {model}: expected values that strict JSON can hold, found one that it cannot: {cause}"
-        ) from cause
-
-
-def _dump_lines(entries: Iterable[dict[str, Any]], model: str) -> str:
-    """A JSON list with one entry a line."""
-    lines = ",\n".join(" " + _dump(entry, model) for entry in entries)
-    return f"[\n{lines}\n]" if lines else "[]"
 
 
 def _read_own(document: dict[str, Any], source: str) -> dict[str, Any]:
