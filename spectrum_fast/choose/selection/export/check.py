@@ -14,7 +14,7 @@ from spectrum_fast.choose.selection.model.skeleton import read_skeleton
 from spectrum_fast.choose.selection.readers import axolotl, own, peft, scripts
 from spectrum_fast.choose.selection.readers.axolotl import entries_of_yaml
 from spectrum_fast.choose.selection.readers.reading import Reader, Reading, shapes_of
-from spectrum_fast.choose.selection.selection import parse_selection
+from spectrum_fast.choose.selection.selection import Selection, parse_selection
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.files import read_text
 from spectrum_fast.words import nearest_names
@@ -22,7 +22,6 @@ from spectrum_fast.words import nearest_names
 if TYPE_CHECKING:
     from torch import nn
 
-    from spectrum_fast.choose.selection.selection import Selection
 
 READERS: dict[str, Reader] = {
     "spectrum-fast": own.TRL,
@@ -117,80 +116,64 @@ def check_selection(
     unknown = [reader for reader in readers if reader not in READERS]
     if unknown or not readers:
         raise UsageError(f"unknown reader {', '.join(unknown) or '(none)'!r}: expected some of {', '.join(READERS)}")
-    sources = _Sources.of_text(read_text(selection, error=SelectionError), str(selection))
+    text, source = read_text(selection, error=SelectionError), str(selection)
+    is_yaml = any(line.startswith(KEY) for line in text.splitlines())
+    try:
+        chosen = parse_selection(text, source)
+    except SelectionError as error:
+        if not is_yaml:
+            raise
+        chosen = error
+    is_list = isinstance(chosen, Selection)
+    yaml = format_reference_yaml(chosen) if is_list and not is_yaml else text
+    entries_of_yaml(yaml, source)  # an error says which file
     skeleton = read_skeleton(model, names)
-    readings = {name: sources.read_by(reader, skeleton.module) for name, reader in READERS.items()}
+    readings = {name: _read_by(reader, yaml, chosen, skeleton.module) for name, reader in READERS.items()}
     shapes = shapes_of(skeleton.module)
-    basis = readings["axolotl" if sources.selection is None else "spectrum-fast"]
-    reports = []
-    total = Reading(parameters=frozenset(shapes), entries=0).values(shapes)
-    for reader in dict.fromkeys(readers):
-        wanted = _adapter_targets(sources, basis, shapes) if reader == "peft" else basis
-        reports.append(_report(reader, readings[reader], wanted, shapes, total))
+    basis = readings["spectrum-fast" if is_list else "axolotl"]
+    adapted = _adapter_targets(chosen, basis, shapes) if is_list else Reading()
+    total = Reading(parameters=frozenset(shapes)).values(shapes)
     return SelectionCheck(
         model=skeleton.name,
         origin=skeleton.origin,
         note=skeleton.note,
         total_values=total,
-        reports=tuple(reports),
-        lost=_lost(sources, basis, skeleton.module),
+        reports=tuple(
+            _report(reader, readings[reader], adapted if reader == "peft" else basis, shapes, total)
+            for reader in dict.fromkeys(readers)
+        ),
+        lost=_lost(chosen, basis, skeleton.module),
     )
 
 
-def _lost(sources: _Sources, basis: Reading, model: nn.Module) -> dict[str, tuple[str, ...]]:
-    header = {f"^{name}.weight$" for name in REFERENCE_HEADER}
-    if sources.selection is not None:
-        unmatched = locate_entries(sources.selection, model).unmatched
-        header = set(REFERENCE_HEADER) & set(sources.selection.always)
+def _read_by(reader: Reader, yaml: str, chosen: Selection | SelectionError, model: nn.Module) -> Reading:
+    """What it trains of the model; our own way and PEFT's go by the selection, if the file is one."""
+    if reader not in (own.TRL, peft.READER):
+        return reader.read(yaml, model)
+    if isinstance(chosen, SelectionError):
+        return Reading(problem=str(chosen))
+    if reader is own.TRL:
+        return own.read_as_applied(chosen, model)
+    try:
+        return reader.read(format_peft(chosen), model)
+    except SelectionError as error:
+        return Reading(problem=str(error))
+
+
+def _lost(chosen: Selection | SelectionError, basis: Reading, model: nn.Module) -> dict[str, tuple[str, ...]]:
+    if isinstance(chosen, SelectionError):
+        unmatched, header = basis.unmatched, {f"^{name}.weight$" for name in REFERENCE_HEADER}
     else:
-        unmatched = basis.unmatched
+        unmatched, header = locate_entries(chosen, model).unmatched, set(REFERENCE_HEADER) & set(chosen.always)
     known = [name for name, _ in model.named_modules()] + [name for name, _ in model.named_parameters()]
     return {entry: tuple(nearest_names(entry, known)) for entry in unmatched if entry not in header}
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Sources:
-    """What each reader gets to read: the file, or what this package writes of it."""
-
-    selection: Selection | None
-    refusal: str
-    yaml: str
-
-    @classmethod
-    def of_text(cls, text: str, source: str) -> _Sources:
-        selection, refusal = None, ""
-        is_yaml = any(line.startswith(KEY) for line in text.splitlines())
-        try:
-            selection = parse_selection(text, source)
-        except SelectionError as error:
-            if not is_yaml:
-                raise
-            refusal = str(error)
-        yaml = text if is_yaml or selection is None else format_reference_yaml(selection)
-        entries_of_yaml(yaml, source)  # an error says which file
-        return cls(selection=selection, refusal=refusal, yaml=yaml)
-
-    def read_by(self, reader: Reader, model: nn.Module) -> Reading:
-        """What it trains of the model; our own way and PEFT's go by the selection."""
-        if reader not in (own.TRL, peft.READER):
-            return reader.read(self.yaml, model)
-        if self.selection is None:
-            return Reading(parameters=frozenset(), entries=0, problem=self.refusal)
-        if reader is own.TRL:
-            return own.read_as_applied(self.selection, model)
-        try:
-            return reader.read(format_peft(self.selection), model)
-        except SelectionError as error:
-            return Reading(parameters=frozenset(), entries=0, problem=str(error))
-
-
-def _adapter_targets(sources: _Sources, basis: Reading, shapes: Mapping[str, tuple[int, ...]]) -> Reading:
+def _adapter_targets(chosen: Selection, basis: Reading, shapes: Mapping[str, tuple[int, ...]]) -> Reading:
     """The weights that ``basis`` trains and that are matrices of ranked modules."""
-    if sources.selection is None:
-        return Reading(parameters=frozenset(), entries=0)
-    always = peft.read_as_peft(sources.selection.always, shapes).parameters
+    always = peft.read_as_peft(chosen.always, shapes).parameters
     matrices = (name for name in basis.parameters if name.endswith(".weight") and len(shapes[name]) == 2)
-    return Reading(parameters=frozenset(matrices) - always, entries=0)
+    return Reading(parameters=frozenset(matrices) - always)
 
 
 def _report(

@@ -52,7 +52,7 @@ def read_as_axolotl(entries: Iterable[str], shapes: Mapping[str, tuple[int, ...]
     try:
         reading = match_entries(wanted, match)
     except ValueError as error:
-        return Reading(parameters=frozenset(), entries=len(wanted), problem=str(error))
+        return Reading(entries=len(wanted), problem=str(error))
     # An entry without a range does not widen one with a range: axolotl masks the gradient as soon as one is given.
     return replace(reading, kept={name: _kept(taken, shapes[name]) for name, taken in rows.items()})
 

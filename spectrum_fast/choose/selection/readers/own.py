@@ -22,7 +22,7 @@ def read_as_applied(selection: Selection, model: nn.Module) -> Reading:
     try:
         applied = apply_selection(selection, model, strict=False, partial="mask")
     except SelectionError as error:
-        return Reading(parameters=frozenset(), entries=entries, problem=str(error))
+        return Reading(entries=entries, problem=str(error))
     trained = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
     kept = {name: mask.keep for name, mask in applied.masks.items()}
     return Reading(parameters=trained, entries=entries, unmatched=applied.unmatched, kept=kept)

@@ -32,8 +32,8 @@ class Reading:
         problem: why it refuses the file; empty if it does not.
     """
 
-    parameters: frozenset[str]
-    entries: int
+    parameters: frozenset[str] = frozenset()
+    entries: int = 0
     unmatched: tuple[str, ...] = ()
     kept: Mapping[str, torch.Tensor] = field(default_factory=dict)
     problem: str = ""
@@ -99,7 +99,7 @@ def match_entries(entries: Iterable[str], match: Callable[[str], Iterable[str]])
     try:
         found = {entry: tuple(match(entry)) for entry in wanted}
     except re.error as error:
-        return Reading(parameters=frozenset(), entries=len(wanted), problem=f"not a regular expression: {error}")
+        return Reading(entries=len(wanted), problem=f"not a regular expression: {error}")
     return Reading(
         parameters=frozenset(name for matched in found.values() for name in matched),
         entries=len(wanted),
