@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spectrum_fast.choose.selection.rank_correlation import spearman
-
 from bench.markers import replace_between
 from bench.study.page import readme_sentence, results_section
+from spectrum_fast.choose.selection.compare import spearman
 from spectrum_fast.read.checkpoint.naming import layer_index
 
 ROOT = Path(__file__).resolve().parents[2]
