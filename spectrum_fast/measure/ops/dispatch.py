@@ -163,6 +163,23 @@ def _require_import(backend: str, what: str, problem: str | None, remedy: str) -
         )
 
 
+WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Element types of the matrices that operations take."""
+
+
+def check_weights(weights: Tensor, name: str = "weights") -> None:
+    """Refuse what is no batch of matrices.
+
+    Raises:
+        TypeError: a dtype that is none of :data:`WEIGHT_DTYPES`.
+        ValueError: another number of dimensions, or empty matrices.
+    """
+    if weights.dtype not in WEIGHT_DTYPES:
+        raise TypeError(f"{name}: expected float64, float32, float16 or bfloat16, found {weights.dtype}")
+    if weights.ndim != 3 or 0 in weights.shape[1:]:
+        raise ValueError(f"{name}: expected shape (m, r, c) with r, c >= 1, found {tuple(weights.shape)}")
+
+
 def backend_module(operation: str, device_type: str) -> ModuleType:
     """Import the module that implements ``operation`` for tensors on this device."""
     return _module(operation, choose_backend(operation, device_type))

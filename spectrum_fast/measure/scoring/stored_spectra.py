@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from spectrum_fast.errors import ScanFileError, TensorError
 from spectrum_fast.files import write_bytes_atomic
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.record import SingularValues
-
-_LONGEST_HEADER = 1 << 28
 
 
 def spectra_path(scan_file: str | os.PathLike[str]) -> Path:
@@ -79,17 +77,9 @@ def write_spectra(modules: Iterable[ModuleScore], scan_text: str, scan_file: str
         ScanFileError: the target cannot be written.
     """
     pairs = {one.name: _pair(one.singular_values) for one in modules if one.singular_values is not None}
-    if not pairs:
-        return
-    header: dict[str, Any] = {"__metadata__": {"scan": _digest(scan_text)}}
-    end = 0
-    for name, pair in pairs.items():
-        header[name] = {"dtype": "F32", "shape": list(pair.shape), "data_offsets": [end, end + pair.nbytes]}
-        end += pair.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    chunks = [len(text).to_bytes(8, "little"), text, *(pair.tobytes() for pair in pairs.values())]
-    write_bytes_atomic(spectra_path(scan_file), b"".join(chunks), error=ScanFileError)
+    if pairs:
+        data = save(pairs, {"scan": _digest(scan_text)})
+        write_bytes_atomic(spectra_path(scan_file), data, error=ScanFileError)
 
 
 def with_spectra(
@@ -104,26 +94,13 @@ def with_spectra(
     if not path.is_file():
         return modules
     try:
-        data = np.memmap(path, np.uint8, "r")
-        length = int.from_bytes(data[:8].tobytes(), "little")
-        if length > min(len(data) - 8, _LONGEST_HEADER):
-            raise ValueError(f"a header of {length} bytes")
-        header = json.loads(data[8 : 8 + length].tobytes())
-        if header["__metadata__"]["scan"] != _digest(scan_text):
-            return modules
-        return tuple(_attached(module, header.get(module.name), data[8 + length :]) for module in modules)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
+        with safe_open(path, "numpy") as file:
+            if file.metadata()["scan"] != _digest(scan_text):
+                return modules
+            found = {name: _unpair(file.get_tensor(name)) for name in file.offset_keys()}
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as cause:
         raise ScanFileError(f"{path}: expected the spectra of {scan_file}, found {cause}; scan again") from cause
-
-
-def _attached(module: ModuleScore, entry: Any, data: npt.NDArray[np.uint8]) -> ModuleScore:
-    if entry is None:
-        return module
-    begin, end = entry["data_offsets"]
-    rows, size = entry["shape"]
-    if entry["dtype"] != "F32" or rows != 2 or not 0 <= begin <= end <= len(data) or end - begin != 8 * size:
-        raise ValueError(f"{module.name} as {entry}")
-    return replace(module, singular_values=_unpair(np.frombuffer(data[begin:end], np.float32).reshape(2, size)))
+    return tuple(replace(module, singular_values=found.get(module.name)) for module in modules)
 
 
 def _pair(found: SingularValues) -> npt.NDArray[np.float32]:
@@ -131,6 +108,8 @@ def _pair(found: SingularValues) -> npt.NDArray[np.float32]:
 
 
 def _unpair(pair: npt.NDArray[np.float32]) -> SingularValues:
+    if pair.dtype != np.float32 or pair.ndim != 2 or len(pair) != 2:
+        raise ValueError(f"{pair.dtype} of shape {pair.shape}")
     values, bounds = pair.astype(np.float64)
     if not np.isfinite(pair).all() or (pair < 0).any():
         raise ValueError("a value or a bound that is no finite number >= 0")

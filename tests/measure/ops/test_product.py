@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from spectrum_fast.errors import BackendUnavailableError
 from spectrum_fast.measure.ops import product
-from spectrum_fast.measure.ops.dispatch import use_backend
+from spectrum_fast.measure.ops.dispatch import WEIGHT_DTYPES, use_backend
 
 from support.interpreter import INTERPRETED, WITH_GPU, on_both, outside_the_interpreter, run_interpreted
 
@@ -25,7 +24,7 @@ def test_in_the_interpreter() -> None:
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("dtype", product.DTYPES)
+@pytest.mark.parametrize("dtype", WEIGHT_DTYPES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_against_extended_precision(backend: str, dtype: torch.dtype, transposed: bool) -> None:
     generator = torch.Generator().manual_seed(7)
@@ -75,15 +74,6 @@ def test_codes_with_a_scale_a_block(device: str) -> None:
         )
         expected = x @ (weights if transposed else weights.mT)
         torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-13 * float(weights.norm()))
-
-
-@outside_the_interpreter
-def test_codes_on_the_host_are_refused() -> None:
-    triton_product = pytest.importorskip("spectrum_fast.measure.ops.product.triton")
-    with pytest.raises(BackendUnavailableError, match="found codes on cpu"):
-        triton_product.multiply_block_scaled(
-            torch.zeros(1, 2, 3).byte(), torch.ones(1, 1, 1), torch.ones(1, 1, 3).double()
-        )
 
 
 @outside_the_interpreter

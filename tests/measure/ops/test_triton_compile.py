@@ -59,7 +59,7 @@ def test_count_below(half_width: int, dtype: torch.dtype, capability: int, tmp_p
     pointer = POINTER[dtype]
     signature = {"rows": pointer, "shifts": pointer, "counts": "*i64"}
     signature |= dict.fromkeys(("n", "n_shifts", "padded_rows"), "i32")
-    options = triton_sturm.count_options(dtype, half_width, max(32, half_width))
+    options = triton_sturm.count_options(dtype, half_width)
     name = f"count_below b={half_width} {dtype}"
     used = check(name, triton_sturm._count_kernel, signature, options, capability, tmp_path)
     if (half_width, dtype) == (32, torch.float64):
@@ -73,7 +73,7 @@ def test_log_det(half_width: int, dtype: torch.dtype, capability: int, tmp_path:
     pointer = POINTER[dtype]
     signature = {"rows": pointer, "operands": pointer, "products": "*fp64"}
     signature |= dict.fromkeys(("n", "n_shifts", "padded_rows"), "i32")
-    options = triton_sturm.log_det_options(dtype, half_width, max(32, half_width))
+    options = triton_sturm.log_det_options(dtype, half_width)
     name = f"log_det b={half_width} {dtype}"
     used = check(name, triton_sturm._log_det_kernel, signature, options, capability, tmp_path)
     if (half_width, dtype) == (32, torch.float64):
@@ -310,7 +310,7 @@ def test_band_update(half_width: int, capability: int, tmp_path: Path) -> None:
 def test_a_spill_is_seen(tmp_path: Path) -> None:
     """The check can fail: the window of 64 slots in one warp does not fit."""
     signature = {"rows": "*fp64", "shifts": "*fp64", "counts": "*i64", "n": "i32", "n_shifts": "i32"}
-    options = triton_sturm.count_options(torch.float64, 64, 64) | {"num_warps": 1}
+    options = triton_sturm.count_options(torch.float64, 64) | {"num_warps": 1}
     with pytest.raises(AssertionError, match="spill"):
         check(
             "count_below, too wide",

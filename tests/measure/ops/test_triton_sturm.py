@@ -102,12 +102,14 @@ def test_every_output_is_written_and_no_more(device: str) -> None:
     prepared = scale_bands(band[None].to(device))
     x = torch.full((1, 3), 0.1, dtype=torch.float64, device=device)
     counts = torch.full((1, 5), -7, dtype=torch.int64, device=device)
-    triton_sturm.launch_count(prepared, x, counts[:, :3])
+    options = triton_sturm.count_options(x.dtype, 2)
+    triton_sturm.launch(triton_sturm._count_kernel, prepared, x, counts[:, :3], options)
     assert counts[0, 3:].tolist() == [-7, -7]
     assert (counts[0, :3].cpu() == (eigenvalues(band * 2.0 ** -prepared.exponents.cpu()) < 0.1).sum()).all()
     products = torch.full((1, 4, 4), torch.nan, dtype=torch.float64, device=device)
     operands = torch.tensor([[0.1, 0.2, 1.0]], dtype=torch.float64, device=device).expand(1, 3, 3).contiguous()
-    triton_sturm.launch_log_det(prepared, operands, products[:, :3])
+    options = triton_sturm.log_det_options(x.dtype, 2)
+    triton_sturm.launch(triton_sturm._log_det_kernel, prepared, operands, products[:, :3], options)
     assert torch.isfinite(products[:, :3]).all()
     assert torch.isnan(products[:, 3]).all()
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.dispatch import backend_module
-
-DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-"""Element types that are measured."""
+from spectrum_fast.measure.ops.dispatch import backend_module, check_weights
 
 
 def measure(weights: Tensor) -> Tensor:
@@ -27,8 +23,5 @@ def measure(weights: Tensor) -> Tensor:
         ValueError: not a batch of matrices, or empty ones.
         BackendUnavailableError: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
     """
-    if weights.dtype not in DTYPES:
-        raise TypeError(f"weights: expected float64, float32, float16 or bfloat16, found {weights.dtype}")
-    if weights.ndim != 3 or 0 in weights.shape[1:]:
-        raise ValueError(f"weights: expected shape (m, r, c) with r, c >= 1, found {tuple(weights.shape)}")
+    check_weights(weights)
     return backend_module("extent", weights.device.type).measure(weights.detach())

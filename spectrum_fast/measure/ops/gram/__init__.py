@@ -5,13 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.dispatch import backend_module
-
-WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-"""Element types of a weight that a Gram product is formed from."""
-
-GRAM_DTYPES = (torch.float32, torch.float64)
-"""Types that a Gram product is summed and stored in."""
+from spectrum_fast.measure.ops.dispatch import backend_module, check_weights
 
 
 def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
@@ -66,15 +60,7 @@ def add_gram(blocks: Tensor, out: Tensor) -> None:
 
 
 def _check(name: str, weights: Tensor, out_dtype: torch.dtype) -> None:
-    if weights.dtype not in WEIGHT_DTYPES:
-        raise TypeError(f"{name}: expected one of {_names(WEIGHT_DTYPES)}, found {weights.dtype}")
-    if out_dtype not in GRAM_DTYPES:
-        raise TypeError(f"out_dtype: expected one of {_names(GRAM_DTYPES)}, found {out_dtype}")
-    if weights.dtype == torch.float64 and out_dtype != torch.float64:
-        raise TypeError(f"out_dtype: a float64 weight needs torch.float64, found {out_dtype}")
-    if weights.ndim != 3 or 0 in weights.shape[1:]:
-        raise ValueError(f"{name}: expected shape (m, r, c) with r, c >= 1, found {tuple(weights.shape)}")
-
-
-def _names(dtypes: tuple[torch.dtype, ...]) -> str:
-    return ", ".join(str(dtype) for dtype in dtypes)
+    check_weights(weights, name)
+    least = torch.float64 if weights.dtype == torch.float64 else torch.float32
+    if out_dtype not in (torch.float64, least):
+        raise TypeError(f"out_dtype: a {weights.dtype} weight needs {least} or torch.float64, found {out_dtype}")

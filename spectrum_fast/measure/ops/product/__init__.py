@@ -9,10 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.dispatch import backend_module
-
-DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-"""Element types of a matrix."""
+from spectrum_fast.measure.ops.dispatch import backend_module, check_weights
 
 
 def multiply(weights: Tensor, x: Tensor, *, transposed: bool = False) -> Tensor:
@@ -33,12 +30,9 @@ def multiply(weights: Tensor, x: Tensor, *, transposed: bool = False) -> Tensor:
         ValueError: a wrong shape.
         BackendUnavailableError: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
     """
-    if weights.dtype not in DTYPES:
-        raise TypeError(f"weights: expected float64, float32, float16 or bfloat16, found {weights.dtype}")
+    check_weights(weights)
     if x.dtype != torch.float64:
         raise TypeError(f"x: expected torch.float64, found {x.dtype}")
-    if weights.ndim != 3 or 0 in weights.shape[1:]:
-        raise ValueError(f"weights: expected shape (m, r, c) with r, c >= 1, found {tuple(weights.shape)}")
     length = weights.shape[1 if transposed else 2]
     if x.ndim != 3 or len(x) != len(weights) or x.shape[2] != length:
         raise ValueError(f"x: expected shape ({len(weights)}, p, {length}), found {tuple(x.shape)}")

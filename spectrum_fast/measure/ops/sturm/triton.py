@@ -30,6 +30,7 @@ shared memory of every variant: tests/measure/ops/test_triton_compile.py.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import triton
@@ -64,7 +65,7 @@ def count_below(bands: Bands, shifts: Tensor) -> Tensor:
     scaled = bands.as_scaled()
     x = scale_real(scaled, shifts)
     counts = torch.empty(x.shape, dtype=torch.int64, device=x.device)
-    launch_count(scaled, x, counts)
+    launch(_count_kernel, scaled, x, counts, count_options(x.dtype, scaled.half_width))
     return counts
 
 
@@ -84,7 +85,7 @@ def log_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tenso
         im.masked_fill_(~wanted, math.nan)  # what the kernel passes over
     operands = torch.stack([re, im, factor], dim=-1)
     products = torch.empty(*z.shape, 4, dtype=torch.float64, device=z.device)
-    launch_log_det(scaled, operands, products)
+    launch(_log_det_kernel, scaled, operands, products, log_det_options(re.dtype, scaled.half_width))
     p_re, p_im, powers, turns = products.unbind(-1)
     angle = torch.where((p_im == 0) & (p_re < 0), -math.pi, torch.atan2(p_im, p_re)) - 2 * math.pi * turns
     logs = torch.log(torch.hypot(p_re, p_im)) + math.log(2.0) * powers + regained
@@ -92,45 +93,32 @@ def log_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tenso
     return values if wanted is None else torch.where(wanted, values, 0.0)
 
 
-def launch_count(bands: ScaledBands, x: Tensor, counts: Tensor, slots: int | None = None) -> None:
-    """Launch the counting kernel: x (m, s) scaled shifts in the dtype of the rows, counts (m, s) int64."""
-    slots = slots or _slots(bands.half_width)
-    if x.numel():
-        with launch_on(x):
-            _count_kernel[(x.numel(),)](
-                bands.rows,
-                x,
-                counts,
-                bands.order,
-                x.shape[1],
-                bands.rows.shape[1],
-                **count_options(bands.rows.dtype, bands.half_width, slots),
-            )
+def launch(kernel: Any, bands: ScaledBands, operands: Tensor, results: Tensor, options: dict[str, int | bool]) -> None:
+    """Launch a program for each shift.
 
-
-def launch_log_det(bands: ScaledBands, operands: Tensor, products: Tensor, slots: int | None = None) -> None:
-    """Launch the pivot-product kernel: operands (m, s, 3) Re z, Im z, scale; products (m, s, 4) float64."""
-    slots = slots or _slots(bands.half_width)
+    Args:
+        kernel: ``_count_kernel`` or ``_log_det_kernel``.
+        bands: to be sliced.
+        operands: of the kernel, in the dtype of the rows: shifts (m, s), or (m, s, 3) Re z, Im z, scale.
+        results: (m, s) int64 counts, or (m, s, 4) float64 products.
+        options: :func:`count_options` or :func:`log_det_options`.
+    """
+    shifts = operands.shape[1]
     if operands.numel():
         with launch_on(operands):
-            _log_det_kernel[(operands.shape[0] * operands.shape[1],)](
-                bands.rows,
-                operands,
-                products,
-                bands.order,
-                operands.shape[1],
-                bands.rows.shape[1],
-                **log_det_options(bands.rows.dtype, bands.half_width, slots),
+            kernel[(len(operands) * shifts,)](
+                bands.rows, operands, results, bands.order, shifts, bands.rows.shape[1], **options
             )
 
 
-def count_options(dtype: torch.dtype, half_width: int, slots: int) -> dict[str, int | bool]:
+def count_options(dtype: torch.dtype, half_width: int) -> dict[str, int | bool]:
     """Compile-time constants and launch options of the counting kernel (measured: no spills).
 
     Rows of the window lie in registers, so a row whose place is known up to a multiple of UNROLLED is looked for in
     P / UNROLLED of them: for half-width 32 a step takes 279, 222, 185, 177 instructions at 1, 2, 4, 8, the last spills.
     """
-    wide, double = slots > 32, dtype == torch.float64
+    slots, double = _slots(half_width), dtype == torch.float64
+    wide = slots > 32
     return _register_cap(double and not wide) | {
         "WIDTH": half_width + 1,
         "P": slots,
@@ -140,12 +128,13 @@ def count_options(dtype: torch.dtype, half_width: int, slots: int) -> dict[str, 
     }
 
 
-def log_det_options(dtype: torch.dtype, half_width: int, slots: int) -> dict[str, int | bool]:
+def log_det_options(dtype: torch.dtype, half_width: int) -> dict[str, int | bool]:
     """Compile-time constants and launch options of the pivot-product kernel (measured: no spills).
 
     Instructions a step for half-width 32, float64: 602, 515, 441, 406 at UNROLLED 1, 2, 4, 8; the last spills.
     """
-    wide, double = slots > 32, dtype == torch.float64
+    slots, double = _slots(half_width), dtype == torch.float64
+    wide = slots > 32
     return _register_cap(double and not wide) | {
         "WIDTH": half_width + 1,
         "P": slots,
