@@ -146,12 +146,7 @@ def _open_index(folder: Folder, index_name: str) -> tuple[list[Header], tuple[st
     headers = _read_headers(folder, shards)
     home = _require_distinct(headers)
     for tensor, shard in weight_map.items():
-        found = home.get(tensor)
-        if found is None:
-            raise CheckpointError(
-                f"{index}: tensor {shorten(tensor)} should be in {shard}, found in no file of the index; "
-                "index and files do not belong together: download or save the checkpoint again"
-            )
+        found = home.get(tensor, "no file of the index")
         if found != shard:
             raise CheckpointError(
                 f"{index}: tensor {shorten(tensor)} should be in {shard}, found in {found}; "

@@ -48,7 +48,7 @@ def sample_content(files: Mapping[Address, Stamp | None], key: str) -> str:
 
 def _blocks(stored: StoredFile, address: Address, key: str) -> list[bytes]:
     """One block out of each of so many equal parts, at places drawn from the key; a small file whole."""
-    size = stored.size_bytes
+    size = stored.stamp.size_bytes
     step = max(-(-size // BLOCKS), BLOCK_BYTES)
     draw = hashlib.shake_128(f"{key}/{address.name}".encode("utf-8", "surrogateescape")).digest(8 * BLOCKS)
     places = [

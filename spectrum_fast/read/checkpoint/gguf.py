@@ -131,7 +131,7 @@ class _Cursor:
             raise HeaderError(f"{what} at byte {self.place - length} is not valid UTF-8") from error
 
     def _read_to(self, end: int, what: str) -> None:
-        size, have = self._file.size_bytes, len(self.raw)
+        size, have = self._file.stamp.size_bytes, len(self.raw)
         if end > MAX_HEADER_BYTES:
             raise HeaderError(f"{what} would end at byte {end}, past the limit of {MAX_HEADER_BYTES}")
         if end > size:

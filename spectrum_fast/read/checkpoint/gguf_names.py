@@ -20,7 +20,7 @@ from spectrum_fast.read.checkpoint.experts import slice_first
 from spectrum_fast.read.checkpoint.header import MAX_TENSORS, Header
 from spectrum_fast.read.checkpoint.naming import module_type
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.storage.files import shorten
+from spectrum_fast.read.storage.files import list_some, shorten
 
 _FAMILY = {
     "llama": "llama",  # Mistral, Mixtral, SmolLM, Yi and others too
@@ -174,7 +174,4 @@ def _noise_notes(headers: Sequence[Header]) -> Iterator[str]:
         )
     mixed = sorted(name for name, found in kinds.items() if len(found) > 1)
     if packed and mixed:
-        yield (
-            f"stored in more than one type, so that layers differ in noise: {', '.join(map(shorten, mixed[:8]))}"
-            + (f" and {len(mixed) - 8} more" if len(mixed) > 8 else "")
-        )
+        yield f"stored in more than one type, so that layers differ in noise: {list_some(mixed, show=shorten)}"

@@ -107,7 +107,7 @@ def read_header(path: str | os.PathLike[str] | RemoteFile, stop: threading.Event
 
 
 def _read_raw(path: Address, file: StoredFile) -> bytes:
-    size_bytes = file.size_bytes
+    size_bytes = file.stamp.size_bytes
     if size_bytes < 8:
         raise CheckpointError(
             f"{path}: expected a safetensors file (8 bytes of header length, header, data), found only {size_bytes} "

@@ -106,21 +106,8 @@ class JsonCursor:
         self.position = end + 1
         return value
 
-    def integer(self, what: str) -> int:
-        """Read a non-negative integer of at most 20 digits.
-
-        Raises:
-            JsonError: something else is here: a sign, a fraction, a boolean, more digits.
-        """
-        self.skip_space()
-        match = _INTEGER.match(self.data, self.position)
-        if match is None:
-            raise self.fail(f"{what} (a non-negative integer of at most 20 digits)")
-        self.position = match.end()
-        return int(match.group())
-
     def integers(self, what: str, limit: int) -> list[int]:
-        """Read a list of at most ``limit`` non-negative integers."""
+        """Read a list of at most ``limit`` non-negative integers of at most 20 digits, without sign or fraction."""
         self.expect(b"[", f"{what} (a list of non-negative integers)")
         values: list[int] = []
         if self.take(b"]"):
@@ -128,7 +115,12 @@ class JsonCursor:
         while True:
             if len(values) == limit:
                 raise JsonError(f"{what} has more than {limit} entries at byte {self.position}")
-            values.append(self.integer(what))
+            self.skip_space()
+            match = _INTEGER.match(self.data, self.position)
+            if match is None:
+                raise self.fail(f"{what} (a non-negative integer of at most 20 digits)")
+            self.position = match.end()
+            values.append(int(match.group()))
             if self.take(b","):
                 continue
             self.expect(b"]", f"',' or ']' in {what}")

@@ -6,6 +6,7 @@ Types follow the published Spectrum results: everything after the first numeric 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -90,10 +91,7 @@ def module_type(name: str) -> str:
     'classifier.0'
     """
     parts = name.split(".")
-    for position, part in enumerate(parts):
-        if _is_number(part):
-            return ".".join(parts[position + 1 :]) or name
-    return name
+    return ".".join(parts[_first_number(parts) + 1 :]) or name
 
 
 def merged_experts_type(type_name: str) -> str:
@@ -118,7 +116,7 @@ def path_before_layer(name: str) -> tuple[str, ...]:
     ('model', 'visual', 'blocks')
     """
     parts = name.split(".")
-    return tuple(parts[: next((place for place, part in enumerate(parts) if _is_number(part)), len(parts))])
+    return tuple(parts[: _first_number(parts)])
 
 
 def tower_word(component: str) -> str:
@@ -147,10 +145,9 @@ def layer_index(name: str) -> int | None:
     >>> layer_index("model.layers.12.mlp.experts.3.up_proj"), layer_index("lm_head")
     (12, None)
     """
-    for part in name.split("."):
-        if _is_number(part):
-            return int(part)
-    return None
+    parts = name.split(".")
+    place = _first_number(parts)
+    return int(parts[place]) if place < len(parts) else None
 
 
 def expert_index(name: str) -> int | None:
@@ -222,6 +219,11 @@ def _natural_piece(piece: str) -> tuple[int, int, str]:
         return (1, 0, piece)
     digits = piece.lstrip("0")
     return (0, len(digits), digits)  # longer is larger: no int() of a hostile name's thousand digits
+
+
+def _first_number(parts: Sequence[str]) -> int:
+    """Place of the first numeric path component; their number if there is none."""
+    return next((place for place, part in enumerate(parts) if _is_number(part)), len(parts))
 
 
 def _is_number(part: str) -> bool:

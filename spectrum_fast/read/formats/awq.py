@@ -7,8 +7,8 @@ from torch import Tensor
 
 from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.read.formats.codes import Codes
-from spectrum_fast.read.formats.config import QuantisationConfig
-from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, refuse, require_groups
+from spectrum_fast.read.formats.config import QuantisationConfig, unnamed
+from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, refuse
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.formats.words import unpack_words
 
@@ -51,7 +51,8 @@ def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:
         raise refuse(packed, f"scales {scales} do not divide the rows")
     if scales[1] != 8 * codes.shape[1] or qzeros != (scales[0], codes.shape[1]):
         raise refuse(packed, f"scales {scales} and qzeros {qzeros} do not fit the codes")
-    require_groups(packed, config, 4, codes.shape[0], scales[0])
+    if reason := unnamed(config.schemes, 4, codes.shape[0], scales[0]):
+        raise refuse(packed, reason)
     parameter = codes.name.removesuffix("qweight") + "weight"
     shape = (scales[1], codes.shape[0])
     layout = "int4 (AWQ, gemm)"

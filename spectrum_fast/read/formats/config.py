@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -43,6 +43,26 @@ class Scheme:
             return 1
         size = self.group_size
         return -(-inputs // size) if size is not None and size > 0 else None
+
+
+def unnamed(schemes: Sequence[Scheme], bits: int, inputs: int, groups: int, symmetric: bool | None = None) -> str:
+    """Why none of the schemes, where there are any, speaks of integers in so many groups of inputs; empty if one does.
+
+    ``symmetric`` says that there are no zero points, None that they tell nothing.
+    """
+    for scheme in schemes:
+        fits = scheme.allows(bits, "int") and scheme.groups(inputs) in (None, groups)
+        if fits and (symmetric is None or scheme.symmetric in (None, symmetric)):
+            return ""
+    if not schemes:
+        return ""
+    zero = "" if symmetric is None else f", {'no' if symmetric else 'with'} zero points"
+    said = (
+        ", ".join(f"{key} {value}" for key, value in asdict(scheme).items() if value not in (None, ""))
+        for scheme in schemes
+    )
+    found = f"found {bits} bits in {groups} groups of {inputs} inputs{zero}"
+    return f"{found}, which config.json does not name: expected {' or '.join(said)}"
 
 
 @dataclass(frozen=True)

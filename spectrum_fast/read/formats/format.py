@@ -99,14 +99,3 @@ def refuse(packed: PackedWeight, reason: str = "") -> UnsupportedDtypeError:
         f"{codes.shape}), which this version does not decode{': ' + reason if reason else ''}; expected a plain weight "
         "or a layout listed in docs/formats.md: scan the unquantised checkpoint"
     )
-
-
-def require_groups(packed: PackedWeight, config: QuantisationConfig, bits: int, inputs: int, groups: int) -> None:
-    """Refuse integers of another width, or in other groups of inputs, than the configuration names."""
-    if config.schemes and not any(
-        scheme.allows(bits, "int") and scheme.groups(inputs) in (None, groups) for scheme in config.schemes
-    ):
-        said = [(scheme.bits, scheme.group_size) for scheme in config.schemes]
-        raise refuse(
-            packed, f"{bits} bits and {groups} groups of {inputs} inputs, config.json names (bits, group_size) {said}"
-        )

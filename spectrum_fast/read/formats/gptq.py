@@ -10,10 +10,10 @@ from torch import Tensor
 from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.read.formats.codes import Codes
-from spectrum_fast.read.formats.config import QuantisationConfig
-from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, refuse, require_groups
+from spectrum_fast.read.formats.config import QuantisationConfig, unnamed
+from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, refuse
 from spectrum_fast.read.formats.weight_plan import WeightPlan
-from spectrum_fast.read.formats.words import WIDTHS, unpack_words
+from spectrum_fast.read.formats.words import WIDTHS, group_index, unpack_words
 
 _VERSIONS = {"": True, "gptq": True, "gptq_v2": False}
 """``checkpoint_format`` -> whether zero points are stored less one; the first is meant where none is named."""
@@ -56,9 +56,7 @@ def read_gptq(
                 "agree on; expected checkpoint_format gptq_v2"
             )
         points += 1
-    index = None if g_idx is None else g_idx.reshape(-1).long()
-    if index is not None and (index.numel() != inputs or int(index.min()) < 0 or int(index.max()) >= groups):
-        raise UnsupportedDtypeError(f"g_idx: expected {inputs} groups below {groups}")
+    index = group_index(g_idx, inputs, groups)
     weight = unpack_words(codes.T, bits)
     scale = scales.to(torch.float32).T
     return Codes(weight, scale, (1, max(1, inputs // groups)), (outputs, inputs), points.T, group_of_column=index)
@@ -76,7 +74,8 @@ def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:
     if not bits:
         raise refuse(packed, f"scales {scales} and qzeros {qzeros} do not fit codes of 4 or 8 bits")
     inputs = codes.shape[0] * 32 // bits
-    require_groups(packed, config, bits, inputs, scales[0])
+    if reason := unnamed(config.schemes, bits, inputs, scales[0]):
+        raise refuse(packed, reason)
     index = companions.get("g_idx")
     if (index is None and inputs % scales[0]) or (index is not None and index.element_count != inputs):
         raise refuse(packed, f"expected g_idx [{inputs}], found {index.shape if index else 'none'}, {scales[0]} groups")

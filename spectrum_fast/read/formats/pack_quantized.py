@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -11,10 +10,10 @@ from torch import Tensor
 from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.read.formats.codes import Codes
-from spectrum_fast.read.formats.config import QuantisationConfig, Scheme
+from spectrum_fast.read.formats.config import QuantisationConfig, Scheme, unnamed
 from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, refuse
 from spectrum_fast.read.formats.weight_plan import WeightPlan
-from spectrum_fast.read.formats.words import WIDTHS, bytes_of, unpack_words
+from spectrum_fast.read.formats.words import WIDTHS, bytes_of, group_index, unpack_words
 
 
 def read_pack_quantized(
@@ -59,7 +58,8 @@ def read_pack_quantized(
     if scale.ndim != 2 or scale.shape[0] not in (1, rows):
         raise UnsupportedDtypeError(f"expected scales [{rows}, groups], found {tuple(scale.shape)}")
     groups = scale.shape[1]
-    _require_said(schemes, bits, columns, groups, symmetric=weight_zero_point is None)
+    if reason := unnamed(schemes, bits, columns, groups, weight_zero_point is None):
+        raise UnsupportedDtypeError(reason)
     scale = scale.expand(rows, groups)
     zero = None
     if weight_zero_point is not None:
@@ -69,9 +69,8 @@ def read_pack_quantized(
             )
         points = unpack_words(weight_zero_point.T.contiguous(), bits)[:, :rows].T
         zero = points.to(torch.float32) - (1 << (bits - 1))
-    index = None if weight_g_idx is None or bool((weight_g_idx == -1).all()) else weight_g_idx.reshape(-1).long()
-    if index is not None and (index.numel() != columns or int(index.min()) < 0 or int(index.max()) >= groups):
-        raise UnsupportedDtypeError(f"group index: expected {columns} groups below {groups}")
+    is_used = weight_g_idx is not None and not bool((weight_g_idx == -1).all())
+    index = group_index(weight_g_idx if is_used else None, columns, groups)
     if index is None and columns % groups:
         raise UnsupportedDtypeError(f"{groups} groups do not divide {columns} columns")
     block, shape = (1, columns // groups), (rows, columns)
@@ -80,26 +79,6 @@ def read_pack_quantized(
         return Codes(signed, scale, block, shape, zero, group_of_column=index)
     table = torch.arange(-8, 8, dtype=torch.float32, device=codes.device)
     return Codes(bytes_of(codes), scale, block, shape, zero, table, group_of_column=index)
-
-
-def _require_said(schemes: tuple[Scheme, ...], bits: int, columns: int, groups: int, *, symmetric: bool) -> None:
-    """One of the schemes that the configuration names has to be this one."""
-    for scheme in schemes:
-        if (
-            scheme.allows(bits, "int")
-            and scheme.groups(columns) in (None, groups)
-            and scheme.symmetric in (None, symmetric)
-        ):
-            return
-    if schemes:
-        raise UnsupportedDtypeError(
-            f"found {bits} bits in {groups} groups of {columns} columns, {'no' if symmetric else 'with'} zero points, "
-            f"which config.json does not name: expected {' or '.join(_describe(scheme) for scheme in schemes)}"
-        )
-
-
-def _describe(scheme: Scheme) -> str:
-    return ", ".join(f"{key} {value}" for key, value in asdict(scheme).items() if value not in (None, ""))
 
 
 def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:

@@ -1,4 +1,4 @@
-"""Integers of four or eight bits in 32-bit words, lowest bits first."""
+"""Integers of four or eight bits in 32-bit words, lowest bits first, and the group of each input."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 
 import torch
 from torch import Tensor
+
+from spectrum_fast.errors import UnsupportedDtypeError
 
 WIDTHS = (4, 8)
 
@@ -20,3 +22,15 @@ def bytes_of(words: Tensor) -> Tensor:
     """int32 [n, m] -> uint8 [n, 4 m]."""
     codes = words.contiguous().view(torch.uint8)
     return codes if sys.byteorder == "little" else codes.view(*words.shape, 4).flip(-1).reshape(codes.shape)
+
+
+def group_index(stored: Tensor | None, inputs: int, groups: int) -> Tensor | None:
+    """The group of each input, as int64, where it is stored.
+
+    Raises:
+        UnsupportedDtypeError: it is not one for each, or names a group that is not there.
+    """
+    index = None if stored is None else stored.reshape(-1).long()
+    if index is not None and (index.numel() != inputs or int(index.min()) < 0 or int(index.max()) >= groups):
+        raise UnsupportedDtypeError(f"g_idx: expected {inputs} groups below {groups}")
+    return index

@@ -67,26 +67,13 @@ def changed(what: object) -> CheckpointError:
     )
 
 
-def open_regular_file(path: Path) -> tuple[int, FileStamp]:
-    """Open ``path`` for reading and make sure that it is a regular file.
-
-    Returns:
-        The file descriptor, which the caller closes, and the stamp of the file behind it.
-
-    Raises:
-        CheckpointError: the file is missing, not readable or not a regular file.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | PRIVATE | NO_WAIT)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be opened: {_reason(error)}; check the path and its permissions"
-        ) from error
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        raise CheckpointError(f"{path}: expected a regular file, found {_kind(status.st_mode)}; pass the file itself")
-    return descriptor, FileStamp.of(status)
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
 
 
 class LocalFile:
@@ -101,24 +88,24 @@ class LocalFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor, self._stamp = open_regular_file(path)
-
-    @property
-    def size_bytes(self) -> int:
-        """Length of the file when it was opened."""
-        return self._stamp.size_bytes
-
-    @property
-    def stamp(self) -> FileStamp:
-        """State of the file when it was opened."""
-        return self._stamp
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | PRIVATE | NO_WAIT)
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise CheckpointError(f"{path}: cannot be opened: {reason}; check the path and its permissions") from error
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+            raise CheckpointError(f"{path}: expected a regular file, found {kind}; pass the file itself")
+        self.stamp = FileStamp.of(status)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Read once; see :meth:`StoredFile.read_into`."""
         return read_at(self._descriptor, buffer, offset)
 
     def descriptor(self) -> int | None:
-        """Descriptor of the file, owned by this object."""
+        """See :meth:`StoredFile.descriptor`."""
         return self._descriptor
 
     def require_unchanged(self) -> None:
@@ -131,7 +118,7 @@ class LocalFile:
             now = FileStamp.of(os.stat(self._path))
         except OSError as error:
             raise changed(self._path) from error
-        if now != self._stamp:
+        if now != self.stamp:
             raise changed(self._path)
 
     def close(self) -> None:
@@ -139,18 +126,3 @@ class LocalFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def _kind(mode: int) -> str:
-    kinds = {
-        stat.S_IFDIR: "a directory",
-        stat.S_IFIFO: "a named pipe",
-        stat.S_IFSOCK: "a socket",
-        stat.S_IFCHR: "a character device",
-        stat.S_IFBLK: "a block device",
-    }
-    return kinds.get(stat.S_IFMT(mode), "something else")

@@ -14,10 +14,8 @@ Kind = Literal["missing", "forbidden", "changed", "no ranges", "throttled", "bro
 """What went wrong: no such file; no right to read it; another state of it; ranges are not served; come later; the
 connection or the server failed; the server will not do it, now or later; we closed the file ourselves."""
 
-_RETRIED: frozenset[Kind] = frozenset(("throttled", "broken"))
 _STATUS = re.compile(r"status code: (\d{3})")
 _CAUSES: tuple[tuple[str, str, Kind], ...] = (
-    ("invalid peer certificate", "the server's certificate is not accepted", "refused"),
     ("certificate", "the server's certificate is not accepted", "refused"),
     (
         "BadScheme",
@@ -53,11 +51,6 @@ class RemoteProblem(Exception):  # noqa: N818 (one attempt's problem, often over
         super().__init__(words)
         self.kind: Kind = kind
         self.words = words
-
-    @property
-    def worth_a_retry(self) -> bool:
-        """Whether the same request may succeed later."""
-        return self.kind in _RETRIED
 
 
 class RemoteReadError(OSError):

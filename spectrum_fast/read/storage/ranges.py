@@ -103,7 +103,7 @@ class RangeReader:
                 failed += 1
                 if problem.kind == "forbidden" and failed == 1 and transport.renew():
                     continue  # a signed address had run out
-                if not problem.worth_a_retry:
+                if problem.kind not in ("throttled", "broken"):
                     raise
                 longest = settings.delay_seconds * 2 ** min(failed - 1, _MAX_DOUBLINGS)
                 wait = longest * random.uniform(0.5, 1.0)  # noqa: S311 (spreads requests, guards nothing)

@@ -90,12 +90,12 @@ def read_small_file(address: Address, limit_bytes: int) -> bytes:
 
         return fetch_small_file(address, limit_bytes)
     with opened(address) as file:
-        if file.size_bytes > limit_bytes:
+        size_bytes = file.stamp.size_bytes
+        if size_bytes > limit_bytes:
             raise CheckpointError(
-                f"{address}: expected at most {limit_bytes} bytes, found {file.size_bytes}; this is not a checkpoint's "
-                "file"
+                f"{address}: expected at most {limit_bytes} bytes, found {size_bytes}; this is not a checkpoint's file"
             )
-        return read_bytes(file, file.size_bytes, 0)
+        return read_bytes(file, size_bytes, 0)
 
 
 def map_reads(read: Callable[[Item], Found], items: Iterable[Item], address: Address) -> list[Found]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 from spectrum_fast.errors import CheckpointError
@@ -12,7 +12,6 @@ from spectrum_fast.read.storage.address import RemoteFile
 from spectrum_fast.read.storage.network import Stop
 from spectrum_fast.read.storage.problems import RemoteProblem, RemoteReadError
 from spectrum_fast.read.storage.ranges import RangeReader
-from spectrum_fast.read.storage.stored_file import RemoteStamp
 
 OPENING_BYTES = 128 << 10
 """Bytes read when a file is opened: one request gives its state and, for nearly every file, its whole header (a shard
@@ -40,29 +39,17 @@ class RemoteStoredFile:
         self._closed = threading.Event()
         self._stop = Stop(self._closed, stop)
         self._changed: CheckpointError | None = None
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_lock = threading.Lock()
         self._reader = RangeReader(address)
         start = bytearray(OPENING_BYTES)
         with explained(address):
-            count, self._stamp = self._reader.read(memoryview(start), 0, None, self._stop)
+            count, self.stamp = self._reader.read(memoryview(start), 0, None, self._stop)
         self._start = bytes(start[:count])
-
-    @property
-    def size_bytes(self) -> int:
-        """Length of the file when it was opened."""
-        return self._stamp.size_bytes
-
-    @property
-    def stamp(self) -> RemoteStamp:
-        """State of the file when it was opened."""
-        return self._stamp
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Read by parallel ranges; see :meth:`StoredFile.read_into`. All that was asked for is read, to the end."""
         if self._stop.is_set():
             raise RemoteReadError(f"{self._address}: the file was closed")
-        count = max(0, min(len(buffer), self.size_bytes - offset))
+        count = max(0, min(len(buffer), self.stamp.size_bytes - offset))
         if offset + count <= len(self._start):
             buffer[:count] = self._start[offset : offset + count]
             return count
@@ -70,7 +57,7 @@ class RemoteStoredFile:
         spans = [(at, min(at + step, count)) for at in range(0, count, step)]
         try:
             if len(spans) == 1:
-                self._reader.read(buffer[:count], offset, self._stamp, self._stop)
+                self._reader.read(buffer[:count], offset, self.stamp, self._stop)
             else:
                 self._read_parts(buffer, offset, spans)
         except RemoteProblem as problem:
@@ -83,7 +70,7 @@ class RemoteStoredFile:
         return count
 
     def descriptor(self) -> int | None:
-        """None: there is no descriptor."""
+        """See :meth:`StoredFile.descriptor`."""
         return None
 
     def require_unchanged(self) -> None:
@@ -96,41 +83,24 @@ class RemoteStoredFile:
             raise self._changed
 
     def close(self) -> None:
-        """End reads in progress, in other threads too, at their next piece; let go of the threads."""
+        """End reads in progress, in other threads too, at their next piece."""
         self._closed.set()
-        with self._pool_lock:
-            if self._pool is not None:
-                self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
 
     def _read_parts(self, buffer: memoryview, offset: int, spans: list[tuple[int, int]]) -> None:
-        pool = self._threads()
-        parts: list[Future[object]] = []
         abandon = threading.Event()
         stop = self._stop.also(abandon)
-        try:
-            for begin, end in spans:
-                parts.append(pool.submit(self._reader.read, buffer[begin:end], offset + begin, self._stamp, stop))
-            wait(parts, return_when=FIRST_EXCEPTION)
-        finally:
-            # The caller's memory must not be written to after we return, come what may.
-            failed = [part for part in parts if part.done() and not part.cancelled() and part.exception()]
-            abandon.set()
-            for part in parts:
-                part.cancel()
-            wait(parts)
-        for part in failed or parts:
-            if part.cancelled():
-                raise RemoteReadError(f"{self._address}: the file was closed")
-            part.result()
-
-    def _threads(self) -> ThreadPoolExecutor:
-        with self._pool_lock:
-            if self._stop.is_set():
-                raise RemoteReadError(f"{self._address}: the file was closed")
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._reader.settings.parts_in_flight, "spectrum-fast-range")
-            return self._pool
+        # The caller's memory must not be written to after we return, come what may: leaving waits for all parts.
+        with ThreadPoolExecutor(self._reader.settings.parts_in_flight, "spectrum-fast-range") as pool:
+            try:
+                parts = [
+                    pool.submit(self._reader.read, buffer[begin:end], offset + begin, self.stamp, stop)
+                    for begin, end in spans
+                ]
+                done, _ = wait(parts, return_when=FIRST_EXCEPTION)
+                for part in done:
+                    part.result()
+            finally:
+                abandon.set()
 
 
 def fetch_small_file(address: RemoteFile, limit_bytes: int) -> bytes:

@@ -58,11 +58,6 @@ class StoredFile(Protocol):
     """One file, open for positional reads; several threads may read from it at once."""
 
     @property
-    def size_bytes(self) -> int:
-        """Length of the file when it was opened."""
-        ...
-
-    @property
     def stamp(self) -> Stamp:
         """State of the file when it was opened."""
         ...

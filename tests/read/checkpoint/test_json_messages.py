@@ -31,7 +31,11 @@ def refusal(raw: bytes, read) -> str:
         (b' "\xff"', lambda c: c.string("it", 9), "it at byte 1 is not valid UTF-8 ('utf-8' codec"),
         (b' "\\ud800"', lambda c: c.string("it", 9), "it at byte 1 is not valid UTF-8 ('utf-8' codec"),
         (b' "ab\xff"', lambda c: c.string("it", 2), "the string at byte 1 is not valid UTF-8 ('utf-8' codec"),
-        (b" -1", lambda c: c.integer("it"), "expected it (a non-negative integer of at most 20 digits) at byte 1, "),
+        (
+            b"[ -1]",
+            lambda c: c.integers("it", 9),
+            "expected it (a non-negative integer of at most 20 digits) at byte 2, ",
+        ),
         (b" 7", lambda c: c.integers("it", 9), "expected it (a list of non-negative integers) at byte 1, found '7'"),
         (b"[1 2]", lambda c: c.integers("it", 9), "expected ',' or ']' in it at byte 3, found '2]'"),
         (b"[1,]", lambda c: c.integers("it", 9), "expected it (a non-negative integer of at most 20 digits) at byte 3"),
@@ -62,9 +66,8 @@ def test_messages_say_what_was_expected_and_where(raw, read, message):
         (b' "abc" ', lambda c: c.string_or_none("it", 2), None, 6),
         (b' "\\n\\n" ', lambda c: c.string_or_none("it", 3), None, 7),
         (b' ""', lambda c: c.string_or_none("it", 0), "", 3),
-        (b" 70,", lambda c: c.integer("it"), 70, 3),
-        (b"0]", lambda c: c.integer("it"), 0, 1),
-        (b"9" * 20, lambda c: c.integer("it"), 10**20 - 1, 20),
+        (b"[ 70,0] ", lambda c: c.integers("it", 2), [70, 0], 7),
+        (b"[" + b"9" * 20 + b"]", lambda c: c.integers("it", 1), [10**20 - 1], 22),
         (b" [ ] x", lambda c: c.integers("it", 0), [], 4),
         (b"[1 , 2]x", lambda c: c.integers("it", 2), [1, 2], 7),
         (b" { } x", lambda c: list(c.keys("it", 9)), [], 4),
@@ -82,32 +85,32 @@ def test_exactly_one_value_is_taken(raw, read, value, position):
 
 
 def test_one_value_after_another():
-    cursor = JsonCursor(b'"a" "b" "\\n" 1 2')
+    cursor = JsonCursor(b'"a" "b" "\\n" [1] [2]')
     assert [cursor.string("it", 9) for _ in range(3)] == ["a", "b", "\n"]
-    assert [cursor.integer("it") for _ in range(2)] == [1, 2]
+    assert [cursor.integers("it", 1) for _ in range(2)] == [[1], [2]]
     cursor.end()
 
 
 def test_an_object_is_walked_key_by_key():
-    cursor = JsonCursor(b'{"a": 1 , "a":2}x')
-    assert [(key, cursor.integer("it")) for key in cursor.keys("it", 9)] == [("a", 1), ("a", 2)]
-    assert cursor.position == 16
+    cursor = JsonCursor(b'{"a": [1] , "a":[2]}x')
+    assert [(key, cursor.integers("it", 1)) for key in cursor.keys("it", 9)] == [("a", [1]), ("a", [2])]
+    assert cursor.position == 20
 
 
 @pytest.mark.parametrize("pieces", [255, 256, 257, 1000])
 def test_strings_of_many_pieces_end_where_they_end(pieces):
-    raw = b'"' + b"\\n" * pieces + b'" 7'
+    raw = b'"' + b"\\n" * pieces + b'" [7]'
     cursor = JsonCursor(raw)
     assert cursor.string("it", 10_000) == "\n" * pieces
-    assert cursor.integer("it") == 7
+    assert cursor.integers("it", 1) == [7]
 
 
 def test_text_that_is_stepped_over_is_checked_across_its_pieces(monkeypatch):
     monkeypatch.setattr("spectrum_fast.read.checkpoint.json_cursor._DECODE_STEP_BYTES", 3)
     good = "aé€😀".encode() * 5
-    cursor = JsonCursor(b'"' + good + b'" 7')
+    cursor = JsonCursor(b'"' + good + b'" [7]')
     assert cursor.string_or_none("it", 9) is None
-    assert cursor.integer("it") == 7
+    assert cursor.integers("it", 1) == [7]
     for bad in (good + b"\xff", good[:-1], good + b"\xc3", b"\xff" + good):
         assert "the string at byte 0 is not valid UTF-8" in refusal(
             b'"' + bad + b'"', lambda cursor: cursor.string_or_none("it", 3)

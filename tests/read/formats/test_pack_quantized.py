@@ -68,8 +68,8 @@ def test_groups_by_index():
         ({"weight_scale": torch.ones(8, 2)}, "expected scales"),
         ({"weight_scale": torch.ones(16, 3)}, "3 groups do not divide"),
         ({"weight_zero_point": torch.zeros(3, 2, dtype=torch.int32)}, "zero points"),
-        ({"weight_g_idx": torch.full((64,), 2, dtype=torch.int32)}, "group index"),
-        ({"weight_g_idx": torch.zeros(63, dtype=torch.int32)}, "group index"),
+        ({"weight_g_idx": torch.full((64,), 2, dtype=torch.int32)}, "g_idx: expected 64 groups below 2"),
+        ({"weight_g_idx": torch.zeros(63, dtype=torch.int32)}, "g_idx: expected 64 groups below 2"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, message):
@@ -85,7 +85,7 @@ def test_what_does_not_fit_is_refused(change, message):
 @pytest.mark.parametrize(
     ("said", "change", "message"),
     [
-        ({"num_bits": 8}, {}, "found 4 bits in 2 groups of 64 columns, no zero points"),
+        ({"num_bits": 8}, {}, "found 4 bits in 2 groups of 64 inputs, no zero points"),
         ({"num_bits": 4, "group_size": 16, "strategy": "group"}, {}, "config.json does not name: .*group_size 16"),
         ({"num_bits": 4, "strategy": "channel"}, {}, "strategy channel"),
         ({"symmetric": False}, {}, "no zero points"),

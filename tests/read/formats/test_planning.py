@@ -143,17 +143,17 @@ def test_blocks_of_fp8(shape, scale, role, section, block):
         (
             [("qweight", "I32", 24, 64), ("scales", "F16", 3, 64), ("qzeros", "I32", 3, 16)],
             {"quant_method": "gptq", "bits": 4, "group_size": 32},
-            "8 bits and 3 groups of 96 inputs, config.json names",
+            "found 8 bits in 3 groups of 96 inputs, which config.json does not name",
         ),
         (
             [("qweight", "I32", 12, 64), ("scales", "F16", 6, 64), ("qzeros", "I32", 6, 8)],
             {"quant_method": "gptq", "bits": 4, "group_size": 32},
-            r"4 bits and 6 groups of 96 inputs, config.json names \(bits, group_size\) \[\(4, 32\)\]",
+            "found 4 bits in 6 groups of 96 inputs, which config.json does not name: expected bits 4, group_size 32",
         ),
         (
             [("qweight", "I32", 96, 8), ("scales", "F16", 6, 64), ("qzeros", "I32", 6, 8)],
             {"quant_method": "awq", "bits": 4, "group_size": 32},
-            r"4 bits and 6 groups of 96 inputs, config.json names \(bits, group_size\) \[\(4, 32\)\]",
+            "found 4 bits in 6 groups of 96 inputs, which config.json does not name: expected bits 4, group_size 32",
         ),
         ([("experts.up_blocks", "U8", 2, 8, 3, 16), ("experts.up_scales", "U8", 2, 8, 4)], {}, r"found U8 scales"),
         ([("experts.up_blocks", "U8", 2, 8, 3, 8), ("experts.up_scales", "U8", 2, 8, 3)], {}, r"groups, 16\]"),

@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
 def test_positional_reads(path):
     file = open_stored_file(path)
     try:
-        assert file.size_bytes == 10240
+        assert file.stamp.size_bytes == 10240
         buffer = bytearray(300)
         assert file.read_into(memoryview(buffer), 256) == 300
         assert bytes(buffer) == path.read_bytes()[256:556]

@@ -33,7 +33,7 @@ def address(server: FileServer) -> RemoteFile:
 
 def test_one_request_opens_a_file_and_reads_its_header(server, address):
     file = open_stored_file(address)
-    assert file.size_bytes == len(DATA)
+    assert file.stamp.size_bytes == len(DATA)
     assert read_bytes(file, 5000, 8) == DATA[8:5008]
     assert server.ranges() == [(0, OPENING_BYTES)]
     assert file.descriptor() is None
@@ -93,7 +93,7 @@ def test_breaks_are_overcome(server, address, name, send_etag):
 def test_breaks_while_opening_are_overcome(server, address, name):
     server.faults = [BREAKS[name]]
     file = open_stored_file(address)
-    assert file.size_bytes == len(DATA)
+    assert file.stamp.size_bytes == len(DATA)
     assert read_bytes(file, 100, 0) == DATA[:100]
     file.close()
 

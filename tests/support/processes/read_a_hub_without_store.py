@@ -14,11 +14,11 @@ try:
     found = {"name": c.name, "notes": c.notes, "config": c.config, "files": [str(f) for f in c.files], "digests": {}}
     for f in c.files:
         file = open_stored_file(f)
-        half = file.size_bytes // 2
+        half = file.stamp.size_bytes // 2
         digest = hashlib.sha256(read_bytes(file, half, 0))
         if len(sys.argv) > 2:
             urllib.request.urlopen(sys.argv[2]).read()  # noqa: S310
-        digest.update(read_bytes(file, file.size_bytes - half, half))
+        digest.update(read_bytes(file, file.stamp.size_bytes - half, half))
         found["digests"][f.name] = digest.hexdigest()
         found["stamp"] = repr(file.stamp)
         file.close()
