@@ -10,7 +10,7 @@ import sys
 
 import torch
 
-from spectrum_fast.measure.ops.dispatch import choose_backend, native_problem
+from spectrum_fast.measure.ops.dispatch import GET_EXTENSION, choose_backend, native_problem
 from spectrum_fast.system import usable_cores
 from spectrum_fast.version import __version__
 
@@ -41,7 +41,7 @@ def examine() -> dict[str, str]:
     }
     problem = native_problem()
     if problem is not None:
-        found["native kernels"] = f"not available: {problem}; reinstall with `pip install -e .`"
+        found["native kernels"] = f"not available: {problem}; {GET_EXTENSION}"
     else:
         native = importlib.import_module("spectrum_fast._native")
         features = [name for name, present in native.cpu_features().items() if present]

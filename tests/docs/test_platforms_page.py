@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 
 from spectrum_fast.measure.spectra.engine import SMALL_SIDE_OF_REFERENCE
-from tools.docs.platform_tables import COLUMNS, RESULTS, TRIED_MARK, WITHOUT_MARK, describe, fill_in_platforms, place
+from tools.docs.platform_tables import (
+    COLUMNS,
+    INSTALLS_MARK,
+    RESULTS,
+    TRIED_MARK,
+    WITHOUT_MARK,
+    describe,
+    fill_in_platforms,
+    place,
+)
+from tools.install import PURE
 
 
 def test_a_cell_says_what_was_run_or_why_not() -> None:
@@ -25,6 +36,19 @@ def test_a_cell_says_what_was_run_or_why_not() -> None:
         assert ("installed" in cell) == (where in ran)
         assert cell.startswith("not run: ") == (where not in ran)
     assert ran.isdisjoint((lack["python"], lack["column"]) for lack in results["not_run"])
+
+
+def test_readme_says_how_to_install_and_what_that_takes() -> None:
+    """The package is on no index: no page may say otherwise (extras of an installed package resolve without one)."""
+    root = RESULTS.parents[1]
+    readme = (root / "README.md").read_text("utf-8")
+    for row in json.loads((RESULTS / "platforms.json").read_text("utf-8"))["installs"]:
+        assert f"{row['megabytes'] / 1000:.1f} GB, for {row['processor_seconds']:.0f}" in readme
+        assert f"| {row['processor_seconds']:.0f} s |" in fill_in_platforms(INSTALLS_MARK)
+    settings = " ".join(f"-C {name}={value}" for name, value in PURE.items())
+    assert f"pip install . {settings} " in readme
+    for page in (root / "README.md", *(root / "docs").glob("*.md")):
+        assert not re.search(r"pip install spectrum-fast(?!\[)", page.read_text("utf-8")), page.name
 
 
 def test_the_cost_without_the_extension_is_the_measured_one() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
 TRIED_MARK = "<!-- what was tried -->"
+INSTALLS_MARK = "<!-- what an installation takes -->"
 WITHOUT_MARK = "<!-- what a matrix costs without the extension -->"
 COLUMNS = ("x86_64", "aarch64", "pure")
 """Machines of the wheels with the extension, then the one without."""
@@ -15,7 +16,7 @@ COLUMNS = ("x86_64", "aarch64", "pure")
 
 def fill_in_platforms(markdown: str) -> str:
     """Put each table where a page has its mark."""
-    for mark, table in ((TRIED_MARK, tried_table), (WITHOUT_MARK, without_table)):
+    for mark, table in ((TRIED_MARK, tried_table), (INSTALLS_MARK, installs_table), (WITHOUT_MARK, without_table)):
         if mark in markdown:
             markdown = markdown.replace(mark, table())
     return markdown
@@ -35,6 +36,16 @@ def tried_table() -> str:
         lines.append(f"| {python} | {' | '.join(found)} |")
     commits = ", ".join(sorted({f"`{row['commit']}`" for row in results["rows"]}))
     return "\n".join([*lines, "", f"`python -m tools.tryout`, wheels of {commits}; `bench/results/platforms.json`."])
+
+
+def installs_table() -> str:
+    """One line an environment of its own: its size, and what pip needed for it."""
+    results = json.loads((RESULTS / "platforms.json").read_text(encoding="utf-8"))
+    lines = ["| Python | torch | installed | of it torch with its libraries | pip |", "|---|---|---|---|---|"]
+    for row in results["installs"]:
+        sizes = (f"{row[part] / 1000:.1f} GB" for part in ("megabytes", "torch_megabytes"))
+        lines.append(f"| {row['python']} | {row['torch']} | {' | '.join(sizes)} | {row['processor_seconds']:.0f} s |")
+    return "\n".join(lines)
 
 
 def place(row: dict[str, Any]) -> tuple[str, str]:

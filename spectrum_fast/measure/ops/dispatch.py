@@ -38,7 +38,7 @@ _MODELLED = {"band": MODEL, "extent": "reference", "gram": "reference"}
 
 TRITON_OPERATIONS = frozenset({"band", "decode", "extent", "gram", "product", "sturm"})
 """Operations that have a Triton form; the others run as torch operations on a GPU."""
-
+GET_EXTENSION = "install a wheel that holds it, or a C++20 compiler and this package again"
 
 _backend: ContextVar[str] = ContextVar("spectrum_fast_backend", default="auto")
 
@@ -134,7 +134,7 @@ def choose_backend(operation: str, device_type: str) -> str:
             backend,
             "the compiled extension spectrum_fast._native",
             native_problem(),
-            "reinstall with `pip install -e .` (needs a C++20 compiler)",
+            GET_EXTENSION,
         )
     if backend == "triton":
         if operation not in TRITON_OPERATIONS:

@@ -7,7 +7,7 @@ import inspect
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -19,17 +19,16 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
     The command gets the class, made of what was given; what the class refuses is the command's error.
     """
-    hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
     classes: dict[str, tuple[type[Options], dict[str, inspect.Parameter]]] = {}
-    for parameter in inspect.signature(command).parameters.values():
-        kind = hints[parameter.name]
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        kind = parameter.annotation  # `get_type_hints` of Python 3.10 hides what has the default None from Typer
         if isinstance(kind, type) and issubclass(kind, Options):
             shown = {entry.name: (entry, option) for entry, option in options_of(kind) if not option.python_only}
             classes[parameter.name] = kind, {name: entry for name, (entry, _) in shown.items()}
             parameters += [_declare(entry, option) for entry, option in shown.values()]
         else:
-            parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
     @functools.wraps(command)
     def call(**given: Any) -> None:

@@ -96,12 +96,12 @@ def _show_plan(model: str, options: ScanOptions) -> None:
 
 def _say_what_is_missing() -> None:
     """A scan without the compiled extension is right and slow; whoever waits should know why."""
-    from spectrum_fast.measure.ops.dispatch import native_problem
+    from spectrum_fast.measure.ops.dispatch import GET_EXTENSION, native_problem
     from spectrum_fast.use.cli.consoles import say
 
     if problem := native_problem():
         say(
-            f"note: the compiled extension does not load ({problem}): each matrix takes 2 to 25 times as long; install "
-            "a wheel that holds it, or a C++20 compiler and this package again",
+            f"note: the compiled extension does not load ({problem}): each matrix takes 2 to 25 times as long; "
+            + GET_EXTENSION,
             "yellow",
         )
