@@ -15,6 +15,7 @@ from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.errors import SelectionError, UsageError
 from spectrum_fast.measure.scoring.criteria import QuantityCriterion, find_criterion
 from spectrum_fast.measure.scoring.records import ModuleScore
+from spectrum_fast.measure.scoring.split import split_again
 from spectrum_fast.read.checkpoint.naming import LANGUAGE_MODEL, natural_key, role
 from spectrum_fast.read.checkpoint.towers import TEXT_TOWERS
 from spectrum_fast.words import count_of
@@ -92,11 +93,10 @@ def rescore(scan: Scan, name: str) -> Scan:
     if name == scan.criterion:
         return scan
     if isinstance(rule, QuantityCriterion):
-        return replace(scan, criterion=name, modules=tuple(replace(m, **rule.score_of([m])) for m in scan.modules))
-    raise UsageError(
-        f"a scan of criterion {scan.criterion!r} has other sums than criterion {name!r} needs; scan with "
-        f"--criterion {name}"
-    )
+        modules = tuple(replace(module, **rule.score_of([module])) for module in scan.modules)
+    else:
+        modules = tuple(split_again(module, rule) for module in scan.modules)
+    return replace(scan, criterion=name, modules=modules)
 
 
 def tables_of(towers: Mapping[str, str]) -> set[str]:

@@ -21,6 +21,7 @@ from spectrum_fast.measure.scoring.quantities import (
     spectral_norm,
     stable_rank,
 )
+from spectrum_fast.measure.scoring.split import NO_BOUND, relative_error
 from spectrum_fast.measure.scoring.tail_exponent import alpha
 from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics, Spectrum
 
@@ -154,14 +155,8 @@ class QuantityCriterion(SpectrumCriterion):
 
 
 def _kappa_bound(statistics: OrderStatistics, errors: OrderStatistics) -> float:
-    parts = (errors.s_max, statistics.s_max), (errors.s_min, statistics.s_min + PEFT_GUARD)
-    if any(error >= value for error, value in parts):
-        return math.inf
-    return math.expm1(-sum(math.log1p(-error / value) for error, value in parts))
+    return relative_error([(errors.s_max, statistics.s_max), (errors.s_min, statistics.s_min + PEFT_GUARD)])
 
-
-NO_BOUND = 1e100
-"""A bound that says nothing; the cube of a larger one is no float any more."""
 
 _CRITERIA: dict[str, Criterion] = {
     rule.name: rule

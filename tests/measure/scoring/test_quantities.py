@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,14 +13,19 @@ import torch
 
 import spectrum_fast as sf
 from spectrum_fast.choose.selection.scan_result import Scan
+from spectrum_fast.choose.selection.select import rescore
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.criteria import QuantityCriterion, find_criterion
 from spectrum_fast.measure.scoring.records import ModuleScore
+from spectrum_fast.measure.scoring.stored_spectra import as_stored
+from spectrum_fast.measure.spectra.engine import compute_spectrum
 from spectrum_fast.measure.spectra.record import OrderStatistics, SingularValues, Spectrum
 
-from support import families, tails
+from support import bounds, families, tails
 
 TRUTH = json.loads((Path(__file__).parent / "data" / "weightwatcher.json").read_text())
+DEFICIENT = ("repeated_rows",)
+"""Families whose values may all be rounding below the median: then nothing says whether any is noise."""
 OF_FUNCTIONALS = ("spectral-norm", "stable-rank", "kappa", "mp-rank")
 
 
@@ -156,5 +162,30 @@ def test_what_a_scan_lacks_is_said_with_what_would_store_it() -> None:
     old = replace(scan, modules=tuple(replace(module, frobenius_norm=None) for module in scan.modules))
     with pytest.raises(UsageError, match="frobenius_norm in the scan, found none; scan again"):
         old.select(criterion="stable-rank")
-    with pytest.raises(UsageError, match="--criterion mp"):
+    with pytest.raises(UsageError, match=r"by criterion .mp.*scan with --criterion mp, or with --spectra"):
         scan.select(criterion="mp")
+
+
+@pytest.mark.parametrize("family", sorted(families.FAMILIES))
+@pytest.mark.parametrize(("smallest", "largest"), [(3, 90), pytest.param(200, 400, marks=pytest.mark.slow)])
+def test_both_rules_are_asked_of_one_scan_where_all_values_are_stored(family: str, smallest: int, largest: int) -> None:
+    """What the other rule makes of the stored values is within its own stated bounds, or is said not to be known."""
+    weight = families.draw(family, 1, smallest, largest)
+    truth = bounds.Truth.of(weight)
+    for scanned, asked in (bounds.CRITERIA, bounds.CRITERIA[::-1]):
+        found = compute_spectrum(weight, find_criterion(scanned), all_values=True)
+        if not 1e-30 < found.s_max < 1e30:  # what float32 does not store
+            continue
+        assert found.singular_values is not None
+        one = ModuleScore(
+            name="q", type="q", singular_values=as_stored(found.singular_values), shape=found.shape, **found.summary()
+        )
+        try:
+            (again,) = rescore(Scan("m", scanned, (one,)), asked)
+        except UsageError as unknown:
+            assert f"not known; scan with --criterion {asked}" in str(unknown)  # noqa: PT017
+            assert family in DEFICIENT
+            continue
+        rule, as_spectrum = find_criterion(asked), cast("Spectrum", again)
+        assert bounds.judge(truth, rule, as_spectrum).ratio <= 1, again
+        assert max(bounds.field_ratios(truth, rule, as_spectrum).values()) <= 1, again
