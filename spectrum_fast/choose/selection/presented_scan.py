@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.ranking import rank_modules
 from spectrum_fast.errors import UsageError
-from spectrum_fast.measure.scoring.criteria import QuantityCriterion, criterion_names, find_criterion
+from spectrum_fast.measure.scoring.criteria import quantities_of
 from spectrum_fast.measure.scoring.module_plot import require_plotly
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.record import SUMMARY_FIELDS
@@ -35,16 +35,10 @@ def frame_of(scan: Scan) -> pandas.DataFrame:
     rows = [
         {"type": module.type, "layer": layer_index(module.name), "shape": module.shape, "dtype": module.dtype}
         | {key: getattr(module, key) for key in numbers}
+        | {name.replace("-", "_"): value for name, value in quantities_of(module).items()}
         for module in scan.modules
     ]
-    frame = pandas.DataFrame(rows, index=pandas.Index([module.name for module in scan.modules], name="name"))
-    for name in criterion_names():
-        rule = find_criterion(name)
-        if isinstance(rule, QuantityCriterion):
-            values = _known(rule, scan.modules)
-            if values is not None:
-                frame[name.replace("-", "_")] = values
-    return frame
+    return pandas.DataFrame(rows, index=pandas.Index([module.name for module in scan.modules], name="name"))
 
 
 def map_of(scan: Scan) -> plotly.graph_objects.Figure:
@@ -55,7 +49,7 @@ def map_of(scan: Scan) -> plotly.graph_objects.Figure:
     places = [[cells.get(layer) for layer in layers] for cells in rows.values()]
     layout = {"title": f"{scan.model}, {scan.criterion}", "template": "simple_white"}
     figure = require_plotly().Figure(layout=layout)
-    figure.add_heatmap(x=layers, y=list(rows), z=places, colorscale="Viridis", zmin=0, zmax=1)
+    figure.add_heatmap(x=layers, y=list(rows), z=places, colorscale="Viridis", zmin=0, zmax=1, colorbar_title="place")
     return figure.update_layout(xaxis_title="layer").update_yaxes(autorange="reversed")
 
 
@@ -89,10 +83,3 @@ def places_by_layer(ranked: Sequence[ModuleScore]) -> dict[int, float]:
 def shade(place: float) -> int:
     """Which of :data:`SHADES` a place in [0, 1] has."""
     return min(int(place * len(SHADES)), len(SHADES) - 1)
-
-
-def _known(rule: QuantityCriterion, modules: tuple[ModuleScore, ...]) -> list[float] | None:
-    try:
-        return [rule.measure(module)[0] for module in modules]
-    except UsageError:
-        return None

@@ -81,7 +81,7 @@ class Scan:
         Raises:
             KeyError: there is none (the message has the nearest names), or it has no score (the message says why).
         """
-        wanted = module_name(name)
+        wanted = module_name(str(name))
         wanted = self.ties.get(wanted, wanted)
         found = next((module for module in self.modules if module.name == wanted), None)
         found = found or next((module for module in fused_modules(self) if module.name == wanted), None)
@@ -93,6 +93,13 @@ class Scan:
         raise KeyError(why.get(wanted, f"no module {name!r}{near}"))
 
     module = __getitem__
+
+    def __contains__(self, module: object) -> bool:
+        """Whether ``scan[module]`` finds one, or this very module."""
+        try:
+            return self[str(getattr(module, "name", module))] == module or isinstance(module, str)
+        except KeyError:
+            return False
 
     def __repr__(self) -> str:
         failed = f", {len(self.failures)} failed" if self.failures else ""
@@ -150,7 +157,7 @@ class Scan:
     def to_frame(self) -> pandas.DataFrame:
         """A row a module, indexed by name: its type, layer and shape, every number of its spectrum, every quantity.
 
-        Quantities of which the scan lacks something are left out, those of users included.
+        Quantities of users are among them; what a module lacks is NaN, and no column where all lack it.
 
         Raises:
             UsageError: pandas is not installed.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Selection(SelectionHead):
     """Modules to train: ``modules`` by rank, and ``always`` whatever their score.
 
@@ -75,6 +75,9 @@ class Selection(SelectionHead):
             UsageError: it is no format of a selection.
         """
         write_text_atomic(path, write_selection(self, output_format), error=SelectionError)
+
+    def __repr__(self) -> str:
+        return f"<Selection of {self.summary().splitlines()[0]}>"
 
     def summary(self) -> str:
         """A few lines for people: how many modules of how many, the groups, and cuts that the scores do not decide."""

@@ -130,13 +130,20 @@ class QuantityCriterion(SpectrumCriterion):
         """The number, and a bound on its absolute error; None where the function of a user states none.
 
         Raises:
-            UsageError: the scan lacks what it is made of, or it is no finite number >= 0.
+            UsageError: the scan lacks what it is made of, a user's function failed, or it is no finite number >= 0.
         """
-        found = self.quantity(SpectrumView(module))
-        value, error = found if isinstance(found, tuple) else (found, None)
+        try:
+            found = self.quantity(SpectrumView(module))
+            value, error = found if isinstance(found, tuple) else (found, None)
+            value, error = float(value), None if error is None else float(error)
+        except UsageError:
+            raise
+        except Exception as cause:
+            name = getattr(module, "name", "matrix")
+            raise UsageError(f"criterion {self.name} of {name}: {type(cause).__name__}: {cause}") from cause
         if not 0 <= value < math.inf:
             raise UsageError(f"criterion {self.name}: expected a finite number >= 0, found {value!r}")
-        return float(value), error if error is None else float(error)
+        return value, error
 
     def score_of(self, modules: Sequence[ModuleScore | Spectrum]) -> dict[str, Any]:
         """``snr``, ``noise_free`` and ``error_bound`` of a matrix, or of a parameter: the mean over its parts."""
@@ -231,6 +238,6 @@ def quantities_of(module: ModuleScore) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, rule in _CRITERIA.items():
         if isinstance(rule, QuantityCriterion):
-            with suppress(UsageError, TypeError, AttributeError):  # what it lacks is None, or an error that names it
+            with suppress(UsageError):  # it lacks something
                 found[name] = rule.measure(module)[0]
     return found

@@ -42,7 +42,7 @@ class PlottedModule:
         else:
             raise UsageError(f"{self.name}: expected a spectrum, found none in the scan; scan again with this version")
         if self.threshold is not None:
-            mark(self.threshold, line_dash="dash", annotation_text="threshold")
+            mark(self.threshold, line={"dash": "dash", "width": 1}, opacity=1, annotation_text="threshold")
         return figure
 
 

@@ -44,11 +44,10 @@ def split_again(module: ModuleScore, rule: Criterion) -> ModuleScore:
         return module
 
     def threshold_off(*signs: int) -> float:
-        off = zip(
-            (view.q25, view.q50, view.q75), signs, (view.errors.q25, view.errors.q50, view.errors.q75), strict=True
-        )
-        quartiles = (value + sign * error for value, sign, error in off)
-        return rule.threshold(OrderStatistics(view.s_min, *quartiles, s_max), view.n_min, view.n_max)
+        off = view.errors.q25, view.errors.q50, view.errors.q75
+        known = zip((view.q25, view.q50, view.q75), signs, off, strict=True)
+        q25, q50, q75 = (value + sign * error for value, sign, error in known)
+        return rule.threshold(OrderStatistics(view.s_min, q25, q50, q75, s_max), view.n_min, view.n_max)
 
     threshold = threshold_off(0, 0, 0)
     shift = max(abs(threshold_off(*signs) - threshold) for signs in product((-1, 1), repeat=3))

@@ -35,12 +35,18 @@ def test_a_scan_is_a_sequence_of_modules_found_by_name(scan: sf.Scan) -> None:
     assert scan["layers.1.q"] is scan["layers.1.q.weight"] is scan.module("layers.1.q")
     with pytest.raises(KeyError, match=r"no module 'layers\.1\.qq'; nearest: layers\.1\.q"):
         scan["layers.1.qq"]
+    assert "layers.1.q" in scan
+    assert scan["layers.1.q"] in scan
+    assert "layers.9.q" not in scan
+    with pytest.raises(KeyError, match="no module 0"):
+        scan[0]  # type: ignore[index]
     tied = replace(scan, ties={"head": "layers.0.k"})
     assert tied["head"].name == "layers.0.k"
 
 
 def test_one_line_and_a_table(scan: sf.Scan) -> None:
     assert repr(scan) == f"<Scan of {scan.model}: 6 modules by spectrum>"
+    assert repr(scan.select(50)) == f"<Selection of {scan.model}: top 50 %, 2 modules of 6 in 2 groups>"
     shown = scan._repr_html_()
     assert "<b>" not in shown
     assert shown.count("<tr>") == 3
@@ -66,10 +72,18 @@ def test_pictures(scan: sf.Scan) -> None:
     (places,) = scan.plot().data
     assert list(places.y) == ["k", "q"]
     assert sorted(places.z[0]) == [0, 0.5, 1]
+    (alone,) = replace(scan, modules=scan.modules[:2]).plot().data
+    assert [list(row) for row in alone.z] == [[1], [1]]  # each the best of its type
     module = scan["layers.0.q"]
     assert module.singular_values is not None
     (line,) = module.plot().data
     assert list(line.y) == list(module.singular_values.values)
+    (threshold,) = module.plot().layout.shapes
+    assert (threshold.y0, threshold.line.width, threshold.opacity) == (
+        module.threshold,
+        1,
+        1,
+    )  # none by the template
     (bars,) = replace(module, singular_values=None).plot().data
     assert module.histogram is not None
     assert sum(height * width for height, width in zip(bars.y, bars.width, strict=True)) == pytest.approx(20)

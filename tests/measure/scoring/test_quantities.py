@@ -15,7 +15,7 @@ import spectrum_fast as sf
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.select import rescore
 from spectrum_fast.errors import UsageError
-from spectrum_fast.measure.scoring.criteria import QuantityCriterion, find_criterion
+from spectrum_fast.measure.scoring.criteria import QuantityCriterion, find_criterion, quantities_of
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.scoring.stored_spectra import as_stored
 from spectrum_fast.measure.spectra.engine import compute_spectrum
@@ -141,6 +141,10 @@ def test_a_user_adds_a_criterion_in_three_lines() -> None:
     assert chosen.modules[0].snr == pytest.approx(s[0] ** 2 / (s**2).sum(), rel=1e-6)
     with pytest.raises(UsageError, match="one of the package's own"):
         sf.criterion("alpha")(top_share)
+    sf.criterion("share-of-the-largest")(lambda spectrum: spectrum.largest)
+    with pytest.raises(UsageError, match=r"share-of-the-largest of layers\.0\.q: AttributeError: .*'largest'"):
+        scan_of(noise[0]).select(criterion="share-of-the-largest")  # pyright: ignore[reportArgumentType]
+    assert "share-of-the-largest" not in quantities_of(scan_of(noise[0]).modules[0])
     sf.criterion("share-of-the-largest")(lambda _: float("nan"))
     with pytest.raises(UsageError, match="finite number >= 0, found nan"):
         scan_of(noise[0]).select(criterion="share-of-the-largest")  # pyright: ignore[reportArgumentType]
