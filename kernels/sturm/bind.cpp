@@ -82,6 +82,29 @@ void bound_count_below(const nb::ndarray<>& bands, const nb::ndarray<>& shifts, 
     }
 }
 
+void bound_narrow(const nb::ndarray<>& bands, const nb::ndarray<>& lo, const nb::ndarray<>& hi,
+                  const nb::ndarray<>& ranks, const nb::ndarray<>& enough) {
+    require_operands<double, double>(bands, lo, hi, "float64", "float64");
+    require_dtype<std::int64_t>(ranks, "ranks", "int64");
+    require_layout(ranks, "ranks", 1);
+    require_dtype<double>(enough, "enough", "float64");
+    require_layout(enough, "enough", 2);
+    const auto count = static_cast<std::int64_t>(lo.shape(1));
+    if (ranks.shape(0) != lo.shape(1) || shape_of(enough) != shape_of(lo))
+        throw nb::value_error("ranks, enough: expected shapes (k) and (m, k), those of lo and hi");
+    const auto* wanted = static_cast<const std::int64_t*>(ranks.data());
+    const auto* widths = static_cast<const double*>(enough.data());
+    const auto* first = static_cast<const double*>(lo.data());
+    const auto slice = [=](auto* band, auto n, auto width, const double* from, auto, double* to) {
+        narrow(band, n, width, const_cast<double*>(from), to, wanted, widths + (from - first), count);
+    };
+    if (bands.dtype() == nb::dtype<float>()) {
+        slice_each<float, double, double>(bands, lo, hi, slice);
+    } else {
+        slice_each<double, double, double>(bands, lo, hi, slice);
+    }
+}
+
 void bound_log_det(const nb::ndarray<>& bands, const nb::ndarray<>& shifts, const nb::ndarray<>& out,
                    const std::optional<nb::ndarray<>>& wanted) {
     using Complex = std::complex<double>;
@@ -116,6 +139,8 @@ void bind_sturm(nb::module_& m) {
         "Instruction set of the slicing kernels here: avx512, avx2 or portable.");
     m.def("count_below", bound_count_below, nb::arg("bands"), nb::arg("shifts"), nb::arg("out"),
           "out[m, s] <- number of eigenvalues of band matrix m below shifts[m, s].");
+    m.def("narrow", bound_narrow, nb::arg("bands"), nb::arg("lo"), nb::arg("hi"), nb::arg("ranks"), nb::arg("enough"),
+          "lo[m, k], hi[m, k] <- narrower by counts at squares of points between, until hi - lo <= enough.");
     m.def("log_det", bound_log_det, nb::arg("bands"), nb::arg("shifts"), nb::arg("out"),
           nb::arg("wanted").none() = nb::none(),
           "out[m, s] <- sum of log(lambda_i - shifts[m, s]) over its eigenvalues, imaginary part not reduced; 0 where "

@@ -125,20 +125,16 @@ void for_lane_groups(const std::vector<std::int64_t>& places, const SturmShape& 
 }
 
 constexpr int most_lanes = 16;
-
-}  // namespace
-
-const char* sturm_kernel_name() { return BEST_OF(sturm).name; }
+// Shifts of a round of narrowing, whatever the register: of one of AVX-512, where halving brackets tells most a shift;
+// and more for a band so long that threads share them out.
+constexpr std::int64_t abreast = 8, rows_abreast = 2048;
+constexpr int most_rounds = 400;
 
 template <class T>
-void count_below(const T* band, std::int64_t n, std::int64_t width, const double* shifts, std::int64_t count,
-                 std::int64_t* below) {
-    for (std::int64_t s = 0; s < count; ++s) {
-        if (std::isnan(shifts[s])) throw std::invalid_argument("shifts: expected numbers, found NaN");
-    }
+void count_scaled(const ScaledBand<T>& scaled, std::int64_t n, const double* shifts, std::int64_t count,
+                  std::int64_t* below) {
     const SturmKernels<T>& kernels = kernels_of(BEST_OF(sturm), T(0));
     const SturmShape& shape = kernels.count_shape;
-    const ScaledBand<T> scaled(band, n, width, shape);
     std::vector<std::int64_t> places;
     for (std::int64_t s = 0; s < count; ++s) {
         if (std::isfinite(shifts[s])) places.push_back(s);
@@ -159,6 +155,59 @@ void count_below(const T* band, std::int64_t n, std::int64_t width, const double
                         kernels.count(scaled.view, lanes, counts, workspace);
                         for (std::int64_t lane = 0; lane < used; ++lane) below[mine[lane]] = counts[lane];
                     });
+}
+
+}  // namespace
+
+const char* sturm_kernel_name() { return BEST_OF(sturm).name; }
+
+template <class T>
+void count_below(const T* band, std::int64_t n, std::int64_t width, const double* shifts, std::int64_t count,
+                 std::int64_t* below) {
+    for (std::int64_t s = 0; s < count; ++s) {
+        if (std::isnan(shifts[s])) throw std::invalid_argument("shifts: expected numbers, found NaN");
+    }
+    const ScaledBand<T> scaled(band, n, width, kernels_of(BEST_OF(sturm), T(0)).count_shape);
+    count_scaled(scaled, n, shifts, count, below);
+}
+
+template <class T>
+void narrow(const T* band, std::int64_t n, std::int64_t width, double* lo, double* hi, const std::int64_t* ranks,
+            const double* enough, std::int64_t count) {
+    const ScaledBand<T> scaled(band, n, width, kernels_of(BEST_OF(sturm), T(0)).count_shape);
+    const std::int64_t together = abreast * (1 + n / rows_abreast);
+    std::vector<std::int64_t> wide, below;
+    std::vector<double> points, shifts;
+    for (int round = 0; round < most_rounds; ++round) {
+        wide.clear();
+        for (std::int64_t k = 0; k < count; ++k) {
+            const bool is_shared = !wide.empty() && lo[k] == lo[wide.back()] && hi[k] == hi[wide.back()];
+            if (hi[k] - lo[k] > enough[k] && std::nextafter(lo[k], hi[k]) < hi[k] && !is_shared) wide.push_back(k);
+        }
+        if (wide.empty()) return;
+        const auto brackets = static_cast<std::int64_t>(wide.size());
+        const std::int64_t total = (brackets + together - 1) / together * together;
+        points.clear();
+        for (std::int64_t i = 0; i < brackets; ++i) {
+            const double a = lo[wide[i]], b = hi[wide[i]];
+            const auto inside = total / brackets + (i < total % brackets ? 1 : 0);
+            for (std::int64_t j = 1; j <= inside; ++j)
+                points.push_back(a + (b - a) * (static_cast<double>(j) / static_cast<double>(inside + 1)));
+        }
+        std::sort(points.begin(), points.end());
+        shifts.resize(points.size());
+        std::transform(points.begin(), points.end(), shifts.begin(), [](double t) { return t * t; });
+        below.resize(points.size());
+        count_scaled(scaled, n, shifts.data(), total, below.data());
+        // Rounding can make two counts one apart come in the wrong order; N itself never decreases.
+        for (std::size_t s = 1; s < below.size(); ++s) below[s] = std::max(below[s], below[s - 1]);
+        for (std::int64_t k = 0; k < count; ++k) {
+            const auto passed = std::upper_bound(below.begin(), below.end(), ranks[k]) - below.begin();
+            const double a = lo[k], b = hi[k];
+            if (passed > 0 && a < points[passed - 1] && points[passed - 1] < b) lo[k] = points[passed - 1];
+            if (passed < total && a < points[passed] && points[passed] < b) hi[k] = points[passed];
+        }
+    }
 }
 
 template <class T>
@@ -208,6 +257,10 @@ void log_det(const T* band, std::int64_t n, std::int64_t width, const std::compl
 
 template void count_below(const float*, std::int64_t, std::int64_t, const double*, std::int64_t, std::int64_t*);
 template void count_below(const double*, std::int64_t, std::int64_t, const double*, std::int64_t, std::int64_t*);
+template void narrow(const float*, std::int64_t, std::int64_t, double*, double*, const std::int64_t*, const double*,
+                     std::int64_t);
+template void narrow(const double*, std::int64_t, std::int64_t, double*, double*, const std::int64_t*, const double*,
+                     std::int64_t);
 template void log_det(const float*, std::int64_t, std::int64_t, const std::complex<double>*, std::int64_t,
                       std::complex<double>*, const bool*);
 template void log_det(const double*, std::int64_t, std::int64_t, const std::complex<double>*, std::int64_t,

@@ -14,6 +14,12 @@ template <class T>
 void count_below(const T* band, std::int64_t n, std::int64_t width, const double* shifts, std::int64_t count,
                  std::int64_t* below);
 
+// Brackets of order statistics, ranks[k] ascending from 0: with N(t) the number of eigenvalues below t^2,
+// N(lo[k]) <= ranks[k] < N(hi[k]). Narrowed until hi[k] - lo[k] <= enough[k], or no number lies between them.
+template <class T>
+void narrow(const T* band, std::int64_t n, std::int64_t width, double* lo, double* hi, const std::int64_t* ranks,
+            const double* enough, std::int64_t count);
+
 // values[s] <- sum_i log(lambda_i - shifts[s]), Im shifts[s] >= 0, imaginary part not reduced. Pivots in T, their
 // product in double. Where `wanted` (may be null) is false, nothing is asked of the shift and the value is 0. Throws
 // std::invalid_argument on NaN or infinity, and on Im shifts[s] < 0.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from spectrum_fast.measure.ops.sturm.brackets import narrow_by
 from spectrum_fast.measure.spectra.counts import CountTable
 
 
@@ -17,6 +18,9 @@ class ListedSlices:
 
     def below(self, points: Tensor) -> Tensor:
         return (self.values[:, None, :] < points[:, :, None]).sum(2)
+
+    def narrow(self, lo: Tensor, hi: Tensor, ranks: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
+        return narrow_by(self.below, lo, hi, ranks, enough)
 
     def log_det(self, shifts: Tensor, wanted: Tensor) -> Tensor:
         self.asked = wanted.sum(1)

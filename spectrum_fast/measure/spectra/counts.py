@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.sturm import count_below, log_det, prepare
+from spectrum_fast.measure.ops.sturm import count_below, log_det, narrow, prepare
 from spectrum_fast.measure.spectra.rounding import Rounding
 from spectrum_fast.measure.spectra.schedule import Schedule
 
@@ -30,6 +30,10 @@ class Slicer(Protocol):
 
     def below(self, points: Tensor) -> Tensor:
         """How many singular values lie below each point: (m, s) float64 at least 0 -> (m, s) int64."""
+        ...
+
+    def narrow(self, lo: Tensor, hi: Tensor, ranks: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
+        """Brackets of order statistics, narrowed; see :func:`spectrum_fast.measure.ops.sturm.narrow`."""
         ...
 
     def log_det(self, shifts: Tensor, wanted: Tensor) -> Tensor:
@@ -50,6 +54,10 @@ class Slices:
     def below(self, points: Tensor) -> Tensor:
         """See :meth:`Slicer.below`."""
         return count_below(self._bands, points * points)
+
+    def narrow(self, lo: Tensor, hi: Tensor, ranks: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`Slicer.narrow`."""
+        return narrow(self._bands, lo, hi, ranks, enough)
 
     def log_det(self, shifts: Tensor, wanted: Tensor) -> Tensor:
         """See :meth:`Slicer.log_det`."""
@@ -167,6 +175,10 @@ def interpolation_ranks(size: int, fraction: float) -> tuple[int, int, float]:
     return lo, min(lo + 1, size - 1), position - lo
 
 
+_MOST_TIMES = 16
+"""Narrow at both ends of a bracket is what is wanted: it changes little within one, so that twice is the rule."""
+
+
 def narrow_brackets(
     slices: Slicer,
     table: CountTable,
@@ -182,14 +194,20 @@ def narrow_brackets(
         table: counts so far; its last point must lie above every value asked for.
         ranks: k ascending ranks from 0 (smallest) to ``size - 1`` (largest).
         width: the bracket width that is narrow enough near values (m, k).
-        schedule: one that waits looks after every round which brackets are still too wide.
+        schedule: one that waits goes on until every bracket is narrow enough.
         eps: to which the spectra are rounded, which sets how many rounds one takes that does not wait.
     """
     matrices, device = table.points.shape[0], table.points.device
     wanted = constants(tuple(ranks), torch.int64, device)
     lo, hi = table.bracket(wanted)
     if schedule.waits:
-        return _narrow_all(slices, lo, hi, wanted, width)
+        enough = width(hi)
+        for _ in range(_MOST_TIMES):
+            lo, hi = slices.narrow(lo, hi, wanted, enough)
+            enough = width(hi)
+            if not bool((hi - lo > enough).any()):
+                break
+        return lo, hi
     interior = schedule.interior_points(matrices * len(ranks))
     fractions = torch.arange(1, interior + 1, dtype=torch.float64, device=device) / (interior + 1)
     for _ in range(schedule.rounds(matrices, interior, eps)):
@@ -198,50 +216,4 @@ def narrow_brackets(
         passed = (torch.cummax(counts, dim=-1).values <= wanted[:, None]).sum(-1, keepdim=True)
         edges = torch.cat([lo[..., None], points, hi[..., None]], dim=-1)
         lo, hi = edges.gather(-1, passed)[..., 0], edges.gather(-1, passed + 1)[..., 0]
-    return lo, hi
-
-
-_FEW_INTERIOR = 3
-"""Points that split a bracket on a CPU: two to three give the most bits per shift."""
-_MOST_ROUNDS = 200
-
-
-def _narrow_all(
-    slices: Slicer, lo: Tensor, hi: Tensor, ranks: Tensor, width: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """The brackets of all, each until it is narrow enough.
-
-    Brackets that several ranks share are split once. A width is asked for before the first round of a matrix and again
-    where all its brackets have come to theirs: it changes little within a bracket.
-    """
-    enough = width(hi)
-    fresh = torch.ones_like(lo[:, :1], dtype=torch.bool)
-    fractions = torch.arange(1, _FEW_INTERIOR + 1, dtype=torch.float64, device=lo.device) / (_FEW_INTERIOR + 1)
-    none = torch.zeros_like(fresh)
-
-    def too_wide() -> Tensor:
-        return (hi - lo > enough) & (torch.nextafter(lo, hi) < hi)
-
-    for _ in range(_MOST_ROUNDS):
-        wide = too_wide()
-        stale = ~wide.any(1, keepdim=True) & ~fresh
-        if bool(stale.any()):
-            enough = torch.where(stale, width(hi), enough)
-            wide = too_wide()
-        if not bool(wide.any()):
-            break
-        fresh = ~wide.any(1, keepdim=True)
-        shared = (lo[:, 1:] == lo[:, :-1]) & (hi[:, 1:] == hi[:, :-1]) & wide[:, :-1]
-        split = wide & ~torch.cat([none, shared], dim=1)
-        points = lo[..., None] + (hi - lo)[..., None] * fractions
-        points = torch.where(split[..., None], points, math.inf).flatten(1).sort(dim=1).values
-        # Rounding can make two counts one apart come in the wrong order; N itself never decreases.
-        counts = torch.cummax(slices.below(points), dim=1).values
-        passed = torch.searchsorted(counts, ranks.expand(len(lo), -1).contiguous(), right=True)
-        edges = torch.cat([lo.new_full((len(lo), 1), -math.inf), points, lo.new_full((len(lo), 1), math.inf)], dim=1)
-        below, above = edges.gather(1, passed), edges.gather(1, passed + 1)
-        lo, hi = (
-            torch.where((lo < below) & (below < hi), below, lo),
-            torch.where((lo < above) & (above < hi), above, hi),
-        )
     return lo, hi

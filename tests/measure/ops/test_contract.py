@@ -32,7 +32,12 @@ CONTRACT = {
     "values": {"band_values": "bands, tolerances"},
     "band": {"reduce_to_band": "matrices, half_width, carried, vectors"},
     "decode": {"decode": "codes"},
-    "sturm": {"prepare": "bands", "count_below": "bands, shifts", "log_det": "bands, shifts, wanted"},
+    "sturm": {
+        "prepare": "bands",
+        "count_below": "bands, shifts",
+        "narrow": "bands, lo, hi, ranks, enough",
+        "log_det": "bands, shifts, wanted",
+    },
 }
 """Operation -> function -> its parameters."""
 ON_CPU = [] if INTERPRETED else ["reference", "native", MODEL]
@@ -248,3 +253,28 @@ def test_the_backend_is_one_value() -> None:
     with pytest.raises(UsageError, match=", ".join(BACKENDS)), use_backend("cublas"):
         pass
     assert backend_in_use() == "auto"
+
+
+@every_backend
+@pytest.mark.parametrize("count", [0, 1, M])
+def test_narrow(count: int, backend: str, place: str) -> None:
+    bands = torch.stack([random_band(20, 3, seed=seed) for seed in range(M)])[:count]
+    bands[..., 0] += 20  # of squares
+    truths = torch.stack([torch.linalg.eigvalsh(dense(random_band(20, 3, seed=seed))) + 20 for seed in range(M)]).sqrt()
+    ranks = torch.tensor([0, 5, 6, 19])
+    lo, hi = torch.zeros(count, 4, dtype=torch.float64), torch.full((count, 4), 9.0, dtype=torch.float64)
+    enough = 10.0 ** torch.tensor([-2.0, -12.0, -6.0, -12.0], dtype=torch.float64).expand(count, -1)
+    enough = enough * (1 + torch.arange(count))[:, None]
+    with use_backend(backend):
+        prepared = sturm.prepare(bands.to(place))
+        below, above = sturm.narrow(prepared, lo.to(place), hi.to(place), ranks.to(place), enough.to(place))
+        alone = [sturm.narrow(bands[i : i + 1].to(place), *(one[i : i + 1].to(place) for one in (lo, hi)),
+                              ranks.to(place), enough[i : i + 1].to(place)) for i in range(count)]  # fmt: skip
+    assert not lo.any()
+    assert (hi == 9).all()
+    assert ((above - below).cpu() <= enough).all()
+    wanted = truths[:count, ranks]
+    assert ((below.cpu() <= wanted + 1e-13) & (wanted - 1e-13 <= above.cpu())).all()
+    for i, found in enumerate(alone):
+        assert torch.equal(found[0][0], below[i])
+        assert torch.equal(found[1][0], above[i])

@@ -15,7 +15,8 @@ _TOGETHER = 4
 def multiply(weights: Tensor, x: Tensor, *, transposed: bool = False) -> Tensor:
     """See :func:`spectrum_fast.measure.ops.product.multiply`."""
     count = x.shape[1]
-    filled = pad(x, (0, 0, 0, -count % _TOGETHER)).contiguous()
-    out = torch.empty(*filled.shape[:2], weights.shape[2 if transposed else 1], dtype=torch.float64)
+    lacking = -count % _TOGETHER
+    filled = (pad(x, (0, 0, 0, lacking)) if lacking else x).contiguous()
+    out = torch.empty(len(x), count + lacking, weights.shape[2 if transposed else 1], dtype=torch.float64)
     _native.multiply(weights.contiguous(), filled, out, transposed)
-    return out[:, :count]
+    return out[:, :count] if lacking else out

@@ -1,9 +1,10 @@
 """Slicing: what symmetric band matrices tell about their spectra without their eigenvalues.
 
-Two functionals of the eigenvalues lambda_0 <= ... <= lambda_{n-1} of a symmetric band matrix B, each from one
+Functionals of the eigenvalues lambda_0 <= ... <= lambda_{n-1} of a symmetric band matrix B, each from one
 unpivoted factorisation ``B - x I = L D Lᵀ`` a shift (n b² / 2 multiply-adds, every shift independent):
 
-- :func:`count_below`, N(x) = #{i : lambda_i < x}: order statistics by multisection, exact counts at a threshold;
+- :func:`count_below`, N(x) = #{i : lambda_i < x}: exact counts at a threshold;
+- :func:`narrow`, brackets of order statistics, by counts between their ends;
 - :func:`log_det`, L(z) = sum_i log(lambda_i - z): analytic in the upper half plane, so contour integrals of it give
   sums of smooth functions of the eigenvalues.
 
@@ -13,13 +14,15 @@ read as part of B, whatever they hold. Bands that are sliced more than once are 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from spectrum_fast.measure.ops.dispatch import backend_module, on_host
 from spectrum_fast.measure.ops.sturm.bands import Bands
 
-__all__ = ["Bands", "count_below", "log_det", "prepare"]
+__all__ = ["Bands", "count_below", "log_det", "narrow", "prepare"]
 
 
 def prepare(bands: Tensor) -> Bands:
@@ -81,6 +84,39 @@ def count_below(bands: Tensor | Bands, shifts: Tensor) -> Tensor:
     if on_host(shifts) and bool(torch.isnan(shifts).any()):
         raise ValueError("shifts: expected numbers, found NaN")
     return backend_module("sturm", shifts.device.type).count_below(prepared, shifts.detach())
+
+
+def narrow(bands: Tensor | Bands, lo: Tensor, hi: Tensor, ranks: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
+    """Narrow brackets of order statistics by counts at points between their ends, of each matrix by itself.
+
+    Points t stand for eigenvalues ``t^2``, so that brackets are of singular values where B is similar to a Gram matrix:
+    with ``N(t)`` the number of eigenvalues below ``t^2``, ``N(lo) <= rank < N(hi)`` holds before and after.
+
+    Args:
+        bands: (m, n, b + 1) as for :func:`prepare`, or prepared.
+        lo: (m, k) float64, at least 0, on the bands' device.
+        hi: (m, k) float64, no less than ``lo``, finite. Brackets of two ranks are the same or have no inner point in
+            common.
+        ranks: (k,) int64, ascending, in [0, n).
+        enough: (m, k) float64, widths at which brackets stay as they are.
+
+    Returns:
+        lo and hi, of new memory, with ``hi - lo <= enough``, or no number between them.
+
+    Accuracy: that of :func:`count_below`, whose counts are taken to be those of an N that nowhere decreases.
+
+    Raises:
+        TypeError, ValueError, UsageError, BackendUnavailableError: as for :func:`count_below`.
+    """
+    prepared = _operands(bands, lo, torch.float64)
+    if not lo.shape == hi.shape == enough.shape or ranks.shape != lo.shape[1:] or ranks.dtype != torch.int64:
+        raise ValueError(
+            f"brackets: expected lo, hi, enough (m, k) and int64 ranks (k,), found {tuple(lo.shape)}, "
+            f"{tuple(hi.shape)}, {tuple(enough.shape)} and {ranks.dtype} {tuple(ranks.shape)}"
+        )
+    if on_host(lo) and not bool(((lo >= 0) & (lo <= hi) & (hi < math.inf)).all()):
+        raise ValueError("brackets: expected finite 0 <= lo <= hi")
+    return backend_module("sturm", lo.device.type).narrow(prepared, lo, hi, ranks, enough)
 
 
 def log_det(bands: Tensor | Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:

@@ -26,6 +26,13 @@ def count_below(bands: Bands, shifts: Tensor) -> Tensor:
     return below
 
 
+def narrow(bands: Bands, lo: Tensor, hi: Tensor, ranks: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
+    """See :func:`spectrum_fast.measure.ops.sturm.narrow`: all rounds of a matrix in one call, a band packed once."""
+    lo, hi = lo.clone(memory_format=torch.contiguous_format), hi.clone(memory_format=torch.contiguous_format)
+    _native.narrow(bands.storage, lo, hi, ranks.contiguous(), enough.contiguous())
+    return lo, hi
+
+
 def log_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:
     """See :func:`spectrum_fast.measure.ops.sturm.log_det`.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from spectrum_fast.measure.ops.sturm.bands import Bands, ScaledBands, scale_bands, scale_complex, scale_real
+from spectrum_fast.measure.ops.sturm.brackets import narrow_by
 
 
 def prepare(bands: Tensor) -> Bands:
@@ -36,6 +37,11 @@ def count_below(bands: Bands, shifts: Tensor) -> Tensor:
         pivot.copy_(torch.where(sound, pivot, torch.where(pivot > 0, floor, -floor)))
         below += pivot < 0
     return below
+
+
+def narrow(bands: Bands, lo: Tensor, hi: Tensor, ranks: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
+    """See :func:`spectrum_fast.measure.ops.sturm.narrow`."""
+    return narrow_by(lambda t: count_below(bands, t * t), lo, hi, ranks, enough)
 
 
 def log_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:

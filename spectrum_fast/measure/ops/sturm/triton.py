@@ -39,6 +39,7 @@ from torch import Tensor
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.ops.sturm.bands import Bands, ScaledBands, scale_bands, scale_complex, scale_real
+from spectrum_fast.measure.ops.sturm.brackets import narrow_by
 from spectrum_fast.measure.ops.triton_support import INTERPRETED, launch_on
 
 MAX_HALF_WIDTH = 64
@@ -67,6 +68,11 @@ def count_below(bands: Bands, shifts: Tensor) -> Tensor:
     counts = torch.empty(x.shape, dtype=torch.int64, device=x.device)
     launch(_count_kernel, scaled, x, counts, count_options(x.dtype, scaled.half_width))
     return counts
+
+
+def narrow(bands: Bands, lo: Tensor, hi: Tensor, ranks: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
+    """See :func:`spectrum_fast.measure.ops.sturm.narrow`."""
+    return narrow_by(lambda t: count_below(bands, t * t), lo, hi, ranks, enough)
 
 
 def log_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:
