@@ -150,6 +150,16 @@ void check_sturm(Rng& rng) {
         }
         require(least <= below[s] && below[s] <= most, "count", n, width);
     }
+    const double largest = *std::max_element(diagonal.begin(), diagonal.end());
+    std::vector<double> lo(2, 0.0), hi(2, 2.0);
+    const std::vector<double> enough{1e-3, 1e-4};
+    const std::vector<std::int64_t> ranks{n - 1, n - 1};
+    narrow(band.data(), n, width, lo.data(), hi.data(), ranks.data(), enough.data(), 2);
+    for (std::size_t k = 0; k < 2; ++k) {
+        require(hi[k] - lo[k] <= enough[k], "narrow", n, width);
+        require(largest < 1e-5 || (lo[k] * lo[k] <= largest + 1e-5 && largest <= hi[k] * hi[k] + 1e-5), "bracket", n,
+                width);
+    }
     std::vector<std::complex<double>> points(shifts.size()), values(shifts.size());
     const std::unique_ptr<bool[]> wanted(new bool[shifts.size() + 1]);
     for (std::size_t s = 0; s < points.size(); ++s) {
