@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 LINEAR_POINTS, GEOMETRIC_POINTS, LOW_POINTS = 48, 11, 8
 """First grid: evenly over the bulk (at least), by ratio to the top, by ratio down to the rounding floor."""
-SMALL_ENTRIES = 1 << 21
-"""Of a matrix that a CPU takes together with others: an operation of torch between two kernels costs 5 to 10 us, some
-hundred of them as much as the kernels of one matrix of 512 x 1024, and nothing more for sixteen."""
+SMALL_ENTRIES = 1 << 22
+"""Of a matrix that a CPU takes together with others: an operation of torch between two kernels costs 5 to 10 us, a
+thousand of them as much as the kernels of one matrix of 512 x 1024, and nothing more for sixteen; five of 1024 x 4096
+together take a tenth less time."""
 MOST_TOGETHER, GRAM_BYTES = 16, 20 << 20
 """Of those at most, and fewer where their Gram matrices would not lie in the last cache (1024 x 1024: five take 3 %
 less time than sixteen; 576 x 1536: 10 % more)."""

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.measure.scoring.criteria import find_criterion
-from spectrum_fast.measure.spectra import schedule
-from spectrum_fast.measure.spectra.engine import compute_spectrum
+from spectrum_fast.measure.spectra.engine import compute_spectra, compute_spectrum
 from spectrum_fast.measure.spectra.methods import band
 from spectrum_fast.measure.spectra.methods.band import SPIKY
 from spectrum_fast.measure.spectra.sampling import foresee_outliers
@@ -77,13 +76,24 @@ def squared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize("name", SPIKED)
 def test_what_is_foreseen_is_squared_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = squared(monkeypatch)
-    monkeypatch.setattr(schedule, "SMALL_ENTRIES", 0)
+    monkeypatch.setattr(band, "SAMPLED_ENTRIES", 0)
     weight = SPIKED[name].float()
     before = weight.clone()
     found = compute_spectrum(weight, CRITERION, precision="float32")
     assert taken[0] == "square_rotated"
     assert torch.equal(weight, before)
     truth.assert_matches(weight, found, tolerance=1e-3)  # float32 and nothing else
+
+
+def test_what_is_foreseen_leaves_its_neighbours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = squared(monkeypatch)
+    monkeypatch.setattr(band, "SAMPLED_ENTRIES", 0)
+    spiked = next(iter(SPIKED.values())).float()
+    calm = matrices.gaussian(*spiked.shape).float()
+    batch = [calm, spiked, 2 * calm]
+    found = compute_spectra(torch.stack(batch), CRITERION, precision="float32")
+    assert taken == ["square", "square_rotated"]
+    assert found == [compute_spectrum(weight, CRITERION, precision="float32") for weight in batch]
 
 
 def test_outliers_in_a_few_columns_are_missed_and_cost_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ In float32, in float32 with outliers rotated away first, and in float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,6 +35,8 @@ SPIKY = 30.0
 """Spikiness above which outliers are looked for before the reduction."""
 FORESEEN = 1.25 * SPIKY
 """Where a sample's estimate must lie for the rotation to come before the first Gram matrix."""
+SAMPLED_ENTRIES = 1 << 21
+"""Smaller matrices are squared before a sample is taken, which costs them more than it saves."""
 UNEVEN = 4.0
 """And where for it to come before a Gram matrix in float64, where the bound in float32 misses the tolerance."""
 WIDER_BAND = 1.5
@@ -110,11 +113,12 @@ def half_width(size: int, rotated_rank: int = 0, *, on_gpu: bool = False) -> int
 
 def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
     """Gram and band in float32 of the matrices that are not spiky; the outliers of the others are looked for."""
-    if not work.schedule.takes_together(work.matrices.shape):  # a small one is squared before a sample is taken
-        foreseen = list(_foresee(work, unsolved, FORESEEN))
-        if foreseen:
-            work.outliers = [_rotate(*one) for one in foreseen] if work.rotates else []
-            return {}
+    foreseen = list(_foresee(work, unsolved, FORESEEN)) if math.prod(work.matrices.shape) > SAMPLED_ENTRIES else []
+    work.outliers = [_rotate(*one) for one in foreseen] if work.rotates else []
+    known = {index for index, _, _ in foreseen}
+    unsolved = [index for index in unsolved if index not in known]
+    if not unsolved:
+        return {}
     squares = square(work.matrices.take(unsolved), work.traces(unsolved), torch.float32)
     spikiness = squares.spikiness.tolist()
     spiky = [place for place, value in enumerate(spikiness) if value > SPIKY]
