@@ -5,25 +5,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.model.skeleton import read_skeleton
-from spectrum_fast.errors import SpectrumFastError, UsageError
+from spectrum_fast.errors import RankError, SpectrumFastError, UsageError
 from spectrum_fast.scanning.ranks import from_first_process
 from spectrum_fast.use.training.choosing import decide, load_data
 from spectrum_fast.use.training.record import RUN_NAME, describe_selection, write_run
-from spectrum_fast.use.training.resuming import checkpoint_to_resume, lost_processes_explained
-from spectrum_fast.use.training.saving import tidy
+from spectrum_fast.use.training.saving import checkpoint_to_resume, last_whole, tidy
 
 if TYPE_CHECKING:
     from spectrum_fast.use.training.arguments import RunArguments
     from spectrum_fast.use.training.callbacks import SpectrumCallback
     from spectrum_fast.use.training.trainer import WholeCheckpoints
+
+
+_SIGNS_OF_LOSS = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "connection was likely closed",
+    "broken pipe",
+    "socket timeout",
+    "timed out waiting",
+    "remote process exited",
+    "nccl communicator was aborted",
+)
+"""What torch's gloo and NCCL back ends say, in lower case, when another process has ended."""
 
 
 def say_on_stderr(text: str) -> None:
@@ -181,3 +194,28 @@ def _facts(run: RunArguments, arguments: Any) -> dict[str, Any]:
         shard = f"zero{plugin.hf_ds_config.get_value('zero_optimization.stage', 0)}"
     config = {**run.given, "spectrum": section}
     return {"method": run.spectrum.method, "model": run.model_name, "shard": shard, "config": config}
+
+
+@contextlib.contextmanager
+def lost_processes_explained(home: Path) -> Iterator[None]:
+    """Say what has happened and how to go on where a collective failed because another process is gone.
+
+    Raises:
+        RankError: that has happened.
+    """
+    try:
+        yield
+    except RuntimeError as cause:
+        words = str(cause).lower()
+        if not any(sign in words for sign in _SIGNS_OF_LOSS):
+            raise
+        found, _ = last_whole(home)
+        rest = (
+            f"the last whole checkpoint is {found}; go on from it with --set resume_from_checkpoint=true"
+            if found is not None
+            else "there is no checkpoint yet; save_steps says how often one is written"
+        )
+        raise RankError(
+            f"another process of this run has ended, and the run with it; {rest} (found by this one as: "
+            f"{str(cause).splitlines()[0][:160]})"
+        ) from cause

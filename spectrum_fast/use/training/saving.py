@@ -1,4 +1,4 @@
-"""Checkpoints of a run that are whole or not there at all, whatever is killed while they are written.
+"""Checkpoints of a run that are whole or not there at all, whatever is killed, and the one that a run goes on from.
 
 A checkpoint is written by all processes into ``output_dir/_saving/checkpoint-N``. Once all of them are through, its
 files are flushed to the disk, ``files.json`` lists them with their sizes, and one rename gives the folder its place. A
@@ -12,13 +12,16 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.files import write_text_atomic
 from spectrum_fast.temporary import flush
+
+if TYPE_CHECKING:
+    from spectrum_fast.use.training.arguments import RunArguments
 
 STAGING_NAME = "_saving"
 """Folder in ``output_dir`` where checkpoints are written; a leading ``_`` keeps transformers from uploading it."""
@@ -93,6 +96,34 @@ def last_whole(home: Path) -> tuple[Path | None, list[str]]:
             return checkpoint, passed_over
         passed_over.append(f"{checkpoint} is passed over: {damage}")
     return None, passed_over
+
+
+def checkpoint_to_resume(run: RunArguments, say: Callable[[str], None]) -> str | None:
+    """The checkpoint folder to go on from; ``true`` means the last whole one in the output folder.
+
+    Raises:
+        CheckpointError: there is none, or the one that is named, or every one there is, is not whole.
+    """
+    wanted = run.given.get("resume_from_checkpoint")
+    if not wanted:
+        return None
+    where = f"{run.source}: resume_from_checkpoint"
+    if wanted not in (True, "true"):
+        if damage := find_damage(Path(wanted)):
+            raise CheckpointError(
+                f"{where}: expected a whole checkpoint, found {wanted}, where {damage}; choose another"
+            )
+        return str(wanted)
+    found, passed_over = last_whole(run.output_folder)
+    for word in passed_over:
+        say(f"warning: {word}")
+    if found is None:
+        why = "; ".join(["found none", *passed_over[:1]])
+        raise CheckpointError(
+            f"{where}: expected a whole checkpoint in {run.output_folder}, {why}; drop the key to begin anew "
+            "(save_steps: how often one is saved)"
+        )
+    return str(found)
 
 
 def move_into(staged: Path, home: Path) -> None:

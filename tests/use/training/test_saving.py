@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from spectrum_fast.errors import CheckpointError, RankError
-from spectrum_fast.use.training.resuming import checkpoint_to_resume, lost_processes_explained
+from spectrum_fast.use.training.run import lost_processes_explained
 from spectrum_fast.use.training.saving import (
     STAGING_NAME,
+    checkpoint_to_resume,
     checkpoints,
     find_damage,
     finish,

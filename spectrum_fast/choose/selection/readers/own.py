@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.formats import write_selection
 from spectrum_fast.choose.selection.model.apply import apply_selection
-from spectrum_fast.choose.selection.readers.reading import Reader, Reading
+from spectrum_fast.choose.selection.readers.reading import Reader, Reading, Wanted
 from spectrum_fast.choose.selection.selection import parse_selection
 from spectrum_fast.errors import SelectionError
+from spectrum_fast.read.checkpoint.naming import module_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,16 +38,16 @@ TRL = Reader(
     holds=True,
 )
 
+
+def _write_names(wanted: Wanted) -> str:
+    homes = (module_name(parameter).removesuffix(".bias") for parameter in wanted.parameters)
+    return "".join(f"{home}\n" for home in dict.fromkeys(homes))
+
+
 NAMES = Reader(
     name="names",
     rule="one module of the running model a line, exact",
-    write=lambda wanted: "".join(f"{name}\n" for name in dict.fromkeys(map(_home, wanted.parameters))),
+    write=_write_names,
     read=TRL.read,
     usage="free the parameters of the modules named in {file}, and freeze all others",
 )
-
-
-def _home(parameter: str) -> str:
-    """The module of a ``weight`` or ``bias``; a bare parameter, such as fused experts, is its own."""
-    home, _, leaf = parameter.rpartition(".")
-    return home if leaf in ("weight", "bias") else parameter
