@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any, get_type_hints
 
@@ -68,15 +68,13 @@ def _scan_columns(scan: Scan, label: str) -> dict[str, Any]:
     scored = {module.name for module in scan.modules}
     unit = {module.parameter: index for index, module in enumerate(competing) if module.name not in scored}
     tower_of = towers_of(scan)
-    kinds, type_of = _coded([module.type, tower_of[module.name], module.name == module.type] for module in modules)
+    kinds, type_of = _coded((module.type, tower_of[module.name], module.name == module.type) for module in modules)
     grouped = {
         grouping: [group_name(kind, grouping, tower, kind if is_name else "") for kind, tower, is_name in kinds]
         for grouping in ("type", "experts-merged", "reference")
     }
-    shapes, shape_of = _coded(None if module.shape is None else list(module.shape) for module in modules)
-    dtypes, dtype_of = _coded(module.dtype for module in modules)
-    methods, method_of = _coded(module.method for module in modules)
-    notes, note_of = _coded(module.note for module in modules)
+    words = ("shape", "dtype", "method", "note")
+    coded = {word: _coded(getattr(module, word) for module in modules) for word in words}
     tables = tables_of(tower_of)
     place = {module.name: index for index, module in enumerate(rank_modules(modules))}
     both = [find_thresholds(module) for module in modules]
@@ -94,10 +92,7 @@ def _scan_columns(scan: Scan, label: str) -> dict[str, Any]:
         "merged": grouped["experts-merged"],
         "bare": grouped["reference"],
         "towers": [tower for _, tower, _ in kinds],
-        "shapes": shapes,
-        "dtypes": dtypes,
-        "methods": methods,
-        "notes": notes,
+        **{f"{word}s": distinct for word, (distinct, _) in coded.items()},
         "name": [module.name for module in modules],
         "type": type_of,
         "layer": [_or_minus_one(layer_index(module.name)) for module in modules],
@@ -105,10 +100,7 @@ def _scan_columns(scan: Scan, label: str) -> dict[str, Any]:
         "snr": [module.snr for module in modules],
         "order": [place[module.name] for module in modules],
         "always": [int(module.name in tables) for module in modules],
-        "shape": shape_of,
-        "dtype": dtype_of,
-        "method": method_of,
-        "note": note_of,
+        **{word: column for word, (_, column) in coded.items()},
         "numbers": list(NUMBERS),
         **{key: [_number(key, getattr(module, key)) for module in modules] for key in NUMBERS},
         "quantities": _quantities(modules),
@@ -168,16 +160,9 @@ def _competing(scan: Scan) -> tuple[tuple[ModuleScore, ...], str]:
 
 def _coded(values: Iterable[Any]) -> tuple[list[Any], list[int]]:
     """Distinct values in order of appearance, and which of them each value is."""
-    codes: dict[Hashable, int] = {}
-    distinct: list[Any] = []
-    column: list[int] = []
-    for value in values:
-        key = tuple(value) if isinstance(value, list) else value
-        if key not in codes:
-            codes[key] = len(distinct)
-            distinct.append(value)
-        column.append(codes[key])
-    return distinct, column
+    codes: dict[Any, int] = {}
+    column = [codes.setdefault(value, len(codes)) for value in values]
+    return list(codes), column
 
 
 def _number(key: str, value: float | None) -> float | None:
