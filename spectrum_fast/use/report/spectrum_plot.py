@@ -38,15 +38,11 @@ class SpectrumPlot:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         edges, counts = _fit(self.histogram, max(8, options.max_width - _MARGIN))
         noise = _expected(edges, int(counts.sum()), self.thresholds)
-        top = max(float(counts.max()), float(noise.max()), 1.0)
-        ascii_only = options.ascii_only
         marks = _threshold_columns(edges, self.thresholds)
         yield _letters(marks, len(counts))
-        for row in range(_ROWS, 0, -1):
-            yield _line(row, top, counts, noise, marks, ascii_only)
-        yield Text(" " * (_MARGIN - 1) + ("+" + "-" * len(counts) if ascii_only else "└" + "─" * len(counts)))
+        yield from _picture(counts, noise, marks, options.ascii_only)
         yield _axis(edges, self.histogram)
-        yield from _legend(self.histogram, self.thresholds, ascii_only)
+        yield from _legend(self.histogram, self.thresholds, options.ascii_only)
 
 
 @dataclass(frozen=True)
@@ -64,14 +60,8 @@ class ValuesPlot:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         columns = min(len(self.values), max(8, options.max_width - _MARGIN))
         heights = np.array([part.mean() for part in np.array_split(self.values, columns)])
-        top, ascii_only = float(heights[0]) or 1.0, options.ascii_only
-        scaled = _ROWS * heights / top
-        edge = np.full(columns, 0.0 if self.edge is None or self.edge >= top else _ROWS * self.edge / top)
-        for row in range(_ROWS, 0, -1):
-            line = _line(row, float(_ROWS), scaled, edge, {}, ascii_only)
-            label = f"{top * row / _ROWS:.3g}" if row in (_ROWS, _ROWS // 2) else ""
-            yield Text.assemble(label.rjust(_MARGIN - 2), line[_MARGIN - 2 :])
-        yield Text(" " * (_MARGIN - 1) + ("+" + "-" * columns if ascii_only else "└" + "─" * columns))
+        drawn = self.edge if self.edge is not None and self.edge < heights[0] else 0.0
+        yield from _picture(heights, np.full(columns, drawn), {}, options.ascii_only)
         shown = "1", str(len(self.values))
         yield Text(" " * _MARGIN + shown[0] + shown[1].rjust(columns - 1))
         above = "" if self.edge is None else f"; {int((self.values > self.edge).sum())} above the Marchenko-Pastur edge"
@@ -116,31 +106,32 @@ def _letters(marks: dict[int, tuple[str, str]], columns: int) -> Text:
     return line
 
 
-def _line(
-    row: int,
-    top: float,
-    counts: npt.NDArray[Any],
+def _picture(
+    heights: npt.NDArray[Any],
     noise: npt.NDArray[np.float64],
     marks: dict[int, tuple[str, str]],
     ascii_only: bool,
-) -> Text:
-    """One line of the picture, counted from the bottom."""
-    label = f"{top * row / _ROWS:.0f}" if row in (_ROWS, _ROWS // 2) else ""
-    line = Text(label.rjust(_MARGIN - 2) + (" |" if ascii_only else " │"))
-    for column, count in enumerate(counts):
-        height = _ROWS * count / top
-        level = int(np.clip(round(8 * (height - row + 1)), 0, 8))
-        if count and row == 1:
-            level = max(level, 1)  # one value among thousands is still to be seen
-        if noise[column] > 0 and int(_ROWS * noise[column] / top) == row - 1:
-            line.append("o" if ascii_only else "•", _NOISE)
-        elif level == 0 and column in marks:
-            line.append(":" if ascii_only else "┊", marks[column][1])
-        elif ascii_only:
-            line.append("#" if level >= 4 or (level and row == 1) else " ")
-        else:
-            line.append(_EIGHTHS[level])
-    return line
+) -> RenderResult:
+    """Bars as high as the largest of both, dots at the noise, and the line below."""
+    top = max(float(heights.max()), float(noise.max())) or 1.0
+    for row in range(_ROWS, 0, -1):
+        value = top * row / _ROWS
+        label = (f"{value:.0f}" if value >= 100 else f"{value:.3g}") if row in (_ROWS, _ROWS // 2) else ""
+        line = Text(label.rjust(_MARGIN - 2) + (" |" if ascii_only else " │"))
+        for column, height in enumerate(_ROWS * heights / top):
+            level = int(np.clip(round(8 * (height - row + 1)), 0, 8))
+            if height and row == 1:
+                level = max(level, 1)  # one value among thousands is still to be seen
+            if noise[column] > 0 and int(_ROWS * noise[column] / top) == row - 1:
+                line.append("o" if ascii_only else "•", _NOISE)
+            elif level == 0 and column in marks:
+                line.append(":" if ascii_only else "┊", marks[column][1])
+            elif ascii_only:
+                line.append("#" if level >= 4 or (level and row == 1) else " ")
+            else:
+                line.append(_EIGHTHS[level])
+        yield line
+    yield Text(" " * (_MARGIN - 1) + ("+" + "-" * len(heights) if ascii_only else "└" + "─" * len(heights)))
 
 
 def _axis(edges: npt.NDArray[np.float64], histogram: Histogram) -> Text:
