@@ -44,11 +44,7 @@ def select_within(scan: Scan, budget: str, *, gpus: int = 1, model: str | None =
 def fit_budget(scan: Scan, skeleton: ModelSkeleton, options: SelectOptions, budget: BudgetOptions) -> SelectOptions:
     """The options with the largest ``top_percent`` whose selection costs no more than a budget.
 
-    Args:
-        scan: as the model has it (:func:`spectrum_fast.choose.selection.model.scan_view.as_fused_in`).
-        skeleton: the model; for memory one that transformers builds.
-        options: all else of the selection; embeddings and head count where they are trained.
-        budget: parameters, each counted once, or memory of one GPU at the peak of a step.
+    Memory is planned for a model that transformers builds; embeddings and head count where they are trained.
 
     Raises:
         UsageError: there is no budget, or a percentage beside it, or memory cannot be planned for the model.

@@ -26,15 +26,7 @@ NOTES = ("the CUDA context and fragmentation (commonly 0.5 to 2 GiB) come on top
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
-    """Predicted memory of one GPU. All figures count what torch allocates; the driver's context comes on top.
-
-    Attributes:
-        trained: what is trained, and how it was chosen.
-        setup: the run.
-        states: bytes that do not depend on the batch.
-        activations: bytes that do.
-        top_percent: share of each type, None where it plays no part.
-    """
+    """Predicted memory of one GPU. All figures count what torch allocates; the driver's context comes on top."""
 
     trained: TrainedModel
     setup: TrainingSetup
@@ -119,13 +111,7 @@ def plan_memory(
 ) -> MemoryPlan:
     """Predict the memory of one GPU.
 
-    Args:
-        model: from :func:`read_model_shape`.
-        setup: the run.
-        scan: scores to select ``top_percent`` from; without one the modules are spread evenly over the layers.
-        selection: the modules themselves; wins over ``scan`` and ``top_percent``.
-        top_percent: share of each module type, for the methods that select.
-        always: ``default`` or ``none``: whether embeddings and head are trained whatever their score.
+    A selection wins over ``scan`` and ``top_percent``; without either the modules are spread evenly over the layers.
 
     Raises:
         SelectionError: nothing would be trained, or scan and checkpoint do not belong together.

@@ -8,8 +8,10 @@ has none.
 
 from __future__ import annotations
 
+import functools
 import math
 import random
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
@@ -50,12 +52,7 @@ def rank_modules(modules: Iterable[ModuleScore]) -> list[ModuleScore]:
 def take(ranked: Sequence[ModuleScore], count: int, order: Order, seed: int, group: str) -> list[int]:
     """Places in ``ranked`` (0 is best) of the modules that a group of this name gives, in the order they are taken.
 
-    Args:
-        ranked: the group, best first.
-        count: how many to take.
-        order: one of :data:`ORDERS`; ``bottom`` starts with the worst, ``random`` draws without replacement.
-        seed: of ``random``; the same seed and group give the same draw on every machine, whatever other groups hold.
-        group: name of the group.
+    ``bottom`` starts with the worst; ``random`` draws the same of a seed and a group whatever other groups hold.
 
     >>> take([], 0, "top", 0, "mlp.down_proj")
     []
@@ -147,18 +144,9 @@ def largest_that_fits(
 
     ``percents`` rise; what ``fits`` is no longer true once it was false for a smaller one.
     """
-    low, high = 0, len(percents) - 1
-    best = make(percents[0])
-    if not fits(best):
-        return best
-    while low < high:
-        middle = (low + high + 1) // 2
-        candidate = make(percents[middle])
-        if fits(candidate):
-            low, best = middle, candidate
-        else:
-            high = middle - 1
-    return best
+    made = functools.cache(make)
+    fitting = bisect_left(percents, True, key=lambda percent: not fits(made(percent)))
+    return made(percents[max(fitting - 1, 0)])
 
 
 def _exact(size: int, top_percent: float) -> Fraction:

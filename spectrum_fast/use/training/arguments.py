@@ -71,11 +71,7 @@ class SpectrumArguments(SelectOptions):
 class RunArguments:
     """A run as it was asked for.
 
-    Attributes:
-        source: the file, for messages.
-        spectrum: our section.
-        given: TRL's keys and values.
-        parser: TRL's parser with these values; it makes TRL's objects.
+    The file is known for messages; ``given`` are TRL's keys, of which its parser makes its objects.
     """
 
     source: str

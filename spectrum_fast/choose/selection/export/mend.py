@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from spectrum_fast.choose.selection.export.proof import prove
 from spectrum_fast.choose.selection.formats.reference_yaml import KEY, REFERENCE_HEADER
@@ -16,15 +17,8 @@ from spectrum_fast.read.checkpoint.naming import module_name, module_type
 from spectrum_fast.words import near_names_text, nearest_names
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mended:
-    """A selection file in the names of a model.
-
-    Attributes:
-        text: the file, of the same kind.
-        replaced: what it said -> what it says instead, where that is another name.
-        dropped: lines of the reference's header that the model has nothing for.
-    """
+class Mended(NamedTuple):
+    """A selection file of the same kind, what it said -> what it says instead, and header lines without a module."""
 
     text: str
     replaced: Mapping[str, str]
