@@ -72,8 +72,7 @@ class Library:
         Raises:
             ScanFileError: there is none (the message lists near names), or its file is broken.
         """
-        file = self._find(model, criterion)
-        return parse_scan(self._store.read(file.name), f"{self.where}/{file.name}")
+        return self._read(model, criterion)[1]
 
     def read(self, model: str, criterion: str = "spectrum") -> str:
         """The text of a model's scan file, as it lies there, once it has proved readable.
@@ -81,10 +80,7 @@ class Library:
         Raises:
             ScanFileError: as :meth:`load`.
         """
-        file = self._find(model, criterion)
-        text = self._store.read(file.name)
-        parse_scan(text, f"{self.where}/{file.name}")
-        return text
+        return self._read(model, criterion)[0]
 
     def add(self, scan: Scan, *, model: str | None = None, replace: bool = False) -> tuple[str, ...]:
         """Put a scan in: whole, and for the ``spectrum`` criterion in the reference's layout too, for other readers.
@@ -123,7 +119,7 @@ class Library:
         self._store.write(texts, f"Scan of {name}, criterion {scan.criterion}")
         return tuple(texts)
 
-    def _find(self, model: str, criterion: str) -> StoredFile:
+    def _read(self, model: str, criterion: str) -> tuple[str, Scan]:
         groups = stored_files(self._store.names())
         files = groups.get((slug(model), criterion))
         if files is None:
@@ -132,7 +128,8 @@ class Library:
                 f"{self.where}: no scan of {model!r} by the criterion {criterion!r} among {len(known)}"
                 f"{near_names_text(slug(model), known)}"
             )
-        return files[0]
+        text = self._store.read(files[0].name)
+        return text, parse_scan(text, f"{self.where}/{files[0].name}")
 
     def _entry(self, key: tuple[str, str], files: list[StoredFile], *, read: bool) -> LibraryEntry:
         names = tuple(file.name for file in files)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.model.scan_view import as_fused_in
-from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.choose.selection.selection import load_selection
 from spectrum_fast.errors import UsageError
@@ -25,42 +24,31 @@ SELECTION_NAME = "selection.json"
 SCAN_NAME = "scan.json"
 
 
-def choose_modules(run: RunArguments, model: nn.Module, say: Callable[[str], None]) -> Selection:
-    """The selection that a run names, or one of its scan (:func:`spectrum_fast.scanning.kept.find_scan`).
-
-    A scan that is made is kept in the run's output folder. The model, or its skeleton, says what is fused.
-
-    Raises:
-        SelectionError: nothing can be selected, or the scan is of another model.
-        SpectrumFastError: the model cannot be scanned, or a file not be read.
-    """
-    section = run.spectrum
-    if section.selection is not None:
-        return load_selection(section.selection)
-    fused = "parts"
-    scan = find_scan(
-        run.model_name,
-        run.output_folder / SCAN_NAME,
-        named=section.scan,
-        criterion=section.criterion,
-        revision=run.given.get("model_revision", "main"),
-        top_percent=section.top_percent,
-        say=say,
-    )
-    if section.partial == "aggregate":
-        scan, fused = as_fused_in(scan, model), "parameter"
-    options = {field.name: getattr(section, field.name) for field in fields(SelectOptions)}
-    return select_with(scan, SelectOptions(**{**options, "order": section.chosen.order, "fused": fused}))
-
-
 def decide(run: RunArguments, resume: str | None, skeleton: nn.Module, say: Callable[[str], None]) -> Selection:
-    """Choose, with a scan if need be, and keep the selection in the output folder.
+    """The selection that a run names, or one of its scan, kept in the output folder as the scan is if it is made now.
 
     Raises:
         UsageError: the run goes on from a checkpoint, and trained something else before.
-        SpectrumFastError: as :func:`choose_modules`.
+        SelectionError: nothing can be selected, or the scan is of another model.
+        SpectrumFastError: the model cannot be scanned, or a file not be read.
     """
-    selection, target = choose_modules(run, skeleton, say), run.output_folder / SELECTION_NAME
+    section, target = run.spectrum, run.output_folder / SELECTION_NAME
+    if section.selection is not None:
+        selection = load_selection(section.selection)
+    else:
+        fused = "parts"
+        scan = find_scan(
+            run.model_name,
+            run.output_folder / SCAN_NAME,
+            named=section.scan,
+            criterion=section.criterion,
+            revision=run.given.get("model_revision", "main"),
+            top_percent=section.top_percent,
+            say=say,
+        )
+        if section.partial == "aggregate":
+            scan, fused = as_fused_in(scan, skeleton), "parameter"
+        selection = select_with(scan, replace(section, order=section.chosen.order, fused=fused))
     if resume is None or not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         selection.save(target)
