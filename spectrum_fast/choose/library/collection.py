@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spectrum_fast.choose.library.file_names import (
-    StoredFile,
-    reference_file_name,
-    slug,
-    stored_files,
-    whole_file_name,
-)
+from spectrum_fast.choose.library.file_names import StoredFile, reference_file_name, slug, stored_files, whole_file_name
 from spectrum_fast.choose.library.stores import FolderStore, HubStore, find_store
 from spectrum_fast.choose.selection.formats import write_scores
 from spectrum_fast.choose.selection.formats.scan_file import format_scan

@@ -117,14 +117,7 @@ class TrainingSetup(Options):
         ),
     ] = "logits"
     lora_rank: Annotated[int, Option("Rank of adapters.", metavar="R", check=POSITIVE)] = 16
-    lora_dropout: Annotated[
-        float,
-        Option(
-            "Before the adapters.",
-            check=_PROBABILITY,
-            python_only=True,
-        ),
-    ] = 0.0
+    lora_dropout: Annotated[float, Option("Before the adapters.", check=_PROBABILITY, python_only=True)] = 0.0
     adapter_dtype: Annotated[str, Option("PEFT makes adapters float32.", choices=_TYPES, python_only=True)] = "fp32"
     double_quantisation: Annotated[bool, Option("Of the scales of NF4.", python_only=True)] = True
 

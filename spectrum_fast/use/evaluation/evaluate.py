@@ -123,18 +123,15 @@ def _read_tasks(tasks: Sequence[str]) -> tuple[list[str], list[str | Path]]:
 
 
 def _name_in(path: Path) -> str:
-    """The value of ``task:`` of a task file; tags such as ``!function`` are looked over, not followed."""
+    """The value of ``task:`` of a task file; tags such as ``!function`` are parsed, and nothing is made of them."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        """Reads unknown tags as plain text."""
-
-    Loader.add_multi_constructor("!", lambda _loader, _suffix, node: str(node.value))
     try:
-        document = yaml.load(read_text(path, error=UsageError), Loader=Loader)  # noqa: S506 - a SafeLoader
+        document: Any = yaml.compose(read_text(path, error=UsageError), Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise UsageError(f"{path}: expected a task file in YAML: {error}") from error
-    name = document.get("task") if isinstance(document, dict) else None
+    entries = document.value if isinstance(document, yaml.MappingNode) else ()
+    name = next((value.value for key, value in entries if key.value == "task"), None)
     if not isinstance(name, str) or not name:
         raise UsageError(f"{path}: expected a task file with its name under `task`, found {name!r}")
     return name

@@ -44,15 +44,6 @@ if TYPE_CHECKING:
     from spectrum_fast.choose.selection.scan_result import Scan
     from spectrum_fast.choose.selection.selection import Selection
 
-__all__ = [
-    "FORMATS",
-    "SCAN_FORMATS",
-    "SELECTION_FORMATS",
-    "read_selection_text",
-    "write_scores",
-    "write_selection",
-]
-
 SELECTION_FORMATS: dict[str, Callable[[Selection], str]] = {
     "json": format_own,
     "axolotl": format_reference_yaml,
