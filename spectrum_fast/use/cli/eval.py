@@ -45,10 +45,7 @@ def evaluate(
         dtype=dtype,
         seed=seed,
     )
-    table = plain_table()
-    for heading in ("task", "metric"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("value", justify="right", no_wrap=True)
+    table = plain_table("task", "metric", "value", words=("metric",))
     for name, values in found["tasks"].items():
         for key, value in values.items():
             if isinstance(value, float) and "stderr" not in key:

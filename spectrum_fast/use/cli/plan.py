@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,9 +13,6 @@ from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.errors import UsageError
 from spectrum_fast.use.cli.consoles import show
 from spectrum_fast.use.cli.options import with_options
-
-if TYPE_CHECKING:
-    from spectrum_fast.choose.planner.memory import MemoryPlan
 
 _WITH_A_FILE = {"model", "gpus", "fit", "as_json"}
 
@@ -43,6 +40,7 @@ def plan(
     from spectrum_fast.choose.planner.memory import GIB, fit_percent, plan_memory, read_model_shape
     from spectrum_fast.choose.selection.scan_result import load_scan
     from spectrum_fast.choose.selection.selection import load_selection
+    from spectrum_fast.use.report.plan_table import plan_table
 
     if scan is not None and selection is not None:
         raise UsageError("--scan and --selection both say which modules are trained; give one of them")
@@ -70,15 +68,11 @@ def plan(
             "always": always,
         }
     shape = read_model_shape(model)
-    if fit is None:
-        return _show(plan_memory(shape, setup, **chosen), None, as_json)
-    limit = int(fit * GIB)
-    return _show(fit_percent(shape, setup, limit, scan=chosen["scan"], always=chosen["always"]), limit, as_json)
-
-
-def _show(found: MemoryPlan, limit: int | None, as_json: bool) -> None:
-    from spectrum_fast.use.report.plan_table import plan_table
-
+    limit = None if fit is None else int(fit * GIB)
+    if limit is None:
+        found = plan_memory(shape, setup, **chosen)
+    else:
+        found = fit_percent(shape, setup, limit, scan=chosen["scan"], always=chosen["always"])
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2, allow_nan=False))
     else:

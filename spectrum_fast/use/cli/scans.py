@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
@@ -120,7 +121,7 @@ def find_modules(
     """
     from spectrum_fast.choose.library import LibraryIndex
     from spectrum_fast.errors import UsageError
-    from spectrum_fast.use.report.library_table import found_lines, found_table
+    from spectrum_fast.use.report.library_table import found_table
 
     if layers is not None and not re.fullmatch(r"\d{1,6}(-\d{1,6})?", layers):
         raise UsageError(f"--layers: expected A-B or one number, found {layers!r}")
@@ -139,8 +140,9 @@ def find_modules(
             limit=limit or -1,
         )
         if as_json:
-            for line in found_lines(found):
-                typer.echo(line)
+            for module in found:  # the score of a noise-free module is null, as in a scan file
+                score = None if math.isinf(module.score) else module.score
+                typer.echo(json.dumps(module._asdict() | {"score": score}))
         else:
             show(found_table(found))
     for file, problem in problems.items():

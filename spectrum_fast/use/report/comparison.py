@@ -7,6 +7,7 @@ from rich.table import Table
 
 from spectrum_fast.choose.selection.compare import ModuleDifference, ScanComparison
 from spectrum_fast.use.report.layout import add_row, page, plain_table, shorten_list
+from spectrum_fast.use.report.table import format_score
 from spectrum_fast.words import count_of
 
 _LARGEST = 10
@@ -16,7 +17,10 @@ def comparison_table(result: ScanComparison, files: tuple[str, str] = ("", "")) 
     """Rank correlation per type, the largest score differences, and how far the selections agree."""
     parts: list[RenderableType] = [*_headline(result, files)]
     if result.differences:
-        parts += ["", _type_table(result)]
+        table = plain_table("type", "rank correlation")
+        for name, correlation in result.spearman_by_type.items():
+            add_row(table, name, _number(correlation))
+        parts += ["", table]
         if result.criterion_a == result.criterion_b:
             ranked = _largest(result)
             parts += ["", _difference_table(ranked) if ranked else "all scores are equal"]
@@ -62,17 +66,6 @@ def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4g}"
 
 
-def _score(value: float | None) -> str:
-    return "inf" if value is None else f"{value:.4g}"
-
-
-def _type_table(result: ScanComparison) -> Table:
-    table = plain_table("type", "rank correlation")
-    for name, correlation in result.spearman_by_type.items():
-        add_row(table, name, _number(correlation))
-    return table
-
-
 def _largest(result: ScanComparison) -> list[ModuleDifference]:
     unequal = [entry for entry in result.differences if entry.relative]
     return sorted(unequal, key=lambda entry: -(entry.relative or 0.0))[:_LARGEST]
@@ -81,5 +74,5 @@ def _largest(result: ScanComparison) -> list[ModuleDifference]:
 def _difference_table(entries: list[ModuleDifference]) -> Table:
     table = plain_table("largest differences", "a", "b", "relative")
     for entry in entries:
-        add_row(table, entry.name, _score(entry.snr_a), _score(entry.snr_b), _number(entry.relative))
+        add_row(table, entry.name, format_score(entry.snr_a), format_score(entry.snr_b), _number(entry.relative))
     return table

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import RenderableType
 
@@ -43,12 +42,6 @@ def failure_table(failures: Iterable[tuple[str, int, str]]) -> RenderableType:
     for model, attempts, why in failures:
         add_row(table, model, f"{attempts}", why)
     return table
-
-
-def found_lines(found: Iterable[FoundModule]) -> Iterator[str]:
-    """The same as JSON objects; the score of a noise-free module is null, as in a scan file."""
-    for module in found:
-        yield json.dumps(module._asdict() | {"score": None if math.isinf(module.score) else module.score})
 
 
 def _count(value: int | None) -> str:

@@ -38,9 +38,9 @@ def relation_of(scan: Scan) -> str:
     return "".join(f" {word} {base.get('model')}" for word, base in pairs if isinstance(base, Mapping))
 
 
-def format_score(module: ModuleScore) -> str:
+def format_score(snr: float | None) -> str:
     """Four significant digits; ``inf`` for a module without noise."""
-    return _NOISE_FREE if module.snr is None else f"{module.snr:.4g}"
+    return _NOISE_FREE if snr is None else f"{snr:.4g}"
 
 
 def _score_table(scan: Scan, selection: Selection | None, wide: bool) -> Table:
@@ -52,7 +52,7 @@ def _score_table(scan: Scan, selection: Selection | None, wide: bool) -> Table:
     for name, modules in group_modules(scan, competing_modules(scan, fused), "experts-merged").items():
         ranked = rank_modules(modules)
         row = [name, str(len(modules)) if selection is None else _taken(modules, taken, always), _shapes(modules)]
-        row += [format_score(ranked[place]) for place in (0, len(ranked) // 2, -1)]
+        row += [format_score(ranked[place].snr) for place in (0, len(ranked) // 2, -1)]
         if wide:
             row.append(ranked[0].name)
         add_row(table, *row)

@@ -74,18 +74,20 @@ def unintended_matches(entries: Iterable[str], names: Sequence[str]) -> Iterator
 def _header_warnings(selection: Selection, scan: Scan) -> list[str]:
     warnings = []
     header = header_modules(selection)
-    if set(header) - set(REFERENCE_HEADER):  # these are frozen in such scripts with the reference's own files too
+    beyond = [name for name in header if name not in REFERENCE_HEADER]
+    if beyond:  # those of the reference are frozen in such scripts with its own files too
         warnings.append(
             "scripts that test `entry in name` (the reference's README) do not see the lines "
             f"{', '.join(f'^{name}.weight$' for name in header)} and leave these frozen; axolotl trains them"
         )
-    extra = [name for name in header if name not in ("lm_head", "model.embed_tokens")]
-    if extra and selection.always_rule == "default":
-        warnings.append(f"the reference's header would miss {', '.join(extra)}; lines for them are added")
+    if selection.always_rule != "default":
+        return warnings
+    if beyond:
+        warnings.append(f"the reference's header would miss {', '.join(beyond)}; lines for them are added")
     left_out = {entry.name for entry in scan.skipped}
     known = set(_names(scan)) - left_out
     unknown = [name for name in header if name not in known and (scan.published or name in left_out)]
-    if unknown and selection.always_rule == "default":
+    if unknown:
         warnings.append(
             f"the header always names {', '.join(unknown)}, not scored here; axolotl trains what the model has of it"
         )
