@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from spectrum_fast.choose.library.file_names import StoredFile, reference_file_name, slug, stored_files, whole_file_name
-from spectrum_fast.choose.library.stores import FolderStore, HubStore, find_store
+from spectrum_fast.choose.library.stores import HUB_PREFIX, FolderStore, HubStore
 from spectrum_fast.choose.selection.formats import write_scores
 from spectrum_fast.choose.selection.formats.scan_file import format_scan
 from spectrum_fast.choose.selection.scan_result import Scan, parse_scan
 from spectrum_fast.errors import ScanFileError, SpectrumFastError
+from spectrum_fast.read.checkpoint.hub import parse_hub_id
 from spectrum_fast.words import near_names_text
 
 
@@ -147,4 +149,16 @@ def open_library(place: str) -> Library:
     Raises:
         ScanFileError: there is no such folder and it can be no dataset's name.
     """
-    return Library(find_store(place))
+    if not place.startswith(HUB_PREFIX):
+        path = Path(place)
+        if path.is_dir():
+            return Library(FolderStore(path))
+        if path.exists():
+            raise ScanFileError(f"{place}: expected a folder with scans, found a file; read one scan with load_scan")
+    parsed = parse_hub_id(place.removeprefix(HUB_PREFIX))
+    if parsed is None:
+        raise ScanFileError(
+            f"{place}: no such folder, and not a dataset on the hub either (org/name or {HUB_PREFIX}org/name); "
+            "check the spelling or make the folder first"
+        )
+    return Library(HubStore(*parsed))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from spectrum_fast.errors import ScanFileError
 from spectrum_fast.files import read_text, write_text_atomic
-from spectrum_fast.read.checkpoint.hub import parse_hub_id
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -20,27 +19,6 @@ _Answer = TypeVar("_Answer")
 HUB_PREFIX = "hf://datasets/"
 _FOLDERS = ("", "model_snr_results")
 """Where files are looked for: the place itself, and the folder that the reference and axolotl use."""
-
-
-def find_store(place: str) -> FolderStore | HubStore:
-    """The store at ``place``: a folder that exists, ``hf://datasets/org/name[@revision]`` or ``org/name``.
-
-    Raises:
-        ScanFileError: it is none of these.
-    """
-    if not place.startswith(HUB_PREFIX):
-        path = Path(place)
-        if path.is_dir():
-            return FolderStore(path)
-        if path.exists():
-            raise ScanFileError(f"{place}: expected a folder with scans, found a file; read one scan with load_scan")
-    parsed = parse_hub_id(place.removeprefix(HUB_PREFIX))
-    if parsed is None:
-        raise ScanFileError(
-            f"{place}: no such folder, and not a dataset on the hub either (org/name or {HUB_PREFIX}org/name); "
-            "check the spelling or make the folder first"
-        )
-    return HubStore(*parsed)
 
 
 @dataclass(frozen=True)

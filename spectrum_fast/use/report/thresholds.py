@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.scoring.marchenko_pastur import noise_scale
@@ -10,16 +10,11 @@ from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.spectra.record import OrderStatistics
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """Where two rules put the boundary between noise and signal in one spectrum.
+class Thresholds(NamedTuple):
+    """Where two rules put the boundary between noise and signal in the spectrum of a matrix of these sides.
 
-    Attributes:
-        n_min: short side of the matrix.
-        n_max: long side.
-        spectrum: of the published rule, from the inter-quartile range.
-        mp: the Marchenko-Pastur edge, from the median.
-        sigma: standard deviation of the noise entries that the median implies.
+    The published rule goes by the inter-quartile range, the Marchenko-Pastur edge by the median, which implies the
+    standard deviation ``sigma`` of the noise entries.
     """
 
     n_min: int
@@ -37,8 +32,7 @@ def find_thresholds(module: ModuleScore) -> Thresholds | None:
     known = [value for value in statistics if value is not None]
     if len(known) < len(statistics):
         return None
-    sides = sorted((1, *module.shape))[-2:]
-    n_min, n_max = sides
+    n_min, n_max = sorted((1, *module.shape))[-2:]
     order = OrderStatistics(*known)
     return Thresholds(
         n_min=n_min,

@@ -9,8 +9,7 @@ for it.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -21,14 +20,8 @@ _SPLITS = 12
 """An extent that two, three or four tensors share evenly: as many are found in it as in one place, or it matters."""
 
 
-@dataclass(frozen=True)
-class LoadedAs:
-    """Where a checkpoint's tensor lies in the live model.
-
-    Attributes:
-        parameters: names of the parameters that hold it.
-        is_part: it is one of several tensors that were fused into its parameter.
-    """
+class LoadedAs(NamedTuple):
+    """The live model's parameters that hold a checkpoint's tensor, and whether it is one of several fused into one."""
 
     parameters: tuple[str, ...]
     is_part: bool
