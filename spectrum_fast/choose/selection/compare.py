@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from spectrum_fast.choose.selection.ranking import check_percent, group_modules
+from spectrum_fast.choose.selection.ranking import check_percent, group_modules, towers_of
 from spectrum_fast.measure.scoring.records import ModuleScore
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def compare_scans(a: Scan, b: Scan, top_percent: float = 25) -> ScanComparison:
     comparable = a.criterion == b.criterion
     differences = tuple(_difference(first, second, comparable) for first, second in pairs)
     relatives = [entry.relative for entry in differences if entry.relative is not None]
-    groups = group_modules(a, (first for first, _ in pairs), "type")
+    groups = group_modules((first for first, _ in pairs), "type", towers_of(a))
     by_type = {name: [(first, in_b[first.name]) for first in members] for name, members in groups.items()}
     correlations = {name: _correlation(members) for name, members in by_type.items()}
     defined = [(value, len(by_type[name])) for name, value in correlations.items() if value is not None]

@@ -12,7 +12,7 @@ import functools
 import math
 import random
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
 
@@ -90,9 +90,10 @@ def towers_of(scan: Scan) -> dict[str, str]:
     return find_towers(names, scan.provenance.get("config"))
 
 
-def group_modules(scan: Scan, modules: Iterable[ModuleScore], grouping: Grouping) -> dict[str, list[ModuleScore]]:
-    """Modules of a scan by the group that they compete in; groups and modules in order of appearance."""
-    towers = towers_of(scan)
+def group_modules(
+    modules: Iterable[ModuleScore], grouping: Grouping, towers: Mapping[str, str]
+) -> dict[str, list[ModuleScore]]:
+    """Modules by the group that they compete in; groups and modules in order of appearance."""
     groups: dict[str, list[ModuleScore]] = {}
     for module in modules:
         group = group_name(module.type, grouping, towers[module.name], module.name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from spectrum_fast.choose.selection.fused import competing_modules
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.patterns import match_patterns
-from spectrum_fast.choose.selection.ranking import count_taken, group_name, rank_modules, take, towers_of
+from spectrum_fast.choose.selection.ranking import count_taken, group_modules, rank_modules, take, towers_of
 from spectrum_fast.choose.selection.records import SelectedModule, SelectionGroup
 from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.errors import SelectionError, UsageError
@@ -44,28 +44,23 @@ def select_with(scan: Scan, options: SelectOptions) -> Selection:
         always_rule = "custom" if always_names else "none"  # the default stands for the language model's tables
     trained_always = set(always_names)
 
-    groups: dict[str, list[ModuleScore]] = {}
-    always_by_group: dict[str, tuple[str, ...]] = {}
-    for module in competing:
-        group = group_name(module.type, options.grouping, towers[module.name], module.name)
-        if not names.is_inside(module.name):
-            continue
-        members = groups.setdefault(group, [])
-        if module.name in trained_always:
-            always_by_group[group] = (*always_by_group.get(group, ()), module.name)
-        elif module.name in modules:
-            members.append(module)
-    if not trained_always and not any(groups.values()):
+    inside = [module for module in competing if names.is_inside(module.name)]
+    groups = group_modules(inside, options.grouping, towers)
+    rivals = {
+        name: rank_modules(one for one in members if one.name in modules and one.name not in trained_always)
+        for name, members in groups.items()
+    }
+    if not trained_always and not any(rivals.values()):
         raise SelectionError(f"scan of {scan.model}: there is nothing to select from: no module is left to compete")
 
     chosen: list[SelectedModule] = []
     cuts: list[SelectionGroup] = []
-    for name, members in groups.items():
-        ranked = rank_modules(members)
+    for name, ranked in rivals.items():
+        always = tuple(module.name for module in groups[name] if module.name in trained_always)
         taken = count_taken(len(ranked), options.top_percent, options.rounding)
         places = take(ranked, taken, options.order, options.seed, name)
         chosen += [_selected(ranked[place], name, place + 1, len(ranked)) for place in places]
-        cuts.append(_cut(name, ranked, taken, always_by_group.get(name, ()), options.order))
+        cuts.append(_cut(name, ranked, taken, always, options.order))
     return Selection(
         model=scan.model,
         criterion=scan.criterion,

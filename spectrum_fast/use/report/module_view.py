@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spectrum_fast.choose.selection.fused import fused_modules
-from spectrum_fast.choose.selection.ranking import group_modules, rank_modules
+from spectrum_fast.choose.selection.ranking import group_modules, rank_modules, towers_of
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.measure.scoring.criteria import quantities_of
 from spectrum_fast.measure.scoring.records import ModuleScore
@@ -67,7 +67,7 @@ def _facts(scan: Scan, module: ModuleScore, thresholds: Thresholds | None) -> Ta
 
 def _rivals(scan: Scan, module: ModuleScore) -> tuple[str, list[ModuleScore]]:
     """The modules of its type in its tower, best first, and what that group is called."""
-    groups = group_modules(scan, (*scan.modules, *fused_modules(scan)), "type")
+    groups = group_modules((*scan.modules, *fused_modules(scan)), "type", towers_of(scan))
     group, members = next((group, members) for group, members in groups.items() if module in members)
     return group, rank_modules(members)
 

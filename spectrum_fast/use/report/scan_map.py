@@ -54,7 +54,7 @@ def _rows(scan: Scan, modules: Iterable[ModuleScore]) -> list[MapRow]:
     towers = towers_of(scan)
     in_layers = [module for module in modules if layer_index(module.name) is not None]
     rows = []
-    for name, members in group_modules(scan, in_layers, "experts-merged").items():
+    for name, members in group_modules(in_layers, "experts-merged", towers).items():
         ranked = rank_modules(members)
         places = places_by_layer(ranked)
         if len(places) > 1:

@@ -49,7 +49,7 @@ def _score_table(scan: Scan, selection: Selection | None, wide: bool) -> Table:
     taken = {module.name for module in selection.modules} if selection is not None else set()
     always = set(selection.always) if selection is not None else set()
     fused = (selection.fused if selection is not None else None) or "parts"
-    for name, modules in group_modules(scan, competing_modules(scan, fused), "experts-merged").items():
+    for name, modules in group_modules(competing_modules(scan, fused), "experts-merged", towers_of(scan)).items():
         ranked = rank_modules(modules)
         row = [name, str(len(modules)) if selection is None else _taken(modules, taken, always), _shapes(modules)]
         row += [format_score(ranked[place].snr) for place in (0, len(ranked) // 2, -1)]
