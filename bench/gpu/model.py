@@ -74,6 +74,7 @@ class Engine:
         probes_widen: numbers for a product with a few vectors are widened through memory, by torch operations.
         panel_launches: of one panel of the reduction.
         panel_operations: of torch, for vectors that are taken along.
+        keeps_vectors: Householder vectors are left where the matrix was: six operations a panel, half of them views.
         small_step_cycles: of a step of its b x b work.
         deferred: panels whose updates of the trailing matrix are applied together; None for what the reduction does.
         both_ends: counts and log-determinants come from both ends of a band, joined in its middle.
@@ -87,6 +88,7 @@ class Engine:
     probes_widen: bool = False
     panel_launches: int = 8
     panel_operations: int = 0
+    keeps_vectors: bool = True
     small_step_cycles: int = 450
     deferred: int | None = None
     both_ends: bool = False
@@ -220,11 +222,13 @@ def _reduction(size: int, count: int, device: Device, engine: Engine) -> list[St
     last = len(rows) * alone * sums * (FAN + chunks / FAN) * 8 * b * b / device.one_bytes_per_second
     panels = Stage(
         "panels",
-        bytes=8 * (10 + products) * tall,
+        bytes=8 * (10 + products) * tall + 12 * tall * engine.keeps_vectors,
         doubles=2 * (9 + products) * tall * b,
         chain_seconds=small + (last if engine.panel_launches < 12 else 0.0),
         launches=len(rows) * (engine.panel_launches - 1),
-        operations=70 + 20 * (1 if group == 1 else len(rows) % group) + len(rows) * engine.panel_operations,
+        operations=70
+        + 20 * (1 if group == 1 else len(rows) % group)
+        + len(rows) * (engine.panel_operations + 6 * engine.keeps_vectors),
         recorded=recorded,
     )
     return [sweeps, *updates, panels]
@@ -297,6 +301,7 @@ BEFORE = Engine(
     probes_widen=True,
     panel_launches=12,
     panel_operations=8,
+    keeps_vectors=False,
     small_step_cycles=700,
     deferred=1,
     graphs=False,
@@ -312,6 +317,7 @@ MADE: Changes = {
     "one reciprocal a step": {"small_step_cycles": 450},
     "updates of several panels together": {"deferred": None},
     "reduction and slices in graphs": {"graphs": True},
+    "Householder vectors kept": {"keeps_vectors": True},
 }
 WEIGHED: Changes = {
     "batches of 28 GiB": {"batch_bytes": 28 << 30},

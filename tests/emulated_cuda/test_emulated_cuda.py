@@ -100,7 +100,7 @@ def test_launches_of_a_reduction_are_those_that_the_model_counts(group: int) -> 
         parts = model.stages((size, 340), 1, 2, model.DEVICES[1], model.Engine(deferred=group))
         parts = [part for part in parts if part.name in ("sweeps", "updates", "panels")]
         graphs.COUNT.launches = graphs.COUNT.operations = 0
-        reduce_in_groups(gram, 32, vectors, group)
+        reduce_in_groups(gram, 32, vectors, group, vectors=True)
         for_the_scale = 1
         assert graphs.COUNT.launches == sum(part.launches for part in parts) + for_the_scale
         assert graphs.COUNT.operations == sum(part.operations for part in parts)
@@ -156,6 +156,33 @@ def test_replays_are_proved_before_they_are_used(weight: torch.Tensor, monkeypat
     graphs.COUNT.launches = 0
     compute_spectra([on_device], criterion)
     assert graphs.COUNT.launches == counts[0], "outside a scan nothing is recorded, and kept"
+    device_graph.RECORDINGS.forget()
+
+
+def test_a_value_in_doubt_is_refined_from_what_the_device_left(weight: torch.Tensor) -> None:
+    """By launches, recorded, and replayed alike; the matrix beside it stays as it is alone."""
+    from spectrum_fast.measure.ops import device_graph
+    from spectrum_fast.measure.scoring.criteria import find_criterion
+    from spectrum_fast.measure.spectra.engine import compute_spectra
+
+    criterion, exact = find_criterion("spectrum"), sf.spectrum(weight, method="svd")
+    u, s, vt = torch.linalg.svd(weight.double(), full_matrices=False)
+    place = int((s - exact.threshold).abs().argmin())
+    for _ in range(3):
+        s[place] = sf.spectrum(((u * s) @ vt).float(), method="svd").threshold * (1 + 2e-7)
+    doubtful = ((u * s) @ vt).float()
+    batch = [doubtful.cuda(), weight.float().cuda()]
+    calls: dict[str, Any] = {"method": "band", "precision": "float32"}
+    (alone,) = compute_spectra(batch[1:], criterion, **calls)
+    exact = sf.spectrum(doubtful, method="svd")
+    with device_graph.use_graphs(True):
+        for _ in range(3):
+            refined, other = compute_spectra(batch, criterion, **calls)
+            assert (refined.errors.n_undecided, refined.n_signal) == (0, exact.n_signal)
+            assert refined.error_bound <= 2e-4
+            assert abs(refined.snr / exact.snr - 1) <= refined.error_bound
+            assert refined.errors.q50 <= 0.01 * other.errors.q50
+            assert abs(other.snr / alone.snr - 1) <= alone.error_bound, "nothing in the one beside it moved"
     device_graph.RECORDINGS.forget()
 
 

@@ -130,7 +130,7 @@ def compute_spectra(
 
     Methods are tried in order of cost, each on the matrices whose error bounds miss the tolerance so far. On a GPU the
     matrices of a batch go together, and the device is waited for three times: to learn which are finite, which have
-    outliers, and what was found.
+    outliers, and what was found; and again for a matrix with a value too near to its threshold to tell.
 
     Args:
         weights: (m, r, c), or m matrices; or m matrices in codes, of which a GPU makes no numbers where a kernel takes

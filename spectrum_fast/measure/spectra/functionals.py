@@ -111,10 +111,9 @@ def slice_bands(band: Band, criterion: Criterion, n_max: int, tolerance: float, 
     table = CountTable.of(grid, band.slices.below(grid), size)
     ordered = Ordered.of(band, table, tolerance, schedule)
     split = Split.of(band, table, ordered, criterion, n_max)
-    if band.refinement is not None and (places := split.in_doubt):
-        ordered = ordered.refined(band, band.refinement, places)
-        split = Split.of(band, table, ordered, criterion, n_max)
-        split = split.decided(band, band.refinement, split.in_doubt, tolerance, schedule)
+    if band.refinement is not None:
+        ordered = ordered.refined(band, band.refinement)
+        split = Split.of(band, table, ordered, criterion, n_max).decided(band, band.refinement, tolerance, schedule)
     statistics, errors, thresholds = ordered.statistics, ordered.statistics_errors, split.thresholds
     t, s_min, s_max = thresholds.middle, statistics.s_min, statistics.s_max
     noise, signal = _sums(band, split, tolerance)

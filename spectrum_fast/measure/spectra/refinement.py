@@ -37,86 +37,80 @@ _SEED = 20406
 
 @dataclass(frozen=True)
 class Refinement:
-    """What values of a batch of bands are refined by.
+    """What values of one matrix are refined by.
 
     Attributes:
-        vectors: (m, n, n), what the reduction left (``vectors`` of
+        vectors: (1, n, n), what the reduction left (``vectors`` of
             :func:`spectrum_fast.measure.ops.band.reduce_to_band`).
-        bands: (m, n, b + 1) float64.
-        image: gives ``W W^T x`` in float64 in the coordinates of the reduced matrices, (m, p, n) -> (m, p, n).
-        image_errors: (m, 1) bounds on the spectral norm of its rounding.
+        bands: (1, n, b + 1) float64.
+        image: gives ``W W^T x`` in float64 in the coordinates of the reduced matrix, (1, p, n) -> (1, p, n).
+        image_error: (1, 1) a bound on the spectral norm of its rounding.
     """
 
     vectors: Tensor
     bands: Tensor
     image: Callable[[Tensor], Tensor]
-    image_errors: Tensor
+    image_error: Tensor
 
     def refine(
-        self, place: int, ranks: Sequence[int], lo: Tensor, hi: Tensor, slices: Slicer, rounding: Rounding
+        self, ranks: Sequence[int], lo: Tensor, hi: Tensor, slices: Slicer, rounding: Rounding
     ) -> tuple[Tensor, Tensor]:
-        """Singular values of one matrix and bounds on their errors, infinite where a neighbour is too near to tell.
+        """Singular values and bounds on their errors, infinite where a neighbour is too near to tell.
 
         Args:
-            place: of the matrix in the batch.
             ranks: k of the values, from 0 (smallest).
-            lo: (k,) the value of the band with this rank is no smaller.
-            hi: (k,) and smaller than this.
-            slices: counts of the batch.
-            rounding: bounds how far the bands' eigenvalues are from the squared singular values.
+            lo: (1, k) the value of the band with this rank is no smaller.
+            hi: (1, k) and smaller than this.
+            slices: counts.
+            rounding: bounds how far the band's eigenvalues are from the squared singular values.
 
         Returns:
-            (k,) and (k,) float64.
+            (1, k) and (1, k) float64.
         """
-        eigenvalues, gaps = _isolate(place, ranks, lo, hi, slices, rounding)
         errors, values = torch.full_like(lo, torch.inf), 0.5 * (lo + hi)
+        eigenvalues, gaps = _isolate(ranks, lo, hi, slices, rounding)
         alone = gaps > 0
         if not bool(alone.any()):
             return values, errors
-        x = self._turn_back(place, _eigenvectors(self.bands[place], eigenvalues[alone]))
-        batch = x.new_zeros(len(self.bands), *x.shape)
-        batch[place] = x
-        images = self.image(batch)[place]
-        squared = x.square().sum(1)
-        quotients = (x * images).sum(1) / squared
-        residuals = torch.linalg.vector_norm(images - quotients[:, None] * x, dim=1) / squared.sqrt()
-        lost = self.image_errors[place]
-        distance = gaps[alone] - (quotients - eigenvalues[alone]).abs()
-        off = (residuals + lost).square() / distance + lost
+        eigenvalues, gaps = eigenvalues[alone], gaps[alone]
+        # A GPU would wait for its own small launches: the band is a hundredth of the matrix.
+        x = self._turn_back(_eigenvectors(self.bands[0].cpu(), eigenvalues.cpu()).to(lo.device)[None])
+        images = self.image(x)
+        squared = x.square().sum(2)
+        quotients = (x * images).sum(2) / squared
+        residuals = torch.linalg.vector_norm(images - quotients[..., None] * x, dim=2) / squared.sqrt()
+        distance = gaps - (quotients - eigenvalues).abs()
+        off = (residuals + self.image_error).square() / distance + self.image_error
         found = torch.sqrt(quotients.clamp(min=0))
         sure = (distance > off) & (quotients > off)  # not of NaN
-        values[alone] = torch.where(sure, found, values[alone])
-        errors[alone] = torch.where(sure, found - torch.sqrt((quotients - off).clamp(min=0)), torch.inf)
+        values[alone] = torch.where(sure, found, values[alone])[0]
+        errors[alone] = torch.where(sure, found - torch.sqrt((quotients - off).clamp(min=0)), torch.inf)[0]
         return values, errors
 
-    def _turn_back(self, place: int, y: Tensor) -> Tensor:
-        """``Q y``, vectors as rows (k, n)."""
-        b, x = self.bands.shape[2] - 1, y.clone()
-        n = x.shape[1]
+    def _turn_back(self, y: Tensor) -> Tensor:
+        """``Q y``, vectors as rows (1, k, n)."""
+        b, x, n = self.bands.shape[2] - 1, y.clone(), y.shape[2]
         for column in reversed(range(0, max(n - b - 1, 0), b)):
             begin = column + b
-            basis = OutlierBasis.of(self.vectors[place, column:begin, begin:].mT.to(torch.float64)[None])
-            x[:, begin:] = basis.turn(x[None, :, begin:], back=True)[0]
+            basis = OutlierBasis.of(self.vectors[:, column:begin, begin:].mT)
+            x[:, :, begin:] = basis.turn(x[:, :, begin:], back=True)
         return x
 
 
-def _isolate(
-    place: int, ranks: Sequence[int], lo: Tensor, hi: Tensor, slices: Slicer, rounding: Rounding
-) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (k,) of a band, and how far from each no other squared singular value lies; 0 if none is alone."""
+def _isolate(ranks: Sequence[int], lo: Tensor, hi: Tensor, slices: Slicer, rounding: Rounding) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (1, k) of a band, and how far from each no other squared singular value lies; 0 if none is alone."""
     low, high = lo.square(), hi.square()
     eigenvalues = 0.5 * (low + high)
-    moved = rounding.eigenvalue_error()[place] + 4 * rounding.outlier[place] * high.square()
+    moved = rounding.eigenvalue_error() + 4 * rounding.outlier * high.square()
     known = moved + 0.5 * (high - low)
     doublings = 2.0 ** torch.arange(1, _DOUBLINGS + 1, dtype=torch.float64, device=lo.device)
-    gaps = known[:, None] * doublings
+    gaps = known[..., None] * doublings
+    below, above = eigenvalues[..., None] - gaps - moved[..., None], eigenvalues[..., None] + gaps + moved[..., None]
+    points = torch.stack([below, above]).clamp(min=0).sqrt()
+    n_below, n_up_to = slices.below(points.view(1, -1)).view(points.shape)
     rank = to_device(ranks, torch.int64, lo.device)[:, None]
-    edges = torch.cat([eigenvalues[:, None] - gaps - moved[:, None], eigenvalues[:, None] + gaps + moved[:, None]], 1)
-    points = edges.clamp(min=0).sqrt().flatten()
-    counts = slices.below(points.expand(len(rounding.gram), -1).contiguous())[place]
-    below, above = counts.view(edges.shape).chunk(2, dim=1)
-    alone = (below >= rank) & (edges[:, :_DOUBLINGS] > 0) & (above <= rank + 1)
-    return eigenvalues, torch.where(alone, gaps, 0.0).amax(1)
+    alone = (n_below >= rank) & (below > 0) & (n_up_to <= rank + 1)
+    return eigenvalues, torch.where(alone, gaps, 0.0).amax(2)
 
 
 def _eigenvectors(band: Tensor, shifts: Tensor) -> Tensor:

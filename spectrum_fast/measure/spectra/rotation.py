@@ -21,6 +21,7 @@ Source: randomized range finder, Halko, Martinsson & Tropp 2011, algorithm 4.4; 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +61,10 @@ class OutlierBasis:
         inverse = products.triu(1) + torch.diag_embed(torch.where(half > 0, half, 1.0))
         identity = torch.eye(v.shape[-1], dtype=torch.float64, device=v.device).expand_as(inverse)
         return cls(v, torch.linalg.solve_triangular(inverse, identity, upper=True))
+
+    def take(self, places: Sequence[int]) -> OutlierBasis:
+        """Of some of the matrices."""
+        return self if len(places) == len(self.v) else OutlierBasis(self.v[list(places)], self.t[list(places)])
 
     def turn(self, x: Tensor, *, back: bool = False) -> Tensor:
         """``H^T x`` in float64, vectors as rows (m, p, k); ``H x`` if ``back``."""

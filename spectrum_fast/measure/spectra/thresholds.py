@@ -40,7 +40,7 @@ class Band:
         band_traces: (m,) of the bands.
         consistent: (m,) bool, whether trace and norm came through the reduction.
         rounding: how far each computed spectrum may be from the true one.
-        refinement: of single values, where it is at hand.
+        refinement: of single values, of a batch of one whose threshold is in doubt.
     """
 
     slices: Slicer
@@ -148,16 +148,15 @@ class Ordered:
         between = [(1 - w) * of[:, at(below)] + w * of[:, at(above)] for below, above, w in quantiles]
         return of[:, 0], *between, of[:, -1]
 
-    def refined(self, band: Band, refinement: Refinement, places: Sequence[int]) -> Ordered:
-        """The same with the quartiles of some matrices refined."""
-        inner = self.ranks[1:-1]
-        values, errors = self.values.clone(), self.errors.clone()
-        for place in places:
-            brackets = self.lo[place, 1:-1], self.hi[place, 1:-1]
-            found, off = refinement.refine(place, inner, *brackets, band.slices, band.rounding)
-            better = off < errors[place, 1:-1]
-            values[place, 1:-1] = torch.where(better, found, values[place, 1:-1])
-            errors[place, 1:-1] = torch.where(better, off, errors[place, 1:-1])
+    def refined(self, band: Band, refinement: Refinement) -> Ordered:
+        """The same with the quartiles refined, of one matrix."""
+        inner = slice(1, len(self.ranks) - 1)
+        found, off = refinement.refine(
+            self.ranks[inner], self.lo[:, inner], self.hi[:, inner], band.slices, band.rounding
+        )
+        better, values, errors = off < self.errors[:, inner], self.values.clone(), self.errors.clone()
+        values[:, inner] = torch.where(better, found, values[:, inner])
+        errors[:, inner] = torch.where(better, off, errors[:, inner])
         return replace(self, values=values, errors=errors)
 
 
@@ -217,28 +216,17 @@ class Split:
         n_undecided = n_highest - torch.where(lowest > 0, n_lowest, 0.0)
         return cls(thresholds, special, edges, bins, table, n_noise, n_undecided, torch.zeros_like(t))
 
-    @property
-    def in_doubt(self) -> list[int]:
-        """Places of the matrices with undecided values."""
-        return self.n_undecided.nonzero()[:, 0].tolist()
-
-    def decided(
-        self, band: Band, refinement: Refinement, places: Sequence[int], tolerance: float, schedule: Schedule
-    ) -> Split:
-        """The same with the undecided values of some matrices refined, where there are few."""
-        n_noise, n_undecided, moved = self.n_noise.clone(), self.n_undecided.clone(), self.moved.clone()
-        n_lowest = self.table.below(self.special[:, :1])[:, 0]
-        for place in places:
-            first, count = int(n_lowest[place]), int(self.n_undecided[place])
-            if not 0 < count <= MOST or not self.special[place, 0] > 0:
-                continue
-            ranks = list(range(first, first + count))
-            lo, hi = (found[place] for found in _brackets(band, self.table, ranks, tolerance, schedule))
-            values, errors = refinement.refine(place, ranks, lo, hi, band.slices, band.rounding)
-            below = values + errors < self.thresholds.lowest[place]
-            above = values - errors > self.thresholds.highest[place]
-            n_undecided[place] = count - int((below | above).sum())
-            n_noise[place] = first + int(below.sum()) + n_undecided[place] // 2
-            flipped = (n_noise[place] - self.n_noise[place]).abs()
-            moved[place] = flipped * (self.special[place, 2] - self.special[place, 0])
+    def decided(self, band: Band, refinement: Refinement, tolerance: float, schedule: Schedule) -> Split:
+        """The same with the undecided values refined, of one matrix, where they are few."""
+        first, count = int(self.table.below(self.special[:, :1])), int(self.n_undecided)
+        if not 0 < count <= MOST or not bool(self.special[0, 0] > 0):
+            return self
+        ranks = list(range(first, first + count))
+        brackets = _brackets(band, self.table, ranks, tolerance, schedule)
+        values, errors = refinement.refine(ranks, *brackets, band.slices, band.rounding)
+        below = (values + errors < self.thresholds.lowest[:, None]).sum(1)
+        above = (values - errors > self.thresholds.highest[:, None]).sum(1)
+        n_undecided = (count - below - above).to(torch.float64)
+        n_noise = first + below + torch.floor(0.5 * n_undecided)
+        moved = (n_noise - self.n_noise).abs() * (self.special[:, 2] - self.special[:, 0])
         return replace(self, n_noise=n_noise, n_undecided=n_undecided, moved=moved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ from torch import Tensor
 import spectrum_fast as sf
 from spectrum_fast.measure.ops.dispatch import use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.spectra.functionals import Functionals, read_functionals
 from spectrum_fast.measure.spectra.methods import band
 from spectrum_fast.measure.spectra.refinement import Refinement
-from spectrum_fast.measure.spectra.thresholds import Split
 
 from support import bounds, families, matrices
 
@@ -29,20 +30,18 @@ WEIGHTS = {
 FLOAT32: dict[str, Any] = {"method": "band", "precision": "float32"}
 
 
-class KeptError(Exception):
-    """What slicing was given."""
-
-
 def refined_of(weight: Tensor, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The band of a matrix as the float32 way slices it, with all that it is refined by."""
-
-    def keep(found: Any, *_: Any) -> Tensor:
-        raise KeptError(found)
-
-    monkeypatch.setattr(band, "slice_bands", keep)
-    with pytest.raises(KeptError) as kept:
+    """The band of a matrix as it is sliced again, with all that it is refined by."""
+    plain, kept = band.slice_bands, []
+    with monkeypatch.context() as patched:
+        patched.setattr(band, "read_functionals", as_if_in_doubt)
+        patched.setattr(band, "slice_bands", lambda found, *rest: kept.append(found) or plain(found, *rest))
         sf.spectrum(weight, **FLOAT32)
-    return kept.value.args[0]
+    return kept[-1]
+
+
+def as_if_in_doubt(columns: Tensor, size: int) -> list[Functionals]:
+    return [replace(one, n_undecided=max(one.n_undecided, 1)) for one in read_functionals(columns, size)]
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
@@ -56,8 +55,9 @@ def test_values_lie_within_their_errors(name: str, backend: str, monkeypatch: py
     ranks = [1, size // 4, size // 2, size // 2 + 1, 3 * size // 4, 7 * size // 8]
     near = exact[ranks]
     values, errors = found.refinement.refine(
-        0, ranks, (near - unit[ranks]).clamp(min=0), near + unit[ranks], found.slices, found.rounding
+        ranks, (near - unit[ranks]).clamp(min=0)[None], (near + unit[ranks])[None], found.slices, found.rounding
     )
+    values, errors = values[0], errors[0]
     known = torch.isfinite(errors)
     rounding = 1e-13 * float(exact[-1])  # of the truth itself
     assert bool(((values - near).abs() <= errors + rounding)[known].all())
@@ -68,7 +68,7 @@ def test_values_lie_within_their_errors(name: str, backend: str, monkeypatch: py
         assert bool((errors[known] <= 0.2 * unit[ranks][known]).all())
 
 
-def not_at_all(_self: Refinement, _place: int, _ranks: list[int], lo: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+def not_at_all(_self: Refinement, _ranks: list[int], lo: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return lo, torch.full_like(lo, torch.inf)
 
 
@@ -111,7 +111,7 @@ def test_a_value_at_the_threshold_itself_stays_undecided() -> None:
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_fields_hold_where_every_matrix_is_refined(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if there were undecided values."""
-    monkeypatch.setattr(Split, "in_doubt", property(lambda self: list(range(len(self.n_undecided)))))
+    monkeypatch.setattr(band, "read_functionals", as_if_in_doubt)
     weight = families.draw(family, 3, smallest=150, largest=320)
     truth, rule = bounds.Truth.of(weight), find_criterion("spectrum")
     found = sf.spectrum(weight, **FLOAT32)

@@ -26,7 +26,7 @@ def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = N
         carried: (m, 8, n) float64, contiguous: vectors of each matrix as rows, each of which becomes ``Qᵀ x``, Q the
             product of all panels', in float64. ``Qᵀ (A x) - B (Qᵀ x)`` then says how far B is from ``Qᵀ A Q``.
         vectors: whether each row j of ``matrices`` becomes the Householder vector of column j, V[:, j] from the first
-            row of its panel on, in their dtype (zeros where nothing is reflected), for :func:`turn_back`.
+            row of its panel on, in their dtype (zeros where nothing is reflected).
 
     Returns:
         (m, n, b + 1) in the dtype of the matrices, lower band storage: ``band[j, d] = B[j + d, j]``, zeros past the
@@ -40,7 +40,7 @@ def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = N
     Raises:
         TypeError: neither float32 nor float64.
         ValueError: not square, empty, not contiguous, or ``half_width`` < 1.
-        UsageError: a wider band than the backend makes, or vectors of one that keeps none (Triton).
+        UsageError: a wider band than the backend makes.
         BackendUnavailableError: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
 
     Source: C. Bischof, B. Lang, X. Sun, A framework for symmetric band reduction, 2000; G. Ballard et al.,

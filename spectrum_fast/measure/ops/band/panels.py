@@ -30,7 +30,7 @@ def reduce_panels(workspace: Workspace, steps: object, vectors: bool = False) ->
             getattr(steps, name)(w, index)
         if vectors:
             column, begin = index * b, (index + 1) * b
-            w.matrix[:, column:begin, begin:] = w.basis[w.place(index), :, begin:, :b].mT.to(w.matrix.dtype)
+            w.matrix[:, column:begin, begin:].copy_(w.basis[w.place(index), :, begin:, :b].mT)
         index += 1
     column = index * b
     block = w.matrix[:, column:, column:].to(torch.float64)

@@ -1,7 +1,8 @@
 """The band reduction on the GPU: batched, without a wait for the device inside a matrix, capturable in a CUDA graph.
 
-A panel of b columns below the diagonal block (absolute columns ``column ... column + b - 1``) takes 8 launches. Sums
-over the tall panel are taken in chunks of 64 rows, which whoever comes last adds up (``device_sums``):
+A panel of b columns below the diagonal block (absolute columns ``column ... column + b - 1``) takes 8 launches, and one
+more where its Householder vectors are kept. Sums over the tall panel are taken in chunks of 64 rows, which whoever comes
+last adds up (``device_sums``):
 
 1. ``gather_panel``: P and the diagonal block out of the matrix, updates that wait applied to them (float64); the
    diagonal block goes into the band; ``Pᵀ P``.
@@ -66,20 +67,20 @@ def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = N
         matrices: (m, n, n), float32 or float64, symmetric in both halves, finite, contiguous.
         half_width: b in 1 ... 64 where n > b + 1.
         carried: (m, 8, n) float64 or None, see :func:`spectrum_fast.measure.ops.band.reduce_to_band`.
-        vectors: not served; what a GPU has in doubt it computes in float64.
+        vectors: whether ``matrices`` take the Householder vectors: a ninth launch a panel.
 
     Accuracy: float64: eigenvalue errors within 20 eps ||A||_F; float32: as for three bfloat16 products, see
     :func:`spectrum_fast.measure.ops.band.reduce_to_band` (the tests' limit is 100 eps ||A||_F).
 
     Raises:
-        UsageError: a wider band, or ``vectors``.
+        UsageError: a wider band.
     """
-    if vectors:
-        raise UsageError("vectors: backend 'triton' keeps none; use backend 'native' or 'reference'")
-    return reduce_in_groups(matrices, half_width, carried, workspace.panels_together(matrices.shape[1]))
+    return reduce_in_groups(matrices, half_width, carried, workspace.panels_together(matrices.shape[1]), vectors)
 
 
-def reduce_in_groups(matrices: Tensor, half_width: int, carried: Tensor | None, group: int) -> Tensor:
+def reduce_in_groups(
+    matrices: Tensor, half_width: int, carried: Tensor | None, group: int, vectors: bool = False
+) -> Tensor:
     """The same, ``group`` panels updated together."""
     if matrices.shape[1] > half_width + 1 and half_width > MAX_HALF_WIDTH:
         raise UsageError(
@@ -87,15 +88,18 @@ def reduce_in_groups(matrices: Tensor, half_width: int, carried: Tensor | None, 
             "use a narrower band or backend 'reference'"
         )
 
-    def reduce(batch: Tensor, vectors: Tensor | None) -> tuple[Tensor, ...]:
-        bands = reduce_panels(workspace.allocate(batch, half_width, carried=vectors, group=group), device_kernels)
-        return (bands,) if vectors is None else (bands, vectors)
+    def reduce(batch: Tensor, moved: Tensor | None) -> tuple[Tensor, ...]:
+        room = workspace.allocate(batch, half_width, carried=moved, group=group)
+        bands = reduce_panels(room, device_kernels, vectors)
+        return bands, *([] if moved is None else [moved]), *([batch] if vectors else [])
 
     def run(batch: Tensor) -> Tensor:
         with launch_on(batch):
-            bands, *moved = through_graph(("band", half_width, group), reduce, batch, carried)
-        if carried is not None and moved[0] is not carried:
-            carried.copy_(moved[0])
+            bands, *others = through_graph(("band", half_width, group, vectors), reduce, batch, carried)
+        theirs = [*([] if carried is None else [carried]), *([batch] if vectors else [])]
+        for given, found in zip(theirs, others, strict=True):
+            if found is not given:  # a replay works in memory of its own
+                given.copy_(found)
         return bands
 
     return reduce_batch(matrices, half_width, run)

@@ -41,6 +41,8 @@ UNEVEN = 4.0
 """And where for it to come before a Gram matrix in float64, where the bound in float32 misses the tolerance."""
 WIDER_BAND = 1.5
 """Gain in the bulk's rounding for which a band as wide as the rotation is taken, at a fifth to a half more time."""
+WORTH_REFINING = 64
+"""Values in doubt up to which the quartiles are refined; most are decided when the threshold is known better."""
 CONSISTENCY = 1000.0
 """Change of trace or norm, in eps, beyond which the reduction is called faulty; 20 and less is seen."""
 
@@ -134,7 +136,7 @@ def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
     scales = scales_of(squares.matrices)
     gram, carried = measure_gram_error(squares.matrices, matrices.image, matrices.plan, scales)
     rounding = estimate_rounding(squares.matrices, squares.norms, gram, scales)
-    found = slice_squares(work, squares, rounding, carried, matrices.image)
+    found = slice_squares(work, squares, rounding, carried, lambda place: matrices.take([place]).image)
     return _attempts(
         work,
         "band-float32",
@@ -192,13 +194,14 @@ def _attempts_rotated(work: Work, rotated: Outliers) -> Attempts:
     rest = frobenius_norms(squares.matrices[:, rank:]) if rank < squares.matrices.shape[1] else None
     scales = scales_of(squares.matrices, rank, rest)
 
-    def image(x: Tensor) -> Tensor:
+    def image_of(places: Sequence[int]) -> Callable[[Tensor], Tensor]:
         """Of the weights as they are stored: what rotating them did is measured with what squaring did."""
-        return basis.turn(stored.image(basis.turn(x, back=True)))
+        weights, turned = stored.take(places), basis.take(places)
+        return lambda x: turned.turn(weights.image(turned.turn(x, back=True)))
 
-    gram, carried = measure_gram_error(squares.matrices, image, stored.plan, scales)
+    gram, carried = measure_gram_error(squares.matrices, image_of(range(len(indices))), stored.plan, scales)
     rounding = estimate_rounding(squares.matrices, squares.norms, gram, scales, rest)
-    found = slice_squares(work, squares, rounding, carried, image, width)
+    found = slice_squares(work, squares, rounding, carried, lambda place: image_of([place]), width)
     reasons = []
     for index, value in zip(indices, spikiness, strict=True):
         compare = ">" if value > SPIKY else "near"  # what was foreseen may turn out to be a little less
@@ -231,7 +234,7 @@ def slice_squares(
     squares: Squares,
     rounding: Rounding,
     carried: Tensor | None = None,
-    image: Callable[[Tensor], Tensor] | None = None,
+    image_of: Callable[[int], Callable[[Tensor], Tensor]] | None = None,
     width: int | None = None,
 ) -> list[Functionals]:
     """Functionals from Gram matrices, which are destroyed.
@@ -241,26 +244,27 @@ def slice_squares(
         squares: float32 or float64.
         rounding: what rounding may have done so far and will do in the reduction.
         carried: vectors that measure it; None where the worst case is known.
-        image: gives ``W W^T x`` in float64, by which single values are refined where that pays; None where it does not.
+        image_of: gives for a matrix what gives ``W W^T x`` in float64, by which values in doubt are refined.
         width: half-width of the band; None leaves it to :func:`half_width`.
     """
     size, eps = squares.matrices.shape[1], torch.finfo(squares.matrices.dtype).eps
     width = half_width(size, on_gpu=not work.schedule.waits) if width is None else width
-    refines = image is not None and work.schedule.waits  # a GPU does without the vectors and the questions
-    bands = reduce_to_band(squares.matrices, width, carried, refines)
+    bands = reduce_to_band(squares.matrices, width, carried, image_of is not None)
     known = squares.traces, squares.norms, carried, *rounding.tensors
     wanted = work.criterion, max(work.matrices.shape), work.tolerance, work.schedule
 
     def rows_of(*known: Any) -> tuple[Tensor]:
-        band, bands = _as_band(size, eps, *known)
-        if refines and image is not None:
-            lost = bound_gram_error64(squares.traces, max(work.matrices.shape))
-            band = replace(band, refinement=Refinement(squares.matrices, bands, image, lost))
-        return (slice_bands(band, *wanted),)
+        return (slice_bands(_as_band(size, eps, *known)[0], *wanted),)
 
     name = ("slices", size, eps, *wanted)
     (rows,) = through_graph(name, rows_of, bands, *known)
     found = read_functionals(rows, size)
+    for place, one in enumerate(found if image_of else ()):
+        if 0 < one.n_undecided <= WORTH_REFINING and one.consistent:
+            band, alone = _as_band(size, eps, *(of if of is None else of[place : place + 1] for of in (bands, *known)))
+            lost = bound_gram_error64(squares.traces[place : place + 1], max(work.matrices.shape))
+            refinement = Refinement(squares.matrices[place : place + 1], alone, image_of(place), lost)
+            (found[place],) = read_functionals(slice_bands(replace(band, refinement=refinement), *wanted), size)
     if not work.all_values:
         return found
     band, bands = _as_band(size, eps, bands, *known)
