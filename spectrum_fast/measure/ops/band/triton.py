@@ -1,8 +1,8 @@
 """The band reduction on the GPU: batched, without a wait for the device inside a matrix, capturable in a CUDA graph.
 
 A panel of b columns below the diagonal block (absolute columns ``column ... column + b - 1``) takes 8 launches, and one
-more where its Householder vectors are kept. Sums over the tall panel are taken in chunks of 64 rows, which whoever comes
-last adds up (``device_sums``):
+more where its Householder vectors are kept. Sums over the tall panel are taken in chunks of 64 rows, which whoever
+comes last adds up (``device_sums``):
 
 1. ``gather_panel``: P and the diagonal block out of the matrix, updates that wait applied to them (float64); the
    diagonal block goes into the band; ``Pᵀ P``.

@@ -259,12 +259,15 @@ def slice_squares(
     name = ("slices", size, eps, *wanted)
     (rows,) = through_graph(name, rows_of, bands, *known)
     found = read_functionals(rows, size)
-    for place, one in enumerate(found if image_of else ()):
-        if 0 < one.n_undecided <= WORTH_REFINING and one.consistent:
-            band, alone = _as_band(size, eps, *(of if of is None else of[place : place + 1] for of in (bands, *known)))
-            lost = bound_gram_error64(squares.traces[place : place + 1], max(work.matrices.shape))
-            refinement = Refinement(squares.matrices[place : place + 1], alone, image_of(place), lost)
-            (found[place],) = read_functionals(slice_bands(replace(band, refinement=refinement), *wanted), size)
+    for place, one in enumerate(found):
+        if image_of is None or not 0 < one.n_undecided <= WORTH_REFINING or not one.consistent:
+            continue
+        only = slice(place, place + 1)
+        alone: list[Any] = [of if of is None else of[only] for of in known]
+        band, its_bands = _as_band(size, eps, bands[only], *alone)
+        lost = bound_gram_error64(squares.traces[only], max(work.matrices.shape))
+        refinement = Refinement(squares.matrices[only], its_bands, image_of(place), lost)
+        (found[place],) = read_functionals(slice_bands(replace(band, refinement=refinement), *wanted), size)
     if not work.all_values:
         return found
     band, bands = _as_band(size, eps, bands, *known)
