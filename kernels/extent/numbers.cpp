@@ -1,5 +1,5 @@
-// Largest absolute entry and sum of squares of a block, for any level: vectors of the compiler's own, wider than any
-// register, whose lanes are summed each for itself and in order at the end.
+// Largest absolute entry and sum of squares of a block, for any level: sixteen lanes, summed each for itself and in
+// order at the end. They are added up in vectors of a register: GCC keeps a wider one that a loop carries in memory.
 #include <cstddef>
 #include <cstdint>
 
@@ -17,6 +17,8 @@ typedef float Floats __attribute__((vector_size(4 * kLanes)));
 typedef double Doubles __attribute__((vector_size(8 * kLanes)));
 typedef std::uint64_t LongBits __attribute__((vector_size(4 * kLanes)));
 typedef double HalfDoubles __attribute__((vector_size(4 * kLanes)));
+typedef double Register __attribute__((vector_size(KERNEL_VECTOR_BYTES)));
+typedef float HalfRegister __attribute__((vector_size(KERNEL_VECTOR_BYTES / 2)));
 
 template <class To, class From>
 inline To load_as(const From* from) {
@@ -37,14 +39,21 @@ inline void gather(const Sums& sums, const Tops& tops, double& sum, Bit& top) {
 template <class Widen, class Stored, bool kCyclic>
 void block_of_floats(const Stored* x, std::ptrdiff_t n, std::uint32_t& top, double& sum) {
     Bits tops = {};
-    Doubles sums = {};
+    constexpr int parts = sizeof(Doubles) / sizeof(Register);
+    Register partial[parts] = {};
     std::ptrdiff_t i = 0;
     for (; i + kLanes <= n; i += kLanes) {
         const Bits bits = Widen::bits(x + i);
         tops = bits > tops ? bits : tops;
-        const Doubles value = __builtin_convertvector(Widen::values(bits), Doubles);
-        sums += value * value;
+        const Floats values = Widen::values(bits);
+        HalfRegister narrow[parts];
+        std::memcpy(narrow, &values, sizeof(values));
+        for (int part = 0; part < parts; ++part) {
+            const Register value = __builtin_convertvector(narrow[part], Register);
+            partial[part] += value * value;
+        }
     }
+    auto sums = load_as<Doubles>(partial);
     for (std::ptrdiff_t lane = 0; i < n; ++i, lane += kCyclic) {
         const std::uint32_t bits = Widen::bits_of(x[i]);
         top = bits > top ? bits : top;
