@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.ranking import rank_modules
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 SHADES = ("#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39", "#d2e21b", "#fde725")
 """Steps of the viridis scale that are readable on dark and on light."""
+
+
+def relation_of(scan: Scan) -> str:
+    """What was taken from the model, or added to it; empty for a model alone."""
+    pairs = ((word, scan.provenance.get(word)) for word in ("minus", "plus"))
+    return "".join(f" {word} {base.get('model')}" for word, base in pairs if isinstance(base, Mapping))
 
 
 def frame_of(scan: Scan) -> pandas.DataFrame:
@@ -47,7 +53,7 @@ def map_of(scan: Scan) -> plotly.graph_objects.Figure:
     rows = {kind: cells for kind, cells in by_layer.items() if cells}
     layers = sorted({layer for cells in rows.values() for layer in cells})
     places = [[cells.get(layer) for layer in layers] for cells in rows.values()]
-    layout = {"title": f"{scan.model}, {scan.criterion}", "template": "simple_white"}
+    layout = {"title": f"{scan.model}{relation_of(scan)}, {scan.criterion}", "template": "simple_white"}
     figure = require_plotly().Figure(layout=layout)
     figure.add_heatmap(x=layers, y=list(rows), z=places, colorscale="Viridis", zmin=0, zmax=1, colorbar_title="place")
     return figure.update_layout(xaxis_title="layer").update_yaxes(autorange="reversed")

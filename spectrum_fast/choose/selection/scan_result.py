@@ -11,7 +11,7 @@ from spectrum_fast.choose.selection.compare import ScanComparison, compare_scans
 from spectrum_fast.choose.selection.formats.scan_file import format_scan, read_scan_text
 from spectrum_fast.choose.selection.fused import fused_modules
 from spectrum_fast.choose.selection.options import SelectOptions
-from spectrum_fast.choose.selection.presented_scan import frame_of, html_of, map_of
+from spectrum_fast.choose.selection.presented_scan import frame_of, html_of, map_of, relation_of
 from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.errors import ScanFileError
@@ -103,7 +103,7 @@ class Scan:
 
     def __repr__(self) -> str:
         failed = f", {len(self.failures)} failed" if self.failures else ""
-        return f"<Scan of {self.model}: {len(self)} modules by {self.criterion}{failed}>"
+        return f"<Scan of {self.model}{relation_of(self)}: {len(self)} modules by {self.criterion}{failed}>"
 
     @property
     def complete(self) -> bool:

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from spectrum_fast.choose.selection.fused import competing_modules
+from spectrum_fast.choose.selection.presented_scan import relation_of
 from spectrum_fast.choose.selection.ranking import group_modules, rank_modules, towers_of
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.selection import Selection
@@ -30,12 +31,6 @@ def scan_table(scan: Scan, selection: Selection | None = None, *, wide: bool = F
     """
     table = [_score_table(scan, selection, wide), ""] if scan.modules else []
     return page(_title(scan, selection), "", *table, *_remarks(scan, selection))
-
-
-def relation_of(scan: Scan) -> str:
-    """What was taken from the model, or added to it; empty for a model alone."""
-    pairs = ((word, scan.provenance.get(word)) for word in ("minus", "plus"))
-    return "".join(f" {word} {base.get('model')}" for word, base in pairs if isinstance(base, Mapping))
 
 
 def format_score(snr: float | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 import numpy as np
 
 from spectrum_fast.choose.selection.fused import competing_modules
+from spectrum_fast.choose.selection.presented_scan import relation_of
 from spectrum_fast.choose.selection.ranking import GROUPINGS, group_name, rank_modules, towers_of
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.select import tables_of
@@ -20,7 +21,6 @@ from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.scoring.tail_exponent import fitted_tail
 from spectrum_fast.measure.spectra.record import SpectralSummary
 from spectrum_fast.read.checkpoint.naming import expert_index, layer_index, module_type
-from spectrum_fast.use.report.table import relation_of
 from spectrum_fast.use.report.thresholds import find_thresholds
 from spectrum_fast.version import __version__
 
@@ -80,7 +80,7 @@ def _scan_columns(scan: Scan, label: str) -> dict[str, Any]:
     both = [find_thresholds(module) for module in modules]
     return {
         "label": label,
-        "model": scan.model,
+        "model": scan.model + relation_of(scan),
         "criterion": scan.criterion,
         "published": scan.published,
         "fused": fused,

@@ -49,6 +49,9 @@ def test_without_them_and_of_a_difference(model: Path, tmp_path: Path) -> None:
     save_file(zero, tmp_path / "base" / "model.safetensors")
     difference = sf.scan(model, minus=str(tmp_path / "base"))
     assert make_labels([difference], ["x"]) == [f"{model.name} minus base"]
+    (page,) = build_payload([difference], top_percent=25, labels=["a"])["scans"]
+    assert page["model"] == f"{difference.model} minus base"  # its heading
+    assert repr(difference).startswith(f"<Scan of {difference.model} minus base: 2 modules by mp")
 
 
 def test_base_and_tuned_in_one_figure(tmp_path: Path, open_report) -> None:
@@ -80,6 +83,8 @@ def test_base_and_tuned_in_one_figure(tmp_path: Path, open_report) -> None:
     assert found[2][2][0] == pytest.approx(4 * found[0][2][0], rel=1e-4)  # eigenvalues of what is twice as large
     exponents = [quantities_of(scan.module(NAMES[1]))["alpha"] for scan in (tuned, base)]
     assert all(f"alpha = {exponent:.4g}"[:11] in note for exponent in exponents)
+    facts = page.page.locator("dl.facts").first.inner_text()
+    assert all(f"\n{name}\n" in facts for name in ("kappa", "stable-rank", "effective-rank", "alpha", "energy"))
     page.page.select_option("#spectrum select", "-1")
     assert len(shown("tail")[0]) == 2
     page.show(base)  # what was shown goes beside it only where that was asked for

@@ -48,6 +48,8 @@ function moduleFacts(scan, selection, index) {
     ["sum above / below", scan.signal_sum[index] === null ? null : `${number(scan.signal_sum[index])} / ${number(scan.noise_sum[index])}`],
     ...scan.numbers.filter((key) => !WORDED.has(key) && scan[key][index] !== null)
       .map((key) => [NAMES_OF_NUMBERS[key] ?? key.replace(/_/g, " "), number(scan[key][index])]),
+    ...Object.entries(scan.quantities).filter(([key, column]) => !["spectral-norm", "mp-rank"].includes(key) && column[index] !== null)
+      .map(([key, column]) => [key, number(column[index])]),
     ["method", shorten(scan.methods[scan.method[index]] ?? "", 60)],
     ["note", shorten(scan.notes[scan.note[index]] ?? "", 300)],
   ]);
