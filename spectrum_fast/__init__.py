@@ -72,12 +72,14 @@ _HOMES = {
 __all__ = ["__version__"]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'spectrum_fast' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"spectrum_fast.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker would take any name for one that this knows
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'spectrum_fast' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"spectrum_fast.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
