@@ -103,24 +103,22 @@ def plan_sum(checkpoint: Checkpoint, planning: Callable[..., ScanPlan], **patter
             f"{checkpoint.name} plus {base.name}: expected an adapter of modules of the second, found "
             f"{_some(added.weights)}; that has {_some(found.weights)}: is it the base of this adapter?"
         )
-    lost = [
+    failures = [
         failed(weight, "base", f"an adapter of a module that {base.name} lacks")
         for weight in added.weights
         if weight.name not in names
     ]
-    pairs = [(weight, known.get(weight.name)) for weight in found.weights]
-    weights = [
-        weight if other is None else combine(weight, other, add=True)
-        for weight, other in pairs
-        if other is None or not _differ(weight, other)
-    ]
-    differing = [
-        _of_other_shape(other, weight) for weight, other in pairs if other is not None and _differ(weight, other)
-    ]
+    weights: list[WeightPlan] = []
+    for weight in found.weights:
+        other = known.get(weight.name)
+        if other is not None and _differ(weight, other):
+            failures.append(_of_other_shape(other, weight))
+        else:
+            weights.append(weight if other is None else combine(weight, other, add=True))
     return replace(
         found,
         weights=tuple(weights),
-        refused=(*found.refused, *added.refused, *lost, *differing),
+        refused=(*found.refused, *added.refused, *failures),
         skipped=(*found.skipped, *(one for one in added.skipped if one.name not in names)),
         total_bytes=sum(weight.nbytes for weight in weights),
     )

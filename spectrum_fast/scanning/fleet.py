@@ -29,7 +29,7 @@ from spectrum_fast.scanning.fleet_list import FleetModel
 from spectrum_fast.scanning.journal import Journal
 from spectrum_fast.scanning.on_ray import ray_session
 from spectrum_fast.scanning.options import ScanOptions
-from spectrum_fast.scanning.provenance import placeless_identity, scan_identity
+from spectrum_fast.scanning.provenance import PLACES_APART, common_identity, scan_identity
 from spectrum_fast.scanning.run import run_scan
 from spectrum_fast.scanning.step import ScanProgress
 
@@ -145,7 +145,8 @@ def _scan(model: FleetModel, folder: Path, options: ScanOptions) -> tuple[str, s
         if known == identity:
             return "kept", "its scan is in the library"
         # A copy, or the same at another place: its bytes are read, which is little beside scoring them.
-        comparable = isinstance(known, dict) and placeless_identity(known) == placeless_identity(identity)
+        common = common_identity(identity, PLACES_APART)
+        comparable = isinstance(known, dict) and common_identity(known, PLACES_APART) == common
         if comparable and is_scan_of(load_scan(scan_file), checkpoint, thorough=True):
             write_text_atomic(made_of, json.dumps(identity), error=ScanFileError)
             return "kept", "its scan is in the library, of the same bytes at another place or time"

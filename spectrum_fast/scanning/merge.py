@@ -22,7 +22,7 @@ from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.memory import explain_memory
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.parts import Part, parse_part, share_of
-from spectrum_fast.scanning.provenance import placeless_identity, scan_identity
+from spectrum_fast.scanning.provenance import PLACES_APART, common_identity, scan_identity
 from spectrum_fast.scanning.run import assemble_scan
 from spectrum_fast.scanning.scoring import open_and_plan
 from spectrum_fast.system import lock
@@ -130,7 +130,7 @@ def _read_part(path: str | os.PathLike[str]) -> Journal:
 
 def _shared_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
     """What all parts have in common."""
-    kept = placeless_identity(identity)
+    kept = common_identity(identity, PLACES_APART)
     part = parse_part(kept.pop("part"))
     return {**kept, "parts": part.count}
 

@@ -27,7 +27,14 @@ from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.memory import explain_memory
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan
-from spectrum_fast.scanning.provenance import scan_identity, scan_settings, shared_identity, stored_options
+from spectrum_fast.scanning.provenance import (
+    SHARED_APART,
+    common_identity,
+    place_of,
+    scan_identity,
+    scan_settings,
+    stored_options,
+)
 from spectrum_fast.scanning.results import ModuleResult
 from spectrum_fast.scanning.scoring import make_scorer, open_and_plan, score_weights
 
@@ -50,7 +57,8 @@ def ray_session(address: str) -> Iterator[Any]:
     Raises:
         BackendUnavailableError: Ray is not installed, or there is no cluster at the address.
     """
-    if any(map(os.path.exists, _token_files())) or "RAY_AUTH_TOKEN" in os.environ:
+    token_files = os.environ.get("RAY_AUTH_TOKEN_PATH", ""), os.path.expanduser("~/.ray/auth_token")
+    if any(map(os.path.exists, token_files)) or "RAY_AUTH_TOKEN" in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # `ray start` asks for the token that is there; a driver has to
     ray = _import_ray()
     if ray.is_initialized():
@@ -94,15 +102,13 @@ def score_on_ray(
         BackendUnavailableError: Ray or the cluster is not there, or has no place for these tasks.
         SpectrumFastError: what a task raised.
     """
-    place = os.path.abspath(source) if os.path.exists(source) else os.fspath(source)
     with ray_session(options.ray or "") as ray:
-        _score_all(ray, place, checkpoint, plan, options, ledger)
+        _score_all(ray, place_of(source), _identity(options, checkpoint), plan, options, ledger)
 
 
 def _score_all(
-    ray: Any, place: str, checkpoint: Checkpoint, plan: ScanPlan, options: ScanOptions, ledger: Ledger
+    ray: Any, place: str, identity: Mapping[str, Any], plan: ScanPlan, options: ScanOptions, ledger: Ledger
 ) -> None:
-    identity = shared_identity(scan_identity(options, checkpoint))
     threads = options.threads or 1
     on_gpu = options.device != "cpu"
     asked = json.dumps(stored_options(options) | {"device": "cuda" if on_gpu else "cpu"})
@@ -155,11 +161,10 @@ def _score_chunk(
     place: str, asked: str, identity: Mapping[str, Any], names: list[str]
 ) -> tuple[list[ModuleResult], Settings]:
     """One task: the weights of these names to what they come to."""
-    plan, found_identity = _planned(place, asked)
+    plan, options, found_identity = _planned(place, asked)
     if changes := describe_changes(identity, found_identity):
         raise RankError(f"{socket.gethostname()}: {place} is not what the scan began with: {changes}")
     wanted = set(names)
-    options = _options(asked)
     results: list[ModuleResult] = []
     with explain_memory(), thread_count(options.threads) as threads:
         weights = [weight for weight in plan.weights if weight.name in wanted]
@@ -168,15 +173,15 @@ def _score_chunk(
 
 
 @lru_cache(maxsize=4)
-def _planned(place: str, asked: str) -> tuple[ScanPlan, dict[str, Any]]:
+def _planned(place: str, asked: str) -> tuple[ScanPlan, ScanOptions, dict[str, Any]]:
     """Kept by a worker from task to task: what a fleet's small checkpoints need is read once each."""
-    options = _options(asked)
+    options = ScanOptions(**json.loads(asked))
     checkpoint, plan = open_and_plan(place, options)
-    return plan, shared_identity(scan_identity(options, checkpoint))
+    return plan, options, _identity(options, checkpoint)
 
 
-def _options(asked: str) -> ScanOptions:
-    return ScanOptions(**json.loads(asked))
+def _identity(options: ScanOptions, checkpoint: Checkpoint) -> dict[str, Any]:
+    return common_identity(scan_identity(options, checkpoint), SHARED_APART)
 
 
 def _slots(ray: Any, threads: int, on_gpu: bool) -> int:
@@ -185,11 +190,6 @@ def _slots(ray: Any, threads: int, on_gpu: bool) -> int:
     return int(
         sum(min(node.get("CPU", 0) // threads, node.get("GPU", 0) if on_gpu else float("inf")) for node in alive)
     )
-
-
-def _token_files() -> list[str]:
-    """Where Ray keeps the token of the clusters that this user starts."""
-    return [os.environ.get("RAY_AUTH_TOKEN_PATH", ""), os.path.expanduser("~/.ray/auth_token")]
 
 
 def _import_ray() -> Any:

@@ -24,7 +24,7 @@ from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.memory import explain_memory
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan
-from spectrum_fast.scanning.provenance import stored_options
+from spectrum_fast.scanning.provenance import place_of, stored_options
 from spectrum_fast.scanning.scoring import open_and_plan, score_plan
 from spectrum_fast.scanning.step import ScanProgress
 
@@ -105,8 +105,7 @@ def scan_part(
     """
     started = time.perf_counter()
     checkpoint, plan = open_and_plan(source, options)
-    place = os.path.abspath(source) if os.path.exists(source) else os.fspath(source)
-    about = {"model": place, "options": stored_options(options)}
+    about = {"model": place_of(source), "options": stored_options(options)}
     begin_journal(journal, options, checkpoint, plan, identity={"part": str(part)}, about=about)
     share = share_of(plan, part)
     ledger = Ledger(share, journal, progress or (lambda _: None), started)

@@ -58,7 +58,6 @@ _BY_PATTERN = "left out by the include/exclude patterns"
 class _FoundTensor:
     """A tensor under its module name: left out, refused, or planned; the first reason that is not empty holds."""
 
-    ref: TensorRef
     name: str
     skip_reason: str = ""
     failure: ScanFailure | None = None
@@ -165,23 +164,20 @@ def _look_at(
     if reason is None and config.adapter and ref.name not in quantised.packed:
         reason = "saved whole beside the adapter: no difference"
     if reason is not None:
-        return _FoundTensor(ref, name, skip_reason=reason)
+        return _FoundTensor(name, skip_reason=reason)
     packed = quantised.packed.get(ref.name)
     try:
         plans = plan_plain(ref) if packed is None else plan_packed(packed, config)
         if layout is not None and len(ref.shape) > 1:
             plans = tuple(part for plan in plans for part in split_fused(plan, layout))
-        return _FoundTensor(ref, name, plans=plans)
+        return _FoundTensor(name, plans=plans)
     except UnsupportedDtypeError as error:
-        return _FoundTensor(
-            ref,
-            name,
-            failure=ScanFailure(name=name, kind="unsupported", message=str(error), shape=ref.shape, dtype=ref.dtype),
-        )
+        failure = ScanFailure(name=name, kind="unsupported", message=str(error), shape=ref.shape, dtype=ref.dtype)
+        return _FoundTensor(name, failure=failure)
     except Exception as error:
         if ends_scan(error):
             raise
-        return _FoundTensor(ref, name, failure=unforeseen_failure(name, ref, error))
+        return _FoundTensor(name, failure=unforeseen_failure(name, ref, error))
 
 
 def _pattern_test(found: Sequence[_FoundTensor], include: Sequence[str], exclude: Sequence[str]) -> Callable[..., bool]:

@@ -56,26 +56,23 @@ def _state(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def shared_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What processes that score one checkpoint at one place together have in common (:func:`scan_identity`).
-
-    The state of files is left out: machines may have copies of their own, of different age. Their content is not, nor
-    the tags by which a server names it.
-    """
-    return _without(identity, "files")
-
-
-def placeless_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What scans of one checkpoint have in common wherever it lies; that its content is the same remains to be seen.
-
-    One place may be sampled and another be known by its tags: see :func:`spectrum_fast.scanning.content.is_made_of`.
-    """
-    return _without(identity, "files", "tags", "content")
+SHARED_APART = ("files",)
+"""What the identities of processes that score one checkpoint at one place together do not have in common: machines may
+have copies of their own, of different age. Their content is the same, and the tags by which a server names it."""
+PLACES_APART = ("files", "tags", "content")
+"""Nor those of one checkpoint at two places: one may be sampled and the other be known by its tags. That its content is
+the same remains to be seen: :func:`spectrum_fast.scanning.content.is_made_of`."""
 
 
-def _without(identity: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    kept = {key: value for key, value in identity.items() if key not in keys}
-    return {key: _without(value, *keys) if key in RELATIONS else value for key, value in kept.items()}
+def common_identity(identity: Mapping[str, Any], apart: Sequence[str]) -> dict[str, Any]:
+    """A :func:`scan_identity` without some of its keys, those of its base included."""
+    kept = {key: value for key, value in identity.items() if key not in apart}
+    return {key: common_identity(value, apart) if key in RELATIONS else value for key, value in kept.items()}
+
+
+def place_of(source: str | os.PathLike[str]) -> str:
+    """Where other processes find a checkpoint."""
+    return os.path.abspath(source) if os.path.exists(source) else os.fspath(source)
 
 
 def files_state(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -94,7 +91,7 @@ def stored_options(options: ScanOptions) -> dict[str, Any]:
     kept = {field.name: getattr(options, field.name) for field in fields(options) if field.name not in _OWN}
     for relation in RELATIONS:
         if (base := kept[relation]) is not None:
-            kept[relation] = os.path.abspath(base) if os.path.exists(base) else os.fspath(base)
+            kept[relation] = place_of(base)
     return {key: list(value) if isinstance(value, (list, tuple)) else value for key, value in kept.items()}
 
 

@@ -23,9 +23,7 @@ REFINED_TOLERANCE = 1e-7
 """Accuracy of a refined score: a thousandth of the default one, and well above what float64 rounding allows."""
 
 
-def refine_cuts(
-    scan: Scan, plan: ScanPlan, criterion: str, top_percent: float, reading: StreamOptions | None = None
-) -> Scan:
+def refine_cuts(scan: Scan, plan: ScanPlan, criterion: str, top_percent: float, reading: StreamOptions) -> Scan:
     """Score again what stands at a cut that is not decided.
 
     Args:
@@ -42,18 +40,15 @@ def refine_cuts(
     Raises:
         CheckpointError: the checkpoint changed since it was scanned.
     """
-    if not scan.modules:
-        return scan
     plans = {weight.name: weight for weight in plan.weights}
     originals = {copy.name: found for copy, found in plan.copies}
     doubtful = dict.fromkeys(originals.get(name, name) for name in doubtful_modules(scan, top_percent))
     doubtful = [name for name in doubtful if name in plans]
     if not doubtful:
         return scan
-    rule, reading = find_criterion(criterion), reading or StreamOptions()
     compute: Compute = partial(
         compute_spectrum,
-        criterion=rule,
+        criterion=find_criterion(criterion),
         precision="float64",
         tolerance=REFINED_TOLERANCE,
         all_values=any(module.singular_values is not None for module in scan.modules),

@@ -98,7 +98,12 @@ def record_of(
     if math.isfinite(found.error_bound):
         score = score_weight(plan, shape, found)
         return score if overlap is None else replace(score, **overlap.angles(found.mp_rank))
-    return failed(plan, "accuracy", _unknown_score(found))
+    return failed(
+        plan,
+        "accuracy",
+        f"the score cannot be told from rounding ({found.method}: {found.reason}); the matrix is too near to "
+        "rank-deficient for its noise sum to be known",
+    )
 
 
 def ends_scan(error: Exception) -> bool:
@@ -156,13 +161,6 @@ def unforeseen_failure(name: str, ref: TensorRef, error: Exception, parameter: s
     )
     failure = _failure(name, ref, parameter, "error", message)
     return replace(failure, traceback="".join(traceback.format_exception(error)))
-
-
-def _unknown_score(found: Spectrum) -> str:
-    return (
-        f"the score cannot be told from rounding ({found.method}: {found.reason}); the matrix is too near to "
-        "rank-deficient for its noise sum to be known"
-    )
 
 
 def failed(plan: WeightPlan, kind: str, message: str) -> ScanFailure:

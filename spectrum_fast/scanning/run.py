@@ -23,7 +23,6 @@ from spectrum_fast.scanning.journal import Journal, journal_path
 from spectrum_fast.scanning.ledger import Ledger
 from spectrum_fast.scanning.live import plan_live, score_live
 from spectrum_fast.scanning.memory import explain_memory
-from spectrum_fast.scanning.notebook import notebook_progress
 from spectrum_fast.scanning.on_ray import score_on_ray
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan
@@ -31,7 +30,7 @@ from spectrum_fast.scanning.provenance import scan_provenance, scan_settings
 from spectrum_fast.scanning.refine import refine_cuts
 from spectrum_fast.scanning.results import copied
 from spectrum_fast.scanning.scoring import make_scorer, open_and_plan, score_plan
-from spectrum_fast.scanning.step import ScanProgress
+from spectrum_fast.scanning.step import ScanProgress, notebook_progress
 
 
 @takes_options(ScanOptions)

@@ -207,6 +207,7 @@ class Together(Scorer):
         else:
             threads = 1 if self._side.device.type == "cpu" else SCORING_THREADS
             self._threads = ThreadPoolExecutor(threads, THREAD_NAME, initializer=self._side.own_stream)
+        self._prepared: Future[_Scored] | None = None
         self._prepared = None if prepare is None else self._submit(prepare)
 
     def add(self, loaded: LoadedWeight) -> Iterator[ModuleResult]:
@@ -219,7 +220,7 @@ class Together(Scorer):
             yield from results
             return
         if in_blocks:  # is read by whoever scores it, so that nobody else may read
-            self._submit(partial(self._score_blocks, loaded))
+            self._submit(lambda: list(Scorer.add(self, loaded)))
             yield from self._collect(0)
             return
         try:
@@ -311,9 +312,16 @@ class Together(Scorer):
         self._submit(partial(self._score, batch), batch.nbytes)
 
     def _submit(self, work: Callable[[], _Scored], nbytes: int = 0) -> Future[_Scored]:
-        future = self._threads.submit(copy_context().run, work)
+        future = self._threads.submit(copy_context().run, self._once_prepared, work, self._prepared)
         self._scoring.append((future, nbytes))
         return future
+
+    @staticmethod
+    def _once_prepared(work: Callable[[], _Scored], prepared: Future[_Scored] | None) -> _Scored:
+        """Whatever is wrong with a device ends the scan before a weight is scored."""
+        if prepared is not None:
+            prepared.result()
+        return work()
 
     def _collect(self, most_left: int) -> Iterator[ModuleResult]:
         """What is scored; waits until no more than so many batches are not."""
@@ -323,17 +331,7 @@ class Together(Scorer):
             self._held_bytes -= nbytes
             yield from results or ()
 
-    def _wait_until_prepared(self) -> None:
-        """Whatever is wrong ends the scan before a weight is scored."""
-        if self._prepared is not None:
-            self._prepared.result()
-
-    def _score_blocks(self, loaded: LoadedWeight) -> list[ModuleResult]:
-        self._wait_until_prepared()
-        return list(super().add(loaded))
-
     def _score(self, batch: _Batch) -> list[ModuleResult]:
-        self._wait_until_prepared()
         began = time.perf_counter()
         self._side.hand_over(batch.memory)
         spectra = self._spectra(batch.weights)

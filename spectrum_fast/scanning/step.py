@@ -1,7 +1,9 @@
-"""How far a scan is, and what its speed hangs on."""
+"""How far a scan is, what its speed hangs on, and how a notebook shows it."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _READ_BOUND = 0.1
@@ -81,3 +83,22 @@ class ScanProgress:
         if done <= resumed:
             return None
         return (total - done) * self.elapsed_seconds / (done - resumed)
+
+
+def notebook_progress() -> Callable[[ScanProgress], None] | None:
+    """A bar of tqdm's for notebooks, fed by a scan; None anywhere else, which is silent."""
+    interactive = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if type(interactive).__name__ != "ZMQInteractiveShell":  # the shell of a kernel
+        return None
+    from tqdm.auto import tqdm
+
+    bar = tqdm(unit="B", unit_scale=True, desc="scan")
+
+    def show(step: ScanProgress) -> None:
+        bar.total = step.total_bytes
+        bar.set_postfix_str(f"{step.done} of {step.total} modules", refresh=False)
+        bar.update(step.done_bytes - bar.n)
+        if step.done == step.total:
+            bar.close()
+
+    return show

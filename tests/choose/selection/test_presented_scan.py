@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import spectrum_fast as sf
-from spectrum_fast.scanning.notebook import notebook_progress
-from spectrum_fast.scanning.step import ScanProgress
+from spectrum_fast.scanning.step import ScanProgress, notebook_progress
 
 from support.processes import script
 

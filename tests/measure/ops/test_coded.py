@@ -50,10 +50,8 @@ def test_fp8(block: tuple[int, int], scale: torch.Tensor) -> None:
     assert coded.is_fp8
     assert (coded.shape, coded.device.type) == ((200, 420), "cpu")
     assert torch.equal(coded.decode(), decode_weight(how, codes, {"scale": scale}))
-    copy = coded.clone()
-    codes.zero_()
-    assert not torch.equal(copy.decode(), coded.decode())
-    assert coded.nbytes < 200 * 420 + 100
+    assert coded.codes.data_ptr() == codes.data_ptr()
+    assert coded.scales.shape == (2, 4)
 
 
 def test_mxfp4() -> None:
@@ -63,7 +61,7 @@ def test_mxfp4() -> None:
     assert coded is not None
     assert coded.shape == (40, 96)
     assert torch.equal(coded.cpu().decode(), decode_weight(MXFP4, blocks, {"scales": scale}))
-    assert coded.nbytes == 40 * 3 * 17
+    assert (coded.codes.data_ptr(), coded.scales.data_ptr()) == (blocks.data_ptr(), scale.data_ptr())
 
 
 @pytest.mark.parametrize(

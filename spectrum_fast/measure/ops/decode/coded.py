@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -42,19 +42,9 @@ class CodedWeight:
         return rows, columns if self.is_fp8 else 32 * columns
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Of the codes."""
-        return self.codes.dtype
-
-    @property
     def device(self) -> torch.device:
         """Where the codes lie."""
         return self.codes.device
-
-    @property
-    def nbytes(self) -> int:
-        """Of codes and scales."""
-        return self.codes.nbytes + self.scales.nbytes
 
     def decode(self) -> Tensor:
         """The matrix in float32 (FP8) or bfloat16 (MXFP4), as ``ops.decode.decode_weight`` gives."""
@@ -62,13 +52,9 @@ class CodedWeight:
             return decode(read_scaled(self.codes, self.scales, block=(SCALE_BLOCK, SCALE_BLOCK)))
         return decode(read_mxfp4(self.codes, self.scales))
 
-    def clone(self) -> CodedWeight:
-        """A copy in memory of its own."""
-        return replace(self, codes=self.codes.clone(), scales=self.scales.clone())
-
     def cpu(self) -> CodedWeight:
         """The same on the CPU."""
-        return replace(self, codes=self.codes.cpu(), scales=self.scales.cpu())
+        return CodedWeight(self.codes.cpu(), self.scales.cpu())
 
 
 def as_coded(plan: WeightPlan, main: Tensor, companions: Mapping[str, Tensor]) -> CodedWeight | Tensor | None:
