@@ -39,8 +39,8 @@ except SystemExit as leaving:
     assert not leaving.code, leaving.code
 seconds = time.process_time() - start
 import spectrum_fast, torch
-maps = open("/proc/self/maps").read().splitlines()
-openmp = sorted({line.split()[-1] for line in maps if "omp.so" in line or "omp5.so" in line})
+libraries = {line.split()[-1] for line in open("/proc/self/maps") if ".so" in line}
+openmp = sorted(name for name in libraries if name.rpartition("/")[2].startswith(("libgomp", "libiomp", "libomp")))
 print(json.dumps([spectrum_fast.__file__, torch.__version__, round(seconds, 1), openmp]))
 """
 
