@@ -132,17 +132,17 @@ class QuantityCriterion(SpectrumCriterion):
         Raises:
             UsageError: the scan lacks what it is made of, a user's function failed, or it is no finite number >= 0.
         """
+        view = SpectrumView(module)
         try:
-            found = self.quantity(SpectrumView(module))
+            found = self.quantity(view)
             value, error = found if isinstance(found, tuple) else (found, None)
             value, error = float(value), None if error is None else float(error)
         except UsageError:
             raise
         except Exception as cause:
-            name = getattr(module, "name", "matrix")
-            raise UsageError(f"criterion {self.name} of {name}: {type(cause).__name__}: {cause}") from cause
+            raise UsageError(f"criterion {self.name} of {view.name}: {type(cause).__name__}: {cause}") from cause
         if not 0 <= value < math.inf:
-            raise UsageError(f"criterion {self.name}: expected a finite number >= 0, found {value!r}")
+            raise UsageError(f"criterion {self.name} of {view.name}: expected a finite number >= 0, found {value!r}")
         return value, error
 
     def score_of(self, modules: Sequence[ModuleScore | Spectrum]) -> dict[str, Any]:

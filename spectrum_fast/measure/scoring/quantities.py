@@ -33,6 +33,7 @@ class SpectrumView:
     Attributes:
         values: all singular values, (n,) float64, descending, where spectra are stored.
         bounds: on the absolute error of each.
+        name: of the module.
         n_min: short side of the matrix.
         n_max: long side.
 
@@ -47,11 +48,11 @@ class SpectrumView:
         value = getattr(self._module, key)
         if value is None and key == "singular_values":
             raise UsageError(
-                f"{self._name}: expected all its singular values, found none in the scan; store them: "
+                f"{self.name}: expected all its singular values, found none in the scan; store them: "
                 "spectrum-fast scan MODEL --out FILE --spectra"
             )
         if value is None:
-            raise UsageError(f"{self._name}: expected its {key} in the scan, found none; scan again with this version")
+            raise UsageError(f"{self.name}: expected its {key} in the scan, found none; scan again with this version")
         return value
 
     @property
@@ -75,7 +76,8 @@ class SpectrumView:
         return max(self.shape[-2:])
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """See the class."""
         return getattr(self._module, "name", "matrix")
 
 

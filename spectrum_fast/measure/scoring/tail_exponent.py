@@ -39,7 +39,9 @@ def alpha(spectrum: SpectrumView) -> Measured:
     """
     fit = _nearest_fit(spectrum.values)
     if fit is None:
-        raise UsageError(f"expected two different eigenvalues above {LEAST_EIGENVALUE:g} to fit a tail to, found none")
+        raise UsageError(
+            f"{spectrum.name}: expected two different eigenvalues above {LEAST_EIGENVALUE:g} to fit a tail to, found none"
+        )
     logs, exponents, distances, best = fit
     values, bounds = (numbers[: len(logs)][::-1] for numbers in (spectrum.values, spectrum.bounds))
     with np.errstate(divide="ignore"):

@@ -114,7 +114,7 @@ def test_alpha_and_stable_rank_are_those_of_weightwatcher() -> None:
 
 def test_alpha_of_no_tail_is_an_error() -> None:
     found = with_values(sf.spectrum(torch.eye(30)), np.ones(30), 0.0)
-    with pytest.raises(UsageError, match="two different eigenvalues"):
+    with pytest.raises(UsageError, match="matrix: expected two different eigenvalues"):
         quantity("alpha").measure(found)
 
 
