@@ -39,9 +39,7 @@ def alpha(spectrum: SpectrumView) -> Measured:
     """
     fit = _nearest_fit(spectrum.values)
     if fit is None:
-        raise UsageError(
-            f"{spectrum.name}: expected two different eigenvalues above {LEAST_EIGENVALUE:g} to fit a tail to, found none"
-        )
+        raise UsageError(f"{spectrum.name}: expected two different eigenvalues above {LEAST_EIGENVALUE:g}, found none")
     logs, exponents, distances, best = fit
     values, bounds = (numbers[: len(logs)][::-1] for numbers in (spectrum.values, spectrum.bounds))
     with np.errstate(divide="ignore"):

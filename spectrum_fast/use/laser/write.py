@@ -28,6 +28,9 @@ from spectrum_fast.version import __version__
 
 REPORT_NAME = "laser.json"
 _CHUNK_BYTES = 16 << 20
+_PASSES, _PASSES_FOR_ADAPTER = 8, 4
+"""Of the randomized SVD; its error against the best approximation falls with each. Four leave no more than 16 passes of
+PEFT's own do (docs/laser.md)."""
 _WEIGHT_SUFFIXES = (
     ".safetensors",
     ".bin",
@@ -73,7 +76,6 @@ def write_laser(
     out: str | os.PathLike[str],
     *,
     facts: Mapping[str, Any] | None = None,
-    n_iter: int | None = None,
     progress: Callable[[LaserRecord], None] | None = None,
     adapter: Mapping[str, str] | None = None,
 ) -> tuple[LaserRecord, ...]:
@@ -88,8 +90,6 @@ def write_laser(
         targets: from :func:`spectrum_fast.use.laser.choose_targets`.
         out: folder to make; must not exist.
         facts: more entries for ``laser.json``.
-        n_iter: passes of the randomized SVD; its error against the best approximation falls with each. None: 8, or 4
-            for an adapter, which leaves no more than 16 passes of PEFT's own do (docs/laser.md).
         progress: called after each matrix.
         adapter: module -> its name in the running model. With it, what is written is the rest, ``W - U diag(s) V^T``,
             and the factors as an adapter in the folder ``pissa_init`` (:mod:`spectrum_fast.use.laser.pissa`): base and
@@ -111,12 +111,11 @@ def write_laser(
     wanted = _by_parameter(targets)
     records: list[LaserRecord] = []
     factors: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None if adapter is None else {}
-    passes = (8 if adapter is None else 4) if n_iter is None else n_iter
     try:
         with temporary_beside(target, folder=True) as made:
             for file in files:
                 refs = [ref for ref in checkpoint.tensors if ref.file == file]
-                records += _write_shard(file, refs, made.path / file.name, wanted, passes, progress, factors)
+                records += _write_shard(file, refs, made.path / file.name, wanted, progress, factors)
             _copy_rest(checkpoint, files, made.path)
             if adapter is not None and factors is not None:
                 write_adapter(made.path / FOLDER, factors, adapter, target)
@@ -170,7 +169,6 @@ def _write_shard(
     refs: Sequence[TensorRef],
     target: Path,
     wanted: Mapping[str, list[LaserTarget]],
-    n_iter: int,
     progress: Callable[[LaserRecord], None] | None,
     factors: dict[str, tuple[torch.Tensor, torch.Tensor]] | None,
 ) -> list[LaserRecord]:
@@ -182,7 +180,7 @@ def _write_shard(
             if ref.name not in wanted:
                 continue
             _copy(old, new, position, ref.begin, source)
-            replaced, made = _replace(ref, wanted[ref.name], n_iter, factors)
+            replaced, made = _replace(ref, wanted[ref.name], factors)
             new.write(replaced.contiguous().view(torch.uint8).numpy().data)
             position = ref.begin + ref.nbytes
             records += made
@@ -206,14 +204,14 @@ def _copy(old: BinaryIO, new: BinaryIO, begin: int, end: int, source: Path) -> N
 def _replace(
     ref: TensorRef,
     targets: Sequence[LaserTarget],
-    n_iter: int,
     factors: dict[str, tuple[torch.Tensor, torch.Tensor]] | None,
 ) -> tuple[torch.Tensor, list[LaserRecord]]:
     """The tensor with its targets at their ranks, or with what is left of them; experts are factored together."""
     tensor = load_tensor(ref)
     matrices = [tensor if target.expert is None else tensor[target.expert] for target in targets]
+    passes = _PASSES if factors is None else _PASSES_FOR_ADAPTER
     try:
-        found = cast("list[LowRankSvd]", svd_lowrank(matrices, max(t.rank for t in targets), n_iter=n_iter))
+        found = cast("list[LowRankSvd]", svd_lowrank(matrices, max(t.rank for t in targets), n_iter=passes))
     except TensorError as error:
         raise TensorError(f"{ref.name} in {ref.file}: {error}") from error
     records = []
