@@ -40,6 +40,8 @@ def refine_cuts(scan: Scan, plan: ScanPlan, criterion: str, top_percent: float, 
     Raises:
         CheckpointError: the checkpoint changed since it was scanned.
     """
+    if not scan.modules:
+        return scan
     plans = {weight.name: weight for weight in plan.weights}
     originals = {copy.name: found for copy, found in plan.copies}
     doubtful = dict.fromkeys(originals.get(name, name) for name in doubtful_modules(scan, top_percent))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import spectrum_fast as sf
 from spectrum_fast.errors import CheckpointError
@@ -177,3 +178,9 @@ def test_by_processes_it_is_exit_code_1_and_all_others_are_in_the_file(
     checksum, _, content = problem.partition(b" ")
     assert checksum == b"%08x" % zlib.crc32(content)
     assert b"ZeroDivisionError" in content.partition(b'"traceback"')[2]
+
+
+def test_a_scan_of_failures_alone_is_one(tmp_path: Path) -> None:
+    save_file({"layers.0.q.weight": torch.full((30, 40), torch.nan)}, tmp_path / "model.safetensors")
+    scan = sf.scan(tmp_path)
+    assert (len(scan.modules), [failure.kind for failure in scan.failures]) == (0, ["values"])
