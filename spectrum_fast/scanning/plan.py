@@ -15,8 +15,7 @@ from spectrum_fast.measure.scoring.records import ScanFailure, SkippedTensor
 from spectrum_fast.read.checkpoint import Checkpoint, TensorRef
 from spectrum_fast.read.checkpoint.dtypes import decodable
 from spectrum_fast.read.checkpoint.duplicates import find_copies, tied_names
-from spectrum_fast.read.checkpoint.experts import is_fused_experts
-from spectrum_fast.read.checkpoint.naming import is_buffer, is_no_matrix, module_name, natural_key
+from spectrum_fast.read.checkpoint.naming import is_buffer, is_fused_experts, is_no_matrix, module_name, natural_key
 from spectrum_fast.read.formats.config import QuantisationConfig, read_quantisation_config
 from spectrum_fast.read.formats.planning import plan_packed, plan_plain
 from spectrum_fast.read.formats.projections import split_fused

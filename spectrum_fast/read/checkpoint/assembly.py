@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 from spectrum_fast.errors import CheckpointError
-from spectrum_fast.read.checkpoint.adapter import CONFIG, PREFIX, WEIGHTS
 from spectrum_fast.read.checkpoint.config import read_config
 from spectrum_fast.read.checkpoint.duplicates import tied_head_note
 from spectrum_fast.read.checkpoint.folder import Folder
@@ -17,7 +16,7 @@ from spectrum_fast.read.checkpoint.gguf import SUFFIX, read_gguf_header
 from spectrum_fast.read.checkpoint.gguf_names import to_hugging_face
 from spectrum_fast.read.checkpoint.header import Header, read_header
 from spectrum_fast.read.checkpoint.index import read_index
-from spectrum_fast.read.checkpoint.layout import choose_layout
+from spectrum_fast.read.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_PREFIX, ADAPTER_WEIGHTS, choose_layout
 from spectrum_fast.read.checkpoint.naming import natural_key
 from spectrum_fast.read.checkpoint.record import Checkpoint, compute_fingerprint
 from spectrum_fast.read.storage import Address, RemoteFile
@@ -86,14 +85,16 @@ def open_adapter(source: str, folder: Folder, name: str) -> Checkpoint:
     Raises:
         CheckpointError: its weights are not there as safetensors, or something is broken.
     """
-    if WEIGHTS not in folder.names:
-        raise CheckpointError(f"{source}: an adapter, expected its matrices in {WEIGHTS}, found none; save it again")
-    config = read_config(folder.file(CONFIG))
+    if ADAPTER_WEIGHTS not in folder.names:
+        raise CheckpointError(
+            f"{source}: an adapter, expected its matrices in {ADAPTER_WEIGHTS}, found none; save it again"
+        )
+    config = read_config(folder.file(ADAPTER_CONFIG))
     if not isinstance(config.get("peft_type"), str):
-        raise CheckpointError(f"{source}: {CONFIG}: expected a peft_type, found {config.get('peft_type')!r}")
-    header = read_header(folder.file(WEIGHTS))
+        raise CheckpointError(f"{source}: {ADAPTER_CONFIG}: expected a peft_type, found {config.get('peft_type')!r}")
+    header = read_header(folder.file(ADAPTER_WEIGHTS))
     _require_tensors(source, [header])
-    tensors = tuple(replace(ref, name=ref.name.removeprefix(PREFIX)) for ref in header.tensors)
+    tensors = tuple(replace(ref, name=ref.name.removeprefix(ADAPTER_PREFIX)) for ref in header.tensors)
     return _assemble(source, name, [replace(header, tensors=tensors)], config, folder.notes)
 
 

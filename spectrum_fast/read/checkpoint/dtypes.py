@@ -5,11 +5,11 @@ torch is imported only where a torch type is asked for, so that reading headers 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.storage import Address
 from spectrum_fast.read.storage.files import shorten
 
 if TYPE_CHECKING:
@@ -78,12 +78,10 @@ BLOCK_TYPES: dict[str, tuple[int, int]] = {
 Source: ggml's block structures (``ggml-common.h``); the tests compare with the ``gguf`` package.
 """
 
-_TORCH_NAMES: dict[str, str] = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_NUMBERS: dict[str, str] = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Storage types whose elements are numbers as they stand -> torch's names."""
 
-SUPPORTED_DTYPES: tuple[str, ...] = tuple(_TORCH_NAMES)
-"""Storage types whose elements are numbers as they stand."""
-
-_CODE_NAMES: dict[str, str] = {
+_STORED: dict[str, str] = _NUMBERS | {
     "U8": "uint8",
     "I8": "int8",
     "I32": "int32",
@@ -91,6 +89,7 @@ _CODE_NAMES: dict[str, str] = {
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
     "F8_E8M0": "float8_e8m0fnu",
+    **dict.fromkeys(BLOCK_TYPES, "uint8"),
 }
 
 
@@ -100,7 +99,7 @@ def decodable(dtype: str) -> bool:
     >>> decodable("BF16"), decodable("F8_E4M3")
     (True, False)
     """
-    return dtype in _TORCH_NAMES
+    return dtype in _NUMBERS
 
 
 def require_decodable(ref: TensorRef) -> None:
@@ -109,8 +108,7 @@ def require_decodable(ref: TensorRef) -> None:
     Raises:
         UnsupportedDtypeError: names the tensor, its file, its type and the supported ones.
     """
-    if not decodable(ref.dtype):
-        raise _unsupported(ref.dtype, ref.name, ref.file)
+    _torch_name(ref, _NUMBERS)
 
 
 def torch_dtype(ref: TensorRef) -> torch.dtype:
@@ -121,8 +119,7 @@ def torch_dtype(ref: TensorRef) -> torch.dtype:
     """
     import torch
 
-    require_decodable(ref)
-    return getattr(torch, _TORCH_NAMES[ref.dtype])
+    return getattr(torch, _torch_name(ref, _NUMBERS))
 
 
 def storage_dtype(ref: TensorRef) -> torch.dtype:
@@ -133,10 +130,7 @@ def storage_dtype(ref: TensorRef) -> torch.dtype:
     """
     import torch
 
-    name = _TORCH_NAMES.get(ref.dtype) or _CODE_NAMES.get(ref.dtype) or ("uint8" if ref.dtype in BLOCK_TYPES else None)
-    if name is None:
-        raise _unsupported(ref.dtype, ref.name, ref.file)
-    return getattr(torch, name)
+    return getattr(torch, _torch_name(ref, _STORED))
 
 
 def storage_name(dtype: torch.dtype) -> str:
@@ -147,11 +141,14 @@ def storage_name(dtype: torch.dtype) -> str:
     ('BF16', 'quint8')
     """
     name = str(dtype).removeprefix("torch.")
-    return next((key for key, known in {**_TORCH_NAMES, **_CODE_NAMES}.items() if known == name), name)
+    return next((key for key, known in _STORED.items() if known == name), name)
 
 
-def _unsupported(dtype: str, name: str, file: Address) -> UnsupportedDtypeError:
-    return UnsupportedDtypeError(
-        f"tensor {shorten(name)} in {file}: expected one of {', '.join(SUPPORTED_DTYPES)}, found {shorten(dtype)}, "
-        "which this version does not decode; exclude the tensor or convert the checkpoint to one of those types"
-    )
+def _torch_name(ref: TensorRef, known: Mapping[str, str]) -> str:
+    if ref.dtype not in known:
+        raise UnsupportedDtypeError(
+            f"tensor {shorten(ref.name)} in {ref.file}: expected one of {', '.join(_NUMBERS)}, found "
+            f"{shorten(ref.dtype)}, which this version does not decode; exclude the tensor or convert the checkpoint "
+            "to one of those types"
+        )
+    return known[ref.dtype]

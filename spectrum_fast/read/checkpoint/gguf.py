@@ -13,11 +13,9 @@ that do not print, arrays of arrays. The limits are those of safetensors headers
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 import threading
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from spectrum_fast.errors import CheckpointError
@@ -34,7 +32,7 @@ from spectrum_fast.read.checkpoint.header import (
 )
 from spectrum_fast.read.checkpoint.json_cursor import JsonError as HeaderError
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.storage import Address, RemoteFile, Stamp, StoredFile, opened, read_bytes
+from spectrum_fast.read.storage import Address, Stamp, StoredFile, opened, read_bytes
 from spectrum_fast.read.storage.files import shorten
 
 SUFFIX = ".gguf"
@@ -56,7 +54,7 @@ _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, _BOOL, 10, 11, 12), "BbHhIif?Qqd", str
 """``struct``'s letter for each type of an entry."""
 
 
-def read_gguf_header(path: str | os.PathLike[str] | RemoteFile, stop: threading.Event | None = None) -> Header:
+def read_gguf_header(path: Address, stop: threading.Event | None = None) -> Header:
     """Read and check the header of one GGUF file.
 
     Memory is the header's bytes (some ten megabytes, nearly all of them vocabulary) plus the records that are returned.
@@ -72,7 +70,6 @@ def read_gguf_header(path: str | os.PathLike[str] | RemoteFile, stop: threading.
     Raises:
         CheckpointError: the file cannot be read or is malformed; the message names file, tensor and what was expected.
     """
-    path = path if isinstance(path, RemoteFile) else Path(path)
     with opened(path, stop) as file:
         stamp, cursor = file.stamp, _Cursor(file)
         try:

@@ -16,7 +16,6 @@ from typing import Any
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint.dtypes import BLOCK_TYPES
-from spectrum_fast.read.checkpoint.experts import slice_first
 from spectrum_fast.read.checkpoint.header import MAX_TENSORS, Header
 from spectrum_fast.read.checkpoint.naming import module_type
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
@@ -149,7 +148,7 @@ def _renamed(
             yield ref
             return
         for expert in range(ref.shape[0]):
-            yield replace(slice_first(ref, expert), name=name.replace("*", str(expert)))
+            yield replace(ref.item(expert), name=name.replace("*", str(expert)))
         return
     heads = 0
     if architecture in _INTERLEAVED and found[2] in ("attn_q", "attn_k") and len(ref.shape) == 2:

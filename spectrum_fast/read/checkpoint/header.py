@@ -12,19 +12,17 @@ before the opening brace, extents beyond 63 bits.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint.dtypes import DTYPE_BITS
 from spectrum_fast.read.checkpoint.json_cursor import JsonCursor, JsonError
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.storage import Address, RemoteFile, Stamp, StoredFile, opened, read_bytes
+from spectrum_fast.read.storage import Address, Stamp, StoredFile, opened, read_bytes
 from spectrum_fast.read.storage.files import shorten
 
 MAX_HEADER_BYTES = 100_000_000
@@ -77,7 +75,7 @@ class Header:
     stamp: Stamp
 
 
-def read_header(path: str | os.PathLike[str] | RemoteFile, stop: threading.Event | None = None) -> Header:
+def read_header(path: Address, stop: threading.Event | None = None) -> Header:
     """Read and check the header of one safetensors file.
 
     Time is linear in the header (0.7 s for 100,000 tensors on one core), memory the header's bytes plus
@@ -93,7 +91,6 @@ def read_header(path: str | os.PathLike[str] | RemoteFile, stop: threading.Event
     Raises:
         CheckpointError: the file cannot be read or is malformed; the message names file, tensor and what was expected.
     """
-    path = path if isinstance(path, RemoteFile) else Path(path)
     with opened(path, stop) as file:
         stamp = file.stamp
         raw = _read_raw(path, file)
@@ -257,14 +254,9 @@ def _check_size(name: str, dtype: str, shape: tuple[int, ...], begin: int, end: 
 def in_order(
     path: Address, tensors: Iterable[TensorRef], data_begin: int, stamp: Stamp, alignment: int = 1
 ) -> tuple[TensorRef, ...]:
-    """Make sure that the tensors tile the data exactly; return them by ascending offset.
+    """Make sure that the tensors of a file tile its data exactly; return them by ascending offset.
 
-    Args:
-        path: the file.
-        tensors: all that it holds.
-        data_begin: absolute offset of the first byte after the header.
-        stamp: state of the file.
-        alignment: each tensor begins at the next multiple of it after the one before, counted from ``data_begin``.
+    Each begins at the next multiple of ``alignment`` after the one before, counted from ``data_begin``.
 
     Raises:
         CheckpointError: there are gaps or overlaps, or the file ends before the tensors or goes on after them.

@@ -12,11 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spectrum_fast.errors import CheckpointError
-from spectrum_fast.read.checkpoint.adapter import CONFIG as ADAPTER_CONFIG
-from spectrum_fast.read.checkpoint.adapter import WEIGHTS as ADAPTER_WEIGHTS
-from spectrum_fast.read.checkpoint.adapter import is_adapter
 from spectrum_fast.read.checkpoint.index import read_index
-from spectrum_fast.read.checkpoint.layout import choose_layout
+from spectrum_fast.read.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, choose_layout, is_adapter
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w.-]+(?:/[\w.-]+)*))?", re.ASCII)
 

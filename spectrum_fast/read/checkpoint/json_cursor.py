@@ -12,6 +12,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
+from itertools import count
 
 MAX_DEPTH = 64
 """Nesting allowed in a value that is skipped; safetensors indexes use 2."""
@@ -23,6 +24,7 @@ _PIECES = re.compile(rb'(?:[^"\\\x00-\x1f]+|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4}){0,2
 _INTEGER = re.compile(rb"(?:0|[1-9][0-9]{0,19})(?![0-9.eE])")
 _SCALAR = re.compile(rb"true|false|null|-?(?:0|[1-9][0-9]{0,400})(?:\.[0-9]{1,400})?(?:[eE][+-]?[0-9]{1,10})?")
 _DECODE_STEP_BYTES = 1 << 20
+_MAX_SKIPPED_KEY_BYTES = 1 << 16
 
 
 class JsonError(ValueError):
@@ -108,12 +110,9 @@ class JsonCursor:
 
     def integers(self, what: str, limit: int) -> list[int]:
         """Read a list of at most ``limit`` non-negative integers of at most 20 digits, without sign or fraction."""
-        self.expect(b"[", f"{what} (a list of non-negative integers)")
         values: list[int] = []
-        if self.take(b"]"):
-            return values
-        while True:
-            if len(values) == limit:
+        for place in self.items(what):
+            if place == limit:
                 raise JsonError(f"{what} has more than {limit} entries at byte {self.position}")
             self.skip_space()
             match = _INTEGER.match(self.data, self.position)
@@ -121,10 +120,19 @@ class JsonCursor:
                 raise self.fail(f"{what} (a non-negative integer of at most 20 digits)")
             self.position = match.end()
             values.append(int(match.group()))
+        return values
+
+    def items(self, what: str) -> Iterator[int]:
+        """Walk over a list: yields the number of each item with the cursor at it, which the caller must consume."""
+        self.expect(b"[", f"{what} (a list)")
+        if self.take(b"]"):
+            return
+        for place in count():
+            yield place
             if self.take(b","):
                 continue
             self.expect(b"]", f"',' or ']' in {what}")
-            return values
+            return
 
     def keys(self, what: str, limit_bytes: int) -> Iterator[str]:
         """Walk over an object: yields each key with the cursor at its value, which the caller must consume.
@@ -143,43 +151,26 @@ class JsonCursor:
             self.expect(b"}", f"',' or '}}' in {what}")
             return
 
-    def skip_value(self, what: str) -> None:
+    def skip_value(self, what: str, depth: int = 0) -> None:
         """Step over one value of any kind, checking its syntax, without building it.
 
         Raises:
             JsonError: not JSON, or nested deeper than :data:`MAX_DEPTH`.
         """
-        closers: list[bytes] = []
-        while True:
-            self.skip_space()
-            head = self.data[self.position : self.position + 1]
-            if head in (b"{", b"["):
-                if len(closers) == MAX_DEPTH:
-                    raise JsonError(f"{what} is nested deeper than {MAX_DEPTH} at byte {self.position}")
-                self.position += 1
-                closers.append(b"}" if head == b"{" else b"]")
-                if not self.take(closers[-1]):
-                    self._skip_key(closers, what)
-                    continue
-                closers.pop()
-            elif head == b'"':
-                self.string_or_none(what, 0)
-            else:
-                match = _SCALAR.match(self.data, self.position)
-                if match is None:
-                    raise self.fail(f"a value of {what}")
-                self.position = match.end()
-            while closers and self.take(closers[-1]):
-                closers.pop()
-            if not closers:
-                return
-            self.expect(b",", f"',' or a closing bracket in {what}")
-            self._skip_key(closers, what)
-
-    def _skip_key(self, closers: list[bytes], what: str) -> None:
-        if closers[-1] == b"}":
-            self.string_or_none(f"a key of {what}", 0)
-            self.expect(b":", f"':' after a key of {what}")
+        self.skip_space()
+        head = self.data[self.position : self.position + 1]
+        if head in (b"{", b"["):
+            if depth == MAX_DEPTH:
+                raise JsonError(f"{what} is nested deeper than {MAX_DEPTH} at byte {self.position}")
+            for _ in self.keys(what, _MAX_SKIPPED_KEY_BYTES) if head == b"{" else self.items(what):
+                self.skip_value(what, depth + 1)
+        elif head == b'"':
+            self.string_or_none(what, 0)
+        else:
+            match = _SCALAR.match(self.data, self.position)
+            if match is None:
+                raise self.fail(f"a value of {what}")
+            self.position = match.end()
 
     def _string_end(self, what: str) -> int:
         if not self.data.startswith(b'"', self.position):

@@ -10,7 +10,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from spectrum_fast.errors import CheckpointError
-from spectrum_fast.read.checkpoint.adapter import CONFIG, is_adapter
 from spectrum_fast.read.checkpoint.naming import natural_key
 from spectrum_fast.read.storage.files import list_some
 
@@ -19,6 +18,12 @@ STANDARD_FILE = "model.safetensors"
 
 STANDARD_INDEX = "model.safetensors.index.json"
 """Name of the index of a model in several files."""
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""Says what the matrices of a PEFT adapter change, which lie beside it."""
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_PREFIX = "base_model.model."
+"""Before every name that PEFT saves."""
 
 _CONVERSION = (
     "python -c 'import torch, safetensors.torch as st; "
@@ -47,6 +52,12 @@ class Layout:
     notes: tuple[str, ...]
 
 
+def is_adapter(names: Collection[str]) -> bool:
+    """Whether a folder of these files holds an adapter and no model."""
+    is_model = any(name.startswith("model") and name.endswith(".safetensors") for name in names)
+    return ADAPTER_CONFIG in names and not is_model
+
+
 def choose_layout(where: str, names: Collection[str]) -> Layout:
     """Choose the files of a model: ``model.safetensors``, else an index, else all safetensors files, else GGUF files.
 
@@ -66,9 +77,9 @@ def choose_layout(where: str, names: Collection[str]) -> Layout:
     files = sorted((name for name in names if name.endswith(".safetensors")), key=natural_key)
     if is_adapter(names):
         raise CheckpointError(
-            f"{where}: expected a model, found an adapter (LoRA or the like: {CONFIG}), whose matrices are only what "
-            "it adds to a model (`spectrum-fast scan` takes a folder of one, with --plus BASE as a model); merge the "
-            "two: "
+            f"{where}: expected a model, found an adapter (LoRA or the like: {ADAPTER_CONFIG}), whose matrices are "
+            "only what it adds to a model (`spectrum-fast scan` takes a folder of one, with --plus BASE as a model); "
+            "merge the two: "
             "peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW_FOLDER)"
         )
     indexes = sorted((name for name in names if name.endswith(_INDEX_SUFFIX)), key=natural_key)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectrum_fast.errors import CheckpointError
-from spectrum_fast.read.checkpoint.adapter import is_adapter
 from spectrum_fast.read.checkpoint.assembly import open_adapter, open_file, open_folder
 from spectrum_fast.read.checkpoint.containment import cached_repo_of
 from spectrum_fast.read.checkpoint.folder import Folder, list_local
 from spectrum_fast.read.checkpoint.hub import fetch_snapshot, list_repository, parse_hub_id
+from spectrum_fast.read.checkpoint.layout import is_adapter
 from spectrum_fast.read.storage import RemoteFile
 from spectrum_fast.read.storage.files import shorten
 from spectrum_fast.words import nearest_names

@@ -55,7 +55,9 @@ def probe_web_folder(address: RemoteFile) -> Folder:
     names: list[str] = []
     absent: list[str] = []
     for name in (STANDARD_FILE, STANDARD_INDEX):
-        if _is_there(address.sibling(name), absent):
+        if absence := _absence(address.sibling(name)):
+            absent.append(absence)
+        else:
             names.append(name)
             break
     if not names:
@@ -65,21 +67,19 @@ def probe_web_folder(address: RemoteFile) -> Folder:
         )
     if names[0] == STANDARD_INDEX:
         names += sorted(set(read_index(address.sibling(STANDARD_INDEX)).values()))
-    if _is_there(address.sibling("config.json"), []):
+    if not _absence(address.sibling("config.json")):
         names.append("config.json")
     return Folder(address, tuple(names), ("a web server's folder cannot be listed: files were asked for by name",))
 
 
-def _is_there(address: RemoteFile, absent: list[str]) -> bool:
-    """Ask for a few bytes; servers that hide what is missing say 403."""
+def _absence(address: RemoteFile) -> str:
+    """Ask for a byte: what says that the file is not there, or nothing. Servers that hide what is missing say 403."""
     with explained(address):
         try:
             RangeReader(address).read(memoryview(bytearray(1)), 0, None, Stop())
         except RemoteProblem as problem:
             if problem.kind == "missing" or problem.words.startswith("403"):
-                absent.append(f"{address.name}: {problem.words}")
-                return False
-            if problem.kind not in ("no ranges", "changed"):
+                return f"{address.name}: {problem.words}"
+            if problem.kind not in ("no ranges", "changed"):  # there, and whoever reads it says what is wrong with it
                 raise
-            # It is there, and whoever reads it says what is wrong with it.
-    return True
+    return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from spectrum_fast.read.storage import Address, Stamp
 
@@ -42,3 +42,14 @@ class TensorRef:
         6
         """
         return math.prod(self.shape)
+
+    def item(self, index: int) -> TensorRef:
+        """The part ``tensor[index]``; its bytes are contiguous.
+
+        >>> from pathlib import Path
+        >>> part = TensorRef("w", Path("m.safetensors"), "BF16", (4, 3, 2), 100, 48).item(2)
+        >>> part.shape, part.begin, part.nbytes
+        ((3, 2), 124, 12)
+        """
+        nbytes = self.nbytes // self.shape[0]
+        return replace(self, shape=self.shape[1:], begin=self.begin + index * nbytes, nbytes=nbytes)

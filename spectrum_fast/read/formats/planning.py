@@ -9,8 +9,7 @@ from dataclasses import replace
 
 from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.read.checkpoint.dtypes import require_decodable
-from spectrum_fast.read.checkpoint.experts import expert_name, slice_first
-from spectrum_fast.read.checkpoint.naming import module_name
+from spectrum_fast.read.checkpoint.naming import expert_name, module_name
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.config import QuantisationConfig
 from spectrum_fast.read.formats.format import Format, PackedWeight, missing, name_of, refuse
@@ -104,10 +103,9 @@ def _split(plan: WeightPlan) -> tuple[WeightPlan, ...]:
         replace(
             plan,
             name=expert_name(plan.parameter, expert),
-            main=slice_first(main, expert),
+            main=main.item(expert),
             companions={
-                role: slice_first(ref, expert) if ref.shape[:1] == (count,) else ref
-                for role, ref in plan.companions.items()
+                role: ref.item(expert) if ref.shape[:1] == (count,) else ref for role, ref in plan.companions.items()
             },
             expert=expert,
             parts=count,

@@ -46,7 +46,7 @@ class WeightPlan:
 
     Attributes:
         name: module name, unique in a scan; for an expert of a fused parameter
-            :func:`spectrum_fast.read.checkpoint.experts.expert_name`.
+            :func:`spectrum_fast.read.checkpoint.naming.expert_name`.
         parameter: name of the parameter in the unquantised model; all experts of a fused parameter share it.
         main: the weight itself, or its codes.
         companions: role -> tensor that is needed to read the codes; may lie in other files than ``main``.
@@ -101,11 +101,6 @@ class WeightPlan:
     @property
     def note(self) -> str:
         """What a reader of the score should know about the way from storage to matrix; empty for a plain weight."""
-        return "; ".join(
-            part
-            for part in (
-                f"decoded from {self.layout}" if self.decoder is not None else "",
-                f"expert {self.expert} of {self.parameter}" if self.expert is not None else "",
-            )
-            if part
-        )
+        decoded = [f"decoded from {self.layout}"] if self.decoder is not None else []
+        expert = [f"expert {self.expert} of {self.parameter}"] if self.expert is not None else []
+        return "; ".join(decoded + expert)

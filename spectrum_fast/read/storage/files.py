@@ -109,11 +109,7 @@ class LocalFile:
         return self._descriptor
 
     def require_unchanged(self) -> None:
-        """Look at the path again: it must still lead to the file that is open, unchanged.
-
-        Raises:
-            CheckpointError: it does not.
-        """
+        """Look at the path again: it must still lead to the file that is open, unchanged."""
         try:
             now = FileStamp.of(os.stat(self._path))
         except OSError as error:

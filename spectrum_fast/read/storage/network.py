@@ -54,12 +54,10 @@ class Stop:
         Raises:
             RemoteProblem: one of them was set meanwhile; at most :data:`LOOK_UP_SECONDS` ago.
         """
-        never = threading.Event()
         while seconds > 0:
             self.check()
-            step = min(seconds, LOOK_UP_SECONDS)
-            (self._events[0] if self._events else never).wait(step)
-            seconds -= step
+            time.sleep(min(seconds, LOOK_UP_SECONDS))
+            seconds -= LOOK_UP_SECONDS
         self.check()
 
 

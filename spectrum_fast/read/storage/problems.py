@@ -14,6 +14,13 @@ Kind = Literal["missing", "forbidden", "changed", "no ranges", "throttled", "bro
 """What went wrong: no such file; no right to read it; another state of it; ranges are not served; come later; the
 connection or the server failed; the server will not do it, now or later; we closed the file ourselves."""
 
+_OF_STATUS: dict[int, Kind] = {
+    **dict.fromkeys((404, 410), "missing"),
+    **dict.fromkeys((401, 403, 407), "forbidden"),
+    **dict.fromkeys((412, 416), "changed"),
+    **dict.fromkeys((429, 503), "throttled"),
+    **dict.fromkeys((408, 425), "broken"),
+}
 _STATUS = re.compile(r"status code: (\d{3})")
 _CAUSES: tuple[tuple[str, str, Kind], ...] = (
     ("certificate", "the server's certificate is not accepted", "refused"),
@@ -67,17 +74,7 @@ def problem_of_status(status: int) -> RemoteProblem:
         words = f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         words = f"status {status}"
-    kind: Kind = "refused"
-    if status in (404, 410):
-        kind = "missing"
-    elif status in (401, 403, 407):
-        kind = "forbidden"
-    elif status in (412, 416):
-        kind = "changed"
-    elif status in (429, 503):
-        kind = "throttled"
-    elif status in (408, 425) or status >= 500:
-        kind = "broken"
+    kind = _OF_STATUS.get(status, "broken" if status >= 500 else "refused")
     return RemoteProblem(kind, words)
 
 

@@ -25,12 +25,8 @@ class RangeReader:
     A try goes on after the last byte that came. Between two tries it waits, longer every time and at random, and at
     least as long as the server asked for; the number of tries and the whole time are bounded.
 
-    Args:
-        address: the file.
-
     Raises:
-        BackendUnavailableError: obstore is not installed.
-        CheckpointError: a file of the hub cannot be found there.
+        BackendUnavailableError, CheckpointError: as :class:`Transport`.
     """
 
     def __init__(self, address: RemoteFile) -> None:
@@ -38,16 +34,16 @@ class RangeReader:
         self._transport = Transport(address, self.settings)
 
     def read(self, view: memoryview, begin: int, expected: RemoteStamp | None, stop: Stop) -> tuple[int, RemoteStamp]:
-        """Fill memory from ``begin`` on, as far as the file goes.
+        """Fill memory with the bytes from ``begin`` on, as far as the file goes; nothing is written to it afterwards.
 
         Args:
             view: where to write.
             begin: offset of the first byte in the file.
             expected: the state that the file must have, or None for the first read.
-            stop: breaks the read off; nothing is written to ``view`` after this has returned.
+            stop: breaks the read off.
 
         Returns:
-            Number of bytes, less than asked for only at the end of the file; state of the file.
+            Number of bytes; state of the file.
 
         Raises:
             RemoteProblem: missing, forbidden, changed, no ranges, or broken off: nothing that a retry would mend.

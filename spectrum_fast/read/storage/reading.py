@@ -42,10 +42,7 @@ def open_stored_file(address: Address, stop: threading.Event | None = None) -> S
 def opened(address: Address, stop: threading.Event | None = None, stamp: Stamp | None = None) -> Iterator[StoredFile]:
     """An open file of a checkpoint; a read that fails inside is the error of that file.
 
-    Args:
-        address: a path, or the address of a remote file.
-        stop: as in :func:`open_stored_file`.
-        stamp: the state that the file must have; None for any.
+    ``stop`` is that of :func:`open_stored_file`; ``stamp`` the state that the file must have, None for any.
 
     Raises:
         CheckpointError: it cannot be opened, is in another state, or a read failed.

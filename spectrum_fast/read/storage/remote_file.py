@@ -25,9 +25,7 @@ class RemoteStoredFile:
     where the server gave a strong tag. So a file that changes is noticed at the next byte that is read of it, and
     :meth:`require_unchanged` costs no request.
 
-    Args:
-        address: the file.
-        stop: once set, opening and reading end within a moment with an error; :meth:`close` has the same effect.
+    Once ``stop`` is set, opening and reading end within a moment with an error; :meth:`close` has the same effect.
 
     Raises:
         CheckpointError: missing, forbidden, empty, not served by ranges, or not reachable.
@@ -74,11 +72,7 @@ class RemoteStoredFile:
         return None
 
     def require_unchanged(self) -> None:
-        """Every byte was checked when it came; says so again if a change was seen.
-
-        Raises:
-            CheckpointError: an answer bore another state than the first one.
-        """
+        """Every byte was checked when it came; raises again if a change was seen."""
         if self._changed is not None:
             raise self._changed
 
@@ -130,13 +124,7 @@ def explained(address: RemoteFile) -> Iterator[None]:
 
 
 def refusal(address: RemoteFile, problem: RemoteProblem, opened: bool = False) -> CheckpointError:
-    """Put a problem that no retry mends in words, with what to do.
-
-    Args:
-        address: the file.
-        problem: what went wrong.
-        opened: whether the file had been opened before, so that its absence is a change.
-    """
+    """A problem that no retry mends in words, with what to do; absence of a file that was opened is a change."""
     if opened and problem.kind in ("missing", "changed"):
         return CheckpointError(
             f"{address}: the file was replaced or removed while being read ({problem.words}); scan again when nothing "

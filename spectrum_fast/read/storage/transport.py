@@ -31,10 +31,6 @@ _PROBE_SECONDS = 10.0
 class Transport:
     """Requests for ranges of one file.
 
-    Args:
-        address: the file.
-        settings: time limits.
-
     Raises:
         BackendUnavailableError: obstore is not installed.
         CheckpointError: a file of the hub cannot be found there.
@@ -48,13 +44,7 @@ class Transport:
         self._connect()
 
     def get(self, begin: int, end: int, etag: str, stop: Stop) -> tuple[RemoteStamp, Iterator[bytes]]:
-        """Ask for a range.
-
-        Args:
-            begin: first byte.
-            end: byte after the last one; may lie past the end of the file.
-            etag: entity tag that the file must still have, or empty.
-            stop: breaks the request off.
+        """Ask for the bytes from ``begin`` to ``end``, which may lie past the end of the file, under its entity tag.
 
         Returns:
             State of the file according to the answer, and the bytes, in pieces.
@@ -75,10 +65,7 @@ class Transport:
         return stamp, _pieces(result, stop)
 
     def get_whole(self, limit_bytes: int, stop: Stop) -> bytes | None:
-        """Read all of a small file with one plain request, for servers do not always cut small files.
-
-        Returns:
-            The bytes, or None if there are more than ``limit_bytes``.
+        """All of a small file with one plain request, for servers do not always cut small files; None if it is large.
 
         Raises:
             RemoteProblem: there was no good answer.

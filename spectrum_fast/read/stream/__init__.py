@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spectrum_fast.read.stream.loader import load_tensor, load_weight
 from spectrum_fast.read.stream.options import StreamOptions
-from spectrum_fast.read.stream.statistics import StreamStatistics
+from spectrum_fast.read.stream.pipeline import StreamStatistics
 from spectrum_fast.read.stream.weights import LoadedWeight, WeightStream, required_buffer_bytes, stream_weights
 
 __all__ = [

@@ -52,8 +52,8 @@ class StreamOptions:
     def __post_init__(self) -> None:
         if self.buffer_bytes is not None and self.buffer_bytes < MINIMUM_BUFFER_BYTES:
             raise UsageError(
-                f"buffer: expected at least {MINIMUM_BUFFER_BYTES} bytes ({MINIMUM_BUFFER_BYTES / 2**30:.4f} GiB), "
-                f"found {self.buffer_bytes}"
+                f"buffer_gib: expected at least {MINIMUM_BUFFER_BYTES / 2**30:.4f} ({MINIMUM_BUFFER_BYTES} bytes), "
+                f"found {self.buffer_bytes} bytes"
             )
         if self.direct_io not in DIRECT_IO:
             raise UsageError(f"unknown direct_io {self.direct_io!r}: expected one of {', '.join(DIRECT_IO)}")
@@ -94,7 +94,7 @@ def buffer_bytes_of(gib: float | None) -> int | None:
     """Bytes of a budget given in GiB.
 
     Raises:
-        UsageError: it is not a positive number, or too small.
+        UsageError: it is not a positive number.
 
     >>> buffer_bytes_of(0.5)
     536870912
@@ -103,6 +103,4 @@ def buffer_bytes_of(gib: float | None) -> int | None:
         return None
     if not 0 < gib < float("inf"):
         raise UsageError(f"buffer_gib: expected a positive number, found {gib!r}")
-    if gib * 2**30 < MINIMUM_BUFFER_BYTES:
-        raise UsageError(f"buffer_gib: expected at least {MINIMUM_BUFFER_BYTES / 2**30:.4f}, found {gib!r}")
     return int(gib * 2**30)

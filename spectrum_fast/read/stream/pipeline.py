@@ -5,7 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
@@ -17,7 +19,43 @@ from spectrum_fast.read.stream.layout import Layout, Task
 from spectrum_fast.read.stream.open_files import OpenFiles
 from spectrum_fast.read.stream.options import StreamOptions
 from spectrum_fast.read.stream.ring import Ring
-from spectrum_fast.read.stream.statistics import StreamStatistics
+
+
+@dataclass
+class StreamStatistics:
+    """Counts of one stream so far.
+
+    Attributes:
+        capacity_bytes: byte budget.
+        peak_buffer_bytes: most of it that was ever given out; never more than the budget.
+        read_bytes: bytes read, gaps between tensors and further passes included.
+        read_seconds: seconds of the reading threads, added up.
+        wait_seconds: seconds that the consumer waited for bytes: what reading costs beyond what computing hides.
+        batches: stretches that were read.
+        weights: weights handed out.
+        streamed_weights: those among them that were read by blocks.
+        notes: what the reader should know, such as files that refused direct I/O.
+    """
+
+    capacity_bytes: int = 0
+    peak_buffer_bytes: int = 0
+    read_bytes: int = 0
+    read_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    batches: int = 0
+    weights: int = 0
+    streamed_weights: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def facts(self) -> dict[str, Any]:
+        """The part that a scan keeps among what passed by in making it."""
+        return {
+            "buffer_bytes": self.capacity_bytes,
+            "buffer_peak_bytes": self.peak_buffer_bytes,
+            "bytes_from_storage": self.read_bytes,
+            "weights_in_blocks": self.streamed_weights,
+            "reading_notes": self.notes,
+        }
 
 
 class Pipeline:

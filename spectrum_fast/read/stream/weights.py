@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
@@ -19,8 +18,7 @@ from spectrum_fast.read.stream.batch import Batch
 from spectrum_fast.read.stream.blocks import BlockReader
 from spectrum_fast.read.stream.layout import lay_out, region_bytes
 from spectrum_fast.read.stream.options import MINIMUM_BUFFER_BYTES, StreamOptions
-from spectrum_fast.read.stream.pipeline import Pipeline, too_large
-from spectrum_fast.read.stream.statistics import StreamStatistics
+from spectrum_fast.read.stream.pipeline import Pipeline, StreamStatistics, too_large
 
 STRETCH_BYTES = 32 << 20
 """Weights are read together up to this many bytes: four tasks, so that every thread has one."""
@@ -67,7 +65,7 @@ class LoadedWeight:
         self.on_release()
 
 
-@dataclass
+@dataclass(eq=False)
 class _Stretch:
     """Weights in work: a batch and the plans that are still to be handed out of it."""
 
@@ -210,7 +208,7 @@ class WeightStream(Iterator[LoadedWeight]):
             waited = pipeline.await_batch(batch)
         for part in plan.refs:
             batch.require_read(part)
-        release = _once(partial(_take_back, ref(self), pipeline, stretch, batch, plan))
+        release = _once(partial(_take_back, self._stretches, pipeline, stretch, batch, plan))
         read_seconds = batch.read_seconds * plan.nbytes / max(1, stretch.nbytes)
         try:
             loaded = made_of(plan, batch, read_seconds)
@@ -222,18 +220,7 @@ class WeightStream(Iterator[LoadedWeight]):
     def _hand_out_blocks(self, pipeline: Pipeline, plan: WeightPlan) -> LoadedWeight:
         pipeline.statistics.streamed_weights += 1
         reader = BlockReader(pipeline, plan)
-        return LoadedWeight(plan, reader.matrix(), {}, 0.0, on_release=_once(reader.close))
-
-    def take_back(self, pipeline: Pipeline, stretch: _Stretch, batch: Batch, plan: WeightPlan) -> None:
-        """The consumer is done with a weight; with the last of its stretch the memory goes back."""
-        if self._closed:
-            return
-        if stretch.plans:
-            if pipeline.options.poisons:
-                batch.poison(plan.main, [part for later in stretch.plans for part in later.refs])
-            return
-        self._stretches.remove(stretch)
-        pipeline.dispose(batch)
+        return LoadedWeight(plan, reader.matrix(), {}, 0.0, on_release=reader.close)
 
 
 def stream_weights(plans: Iterable[WeightPlan], options: StreamOptions | None = None) -> WeightStream:
@@ -294,12 +281,20 @@ def _digest_of(plan: WeightPlan, batch: Batch) -> str:
 
 
 def _take_back(
-    stream: ReferenceType[WeightStream], pipeline: Pipeline, stretch: _Stretch, batch: Batch, plan: WeightPlan
+    stretches: deque[_Stretch], pipeline: Pipeline, stretch: _Stretch, batch: Batch, plan: WeightPlan
 ) -> None:
-    """For weights that outlive their stream: no reference to it is kept, and then there is nothing to give back."""
-    found = stream()
-    if found is not None:
-        found.take_back(pipeline, stretch, batch, plan)
+    """The consumer is done with a weight; with the last of its stretch the memory goes back.
+
+    Without the stream itself, which a weight must not keep; once that is closed there is nothing to give back.
+    """
+    if stretch not in stretches:
+        return
+    if stretch.plans:
+        if pipeline.options.poisons:
+            batch.poison(plan.main, [part for later in stretch.plans for part in later.refs])
+        return
+    stretches.remove(stretch)
+    pipeline.dispose(batch)
 
 
 def _nothing() -> None:

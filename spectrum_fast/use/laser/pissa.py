@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from spectrum_fast.choose.selection.export.low_ranks import add_rank_pattern
 from spectrum_fast.choose.selection.model.conversion import Conversion
 from spectrum_fast.errors import UsageError
-from spectrum_fast.read.checkpoint.adapter import CONFIG, PREFIX, WEIGHTS
+from spectrum_fast.read.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_PREFIX, ADAPTER_WEIGHTS
 from spectrum_fast.read.checkpoint.naming import module_name, role
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.use.laser.targets import LaserTarget
@@ -91,6 +91,7 @@ def write_adapter(
     }
     tensors: dict[str, torch.Tensor] = {}
     for module, (b, a) in factors.items():
-        tensors |= {f"{PREFIX}{names[module]}.lora_B.weight": b, f"{PREFIX}{names[module]}.lora_A.weight": a}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(add_rank_pattern(json.dumps(said), ranks), encoding="utf-8")
+        stem = ADAPTER_PREFIX + names[module]
+        tensors |= {f"{stem}.lora_B.weight": b, f"{stem}.lora_A.weight": a}
+    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    (folder / ADAPTER_CONFIG).write_text(add_rank_pattern(json.dumps(said), ranks), encoding="utf-8")

@@ -13,7 +13,7 @@ from spectrum_fast.errors import CheckpointError, SelectionError, UsageError
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint import Checkpoint, TensorRef
 from spectrum_fast.read.checkpoint.dtypes import decodable
-from spectrum_fast.read.checkpoint.experts import expert_name
+from spectrum_fast.read.checkpoint.naming import expert_name
 
 
 @dataclass(frozen=True)

@@ -72,10 +72,7 @@ def test_an_entry_that_contradicts_itself(write_raw, usual, dtype, shape, offset
         (b'{"a":{"shape":[],"shape":[]}}', "tensor 'a' has the field 'shape' twice"),
         (b'{"a":{"size":1}}', "tensor 'a' has an unknown field 'size'; expected dtype, shape and data_offsets"),
         (b'{"a":{"dtype":8}}', "expected dtype of tensor 'a' (a string) at byte 14, found '8}}'"),
-        (
-            b'{"a":{"shape":8}}',
-            "expected shape of tensor 'a' (a list of non-negative integers) at byte 14, found '8}}'",
-        ),
+        (b'{"a":{"shape":8}}', "expected shape of tensor 'a' (a list) at byte 14, found '8}}'"),
         (b'{"a":{"data_offsets":[1}}', "expected ',' or ']' in data_offsets of tensor 'a' at byte 23, found '}}'"),
         (b'{"a":{"data_offsets":[1,2,3]}}', "data_offsets of tensor 'a' has more than 2 entries at byte 26"),
         (
@@ -192,12 +189,6 @@ def test_a_file_that_shrinks_while_it_is_read_is_said(write_raw, monkeypatch):
 
     monkeypatch.setattr(header_module, "read_bytes", shrinks)
     assert refusal(path) == "ended inside its header: truncated or replaced while being read"
-
-
-def test_a_path_may_be_a_text(write_raw):
-    path = write_raw({"a": entry()}, bytes(1))
-    read = read_header(str(path))
-    assert (read.path, read.tensors[0].file) == (path, path)
 
 
 def test_the_smallest_file_is_read(write_raw):

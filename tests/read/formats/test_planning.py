@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from spectrum_fast.errors import UnsupportedDtypeError
-from spectrum_fast.read.checkpoint.experts import expert_name
-from spectrum_fast.read.checkpoint.naming import merged_experts_type, module_type
+from spectrum_fast.read.checkpoint.naming import expert_name, merged_experts_type, module_type
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.config import QuantisationConfig, Scheme, read_quantisation_config
 from spectrum_fast.read.formats.planning import plan_packed, plan_plain

@@ -346,7 +346,7 @@ def test_an_unexpected_error_in_a_reading_thread_reaches_the_consumer(many, monk
     ("arguments", "words"),
     [
         ({"threads": -2}, "-2"),
-        ({"buffer_bytes": 1000}, "1048576 bytes .* found 1000"),
+        ({"buffer_bytes": 1000}, "1048576 bytes.* found 1000"),
         ({"direct_io": "maybe"}, "unknown direct_io 'maybe': expected one of off, auto, on"),
     ],
 )
