@@ -12,7 +12,7 @@ from spectrum_fast.read.storage.problems import RemoteProblem, problem_of
 from spectrum_fast.read.storage.ranges import RangeReader
 from spectrum_fast.read.storage.remote_file import explained, refusal
 from spectrum_fast.read.storage.settings import remote_settings
-from spectrum_fast.read.storage.transport import load_obstore, open_store, target_of
+from spectrum_fast.read.storage.transport import open_store, target_of
 
 MAX_NAMES = 100_000
 """Most files that a listed folder may have; checkpoints have some hundreds."""
@@ -29,9 +29,8 @@ def list_bucket(address: RemoteFile) -> Folder:
     """
     settings = remote_settings()
     store, prefix = open_store(target_of(address), settings, retries=settings.attempts)
-    obstore = load_obstore()
     try:
-        found = obstore.list_with_delimiter(store, prefix.rstrip("/") or None)
+        found = store.list_with_delimiter(prefix.rstrip("/") or None)
     except Exception as error:  # obstore's errors have no base that covers all of them
         raise refusal(address, problem_of(error)) from error
     names = tuple(entry["path"].rpartition("/")[2] for entry in found["objects"])

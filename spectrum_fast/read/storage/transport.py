@@ -106,7 +106,7 @@ class Transport:
 
     def _ask(self, stop: Stop, **options: Any) -> tuple[Any, Any]:
         try:
-            result = wait_for(lambda: self._obstore.get_async(self._store, self._path, **options), stop)
+            result = wait_for(lambda: self._store.get_async(self._path, **options), stop)
             return result, result.meta
         except RemoteProblem:
             raise
@@ -114,7 +114,6 @@ class Transport:
             raise problem_of(error) from error
 
     def _connect(self) -> None:
-        self._obstore = load_obstore()
         self._target = target_of(self.address)
         self._store, self._path = open_store(self._target, self._settings)
 
@@ -135,20 +134,19 @@ def _pieces(result: Any, stop: Stop) -> Iterator[bytes]:
         raise problem_of(error) from error
 
 
-def load_obstore() -> Any:
-    """Import obstore.
+def load_stores() -> Any:
+    """Import obstore's stores.
 
     Raises:
         BackendUnavailableError: it is not installed.
     """
     try:
-        import obstore
         import obstore.store
     except ImportError as error:
         raise BackendUnavailableError(
             "reading remote files: expected the package obstore, found none; run pip install 'spectrum-fast[remote]'"
         ) from error
-    return obstore
+    return obstore.store
 
 
 def target_of(address: RemoteFile) -> Target:
@@ -167,7 +165,7 @@ def target_of(address: RemoteFile) -> Target:
 
 def open_store(target: Target, settings: RemoteSettings, retries: int = 0) -> tuple[Any, str]:
     """Make obstore's store for a target, and the path in it; ``retries`` are those of obstore itself."""
-    store = load_obstore().store
+    store = load_stores()
     stall, whole = f"{settings.stall_seconds * 1000:.0f}ms", f"{max(600.0, settings.patience_seconds):.0f}s"
     client: dict[str, Any] = {"connect_timeout": stall, "read_timeout": stall, "timeout": whole}
     retry = {"max_retries": retries, "retry_timeout": timedelta(seconds=settings.patience_seconds)}

@@ -53,7 +53,7 @@ class BlockReader:
     """
 
     def __init__(self, pipeline: Pipeline, plan: WeightPlan) -> None:
-        self._pipeline, self._plan, self._refs = pipeline, plan, plan.refs
+        self._pipeline, self._plan = pipeline, plan
         self._dtypes = [torch_dtype(ref) for ref in plan.refs]
         self._passes: list[Generator[Tensor, None, None]] = []
         self._closed = False
@@ -83,7 +83,7 @@ class BlockReader:
     def _read_blocks(self) -> Generator[Tensor, None, None]:
         pipeline = self._pipeline
         most = min(_MAX_BYTES, pipeline.ring.capacity_bytes // (_IN_FLIGHT + 1) - 3 * PAGE_BYTES)
-        layouts = lay_out_blocks(self._refs, max(PAGE_BYTES, most), direct=pipeline.direct)
+        layouts = lay_out_blocks(self._plan.refs, max(PAGE_BYTES, most), direct=pipeline.direct)
         waiting: Layout | None = None
         pending: deque[Batch] = deque()
         try:
@@ -100,7 +100,7 @@ class BlockReader:
                     return
                 batch = pending[0]
                 pipeline.await_batch(batch)
-                for ref in self._refs:
+                for ref in self._plan.refs:
                     batch.require_read(ref)
                 pairs = zip(batch.layout.refs, self._dtypes, strict=True)
                 yield self._decoded([batch.tensor(ref, dtype).to(pipeline.options.device) for ref, dtype in pairs])

@@ -57,8 +57,6 @@ class StreamOptions:
             )
         if self.direct_io not in DIRECT_IO:
             raise UsageError(f"unknown direct_io {self.direct_io!r}: expected one of {', '.join(DIRECT_IO)}")
-        if self.threads is not None and self.threads < 0:
-            raise UsageError(f"threads of a stream: expected 0 or more, found {self.threads}")
 
     @property
     def capacity_bytes(self) -> int:

@@ -29,21 +29,13 @@ class StreamStatistics:
         capacity_bytes: byte budget.
         peak_buffer_bytes: most of it that was ever given out; never more than the budget.
         read_bytes: bytes read, gaps between tensors and further passes included.
-        read_seconds: seconds of the reading threads, added up.
-        wait_seconds: seconds that the consumer waited for bytes: what reading costs beyond what computing hides.
-        batches: stretches that were read.
-        weights: weights handed out.
-        streamed_weights: those among them that were read by blocks.
+        streamed_weights: weights that were read by blocks.
         notes: what the reader should know, such as files that refused direct I/O.
     """
 
     capacity_bytes: int = 0
     peak_buffer_bytes: int = 0
     read_bytes: int = 0
-    read_seconds: float = 0.0
-    wait_seconds: float = 0.0
-    batches: int = 0
-    weights: int = 0
     streamed_weights: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -104,7 +96,6 @@ class Pipeline:
                 self._tasks.put((batch, task))
             else:
                 batch.read(task, self._stop)
-        self.statistics.batches += 1
         self.statistics.peak_buffer_bytes = self.ring.peak_bytes
         return batch
 
@@ -112,11 +103,8 @@ class Pipeline:
         """Wait until a batch can be used; returns the seconds waited."""
         started = time.perf_counter()
         batch.ready.wait()
-        waited = time.perf_counter() - started
-        self.statistics.wait_seconds += waited
-        self.statistics.read_seconds += batch.read_seconds
         self.statistics.read_bytes += batch.read_bytes
-        return waited
+        return time.perf_counter() - started
 
     def dispose(self, batch: Batch) -> None:
         """Give everything of a batch back; waits for reads into it that are still under way."""

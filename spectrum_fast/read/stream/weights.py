@@ -198,7 +198,6 @@ class WeightStream(Iterator[LoadedWeight]):
             raise StopIteration
         stretch = self._stretches[0]
         plan = stretch.plans.popleft()
-        pipeline.statistics.weights += 1
         if stretch.batch is None:
             self._stretches.popleft()
             return self._hand_out_blocks(pipeline, plan)
