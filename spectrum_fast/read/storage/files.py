@@ -89,11 +89,11 @@ class LocalFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | PRIVATE | NO_WAIT)
+            self.descriptor = os.open(path, os.O_RDONLY | PRIVATE | NO_WAIT)
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise CheckpointError(f"{path}: cannot be opened: {reason}; check the path and its permissions") from error
-        status = os.fstat(self._descriptor)
+        status = os.fstat(self.descriptor)
         if not stat.S_ISREG(status.st_mode):
             self.close()
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
@@ -102,11 +102,7 @@ class LocalFile:
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Read once; see :meth:`StoredFile.read_into`."""
-        return read_at(self._descriptor, buffer, offset)
-
-    def descriptor(self) -> int | None:
-        """See :meth:`StoredFile.descriptor`."""
-        return self._descriptor
+        return read_at(self.descriptor, buffer, offset)
 
     def require_unchanged(self) -> None:
         """Look at the path again: it must still lead to the file that is open, unchanged."""
@@ -119,6 +115,6 @@ class LocalFile:
 
     def close(self) -> None:
         """Close the descriptor."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor = -1
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.descriptor = -1

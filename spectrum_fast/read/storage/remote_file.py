@@ -32,6 +32,8 @@ class RemoteStoredFile:
         BackendUnavailableError: obstore is not installed.
     """
 
+    descriptor = None
+
     def __init__(self, address: RemoteFile, stop: threading.Event | None = None) -> None:
         self._address = address
         self._closed = threading.Event()
@@ -66,10 +68,6 @@ class RemoteStoredFile:
             self._changed = refusal(self._address, problem, opened=True)
             raise self._changed from problem
         return count
-
-    def descriptor(self) -> int | None:
-        """See :meth:`StoredFile.descriptor`."""
-        return None
 
     def require_unchanged(self) -> None:
         """Every byte was checked when it came; raises again if a change was seen."""

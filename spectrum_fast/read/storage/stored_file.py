@@ -74,6 +74,7 @@ class StoredFile(Protocol):
         """
         ...
 
+    @property
     def descriptor(self) -> int | None:
         """Descriptor of a local file, for advice to the kernel; stays owned by this object. None for a remote file."""
         ...

@@ -65,7 +65,7 @@ class OpenFile:
 
     def _open(self) -> StoredFile:
         stored = open_stored_file(self.address, self._stop)
-        descriptor = stored.descriptor()
+        descriptor = stored.descriptor
         try:
             if descriptor is not None:
                 will_be_read_in_order(descriptor)

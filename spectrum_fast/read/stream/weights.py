@@ -92,7 +92,7 @@ class WeightStream(Iterator[LoadedWeight]):
         self._returned: WeightPlan | None = None  # taken from the plans, belongs to the next stretch
         self._waiting: _Stretch | None = None  # put together, waits for memory
         self._stretches: deque[_Stretch] = deque()
-        self._release_held: Callable[[], None] = _nothing
+        self._release_held: Callable[[], None] = lambda: None
         self._closed = False
         self.failed: WeightPlan | None = None
 
@@ -294,10 +294,6 @@ def _take_back(
         return
     stretches.remove(stretch)
     pipeline.dispose(batch)
-
-
-def _nothing() -> None:
-    pass
 
 
 def _once(call: Callable[[], None]) -> Callable[[], None]:

@@ -28,7 +28,7 @@ def test_positional_reads(path):
         assert bytes(buffer) == path.read_bytes()[256:556]
         assert file.read_into(memoryview(buffer), 10239) == 1
         assert file.read_into(memoryview(buffer), 10240) == 0
-        descriptor = file.descriptor()
+        descriptor = file.descriptor
         assert descriptor is not None
         assert os.fstat(descriptor).st_size == 10240
     finally:

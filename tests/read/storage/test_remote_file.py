@@ -36,7 +36,7 @@ def test_one_request_opens_a_file_and_reads_its_header(server, address):
     assert file.stamp.size_bytes == len(DATA)
     assert read_bytes(file, 5000, 8) == DATA[8:5008]
     assert server.ranges() == [(0, OPENING_BYTES)]
-    assert file.descriptor() is None
+    assert file.descriptor is None
     file.require_unchanged()
     file.close()
     file.close()
