@@ -88,7 +88,7 @@ def read_int8(codes: Tensor, SCB: Tensor, weight_format: Tensor | None = None) -
     """
     if weight_format is not None and (weight_format.numel() != 1 or int(weight_format.reshape(-1)[0]) != 0):
         raise UnsupportedDtypeError(
-            f"weight_format: expected 0 (row-major), found {weight_format.reshape(-1).tolist()!r:.80}"
+            f"weight_format: expected 0 (row-major), found {_shown(weight_format.reshape(-1).tolist())}"
         )
     rows, columns = codes.shape
     _require_count("SCB", SCB.numel(), rows)
@@ -99,7 +99,7 @@ def _decode_maxima(absmax: Tensor, nested_absmax: Tensor, nested_map: Tensor, st
     blocksize = _block_size(state, "nested_blocksize", absmax.numel())
     offset = state.get("nested_offset")
     if isinstance(offset, bool) or not isinstance(offset, (int, float)) or not abs(offset) <= _LARGEST:
-        raise UnsupportedDtypeError(f"nested_offset: expected a number, found {offset!r:.80}")
+        raise UnsupportedDtypeError(f"nested_offset: expected a number, found {_shown(offset)}")
     _require_count("nested_quant_map", nested_map.numel(), 256)
     _require_count("nested_absmax", nested_absmax.numel(), -(-absmax.numel() // blocksize))
     values = nested_map.to(torch.float32).reshape(256)[absmax.reshape(-1).to(torch.int64)]
@@ -120,7 +120,7 @@ def _read_state(quant_state: Tensor, kind: str) -> dict[str, Any]:
         raise UnsupportedDtypeError(f"quant_state: expected a JSON object, found {type(state).__name__}")
     found = state.get("quant_type")
     if found not in ((kind,) if kind else ("nf4", "fp4")):
-        raise UnsupportedDtypeError(f"quant_type: expected {kind or 'nf4 or fp4'}, found {found!r:.80}")
+        raise UnsupportedDtypeError(f"quant_type: expected {kind or 'nf4 or fp4'}, found {_shown(found)}")
     return state
 
 
@@ -134,9 +134,9 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _shape(value: object, most: int) -> tuple[int, int]:
     """Two extents; neither is larger than the number of values that are stored."""
     if not isinstance(value, list) or len(value) != 2 or not all(type(side) is int and side > 0 for side in value):
-        raise UnsupportedDtypeError(f"shape: expected a matrix [rows, columns], found {value!r:.80}")
+        raise UnsupportedDtypeError(f"shape: expected a matrix [rows, columns], found {_shown(value)}")
     if max(value) > most:
-        raise UnsupportedDtypeError(f"shape: expected at most {most} values, as the codes hold, found {value!r:.80}")
+        raise UnsupportedDtypeError(f"shape: expected at most {most} values, as the codes hold, found {_shown(value)}")
     return value[0], value[1]
 
 
@@ -144,8 +144,14 @@ def _block_size(state: dict[str, Any], key: str, count: int) -> int:
     """The block size stated for ``count`` values; one that is larger than all of them means one block."""
     value = state.get(key)
     if type(value) is not int or not 0 < value < 2**63:
-        raise UnsupportedDtypeError(f"{key}: expected a whole number above 0, of 63 bits, found {value!r:.80}")
+        raise UnsupportedDtypeError(f"{key}: expected a whole number above 0, of 63 bits, found {_shown(value)}")
     return min(value, max(1, count))
+
+
+def _shown(value: object) -> str:
+    """A value from the file for people, at most some eighty characters of it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _require_count(what: str, found: int, expected: int) -> None:
