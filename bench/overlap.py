@@ -25,11 +25,11 @@ from bench.make_checkpoint import write_checkpoint
 from bench.results_file import SCHEMA, write_results
 from bench.streaming import ROOT, SETTINGS, describe, make_row
 from spectrum_fast.errors import TensorError
-from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import StreamOptions
 from spectrum_fast.scanning import scorers
+from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import plan_scan
 from spectrum_fast.scanning.scoring import score_weights
 
@@ -65,18 +65,13 @@ def run(plans: Sequence[WeightPlan], compute_seconds: float) -> float:
 
     kept, scorers.compute_spectra = scorers.compute_spectra, sleep
     try:
-        scorer = scorers.Together(find_criterion("spectrum"), 1e-4, compute_nothing, plans=plans)
+        scorer = scorers.Together(ScanOptions(device="cpu"), plans=plans)
         options = StreamOptions(buffer_bytes=1 << 30, threads=os.cpu_count(), digests=True, poison=False)
         began = time.perf_counter()
         score_weights(plans, scorer, options, lambda _: None)
         return time.perf_counter() - began
     finally:
         scorers.compute_spectra = kept
-
-
-def compute_nothing(_: object) -> Any:
-    """No weight comes in blocks."""
-    raise AssertionError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -74,7 +74,6 @@ def plan_difference(
         skipped=tuple(skipped),
         ties=ties,
         copies=(),
-        total_bytes=sum(weight.nbytes for weight in weights),
     )
 
 
@@ -120,7 +119,6 @@ def plan_sum(checkpoint: Checkpoint, planning: Callable[..., ScanPlan], **patter
         weights=tuple(weights),
         refused=(*found.refused, *added.refused, *failures),
         skipped=(*found.skipped, *(one for one in added.skipped if one.name not in names)),
-        total_bytes=sum(weight.nbytes for weight in weights),
     )
 
 

@@ -30,7 +30,7 @@ import stat
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -70,6 +70,7 @@ def journal_path(out: str | os.PathLike[str]) -> Path:
     return target.with_name(f".{target.name}.journal")
 
 
+@dataclass(eq=False)
 class Findings:
     """Finished modules, each once.
 
@@ -79,10 +80,9 @@ class Findings:
         settings: under which those were found, each once, in the order in which they came.
     """
 
-    def __init__(self) -> None:
-        self.modules: dict[str, ModuleScore] = {}
-        self.failures: dict[str, ScanFailure] = {}
-        self.settings: list[Settings] = []
+    modules: dict[str, ModuleScore] = field(default_factory=dict)
+    failures: dict[str, ScanFailure] = field(default_factory=dict)
+    settings: list[Settings] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Number of finished modules, scored or failed."""

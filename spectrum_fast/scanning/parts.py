@@ -77,7 +77,7 @@ def share_of(plan: ScanPlan, part: Part) -> ScanPlan:
         if number == part.number:
             own.update(weight.name for weight in chunk)
     weights = tuple(weight for weight in plan.weights if weight.name in own)
-    return replace(plan, weights=weights, total_bytes=sum(weight.nbytes for weight in weights))
+    return replace(plan, weights=weights)
 
 
 def scan_part(

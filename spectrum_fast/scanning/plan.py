@@ -36,7 +36,6 @@ class ScanPlan:
         ties: module -> module that is scored for both, because they are one parameter of the model.
         copies: weights that are not read, each with the name of the module whose bytes are equal and whose score it
             takes.
-        total_bytes: bytes of ``weights``, scales and other companions included.
     """
 
     weights: tuple[WeightPlan, ...]
@@ -44,7 +43,11 @@ class ScanPlan:
     skipped: tuple[SkippedTensor, ...]
     ties: Mapping[str, str]
     copies: tuple[tuple[WeightPlan, str], ...]
-    total_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of ``weights``, scales and other companions included."""
+        return sum(weight.nbytes for weight in self.weights)
 
 
 MAX_MATRICES = 1 << 18
@@ -146,7 +149,6 @@ def plan_scan(
         skipped=tuple(skipped),
         ties={module_name(copy): module_name(ties[copy]) for copy in sorted(ties, key=lambda copy: natural_key(copy))},
         copies=tuple((plan, module_name(equal[plan.main.name])) for plan in copies),
-        total_bytes=sum(plan.nbytes for plan in to_read),
     )
 
 

@@ -21,14 +21,16 @@ from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.ops.decode.coded import CodedWeight, as_coded
 from spectrum_fast.measure.ops.device_graph import RECORDINGS, recording
 from spectrum_fast.measure.ops.dispatch import set_threads, thread_count
-from spectrum_fast.measure.spectra.engine import as_matrix, compute_spectra
-from spectrum_fast.measure.spectra.record import Criterion, Spectrum
+from spectrum_fast.measure.scoring.criteria import find_criterion
+from spectrum_fast.measure.spectra.engine import as_matrix, compute_spectra, compute_spectrum
+from spectrum_fast.measure.spectra.record import Spectrum
 from spectrum_fast.measure.spectra.schedule import ADAPTIVE, MOST_TOGETHER
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import LoadedWeight
 from spectrum_fast.read.stream.device import SideStream
 from spectrum_fast.scanning.combination import SubspaceOverlap, overlap_with_base
 from spectrum_fast.scanning.memory import is_out_of_memory
+from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.results import (
     Compute,
     ModuleResult,
@@ -57,6 +59,18 @@ LEAST_BATCHES = 16
 """Of each kind of weight, as far as there are so many: the first is scored after a sixteenth of the reading, or one of
 the scoring is left when all is read. So both together take at most 17/16 of the longer one."""
 THREAD_NAME = "spectrum-fast-score"
+
+
+def make_compute(options: ScanOptions) -> Compute:
+    """The function from a matrix to its spectrum under these options."""
+    return partial(
+        compute_spectrum,
+        criterion=find_criterion(options.criterion),
+        method=options.method,
+        precision=options.precision,
+        tolerance=options.tolerance,
+        all_values=options.spectra,
+    )
 
 
 def or_on_cpu(compute: Compute) -> Compute:
@@ -162,13 +176,9 @@ class Together(Scorer):
     core, too, beside those: threads that helped it to copy a weight would wait for its next one on cores that score.
 
     Args:
-        criterion: the rule that splits signal from noise.
-        tolerance: relative accuracy wanted.
-        alone: from a matrix to its spectrum, for matrices in blocks and for large ones on a CPU.
-        device: where weights are scored.
+        options: what is scored, how, and on which device.
         prepare: called by a scoring thread before any weight is scored; what it raises ends the scan.
         plans: the weights to come, if known; see :data:`LEAST_BATCHES`.
-        all_values: every singular value is wanted, too.
         threads: that score, on a CPU.
         most: matrices in a batch; None: as many as a GPU, or a core, takes together.
         batch_bytes: device memory of a batch with its Gram matrices and workspace; None asks the device.
@@ -176,25 +186,20 @@ class Together(Scorer):
 
     def __init__(
         self,
-        criterion: Criterion,
-        tolerance: float,
-        alone: Compute,
+        options: ScanOptions,
         *,
-        device: str = "cpu",
         prepare: Callable[[], None] | None = None,
         plans: Iterable[WeightPlan] = (),
-        all_values: bool = False,
         threads: int | None = None,
         most: int | None = None,
         batch_bytes: int | None = None,
     ) -> None:
-        super().__init__(alone)
-        self._criterion, self._tolerance = criterion, tolerance
-        self._side = SideStream(device)
+        super().__init__(or_on_cpu(make_compute(options)))
+        self._options = options
+        self._side = SideStream(options.device)
         self._of_kind = Counter(map(_kind_of, plans))
         self._most = most or (MOST_TOGETHER if threads else GPU_MOST_TOGETHER)
-        self._all_values = all_values
-        self._batch_bytes = batch_bytes_on(device) if batch_bytes is None else batch_bytes
+        self._batch_bytes = batch_bytes_on(options.device) if batch_bytes is None else batch_bytes
         self._open: dict[object, _Batch] = {}
         self._held_bytes = 0
         self._scoring: deque[tuple[Future[_Scored], int]] = deque()
@@ -347,7 +352,8 @@ class Together(Scorer):
     def _spectra(self, weights: Tensor | Sequence[Tensor | CodedWeight]) -> list[Spectrum | Exception]:
         try:
             with recording():
-                return compute_spectra(weights, self._criterion, tolerance=self._tolerance, all_values=self._all_values)
+                rule, options = find_criterion(self._options.criterion), self._options
+                return compute_spectra(weights, rule, tolerance=options.tolerance, all_values=options.spectra)
         except Exception as error:
             if ends_scan(error):
                 raise

@@ -15,7 +15,6 @@ import torch
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.device_check import require_right_answers
-from spectrum_fast.measure.spectra.engine import compute_spectrum
 from spectrum_fast.read.checkpoint import Checkpoint, open_checkpoint
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import StreamOptions, StreamStatistics, WeightStream, stream_weights
@@ -25,7 +24,7 @@ from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
 from spectrum_fast.scanning.provenance import scan_settings
 from spectrum_fast.scanning.results import ModuleResult, failure_of
-from spectrum_fast.scanning.scorers import Scorer, Together, or_on_cpu
+from spectrum_fast.scanning.scorers import Scorer, Together, make_compute, or_on_cpu
 
 
 def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple[Checkpoint, ScanPlan]:
@@ -58,18 +57,6 @@ def _open(source: str | os.PathLike[str], options: ScanOptions) -> Checkpoint:
     return checkpoint
 
 
-def make_compute(options: ScanOptions) -> Callable[..., Any]:
-    """The function from a matrix to its spectrum under these options."""
-    return partial(
-        compute_spectrum,
-        criterion=find_criterion(options.criterion),
-        method=options.method,
-        precision=options.precision,
-        tolerance=options.tolerance,
-        all_values=options.spectra,
-    )
-
-
 def make_scorer(options: ScanOptions, plans: Iterable[WeightPlan] = ()) -> Scorer:
     """What scores the weights of these plans on the device of these options; to be closed.
 
@@ -79,22 +66,14 @@ def make_scorer(options: ScanOptions, plans: Iterable[WeightPlan] = ()) -> Score
     compute, plans = make_compute(options), tuple(plans)
     if plans and all(plan.in_factors for plan in plans):
         return Scorer(compute)  # the SVD of an adapter's core is no work for a device
-    criterion, on_cpu, alone = find_criterion(options.criterion), options.device == "cpu", or_on_cpu(compute)
-    prepare = None if on_cpu else partial(require_right_answers, options.device, criterion)
+    on_cpu = options.device == "cpu"
+    prepare = None if on_cpu else partial(require_right_answers, options.device, find_criterion(options.criterion))
     if options.method == "auto" and options.precision == "auto":
-        return Together(
-            criterion,
-            options.tolerance,
-            alone,
-            device=options.device,
-            prepare=prepare,
-            plans=plans,
-            all_values=options.spectra,
-            threads=torch.get_num_threads() if on_cpu else None,
-        )
+        threads = torch.get_num_threads() if on_cpu else None
+        return Together(options, prepare=prepare, plans=plans, threads=threads)
     if prepare is not None:
         prepare()
-    return Scorer(alone, options.device)
+    return Scorer(or_on_cpu(compute), options.device)
 
 
 def score_plan(plan: ScanPlan, options: ScanOptions, ledger: Ledger) -> Mapping[str, Any]:

@@ -23,8 +23,7 @@ def weight(index: int, rows: int, columns: int) -> WeightPlan:
 
 
 def plan_of(weights: tuple[WeightPlan, ...]) -> ScanPlan:
-    size = sum(w.nbytes for w in weights)
-    return ScanPlan(weights=weights, refused=(), skipped=(), ties={}, copies=(), total_bytes=size)
+    return ScanPlan(weights=weights, refused=(), skipped=(), ties={}, copies=())
 
 
 def work(chunk: Sequence[WeightPlan]) -> float:

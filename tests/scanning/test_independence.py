@@ -20,7 +20,6 @@ from torch import Tensor
 
 import spectrum_fast as sf
 from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
-from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.read.stream import StreamOptions, stream_weights
@@ -28,7 +27,6 @@ from spectrum_fast.scanning import scorers
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import plan_scan
 from spectrum_fast.scanning.scorers import Together
-from spectrum_fast.scanning.scoring import make_compute
 
 from support import families, matrices
 from support.file_server import FileServer
@@ -232,7 +230,7 @@ def test_batches_on_the_way_of_a_device_change_scores_within_their_bounds(
 ) -> None:
     """The engine in the order of steps of a GPU, on tensors of the CPU, whatever order weights come in."""
     folder = write_shards(tmp_path / "model", shuffled(tensors, seed), 2)
-    together = Together(find_criterion("spectrum"), 1e-4, make_compute(ScanOptions()), most=most)
+    together = Together(ScanOptions(device="cpu"), most=most)
     found: list[ModuleScore] = []
     weights = plan_scan(open_checkpoint(folder)).weights
     with use_backend(MODEL), stream_weights(weights, StreamOptions()) as stream:

@@ -15,12 +15,10 @@ from safetensors.torch import save_file
 import spectrum_fast as sf
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.errors import SelectionError, UsageError
-from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.scanning.live import plan_live, score_live
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.results import ModuleResult
 from spectrum_fast.scanning.scorers import Together
-from spectrum_fast.scanning.scoring import make_compute
 
 from support.processes import script
 
@@ -97,7 +95,7 @@ def test_a_live_model_scans_as_its_checkpoint(kind, dtype, tmp_path):
 
 def test_batches_of_a_live_model_are_its_weights_and_not_what_they_become():
     """As on a GPU: experts wait for each other, and training goes on meanwhile."""
-    model, options = make("mixtral"), ScanOptions()
+    model, options = make("mixtral"), ScanOptions(device="cpu")
     expected = sf.scan(model)
     live, plan = plan_live(model, options)
     found = {}
@@ -107,7 +105,7 @@ def test_batches_of_a_live_model_are_its_weights_and_not_what_they_become():
         for parameter in model.parameters():
             parameter.data.add_(1.0)
 
-    together = Together(find_criterion("spectrum"), options.tolerance, make_compute(options))
+    together = Together(options)
     score_live(live, plan, together, "cpu", deliver)
     assert found == {module.name: module for module in expected.modules}
 

@@ -17,12 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spectrum_fast.errors import BackendUnavailableError
-from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.engine import compute_spectra
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import StreamOptions, StreamStatistics
 from spectrum_fast.scanning import scorers
+from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import plan_scan
 from spectrum_fast.scanning.results import ModuleResult
 from spectrum_fast.scanning.scorers import Together
@@ -83,10 +83,7 @@ class Run:
             monkeypatch.setattr(os, "preadv", storage.preadv)
             monkeypatch.setattr(scorers, "compute_spectra", timed)
             together = Together(
-                find_criterion("spectrum"),
-                1e-4,
-                lambda _: pytest.fail("no weight here comes in blocks"),
-                device=self.device,
+                ScanOptions(device=self.device),
                 prepare=lambda: clock.sleep(self.compile_seconds),
                 plans=self.plans,
                 batch_bytes=self.batch_bytes,
@@ -132,9 +129,7 @@ def test_a_device_that_computes_wrong_is_refused_before_a_weight_is_scored(
     def refuse() -> None:
         raise BackendUnavailableError("its kernels are wrong here")
 
-    together = Together(
-        find_criterion("spectrum"), 1e-4, lambda _: pytest.fail("scored"), device=device, prepare=refuse
-    )
+    together = Together(ScanOptions(device=device), prepare=refuse)
     results: list[ModuleResult] = []
     with pytest.raises(BackendUnavailableError, match="wrong here"):
         score_weights(plans, together, StreamOptions(device=device, buffer_bytes=1 << 20), results.append)

@@ -19,15 +19,14 @@ from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.measure.spectra import device_check
 from spectrum_fast.measure.spectra.device_check import require_right_answers
-from spectrum_fast.measure.spectra.engine import compute_spectra
+from spectrum_fast.measure.spectra.engine import compute_spectra, compute_spectrum
 from spectrum_fast.measure.spectra.record import Spectrum
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.read.stream import StreamOptions, stream_weights
 from spectrum_fast.scanning import scorers
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import plan_scan
-from spectrum_fast.scanning.scorers import Scorer, Together, or_on_cpu
-from spectrum_fast.scanning.scoring import make_compute
+from spectrum_fast.scanning.scorers import Scorer, Together, make_compute, or_on_cpu
 
 from support import coded_weights
 from support.matrices import gaussian
@@ -68,7 +67,7 @@ def alone() -> Scorer:
 
 @pytest.mark.parametrize(("most", "batch_bytes"), [(64, 1 << 40), (2, 1 << 40), (64, 1)])
 def test_batches_come_to_what_single_matrices_come_to(mixed: Path, most: int, batch_bytes: int) -> None:
-    together = Together(CRITERION, 1e-4, make_compute(ScanOptions()), most=most, batch_bytes=batch_bytes)
+    together = Together(ScanOptions(device="cpu"), most=most, batch_bytes=batch_bytes)
     expected = records(mixed, alone())
     for name, record in records(mixed, together).items():
         other = expected[name]
@@ -111,7 +110,7 @@ def test_codes_wait_as_codes(quantised: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(scorers, "compute_spectra", noted)
     expected = records(quantised, alone())
-    found = records(quantised, Together(CRITERION, 1e-4, make_compute(ScanOptions())))
+    found = records(quantised, Together(ScanOptions(device="cpu")))
     assert len(waited) == len(found) == 11
     assert all(isinstance(weight, CodedWeight) for weight in waited)
     for name, record in found.items():
@@ -138,7 +137,7 @@ def test_a_batch_that_does_not_fit_is_halved(mixed: Path, monkeypatch: pytest.Mo
         return compute_spectra(weights, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(scorers, "compute_spectra", small_memory)
-    found = records(mixed, Together(CRITERION, 1e-4, make_compute(ScanOptions())))
+    found = records(mixed, Together(ScanOptions(device="cpu")))
     assert sum(isinstance(record, ModuleScore) for record in found.values()) == 10
     assert sizes.count(1) == 11
     assert max(sizes) == 5
@@ -149,7 +148,7 @@ def test_a_cpu_that_has_no_memory_says_so(mixed: Path, monkeypatch: pytest.Monke
         raise MemoryError
 
     monkeypatch.setattr(scorers, "compute_spectra", no_memory)
-    found = records(mixed, Together(CRITERION, 1e-4, make_compute(ScanOptions())))
+    found = records(mixed, Together(ScanOptions(device="cpu")))
     failed = {record.kind for record in found.values() if isinstance(record, ScanFailure)}
     assert failed == {"memory"}
 
@@ -158,13 +157,13 @@ def test_a_batch_that_cannot_be_put_together_is_the_failure_of_its_weights(
     mixed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Together, "_allocate", lambda *_: None)
-    found = records(mixed, Together(CRITERION, 1e-4, make_compute(ScanOptions())))
+    found = records(mixed, Together(ScanOptions(device="cpu")))
     assert {record.kind for record in found.values() if isinstance(record, ScanFailure)} == {"memory"}
     assert not any(isinstance(record, ModuleScore) for record in found.values())
 
 
 def test_a_batch_that_fails_is_halved_down_to_the_matrix_at_fault(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = records(mixed, Together(CRITERION, 1e-4, make_compute(ScanOptions())))
+    expected = records(mixed, Together(ScanOptions(device="cpu")))
     poisoned = "model.layers.0.mlp.experts.2.up_proj"
     culprit = load_file(mixed / "model.safetensors")[f"{poisoned}.weight"]
 
@@ -174,7 +173,7 @@ def test_a_batch_that_fails_is_halved_down_to_the_matrix_at_fault(mixed: Path, m
         return compute_spectra(weights, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(scorers, "compute_spectra", fails_with_one)
-    found = records(mixed, Together(CRITERION, 1e-4, make_compute(ScanOptions())))
+    found = records(mixed, Together(ScanOptions(device="cpu")))
     failure = found.pop(poisoned)
     assert isinstance(failure, ScanFailure)
     assert (failure.kind, "ZeroDivisionError: float division" in failure.message) == ("error", True)
@@ -248,7 +247,7 @@ def test_two_batches_are_scored_beside_each_other(mixed: Path, monkeypatch: pyte
 
     expected = records(mixed, alone())
     monkeypatch.setattr(scorers, "compute_spectra", beside)
-    made.append(Together(CRITERION, 1e-4, make_compute(ScanOptions()), device="cuda", prepare=prove, most=5))
+    made.append(Together(ScanOptions(device="cuda"), prepare=prove, most=5))
     found = records(mixed, made[0])
     assert len(streams) == 2
     assert 0 not in streams
@@ -285,7 +284,7 @@ def test_what_a_gpu_has_no_memory_for_is_scored_on_the_cpu(mixed: Path, monkeypa
         return empty(*shape, device=device, **options)  # type: ignore[call-overload]
 
     monkeypatch.setattr(scorers.torch, "empty", full)
-    found = records(mixed, Together(CRITERION, 1e-4, make_compute(ScanOptions()), device="cuda"))
+    found = records(mixed, Together(ScanOptions(device="cuda")))
     for name, record in found.items():
         other = expected[name]
         assert type(record) is type(other), record
@@ -295,19 +294,20 @@ def test_what_a_gpu_has_no_memory_for_is_scored_on_the_cpu(mixed: Path, monkeypa
             assert record.rank_value == pytest.approx(other.rank_value, rel=bounds), name
 
 
-def test_cores_share_out_large_matrices_alone(tmp_path: Path) -> None:
+def test_cores_share_out_large_matrices_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = {f"model.layers.{n}.mlp.up_proj.weight": gaussian(1100, 2000, seed=n).float() for n in range(3)}
     weights["model.layers.3.mlp.up_proj.weight"] = gaussian(64, 140_000).half()
     save_file(weights, tmp_path / "model.safetensors")
     plan = plan_scan(open_checkpoint(tmp_path))
     shared, reading = [], []
 
-    def alone(matrix: Tensor) -> Spectrum:
+    def alone(matrix: Tensor, **options: object) -> Spectrum:
         shared.append((tuple(matrix.shape), torch.get_num_threads()))
-        return make_compute(ScanOptions())(matrix)
+        return compute_spectrum(matrix, **options)  # type: ignore[arg-type]
 
+    monkeypatch.setattr(scorers, "compute_spectrum", alone)
     with thread_count(2):
-        together = Together(CRITERION, 1e-4, alone, threads=2)
+        together = Together(ScanOptions(device="cpu"), threads=2)
         with closing(together), stream_weights(plan.weights, StreamOptions()) as stream:
             for loaded in stream:
                 reading.append(torch.get_num_threads())
