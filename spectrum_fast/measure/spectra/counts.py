@@ -1,7 +1,7 @@
 """What counts tell of the spectra of a batch: brackets of order statistics, and a histogram for nothing extra.
 
 ``N(t)``, the number of singular values below ``t``, is a Sturm count at ``t^2``. Order statistics come from
-multisection: each bracket is split at a few interior points a round, all brackets of all matrices together.
+multisection: brackets are split at interior points, those of a matrix together; on a GPU those of all matrices.
 
 Source: Parlett, The Symmetric Eigenvalue Problem, ch. 3 (slicing).
 """
