@@ -62,9 +62,7 @@ def split_again(module: ModuleScore, rule: Criterion) -> ModuleScore:
     if noise_sum == 0.0 and n_undecided:
         raise UsageError(f"{module.name}: whether any value is noise is not known; scan with --criterion {rule.name}")
     parts = [(view.errors.s_max, s_max)] + [(shift, threshold)] * rule.threshold_power
-    parts += [
-        part for part in zip(errors, sums, strict=True) if part[1] or n_undecided
-    ]  # not what is empty for certain
+    parts += [part for part in zip(errors, sums, strict=True) if part[1] or n_undecided]  # a sum of none is exact
     return replace(
         module,
         snr=rule.score(signal_sum, noise_sum, s_max, threshold) if noise_sum else None,

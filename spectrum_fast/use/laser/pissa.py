@@ -7,6 +7,7 @@ Meng et al. 2024, arXiv 2404.02948; PEFT's ``init_lora_weights="pissa"``, which 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -95,3 +96,4 @@ def write_adapter(
         tensors |= {f"{stem}.lora_B.weight": b, f"{stem}.lora_A.weight": a}
     save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     (folder / ADAPTER_CONFIG).write_text(add_rank_pattern(json.dumps(said), ranks), encoding="utf-8")
+    shutil.copymode(folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS)  # safetensors writes for nobody else to read

@@ -73,6 +73,8 @@ def test_ranks_of_a_file(folder: Path, tmp_path: Path, monkeypatch: pytest.Monke
     said = {"target_modules": names, "r": 2, "rank_pattern": {names[1]: 5}}
     (tmp_path / "k.json").write_text(json.dumps(said))
     split(folder, tmp_path / "out", monkeypatch, "--ranks", str(tmp_path / "k.json"))
+    modes = {path.stat().st_mode for path in (tmp_path / "out").rglob("*.*") if path.is_file()}
+    assert len(modes) == 1  # whoever may read the base may read the adapter
     config = json.loads((tmp_path / "out" / "pissa_init" / "adapter_config.json").read_text())
     assert sorted(config["target_modules"]) == sorted(names)
     adapter = load_file(tmp_path / "out" / "pissa_init" / "adapter_model.safetensors")
