@@ -28,6 +28,8 @@ then a process for every few of them (`scan --part I/N`, `torchrun`) takes less 
 says where the time goes and what was tried.
 """
 
+_GENERATIONS = {("25", "17"): "Zen 4", ("26", "2"): "Zen 5", ("6", "207"): "Emerald Rapids"}
+"""Family and model number of a processor -> what people call it; its name alone does not tell."""
 _TITLES = {
     "cpu": "One matrix, and the matrices of one layer",
     "small-model": "A small model",
@@ -83,7 +85,11 @@ def _title(name: str, results: dict[str, Any]) -> str:
     machine = results.get("machine")
     cpu = machine.get("cpu") if isinstance(machine, dict) else None
     words = _TITLES.get(_kind(name), name.removesuffix(".json").replace("-", " ").capitalize())
-    return f"{words}: {str(cpu['model']).replace('(R)', '')}" if isinstance(cpu, dict) and cpu.get("model") else words
+    if not isinstance(cpu, dict) or not cpu.get("model"):
+        return words
+    numbers = str(cpu.get("family")), str(cpu.get("model_number"))
+    generation = _GENERATIONS.get(numbers, "family {}, model {}".format(*numbers))
+    return f"{words}: {str(cpu['model']).replace('(R)', '')}, {generation}"
 
 
 def _groups(results: dict[str, Any]) -> dict[str, dict[str, float]]:
