@@ -117,6 +117,8 @@ def test_the_example_of_every_command_is_accepted(path: str, command) -> None:
 
 def test_every_row_of_every_result_is_on_the_performance_page_or_on_its_own() -> None:
     page, pictures = performance_page()
+    headings = [line for line in page.splitlines() if line.startswith("## ")]
+    assert len(set(headings)) == len(headings)
     lines = calibration_table().splitlines()
     grid = sum(line.count(" % ") for line in lines if line.startswith("| short side "))
     shown = {"short-sides": grid, "noise": sum(line.startswith("| ") for line in lines)}
