@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from urllib.parse import quote
 
 from spectrum_fast.choose.library import Library, LibraryEntry
+from spectrum_fast.choose.library.file_names import slug
 from spectrum_fast.choose.selection.presented_scan import SHADES, places_by_layer, shade
 from spectrum_fast.choose.selection.ranking import rank_modules
 from spectrum_fast.choose.selection.scan_result import Scan
@@ -45,6 +47,8 @@ def write_gallery(library: Library, folder: Path, *, top_percent: float = 25) ->
         name = f"{entry.slug}.{entry.criterion}.html"
         try:
             scan = library.load(entry.slug, entry.criterion)
+            if slug(scan.model) != entry.slug:  # filed under another name than that of the folder it was scanned in
+                scan = replace(scan, model=entry.slug)
             write_report([scan], folder / REPORTS / name, top_percent=top_percent, files=[entry.files[0]])
         except (SpectrumFastError, ValueError) as error:
             problems[entry.files[0]] = str(error)
@@ -64,8 +68,8 @@ def _row(entry: LibraryEntry, scan: Scan, address: str) -> str:
     middle = f", median {median(scores):.3g}" if scores else ""
     types = len(scan.by_type())
     words = f"{entry.criterion}: {len(scan.modules)} matrices of {types} types{middle}"
-    name = html.escape(scan.model or entry.slug)
-    return f'<li class="panel"><a href="{address}">{_map(scan)}<b>{name}</b><span>{html.escape(words)}</span></a></li>'
+    name, words = html.escape(scan.model), html.escape(words)
+    return f'<li class="panel"><a href="{address}">{_map(scan)}<b>{name}</b><span>{words}</span></a></li>'
 
 
 def _map(scan: Scan) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,17 @@ def test_the_search_finds_and_hostile_names_stay_text(browser: Any, tmp_path: Pa
     assert "second-70B" in page.title()
     assert complaints == []
     page.close()
+
+
+def test_a_scan_is_shown_under_the_name_that_it_is_filed_under(tmp_path: Path) -> None:
+    """Most checkpoints lie in a folder called ``model``; who adds one with ``--model org/name`` searches for that."""
+    folder = library(tmp_path / "library", "model")
+    opened = open_library(str(folder))
+    opened.add(opened.load("model"), model="org/name")
+    assert write_gallery(opened, tmp_path / "site") == {}
+    shown = re.findall("<b>(.*?)</b>", (tmp_path / "site" / "index.html").read_text("utf-8"))
+    assert shown == ["model", "org-name"]
+    assert "<title>org-name" in (tmp_path / "site" / "reports" / "org-name.spectrum.html").read_text("utf-8")
 
 
 @pytest.mark.slow
