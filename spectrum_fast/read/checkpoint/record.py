@@ -63,6 +63,11 @@ class Checkpoint:
         if self.base is not None:
             self.base.require_unchanged()
 
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(ref.nbytes for ref in self.tensors)
+
 
 def compute_fingerprint(headers: Sequence[Header]) -> str:
     """SHA-256 over name, size and header digest of each file, in the given order, wherever the files lie."""

@@ -57,7 +57,7 @@ def test_a_sharded_folder(sharded):
     ]
     assert {ref.name for ref in checkpoint.tensors} == {"layers.0.w", "layers.10.w", "norm"}
     assert [ref.file for ref in checkpoint.tensors] == sorted(ref.file for ref in checkpoint.tensors)
-    assert sum(ref.nbytes for ref in checkpoint.tensors) == 24 + 32 + 20
+    assert checkpoint.total_bytes == 24 + 32 + 20
     assert checkpoint.config == {"model_type": "tiny", "limit": [0.0, float("inf")]}
     assert checkpoint.notes == ()
 
@@ -358,7 +358,7 @@ def test_a_real_trained_model():
     # 36 in the layers, the pooler, and the three tables of words, positions and token types
     assert len(matrices) == 40
     assert sum(min(ref.shape) >= 384 and max(ref.shape) <= 1536 for ref in matrices) == 38
-    assert sum(ref.nbytes for ref in checkpoint.tensors) == 90_868_376 - checkpoint.tensors[0].begin
+    assert checkpoint.total_bytes == 90_868_376 - checkpoint.tensors[0].begin
     assert checkpoint.config is not None
     assert checkpoint.config["model_type"] == "bert"
 
