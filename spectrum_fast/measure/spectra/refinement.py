@@ -101,7 +101,7 @@ def _isolate(ranks: Sequence[int], lo: Tensor, hi: Tensor, slices: Slicer, round
     """Eigenvalues (1, k) of a band, and how far from each no other squared singular value lies; 0 if none is alone."""
     low, high = lo.square(), hi.square()
     eigenvalues = 0.5 * (low + high)
-    moved = rounding.eigenvalue_error() + 4 * rounding.outlier * high.square()
+    moved = rounding.eigenvalue_error() + 4 * rounding.own_error(high)
     known = moved + 0.5 * (high - low)
     doublings = 2.0 ** torch.arange(1, _DOUBLINGS + 1, dtype=torch.float64, device=lo.device)
     gaps = known[..., None] * doublings

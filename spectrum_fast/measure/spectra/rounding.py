@@ -39,8 +39,11 @@ MEASURED_FLOOR = 1.5
 """That part is a bound, not a model, and sums of values down to it are bounded together."""
 TOP_OF_REST = 4.0
 """Largest eigenvalue beside the outliers, in units of the rest's ``||G||_F / sqrt(n)``: 2.8 of a square Gaussian."""
+_LEAST_TOWERING = 3.0
+"""Least eigenvalue that may be an outlier's, in the same units."""
 OUTLIER = 16.0
-"""Relative error, in eps, of an eigenvalue that is all of ``||G||_F``; measured 7 and less."""
+"""Relative error, in eps, of an eigenvalue that is all of ``||G||_F``, or of an outlier in a row of its own; measured 7
+and less."""
 WORST64 = 2.0
 """Error of any eigenvalue from a float64 reduction, in units of ``n eps ||G||_F``; 0.8 is the worst seen, where all
 entries are equal and all rounding has one sign (:func:`spectrum_fast.measure.ops.band.reduce_to_band`)."""
@@ -55,6 +58,8 @@ class Rounding:
         point: of all other errors.
         frobenius: Frobenius norm of all errors together.
         outlier: coefficient of ``eigenvalue^2``, the relative error of eigenvalues that dominate the norm.
+        towering: eigenvalues from here on are of outliers that were rotated into rows of their own. The errors above
+            are of the other rows; their own is relative, :data:`OUTLIER` eps.
         scales: (m, 1) or (m, n), in units of which the rows of each Gram matrix are measured.
         eps: of the dtype of the Gram matrices.
     """
@@ -63,13 +68,14 @@ class Rounding:
     point: Tensor
     frobenius: Tensor
     outlier: Tensor
+    towering: Tensor
     scales: Tensor
     eps: float
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All of them, in the order of the attributes."""
-        return self.gram, self.point, self.frobenius, self.outlier, self.scales
+        return self.gram, self.point, self.frobenius, self.outlier, self.towering, self.scales
 
     def uncertainty(self, t: Tensor, more: Tensor | float = 0.0) -> Tensor:
         """Absolute uncertainty of one computed singular value near each t (m, s), whose eigenvalue is ``more`` off."""
@@ -78,6 +84,11 @@ class Rounding:
     def eigenvalue_error(self) -> Tensor:
         """Error of any one eigenvalue (m, 1)."""
         return self.gram + self.point
+
+    def own_error(self, eigenvalues: Tensor) -> Tensor:
+        """What the error of eigenvalues (m, s) has more by their size."""
+        towers = eigenvalues > self.towering
+        return torch.where(towers, OUTLIER * self.eps * eigenvalues, self.outlier * eigenvalues.square())
 
     def largest_more(self, t: Tensor) -> Tensor:
         """What the uncertainty of the largest one of each matrix has more, if it is near t."""
@@ -93,12 +104,13 @@ class Rounding:
 
         A value moves by ``|d| / (s + sqrt(s^2 + d))`` where its eigenvalue moves by d; the squares of all d sum to no
         more than ``||E||_F^2``, so by Cauchy and Schwarz the values together move by no more than ``||E||_F`` times the
-        root of the sum of those denominators' inverse squares.
+        root of the sum of those denominators' inverse squares. Each value's own error comes on top.
         """
         least = t + torch.sqrt((t * t - self.gram - self.point).clamp(min=0))
         inverse = torch.where(least > 0, 1 / least.clamp(min=torch.finfo(torch.float64).tiny), math.inf)
         terms = torch.where(inside > 0, inside * inverse.square()[:, None], 0.0)
-        return self.frobenius * torch.sqrt(terms.sum(-1))
+        own = inside * (0.5 * self.own_error(t * t) / t.clamp(min=torch.finfo(torch.float64).tiny))[:, None]
+        return self.frobenius * torch.sqrt(terms.sum(-1)) + own.sum(-1)
 
     def rise(self, t: Tensor) -> Tensor:
         """How far above t (m, s) the true value can lie where the computed one is t or less."""
@@ -115,7 +127,7 @@ class Rounding:
     def _shift(self, t: Tensor, eigenvalue_error: Tensor) -> Tensor:
         """How far ``sqrt(t^2 + e)`` can be from t: worst downwards; below the rounding floor, all of it."""
         squared = t * t
-        error = eigenvalue_error + self.outlier * squared * squared
+        error = eigenvalue_error + self.own_error(squared)
         lowered = squared - error
         upwards = torch.maximum(t, torch.sqrt(squared + error) - t)
         return torch.where(lowered > 0, t - torch.sqrt(lowered.clamp(min=0)), upwards)
@@ -163,7 +175,8 @@ def estimate_rounding(
     if grams.dtype == torch.float64:
         point = torch.maximum(point, WORST64 * size * eps * norms[:, None])
     frobenius = gram + size**0.5 * point
-    return Rounding(gram, point, frobenius, (OUTLIER * eps / norms)[:, None], scales, eps)
+    towering = torch.full_like(norms, math.inf) if rest is None else _LEAST_TOWERING * rest / size**0.5
+    return Rounding(gram, point, frobenius, (OUTLIER * eps / norms)[:, None], towering[:, None], scales, eps)
 
 
 def frobenius_norms(matrices: Tensor) -> Tensor:
