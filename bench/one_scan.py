@@ -195,7 +195,8 @@ def measure(folder: str, tuned: str | None, layers: int) -> dict[str, Any]:
     rows += weightwatcher(scan, model, seconds)
     rows += [difference(folder, tuned, layers)] if tuned else []
     rows += pissa(folder, layers)
-    about = {"model": scan.model, "matrices": len(scan.modules), "scan_seconds": round(seconds, 3), "layers": layers}
+    name, taken = Path(folder).name, round(seconds, 3)
+    about = {"model": name, "matrices": len(scan.modules), "scan_seconds": taken, "layers": layers}
     return {"schema": 1, "machine": machine_header(), "about": about, "rows": rows}
 
 
