@@ -93,6 +93,7 @@ def test_a_live_model_scans_as_its_checkpoint(kind, dtype, tmp_path):
     assert {entry.reason for entry in live.skipped} == {"1-D (norm or bias)"}
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_batches_of_a_live_model_are_its_weights_and_not_what_they_become():
     """As on a GPU: experts wait for each other, and training goes on meanwhile."""
     model, options = make("mixtral"), ScanOptions(device="cpu")

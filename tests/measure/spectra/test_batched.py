@@ -87,6 +87,7 @@ def test_trained_like_batches_need_no_second_look_and_both_schedules_agree(
     assert {one.method for one in found if isinstance(one, Spectrum)} == {"band-float32", "band-float32-rotated"}
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("backend", ["auto", MODEL])
 @pytest.mark.parametrize("kind", ["fp8", "mxfp4"])
 def test_weights_in_codes_come_to_what_their_numbers_come_to(
