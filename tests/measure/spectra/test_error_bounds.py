@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from support import bound_cases, bounds, families
+from support import bound_cases, bounds, families, structures
 from support.marks import slow
 
 MATRICES = 5040
@@ -62,7 +62,7 @@ def test_stated_bounds_of_larger_matrices_hold(name: str) -> None:
 def test_the_worst_cases_that_were_found_hold() -> None:
     cases = bound_cases.read_worst_cases()
     assert {case.engine for case in cases} == set(bounds.EVERY_ENGINE)
-    for case in cases:
+    for case in filter(lambda case: structures.has_its_model(case.family), cases):
         (again,) = bound_cases.measure(
             case.family, case.seed, case.smallest, case.largest, [(case.engine, case.criterion)]
         )
