@@ -21,9 +21,9 @@ from spectrum_fast.measure.scoring.quantities import (
     spectral_norm,
     stable_rank,
 )
-from spectrum_fast.measure.scoring.split import NO_BOUND, relative_error
+from spectrum_fast.measure.scoring.split import NO_BOUND
 from spectrum_fast.measure.scoring.tail_exponent import alpha
-from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics, Spectrum
+from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics, Spectrum, relative_error
 
 if TYPE_CHECKING:
     from spectrum_fast.measure.scoring.records import ModuleScore

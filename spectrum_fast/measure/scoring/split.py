@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
@@ -12,7 +10,7 @@ import numpy as np
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.quantities import SpectrumView
-from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics
+from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics, relative_error
 
 if TYPE_CHECKING:
     from spectrum_fast.measure.scoring.records import ModuleScore
@@ -77,13 +75,3 @@ def split_again(module: ModuleScore, rule: Criterion) -> ModuleScore:
             view.errors, threshold=shift, signal_sum=signal_error, noise_sum=noise_error, n_undecided=n_undecided
         ),
     )
-
-
-def relative_error(parts: Sequence[tuple[float, float]]) -> float:
-    """Bound on that of a product or quotient of values, from the absolute error of each; infinite if one may be zero.
-
-    ``prod_i 1 / (1 - x_i) - 1`` covers the computed number against the true one and the true one against it.
-    """
-    if any(error >= value for error, value in parts):
-        return math.inf
-    return math.expm1(-sum(math.log1p(-error / value) for error, value in parts))

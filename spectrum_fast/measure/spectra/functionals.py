@@ -20,7 +20,13 @@ from spectrum_fast.measure.spectra.binning import histogram_of
 from spectrum_fast.measure.spectra.contour import Intervals, integrate
 from spectrum_fast.measure.spectra.counts import CountTable
 from spectrum_fast.measure.spectra.histogram import Histogram
-from spectrum_fast.measure.spectra.record import Criterion, ErrorBounds, OrderStatistics, SingularValues
+from spectrum_fast.measure.spectra.record import (
+    Criterion,
+    ErrorBounds,
+    OrderStatistics,
+    SingularValues,
+    relative_error,
+)
 from spectrum_fast.measure.spectra.schedule import GEOMETRIC_POINTS, LOW_POINTS, Schedule
 from spectrum_fast.measure.spectra.thresholds import Band, Ordered, Split
 
@@ -64,8 +70,7 @@ class Functionals:
         """Bound on the relative error of ``signal_sum / noise_sum / s_max``; infinite where nothing can be said.
 
         A sum that is for certain empty is left out: of a noise-free matrix, or of one with a score of zero, the bound
-        is that of what remains. With relative errors ``x_i`` of the parts it is ``prod_i 1 / (1 - x_i) - 1``, which
-        covers the computed score against the true one and the true one against the computed.
+        is that of what remains.
         """
         if not self.consistent:
             return math.inf
@@ -76,9 +81,7 @@ class Functionals:
             parts.append((self.noise_error + undecided, self.noise_sum))
         if not (certain and self.n_signal == 0):
             parts.append((self.signal_error + undecided, self.signal_sum))
-        if any(error >= value for error, value in parts):
-            return math.inf
-        return math.expm1(-sum(math.log1p(-error / value) for error, value in parts))
+        return relative_error(parts)
 
     def field_errors(self, scale: float) -> ErrorBounds:
         """Bounds on the absolute error of each number, all of them times ``scale``, a power of two."""

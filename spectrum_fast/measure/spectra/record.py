@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
@@ -226,3 +227,13 @@ class Spectrum(SpectralSummary[NoReturn]):
     criterion: str
     reason: str
     singular_values: SingularValues | None = field(default=None, repr=False, compare=False)
+
+
+def relative_error(parts: Sequence[tuple[float, float]]) -> float:
+    """Bound on that of a product or quotient of values, from the absolute error of each; infinite if one may be zero.
+
+    ``prod_i 1 / (1 - x_i) - 1`` covers the computed number against the true one and the true one against it.
+    """
+    if any(error >= value for error, value in parts):
+        return math.inf
+    return math.expm1(-sum(math.log1p(-error / value) for error, value in parts))

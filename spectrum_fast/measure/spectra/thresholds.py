@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -124,28 +125,26 @@ class Ordered:
     @classmethod
     def of(cls, band: Band, table: CountTable, tolerance: float, schedule: Schedule) -> Ordered:
         """Those that the order statistics are made of, by multisection."""
-        quantiles = [interpolation_ranks(band.size, fraction) for fraction in _FRACTIONS]
-        ranks = sorted({0, band.size - 1, *(rank for lo, hi, _ in quantiles for rank in (lo, hi))})
+        ranks = sorted({0, band.size - 1, *(rank for lo, hi, _ in _quantiles(band.size) for rank in (lo, hi))})
         lo, hi = _brackets(band, table, ranks, tolerance, schedule)
         value, error = 0.5 * (lo + hi), 0.5 * (hi - lo) + band.rounding.uncertainty(hi)
         hiding = band.rounding.floor()[:, None]
         error = torch.where(value < hiding, torch.maximum(error, hiding + band.rounding.rise(hiding)), error)
         return cls(band.size, ranks, lo, hi, value, error)
 
-    @property
+    @cached_property
     def statistics(self) -> Any:
         """As tensors (m,)."""
         return OrderStatistics(*self._read_off(self.values))
 
-    @property
+    @cached_property
     def statistics_errors(self) -> tuple[Tensor, ...]:
         """Bounds on the error of each of them, (m,)."""
         return self._read_off(self.errors)
 
     def _read_off(self, of: Tensor) -> tuple[Any, ...]:
-        quantiles = [interpolation_ranks(self.size, fraction) for fraction in _FRACTIONS]
         at = self.ranks.index
-        between = [(1 - w) * of[:, at(below)] + w * of[:, at(above)] for below, above, w in quantiles]
+        between = [(1 - w) * of[:, at(below)] + w * of[:, at(above)] for below, above, w in _quantiles(self.size)]
         return of[:, 0], *between, of[:, -1]
 
     def refined(self, band: Band, refinement: Refinement) -> Ordered:
@@ -158,6 +157,11 @@ class Ordered:
         values[:, inner] = torch.where(better, found, values[:, inner])
         errors[:, inner] = torch.where(better, off, errors[:, inner])
         return replace(self, values=values, errors=errors)
+
+
+def _quantiles(size: int) -> list[tuple[int, int, float]]:
+    """Ranks and weight that each quartile is interpolated by."""
+    return [interpolation_ranks(size, fraction) for fraction in _FRACTIONS]
 
 
 def _brackets(
