@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 
 def count_of(number: int, noun: str, plural: str = "") -> str:
@@ -40,6 +40,16 @@ def _unit_of(count: float) -> tuple[int, str]:
 
 
 _UNITS = ((30, "GiB"), (20, "MiB"), (10, "KiB"))
+
+
+def list_some(names: Sequence[str], limit: int = 8, show: Callable[[str], str] = str) -> str:
+    """The first of many names for a message, and how many there are beside.
+
+    >>> list_some(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    shown = ", ".join(show(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 def nearest_names(name: str, names: Iterable[str], limit: int = 3, cutoff: float = 0.4) -> list[str]:

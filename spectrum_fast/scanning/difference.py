@@ -13,10 +13,10 @@ from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.records import ScanFailure, SkippedTensor
 from spectrum_fast.read.checkpoint import Checkpoint
 from spectrum_fast.read.formats.weight_plan import WeightPlan
-from spectrum_fast.read.storage.files import list_some
 from spectrum_fast.scanning.combination import combine, shapes_differ
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.results import failed
+from spectrum_fast.words import list_some
 
 
 def plan_difference(

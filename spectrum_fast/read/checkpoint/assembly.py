@@ -20,7 +20,8 @@ from spectrum_fast.read.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_PREFIX,
 from spectrum_fast.read.checkpoint.naming import natural_key
 from spectrum_fast.read.checkpoint.record import Checkpoint, compute_fingerprint
 from spectrum_fast.read.storage import Address, RemoteFile
-from spectrum_fast.read.storage.files import list_some, shorten
+from spectrum_fast.read.storage.files import shorten
+from spectrum_fast.words import list_some
 
 _HEADERS_AT_ONCE = 8
 

@@ -19,7 +19,8 @@ from spectrum_fast.read.checkpoint.dtypes import BLOCK_TYPES
 from spectrum_fast.read.checkpoint.header import MAX_TENSORS, Header
 from spectrum_fast.read.checkpoint.naming import module_type
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.storage.files import list_some, shorten
+from spectrum_fast.read.storage.files import shorten
+from spectrum_fast.words import list_some
 
 _FAMILY = {
     "llama": "llama",  # Mistral, Mixtral, SmolLM, Yi and others too

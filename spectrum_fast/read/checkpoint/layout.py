@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint.naming import natural_key
-from spectrum_fast.read.storage.files import list_some
+from spectrum_fast.words import list_some
 
 STANDARD_FILE = "model.safetensors"
 """Name of a model in one file."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,16 +46,6 @@ def shorten(text: str, limit: int = 120) -> str:
     "'model.layers.0'"
     """
     return repr(text if len(text) <= limit else text[: limit - 3] + "...")
-
-
-def list_some(names: Sequence[str], limit: int = 8, show: Callable[[str], str] = str) -> str:
-    """The first of many names for a message, and how many there are beside.
-
-    >>> list_some(["a", "b", "c"], 2)
-    'a, b and 1 more'
-    """
-    shown = ", ".join(show(name) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 def changed(what: object) -> CheckpointError:

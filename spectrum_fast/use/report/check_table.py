@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import RenderableType
 
 from spectrum_fast.choose.selection.export.check import ReaderReport, SelectionCheck
-from spectrum_fast.use.report.layout import add_row, page, plain_table, shorten_list
-from spectrum_fast.words import count_of
+from spectrum_fast.use.report.layout import SHOWN, add_row, page, plain_table
+from spectrum_fast.words import count_of, list_some
 
 
 def check_table(result: SelectionCheck) -> RenderableType:
@@ -36,9 +36,9 @@ def _differences(report: ReaderReport) -> list[str]:
     if report.problem:
         lines.append(f"{report.reader}: {report.problem}")
     if report.extra:
-        lines.append(f"{report.reader} also trains {len(report.extra)}: {shorten_list(report.extra)}")
+        lines.append(f"{report.reader} also trains {len(report.extra)}: {list_some(report.extra, SHOWN)}")
     if report.missing:
-        lines.append(f"{report.reader} leaves frozen {len(report.missing)}: {shorten_list(report.missing)}")
+        lines.append(f"{report.reader} leaves frozen {len(report.missing)}: {list_some(report.missing, SHOWN)}")
     if not (report.problem or report.extra or report.missing) and report.values != report.wanted_values:
         lines.append(
             f"{report.reader} trains {report.values:,} values of these parameters, the selection says "
@@ -46,5 +46,5 @@ def _differences(report: ReaderReport) -> list[str]:
         )
     if report.unmatched:
         entries = count_of(len(report.unmatched), "entry", "entries")
-        lines.append(f"{report.reader}: {entries} matching nothing: {shorten_list(report.unmatched)}")
+        lines.append(f"{report.reader}: {entries} matching nothing: {list_some(report.unmatched, SHOWN)}")
     return lines

@@ -6,9 +6,9 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from spectrum_fast.choose.selection.compare import ModuleDifference, ScanComparison
-from spectrum_fast.use.report.layout import add_row, page, plain_table, shorten_list
+from spectrum_fast.use.report.layout import SHOWN, add_row, page, plain_table
 from spectrum_fast.use.report.table import format_score
-from spectrum_fast.words import count_of
+from spectrum_fast.words import count_of, list_some
 
 _LARGEST = 10
 
@@ -37,7 +37,7 @@ def _headline(result: ScanComparison, files: tuple[str, str]) -> list[str]:
     ]
     for side, names in (("a", result.only_a), ("b", result.only_b)):
         if names:
-            lines.append(f"only in {side}: {shorten_list(names)}")
+            lines.append(f"only in {side}: {list_some(names, SHOWN)}")
     if not common:
         return [*lines, "nothing to compare: no module has a score in both"]
     overlap = result.overlap
@@ -57,7 +57,7 @@ def _headline(result: ScanComparison, files: tuple[str, str]) -> list[str]:
     if result.noise_free_mismatches:
         lines.append(
             f"noise-free in one of them only: {len(result.noise_free_mismatches)}: "
-            + shorten_list(result.noise_free_mismatches)
+            + list_some(result.noise_free_mismatches, SHOWN)
         )
     return lines
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rich import box
@@ -12,7 +12,7 @@ from rich.containers import Lines
 from rich.table import Table
 from rich.text import Text
 
-_SHOWN = 4
+SHOWN = 4
 """Items of a list that a line of text names; files name all of them."""
 
 
@@ -87,13 +87,3 @@ def facts_table(facts: Mapping[str, str | None]) -> Table:
 def add_row(table: Table, *cells: str) -> None:
     """Add a row of plain text: names come from files, and brackets or colons in them are no markup."""
     table.add_row(*(_Cell(printable(cell)) for cell in cells))
-
-
-def shorten_list(items: Sequence[str], limit: int = _SHOWN) -> str:
-    """The first items, and how many more there are.
-
-    >>> shorten_list(["a", "b", "c"], 2)
-    'a, b and 1 more'
-    """
-    shown = ", ".join(items[:limit])
-    return f"{shown} and {len(items) - limit} more" if len(items) > limit else shown

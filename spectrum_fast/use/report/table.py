@@ -14,8 +14,8 @@ from spectrum_fast.choose.selection.ranking import group_modules, rank_modules, 
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.measure.scoring.records import ModuleScore, SkippedTensor
-from spectrum_fast.use.report.layout import add_row, page, plain_table, shorten_list
-from spectrum_fast.words import count_of
+from spectrum_fast.use.report.layout import SHOWN, add_row, page, plain_table
+from spectrum_fast.words import count_of, list_some
 
 _NOISE_FREE = "inf"
 
@@ -87,7 +87,7 @@ def _remarks(scan: Scan, selection: Selection | None) -> list[str]:
     if selection is not None:
         undecided = [group.name for group in selection.groups if group.undecided]
         if undecided:
-            remarks.append(f"tied at the cut, taken in the order of names: {shorten_list(undecided)}")
+            remarks.append(f"tied at the cut, taken in the order of names: {list_some(undecided, SHOWN)}")
     noise_free = sum(module.noise_free for module in scan.modules)
     if noise_free:
         remarks.append(
@@ -100,7 +100,7 @@ def _remarks(scan: Scan, selection: Selection | None) -> list[str]:
         remarks.append(f"largest relative error bound {max(bounds):.1e}; {used}")
     remarks += what_is_left_out(scan.ties, scan.skipped, _notes(scan))
     if scan.failures:
-        names = shorten_list([failure.name for failure in scan.failures])
+        names = list_some([failure.name for failure in scan.failures], SHOWN)
         remarks.append(f"FAILED, no score: {count_of(len(scan.failures), 'tensor')}: {names}")
     return remarks
 
@@ -110,9 +110,9 @@ def what_is_left_out(ties: Mapping[str, str], skipped: Iterable[SkippedTensor], 
     remarks = []
     if ties:
         pairs = [f"{copy} = {original}" for copy, original in ties.items()]
-        remarks.append(f"equal tensors, scored once: {shorten_list(pairs)}")
+        remarks.append(f"equal tensors, scored once: {list_some(pairs, SHOWN)}")
     if reasons := Counter(reason for _, reason in skipped).most_common():
-        remarks.append("not scored: " + shorten_list([f"{count} x {reason}" for reason, count in reasons]))
+        remarks.append("not scored: " + list_some([f"{count} x {reason}" for reason, count in reasons], SHOWN))
     return [*remarks, *(f"note: {note}" for note in notes)]
 
 

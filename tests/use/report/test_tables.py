@@ -13,9 +13,9 @@ from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, Skip
 from spectrum_fast.read.checkpoint.naming import module_type
 from spectrum_fast.scanning import ScanProgress
 from spectrum_fast.use.report.comparison import comparison_table
-from spectrum_fast.use.report.layout import shorten_list
 from spectrum_fast.use.report.progress import ScanMeter, format_bytes, format_line
 from spectrum_fast.use.report.table import scan_table
+from spectrum_fast.words import list_some
 
 
 def render(renderable: RenderableType, width: int = 80) -> list[str]:
@@ -188,7 +188,7 @@ def test_the_bar_keeps_to_one_line(name: str, width: int) -> None:
 
 
 def test_short_lists_are_whole() -> None:
-    assert shorten_list(["a", "b"], 2) == "a, b"
+    assert list_some(["a", "b"], 2) == "a, b"
 
 
 def test_long_names_break_behind_their_dots() -> None:
