@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spectrum_fast.choose.library.file_names import StoredFile, reference_file_name, slug, stored_files, whole_file_name
+from spectrum_fast.choose.library.file_names import reference_file_name, slug, stored_files, whole_file_name
 from spectrum_fast.choose.library.stores import HUB_PREFIX, FolderStore, HubStore
 from spectrum_fast.choose.selection.formats import write_scores
 from spectrum_fast.choose.selection.formats.scan_file import format_scan
@@ -56,7 +56,9 @@ class Library:
         Raises:
             ScanFileError: the place itself cannot be listed.
         """
-        return [self._entry(key, files, read=read) for key, files in stored_files(self._store.names()).items()]
+        groups = stored_files(self._store.names()).items()
+        known = [LibraryEntry(slug=name, criterion=criterion, files=files) for (name, criterion), files in groups]
+        return list(map(self._with_counts, known)) if read else known
 
     def load(self, model: str, criterion: str = "spectrum") -> Scan:
         """The scan of a model.
@@ -124,19 +126,16 @@ class Library:
                 f"{self.where}: no scan of {model!r} by the criterion {criterion!r} among {len(known)}"
                 f"{near_names_text(slug(model), known)}"
             )
-        text = self._store.read(files[0].name)
-        return text, parse_scan(text, f"{self.where}/{files[0].name}")
+        text = self._store.read(files[0])
+        return text, parse_scan(text, f"{self.where}/{files[0]}")
 
-    def _entry(self, key: tuple[str, str], files: list[StoredFile], *, read: bool) -> LibraryEntry:
-        names = tuple(file.name for file in files)
-        modules, types, problem = None, None, ""
-        if read:
-            try:
-                found = parse_scan(self._store.read(names[0]), names[0])
-                modules, types = len(found.modules), len(found.by_type())
-            except SpectrumFastError as error:
-                problem = str(error)
-        return LibraryEntry(slug=key[0], criterion=key[1], files=names, modules=modules, types=types, problem=problem)
+    def _with_counts(self, entry: LibraryEntry) -> LibraryEntry:
+        first = entry.files[0]
+        try:
+            found = parse_scan(self._store.read(first), first)
+        except SpectrumFastError as error:
+            return replace(entry, problem=str(error))
+        return replace(entry, modules=len(found.modules), types=len(found.by_type()))
 
 
 def open_library(place: str) -> Library:

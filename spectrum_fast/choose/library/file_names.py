@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
 
 _REFERENCE = re.compile(r"snr_results_(?P<slug>.+?)(?P<sorted>_sorted)?\.json")
 _WHOLE = re.compile(r"scan_(?P<slug>.+)\.(?P<criterion>spectrum|mp)\.json")
@@ -23,15 +22,6 @@ def slug(model: str) -> str:
     return model.replace("/", "-").replace("_", "-")
 
 
-class StoredFile(NamedTuple):
-    """One file of a library; ``preference`` 0 is the one to read first."""
-
-    name: str
-    slug: str
-    criterion: str
-    preference: int
-
-
 def whole_file_name(model: str, criterion: str) -> str:
     """Name of the file that holds a whole scan."""
     return f"scan_{slug(model)}.{criterion}.json"
@@ -42,20 +32,17 @@ def reference_file_name(model: str) -> str:
     return f"snr_results_{slug(model)}.json"
 
 
-def stored_files(names: Iterable[str]) -> dict[tuple[str, str], list[StoredFile]]:
-    """Files by ``(slug, criterion)``, the preferred one first; other names are passed over.
+def stored_files(names: Iterable[str]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Files by ``(slug, criterion)``, the one to read first before the others; other names are passed over.
 
     Args:
         names: paths inside the library, ``/`` between folders.
     """
-    groups: dict[tuple[str, str], list[StoredFile]] = {}
-    for name in sorted(names):
+    groups: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for name in names:
         last = name.rpartition("/")[2]
         if found := _WHOLE.fullmatch(last):
-            file = StoredFile(name, found["slug"], found["criterion"], 0)
+            groups.setdefault((found["slug"], found["criterion"]), []).append((0, name))
         elif found := _REFERENCE.fullmatch(last):
-            file = StoredFile(name, found["slug"], "spectrum", 2 if found["sorted"] else 1)
-        else:
-            continue
-        groups.setdefault((file.slug, file.criterion), []).append(file)
-    return {key: sorted(files, key=lambda file: file.preference) for key, files in sorted(groups.items())}
+            groups.setdefault((found["slug"], "spectrum"), []).append((2 if found["sorted"] else 1, name))
+    return {key: tuple(name for _, name in sorted(files)) for key, files in sorted(groups.items())}

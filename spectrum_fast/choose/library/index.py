@@ -90,9 +90,26 @@ class LibraryIndex:
         Returns:
             file -> why it cannot be read, for those that cannot.
         """
-        preferred = [files[0].name for files in stored_files(self._store.names()).values()]
-        with self._explained():
-            return self._refresh(preferred)
+        preferred = [files[0] for files in stored_files(self._store.names()).values()]
+        with self._explained(), self._connection:
+            known = dict(self._connection.execute("SELECT file, stamp FROM scans"))
+            for file in known.keys() - set(preferred):
+                self._drop(file)
+            for file in preferred:
+                state = (self._store.path / file).stat()
+                stamp = f"{state.st_size} {state.st_mtime_ns}"
+                if known.get(file) == stamp:
+                    continue
+                try:
+                    self.add(file, stamp, parse_scan(self._store.read(file), file))
+                except SpectrumFastError as error:
+                    self._drop(file)
+                    self._connection.execute(
+                        "INSERT INTO scans (file, stamp, problem) VALUES (?, ?, ?)", (file, stamp, str(error))
+                    )
+            return dict(
+                self._connection.execute("SELECT file, problem FROM scans WHERE problem IS NOT NULL ORDER BY file")
+            )
 
     def add(self, file: str, stamp: str, scan: Scan) -> None:
         """Put a scan in, in place of what is there from the same file; written with the transaction that is open."""
@@ -159,25 +176,6 @@ class LibraryIndex:
             self._connection.close()
             raise sqlite3.DatabaseError(f"version {version}")
         self._connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT;")
-
-    def _refresh(self, preferred: list[str]) -> dict[str, str]:
-        with self._connection:
-            known = dict(self._connection.execute("SELECT file, stamp FROM scans"))
-            for file in known.keys() - set(preferred):
-                self._drop(file)
-            for file in preferred:
-                state = (self._store.path / file).stat()
-                stamp = f"{state.st_size} {state.st_mtime_ns}"
-                if known.get(file) == stamp:
-                    continue
-                try:
-                    self.add(file, stamp, parse_scan(self._store.read(file), file))
-                except SpectrumFastError as error:
-                    self._drop(file)
-                    self._connection.execute(
-                        "INSERT INTO scans (file, stamp, problem) VALUES (?, ?, ?)", (file, stamp, str(error))
-                    )
-        return dict(self._connection.execute("SELECT file, problem FROM scans WHERE problem IS NOT NULL ORDER BY file"))
 
     def _drop(self, file: str) -> None:
         found = self._connection.execute("SELECT id FROM scans WHERE file = ?", (file,)).fetchone()

@@ -34,12 +34,12 @@ def select_with(scan: Scan, options: SelectOptions) -> Selection:
     scan = scan if options.criterion is None else rescore(scan, options.criterion)
     competing = competing_modules(scan, options.fused)
     towers = towers_of(scan)
-    names = _Names(scan, competing, _inside(towers, options.only, scan.model))
-    modules = set(names.filter([module.name for module in competing], options.include, options.exclude))
-    failed = tuple(names.filter([failure.name for failure in scan.failures], options.include, options.exclude))
+    names = _Names(scan, competing, _inside(towers, options.only, scan.model), options)
+    modules = {module.name for module in competing if names.competes(module.name)}
+    failed = tuple(failure.name for failure in scan.failures if names.competes(failure.name))
     if failed and not options.allow_incomplete:
         raise SelectionError(_incomplete_message(scan, failed))
-    always_names, always_rule = _always(names, options.always, options.exclude, tables_of(towers))
+    always_names, always_rule = _always(names, options.always, tables_of(towers))
     if options.only and LANGUAGE_MODEL not in options.only and always_rule == "default":
         always_rule = "custom" if always_names else "none"  # the default stands for the language model's tables
     trained_always = set(always_names)
@@ -100,37 +100,39 @@ def tables_of(towers: Mapping[str, str]) -> set[str]:
 
 
 class _Names:
-    """What patterns may name: modules that compete, parts of those that are fused, failures and ties."""
+    """What patterns may name: modules that compete, parts of those that are fused, failures and ties.
+
+    Patterns must match something known.
+    """
 
     def __init__(
-        self, scan: Scan, competing: Sequence[ModuleScore], is_inside: Callable[[str], bool] = lambda _: True
+        self, scan: Scan, competing: Sequence[ModuleScore], is_inside: Callable[[str], bool], options: SelectOptions
     ) -> None:
         self.is_inside = is_inside
         self.trainable = [module.name for module in competing] + list(scan.ties)
-        known = {entry.name for entry in (*competing, *scan.modules, *scan.failures)} | set(scan.ties)
-        self.known = sorted(known, key=natural_key)
         home = {module.parameter: module.name for module in competing}
         self.parts: dict[str, list[str]] = {}
         for part in scan.modules:
             if part.is_part and home.get(part.parameter, part.name) != part.name:
                 self.parts.setdefault(home[part.parameter], []).append(part.name)
+        names = {entry.name for entry in (*competing, *scan.modules, *scan.failures)} | set(scan.ties)
+        known = sorted(names, key=natural_key)
+        self.included = match_patterns(options.include, known, "include") if options.include else names
+        self.excluded = match_patterns(options.exclude, known, "exclude")
 
-    def filter(self, names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
-        """``names`` that pass; patterns must match something known."""
-        included = match_patterns(include, self.known, "include") if include else set(self.known)
-        excluded = match_patterns(exclude, self.known, "exclude")
-        return [
-            name
-            for name in names
-            if self.is_inside(name) and self._all_in(name, included) and not self.any_in(name, excluded)
-        ]
+    def may_train(self, name: str) -> bool:
+        """Whether neither a tower nor a pattern leaves it out."""
+        return self.is_inside(name) and not self.any_in(name, self.excluded)
+
+    def competes(self, name: str) -> bool:
+        """Whether it, or all of its parts, are included as well."""
+        parts = self.parts.get(name)
+        included = name in self.included or (parts is not None and self.included.issuperset(parts))
+        return included and self.may_train(name)
 
     def any_in(self, name: str, matched: set[str]) -> bool:
         """Whether the name or that of one of its parts was matched."""
         return name in matched or not matched.isdisjoint(self.parts.get(name, ()))
-
-    def _all_in(self, name: str, matched: set[str]) -> bool:
-        return name in matched or (name in self.parts and matched.issuperset(self.parts[name]))
 
 
 def _inside(towers: Mapping[str, str], only: Sequence[str], model: str) -> Callable[[str], bool]:
@@ -141,9 +143,7 @@ def _inside(towers: Mapping[str, str], only: Sequence[str], model: str) -> Calla
     return lambda name: not only or towers[name] in only
 
 
-def _always(
-    known: _Names, always: str | Sequence[str], exclude: Sequence[str], tables: set[str]
-) -> tuple[tuple[str, ...], str]:
+def _always(known: _Names, always: str | Sequence[str], tables: set[str]) -> tuple[tuple[str, ...], str]:
     """Names trained always in scan order (duplicates of a tie last), and the rule that named them."""
     names = known.trainable
     if always == "none":
@@ -157,7 +157,7 @@ def _always(
         matched = match_patterns(always, [*names, *parts], "always")
         wanted = {name for name in names if known.any_in(name, matched)}
         rule = "custom" if always else "none"
-    return tuple(known.filter([name for name in names if name in wanted], (), exclude)), rule
+    return tuple(name for name in names if name in wanted and known.may_train(name)), rule
 
 
 def _selected(module: ModuleScore, group: str, rank: int, group_size: int) -> SelectedModule:
@@ -168,24 +168,17 @@ def _selected(module: ModuleScore, group: str, rank: int, group_size: int) -> Se
 
 def _cut(name: str, ranked: list[ModuleScore], taken: int, always: tuple[str, ...], order: str) -> SelectionGroup:
     """Describe the cut between ``ranked[taken - 1]`` and ``ranked[taken]``; a control has none."""
+    group = SelectionGroup(name=name, taken=taken, size=len(ranked), always=always)
     if order != "top":
-        return SelectionGroup(name=name, taken=taken, size=len(ranked), always=always)
-    above = ranked[taken - 1] if taken else None
-    below = ranked[taken] if taken < len(ranked) else None
-    gap, undecided = None, False
-    if above is not None and below is not None:
-        gap = _relative_gap(above, below)
-        undecided = _is_undecided(ranked[:taken], ranked[taken:])
-    return SelectionGroup(
-        name=name,
-        taken=taken,
-        size=len(ranked),
-        always=always,
-        last_taken=above.name if above else None,
-        first_left_out=below.name if below else None,
-        gap=gap,
-        undecided=undecided,
-    )
+        return group
+    above, below = ranked[:taken], ranked[taken:]
+    if above:
+        group = replace(group, last_taken=above[-1].name)
+    if below:
+        group = replace(group, first_left_out=below[0].name)
+    if above and below:
+        group = replace(group, gap=_relative_gap(above[-1], below[0]), undecided=_is_undecided(above, below))
+    return group
 
 
 def _relative_gap(above: ModuleScore, below: ModuleScore) -> float | None:

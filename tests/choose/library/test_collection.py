@@ -122,10 +122,9 @@ def test_the_folder_that_axolotl_reads_is_looked_at_too(scanned: Scan, tmp_path:
 
 def test_which_file_is_preferred() -> None:
     names = ["snr_results_a_sorted.json", "snr_results_a.json", "x/scan_a.spectrum.json", "scan_a.mp.json", "a.json"]
-    groups = stored_files(names)
-    assert {key: [file.name for file in files] for key, files in groups.items()} == {
-        ("a", "mp"): ["scan_a.mp.json"],
-        ("a", "spectrum"): ["x/scan_a.spectrum.json", "snr_results_a.json", "snr_results_a_sorted.json"],
+    assert stored_files(names) == {
+        ("a", "mp"): ("scan_a.mp.json",),
+        ("a", "spectrum"): ("x/scan_a.spectrum.json", "snr_results_a.json", "snr_results_a_sorted.json"),
     }
 
 

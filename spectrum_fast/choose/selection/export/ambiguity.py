@@ -56,7 +56,7 @@ def unintended_matches(entries: Iterable[str], names: Sequence[str]) -> Iterator
         under which it happens.
     """
     wanted = list(dict.fromkeys(entries))
-    index = NameIndex(names, {entry.partition(".")[0] for entry in wanted})
+    index = NameIndex(names, wanted)
     named = set(wanted)
     for entry in wanted:
         reported = named | {f"{entry}.bias"}  # the bias of a selected module is trained with it by every reader

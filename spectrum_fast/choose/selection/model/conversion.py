@@ -65,6 +65,11 @@ class Conversion:
         )
         return LoadedAs(parameters, is_part) if parameters else None
 
+    def module_loaded_as(self, name: str, parameter: str | None) -> LoadedAs | None:
+        """The same of a module's tensor, by the names that it can have in a checkpoint, likeliest first."""
+        names = dict.fromkeys((parameter or f"{name}.weight", f"{name}.weight", name))
+        return next(filter(None, map(self.loaded_as, names)), None)
+
     def parts(self, parameter: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], dict[str, torch.Tensor]]:
         """The checkpoint's tensors inside a fused parameter, each as the flat places (int64) of its values there.
 
@@ -110,9 +115,3 @@ def _pretrained_model(model: nn.Module) -> tuple[str, Any]:
 def _without_base_layer(name: str) -> str:
     """The name before PEFT put an adapter around the layer."""
     return ".".join(part for part in name.split(".") if part != "base_layer")
-
-
-def tensor_names(name: str, parameter: str | None) -> tuple[str, ...]:
-    """Names that a selected module's tensor can have in a checkpoint, likeliest first."""
-    names = [parameter] if parameter else []
-    return tuple(dict.fromkeys([*names, f"{name}.weight", name]))

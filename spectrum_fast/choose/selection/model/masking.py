@@ -81,7 +81,9 @@ def mask_parts(resolved: ResolvedSelection) -> dict[str, PartMask]:
     import torch
 
     masks: dict[str, PartMask] = {}
-    whole = {name for entry, found in resolved.matched.items() for name in found if _is_whole(resolved, entry, name)}
+    whole = {
+        name for entry, found in resolved.matched.items() for name in found if entry not in resolved.parts.get(name, ())
+    }
     for name, entries in resolved.parts.items():
         if name in whole:
             continue
@@ -102,10 +104,6 @@ def mask_parts(resolved: ResolvedSelection) -> dict[str, PartMask]:
             trained = int(keep.sum()) * (total // keep.numel())
             masks[name] = PartMask(entries, len(places), _shrink(keep), trained, total)
     return masks
-
-
-def _is_whole(resolved: ResolvedSelection, entry: str, parameter: str) -> bool:
-    return entry not in resolved.parts.get(parameter, ())
 
 
 def _places(

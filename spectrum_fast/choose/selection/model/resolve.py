@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.selection.model.conversion import Conversion, tensor_names
+from spectrum_fast.choose.selection.model.conversion import Conversion
 from spectrum_fast.choose.selection.model.names import canonical_name
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.read.checkpoint.naming import module_name
@@ -119,11 +119,10 @@ class Lookup:
         found = self._canonical(name) or self._canonical(module_name(parameter or ""))
         if found:
             return found, is_part and not self._canonical(name)
-        for tensor in tensor_names(name, parameter):
-            loaded = self.conversion.loaded_as(tensor)
-            if loaded is not None:
-                return self._whole_modules(loaded.parameters), is_part or loaded.is_part
-        return (), False
+        loaded = self.conversion.module_loaded_as(name, parameter)
+        if loaded is None:
+            return (), False
+        return self._whole_modules(loaded.parameters), is_part or loaded.is_part
 
     def _canonical(self, name: str) -> tuple[str, ...]:
         """By the name without wrappers, or with the base model's prefix toggled."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.selection.model.conversion import Conversion, tensor_names
-from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
+from spectrum_fast.choose.selection.model.conversion import Conversion
+from spectrum_fast.measure.scoring.records import ModuleScore
 
 if TYPE_CHECKING:
     from torch import nn
 
     from spectrum_fast.choose.selection.scan_result import Scan
-
-_Entry = TypeVar("_Entry", ModuleScore, ScanFailure)
 
 
 def as_fused_in(scan: Scan, model: nn.Module) -> Scan:
@@ -28,9 +26,7 @@ def as_fused_in(scan: Scan, model: nn.Module) -> Scan:
     for entry in (*scan.modules, *scan.failures):
         if getattr(entry, "is_part", False):
             continue
-        loaded = next(
-            filter(None, (conversion.loaded_as(name) for name in tensor_names(entry.name, entry.parameter))), None
-        )
+        loaded = conversion.module_loaded_as(entry.name, entry.parameter)
         if loaded is not None and loaded.is_part and len(loaded.parameters) == 1:
             homes[entry.name] = loaded.parameters[0]
     if not homes:
@@ -38,12 +34,10 @@ def as_fused_in(scan: Scan, model: nn.Module) -> Scan:
     counts = Counter(homes.values())
     shapes = {name: tuple(getattr(value, "ds_shape", value.shape)) for name, value in model.named_parameters()}
 
-    def with_home(entry: _Entry) -> _Entry:
-        home = homes.get(entry.name)
-        if home is None:
-            return entry
-        if isinstance(entry, ModuleScore):
-            return replace(entry, parameter=home, parts=counts[home], parameter_shape=shapes.get(home))
-        return replace(entry, parameter=home)
+    def with_home(module: ModuleScore) -> ModuleScore:
+        if (home := homes.get(module.name)) is None:
+            return module
+        return replace(module, parameter=home, parts=counts[home], parameter_shape=shapes.get(home))
 
-    return replace(scan, modules=tuple(map(with_home, scan.modules)), failures=tuple(map(with_home, scan.failures)))
+    failures = tuple(replace(entry, parameter=homes.get(entry.name, entry.parameter)) for entry in scan.failures)
+    return replace(scan, modules=tuple(map(with_home, scan.modules)), failures=failures)

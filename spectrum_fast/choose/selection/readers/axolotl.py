@@ -11,7 +11,7 @@ format ``axolotl`` of the reference, byte for byte, is :mod:`spectrum_fast.choos
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _ROWS = re.compile(r"^(.+)\[([0-9]*)(?::([0-9]*))?\]$")
 
 
-def read_as_axolotl(entries: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> Reading:
+def read_as_axolotl(entries: Collection[str], shapes: Mapping[str, tuple[int, ...]]) -> Reading:
     """Axolotl's rule; a parameter that an entry gives a range of rows is trained in these rows only."""
     starting_with = by_prefix(shapes)
     rows: dict[str, set[int]] = {}
@@ -48,11 +48,7 @@ def read_as_axolotl(entries: Iterable[str], shapes: Mapping[str, tuple[int, ...]
                 rows.setdefault(parameter, set()).update(_rows(entry, span, shapes[parameter]))
         return found
 
-    wanted = list(entries)
-    try:
-        reading = match_entries(wanted, match)
-    except ValueError as error:
-        return Reading(entries=len(wanted), problem=str(error))
+    reading = match_entries(entries, match)
     # An entry without a range does not widen one with a range: axolotl masks the gradient as soon as one is given.
     return replace(reading, kept={name: _kept(taken, shapes[name]) for name, taken in rows.items()})
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 _END = "\U0010ffff"
 
@@ -13,28 +14,25 @@ class NameIndex:
 
     Args:
         names: module or parameter names.
-        first_components: the components that entries looked for by :meth:`containing` begin with.
+        entries: what :meth:`containing` will be asked for.
     """
 
-    def __init__(self, names: Sequence[str], first_components: set[str]) -> None:
+    def __init__(self, names: Iterable[str], entries: Iterable[str] = ()) -> None:
         self.names = sorted(set(names))
-        self.suffixes = sorted((name[start:], name) for name in self.names for start in _starts(name, first_components))
+        first = {re.escape(entry.partition(".")[0]) for entry in entries}
+        starts = re.compile(f"(?={'|'.join(first)})" if first else "(?!)")  # of suffixes that an entry may begin
+        self.suffixes = sorted((name[at.start() :], name) for name in self.names for at in starts.finditer(name, 1))
 
     def starting_with(self, prefix: str) -> list[str]:
         """Names that begin with ``prefix``."""
-        return self.names[bisect_left(self.names, prefix) : bisect_left(self.names, prefix + _END)]
+        return self.names[slice(*self._range(prefix))]
 
     def matching_dots(self, entry: str) -> list[str]:
         """Names that ``re.match(entry, name)`` accepts, each dot of ``entry`` standing for any character."""
-        pieces = entry.split(".")
-        prefixes = [pieces[0]]
-        for piece in pieces[1:]:
-            prefixes = [
-                prefix + character + piece
-                for prefix in prefixes
-                for character in self._next_characters(prefix)
-                if self._holds(prefix + character + piece)
-            ]
+        first, *pieces = entry.split(".")
+        prefixes = [first]
+        for piece in pieces:
+            prefixes = [start + between + piece for start in prefixes for between in self._next_characters(start)]
         return [name for prefix in prefixes for name in self.starting_with(prefix)]
 
     def containing(self, entry: str) -> list[str]:
@@ -43,28 +41,14 @@ class NameIndex:
         high = bisect_left(self.suffixes, (entry + _END,))
         return [name for _, name in self.suffixes[low:high]]
 
-    def _holds(self, prefix: str) -> bool:
-        position = bisect_left(self.names, prefix)
-        return position < len(self.names) and self.names[position].startswith(prefix)
+    def _range(self, prefix: str) -> tuple[int, int]:
+        return bisect_left(self.names, prefix), bisect_left(self.names, prefix + _END)
 
     def _next_characters(self, prefix: str) -> Iterator[str]:
         """Distinct characters that follow ``prefix`` in the names."""
-        position = bisect_left(self.names, prefix)
-        while position < len(self.names) and self.names[position].startswith(prefix):
-            if len(self.names[position]) == len(prefix):
-                position += 1
-                continue
+        position, end = self._range(prefix)
+        position += prefix in self.names[position : position + 1]  # nothing follows it there
+        while position < end:
             character = self.names[position][len(prefix)]
             yield character
             position = bisect_left(self.names, prefix + character + _END)
-
-
-def _starts(name: str, first_components: set[str]) -> Iterator[int]:
-    """Positions after 0 at which one of ``first_components`` stands in ``name``."""
-    found = set()
-    for component in first_components:
-        position = name.find(component, 1)
-        while position != -1:
-            found.add(position)
-            position = name.find(component, position + 1)
-    yield from found

@@ -7,7 +7,7 @@ holds (experts fused in 3-D) likewise. Embeddings and heads that the selection t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.model.adapters import lora_targets
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def read_as_peft(entries: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> Reading:
+def read_as_peft(entries: Collection[str], shapes: Mapping[str, tuple[int, ...]]) -> Reading:
     """PEFT's rule for ``target_modules``, on modules that hold a matrix called ``weight``."""
     return _read_tails(entries, {n.removesuffix(".weight"): n for n, s in shapes.items() if _is_matrix(n, s)})
 
@@ -45,7 +45,7 @@ def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
     return name.endswith(".weight") and len(shape) == 2
 
 
-def _read_tails(entries: Iterable[str], homes: Mapping[str, str]) -> Reading:
+def _read_tails(entries: Collection[str], homes: Mapping[str, str]) -> Reading:
     """Each entry stands for the values of the keys that equal it or end with ``"." + entry``."""
     by_tail: dict[str, list[str]] = {}
     for home, parameter in homes.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -93,16 +93,17 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def match_entries(entries: Iterable[str], match: Callable[[str], Iterable[str]]) -> Reading:
-    """The reading of entries that each stand for the names that ``match`` gives for them."""
-    wanted = list(entries)
+def match_entries(entries: Collection[str], match: Callable[[str], Iterable[str]]) -> Reading:
+    """The reading of entries that each stand for the names that ``match`` gives for them, or refuses (ValueError)."""
     try:
-        found = {entry: tuple(match(entry)) for entry in wanted}
+        found = {entry: tuple(match(entry)) for entry in entries}
     except re.error as error:
-        return Reading(entries=len(wanted), problem=f"not a regular expression: {error}")
+        return Reading(entries=len(entries), problem=f"not a regular expression: {error}")
+    except ValueError as error:
+        return Reading(entries=len(entries), problem=str(error))
     return Reading(
         parameters=frozenset(name for matched in found.values() for name in matched),
-        entries=len(wanted),
+        entries=len(entries),
         unmatched=tuple(entry for entry, matched in found.items() if not matched),
     )
 
@@ -114,4 +115,4 @@ def matching(pattern: re.Pattern[str], names: Iterable[str]) -> list[str]:
 
 def by_prefix(names: Iterable[str]) -> Callable[[str], list[str]]:
     """A look-up of the names that begin with a text."""
-    return NameIndex(list(names), set()).starting_with
+    return NameIndex(names).starting_with

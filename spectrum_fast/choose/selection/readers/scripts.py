@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from spectrum_fast.choose.selection.readers.name_index import NameIndex
 from spectrum_fast.choose.selection.readers.reading import PLAIN, Reader, Reading, match_entries, matching, shapes_of
@@ -18,27 +18,26 @@ def lines_of_yaml(text: str) -> list[str]:
     return [line.split("- ")[1] for line in text.splitlines() if line.startswith("- ")]
 
 
-def read_as_line_parser(entries: Iterable[str], names: Iterable[str]) -> Reading:
+def read_as_line_parser(entries: Collection[str], names: Iterable[str]) -> Reading:
     """``re.match`` with dots as they are."""
-    wanted, index = _indexed(entries, names)
-    return match_entries(
-        wanted,
-        lambda entry: (
-            index.matching_dots(entry) if PLAIN.fullmatch(entry) else matching(re.compile(entry), index.names)
-        ),
-    )
+    index = NameIndex(names)
+
+    def match(entry: str) -> list[str]:
+        return index.matching_dots(entry) if PLAIN.fullmatch(entry) else matching(re.compile(entry), index.names)
+
+    return match_entries(entries, match)
 
 
-def read_as_readme(entries: Iterable[str], names: Iterable[str]) -> Reading:
+def read_as_readme(entries: Collection[str], names: Iterable[str]) -> Reading:
     """``entry in name``."""
-    wanted, index = _indexed(entries, names)
+    index = NameIndex(names, entries)
 
     def match(entry: str) -> list[str]:
         if not PLAIN.fullmatch(entry):
             return [name for name in index.names if entry in name]
         return index.starting_with(entry) + index.containing(entry)
 
-    return match_entries(wanted, match)
+    return match_entries(entries, match)
 
 
 LINE_PARSER = Reader(
@@ -52,8 +51,3 @@ README = Reader(
     rule="the same lines, `entry in name`",
     read=lambda text, model: read_as_readme(lines_of_yaml(text), shapes_of(model)),
 )
-
-
-def _indexed(entries: Iterable[str], names: Iterable[str]) -> tuple[list[str], NameIndex]:
-    wanted = list(entries)
-    return wanted, NameIndex(list(names), {entry.partition(".")[0] for entry in wanted})
