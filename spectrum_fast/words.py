@@ -42,14 +42,15 @@ def _unit_of(count: float) -> tuple[int, str]:
 _UNITS = ((30, "GiB"), (20, "MiB"), (10, "KiB"))
 
 
-def list_some(names: Sequence[str], limit: int = 8, show: Callable[[str], str] = str) -> str:
+def list_some(names: Sequence[str], limit: int = 8, show: Callable[[str], str] = str, between: str = ", ") -> str:
     """The first of many names for a message, and how many there are beside.
 
-    >>> list_some(["a", "b", "c"], 2)
-    'a, b and 1 more'
+    >>> list_some(["a", "b", "c"], 2), list_some(["a", "b", "c"], 1, between="; ")
+    ('a, b and 1 more', 'a; and 2 more')
     """
-    shown = ", ".join(show(name) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+    shown = between.join(map(show, names[:limit]))
+    end = " " if between == ", " else between
+    return shown if len(names) <= limit else f"{shown}{end}and {len(names) - limit} more"
 
 
 def nearest_names(name: str, names: Iterable[str], limit: int = 3, cutoff: float = 0.4) -> list[str]:

@@ -42,6 +42,7 @@ from spectrum_fast.measure.scoring.json_fields import Place, entry_of
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.measure.scoring.stored_spectra import from_text, to_text
 from spectrum_fast.system import NO_WAIT, PRIVATE, lock
+from spectrum_fast.words import list_some
 
 SCHEMA = 1
 """Version of the layout; the only one that is read."""
@@ -406,8 +407,7 @@ def _describe_change(key: str, was: Any, now: Any) -> str:
     if isinstance(was, dict) and isinstance(now, dict):
         changed = [name for name in {**was, **now} if was.get(name) != now.get(name)]
         first = changed[0]
-        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        return f"{key} {first}{more} changed: was {_show(was.get(first))}, is {_show(now.get(first))}"
+        return f"{key} {list_some(changed, 1)} changed: was {_show(was.get(first))}, is {_show(now.get(first))}"
     return f"{key} was {_show(was)}, is {_show(now)}"
 
 

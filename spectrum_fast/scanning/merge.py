@@ -27,6 +27,7 @@ from spectrum_fast.scanning.run import assemble_scan
 from spectrum_fast.scanning.scoring import open_and_plan
 from spectrum_fast.system import lock
 from spectrum_fast.version import __version__
+from spectrum_fast.words import list_some
 
 WAIT_SECONDS = 300.0
 """How long parts may stand still, with nobody at work on them, before they are no longer waited for."""
@@ -156,14 +157,12 @@ def _describe_missing(source: str, stored: Mapping[str, Any], out: Path, count: 
         if left:
             state = "is not there" if len(left) == len(names) else f"lacks {len(left)} of {len(names)} modules"
             missing.append((f"part {number} {state} ({left[0]}...)", f"{number}/{count}"))
-    shown = missing[:_SHOWN]
-    more = f"; and {len(missing) - _SHOWN} more parts" if len(missing) > _SHOWN else ""
-    words = "; ".join(text for text, _ in shown)
+    words = list_some([text for text, _ in missing], _SHOWN, between="; ")
     commands = [
         shlex.join(["spectrum-fast", "scan", source, *_arguments(stored), "--part", part, "--out", str(out)])
-        for _, part in shown
+        for _, part in missing[:_SHOWN]
     ]
-    return f"{words}{more}. This makes them:\n" + "\n".join(commands)
+    return f"{words}. This makes them:\n" + "\n".join(commands)
 
 
 def _arguments(stored: Mapping[str, Any]) -> list[str]:

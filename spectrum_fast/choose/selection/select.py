@@ -18,15 +18,13 @@ from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.measure.scoring.split import split_again
 from spectrum_fast.read.checkpoint.naming import LANGUAGE_MODEL, natural_key, role
 from spectrum_fast.read.checkpoint.towers import TEXT_TOWERS
-from spectrum_fast.words import count_of
+from spectrum_fast.words import count_of, list_some
 
 if TYPE_CHECKING:
     from spectrum_fast.choose.selection.scan_result import Scan
 
 ALWAYS_ROLES = frozenset({"embedding", "head"})
 """Roles (:func:`spectrum_fast.read.checkpoint.naming.role`) that ``always="default"`` trains, as the reference does."""
-
-_SHOWN = 8
 
 
 def select_with(scan: Scan, options: SelectOptions) -> Selection:
@@ -202,10 +200,9 @@ def _is_undecided(taken: list[ModuleScore], left: list[ModuleScore]) -> bool:
 
 def _incomplete_message(scan: Scan, failed: tuple[str, ...]) -> str:
     by_name = {failure.name: failure for failure in scan.failures}
-    shown = "; ".join(f"{name} ({by_name[name].kind}: {by_name[name].message})" for name in failed[:_SHOWN])
-    more = f"; and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
+    shown = list_some([f"{name} ({by_name[name].kind}: {by_name[name].message})" for name in failed], between="; ")
     lost = count_of(len(failed), "tensor has", "tensors have")
     return (
-        f"scan of {scan.model} is incomplete: {lost} no score: {shown}{more}. "
+        f"scan of {scan.model} is incomplete: {lost} no score: {shown}. "
         "Repair the checkpoint, exclude them, or allow an incomplete selection (allow_incomplete)"
     )

@@ -9,13 +9,12 @@ from accelerate.utils import gather_object
 
 from spectrum_fast.choose.selection.model.masking import is_masked
 from spectrum_fast.errors import SelectionError, UsageError
+from spectrum_fast.words import list_some
 
 if TYPE_CHECKING:
     from torch import nn
 
     from spectrum_fast.choose.selection.selection import Selection
-
-_SHOWN = 5
 
 
 def require_some_trainable(model: nn.Module, *, all_expected: bool) -> None:
@@ -36,7 +35,7 @@ def require_some_trainable(model: nn.Module, *, all_expected: bool) -> None:
         )
     if frozen and all_expected:
         raise SelectionError(
-            f"method full: expected every parameter trainable, found {len(frozen)} frozen: {', '.join(frozen[:_SHOWN])}"
+            f"method full: expected every parameter trainable, found {len(frozen)} frozen: {list_some(frozen, 5)}"
         )
 
 
@@ -59,8 +58,8 @@ def require_matching_optimizer(optimizer: Any, model: nn.Module) -> int:
     if extra or missing:
         raise SelectionError(
             f"the optimizer holds {len(held)} parameters, expected the {len(wanted)} trainable ones"
-            + (f"; it should not hold {', '.join(sorted(extra)[:_SHOWN])}" if extra else "")
-            + (f"; it lacks {', '.join(sorted(missing)[:_SHOWN])}" if missing else "")
+            + (f"; it should not hold {list_some(sorted(extra), 5)}" if extra else "")
+            + (f"; it lacks {list_some(sorted(missing), 5)}" if missing else "")
             + "; select before the optimizer is made: selection.apply(model), or callbacks="
             "[SpectrumCallback(selection)] where the trainer is made, not add_callback"
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from spectrum_fast.choose.selection.model.masking import PartMask, mask_parts, remove_masks
 from spectrum_fast.choose.selection.model.resolve import ResolvedSelection, resolve_selection
 from spectrum_fast.errors import SelectionError, UsageError
-from spectrum_fast.words import count_of, share_of_bytes
+from spectrum_fast.words import count_of, list_some, share_of_bytes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 PARTIAL = ("refuse", "whole", "mask")
 """What to do with a fused parameter of which only some experts are selected: an error, train all of it, or train all of
 it with the gradient of the other experts held at zero."""
-
-_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,16 +153,11 @@ def _values(parameter: nn.Parameter) -> int:
 
 
 def _partial_message(masks: Mapping[str, PartMask]) -> str:
-    lines = [
+    lines = [f"{name}: {len(mask.entries)} of its {mask.parts} tensors are selected" for name, mask in masks.items()]
+    shown = list_some(lines, 5, between="\n  ")
+    return (
         f"{len(masks)} parameters of the model hold several selected and unselected tensors each, and a part of a "
-        "parameter cannot be frozen, so nothing was changed:"
-    ]
-    for name, mask in list(masks.items())[:_SHOWN]:
-        lines.append(f"  {name}: {len(mask.entries)} of its {mask.parts} tensors are selected")
-    if len(masks) > _SHOWN:
-        lines.append(f"  and {len(masks) - _SHOWN} more")
-    lines.append(
+        f"parameter cannot be frozen, so nothing was changed:\n  {shown}\n"
         "Let fused parameters compete as one by their aggregated score (`spectrum-fast train` with a scan does), or "
         "choose partial='whole' (train all of each) or partial='mask' (train the selected experts inside each)"
     )
-    return "\n".join(lines)

@@ -17,15 +17,12 @@ from spectrum_fast.choose.selection.model.conversion import Conversion
 from spectrum_fast.choose.selection.model.names import canonical_name
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.read.checkpoint.naming import module_name
-from spectrum_fast.words import near_names_text
+from spectrum_fast.words import list_some, near_names_text
 
 if TYPE_CHECKING:
     from torch import nn
 
     from spectrum_fast.choose.selection.selection import Selection
-
-_SHOWN = 5
-_ADAPTER_PARTS = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "modules_to_save"})
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ class Lookup:
             homes = {parameter.rpartition(".")[0] for parameter in distinct.values()}
             if len(homes) > 1:
                 raise SelectionError(
-                    f"{name}: expected one module of the model, found {len(homes)}: {', '.join(sorted(homes)[:_SHOWN])}"
+                    f"{name}: expected one module of the model, found {len(homes)}: {list_some(sorted(homes), 5)}"
                 )
             if found:
                 return found
@@ -173,16 +170,15 @@ def _by_entry_name(parameters: Iterable[str], rename: Callable[[str], str]) -> d
 
 def _unmatched_message(unmatched: tuple[str, ...], lookup: Lookup) -> str:
     modules = lookup.module_names()
-    lines = [f"{len(unmatched)} selected modules match no parameter of the model, so nothing was changed:"]
-    for name in unmatched[:_SHOWN]:
+
+    def explain(name: str) -> str:
         fused = lookup.fused_home(name)
-        if fused is not None:
-            lines.append(
-                f"  {name}: the model fuses its experts into {fused}, and its class has no conversion mapping that "
-                "says where in it this expert lies; select the fused parameter, or exclude the experts"
-            )
-        else:
-            lines.append(f"  {name}{near_names_text(name, modules)}")
-    if len(unmatched) > _SHOWN:
-        lines.append(f"  and {len(unmatched) - _SHOWN} more")
-    return "\n".join(lines)
+        if fused is None:
+            return name + near_names_text(name, modules)
+        return (
+            f"{name}: the model fuses its experts into {fused}, and its class has no conversion mapping that says "
+            "where in it this expert lies; select the fused parameter, or exclude the experts"
+        )
+
+    shown = list_some(unmatched, 5, explain, between="\n  ")
+    return f"{len(unmatched)} selected modules match no parameter of the model, so nothing was changed:\n  {shown}"
