@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from spectrum_fast.use.evaluation.evaluate import DEFAULT_TASKS, evaluate
+from spectrum_fast.use.evaluation.evaluate import EvaluationOptions, evaluate
 
-__all__ = ["DEFAULT_TASKS", "evaluate"]
+__all__ = ["EvaluationOptions", "evaluate"]

@@ -6,30 +6,48 @@ import importlib.metadata
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from spectrum_fast.checks import POSITIVE
 from spectrum_fast.errors import BackendUnavailableError, CheckpointError, UsageError
 from spectrum_fast.files import read_text, write_text_atomic
 from spectrum_fast.measure.scoring.strict_json import parse_json
+from spectrum_fast.options import Option, Options, takes_options
 
 DEFAULT_TASKS = ("arc_easy", "gsm8k", "hellaswag", "mmlu")
 RESULTS_NAME = "results.json"
 _ADAPTER_CONFIG = "adapter_config.json"
+_SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
 
 
-def evaluate(
-    run: str | Path,
-    tasks: Sequence[str] = DEFAULT_TASKS,
-    *,
-    few_shot: int | None = None,
-    limit: int | None = None,
-    batch_size: str = "auto",
-    device: str | None = None,
-    dtype: str = "auto",
-    seed: int = 1234,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class EvaluationOptions(Options):
+    """The options of :func:`evaluate` and of the command ``eval``.
+
+    Raises:
+        UsageError: one is out of range.
+    """
+
+    tasks: Annotated[
+        Sequence[str],
+        Option(f"Task, or a YAML task file; default {', '.join(DEFAULT_TASKS)}.", metavar="NAME", flags=("--task",)),
+    ] = DEFAULT_TASKS
+    _: KW_ONLY
+    few_shot: Annotated[
+        int | None, Option("Examples before each question.", "None: what the task says.", metavar="N")
+    ] = None
+    limit: Annotated[int | None, Option("Questions a task.", "None: all.", metavar="N", check=POSITIVE)] = None
+    batch_size: Annotated[str, Option("auto, or a number.", metavar="N")] = "auto"
+    device: Annotated[str | None, Option("cpu, cuda, cuda:1; default: a GPU.", metavar="NAME")] = None
+    dtype: Annotated[str, Option("Of the weights; auto is the stored one.", metavar="NAME")] = "auto"
+    seed: Annotated[int, Option("Of the harness's random choices.", metavar="N")] = 1234
+
+
+@takes_options(EvaluationOptions)
+def evaluate(run: str | Path, options: EvaluationOptions) -> dict[str, Any]:
     """Run benchmarks on a trained model or adapter.
 
     The model is loaded by transformers without code of its own; an adapter is put on the base that it names. A task
@@ -37,13 +55,7 @@ def evaluate(
 
     Args:
         run: folder of a run, or of any Hugging Face checkpoint or PEFT adapter.
-        tasks: names known to the harness, or paths of its YAML task files.
-        few_shot: examples before each question; None for what the task says.
-        limit: questions a task; None for all.
-        batch_size: a number, or ``auto``.
-        device: torch device; None for a GPU if there is one.
-        dtype: of the weights; ``auto`` for the stored one.
-        seed: of the harness's random choices.
+        options: keywords, each of :class:`EvaluationOptions`.
 
     Returns:
         what was written to ``results.json``: ``{"schema": 1, "kind": "evaluation", "run", "tasks": {name: {metric:
@@ -55,12 +67,10 @@ def evaluate(
         UsageError: a task is not known, its data cannot be had, or a value is out of range.
     """
     folder = Path(run)
-    arguments = _model_arguments(folder, dtype)
-    names, folders = _read_tasks(tasks)
+    arguments = _model_arguments(folder, options.dtype)
+    names, folders = _read_tasks(options.tasks)
     if not names:
         raise UsageError("there is no task to evaluate")
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit: expected a whole number of 1 or more, found {limit}")
     try:
         import torch
         from lm_eval import evaluator
@@ -70,8 +80,7 @@ def evaluate(
             f"evaluation needs lm-evaluation-harness ({error}); install spectrum-fast[eval,train]"
         ) from error
     manager = TaskManager(include_path=folders or None, include_defaults=len(folders) == 0 or len(names) > len(folders))
-    unknown = [name for name in names if name not in manager.all_tasks]
-    if unknown:
+    if unknown := [name for name in names if name not in manager.all_tasks]:
         raise UsageError(
             f"unknown task {unknown[0]!r}: expected a name that lm-eval knows (lm-eval ls tasks) or a file"
         )
@@ -80,31 +89,29 @@ def evaluate(
             model="hf",
             model_args=arguments,
             tasks=list(names),
-            num_fewshot=few_shot,
-            batch_size=batch_size if batch_size == "auto" else _positive(batch_size),
-            device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-            limit=limit,
+            num_fewshot=options.few_shot,
+            batch_size="auto" if options.batch_size == "auto" else _positive(options.batch_size),
+            device=options.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            limit=options.limit,
             task_manager=manager,
             log_samples=False,
             bootstrap_iters=0,
-            random_seed=seed,
-            numpy_random_seed=seed,
-            torch_random_seed=seed,
-            fewshot_random_seed=seed,
+            **dict.fromkeys(_SEEDS, options.seed),
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"{folder}: evaluation of {', '.join(names)} failed: {error}; without a network the data of the tasks must "
             "be in the cache, or name a local task file"
         ) from error
+    record = folder / "run.json"
     document = {
         "schema": 1,
         "kind": "evaluation",
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "run": folder.name,
-        "method": _method(folder),
+        "method": _text_under("method", record) if record.is_file() else None,
         "tasks": {name: _plain(values) for name, values in (found or {}).get("results", {}).items()},
-        "settings": {"few_shot": few_shot, "limit": limit, "dtype": dtype, "seed": seed},
+        "settings": {key: getattr(options, key) for key in ("few_shot", "limit", "dtype", "seed")},
         "versions": {name: importlib.metadata.version(name) for name in ("lm_eval", "transformers", "torch")},
     }
     write_text_atomic(
@@ -143,9 +150,7 @@ def _model_arguments(folder: Path, dtype: str) -> dict[str, Any]:
         raise CheckpointError(f"{folder}: expected the folder of a run, found none; check the path")
     adapter = folder / _ADAPTER_CONFIG
     if adapter.is_file():
-        document = parse_json(read_text(adapter, error=CheckpointError), str(adapter), CheckpointError)
-        base = document.get("base_model_name_or_path") if isinstance(document, dict) else None
-        if not isinstance(base, str) or not base:
+        if not (base := _text_under("base_model_name_or_path", adapter)):
             raise CheckpointError(f"{adapter}: expected the base model under base_model_name_or_path, found {base!r}")
         tokenizer = folder if (folder / "tokenizer_config.json").is_file() else base
         return {"pretrained": base, "peft": str(folder), "tokenizer": str(tokenizer), "dtype": dtype}
@@ -156,14 +161,11 @@ def _model_arguments(folder: Path, dtype: str) -> dict[str, Any]:
     return {"pretrained": str(folder), "dtype": dtype}
 
 
-def _method(folder: Path) -> str | None:
-    """The method that ``run.json`` names, if there is one."""
-    path = folder / "run.json"
-    if not path.is_file():
-        return None
+def _text_under(key: str, path: Path) -> str | None:
+    """The text that the JSON object in a file has under a key; None if it has none there."""
     document = parse_json(read_text(path, error=CheckpointError), str(path), CheckpointError)
-    method = document.get("method") if isinstance(document, dict) else None
-    return method if isinstance(method, str) else None
+    found = document.get(key) if isinstance(document, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, float | int | str]:
