@@ -75,15 +75,15 @@ def _existing_mode(target: Path) -> int | None:
 
 def _replace(target: Path, data: bytes, mode: int | None) -> None:
     """Write beside ``target``, flush to the disk, rename over it."""
-    with temporary_beside(target) as made:
-        with os.fdopen(made.descriptor, "wb", closefd=False) as file:
+    with temporary_beside(target) as (path, descriptor):
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
             file.write(data)
-        os.fsync(made.descriptor)
-        if Path(made.path).read_bytes() != data:
+        os.fsync(descriptor)
+        if path.read_bytes() != data:
             raise OSError("read back, it is not what was written")
         if mode is not None:
-            set_mode(made.path, made.descriptor, stat.S_IMODE(mode))
-        os.replace(made.path, target)
+            set_mode(path, descriptor, stat.S_IMODE(mode))
+        os.replace(path, target)
     with contextlib.suppress(OSError):  # the data is safe
         flush(target.parent)
 

@@ -12,7 +12,6 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from spectrum_fast.system import NO_LINK, NO_WAIT, PRIVATE, lock
@@ -21,21 +20,8 @@ _LONGEST_NAME = 100
 """Characters of the target's name that are kept, so that the whole fits the 255 bytes of a file name."""
 
 
-@dataclass(frozen=True)
-class Temporary:
-    """One file or folder in the making.
-
-    Attributes:
-        path: where it lies.
-        descriptor: open and locked; of a file, for writing.
-    """
-
-    path: Path
-    descriptor: int
-
-
 @contextlib.contextmanager
-def temporary_beside(target: Path, *, folder: bool = False) -> Iterator[Temporary]:
+def temporary_beside(target: Path, *, folder: bool = False) -> Iterator[tuple[Path, int]]:
     """A new file or folder beside ``target``, gone at the end unless it was renamed.
 
     What killed processes left of earlier ones of the same target is removed first.
@@ -43,6 +29,9 @@ def temporary_beside(target: Path, *, folder: bool = False) -> Iterator[Temporar
     Args:
         target: what it will replace; its folder must exist.
         folder: make a folder.
+
+    Yields:
+        its path, and its descriptor, open and locked; of a file, for writing.
 
     Raises:
         OSError: it cannot be made.
@@ -56,7 +45,7 @@ def temporary_beside(target: Path, *, folder: bool = False) -> Iterator[Temporar
         try:
             descriptor = _make(path, folder)
             if _lock(path, descriptor):
-                yield Temporary(path, descriptor)
+                yield path, descriptor
                 return
         finally:  # also where a signal came before the descriptor was known
             if descriptor >= 0:

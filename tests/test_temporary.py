@@ -20,20 +20,20 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize("folder", [False, True])
 def test_it_is_gone_unless_it_was_renamed(tmp_path: Path, folder: bool) -> None:
     target = tmp_path / "a.json"
-    with temporary_beside(target, folder=folder) as made:
-        assert made.path.parent == tmp_path
-        assert made.path.is_dir() == folder
+    with temporary_beside(target, folder=folder) as (path, _):
+        assert path.parent == tmp_path
+        assert path.is_dir() == folder
     assert names(tmp_path) == []
-    with temporary_beside(target, folder=folder) as made:
-        os.rename(made.path, target)
+    with temporary_beside(target, folder=folder) as (path, _):
+        os.rename(path, target)
     assert names(tmp_path) == ["a.json"]
 
 
 def _hold(target: Path, folder: bool, ready: multiprocessing.connection.Connection) -> None:
-    with temporary_beside(target, folder=folder) as made:
+    with temporary_beside(target, folder=folder) as (path, _):
         if folder:
-            (made.path / "inside").write_text("half")
-        ready.send(str(made.path))
+            (path / "inside").write_text("half")
+        ready.send(str(path))
         signal.pause()
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
 import torch
 
@@ -26,6 +26,8 @@ from spectrum_fast.use.laser.pissa import FOLDER, split, write_adapter
 from spectrum_fast.use.laser.targets import LaserTarget
 from spectrum_fast.version import __version__
 
+Factors: TypeAlias = dict[str, tuple[torch.Tensor, torch.Tensor]]
+"""Module -> B and A of its low-rank part."""
 REPORT_NAME = "laser.json"
 _CHUNK_BYTES = 16 << 20
 _PASSES, _PASSES_FOR_ADAPTER = 8, 4
@@ -108,19 +110,28 @@ def write_laser(
     if not targets:
         raise UsageError("there is no matrix to replace: every chosen one would keep all of its singular values")
     files = [_local(path) for path in checkpoint.files]
-    wanted = _by_parameter(targets)
+    wanted: dict[str, list[LaserTarget]] = {}
+    for each in targets:
+        wanted.setdefault(each.parameter, []).append(each)
     records: list[LaserRecord] = []
-    factors: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None if adapter is None else {}
+    factors: Factors | None = None if adapter is None else {}
+
+    def replaced(ref: TensorRef) -> torch.Tensor:
+        tensor, made = _replace(ref, wanted[ref.name], factors)
+        for record in made:
+            records.append(record)
+            if progress is not None:
+                progress(record)
+        return tensor
+
     try:
-        with temporary_beside(target, folder=True) as made:
+        with temporary_beside(target, folder=True) as (folder, _):
             for file in files:
-                refs = [ref for ref in checkpoint.tensors if ref.file == file]
-                records += _write_shard(file, refs, made.path / file.name, wanted, progress, factors)
-            _copy_rest(checkpoint, files, made.path)
+                refs = [ref for ref in checkpoint.tensors if ref.file == file and ref.name in wanted]
+                _write_shard(file, refs, folder / file.name, replaced)
+            _copy_rest(checkpoint, files, folder)
             if adapter is not None and factors is not None:
-                write_adapter(made.path / FOLDER, factors, adapter, target)
-                for path in (made.path / FOLDER).iterdir():
-                    flush(path)
+                write_adapter(folder / FOLDER, factors, adapter, target)
             document = {
                 "schema": 1,
                 "kind": "laser" if adapter is None else "pissa",
@@ -131,10 +142,10 @@ def write_laser(
                 "modules": [asdict(record) for record in records],
             }
             text = json.dumps(document, indent=2, allow_nan=False) + "\n"
-            (made.path / REPORT_NAME).write_text(text, encoding="utf-8")
-            for path in (*made.path.iterdir(), made.path):
+            (folder / REPORT_NAME).write_text(text, encoding="utf-8")
+            for path in (*folder.rglob("*"), folder):
                 flush(path)
-            os.rename(made.path, target)
+            os.rename(folder, target)
             flush(target.parent)
     except OSError as error:
         raise CheckpointError(
@@ -157,37 +168,17 @@ def _local(path: object) -> Path:
     return path
 
 
-def _by_parameter(targets: Iterable[LaserTarget]) -> dict[str, list[LaserTarget]]:
-    found: dict[str, list[LaserTarget]] = {}
-    for target in targets:
-        found.setdefault(target.parameter, []).append(target)
-    return found
-
-
 def _write_shard(
-    source: Path,
-    refs: Sequence[TensorRef],
-    target: Path,
-    wanted: Mapping[str, list[LaserTarget]],
-    progress: Callable[[LaserRecord], None] | None,
-    factors: dict[str, tuple[torch.Tensor, torch.Tensor]] | None,
-) -> list[LaserRecord]:
-    """One shard: its header and bytes copied up to each replaced tensor, which is computed and written instead."""
-    records: list[LaserRecord] = []
+    source: Path, refs: Sequence[TensorRef], target: Path, replaced: Callable[[TensorRef], torch.Tensor]
+) -> None:
+    """One shard: its header and bytes copied up to each of these tensors, which is computed and written instead."""
     with source.open("rb") as old, target.open("xb") as new:
         position = 0
         for ref in refs:
-            if ref.name not in wanted:
-                continue
             _copy(old, new, position, ref.begin, source)
-            replaced, made = _replace(ref, wanted[ref.name], factors)
-            new.write(replaced.contiguous().view(torch.uint8).numpy().data)
+            new.write(replaced(ref).contiguous().view(torch.uint8).numpy().data)
             position = ref.begin + ref.nbytes
-            records += made
-            for record in made if progress is not None else ():
-                progress(record)  # pyright: ignore[reportOptionalCall]
         _copy(old, new, position, os.fstat(old.fileno()).st_size, source)
-    return records
 
 
 def _copy(old: BinaryIO, new: BinaryIO, begin: int, end: int, source: Path) -> None:
@@ -202,9 +193,7 @@ def _copy(old: BinaryIO, new: BinaryIO, begin: int, end: int, source: Path) -> N
 
 
 def _replace(
-    ref: TensorRef,
-    targets: Sequence[LaserTarget],
-    factors: dict[str, tuple[torch.Tensor, torch.Tensor]] | None,
+    ref: TensorRef, targets: Sequence[LaserTarget], factors: Factors | None
 ) -> tuple[torch.Tensor, list[LaserRecord]]:
     """The tensor with its targets at their ranks, or with what is left of them; experts are factored together."""
     tensor = load_tensor(ref)
