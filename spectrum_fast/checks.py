@@ -56,7 +56,6 @@ REAL = Check(lambda value: is_number(value) and value >= 0, "a finite number >= 
 COUNT = Check(is_count, "a whole number >= 0 and < 2^63")
 POSITIVE = Check(lambda value: is_count(value) and value > 0, "a whole number of 1 or more")
 COUNTS = Check(_is_list_of(is_count), "a list of whole numbers >= 0 and < 2^63")
-SHAPE = Check(_is_list_of(is_count), "a list of whole numbers >= 0 and < 2^63")
 OBJECT = Check(lambda value: isinstance(value, dict), "an object")
 LIST = Check(lambda value: isinstance(value, list), "a list")
 PERCENT = Check(lambda value: is_number(value) and 0 < value <= 100, "a number in (0, 100]")

@@ -16,7 +16,7 @@ import functools
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
@@ -83,7 +83,8 @@ class Options:
 
 
 @functools.cache
-def _options_of(options: type) -> tuple[tuple[inspect.Parameter, Option], ...]:
+def options_of(options: type) -> tuple[tuple[inspect.Parameter, Option], ...]:
+    """Each option: its name, type and default, and the rest; the class's own first, then those of its base."""
     # The mark before fields that are passed by name alone is no type, and Python 3.10 refuses to look at it.
     hints = get_type_hints(options, localns={"KW_ONLY": object}, include_extras=True)
     found = []
@@ -101,11 +102,6 @@ def _options_of(options: type) -> tuple[tuple[inspect.Parameter, Option], ...]:
     return tuple(found)
 
 
-def options_of(options: type) -> Iterator[tuple[inspect.Parameter, Option]]:
-    """Each option: its name, type and default, and the rest; the class's own first, then those of its base."""
-    yield from _options_of(options)
-
-
 def takes_options(
     options: Callable[_P, _Made],
 ) -> Callable[[Callable[[_Subject, _Made], _Result]], Callable[Concatenate[_Subject, _P], _Result]]:
@@ -117,7 +113,7 @@ def takes_options(
         options: the class whose fields are the options.
     """
     assert isinstance(options, type)  # noqa: S101 - what its caller writes down, no input
-    declared = _options_of(options)
+    declared = options_of(options)
 
     def decorate(function: Callable[[_Subject, _Made], _Result]) -> Callable[Concatenate[_Subject, _P], _Result]:
         subject = next(iter(inspect.signature(function).parameters.values()))

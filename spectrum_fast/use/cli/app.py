@@ -34,11 +34,10 @@ from spectrum_fast.use.cli import (
 )
 from spectrum_fast.use.cli.consoles import say
 from spectrum_fast.use.cli.interrupts import Terminated
-from spectrum_fast.use.cli.ray_option import RayCommand
+from spectrum_fast.use.cli.options import RayCommand
 from spectrum_fast.version import __version__
 
 EXIT_DONE = 0
-EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143

@@ -29,13 +29,6 @@ def merge(
     require_writable(out_file, "--out")
     with terminable():
         result, options = merge_parts(parts, model=model)
-        end_scan(
-            result,
-            lambda scan: save_scan(scan, out_file),
-            options=options,
-            timing=None,
-            quiet=quiet,
-            words=not quiet,
-        )
+        end_scan(result, lambda scan: save_scan(scan, out_file), options, quiet=quiet, words=not quiet)
     if result.failures:
         raise typer.Exit(1)

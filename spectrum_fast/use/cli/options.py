@@ -1,4 +1,4 @@
-"""A class of options as the options of a command."""
+"""A class of options as the options of a command, and the one option that the parser knows no way to declare."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
 from spectrum_fast.options import Option, Options, options_of
 
@@ -58,3 +59,15 @@ def _declare(entry: inspect.Parameter, option: Option) -> inspect.Parameter:
 
     declared = typer.Option(*flags, metavar=option.metavar, help=option.help, autocompletion=complete)
     return entry.replace(annotation=Annotated[kind, declared], default=default, kind=inspect.Parameter.KEYWORD_ONLY)
+
+
+class RayCommand(TyperCommand):
+    """A command that takes ``--ray [ADDRESS]`` without the address too, at the end of the line or before an option."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Parse, with the empty address where none was given."""
+        whole: list[str] = []
+        for place, word in enumerate(args):
+            bare = word == "--ray" and (place + 1 == len(args) or args[place + 1].startswith("-"))
+            whole.append("--ray=" if bare else word)
+        return super().parse_args(ctx, whole)  # pyright: ignore[reportArgumentType]

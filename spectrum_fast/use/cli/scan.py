@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -41,13 +40,8 @@ def scan(
     from spectrum_fast.errors import UsageError
     from spectrum_fast.scanning.parts import parse_part
     from spectrum_fast.scanning.ranks import find_rank
-    from spectrum_fast.scanning.run import run_scan
-    from spectrum_fast.use.cli.consoles import say
-    from spectrum_fast.use.cli.output import require_writable, scan_name
-    from spectrum_fast.use.cli.part_scan import scan_one_part, scan_shared
-    from spectrum_fast.use.cli.scan_end import end_scan
-    from spectrum_fast.use.cli.scan_session import ScanSession, scan_meters
-    from spectrum_fast.use.report.scan_plan import spectra_words
+    from spectrum_fast.use.cli.output import require_writable
+    from spectrum_fast.use.cli.scan_session import ScanSession
 
     if dry_run:
         _show_plan(model, options)
@@ -63,21 +57,17 @@ def scan(
     words = not quiet and json_progress != "-" and not follows
     if words and options.device == "cpu":
         _say_what_is_missing()
-    meters = partial(scan_meters, quiet=not words, json_progress="" if follows else json_progress)
-    end = partial(end_scan, options=options, timing=timing, quiet=quiet, words=words)
-    run = ScanSession(options, keep_journal=not no_journal, part=own, model=scan_name(model, options))
-    if rank is not None:
-        scan_shared(model, rank, run, meters, end)
-        return
-    if own is not None:
-        scan_one_part(model, run, meters, timing)
-        return
-    announce = (lambda plan: say(spectra_words(plan))) if words and options.spectra else None
-    with run.journal() as journal:
-        with meters() as progress:
-            result = run_scan(model, options, journal=journal, progress=progress, planned=announce)
-        end(result, run.save)
-    if result.failures:
+    session = ScanSession(
+        model,
+        options,
+        own,
+        keep_journal=not no_journal,
+        timing=timing,
+        json_progress="" if follows else json_progress,
+        quiet=quiet,
+        words=words,
+    )
+    if session.run(rank):
         raise typer.Exit(1)
 
 

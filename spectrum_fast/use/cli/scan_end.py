@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from spectrum_fast.choose.selection.scan_result import Scan
+from spectrum_fast.errors import ScanFileError
+from spectrum_fast.files import write_text_atomic
 from spectrum_fast.measure.scoring.records import ScanFailure
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.use.cli.consoles import WIDE_COLUMNS, out, say, show
-from spectrum_fast.use.cli.scan_session import write_timing
 from spectrum_fast.use.report.scan_map import scan_map
 from spectrum_fast.use.report.table import scan_table
 from spectrum_fast.words import count_of
@@ -22,9 +25,9 @@ _SHOWN = 20
 def end_scan(
     result: Scan,
     save: Callable[[Scan], Path],
-    *,
     options: ScanOptions,
-    timing: Path | None,
+    *,
+    timing: Path | None = None,
     quiet: bool,
     words: bool,
 ) -> None:
@@ -47,6 +50,15 @@ def end_scan(
             overview = scan_map(result, selection)
             if overview is not None:
                 show(overview)
+
+
+def write_timing(facts: Mapping[str, Any], path: Path) -> None:
+    """Write what passed by in making a scan as one JSON object.
+
+    Raises:
+        ScanFileError: the file cannot be written.
+    """
+    write_text_atomic(path, json.dumps(dict(facts), indent=2, allow_nan=False) + "\n", error=ScanFileError)
 
 
 def name_failures(failures: tuple[ScanFailure, ...]) -> None:

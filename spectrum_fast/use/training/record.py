@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import gather_object
 
-from spectrum_fast.errors import SpectrumFastError
 from spectrum_fast.files import write_text_atomic
 from spectrum_fast.version import __version__
 
@@ -88,7 +87,7 @@ def write_run(facts: dict[str, Any], path: Path) -> None:
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     record = {"schema": 1, "kind": "run", "created": created, **facts, "versions": versions}
     plain = json.loads(json.dumps(record, default=str), parse_constant=str)
-    write_text_atomic(path, json.dumps(plain, indent=1, allow_nan=False) + "\n", error=SpectrumFastError)
+    write_text_atomic(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
 
 
 def peak_rss_bytes() -> int:

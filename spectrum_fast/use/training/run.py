@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.model.skeleton import read_skeleton
-from spectrum_fast.errors import RankError, SpectrumFastError, UsageError
+from spectrum_fast.errors import RankError, UsageError
 from spectrum_fast.scanning.ranks import from_first_process
 from spectrum_fast.use.training.choosing import decide, load_data
 from spectrum_fast.use.training.record import RUN_NAME, describe_selection, write_run
@@ -157,8 +157,6 @@ def build_trainer(
         DatasetsError,
         UsageError,
     ) as cause:
-        if isinstance(cause, SpectrumFastError) and not isinstance(cause, UsageError):
-            raise
         raise UsageError(f"{run.source}: {' '.join(str(cause).split())}") from cause
     assert callback.share is not None  # noqa: S101 - the trainer is made
     modules = f", {len(selection.names)} modules" if selection and method.adapters else ""

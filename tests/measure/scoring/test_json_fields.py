@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from spectrum_fast.checks import COUNT, COUNTS, FLAG, NAME, NAMES, REAL, SHAPE, TEXT
+from spectrum_fast.checks import COUNT, COUNTS, FLAG, NAME, NAMES, REAL, TEXT
 from spectrum_fast.errors import ScanFileError, TensorError
 from spectrum_fast.measure.scoring.json_fields import ABSENT, NEVER_WRITTEN, ONLY_WHERE_KNOWN, Name, Place, entry_of
 
@@ -37,7 +37,6 @@ def test_a_long_value_is_cut(length, shown):
         (REAL, [0, 0.0, 2, 1e308], [-1, -0.5, math.nan, math.inf, True, "1", None, 10**400, [1.0]]),
         (COUNT, [0, 3], [-1, 1.0, True, "1", None]),
         (COUNTS, [[], [0, 3]], [[1, -1], [1.5], [True], (1, 2), {"1": 1}, "12", 3]),
-        (SHAPE, [[], [0, 3]], [[1, -1], "12", None]),
         (NAME, ["a"], ["", None, 3, ["a"]]),
         (NAMES, [[], ["a", "b"]], [["a", ""], [3], "ab", None]),
         (TEXT, ["", "a"], [None, 3]),
