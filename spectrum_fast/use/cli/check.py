@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from spectrum_fast.errors import SelectionError
-from spectrum_fast.files import read_text, write_text_atomic
-from spectrum_fast.use.cli.consoles import say, show
+from spectrum_fast.files import read_text
+from spectrum_fast.use.cli.consoles import hand_out, say, show
 
 
 def check(
@@ -45,12 +45,11 @@ def check(
 
     if fix is not None:
         mended = mend_selection(read_text(selection, error=SelectionError), str(selection), read_skeleton(model, names))
-        write_text_atomic(fix, mended.text, error=SelectionError)
+        hand_out(mended.text, fix, SelectionError)
         for entry, name in mended.replaced.items():
             say(f"{entry} -> {name}")
         for entry in mended.dropped:
             say(f"{entry}: the model has no parameter of its own for it; left out")
-        say(f"wrote {fix}")
         return
     result = check_selection(selection, model, readers=reader or READERS, names=names)
     show(check_table(result))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from rich.console import Console, RenderableType
+
+from spectrum_fast.errors import SpectrumFastError
+from spectrum_fast.files import write_text_atomic
 
 err = Console(stderr=True)
 out = Console()
@@ -37,3 +41,17 @@ def say(text: str, style: str | None = None) -> None:
 
     lines = "\n".join(map(printable, text.split("\n")))
     err.print(lines, style=style, markup=False, emoji=False, highlight=False, soft_wrap=not err.is_terminal)
+
+
+def hand_out(text: str, output: Path | None, error: type[SpectrumFastError]) -> None:
+    """Write a result to the file that was named, and say so; or to stdout.
+
+    Raises:
+        SpectrumFastError: of class ``error``; the file cannot be written.
+    """
+    if output is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        write_text_atomic(output, text, error=error)
+        say(f"wrote {output}")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from spectrum_fast.use.cli.consoles import say, show
+from spectrum_fast.use.cli.consoles import hand_out, say, show
 
 HELP = """A library of scans, in a folder or a dataset on the hub.
 
@@ -66,15 +65,8 @@ def get_scan(
     """
     from spectrum_fast.choose.library import open_library
     from spectrum_fast.errors import ScanFileError
-    from spectrum_fast.files import write_text_atomic
 
-    text = open_library(library).read(model, criterion)
-    if output is None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    else:
-        write_text_atomic(output, text, error=ScanFileError)
-        say(f"wrote {output}")
+    hand_out(open_library(library).read(model, criterion), output, ScanFileError)
 
 
 @app.command("add", short_help="Put a scan into a library.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +10,7 @@ import typer
 
 from spectrum_fast.choose.selection.options import BudgetOptions, RankOptions, SelectOptions
 from spectrum_fast.errors import SelectionError, SpectrumFastError, UsageError
-from spectrum_fast.files import write_text_atomic
-from spectrum_fast.use.cli.consoles import say
+from spectrum_fast.use.cli.consoles import hand_out, say
 from spectrum_fast.use.cli.options import with_options
 from spectrum_fast.words import size_of
 
@@ -95,12 +93,7 @@ def select(
             text = write_selection(selection, output_format)
         words = f"{selection.summary()}{_share_of_ends(record, selection)}" if output else ""
         warnings = export_warnings(selection, record, output_format)
-    if output is None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    else:
-        write_text_atomic(output, text, error=SelectionError)
-        say(f"wrote {output}")
+    hand_out(text, output, SelectionError)
     if words:
         say(words)
     for warning in warnings:

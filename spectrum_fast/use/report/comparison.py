@@ -22,8 +22,10 @@ def comparison_table(result: ScanComparison, files: tuple[str, str] = ("", "")) 
             add_row(table, name, _number(correlation))
         parts += ["", table]
         if result.criterion_a == result.criterion_b:
-            ranked = _largest(result)
-            parts += ["", _difference_table(ranked) if ranked else "all scores are equal"]
+            unequal = sorted(
+                (entry for entry in result.differences if entry.relative), key=lambda entry: -(entry.relative or 0.0)
+            )
+            parts += ["", _difference_table(unequal[:_LARGEST]) if unequal else "all scores are equal"]
     return page(*parts)
 
 
@@ -64,11 +66,6 @@ def _headline(result: ScanComparison, files: tuple[str, str]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4g}"
-
-
-def _largest(result: ScanComparison) -> list[ModuleDifference]:
-    unequal = [entry for entry in result.differences if entry.relative]
-    return sorted(unequal, key=lambda entry: -(entry.relative or 0.0))[:_LARGEST]
 
 
 def _difference_table(entries: list[ModuleDifference]) -> Table:

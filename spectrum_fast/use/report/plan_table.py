@@ -17,7 +17,12 @@ def plan_table(plan: MemoryPlan, limit_bytes: int | None = None) -> RenderableTy
     add_row(table, "peak", f"{plan.peak / GIB:.2f}", _peak_words(plan, limit_bytes))
     if plan.states.host:
         add_row(table, "host", f"{plan.states.host / GIB:.2f}", "offloaded to host memory, a process")
-    return page(_title(plan), _trained(plan), "", table, "", *(f"note: {note}" for note in NOTES))
+    trained = plan.trained
+    share = (
+        f"trained: {trained.trained_count:,} of {trained.count:,} parameters "
+        f"({100 * plan.trained_fraction:.2f} %); {trained.assumption}"
+    )
+    return page(_title(plan), share, "", table, "", *(f"note: {note}" for note in NOTES))
 
 
 def _title(plan: MemoryPlan) -> str:
@@ -27,14 +32,6 @@ def _title(plan: MemoryPlan) -> str:
     return (
         f"{plan.trained.name}: {setup.method}, {gpus}, {sharding}, {setup.dtype}, {setup.optimizer}, "
         f"{setup.micro_batch} x {setup.seq_len} tokens"
-    )
-
-
-def _trained(plan: MemoryPlan) -> str:
-    trained = plan.trained
-    return (
-        f"trained: {trained.trained_count:,} of {trained.count:,} parameters "
-        f"({100 * plan.trained_fraction:.2f} %); {trained.assumption}"
     )
 
 

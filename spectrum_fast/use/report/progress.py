@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
@@ -27,19 +26,15 @@ class ScanMeter:
         self._console = console
         self._bar = None if quiet or not console.is_terminal else _make_bar(console)
         self._quiet = quiet
-        self._task = None
         self._last_line = time.monotonic()
         self._last_step: ScanProgress | None = None
 
     def __enter__(self) -> ScanMeter:
         if self._bar is not None:
             self._bar.start()
-            self._task = self._bar.add_task("scan", total=None, rate="", left="", bound="", module="")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
         step = self._last_step
@@ -54,9 +49,9 @@ class ScanMeter:
                 f"going on where an interrupted scan was: {step.resumed} of {step.total} modules are finished, "
                 f"{format_bytes(step.resumed_bytes)} of {format_bytes(step.total_bytes)}"
             )
-        if self._bar is not None and self._task is not None:
+        if self._bar is not None:
             self._bar.update(
-                self._task,
+                self._bar.task_ids[0],
                 total=step.total_bytes,
                 completed=step.done_bytes,
                 description=f"{step.done}/{step.total}",
@@ -138,7 +133,7 @@ def _short_name(name: str) -> str:
 
 
 def _make_bar(console: Console) -> Progress:
-    return Progress(
+    bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(None),
         DownloadColumn(table_column=Column(no_wrap=True)),
@@ -151,3 +146,5 @@ def _make_bar(console: Console) -> Progress:
         transient=True,
         expand=True,
     )
+    bar.add_task("scan", total=None, rate="", left="", bound="", module="")
+    return bar

@@ -36,7 +36,7 @@ def scan_map(scan: Scan, selection: Selection | None = None) -> RenderableType |
     for row in rows:
         towers.setdefault(row.tower, []).append(row)
     maps = [RankMap(members[:_MOST_ROWS], len(members), many=len(towers) > 1) for members in towers.values()]
-    shown = [row for members in towers.values() for row in members[:_MOST_ROWS]]
+    shown = [row for each in maps for row in each.rows]
     return page(*(part for each in maps for part in ("", each)), "", _extremes(shown))
 
 

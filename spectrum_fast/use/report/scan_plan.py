@@ -14,7 +14,7 @@ from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.prediction import Prediction
 from spectrum_fast.use.report.layout import add_row, page, plain_table
 from spectrum_fast.use.report.progress import format_bytes, format_left
-from spectrum_fast.use.report.table import what_is_left_out
+from spectrum_fast.use.report.table import shared_shape, what_is_left_out
 from spectrum_fast.words import count_of
 
 
@@ -29,8 +29,7 @@ def scan_plan_table(
         groups.setdefault(group, []).append(weight)
     table = plain_table("type", "matrices", "shape", "stored as", "bytes", words=("stored as",))
     for name, members in groups.items():
-        shapes = {weight.matrix_shape for weight in members}
-        shape = "x".join(map(str, next(iter(shapes)) or ("-",))) if len(shapes) == 1 else "various"
+        shape = shared_shape(weight.matrix_shape for weight in members)
         formats = sorted({weight.layout or weight.main.dtype for weight in members})
         size = format_bytes(sum(weight.nbytes for weight in members))
         add_row(table, name, f"{len(members):,}", shape, ", ".join(formats), size)

@@ -42,7 +42,7 @@ class SpectrumPlot:
         yield _letters(marks, len(counts))
         yield from _picture(counts, noise, marks, options.ascii_only)
         yield _axis(edges, self.histogram)
-        yield from _legend(self.histogram, self.thresholds, options.ascii_only)
+        yield from _legend(self.histogram, self.thresholds, marks, options.ascii_only)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,6 @@ def _axis(edges: npt.NDArray[np.float64], histogram: Histogram) -> Text:
     """The value at the left edge, at the knee and at the right edge."""
     columns = len(edges) - 1
     line = [" "] * (columns + 1)
-    right = f"{histogram.end:.4g}"
 
     def write(column: int, text: str) -> None:
         start = max(0, min(column, columns + 1 - len(text)))
@@ -151,11 +150,13 @@ def _axis(edges: npt.NDArray[np.float64], histogram: Histogram) -> Text:
             write(knee, f"{histogram.knee:.4g}")
     else:
         write(columns // 2, f"{edges[columns // 2]:.4g}")
-    write(columns, right)
+    write(columns, f"{histogram.end:.4g}")
     return Text(" " * _MARGIN + "".join(line).rstrip())
 
 
-def _legend(histogram: Histogram, thresholds: Thresholds | None, ascii_only: bool) -> RenderResult:
+def _legend(
+    histogram: Histogram, thresholds: Thresholds | None, marks: dict[int, tuple[str, str]], ascii_only: bool
+) -> RenderResult:
     tail = "" if histogram.knee == histogram.end else f"; wider bins, of equal ratio, above {histogram.knee:.4g}"
     yield Text(f"singular values in each of {len(histogram.counts)} bins{tail}")
     if thresholds is None:
@@ -170,7 +171,7 @@ def _legend(histogram: Histogram, thresholds: Thresholds | None, ascii_only: boo
         (dot, _NOISE),
         " pure noise",
     )
-    if "B" in {letter for letter, _ in _threshold_columns(histogram.edges, thresholds).values()}:
+    if "B" in {letter for letter, _ in marks.values()}:
         yield Text("B: both thresholds lie in one bin")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -13,7 +13,7 @@ from spectrum_fast.choose.selection.presented_scan import relation_of
 from spectrum_fast.choose.selection.ranking import group_modules, rank_modules, towers_of
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.selection import Selection
-from spectrum_fast.measure.scoring.records import ModuleScore, SkippedTensor
+from spectrum_fast.measure.scoring.records import SkippedTensor
 from spectrum_fast.use.report.layout import SHOWN, add_row, page, plain_table
 from spectrum_fast.words import count_of, list_some
 
@@ -46,18 +46,17 @@ def _score_table(scan: Scan, selection: Selection | None, wide: bool) -> Table:
     fused = (selection.fused if selection is not None else None) or "parts"
     for name, modules in group_modules(competing_modules(scan, fused), "experts-merged", towers_of(scan)).items():
         ranked = rank_modules(modules)
-        row = [name, str(len(modules)) if selection is None else _taken(modules, taken, always), _shapes(modules)]
+        count = str(len(modules))
+        if selection is not None:
+            count = f"{sum(module.name in taken for module in modules)}/{count}"
+        if any(module.name in always for module in modules):
+            count = "always"
+        row = [name, count, shared_shape(module.shape for module in modules)]
         row += [format_score(ranked[place].snr) for place in (0, len(ranked) // 2, -1)]
         if wide:
             row.append(ranked[0].name)
         add_row(table, *row)
     return table
-
-
-def _taken(modules: Sequence[ModuleScore], taken: set[str], always: set[str]) -> str:
-    if any(module.name in always for module in modules):
-        return "always"
-    return f"{sum(module.name in taken for module in modules)}/{len(modules)}"
 
 
 def _title(scan: Scan, selection: Selection | None) -> str:
@@ -69,11 +68,12 @@ def _title(scan: Scan, selection: Selection | None) -> str:
     return title
 
 
-def _shapes(modules: Sequence[ModuleScore]) -> str:
-    shapes = {module.shape for module in modules if module.shape is not None}
-    if len(shapes) != 1:
-        return "various" if shapes else "-"
-    return "x".join(str(extent) for extent in next(iter(shapes)))
+def shared_shape(shapes: Iterable[tuple[int, ...] | None]) -> str:
+    """The shape that all have of which it is known; ``various`` where they differ, ``-`` where it is known of none."""
+    known = set(shapes) - {None}
+    if len(known) == 1:
+        return "x".join(map(str, known.pop() or ()))
+    return "various" if known else "-"
 
 
 def _remarks(scan: Scan, selection: Selection | None) -> list[str]:
@@ -84,17 +84,14 @@ def _remarks(scan: Scan, selection: Selection | None) -> list[str]:
     if len(towers) > 1:
         counts = ", ".join(f"{tower} {count:,}" for tower, count in towers.items())
         remarks.append(f"modules by tower (select --only): {counts}")
-    if selection is not None:
-        undecided = [group.name for group in selection.groups if group.undecided]
-        if undecided:
-            remarks.append(f"tied at the cut, taken in the order of names: {list_some(undecided, SHOWN)}")
-    noise_free = sum(module.noise_free for module in scan.modules)
-    if noise_free:
+    groups = selection.groups if selection is not None else ()
+    if undecided := [group.name for group in groups if group.undecided]:
+        remarks.append(f"tied at the cut, taken in the order of names: {list_some(undecided, SHOWN)}")
+    if noise_free := sum(module.noise_free for module in scan.modules):
         remarks.append(
             f"{_NOISE_FREE}: {count_of(noise_free, 'noise-free module')}, no singular value below the threshold"
         )
-    bounds = [module.error_bound for module in scan.modules if module.error_bound is not None]
-    if bounds:
+    if bounds := [module.error_bound for module in scan.modules if module.error_bound is not None]:
         methods = Counter(module.method or "unknown" for module in scan.modules)
         used = ", ".join(f"{count} by {method}" for method, count in methods.items())
         remarks.append(f"largest relative error bound {max(bounds):.1e}; {used}")

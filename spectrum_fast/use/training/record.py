@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from spectrum_fast.choose.selection.selection import Selection
 
 RUN_NAME = "run.json"
+_SHARE = ("trainable_parameters", "total_parameters", "trainable_fraction", "trainable_tensors", "trainable_bytes",
+          "total_bytes")  # fmt: skip
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "bitsandbytes", "datasets", "triton")
 
 
@@ -42,15 +44,7 @@ def describe_run(state: TrainerState, share: AppliedSelection | None) -> dict[st
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     return {
         "processes": len(peaks),
-        "trainable": share
-        and {
-            "parameters": share.trainable_parameters,
-            "total_parameters": share.total_parameters,
-            "fraction": share.trainable_fraction,
-            "tensors": share.trainable_tensors,
-            "bytes": share.trainable_bytes,
-            "total_bytes": share.total_bytes,
-        },
+        "trainable": share and {key.removeprefix("trainable_"): getattr(share, key) for key in _SHARE},
         "steps": state.global_step,
         "epochs": state.epoch,
         "loss": {"first": losses[0] if losses else None, "last": losses[-1] if losses else None},

@@ -20,6 +20,7 @@ from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.scoring.criteria import ScanCriterion
 from spectrum_fast.scanning.options import ScanOptions
+from spectrum_fast.scanning.run import scan
 from spectrum_fast.use.training.callbacks import FiguresInLog
 from spectrum_fast.use.training.precision import widen_trained
 from spectrum_fast.use.training.trainable import change_trained, require_changeable
@@ -167,8 +168,6 @@ class RescanCallback(FiguresInLog):
         return pending
 
     def _scan(self, model: nn.Module) -> tuple[Scan, Selection]:
-        from spectrum_fast.scanning.run import scan
-
         made = scan(model, criterion=self.scanning.criterion, threads=self.scanning.threads)
         return made, select_with(as_fused_in(made, model), self.options)
 

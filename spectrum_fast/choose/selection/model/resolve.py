@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from spectrum_fast.choose.selection.selection import Selection
 
+_ADAPTER_PARTS = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "modules_to_save"})
+
 
 @dataclass(frozen=True)
 class ResolvedSelection:

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any, get_type_hints
 
 import numpy as np
+import numpy.typing as npt
 
 from spectrum_fast.choose.selection.fused import competing_modules
 from spectrum_fast.choose.selection.presented_scan import relation_of
@@ -134,20 +135,16 @@ def _quantities(modules: Sequence[ModuleScore]) -> dict[str, list[float | None]]
 
 def _tails(modules: Sequence[ModuleScore]) -> list[list[list[float]] | None] | None:
     """Of each module that has all its values: some of them with their ranks, close at the top; and the fitted tail."""
-    kept = [module.singular_values for module in modules]
-    if len(modules) > MOST_MEASURED or not any(one is not None for one in kept):
+    if len(modules) > MOST_MEASURED:
         return None
-    tails: list[list[list[float]] | None] = []
-    for module in modules:
-        if module.singular_values is None:
-            tails.append(None)
-            continue
-        values = module.singular_values.values
-        ranks = np.unique(np.geomspace(1, len(values), _TAIL_POINTS).round().astype(int))
-        fitted = fitted_tail(values)
-        points = [[float(rank) for rank in ranks], [_short(float(values[rank - 1])) or 0.0 for rank in ranks]]
-        tails.append([*points, [] if fitted is None else [_short(float(number)) or 0.0 for number in fitted]])
-    return tails
+    tails = [module.singular_values and _tail(module.singular_values.values) for module in modules]
+    return tails if any(tails) else None
+
+
+def _tail(values: npt.NDArray[np.float64]) -> list[list[float]]:
+    ranks = np.unique(np.geomspace(1, len(values), _TAIL_POINTS).round().astype(int))
+    points = ranks.tolist(), values[ranks - 1], fitted_tail(values) or ()
+    return [[_short(float(number)) or 0.0 for number in numbers] for numbers in points]
 
 
 def _competing(scan: Scan) -> tuple[tuple[ModuleScore, ...], str]:
