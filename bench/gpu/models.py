@@ -27,7 +27,8 @@ from bench.gpu.record import Record
 from bench.gpu.timing import WrongResultError
 from bench.gpu.weights import to_fp8, trained_like, true_score
 from spectrum_fast.errors import BackendUnavailableError
-from spectrum_fast.measure.ops.decode.coded import CodedWeight
+from spectrum_fast.measure.ops.decode import decode
+from spectrum_fast.measure.ops.decode.coded import from_parts
 from spectrum_fast.measure.ops.device_graph import RECORDINGS, recording
 from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.ops.triton_support import kernel_errors
@@ -36,6 +37,7 @@ from spectrum_fast.measure.spectra.device_check import require_right_answers
 from spectrum_fast.measure.spectra.engine import compute_spectra
 from spectrum_fast.measure.spectra.methods import band as band_method
 from spectrum_fast.measure.spectra.record import Spectrum
+from spectrum_fast.read.formats.codes import Codes
 from spectrum_fast.scanning.scorers import GPU_MOST_TOGETHER, LEAST_BATCHES, batch_bytes_on, bytes_in_work
 
 Shape = tuple[int, int]
@@ -121,18 +123,18 @@ class Matrices:
         """Of one matrix."""
         return sum(part.nbytes for part in self._parts) // len(self._parts[0])
 
-    def on_device(self, count: int) -> Tensor | list[CodedWeight]:
+    def on_device(self, count: int) -> Tensor | list[Codes]:
         """The first ``count`` of them, copied; does not wait for it."""
         parts = [part[:count].to(DEVICE, non_blocking=True) for part in self._parts]
-        return parts[0] if len(parts) == 1 else [CodedWeight(*one) for one in zip(*parts, strict=True)]
+        return parts[0] if len(parts) == 1 else [from_parts(*one) for one in zip(*parts, strict=True)]
 
 
 def check(matrices: Matrices, record: Record) -> float:
     """Error of one score against float64 singular values; raises where it is outside 1e-4."""
     weight = matrices.on_device(1)[0]
     found = compute_spectra([weight], find_criterion("spectrum"))[0]
-    numbers = weight.decode() if isinstance(weight, CodedWeight) else weight
-    truth = true_score(numbers, record, "fp8" if isinstance(weight, CodedWeight) else "bfloat16")
+    numbers = decode(weight) if isinstance(weight, Codes) else weight
+    truth = true_score(numbers, record, "fp8" if isinstance(weight, Codes) else "bfloat16")
     if not isinstance(found, Spectrum) or found.snr is None:
         raise WrongResultError(f"no score for {tuple(weight.shape)}: {found}")
     error = abs(found.snr / truth - 1)

@@ -18,13 +18,14 @@ from torch import Tensor
 from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.factored_matrix import FactoredMatrix
 from spectrum_fast.measure.ops.decode import decode_weight
-from spectrum_fast.measure.ops.decode.coded import CodedWeight, as_coded
+from spectrum_fast.measure.ops.decode.coded import coded_parts, from_parts
 from spectrum_fast.measure.ops.device_graph import RECORDINGS, recording
 from spectrum_fast.measure.ops.dispatch import set_threads, thread_count
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.engine import as_matrix, compute_spectra, compute_spectrum
 from spectrum_fast.measure.spectra.record import Spectrum
 from spectrum_fast.measure.spectra.schedule import ADAPTIVE, MOST_TOGETHER
+from spectrum_fast.read.formats.codes import Codes
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import LoadedWeight
 from spectrum_fast.read.stream.device import SideStream
@@ -152,10 +153,10 @@ class _Batch:
         return len(self.waiting) == len(self.memory[0])
 
     @property
-    def weights(self) -> Tensor | list[CodedWeight]:
+    def weights(self) -> Tensor | list[Codes]:
         """Those that are there."""
         parts = [part[: len(self.waiting)] for part in self.memory]
-        return parts[0] if len(parts) == 1 else [CodedWeight(*one) for one in zip(*parts, strict=True)]
+        return parts[0] if len(parts) == 1 else [from_parts(*one) for one in zip(*parts, strict=True)]
 
 
 _Scored: TypeAlias = "list[ModuleResult] | None"
@@ -277,7 +278,7 @@ class Together(Scorer):
             parts = _decoded(loaded, torch.device("cpu"))
         if len(parts) == 1:
             return (as_matrix(parts[0]),), tuple(parts[0].shape)
-        return parts, CodedWeight(*parts).shape
+        return parts, from_parts(*parts).shape
 
     def _open_batch(self, parts: tuple[Tensor, ...], of_kind: int) -> Generator[ModuleResult, None, _Batch | None]:
         """Memory for weights like this one, as many as may go together; None where there is none even for this one.
@@ -349,7 +350,7 @@ class Together(Scorer):
             results.append(ModuleResult(record, one.read_seconds, one.wait_seconds, seconds))
         return results
 
-    def _spectra(self, weights: Tensor | Sequence[Tensor | CodedWeight]) -> list[Spectrum | Exception]:
+    def _spectra(self, weights: Tensor | Sequence[Tensor | Codes]) -> list[Spectrum | Exception]:
         try:
             with recording():
                 rule, options = find_criterion(self._options.criterion), self._options
@@ -366,7 +367,7 @@ class Together(Scorer):
             return [*self._spectra(weights[:half]), *self._spectra(weights[half:])]
         if not is_out_of_memory(problem) or weights[0].device.type == "cpu":
             return [problem]
-        return [_moved(one) if isinstance(one, Spectrum) else one for one in self._spectra([weights[0].cpu()])]
+        return [_moved(one) if isinstance(one, Spectrum) else one for one in self._spectra([weights[0].to("cpu")])]
 
 
 def _has_one_core(plan: WeightPlan) -> bool:
@@ -388,9 +389,9 @@ def _decoded(loaded: LoadedWeight, device: torch.device) -> tuple[Tensor, ...]:
     plan, main = loaded.plan, loaded.main
     if isinstance(main, Tensor) and plan.decoder is not None:
         if main.dtype == torch.float8_e4m3fn or main.dim() == 3:  # FP8, MXFP4: nothing has to be computed yet
-            coded = as_coded(plan, main, loaded.companions)
-            if isinstance(coded, CodedWeight):
-                return coded.codes, coded.scales
+            coded = coded_parts(plan, main, loaded.companions)
+            if coded is not None:
+                return coded
         loaded = loaded.on(device)
     weight = decode_weight(plan, loaded.main, loaded.companions)
     return (weight,) if isinstance(weight, Tensor) else ()
@@ -407,7 +408,7 @@ def bytes_in_work(parts: Sequence[Tensor]) -> int:
 
 
 def _shape_of(parts: Sequence[Tensor]) -> tuple[int, int]:
-    shape = CodedWeight(*parts).shape if len(parts) == 2 else parts[0].shape
+    shape = from_parts(*parts).shape if len(parts) == 2 else parts[0].shape
     return shape[0], shape[1]
 
 

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spectrum_fast.errors import BackendUnavailableError
-from spectrum_fast.measure.ops.decode.coded import CodedWeight
 from spectrum_fast.measure.ops.dispatch import thread_count
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
@@ -22,6 +21,7 @@ from spectrum_fast.measure.spectra.device_check import require_right_answers
 from spectrum_fast.measure.spectra.engine import compute_spectra, compute_spectrum
 from spectrum_fast.measure.spectra.record import Spectrum
 from spectrum_fast.read.checkpoint import open_checkpoint
+from spectrum_fast.read.formats.codes import Codes
 from spectrum_fast.read.stream import StreamOptions, stream_weights
 from spectrum_fast.scanning import scorers
 from spectrum_fast.scanning.options import ScanOptions
@@ -89,13 +89,13 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = {}
     for layer, weight in enumerate(coded_weights.batch("fp8", 4, 230, 300)):
         name = f"model.layers.{layer}.mlp.up_proj"
-        weights[f"{name}.weight"], weights[f"{name}.weight_scale_inv"] = weight.codes, weight.scales
+        weights[f"{name}.weight"], weights[f"{name}.weight_scale_inv"] = weight.codes, weight.scale
         weights[f"model.layers.{layer}.mlp.down_proj.weight"] = weight.codes.T.contiguous()
         weights[f"model.layers.{layer}.mlp.down_proj.weight_scale"] = torch.tensor([0.01])
     experts = coded_weights.batch("mxfp4", 3, 208, 256)
     name = "model.layers.0.mlp.experts.down_proj"
-    weights[f"{name}_blocks"] = torch.stack([weight.codes for weight in experts])
-    weights[f"{name}_scales"] = torch.stack([weight.scales for weight in experts])
+    weights[f"{name}_blocks"] = torch.stack([weight.codes.unflatten(1, (-1, 16)) for weight in experts])
+    weights[f"{name}_scales"] = torch.stack([weight.scale for weight in experts])
     weights[f"{name}_scales"][1, 7, 2] = 255
     save_file(weights, folder / "model.safetensors")
     return folder
@@ -104,7 +104,7 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_codes_wait_as_codes(quantised: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waited = []
 
-    def noted(weights: list[CodedWeight], *arguments: object, **options: object) -> object:
+    def noted(weights: list[Codes], *arguments: object, **options: object) -> object:
         waited.extend(weights)
         return compute_spectra(weights, *arguments, **options)  # type: ignore[arg-type]
 
@@ -112,7 +112,7 @@ def test_codes_wait_as_codes(quantised: Path, monkeypatch: pytest.MonkeyPatch) -
     expected = records(quantised, alone())
     found = records(quantised, Together(ScanOptions(device="cpu")))
     assert len(waited) == len(found) == 11
-    assert all(isinstance(weight, CodedWeight) for weight in waited)
+    assert all(isinstance(weight, Codes) for weight in waited)
     for name, record in found.items():
         other = expected[name]
         if isinstance(other, ModuleScore):

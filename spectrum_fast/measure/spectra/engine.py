@@ -13,7 +13,6 @@ from torch import Tensor
 from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
 from spectrum_fast.factored_matrix import FactoredMatrix
-from spectrum_fast.measure.ops.decode.coded import CodedWeight
 from spectrum_fast.measure.ops.dispatch import follows_device_schedule, lacks_extension
 from spectrum_fast.measure.ops.full_precision import full_precision
 from spectrum_fast.measure.spectra.functionals import Functionals
@@ -26,6 +25,7 @@ from spectrum_fast.measure.spectra.options import DEFAULT_TOLERANCE, METHODS, PR
 from spectrum_fast.measure.spectra.record import Criterion, ErrorBounds, SingularValues, Spectrum
 from spectrum_fast.measure.spectra.scaling import scale_exponent
 from spectrum_fast.measure.spectra.schedule import ADAPTIVE, FIXED, Schedule
+from spectrum_fast.read.formats.codes import Codes
 
 SMALL_WORK = 1 << 22
 """Matrices of no more ``n_min^2 n_max`` go to the float64 SVD under ``auto``: it takes 2 ms there, as long as Gram,
@@ -118,7 +118,7 @@ def compute_spectrum(
 
 @full_precision()
 def compute_spectra(
-    weights: Tensor | BlockMatrix | FactoredMatrix | Sequence[Tensor | CodedWeight],
+    weights: Tensor | BlockMatrix | FactoredMatrix | Sequence[Tensor | Codes],
     criterion: Criterion,
     *,
     method: str = "auto",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,6 +48,16 @@ class Codes:
     def is_mxfp4(self) -> bool:
         """Four-bit floats in groups of 32 that share a power of two, which come out in bfloat16."""
         return self.table is not None and self.table.dtype == torch.bfloat16
+
+    @property
+    def device(self) -> torch.device:
+        """Where the codes lie."""
+        return self.codes.device
+
+    def to(self, device: str) -> Codes:
+        """The same on another device."""
+        parts = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **parts)
 
 
 def scale_values(scale: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from spectrum_fast.errors import UnsupportedDtypeError
-from spectrum_fast.measure.ops.decode import decode_weight
-from spectrum_fast.measure.ops.decode.coded import as_coded
+from spectrum_fast.measure.ops.decode import decode, decode_weight
+from spectrum_fast.measure.ops.decode.coded import coded_parts, from_parts
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.mxfp4 import read_mxfp4
 from spectrum_fast.read.formats.scaled import read_scaled
@@ -45,23 +45,24 @@ def fp8(rows: int, columns: int) -> torch.Tensor:
 )
 def test_fp8(block: tuple[int, int], scale: torch.Tensor) -> None:
     codes, how = fp8(200, 420), scaled(block)
-    coded = as_coded(how, codes, {"scale": scale})
-    assert coded is not None
-    assert coded.is_fp8
+    parts = coded_parts(how, codes, {"scale": scale})
+    assert parts is not None
+    coded = from_parts(*parts)
     assert (coded.shape, coded.device.type) == ((200, 420), "cpu")
-    assert torch.equal(coded.decode(), decode_weight(how, codes, {"scale": scale}))
-    assert coded.codes.data_ptr() == codes.data_ptr()
-    assert coded.scales.shape == (2, 4)
+    assert torch.equal(decode(coded), decode_weight(how, codes, {"scale": scale}))
+    assert parts[0].data_ptr() == coded.codes.data_ptr() == codes.data_ptr()
+    assert parts[1].shape == (2, 4)
 
 
 def test_mxfp4() -> None:
     blocks = torch.randint(0, 256, (40, 3, 16), generator=GENERATOR, dtype=torch.uint8)
     scale = torch.randint(110, 130, (40, 3), generator=GENERATOR, dtype=torch.uint8)
-    coded = as_coded(MXFP4, blocks, {"scales": scale})
-    assert coded is not None
+    parts = coded_parts(MXFP4, blocks, {"scales": scale})
+    assert parts is not None
+    coded = from_parts(*parts)
     assert coded.shape == (40, 96)
-    assert torch.equal(coded.cpu().decode(), decode_weight(MXFP4, blocks, {"scales": scale}))
-    assert (coded.codes.data_ptr(), coded.scales.data_ptr()) == (blocks.data_ptr(), scale.data_ptr())
+    assert torch.equal(decode(coded.to("cpu")), decode_weight(MXFP4, blocks, {"scales": scale}))
+    assert (coded.codes.data_ptr(), coded.scale.data_ptr()) == (blocks.data_ptr(), scale.data_ptr())
 
 
 @pytest.mark.parametrize(
@@ -76,9 +77,9 @@ def test_mxfp4() -> None:
     ids=["rows", "e5m2", "zero-points", "part", "plain"],
 )
 def test_everything_else_is_decoded(how: WeightPlan, codes: torch.Tensor, companions: dict[str, torch.Tensor]) -> None:
-    assert as_coded(how, codes, companions) is None
+    assert coded_parts(how, codes, companions) is None
 
 
 def test_scales_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UnsupportedDtypeError, match="expected 2 x 4 scales, found 12"):
-        as_coded(scaled((128, 128)), fp8(200, 420), {"scale": torch.ones(3, 4)})
+        coded_parts(scaled((128, 128)), fp8(200, 420), {"scale": torch.ones(3, 4)})

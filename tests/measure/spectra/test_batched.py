@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spectrum_fast.errors import TensorError
-from spectrum_fast.measure.ops.decode.coded import CodedWeight
+from spectrum_fast.measure.ops.decode import decode
 from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra import engine
@@ -21,13 +21,14 @@ from spectrum_fast.measure.spectra.methods.band import half_width
 from spectrum_fast.measure.spectra.record import OrderStatistics, Spectrum
 from spectrum_fast.measure.spectra.rotation import ROTATION_RANK
 from spectrum_fast.measure.spectra.schedule import FIXED
+from spectrum_fast.read.formats.codes import Codes
 
 from support import bounds, coded_weights, families, matrices, truth
 
 CRITERION = find_criterion("spectrum")
 
 
-def compute_by(backend: str, weights: list[torch.Tensor] | list[CodedWeight]) -> list[Spectrum | Exception]:
+def compute_by(backend: str, weights: list[torch.Tensor] | list[Codes]) -> list[Spectrum | Exception]:
     with use_backend(backend):
         return compute_spectra(weights, CRITERION)
 
@@ -96,12 +97,12 @@ def test_weights_in_codes_come_to_what_their_numbers_come_to(
     """Among them one with outliers, one that is all zero and one with a scale that is no number."""
     coded = coded_weights.batch(kind, 7, 224, 320)
     coded[2].codes.view(torch.uint8).zero_()
-    coded[4].scales.fill_(math.nan if kind == "fp8" else 255)
+    coded[4].scale.fill_(math.nan if kind == "fp8" else 255)
     monkeypatch.setattr(
         "spectrum_fast.measure.spectra.matrices.coded.DECODED_BYTES", 3 * 224 * 320 * 4
     )  # more than one turn
     found = compute_by(backend, coded)
-    expected = compute_by(backend, [weight.decode() for weight in coded])
+    expected = compute_by(backend, [decode(weight) for weight in coded])
     assert len(found) == 7
     for index, (one, other) in enumerate(zip(found, expected, strict=True)):
         if index == 4:
@@ -116,7 +117,7 @@ def test_weights_in_codes_come_to_what_their_numbers_come_to(
 def test_numbers_and_codes_in_one_batch_are_refused() -> None:
     (coded,) = coded_weights.batch("fp8", 1, 224, 320)
     with pytest.raises(TypeError, match="found 1 of numbers and 1 in codes"):
-        compute_spectra([coded, coded.decode()], CRITERION)
+        compute_spectra([coded, decode(coded)], CRITERION)
 
 
 def test_what_a_batch_does_not_serve_is_computed_alone_in_its_place() -> None:

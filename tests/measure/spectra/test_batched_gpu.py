@@ -7,7 +7,8 @@ import warnings
 import pytest
 import torch
 
-from spectrum_fast.measure.ops.decode.coded import CodedWeight
+from spectrum_fast.measure.ops.decode import decode
+from spectrum_fast.measure.ops.decode.coded import from_parts
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra import counts
 from spectrum_fast.measure.spectra.counts import to_device
@@ -77,11 +78,11 @@ def test_stated_bounds_hold(rows: int, columns: int, count: int, dtype: torch.dt
 @pytest.mark.parametrize("kind", ["fp8", "mxfp4"])
 @pytest.mark.parametrize(("rows", "columns"), [(1100, 640), (1024, 3072)])
 def test_stated_bounds_hold_for_codes(rows: int, columns: int, kind: str) -> None:
-    weights = [CodedWeight(one.codes.cuda(), one.scales.cuda()) for one in coded_weights.batch(kind, 3, rows, columns)]
+    weights = [one.to("cuda") for one in coded_weights.batch(kind, 3, rows, columns)]
     for weight, found in zip(weights, compute_spectra(weights, CRITERION), strict=True):
         assert isinstance(found, Spectrum)
         assert found.reason.startswith("batch"), found.reason
-        truth.assert_matches(weight.decode(), found)
+        truth.assert_matches(decode(weight), found)
 
 
 @pytest.mark.gpu
@@ -89,7 +90,7 @@ def test_stated_bounds_hold_for_codes(rows: int, columns: int, kind: str) -> Non
 def test_no_numbers_are_made_of_fp8_codes() -> None:
     """Memory for codes, a copy of them and the results; numbers would take four times as much."""
     codes = torch.randint(0, 0x7E, (256, 1 << 17), dtype=torch.uint8, device="cuda").view(torch.float8_e4m3fn)
-    weights = [CodedWeight(codes, torch.full((2, 1 << 10), 1e-3, device="cuda"))] * 2
+    weights = [from_parts(codes, torch.full((2, 1 << 10), 1e-3, device="cuda"))] * 2
     batch = as_matrices(weights)
     batch.extents(), batch.gram(torch.float32)
     torch.cuda.reset_peak_memory_stats()

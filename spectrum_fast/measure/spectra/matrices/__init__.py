@@ -12,17 +12,17 @@ from torch import Tensor
 
 from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.factored_matrix import FactoredMatrix
-from spectrum_fast.measure.ops.decode.coded import CodedWeight
 from spectrum_fast.measure.spectra.matrices.blocks import Blocks
 from spectrum_fast.measure.spectra.matrices.coded import Coded
 from spectrum_fast.measure.spectra.matrices.dense import Dense
 from spectrum_fast.measure.spectra.matrices.factored import Factored
 from spectrum_fast.measure.spectra.matrices.matrices import Matrices
+from spectrum_fast.read.formats.codes import Codes
 
 __all__ = ["Blocks", "Coded", "Dense", "Factored", "Matrices", "as_matrices"]
 
 
-def as_matrices(weights: Tensor | BlockMatrix | FactoredMatrix | Sequence[Tensor | CodedWeight]) -> Matrices:
+def as_matrices(weights: Tensor | BlockMatrix | FactoredMatrix | Sequence[Tensor | Codes]) -> Matrices:
     """A batch of what a caller has: stacked or single matrices, weights in codes, or one matrix in blocks or factors.
 
     Raises:
@@ -34,7 +34,7 @@ def as_matrices(weights: Tensor | BlockMatrix | FactoredMatrix | Sequence[Tensor
         return Factored((), factors=weights)
     if isinstance(weights, Tensor):
         return Dense(weights.detach())
-    coded = [weight for weight in weights if isinstance(weight, CodedWeight)]
+    coded = [weight for weight in weights if isinstance(weight, Codes)]
     plain = [weight.detach() for weight in weights if isinstance(weight, Tensor)]
     if coded and plain:
         raise TypeError(f"weights: expected one kind, found {len(plain)} of numbers and {len(coded)} in codes")

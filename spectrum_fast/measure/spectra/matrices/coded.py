@@ -10,12 +10,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.decode.coded import CodedWeight
+from spectrum_fast.measure.ops.decode import decode
+from spectrum_fast.measure.ops.decode.coded import SCALE_BLOCK
 from spectrum_fast.measure.ops.dispatch import choose_backend
 from spectrum_fast.measure.ops.extent import measure
 from spectrum_fast.measure.spectra.matrices.dense import Dense, stack
 from spectrum_fast.measure.spectra.probes import IN_MEMORY, Plan
 from spectrum_fast.measure.spectra.rotation import OutlierBasis
+from spectrum_fast.read.formats.codes import Codes
 
 DECODED_BYTES = 256 << 20
 """Numbers that are decoded for one Gram product, where a kernel does not take the codes."""
@@ -31,7 +33,7 @@ class Coded:
     multiprocessor for 128 terms, beside 1024 of its tensor cores. Decoding each number once takes a tenth of that.
     """
 
-    weights: Sequence[CodedWeight]
+    weights: Sequence[Codes]
     note = ""
 
     def __len__(self) -> int:
@@ -46,7 +48,7 @@ class Coded:
     @property
     def dtype(self) -> torch.dtype:
         """See :class:`Matrices`."""
-        return torch.float32 if self.weights[0].is_fp8 else torch.bfloat16
+        return torch.bfloat16 if self.weights[0].is_mxfp4 else torch.float32
 
     @property
     def device(self) -> torch.device:
@@ -59,7 +61,7 @@ class Coded:
 
     def numbers(self) -> Dense:
         """See :meth:`Matrices.numbers`."""
-        return Dense([weight.decode() for weight in self.weights])
+        return Dense([decode(weight) for weight in self.weights])
 
     def extents(self) -> Tensor:
         """See :meth:`Matrices.extents`."""
@@ -67,7 +69,7 @@ class Coded:
             from spectrum_fast.measure.ops.extent.triton import measure_block_scaled
 
             return measure_block_scaled(*self._stacked)
-        return torch.cat([measure(weight.decode()[None]) for weight in self.weights])
+        return torch.cat([measure(decode(weight)[None]) for weight in self.weights])
 
     def scaled(self, exponents: Sequence[int]) -> Dense:
         """See :meth:`Matrices.scaled`."""
@@ -123,10 +125,11 @@ class Coded:
     def _kernels_take_codes(self) -> bool:
         """Whether kernels form extent and Gram product from the codes."""
         first = self.weights[0]
-        return first.is_fp8 and choose_backend("gram", first.device.type) == "triton"
+        is_fp8 = first.codes.dtype == torch.float8_e4m3fn and first.block == (SCALE_BLOCK, SCALE_BLOCK)
+        return is_fp8 and choose_backend("gram", first.device.type) == "triton"
 
     @cached_property
     def _stacked(self) -> tuple[Tensor, Tensor]:
         """Bytes (m, rows, columns) and scales."""
         codes = stack([weight.codes.view(torch.uint8) for weight in self.weights])
-        return codes, stack([weight.scales for weight in self.weights])
+        return codes, stack([weight.scale for weight in self.weights])
