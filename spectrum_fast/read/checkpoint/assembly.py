@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -22,8 +21,6 @@ from spectrum_fast.read.checkpoint.record import Checkpoint, compute_fingerprint
 from spectrum_fast.read.storage import Address, RemoteFile
 from spectrum_fast.read.storage.files import shorten
 from spectrum_fast.words import list_some
-
-_HEADERS_AT_ONCE = 8
 
 
 def open_file(source: str, address: Address) -> Checkpoint:
@@ -122,13 +119,9 @@ def _read_headers(folder: Folder, names: Iterable[str]) -> list[Header]:
     addresses = [folder.file(name) for name in sorted(names, key=natural_key)]
     if not any(isinstance(address, RemoteFile) for address in addresses):
         return [_read_one(address) for address in addresses]
-    # Side by side, since each of them waits for the network most of the time.
-    stop = threading.Event()
-    with ThreadPoolExecutor(_HEADERS_AT_ONCE, "spectrum-fast-header") as pool:
-        try:
-            return list(pool.map(lambda address: _read_one(address, stop), addresses))
-        finally:
-            stop.set()  # an error or Ctrl-C does not wait for the rest of them
+    from spectrum_fast.read.storage.network import side_by_side
+
+    return side_by_side(_read_one, addresses)
 
 
 def _read_one(address: Address, stop: threading.Event | None = None) -> Header:

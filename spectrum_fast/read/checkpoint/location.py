@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint.assembly import open_adapter, open_file, open_folder
-from spectrum_fast.read.checkpoint.containment import cached_repo_of
-from spectrum_fast.read.checkpoint.folder import Folder, list_local
+from spectrum_fast.read.checkpoint.folder import Folder, cached_repo_of, list_local
 from spectrum_fast.read.checkpoint.hub import fetch_snapshot, list_repository, parse_hub_id
 from spectrum_fast.read.checkpoint.layout import is_adapter
 from spectrum_fast.read.storage import RemoteFile
@@ -74,11 +73,9 @@ def open_checkpoint(source: str | os.PathLike[str], *, no_store: bool = False, a
         )
     repository, revision = hub_id
     if no_store:
-        from spectrum_fast.read.storage.hub_files import hub_address
-
         commit, names = list_repository(repository, revision)
         note = f"{repository} at commit {commit}, read over the network and not stored"
-        return opened(text, Folder(hub_address(repository, commit, ""), names, (note,)), repository)
+        return opened(text, Folder(RemoteFile(f"hf://{repository}@{commit}/"), names, (note,)), repository)
     snapshot = fetch_snapshot(repository, revision, adapters=adapters)
     note = f"{repository} at commit {snapshot.name} from the hub's cache"
     return opened(text, list_local(snapshot, note), repository)

@@ -15,15 +15,6 @@ from spectrum_fast.read.storage.problems import problem_of_status
 from spectrum_fast.read.storage.stored_file import RemoteStamp, Target
 
 
-def hub_address(repository: str, commit: str, name: str) -> RemoteFile:
-    """Address of one file at one commit.
-
-    >>> str(hub_address("org/name", "0123abc", "model.safetensors"))
-    'hf://org/name@0123abc/model.safetensors'
-    """
-    return RemoteFile(f"hf://{repository}@{commit}/{name}")
-
-
 def resolve_hub_file(address: RemoteFile) -> Target:
     """Ask the hub where a file lies.
 
@@ -58,11 +49,6 @@ def resolve_hub_file(address: RemoteFile) -> Target:
     if found.commit_hash not in (None, commit):
         raise CheckpointError(f"{address}: the hub answers for another commit, {found.commit_hash}; scan again")
     headers: dict[str, str] = {}
-    if _host(found.location) == _host(url):
+    if urlsplit(found.location)[:2] == urlsplit(url)[:2]:
         headers = {name: value for name, value in build_hf_headers(token=token).items() if name == "authorization"}
     return Target(found.location, headers, RemoteStamp(found.size, found.etag or "", "", commit))
-
-
-def _host(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc

@@ -12,16 +12,18 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from concurrent.futures import CancelledError
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as NotYetError
 from typing import TypeVar
 
-from spectrum_fast.read.storage.problems import RemoteProblem
+from spectrum_fast.read.storage.problems import RemoteProblem, problem_of
 
+READS_AT_ONCE = 8
 LOOK_UP_SECONDS = 0.1
 """Time between two looks at the stop signals."""
 
+Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
@@ -69,8 +71,8 @@ def wait_for(start: Callable[[], Awaitable[Answer]], stop: Stop) -> Answer:
         stop: breaks it off.
 
     Raises:
-        RemoteProblem: of the kind ``closed``, if it was broken off.
-        Exception: whatever the call raises.
+        RemoteProblem: whatever the call raises, sorted; of the kind ``closed``, if it was broken off.
+        StopAsyncIteration: the call's own.
     """
 
     async def run() -> Answer:
@@ -88,9 +90,33 @@ def wait_for(start: Callable[[], Awaitable[Answer]], stop: Stop) -> Answer:
                 stop.check()
             except CancelledError as error:
                 raise RemoteProblem("closed", "the request was cancelled") from error
+    except (RemoteProblem, StopAsyncIteration):
+        raise
+    except Exception as error:  # obstore's errors have no base that covers all of them
+        raise problem_of(error) from error
     finally:
         if not future.done():
             future.cancel()
+
+
+def side_by_side(
+    read: Callable[[Item, threading.Event], Answer], items: Iterable[Item], most: int = READS_AT_ONCE
+) -> list[Answer]:
+    """Several reads, up to ``most`` of them at once, since each waits for the network most of the time.
+
+    They are given an event, which is set once one has failed, or the caller is interrupted: it does not wait for the
+    rest of what they would read. When this returns, by whichever way, none of them is running.
+    """
+    abandon = threading.Event()
+    with ThreadPoolExecutor(most, "spectrum-fast-remote") as pool:
+        try:
+            reads = [pool.submit(read, item, abandon) for item in items]
+            for one in wait(reads, return_when=FIRST_EXCEPTION).done:
+                one.result()
+            return [one.result() for one in reads]
+        finally:
+            abandon.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 _LEAVE_SECONDS = 0.2

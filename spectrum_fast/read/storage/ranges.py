@@ -6,7 +6,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 
 from spectrum_fast.read.storage.address import RemoteFile
@@ -49,10 +48,33 @@ class RangeReader:
             RemoteProblem: missing, forbidden, changed, no ranges, or broken off: nothing that a retry would mend.
             RemoteReadError: all tries failed.
         """
-        progress = _Progress(view, begin, expected)
-        what = f"bytes {begin} to {begin + len(view)}"
-        stamp = self._persist(lambda: self._request(progress, stop), stop, what)
-        return progress.done, stamp
+        done, state = 0, expected
+
+        def request() -> RemoteStamp:
+            """Ask once for all that is still missing, and take in what comes; returns if that was everything."""
+            nonlocal done, state
+            stop.check()
+            if state is not None and done == _available(view, begin, state):
+                return state  # the last try broke after its last byte
+            etag = "" if state is None else state.etag
+            stamp, pieces = self._transport.get(begin + done, begin + _available(view, begin, state), etag, stop)
+            if state is not None and stamp != state:
+                raise RemoteProblem("changed", _difference(state, stamp))
+            state = stamp
+            missing = _available(view, begin, state) - done
+            for piece in pieces:
+                if len(piece) > missing:
+                    raise RemoteProblem("broken", "more bytes came than were asked for")
+                view[done : done + len(piece)] = piece
+                done += len(piece)
+                missing -= len(piece)
+                stop.check()
+            if missing:
+                raise RemoteProblem("broken", f"the answer ended {missing} bytes early")
+            return state
+
+        stamp = self._persist(request, stop, f"bytes {begin} to {begin + len(view)}")
+        return done, stamp
 
     def read_whole(self, limit_bytes: int, stop: Stop) -> bytes | None:
         """Read a small file whole, in a plain request without a range; None if it is larger than ``limit_bytes``.
@@ -62,25 +84,6 @@ class RangeReader:
             RemoteReadError: all tries failed.
         """
         return self._persist(lambda: self._transport.get_whole(limit_bytes, stop), stop, "the file")
-
-    def _request(self, progress: _Progress, stop: Stop) -> RemoteStamp:
-        """Ask once for all that is still missing, and take in what comes; returns if that was everything."""
-        stop.check()
-        expected = progress.stamp
-        if expected is not None and not progress.missing:
-            return expected  # the last try broke after its last byte
-        etag = "" if expected is None else expected.etag
-        begin, end = progress.begin + progress.done, progress.begin + progress.goal
-        stamp, pieces = self._transport.get(begin, end, etag, stop)
-        if expected is not None and stamp != expected:
-            raise RemoteProblem("changed", _difference(expected, stamp))
-        progress.stamp = stamp
-        for piece in pieces:
-            progress.take(piece)
-            stop.check()
-        if progress.missing:
-            raise RemoteProblem("broken", f"the answer ended {progress.missing} bytes early")
-        return stamp
 
     def _persist(self, request: Callable[[], Answer], stop: Stop, what: str) -> Answer:
         """Make a request until it succeeds, and wait in between.
@@ -93,7 +96,7 @@ class RangeReader:
         failed = 0
         while True:
             try:
-                with _gate(settings.parts_in_flight):
+                with _gate(settings.parts):
                     return request()
             except RemoteProblem as problem:
                 failed += 1
@@ -118,31 +121,9 @@ class RangeReader:
             stop.sleep(wait)
 
 
-@dataclass(slots=True)
-class _Progress:
-    """A range on its way into memory."""
-
-    view: memoryview
-    begin: int
-    stamp: RemoteStamp | None
-    done: int = 0
-
-    @property
-    def goal(self) -> int:
-        """Bytes that can be had: what is asked for, as far as the file is known to go."""
-        count = len(self.view)
-        return count if self.stamp is None else max(0, min(count, self.stamp.size_bytes - self.begin))
-
-    @property
-    def missing(self) -> int:
-        return self.goal - self.done
-
-    def take(self, piece: bytes) -> None:
-        """Put the next bytes in their place."""
-        if len(piece) > self.missing:
-            raise RemoteProblem("broken", "more bytes came than were asked for")
-        self.view[self.done : self.done + len(piece)] = piece
-        self.done += len(piece)
+def _available(view: memoryview, begin: int, state: RemoteStamp | None) -> int:
+    """Bytes that can be had: as many as the memory holds, as far as the file is known to go."""
+    return len(view) if state is None else max(0, min(len(view), state.size_bytes - begin))
 
 
 def _difference(expected: RemoteStamp, found: RemoteStamp) -> str:
@@ -152,6 +133,6 @@ def _difference(expected: RemoteStamp, found: RemoteStamp) -> str:
 
 
 @lru_cache(maxsize=4)
-def _gate(parts_in_flight: int) -> threading.BoundedSemaphore:
+def _gate(parts: int) -> threading.BoundedSemaphore:
     """Bounds requests at the same time, over all files of the process."""
-    return threading.BoundedSemaphore(parts_in_flight)
+    return threading.BoundedSemaphore(parts)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.storage.address import RemoteFile
-from spectrum_fast.read.storage.network import Stop
+from spectrum_fast.read.storage.network import Stop, side_by_side
 from spectrum_fast.read.storage.problems import RemoteProblem, RemoteReadError
 from spectrum_fast.read.storage.ranges import RangeReader
 
@@ -54,12 +53,13 @@ class RemoteStoredFile:
             buffer[:count] = self._start[offset : offset + count]
             return count
         step = self._reader.settings.part_bytes
-        spans = [(at, min(at + step, count)) for at in range(0, count, step)]
-        try:
-            if len(spans) == 1:
-                self._reader.read(buffer[:count], offset, self.stamp, self._stop)
-            else:
-                self._read_parts(buffer, offset, spans)
+
+        def read_part(begin: int, abandon: threading.Event) -> None:
+            part = buffer[begin : min(begin + step, count)]
+            self._reader.read(part, offset + begin, self.stamp, self._stop.also(abandon))
+
+        try:  # the caller's memory is not written to after we return, come what may: all parts have ended by then
+            side_by_side(read_part, range(0, count, step), self._reader.settings.parts)
         except RemoteProblem as problem:
             if problem.kind in ("closed", "forbidden", "refused"):
                 raise RemoteReadError(
@@ -77,22 +77,6 @@ class RemoteStoredFile:
     def close(self) -> None:
         """End reads in progress, in other threads too, at their next piece."""
         self._closed.set()
-
-    def _read_parts(self, buffer: memoryview, offset: int, spans: list[tuple[int, int]]) -> None:
-        abandon = threading.Event()
-        stop = self._stop.also(abandon)
-        # The caller's memory must not be written to after we return, come what may: leaving waits for all parts.
-        with ThreadPoolExecutor(self._reader.settings.parts_in_flight, "spectrum-fast-range") as pool:
-            try:
-                parts = [
-                    pool.submit(self._reader.read, buffer[begin:end], offset + begin, self.stamp, stop)
-                    for begin, end in spans
-                ]
-                done, _ = wait(parts, return_when=FIRST_EXCEPTION)
-                for part in done:
-                    part.result()
-            finally:
-                abandon.set()
 
 
 def fetch_small_file(address: RemoteFile, limit_bytes: int) -> bytes:

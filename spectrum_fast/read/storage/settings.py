@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from spectrum_fast.errors import UsageError
 
@@ -13,24 +14,30 @@ from spectrum_fast.errors import UsageError
 class RemoteSettings:
     """Bounds on requests for remote files.
 
+    Each has an environment variable: ``SPECTRUM_FAST_REMOTE_`` and its name, ``SPECTRUM_FAST_REMOTE_PART_MIB``.
+
     Attributes:
-        part_bytes: a read is split into requests of at most this size (``SPECTRUM_FAST_REMOTE_PART_MIB``).
-        parts_in_flight: most requests at the same time, over all files (``SPECTRUM_FAST_REMOTE_PARTS``).
-        attempts: tries of one part; each goes on where the one before it broke off (``SPECTRUM_FAST_REMOTE_ATTEMPTS``).
+        part_mib: a read is split into requests of at most so many MiB.
+        parts: most requests at the same time, over all files.
+        attempts: tries of one part; each goes on where the one before it broke off.
         patience_seconds: no new try of a part begins later than this after its first one, and no wait that a server
-            asks for may lead past it (``SPECTRUM_FAST_REMOTE_PATIENCE_SECONDS``).
-        stall_seconds: a connection on which nothing comes for so long is given up
-            (``SPECTRUM_FAST_REMOTE_STALL_SECONDS``).
+            asks for may lead past it.
+        stall_seconds: a connection on which nothing comes for so long is given up.
         delay_seconds: longest wait before the second try; doubled for every further one up to 32 times, the wait itself
-            is drawn between half of that and all of it (``SPECTRUM_FAST_REMOTE_DELAY_SECONDS``).
+            is drawn between half of that and all of it.
     """
 
-    part_bytes: int = 8 << 20
-    parts_in_flight: int = 8
+    part_mib: float = 8.0
+    parts: int = 8
     attempts: int = 8
     patience_seconds: float = 180.0
     stall_seconds: float = 30.0
     delay_seconds: float = 0.5
+
+    @property
+    def part_bytes(self) -> int:
+        """Bytes of the largest request."""
+        return max(1, round(self.part_mib * (1 << 20)))
 
 
 def remote_settings() -> RemoteSettings:
@@ -39,19 +46,12 @@ def remote_settings() -> RemoteSettings:
     Raises:
         UsageError: a variable holds no positive number.
     """
-    default = RemoteSettings()
-    return RemoteSettings(
-        part_bytes=max(1, round(_positive("PART_MIB", default.part_bytes / (1 << 20)) * (1 << 20))),
-        parts_in_flight=max(1, round(_positive("PARTS", default.parts_in_flight))),
-        attempts=max(1, round(_positive("ATTEMPTS", default.attempts))),
-        patience_seconds=_positive("PATIENCE_SECONDS", default.patience_seconds),
-        stall_seconds=_positive("STALL_SECONDS", default.stall_seconds),
-        delay_seconds=_positive("DELAY_SECONDS", default.delay_seconds),
-    )
+    defaults = asdict(RemoteSettings())
+    return RemoteSettings(**{name: _from_environment(name, default) for name, default in defaults.items()})
 
 
-def _positive(name: str, default: float) -> float:
-    variable = f"SPECTRUM_FAST_REMOTE_{name}"
+def _from_environment(name: str, default: Any) -> Any:
+    variable = f"SPECTRUM_FAST_REMOTE_{name.upper()}"
     text = os.environ.get(variable)
     if text is None:
         return default
@@ -61,4 +61,4 @@ def _positive(name: str, default: float) -> float:
         value = math.nan
     if not (0 < value < 1e9):
         raise UsageError(f"{variable}: expected a positive number, found {text!r}")
-    return value
+    return max(1, round(value)) if isinstance(default, int) else value

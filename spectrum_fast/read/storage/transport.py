@@ -20,7 +20,7 @@ from spectrum_fast.errors import BackendUnavailableError
 from spectrum_fast.read.storage.address import RemoteFile
 from spectrum_fast.read.storage.hub_files import resolve_hub_file
 from spectrum_fast.read.storage.network import Stop, wait_for
-from spectrum_fast.read.storage.problems import RemoteProblem, problem_of
+from spectrum_fast.read.storage.problems import RemoteProblem
 from spectrum_fast.read.storage.settings import RemoteSettings
 from spectrum_fast.read.storage.stored_file import RemoteStamp, Target
 
@@ -56,12 +56,11 @@ class Transport:
         known = self._target.stamp
         if etag and not etag.startswith("W/") and known is None:
             options["if_match"] = etag
-        result, meta = self._ask(stop, options=options)
-        stamp = RemoteStamp(meta["size"], meta["e_tag"] or "", _date(meta), meta["version"] or "")
-        if known is not None:
-            if stamp.size_bytes != known.size_bytes:
-                raise RemoteProblem("changed", f"expected {known.size_bytes} bytes, found {stamp.size_bytes}")
-            stamp = RemoteStamp(stamp.size_bytes, known.etag, known.last_modified, known.version)
+        result = wait_for(lambda: self._store.get_async(self._path, options=options), stop)
+        meta = result.meta
+        stamp = known or RemoteStamp(meta["size"], meta["e_tag"] or "", _date(meta), meta["version"] or "")
+        if stamp.size_bytes != meta["size"]:
+            raise RemoteProblem("changed", f"expected {stamp.size_bytes} bytes, found {meta['size']}")
         return stamp, _pieces(result, stop)
 
     def get_whole(self, limit_bytes: int, stop: Stop) -> bytes | None:
@@ -70,8 +69,8 @@ class Transport:
         Raises:
             RemoteProblem: there was no good answer.
         """
-        result, meta = self._ask(stop)
-        if meta["size"] > limit_bytes:
+        result = wait_for(lambda: self._store.get_async(self._path), stop)
+        if result.meta["size"] > limit_bytes:
             return None
         data = b"".join(_pieces(result, stop))
         return data if len(data) <= limit_bytes else None
@@ -104,15 +103,6 @@ class Transport:
         finally:
             self._lock.release()
 
-    def _ask(self, stop: Stop, **options: Any) -> tuple[Any, Any]:
-        try:
-            result = wait_for(lambda: self._store.get_async(self._path, **options), stop)
-            return result, result.meta
-        except RemoteProblem:
-            raise
-        except Exception as error:  # obstore's errors have no base that covers all of them
-            raise problem_of(error) from error
-
     def _connect(self) -> None:
         self._target = target_of(self.address)
         self._store, self._path = open_store(self._target, self._settings)
@@ -120,33 +110,13 @@ class Transport:
 
 def _pieces(result: Any, stop: Stop) -> Iterator[bytes]:
     """The body of an answer, piece by piece."""
-    try:
-        stream = result.stream(min_chunk_size=_STREAM_BYTES)
-        while True:
-            try:
-                piece = wait_for(lambda: stream.__anext__(), stop)
-            except StopAsyncIteration:
-                return
-            yield bytes(piece)
-    except (RemoteProblem, GeneratorExit):
-        raise
-    except Exception as error:  # as above
-        raise problem_of(error) from error
-
-
-def load_stores() -> Any:
-    """Import obstore's stores.
-
-    Raises:
-        BackendUnavailableError: it is not installed.
-    """
-    try:
-        import obstore.store
-    except ImportError as error:
-        raise BackendUnavailableError(
-            "reading remote files: expected the package obstore, found none; run pip install 'spectrum-fast[remote]'"
-        ) from error
-    return obstore.store
+    stream = result.stream(min_chunk_size=_STREAM_BYTES)
+    while True:
+        try:
+            piece = wait_for(lambda: stream.__anext__(), stop)
+        except StopAsyncIteration:
+            return
+        yield bytes(piece)
 
 
 def target_of(address: RemoteFile) -> Target:
@@ -164,8 +134,18 @@ def target_of(address: RemoteFile) -> Target:
 
 
 def open_store(target: Target, settings: RemoteSettings, retries: int = 0) -> tuple[Any, str]:
-    """Make obstore's store for a target, and the path in it; ``retries`` are those of obstore itself."""
-    store = load_stores()
+    """Make obstore's store for a target, and the path in it; ``retries`` are those of obstore itself.
+
+    Raises:
+        BackendUnavailableError: it is not installed.
+    """
+    try:
+        import obstore.store
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "reading remote files: expected the package obstore, found none; run pip install 'spectrum-fast[remote]'"
+        ) from error
+    store: Any = obstore.store
     stall, whole = f"{settings.stall_seconds * 1000:.0f}ms", f"{max(600.0, settings.patience_seconds):.0f}s"
     client: dict[str, Any] = {"connect_timeout": stall, "read_timeout": stall, "timeout": whole}
     retry = {"max_retries": retries, "retry_timeout": timedelta(seconds=settings.patience_seconds)}

@@ -90,7 +90,7 @@ class Pipeline:
         batch = Batch(layout, region, self.ring, self._files, digests=self.options.digests)
         if self._threads and any(isinstance(address, RemoteFile) for address in layout.extents):
             # Each of them waits for the network.
-            self._add_threads(remote_settings().parts_in_flight - len(self._threads))
+            self._add_threads(remote_settings().parts - len(self._threads))
         for task in layout.tasks:
             if self._threads:
                 self._tasks.put((batch, task))

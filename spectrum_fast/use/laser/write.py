@@ -19,7 +19,7 @@ import torch
 from spectrum_fast.errors import CheckpointError, TensorError, UsageError
 from spectrum_fast.measure.spectra.lowrank import LowRankSvd, svd_lowrank
 from spectrum_fast.read.checkpoint import Checkpoint, TensorRef
-from spectrum_fast.read.checkpoint.containment import require_inside
+from spectrum_fast.read.checkpoint.folder import require_inside
 from spectrum_fast.read.stream import load_tensor
 from spectrum_fast.temporary import flush, temporary_beside
 from spectrum_fast.use.laser.pissa import FOLDER, split, write_adapter

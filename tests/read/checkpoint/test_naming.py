@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectrum_fast.read.checkpoint import config, containment, dtypes, hub, naming, tensor_ref
+from spectrum_fast.read.checkpoint import config, dtypes, folder, hub, naming, tensor_ref
 from spectrum_fast.read.checkpoint.naming import (
     is_buffer,
     is_no_matrix,
@@ -24,7 +24,7 @@ from spectrum_fast.read.checkpoint.naming import (
 from spectrum_fast.read.storage import files
 
 
-@pytest.mark.parametrize("module", [naming, hub, files, dtypes, config, containment, tensor_ref])
+@pytest.mark.parametrize("module", [naming, hub, files, dtypes, config, folder, tensor_ref])
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module)
     assert result.attempted > 0
