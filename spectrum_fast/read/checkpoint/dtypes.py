@@ -16,28 +16,16 @@ if TYPE_CHECKING:
     import torch
 
 DTYPE_BITS: dict[str, int] = {
-    "BOOL": 8,
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-    "U8": 8,
-    "I8": 8,
-    "F8_E5M2": 8,
-    "F8_E4M3": 8,
-    "F8_E8M0": 8,
-    "F8_E4M3FNUZ": 8,
-    "F8_E5M2FNUZ": 8,
-    "I16": 16,
-    "U16": 16,
-    "F16": 16,
-    "BF16": 16,
-    "I32": 32,
-    "U32": 32,
-    "F32": 32,
-    "C64": 64,
-    "F64": 64,
-    "I64": 64,
-    "U64": 64,
+    dtype: bits
+    for bits, dtypes in (
+        (4, "F4"),
+        (6, "F6_E2M3 F6_E3M2"),
+        (8, "BOOL U8 I8 F8_E5M2 F8_E4M3 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ"),
+        (16, "I16 U16 F16 BF16"),
+        (32, "I32 U32 F32"),
+        (64, "C64 F64 I64 U64"),
+    )
+    for dtype in dtypes.split()
 }
 """Bits an element of each storage type.
 
@@ -109,17 +97,6 @@ def require_decodable(ref: TensorRef) -> None:
         UnsupportedDtypeError: names the tensor, its file, its type and the supported ones.
     """
     _torch_name(ref, _NUMBERS)
-
-
-def torch_dtype(ref: TensorRef) -> torch.dtype:
-    """Give the torch type of a tensor's elements.
-
-    Raises:
-        UnsupportedDtypeError: the storage type is not decoded.
-    """
-    import torch
-
-    return getattr(torch, _torch_name(ref, _NUMBERS))
 
 
 def storage_dtype(ref: TensorRef) -> torch.dtype:

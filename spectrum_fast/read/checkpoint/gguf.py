@@ -100,18 +100,24 @@ class _Cursor:
 
     def take(self, count: int, what: str) -> bytes:
         """The next bytes."""
-        end = self.place + count
-        if end > len(self.raw):
-            self._read_to(end, what)
-        found = bytes(self.raw[self.place : end])
-        self.place = end
-        return found
+        begin = self.place
+        self.skip(count, what)
+        return bytes(self.raw[begin : self.place])
 
     def skip(self, count: int, what: str) -> None:
-        """Walk over bytes."""
-        self.place += count
-        if self.place > len(self.raw):
-            self._read_to(self.place, what)
+        """Walk over bytes, which are read where they are not yet."""
+        self.place = end = self.place + count
+        if end <= len(self.raw):
+            return
+        size, have = self._file.stamp.size_bytes, len(self.raw)
+        if end > MAX_HEADER_BYTES:
+            raise HeaderError(f"{what} would end at byte {end}, past the limit of {MAX_HEADER_BYTES}")
+        if end > size:
+            raise HeaderError(f"{what} would end at byte {end}, but the file has {size}: it is truncated")
+        wanted = min(max(end, have + _STEP_BYTES), size, MAX_HEADER_BYTES)
+        self.raw += read_bytes(self._file, wanted - have, have)
+        if len(self.raw) < end:
+            raise HeaderError("it ended inside its header: truncated or replaced while being read")
 
     def number(self, letter: str, what: str) -> Any:
         """A number of one of ``struct``'s types."""
@@ -126,17 +132,6 @@ class _Cursor:
             return self.take(length, what).decode("utf-8")
         except UnicodeError as error:
             raise HeaderError(f"{what} at byte {self.place - length} is not valid UTF-8") from error
-
-    def _read_to(self, end: int, what: str) -> None:
-        size, have = self._file.stamp.size_bytes, len(self.raw)
-        if end > MAX_HEADER_BYTES:
-            raise HeaderError(f"{what} would end at byte {end}, past the limit of {MAX_HEADER_BYTES}")
-        if end > size:
-            raise HeaderError(f"{what} would end at byte {end}, but the file has {size}: it is truncated")
-        wanted = min(max(end, have + _STEP_BYTES), size, MAX_HEADER_BYTES)
-        self.raw += read_bytes(self._file, wanted - have, have)
-        if len(self.raw) < end:
-            raise HeaderError("it ended inside its header: truncated or replaced while being read")
 
 
 def _read_start(cursor: _Cursor) -> tuple[int, int]:

@@ -16,6 +16,7 @@ import re
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from spectrum_fast.errors import CheckpointError
@@ -42,7 +43,7 @@ MAX_COUNT = 2**63 - 1
 """Largest extent and largest product of extents: what a signed 64-bit size can hold."""
 
 _MAX_METADATA_ENTRIES = 10_000
-_SHAPE_CACHE_SIZE = 4096
+_MOST_INTEGERS = {"shape": MAX_DIMENSIONS, "data_offsets": 2}
 # The form that writers produce, white space included, so that 100,000 tensors take a moment. Anything else, such as
 # another order of the fields, goes through the cursor.
 _USUAL_FIELDS = re.compile(
@@ -143,7 +144,6 @@ def _parse(raw: bytes, path: Address, stamp: Stamp) -> list[TensorRef]:
     data_begin = 8 + len(raw)
     tensors: list[TensorRef] = []
     seen: set[str] = set()
-    shapes: dict[bytes, tuple[int, ...]] = {}
     has_metadata = False
     for name in cursor.keys("the header", MAX_NAME_BYTES):
         if name == "__metadata__":
@@ -160,13 +160,8 @@ def _parse(raw: bytes, path: Address, stamp: Stamp) -> list[TensorRef]:
             dtype, shape, begin, end = _parse_entry(cursor, name)
         else:
             cursor.position = usual.end()
-            dtype, shape_text = usual[1].decode("ascii"), usual[2]
+            dtype, shape = usual[1].decode("ascii"), _read_shape(usual[2])
             begin, end = int(usual[3]), int(usual[4])
-            shape = shapes.get(shape_text)
-            if shape is None:
-                shape = tuple(int(extent) for extent in shape_text.split(b",")) if shape_text else ()
-                if len(shapes) < _SHAPE_CACHE_SIZE:
-                    shapes[shape_text] = shape
         if not name.isprintable():
             raise unprintable(name, len(tensors) + 1)
         if name in seen:
@@ -180,30 +175,30 @@ def _parse(raw: bytes, path: Address, stamp: Stamp) -> list[TensorRef]:
     return tensors
 
 
+@lru_cache(maxsize=4096)
+def _read_shape(text: bytes) -> tuple[int, ...]:
+    """Extents as they are written; tensors of one shape share them."""
+    return tuple(int(extent) for extent in text.split(b",")) if text else ()
+
+
 def _parse_entry(cursor: JsonCursor, name: str) -> tuple[str, tuple[int, ...], int, int]:
     shown = f"tensor {shorten(name)}"
-    dtype: str | None = None
-    shape: tuple[int, ...] | None = None
-    offsets: list[int] | None = None
-    seen: set[str] = set()
+    found: dict[str, Any] = {}
     for key in cursor.keys(shown, 256):
-        if key in seen:
+        if key in found:
             raise JsonError(f"{shown} has the field {key!r} twice")
-        seen.add(key)
         if key == "dtype":
-            dtype = cursor.string(f"dtype of {shown}", 64)
-        elif key == "shape":
-            shape = tuple(cursor.integers(f"shape of {shown}", MAX_DIMENSIONS))
-        elif key == "data_offsets":
-            offsets = cursor.integers(f"data_offsets of {shown}", 2)
+            found[key] = cursor.string(f"dtype of {shown}", 64)
+        elif key in _MOST_INTEGERS:
+            found[key] = cursor.integers(f"{key} of {shown}", _MOST_INTEGERS[key])
         else:
             raise JsonError(f"{shown} has an unknown field {shorten(key)}; expected dtype, shape and data_offsets")
-    if dtype is None or shape is None or offsets is None:
-        missing = {"dtype", "shape", "data_offsets"} - seen
+    if missing := {"dtype", *_MOST_INTEGERS} - found.keys():
         raise JsonError(f"{shown} lacks {', '.join(sorted(missing))}")
+    offsets = found["data_offsets"]
     if len(offsets) != 2:
         raise JsonError(f"{shown}: data_offsets must be [begin, end], found {offsets}")
-    return dtype, shape, offsets[0], offsets[1]
+    return found["dtype"], tuple(found["shape"]), offsets[0], offsets[1]
 
 
 def count_elements(name: str, shape: tuple[int, ...]) -> int:

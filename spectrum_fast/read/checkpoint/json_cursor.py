@@ -124,32 +124,17 @@ class JsonCursor:
 
     def items(self, what: str) -> Iterator[int]:
         """Walk over a list: yields the number of each item with the cursor at it, which the caller must consume."""
-        self.expect(b"[", f"{what} (a list)")
-        if self.take(b"]"):
-            return
-        for place in count():
-            yield place
-            if self.take(b","):
-                continue
-            self.expect(b"]", f"',' or ']' in {what}")
-            return
+        return self._entries(what, "(a list)", b"[", b"]")
 
     def keys(self, what: str, limit_bytes: int) -> Iterator[str]:
         """Walk over an object: yields each key with the cursor at its value, which the caller must consume.
 
         Duplicate keys are not looked for here; the caller knows which keys it keeps.
         """
-        self.expect(b"{", f"{what} (an object)")
-        if self.take(b"}"):
-            return
-        while True:
+        for _ in self._entries(what, "(an object)", b"{", b"}"):
             key = self.string(f"a key of {what}", limit_bytes)
             self.expect(b":", f"':' after the key in {what}")
             yield key
-            if self.take(b","):
-                continue
-            self.expect(b"}", f"',' or '}}' in {what}")
-            return
 
     def skip_value(self, what: str, depth: int = 0) -> None:
         """Step over one value of any kind, checking its syntax, without building it.
@@ -171,6 +156,17 @@ class JsonCursor:
             if match is None:
                 raise self.fail(f"a value of {what}")
             self.position = match.end()
+
+    def _entries(self, what: str, kind: str, begin: bytes, end: bytes) -> Iterator[int]:
+        """Numbers of the entries between two brackets, commas between them."""
+        self.expect(begin, f"{what} {kind}")
+        if self.take(end):
+            return
+        for place in count():
+            yield place
+            if not self.take(b","):
+                break
+        self.expect(end, f"',' or '{end.decode()}' in {what}")
 
     def _string_end(self, what: str) -> int:
         if not self.data.startswith(b'"', self.position):

@@ -6,8 +6,6 @@ Types follow the published Spectrum results: everything after the first numeric 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Literal
 
 Role = Literal["embedding", "head", "other"]
@@ -65,6 +63,9 @@ _TABLES = frozenset(
     }
 )
 _DIGITS = re.compile(r"([0-9]+)")
+_NUMBER = re.compile(r"(?<![^.])[0-9]{1,9}(?![^.])")
+_EXPERT = re.compile(r"(?<=experts\.)[0-9]{1,9}(?![^.])")
+"""Whole components; the second after one that ends in ``experts``."""
 
 
 def module_name(parameter: str) -> str:
@@ -90,8 +91,8 @@ def module_type(name: str) -> str:
     >>> module_type("classifier.0")
     'classifier.0'
     """
-    parts = name.split(".")
-    return ".".join(parts[_first_number(parts) + 1 :]) or name
+    found = _NUMBER.search(name)
+    return (name[found.end() + 1 :] if found else "") or name
 
 
 def merged_experts_type(type_name: str) -> str:
@@ -102,11 +103,7 @@ def merged_experts_type(type_name: str) -> str:
     >>> merged_experts_type("mlp.down_proj")
     'mlp.down_proj'
     """
-    parts = type_name.split(".")
-    for position in range(1, len(parts)):
-        if _is_number(parts[position]) and parts[position - 1].endswith("experts"):
-            parts[position] = "*"
-    return ".".join(parts)
+    return _EXPERT.sub("*", type_name)
 
 
 def path_before_layer(name: str) -> tuple[str, ...]:
@@ -115,8 +112,9 @@ def path_before_layer(name: str) -> tuple[str, ...]:
     >>> path_before_layer("model.visual.blocks.3.attn.qkv")
     ('model', 'visual', 'blocks')
     """
-    parts = name.split(".")
-    return tuple(parts[: _first_number(parts)])
+    found = _NUMBER.search(name)
+    before = name[: found.start()] if found else f"{name}."
+    return tuple(before.split(".")[:-1])
 
 
 def tower_word(component: str) -> str:
@@ -145,9 +143,8 @@ def layer_index(name: str) -> int | None:
     >>> layer_index("model.layers.12.mlp.experts.3.up_proj"), layer_index("lm_head")
     (12, None)
     """
-    parts = name.split(".")
-    place = _first_number(parts)
-    return int(parts[place]) if place < len(parts) else None
+    found = _NUMBER.search(name)
+    return int(found.group()) if found else None
 
 
 def expert_index(name: str) -> int | None:
@@ -156,11 +153,8 @@ def expert_index(name: str) -> int | None:
     >>> expert_index("model.layers.12.mlp.experts.3.up_proj"), expert_index("model.layers.12.mlp.up_proj")
     (3, None)
     """
-    parts = name.split(".")
-    for before, part in pairwise(parts):
-        if _is_number(part) and before.endswith("experts"):
-            return int(part)
-    return None
+    found = _EXPERT.search(name)
+    return int(found.group()) if found else None
 
 
 def is_fused_experts(name: str) -> bool:
@@ -252,12 +246,3 @@ def _natural_piece(piece: str) -> tuple[int, int, str]:
         return (1, 0, piece)
     digits = piece.lstrip("0")
     return (0, len(digits), digits)  # longer is larger: no int() of a hostile name's thousand digits
-
-
-def _first_number(parts: Sequence[str]) -> int:
-    """Place of the first numeric path component; their number if there is none."""
-    return next((place for place, part in enumerate(parts) if _is_number(part)), len(parts))
-
-
-def _is_number(part: str) -> bool:
-    return len(part) <= 9 and part.isascii() and part.isdigit()

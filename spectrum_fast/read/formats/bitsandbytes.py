@@ -21,6 +21,14 @@ _INT8_MAX = 127.0
 _LARGEST = torch.finfo(torch.float32).max
 _MAX_STATE_BYTES = 1 << 16
 _NESTED = ("nested_absmax", "nested_quant_map")
+_BESIDE = {
+    ".weight.absmax": "absmax",
+    ".weight.quant_map": "quant_map",
+    ".weight.quant_state.bitsandbytes__nf4": "quant_state",
+    ".weight.quant_state.bitsandbytes__fp4": "quant_state",
+    ".weight.nested_absmax": "nested_absmax",
+    ".weight.nested_quant_map": "nested_quant_map",
+}
 
 
 def read_4bit(
@@ -181,19 +189,9 @@ def _plan_int8(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan: 
 FOUR_BIT = Format(
     title="NF4/FP4 (bitsandbytes)",
     codes=".weight",
-    companions={
-        ".weight.absmax": "absmax",
-        ".weight.quant_map": "quant_map",
-        ".weight.quant_state.bitsandbytes__nf4": "quant_state",
-        ".weight.quant_state.bitsandbytes__fp4": "quant_state",
-        ".weight.nested_absmax": "nested_absmax",
-        ".weight.nested_quant_map": "nested_quant_map",
-    },
-    marks=("absmax", "quant_map", "quant_state", *_NESTED),
-    telling={
-        f".weight.{part}": ".weight"
-        for part in ("absmax", "quant_map", *_NESTED, "quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4")
-    },
+    companions=_BESIDE,
+    marks=tuple(_BESIDE.values()),
+    telling=dict.fromkeys(_BESIDE, ".weight"),
     types={"codes": ("U8",), "absmax": ("U8", "F32"), "quant_state": ("U8",)}
     | dict.fromkeys(("quant_map", *_NESTED), ("F32",)),
     required=("absmax", "quant_map", "quant_state"),

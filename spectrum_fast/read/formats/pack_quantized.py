@@ -13,7 +13,7 @@ from spectrum_fast.read.formats.codes import Codes
 from spectrum_fast.read.formats.config import QuantisationConfig, Scheme, unnamed
 from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, refuse
 from spectrum_fast.read.formats.weight_plan import WeightPlan
-from spectrum_fast.read.formats.words import WIDTHS, bytes_of, group_index, unpack_words
+from spectrum_fast.read.formats.words import WIDTHS, group_index, unpack_words
 
 
 def read_pack_quantized(
@@ -75,10 +75,10 @@ def read_pack_quantized(
         raise UnsupportedDtypeError(f"{groups} groups do not divide {columns} columns")
     block, shape = (1, columns // groups), (rows, columns)
     if bits == 8:  # plus 128 is the other sign
-        signed = (bytes_of(codes)[:, :columns] ^ 128).view(torch.int8)
+        signed = (unpack_words(codes, bits)[:, :columns] ^ 128).view(torch.int8)
         return Codes(signed, scale, block, shape, zero, group_of_column=index)
     table = torch.arange(-8, 8, dtype=torch.float32, device=codes.device)
-    return Codes(bytes_of(codes), scale, block, shape, zero, table, group_of_column=index)
+    return Codes(codes.contiguous().view(torch.uint8), scale, block, shape, zero, table, group_of_column=index)
 
 
 def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import torch
 from torch import Tensor
 
@@ -14,14 +12,8 @@ WIDTHS = (4, 8)
 
 def unpack_words(words: Tensor, bits: int) -> Tensor:
     """int32 [n, m] -> uint8 [n, 32 / bits * m]."""
-    codes = bytes_of(words)
-    return codes if bits == 8 else torch.stack((codes & 15, codes >> 4), dim=-1).view(words.shape[0], -1)
-
-
-def bytes_of(words: Tensor) -> Tensor:
-    """int32 [n, m] -> uint8 [n, 4 m]."""
     codes = words.contiguous().view(torch.uint8)
-    return codes if sys.byteorder == "little" else codes.view(*words.shape, 4).flip(-1).reshape(codes.shape)
+    return codes if bits == 8 else torch.stack((codes & 15, codes >> 4), dim=-1).view(words.shape[0], -1)
 
 
 def group_index(stored: Tensor | None, inputs: int, groups: int) -> Tensor | None:

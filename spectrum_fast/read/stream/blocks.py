@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.errors import UsageError
-from spectrum_fast.read.checkpoint.dtypes import torch_dtype
+from spectrum_fast.read.checkpoint.dtypes import storage_dtype
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.storage import Address
@@ -54,7 +54,7 @@ class BlockReader:
 
     def __init__(self, pipeline: Pipeline, plan: WeightPlan) -> None:
         self._pipeline, self._plan = pipeline, plan
-        self._dtypes = [torch_dtype(ref) for ref in plan.refs]
+        self._dtypes = [storage_dtype(ref) for ref in plan.refs]
         self._passes: list[Generator[Tensor, None, None]] = []
         self._closed = False
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.block_matrix import BlockMatrix
-from spectrum_fast.read.checkpoint.dtypes import storage_dtype, torch_dtype
+from spectrum_fast.read.checkpoint.dtypes import require_decodable, storage_dtype
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream.batch import Batch
 from spectrum_fast.read.stream.blocks import BlockReader
@@ -257,7 +257,9 @@ def made_of(plan: WeightPlan, batch: Batch, read_seconds: float) -> LoadedWeight
     Raises:
         UnsupportedDtypeError: a storage type that no decoder takes.
     """
-    main = batch.tensor(plan.main, storage_dtype(plan.main) if plan.decoder else torch_dtype(plan.main))
+    if plan.decoder is None:
+        require_decodable(plan.main)
+    main = batch.tensor(plan.main, storage_dtype(plan.main))
     companions = {role: batch.tensor(part, storage_dtype(part)) for role, part in plan.companions.items()}
     return LoadedWeight(plan, main, companions, read_seconds)
 
