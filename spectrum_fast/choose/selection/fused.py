@@ -50,26 +50,24 @@ def competing_modules(record: Scan, fused: str = "parameter") -> tuple[ModuleSco
         raise UsageError(f"unknown fused {fused!r}: expected one of {', '.join(FUSED)}")
     if fused == "parts":
         return record.modules
-    failed = {failure.parameter for failure in record.failures}
-    parts = parts_by_parameter(record.modules)
-    result: list[ModuleScore] = []
-    for module in record.modules:
-        if not module.is_part:
-            result.append(module)
-        elif module.parameter not in failed and parts[module.parameter or ""][0] is module:
-            result.append(merge_parts(parts[module.parameter or ""], record.criterion))
-    return tuple(result)
+    merged = {parts[0].name: merge_parts(parts, record.criterion) for parts in _scored_whole(record)}
+    found = (merged.get(module.name) if module.is_part else module for module in record.modules)
+    return tuple(module for module in found if module is not None)
 
 
 def fused_modules(record: Scan) -> tuple[ModuleScore, ...]:
     """The scores of the fused parameters alone; those whose parts do not say enough are left out."""
-    failed = {failure.parameter for failure in record.failures}
     result = []
-    for parameter, parts in parts_by_parameter(record.modules).items():
-        if parameter not in failed:
-            with suppress(TensorError, UsageError):
-                result.append(merge_parts(parts, record.criterion))
+    for parts in _scored_whole(record):
+        with suppress(TensorError, UsageError):
+            result.append(merge_parts(parts, record.criterion))
     return tuple(result)
+
+
+def _scored_whole(record: Scan) -> list[list[ModuleScore]]:
+    """The parts of each parameter of which no part has failed."""
+    failed = {failure.parameter for failure in record.failures}
+    return [parts for parameter, parts in parts_by_parameter(record.modules).items() if parameter not in failed]
 
 
 def parts_by_parameter(modules: Iterable[ModuleScore]) -> dict[str, list[ModuleScore]]:

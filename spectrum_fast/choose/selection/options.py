@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated
 
-from spectrum_fast.checks import COUNT, FLAG, PERCENT, Check, is_count
+from spectrum_fast.checks import COUNT, FLAG, PERCENT, POSITIVE, Check
 from spectrum_fast.choose.selection.fused import Fused
 from spectrum_fast.choose.selection.patterns import compile_pattern
 from spectrum_fast.choose.selection.ranking import Grouping, Order, Rounding
@@ -16,7 +16,6 @@ from spectrum_fast.options import Option, Options
 
 _NUMBERS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 _BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_AT_LEAST_ONE = Check(lambda value: is_count(value) and value > 0, "at least 1")
 _WORDS = (("default",), ("none",))
 
 
@@ -162,9 +161,7 @@ class BudgetOptions(Options):
             check=_BUDGET,
         ),
     ] = None
-    gpus: Annotated[
-        int, Option("With a budget of memory: GPUs that share the model.", metavar="N", check=_AT_LEAST_ONE)
-    ] = 1
+    gpus: Annotated[int, Option("With a budget of memory: GPUs that share the model.", metavar="N", check=POSITIVE)] = 1
 
 
 def _is_rule(text: str) -> bool:
@@ -195,7 +192,7 @@ class RankOptions(Options):
             check=_RULE,
         ),
     ] = None
-    max_rank: Annotated[int | None, Option("No larger rank than this.", metavar="N", check=_AT_LEAST_ONE)] = None
+    max_rank: Annotated[int | None, Option("No larger rank than this.", metavar="N", check=POSITIVE)] = None
 
     @property
     def energy(self) -> float | None:

@@ -82,12 +82,15 @@ def group_name(module_type: str, grouping: Grouping, tower: str = LANGUAGE_MODEL
     return group if grouping == "reference" or tower == LANGUAGE_MODEL or name == module_type else f"{tower}:{group}"
 
 
+def names_in(scan: Scan) -> list[str]:
+    """Every module that a scan names: with a score or without one, tied to another or left out."""
+    return [*(entry.name for entry in (*scan.modules, *scan.failures, *scan.skipped)), *scan.ties]
+
+
 def towers_of(scan: Scan) -> dict[str, str]:
     """The tower of every module that a scan names, of fused parameters too."""
-    entries = (*scan.modules, *scan.failures)
-    homes = [module_name(entry.parameter) for entry in entries if entry.parameter]
-    names = [*(entry.name for entry in (*entries, *scan.skipped)), *scan.ties, *homes]
-    return find_towers(names, scan.provenance.get("config"))
+    homes = [module_name(entry.parameter) for entry in (*scan.modules, *scan.failures) if entry.parameter]
+    return find_towers([*names_in(scan), *homes], scan.provenance.get("config"))
 
 
 def group_modules(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.selection.fused import competing_modules
+from spectrum_fast.choose.selection.fused import competing_modules, parts_by_parameter
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.patterns import match_patterns
 from spectrum_fast.choose.selection.ranking import count_taken, group_modules, rank_modules, take, towers_of
@@ -108,11 +108,8 @@ class _Names:
     ) -> None:
         self.is_inside = is_inside
         self.trainable = [module.name for module in competing] + list(scan.ties)
-        home = {module.parameter: module.name for module in competing}
-        self.parts: dict[str, list[str]] = {}
-        for part in scan.modules:
-            if part.is_part and home.get(part.parameter, part.name) != part.name:
-                self.parts.setdefault(home[part.parameter], []).append(part.name)
+        parts, whole = parts_by_parameter(scan.modules), [module for module in competing if not module.is_part]
+        self.parts = {module.name: [part.name for part in parts.get(module.parameter or "", ())] for module in whole}
         names = {entry.name for entry in (*competing, *scan.modules, *scan.failures)} | set(scan.ties)
         known = sorted(names, key=natural_key)
         self.included = match_patterns(options.include, known, "include") if options.include else names
@@ -125,8 +122,7 @@ class _Names:
     def competes(self, name: str) -> bool:
         """Whether it, or all of its parts, are included as well."""
         parts = self.parts.get(name)
-        included = name in self.included or (parts is not None and self.included.issuperset(parts))
-        return included and self.may_train(name)
+        return self.may_train(name) and (name in self.included or bool(parts and self.included.issuperset(parts)))
 
     def any_in(self, name: str, matched: set[str]) -> bool:
         """Whether the name or that of one of its parts was matched."""

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.formats import read_selection_text, write_selection
 from spectrum_fast.choose.selection.model.adapters import lora_config
-from spectrum_fast.choose.selection.model.apply import AppliedSelection, apply_selection
+from spectrum_fast.choose.selection.model.apply import apply_selection
 from spectrum_fast.choose.selection.records import SelectedModule, SelectionGroup, SelectionHead
 from spectrum_fast.errors import SelectionError
 from spectrum_fast.files import read_text, write_text_atomic
 from spectrum_fast.words import count_of
-
-if TYPE_CHECKING:
-    from peft import LoraConfig
-    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -50,21 +45,11 @@ class Selection(SelectionHead):
                 merged.setdefault(module.home, whole)
         return replace(self, modules=tuple(merged.values()))
 
-    def apply(self, model: nn.Module, *, strict: bool = True, partial: str = "refuse") -> AppliedSelection:
-        """Freeze ``model`` except for it; see :func:`~spectrum_fast.choose.selection.model.apply.apply_selection`.
+    apply = apply_selection
+    """Freeze a model except for it: :func:`spectrum_fast.choose.selection.model.apply.apply_selection`."""
 
-        Raises:
-            SelectionError: an entry matches no parameter, or only a part of one; nothing was changed.
-        """
-        return apply_selection(self, model, strict=strict, partial=partial)
-
-    def lora_config(self, model: nn.Module | None = None, **options: Any) -> LoraConfig:
-        """LoRA on the selected modules; see :func:`spectrum_fast.choose.selection.model.adapters.lora_config`.
-
-        Raises:
-            SelectionError: an entry matches nothing in ``model``, or cannot carry an adapter.
-        """
-        return lora_config(self, model, **options)
+    lora_config = lora_config
+    """LoRA on the selected modules: :func:`spectrum_fast.choose.selection.model.adapters.lora_config`."""
 
     def save(self, path: str | Path, output_format: str = "json") -> None:
         """Write it in one of :data:`spectrum_fast.choose.selection.formats.SELECTION_FORMATS`, whole or not at all.

@@ -38,6 +38,12 @@ _CHECKS: dict[Any, Check] = {
 _Record = TypeVar("_Record")
 
 
+def only_version(version: int, otherwise: str = "") -> Check:
+    """What the field ``schema`` of a file must be; ``otherwise`` is what to do with one of another version."""
+    known = f"{version}, the only version that this version of spectrum_fast reads"
+    return Check(lambda value: value == version and not isinstance(value, bool), known + otherwise)
+
+
 def type_of(hint: Any) -> tuple[Any, bool]:
     """The type of a field without None, or what stands for it, and whether that may be in it."""
     if get_origin(hint) is Annotated or not (arguments := get_args(hint)) or Ellipsis in arguments:
@@ -120,21 +126,10 @@ class Place:
         except TensorError as cause:
             raise self.error(f"{self.source}: {self.entry}: {cause}") from cause
 
-    def read_fields(
-        self, record: type, values: Mapping[str, Any], names: Collection[str] = (), required: Collection[str] = ()
-    ) -> dict[str, Any]:
-        """The same as a mapping, or a part of it.
-
-        Args:
-            record: the class.
-            values: the entry.
-            names: the fields to read; all of them if there are none.
-            required: fields that must be there though they have a default.
-        """
+    def read_fields(self, record: type, values: Mapping[str, Any], required: Collection[str] = ()) -> dict[str, Any]:
+        """The same as a mapping; ``required`` fields must be there though they have a default."""
         known: dict[str, Any] = {}
-        declared = _declared(record)
-        for name in names or declared:
-            field, check, inner = declared[name]
+        for name, (field, check, inner) in _declared(record).items():
             if name not in values and field.default is not MISSING and name not in required:
                 continue
             value = self.read(values, name, check)
@@ -154,6 +149,10 @@ class Place:
             name = entry.get("name")
             label = f"{field}[{index}]" + (f" ({name})" if isinstance(name, str) else "")
             yield Place(self.source, self.error, label), entry
+
+    def records(self, record: type[_Record], document: Mapping[str, Any], field: str) -> tuple[_Record, ...]:
+        """The objects in the list ``field`` as dataclasses."""
+        return tuple(place.read_record(record, values) for place, values in self.entries(document, field))
 
     def refuse_non_finite(self, field: str, value: Any, depth: int = 0) -> None:
         """Raise if NaN or an infinity hides anywhere in ``value``, or if it is nested beyond any use."""

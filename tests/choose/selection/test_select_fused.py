@@ -71,6 +71,16 @@ def test_a_pattern_excludes_the_parameter_by_its_name_or_that_of_a_part(pattern)
     assert (names(selection)[0], selection.groups[0].size) == ("0.mlp.experts.up", 3)
 
 
+def test_a_pattern_names_one_part_alone_where_parts_compete():
+    asked = {"fused": "parts", "grouping": "experts-merged"}
+    excluded = moe().select(100, exclude=["*.layers.3.mlp.experts.0.up"], **asked)
+    assert {"3.mlp.experts.0.up", "3.mlp.experts.1.up"} & set(names(excluded)) == {"3.mlp.experts.1.up"}
+    included = moe().select(100, include=["*.layers.3.mlp.experts.0.up"], **asked)
+    assert names(included) == ["3.mlp.experts.0.up"]
+    always = moe().select(25, always=["*.layers.3.mlp.experts.0.up"], **asked).always
+    assert always == ("model.layers.3.mlp.experts.0.up",)
+
+
 def test_a_pattern_includes_the_parameter_only_whole():
     assert names(moe().select(100, include=["*.layers.1.mlp.experts.*.up"])) == ["1.mlp.experts.up"]
     with pytest.raises(SelectionError, match="nothing to select from"):

@@ -138,10 +138,11 @@ def test_what_an_entry_lacks_or_has_wrong_is_named(change, message):
     assert str(caught.value).startswith("s.json: modules[3] (lm_head): ")
 
 
-def test_some_of_the_fields_can_be_read_and_be_asked_for():
-    assert FILE.read_fields(Whole, ENTRY_OF_WHOLE, ("name", "text", "rare")) == {"name": "a", "text": "default"}
+def test_fields_with_a_default_can_be_asked_for():
+    least = {"name": "a", "flag": False, "count": 3}
+    assert FILE.read_fields(Whole, least) == least
     with pytest.raises(ScanFileError, match="field 'text': expected a text, found nothing"):
-        FILE.read_fields(Whole, {"name": "a"}, ("name", "text"), required=("text",))
+        FILE.read_fields(Whole, least, required=("text",))
 
 
 def test_entries_are_named_by_number_and_by_name_where_they_have_one():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.formats.name_lists import can_carry_adapter
 from spectrum_fast.choose.selection.formats.reference_yaml import REFERENCE_HEADER, header_modules
+from spectrum_fast.choose.selection.ranking import names_in
 from spectrum_fast.choose.selection.readers.name_index import NameIndex
 from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.read.checkpoint.naming import module_type
@@ -85,7 +86,7 @@ def _header_warnings(selection: Selection, scan: Scan) -> list[str]:
     if beyond:
         warnings.append(f"the reference's header would miss {', '.join(beyond)}; lines for them are added")
     left_out = {entry.name for entry in scan.skipped}
-    known = set(_names(scan)) - left_out
+    known = set(names_in(scan)) - left_out
     unknown = [name for name in header if name not in known and (scan.published or name in left_out)]
     if unknown:
         warnings.append(
@@ -99,7 +100,7 @@ def _prefix_warnings(selection: Selection, scan: Scan) -> list[str]:
     header = set(header_modules(selection))
     entries = [module.name for module in selection.modules]
     cases: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
-    for entry, other, reading in unintended_matches(entries, _names(scan)):
+    for entry, other, reading in unintended_matches(entries, names_in(scan)):
         if other not in header:
             cases.setdefault((reading, module_type(entry), module_type(other)), []).append((entry, other))
     return [
@@ -114,16 +115,6 @@ _READINGS = {
     "unescaped dots": "a script that matches with unescaped dots",
     "substring": "a script that tests `entry in name`",
 }
-
-
-def _names(scan: Scan) -> list[str]:
-    """Every module name that the scan knows of."""
-    return [
-        *(module.name for module in scan.modules),
-        *(failure.name for failure in scan.failures),
-        *scan.ties,
-        *(entry.name for entry in scan.skipped),
-    ]
 
 
 def _peft_warnings(selection: Selection) -> list[str]:

@@ -9,13 +9,12 @@ and :class:`~spectrum_fast.choose.selection.records.SelectionGroup`. Unknown key
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.choose.selection.records import SelectedModule, SelectionGroup, SelectionHead
 from spectrum_fast.errors import SelectionError
-from spectrum_fast.measure.scoring.json_fields import Place
+from spectrum_fast.measure.scoring.json_fields import Place, only_version
 from spectrum_fast.measure.scoring.strict_json import format_json
 
 if TYPE_CHECKING:
@@ -45,18 +44,13 @@ def read_own(document: dict[str, Any], source: str) -> dict[str, Any]:
     if document.get("kind") != "selection":
         hint = "a scan; make a selection of it with `select`" if "modules" in document else "another JSON object"
         raise SelectionError(f'{source}: expected a selection ("kind": "selection"), found {hint}')
-    schema = document.get("schema")
-    if schema != SCHEMA or isinstance(schema, bool):
-        raise SelectionError(
-            f"{source}: field 'schema': expected {SCHEMA}, the only version that this version of spectrum_fast reads, "
-            f"found {json.dumps(schema)}"
-        )
     place = Place(source, SelectionError)
+    place.read(document, "schema", only_version(SCHEMA))
     head = place.read_fields(SelectionHead, document, required=_ALWAYS_THERE)
-    modules = [entry.read_record(SelectedModule, values) for entry, values in place.entries(document, "modules")]
-    groups = [entry.read_record(SelectionGroup, values) for entry, values in place.entries(document, "groups")]
+    modules = place.records(SelectedModule, document, "modules")
+    groups = place.records(SelectionGroup, document, "groups")
     names = [*head["always"], *(module.name for module in modules)]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise SelectionError(f"{source}: expected each module once, found {twice!r} twice")
-    return {"modules": tuple(modules), "groups": tuple(groups), **head}
+    return {"modules": modules, "groups": groups, **head}

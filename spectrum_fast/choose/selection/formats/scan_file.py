@@ -22,14 +22,13 @@ Floats are written with ``repr`` and come back as the same bits. Keys that schem
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from spectrum_fast.checks import NAME, OBJECT, TEXT
 from spectrum_fast.choose.selection.formats.reference_json import read_reference
 from spectrum_fast.choose.selection.fused import fused_modules
 from spectrum_fast.errors import ScanFileError
-from spectrum_fast.measure.scoring.json_fields import Place, entry_of
+from spectrum_fast.measure.scoring.json_fields import Place, entry_of, only_version
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure, SkippedTensor
 from spectrum_fast.measure.scoring.strict_json import format_json, parse_json
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Version of the layout that is written; the only one that is read."""
 
+_VERSION = only_version(SCHEMA, " (read it with the version that wrote it, or scan again)")
 _AT_THE_END = ("histogram", "parts", "parameter_shape", "digest")
 """Keys that stand behind all others in the line of a module, as in the first files."""
 
@@ -96,31 +96,22 @@ def module_entry(module: ModuleScore) -> dict[str, Any]:
 
 
 def _read_own(document: dict[str, Any], source: str) -> dict[str, Any]:
-    schema = document["schema"]
-    if schema != SCHEMA or isinstance(schema, bool):
-        raise ScanFileError(
-            f"{source}: field 'schema': expected {SCHEMA}, the only version that this version of spectrum_fast reads, "
-            f"found {json.dumps(schema)}; read it with the version that wrote it, or scan again"
-        )
     place = Place(source, ScanFileError)
-    model = place.read(document, "model", TEXT)
-    criterion = place.read(document, "criterion", TEXT)
+    place.read(document, "schema", _VERSION)
     ties = place.read(document, "ties", OBJECT, {})
     for name in ties:
         place.read(ties, name, NAME)
     provenance = place.read(document, "provenance", OBJECT, {})
     place.refuse_non_finite("provenance", provenance)
-    modules = [entry.read_record(ModuleScore, values) for entry, values in place.entries(document, "modules")]
-    failures = [entry.read_record(ScanFailure, values) for entry, values in place.entries(document, "failures")]
     skipped = [
         SkippedTensor(entry.read(values, "name", NAME), entry.read(values, "reason", TEXT))
         for entry, values in place.entries(document, "skipped", [])
     ]
     return {
-        "model": model,
-        "criterion": criterion,
-        "modules": tuple(modules),
-        "failures": tuple(failures),
+        "model": place.read(document, "model", TEXT),
+        "criterion": place.read(document, "criterion", TEXT),
+        "modules": place.records(ModuleScore, document, "modules"),
+        "failures": place.records(ScanFailure, document, "failures"),
         "ties": ties,
         "skipped": tuple(skipped),
         "provenance": provenance,
