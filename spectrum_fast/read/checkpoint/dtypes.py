@@ -124,8 +124,7 @@ def storage_name(dtype: torch.dtype) -> str:
 def _torch_name(ref: TensorRef, known: Mapping[str, str]) -> str:
     if ref.dtype not in known:
         raise UnsupportedDtypeError(
-            f"tensor {shorten(ref.name)} in {ref.file}: expected one of {', '.join(_NUMBERS)}, found "
-            f"{shorten(ref.dtype)}, which this version does not decode; exclude the tensor or convert the checkpoint "
-            "to one of those types"
+            f"{ref}: expected one of {', '.join(_NUMBERS)}, found {shorten(ref.dtype)}, which this version does not "
+            "decode; exclude the tensor or convert the checkpoint to one of those types"
         )
     return known[ref.dtype]

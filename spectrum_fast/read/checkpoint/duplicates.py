@@ -24,7 +24,7 @@ from spectrum_fast.read.checkpoint.naming import module_name, natural_key, role
 from spectrum_fast.read.checkpoint.record import Checkpoint
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.storage import StoredFile, map_reads, opened, read_bytes
-from spectrum_fast.read.storage.files import changed, shorten
+from spectrum_fast.read.storage.files import changed
 
 SAMPLE_BYTES = 4096
 """Bytes compared at each of the four places of a tensor."""
@@ -130,6 +130,6 @@ def _digest(ref: TensorRef, *, file: StoredFile, spans: Callable[[TensorRef], li
     for offset, count in spans(ref):
         data = read_bytes(file, count, ref.begin + offset)
         if len(data) != count:
-            raise changed(f"tensor {shorten(ref.name)} in {ref.file}")
+            raise changed(ref)
         total.update(data)
     return total.digest()

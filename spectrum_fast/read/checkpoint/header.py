@@ -144,12 +144,11 @@ def _parse(raw: bytes, path: Address, stamp: Stamp) -> list[TensorRef]:
     data_begin = 8 + len(raw)
     tensors: list[TensorRef] = []
     seen: set[str] = set()
-    has_metadata = False
     for name in cursor.keys("the header", MAX_NAME_BYTES):
         if name == "__metadata__":
-            if has_metadata:
+            if name in seen:
                 raise JsonError("__metadata__ occurs twice")
-            has_metadata = True
+            seen.add(name)
             for place, key in enumerate(cursor.keys("__metadata__", MAX_NAME_BYTES)):
                 if place == _MAX_METADATA_ENTRIES:
                     raise JsonError(f"__metadata__ has more than {_MAX_METADATA_ENTRIES} entries")

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from spectrum_fast.read.storage import Address, Stamp
+from spectrum_fast.read.storage.files import shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,9 @@ class TensorRef:
     nbytes: int
     stamp: Stamp | None = field(default=None, repr=False, compare=False)
     interleaved_heads: int = 0
+
+    def __str__(self) -> str:
+        return f"tensor {shorten(self.name)} in {self.file}"
 
     @property
     def element_count(self) -> int:

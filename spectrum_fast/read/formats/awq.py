@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.read.formats.codes import Codes
-from spectrum_fast.read.formats.config import QuantisationConfig, unnamed
+from spectrum_fast.read.formats.config import unnamed
 from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, refuse
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.formats.words import unpack_words
@@ -42,8 +42,8 @@ def _in_order(words: Tensor) -> Tensor:
     return unpack_words(words, 4).view(words.shape[0], -1, 8)[..., order].view(words.shape[0], -1)
 
 
-def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:
-    codes = packed.codes
+def _plan(packed: PackedWeight) -> WeightPlan:
+    codes, config = packed.codes, packed.config
     if config.format not in ("", "gemm"):
         raise refuse(packed, f"version {config.format}, expected gemm")
     scales, qzeros = packed.companions["scales"].shape, packed.companions["qzeros"].shape

@@ -13,7 +13,6 @@ from torch import Tensor
 from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.read.formats.codes import Codes
-from spectrum_fast.read.formats.config import QuantisationConfig
 from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, missing, name_of, refuse
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 
@@ -167,7 +166,7 @@ def _require_count(what: str, found: int, expected: int) -> None:
         raise UnsupportedDtypeError(f"{what}: expected {expected} elements, found {found}")
 
 
-def _plan_4bit(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:  # noqa: ARG001
+def _plan_4bit(packed: PackedWeight) -> WeightPlan:
     codes, companions = packed.codes, packed.companions
     nested = companions["absmax"].dtype == "U8" or not set(_NESTED).isdisjoint(companions)
     lost = [name_of(codes.name, FOUR_BIT, role) for role in _NESTED if nested and role not in companions]
@@ -179,7 +178,7 @@ def _plan_4bit(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan: 
     return WeightPlan(module_name(codes.name), codes.name, codes, companions, decoder, packed.layout)
 
 
-def _plan_int8(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:  # noqa: ARG001
+def _plan_int8(packed: PackedWeight) -> WeightPlan:
     codes, companions = packed.codes, packed.companions
     if len(codes.shape) != 2 or companions["SCB"].element_count != codes.shape[0]:
         raise refuse(packed, f"expected a matrix with one SCB per row, found SCB {companions['SCB'].shape}")

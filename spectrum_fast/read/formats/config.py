@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 
@@ -79,7 +78,7 @@ class QuantisationConfig:
     method: str = ""
     format: str = ""
     schemes: tuple[Scheme, ...] = ()
-    adapter: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    adapter: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def bits(self) -> list[int]:
@@ -104,7 +103,7 @@ def read_quantisation_config(config: Mapping[str, Any] | None) -> QuantisationCo
         method=_text(section.get("quant_method")),
         format=_text(section.get("format", section.get("checkpoint_format", section.get("version")))),
         schemes=tuple(dict.fromkeys(schemes)),
-        adapter=MappingProxyType(dict(config) if config and "peft_type" in config else {}),
+        adapter=config if config and "peft_type" in config else {},
     )
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.config import QuantisationConfig
 from spectrum_fast.read.formats.weight_plan import WeightPlan
-from spectrum_fast.read.storage.files import shorten
 
 FLOATS = ("F32", "F16", "BF16")
 """Types that scales are stored in."""
@@ -44,12 +42,12 @@ class Format:
     marks: tuple[str, ...] = ()
     alone: Callable[[TensorRef], bool] = lambda _: False
     accepts: Callable[[TensorRef], bool] = lambda _: True
-    telling: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    telling: Mapping[str, str] = field(default_factory=dict)
     telling_types: tuple[str, ...] = ()
-    types: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    types: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     required: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
-    plan: Callable[[PackedWeight, QuantisationConfig], WeightPlan] | None = None
+    plan: Callable[[PackedWeight], WeightPlan] | None = None
     row: str = ""
 
 
@@ -63,12 +61,14 @@ class PackedWeight:
             file holds.
         companions: role -> tensor.
         owner: name of those lost codes.
+        config: what the checkpoint's configuration says, once a plan is made.
     """
 
     codes: TensorRef
     formats: tuple[Format, ...]
     companions: Mapping[str, TensorRef]
     owner: str = ""
+    config: QuantisationConfig = field(default_factory=QuantisationConfig)
 
     @property
     def layout(self) -> str:
@@ -86,8 +86,8 @@ def missing(packed: PackedWeight, names: str) -> UnsupportedDtypeError:
     """The refusal of codes (or of a companion) that need tensors which no file holds."""
     codes = packed.codes
     return UnsupportedDtypeError(
-        f"tensor {shorten(codes.name)} in {codes.file}: {packed.layout}: expected {names} beside it, found in no file "
-        "of the checkpoint; download or save it again"
+        f"{codes}: {packed.layout}: expected {names} beside it, found in no file of the checkpoint; download or "
+        "save it again"
     )
 
 
@@ -95,7 +95,7 @@ def refuse(packed: PackedWeight, reason: str = "") -> UnsupportedDtypeError:
     """The refusal of a packed weight: its tensor, file, layout and what to do."""
     codes = packed.codes
     return UnsupportedDtypeError(
-        f"tensor {shorten(codes.name)} in {codes.file}: stored as {packed.layout} ({codes.dtype} codes of shape "
-        f"{codes.shape}), which this version does not decode{': ' + reason if reason else ''}; expected a plain weight "
-        "or a layout listed in docs/formats.md: scan the unquantised checkpoint"
+        f"{codes}: stored as {packed.layout} ({codes.dtype} codes of shape {codes.shape}), which this version does not "
+        f"decode{': ' + reason if reason else ''}; expected a plain weight or a layout listed in docs/formats.md: scan "
+        "the unquantised checkpoint"
     )

@@ -12,7 +12,6 @@ from torch import Tensor
 from spectrum_fast.read.checkpoint.dtypes import BLOCK_TYPES, decodable
 from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.formats.config import QuantisationConfig
 from spectrum_fast.read.formats.format import Format, PackedWeight, refuse
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 
@@ -142,7 +141,7 @@ def _is_gguf(ref: TensorRef) -> bool:
     return ref.dtype in BLOCK_TYPES or ref.interleaved_heads > 0
 
 
-def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:  # noqa: ARG001
+def _plan(packed: PackedWeight) -> WeightPlan:
     ref = packed.codes
     kind, shape = ref.dtype, ref.shape
     layout, stored = f"GGUF {kind}", ref

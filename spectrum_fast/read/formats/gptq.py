@@ -10,7 +10,7 @@ from torch import Tensor
 from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.read.formats.codes import Codes
-from spectrum_fast.read.formats.config import QuantisationConfig, unnamed
+from spectrum_fast.read.formats.config import unnamed
 from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, refuse
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.formats.words import WIDTHS, group_index, unpack_words
@@ -62,8 +62,8 @@ def read_gptq(
     return Codes(weight, scale, (1, max(1, inputs // groups)), (outputs, inputs), points.T, group_of_column=index)
 
 
-def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:
-    codes, companions = packed.codes, packed.companions
+def _plan(packed: PackedWeight) -> WeightPlan:
+    codes, companions, config = packed.codes, packed.companions, packed.config
     if config.format not in _VERSIONS:
         raise refuse(packed, f"config.json names format {config.format!r}, expected gptq or gptq_v2")
     scales, qzeros = companions["scales"].shape, companions["qzeros"].shape

@@ -14,7 +14,6 @@ from torch import Tensor
 from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.factored_matrix import FactoredMatrix
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.formats.config import QuantisationConfig
 from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, refuse
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 
@@ -39,8 +38,8 @@ def read_lora(codes: Tensor, a: Tensor, *, scale: float, transposed: bool) -> Fa
     return FactoredMatrix(a.T, b.T) if transposed else FactoredMatrix(b, a)
 
 
-def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:
-    codes, a, said = packed.codes, packed.companions["a"], config.adapter
+def _plan(packed: PackedWeight) -> WeightPlan:
+    codes, a, said = packed.codes, packed.companions["a"], packed.config.adapter
     if said.get("peft_type") != "LORA":
         raise refuse(packed, "expected adapter_config.json beside it with peft_type LORA")
     if said.get("use_dora") or "magnitude" in packed.companions:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.read.formats.codes import Codes
-from spectrum_fast.read.formats.config import QuantisationConfig
 from spectrum_fast.read.formats.format import Format, PackedWeight, refuse
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 
@@ -35,7 +34,7 @@ def read_mxfp4(codes: Tensor, scales: Tensor) -> Codes:
     return Codes(codes.reshape(rows, -1), scales, (1, _GROUP), (rows, _GROUP * groups), table=table)
 
 
-def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:  # noqa: ARG001
+def _plan(packed: PackedWeight) -> WeightPlan:
     blocks, scales = packed.codes, packed.companions["scales"]
     if len(blocks.shape) != 4 or blocks.shape[-1] != _GROUP // 2 or scales.shape != blocks.shape[:-1]:
         raise refuse(

@@ -10,7 +10,7 @@ from torch import Tensor
 from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.read.formats.codes import Codes
-from spectrum_fast.read.formats.config import QuantisationConfig, Scheme, unnamed
+from spectrum_fast.read.formats.config import Scheme, unnamed
 from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, refuse
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.formats.words import WIDTHS, group_index, unpack_words
@@ -81,8 +81,8 @@ def read_pack_quantized(
     return Codes(codes.contiguous().view(torch.uint8), scale, block, shape, zero, table, group_of_column=index)
 
 
-def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:
-    codes = packed.codes
+def _plan(packed: PackedWeight) -> WeightPlan:
+    codes, config = packed.codes, packed.config
     if config.format not in ("", "pack-quantized", "mixed-precision"):
         raise refuse(packed, f"config.json names format {config.format!r}, expected 'pack-quantized'")
     if len(codes.shape) != 2 or packed.companions["weight_shape"].shape != (2,):

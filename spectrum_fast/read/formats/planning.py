@@ -29,8 +29,7 @@ def plan_plain(ref: TensorRef) -> tuple[WeightPlan, ...]:
     require_decodable(ref)
     if len(ref.shape) > 3:
         raise UnsupportedDtypeError(
-            f"tensor {shorten(ref.name)} in {ref.file}: expected at most 3 extents (experts, rows, columns), found "
-            f"shape {ref.shape}; exclude it"
+            f"{ref}: expected at most 3 extents (experts, rows, columns), found shape {ref.shape}; exclude it"
         )
     plan = WeightPlan(module_name(ref.name), ref.name, ref)
     return _split(plan) if len(ref.shape) == 3 else (plan,)
@@ -53,11 +52,11 @@ def plan_packed(packed: PackedWeight, config: QuantisationConfig) -> tuple[Weigh
     if packed.owner:
         raise missing(packed, packed.owner)
     form = _choose(packed, config)
-    packed = replace(packed, formats=(form,))
+    packed = replace(packed, formats=(form,), config=config)
     _check(packed, form)
     if form.plan is None:
         raise refuse(packed)
-    plan = form.plan(packed, config)
+    plan = form.plan(packed)
     return _split(plan) if len(plan.shape or ()) == 3 else (plan,)
 
 
@@ -95,8 +94,8 @@ def _split(plan: WeightPlan) -> tuple[WeightPlan, ...]:
     count = main.shape[0]
     if count > MAX_EXPERTS:  # before a record is made of any
         raise UnsupportedDtypeError(
-            f"tensor {shorten(main.name)} in {main.file}: expected at most {MAX_EXPERTS} experts, found {count} in "
-            f"shape {main.shape}, which no published model comes near; exclude it"
+            f"{main}: expected at most {MAX_EXPERTS} experts, found {count} in shape {main.shape}, which no published "
+            "model comes near; exclude it"
         )
     whole = plan.shape or main.shape
     return tuple(

@@ -18,7 +18,6 @@ from torch import Tensor
 from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.read.formats.mxfp4 import read_mxfp4
 from spectrum_fast.read.formats.weight_plan import FusedPart, WeightPlan
-from spectrum_fast.read.storage.files import shorten
 
 FUSED_NAMES = frozenset({"qkv_proj", "query_key_value", "Wqkv", "c_attn", "gate_up_proj"})
 """Last components of module names that fuse projections."""
@@ -47,8 +46,7 @@ def split_fused(plan: WeightPlan, config: Config | None) -> tuple[WeightPlan, ..
         parts = _parts_of(plan, kind, config)
     except _UnknownLayoutError as error:
         raise UnsupportedDtypeError(
-            f"tensor {shorten(plan.main.name)} in {plan.main.file}: {kind} cannot be split: {error}; scan it whole "
-            "(without --split-fused) or exclude it"
+            f"{plan.main}: {kind} cannot be split: {error}; scan it whole (without --split-fused) or exclude it"
         ) from None
     return tuple(
         replace(

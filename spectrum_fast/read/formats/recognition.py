@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.format import PackedWeight
@@ -73,8 +72,8 @@ def find_packed(tensors: Iterable[TensorRef]) -> QuantisedTensors:
         if last in _LOOSE:
             companions[ref.name] = module
         elif (owner := _lost_owner(key, ref)) is not None:
-            packed[ref.name] = PackedWeight(ref, (), MappingProxyType({}), owner)
-    return QuantisedTensors(MappingProxyType(packed), MappingProxyType(companions))
+            packed[ref.name] = PackedWeight(ref, (), {}, owner)
+    return QuantisedTensors(packed, companions)
 
 
 def _recognise(key: str, ref: TensorRef, refs: Mapping[str, TensorRef]) -> PackedWeight | None:
@@ -92,7 +91,7 @@ def _recognise(key: str, ref: TensorRef, refs: Mapping[str, TensorRef]) -> Packe
         return None
     # Names that several formats share are told apart by the configuration, others by the order of the formats.
     taken = forms if forms[0].methods else forms[:1]
-    return PackedWeight(ref, tuple(taken), MappingProxyType(present))
+    return PackedWeight(ref, tuple(taken), present)
 
 
 def _lost_owner(key: str, ref: TensorRef) -> str | None:

@@ -12,7 +12,7 @@ from spectrum_fast.read.checkpoint.dtypes import decodable
 from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.codes import Codes
-from spectrum_fast.read.formats.config import QuantisationConfig, Scheme
+from spectrum_fast.read.formats.config import Scheme
 from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, missing, refuse
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 
@@ -59,8 +59,8 @@ def read_scaled(codes: Tensor, scale: Tensor, zero_point: Tensor | None = None, 
     return Codes(codes, scale.reshape(grid), block, (rows, columns), zero)
 
 
-def _plan(packed: PackedWeight, config: QuantisationConfig) -> WeightPlan:
-    codes, zero_point = packed.codes, packed.companions.get("zero_point")
+def _plan(packed: PackedWeight) -> WeightPlan:
+    codes, config, zero_point = packed.codes, packed.config, packed.companions.get("zero_point")
     found = [role for role in _SCALES if role in packed.companions]
     if not found:
         raise missing(packed, " or ".join(f"{codes.name}_{role}" for role in _SCALES))

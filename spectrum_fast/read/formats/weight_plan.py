@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from torch import Tensor
 
@@ -66,7 +65,7 @@ class WeightPlan:
     name: str
     parameter: str
     main: TensorRef
-    companions: Mapping[str, TensorRef] = field(default_factory=lambda: MappingProxyType({}))
+    companions: Mapping[str, TensorRef] = field(default_factory=dict)
     decoder: Callable[..., Codes | Tensor | FactoredMatrix] | None = None
     layout: str = ""
     shape: tuple[int, ...] | None = None

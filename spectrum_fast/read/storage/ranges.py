@@ -106,9 +106,7 @@ class RangeReader:
                     raise
                 longest = settings.delay_seconds * 2 ** min(failed - 1, _MAX_DOUBLINGS)
                 wait = longest * random.uniform(0.5, 1.0)  # noqa: S311 (spreads requests, guards nothing)
-                if problem.kind == "throttled":
-                    transport.learn_pause()
-                pause = transport.pause()
+                pause = transport.pause(throttled=problem.kind == "throttled")
                 wait = max(wait, pause)
                 elapsed = time.monotonic() - started
                 if failed >= settings.attempts or elapsed + wait > settings.patience_seconds:

@@ -83,25 +83,20 @@ class Transport:
             self._connect()
         return True
 
-    def pause(self) -> float:
-        """Seconds that the server wants us to wait, as far as it has told."""
-        return max(0.0, self._resume_at - time.monotonic())
+    def pause(self, throttled: bool) -> float:
+        """Seconds that the server wants us to wait, as far as it has told; one that turned us away is asked for them.
 
-    def learn_pause(self) -> None:
-        """Ask a server that turned us away how long to wait (``Retry-After``).
-
-        obstore keeps an answer's headers to itself, so one more request, for one byte, is made here, at most one at a
-        time. s3 and gs do not send the header, and are not asked.
+        obstore keeps an answer's headers to itself, so one more request, for one byte, is made here for
+        ``Retry-After``, at most one at a time. s3 and gs do not send the header, and are not asked.
         """
-        if self.address.scheme in ("s3", "gs") or not self._lock.acquire(blocking=False):
-            return
-        try:
-            if self.pause() == 0.0:
-                self._resume_at = time.monotonic() + _ask_pause(
-                    self._target, min(self._settings.stall_seconds, _PROBE_SECONDS)
-                )
-        finally:
-            self._lock.release()
+        if throttled and self.address.scheme not in ("s3", "gs") and self._lock.acquire(blocking=False):
+            try:
+                if self._resume_at <= time.monotonic():
+                    timeout = min(self._settings.stall_seconds, _PROBE_SECONDS)
+                    self._resume_at = time.monotonic() + _ask_pause(self._target, timeout)
+            finally:
+                self._lock.release()
+        return max(0.0, self._resume_at - time.monotonic())
 
     def _connect(self) -> None:
         self._target = target_of(self.address)

@@ -154,7 +154,7 @@ class Batch:
         if failures:
             raise _explain(min(failures, key=lambda failure: (failure.end, failure.begin)), ref)
         if ref.stamp is not None and stamp is not None and stamp != ref.stamp:
-            raise changed(f"tensor {shorten(ref.name)} in {ref.file}")
+            raise changed(ref)
 
     def _has_lost(self, file: Address) -> bool:
         """Whether nothing more of this file can be had."""
@@ -214,13 +214,11 @@ def _explain(failure: _Failure, ref: TensorRef) -> BaseException:
     error = failure.error
     if isinstance(error, EndOfFileError):
         found = CheckpointError(
-            f"tensor {shorten(ref.name)} in {ref.file}: expected {ref.nbytes} bytes, the file ends after "
-            f"{max(0, failure.begin - ref.begin)}: truncated or replaced while being read; download it again"
+            f"{ref}: expected {ref.nbytes} bytes, the file ends after {max(0, failure.begin - ref.begin)}: truncated "
+            "or replaced while being read; download it again"
         )
     elif isinstance(error, OSError):
-        found = CheckpointError(
-            f"tensor {shorten(ref.name)} in {ref.file}: cannot be read at byte {failure.begin}: {read_failure(error)}"
-        )
+        found = CheckpointError(f"{ref}: cannot be read at byte {failure.begin}: {read_failure(error)}")
     elif isinstance(error, CheckpointError):
         found = CheckpointError(f"tensor {shorten(ref.name)}: {error}")
     else:

@@ -12,7 +12,6 @@ from typing import Any
 from spectrum_fast.errors import UsageError
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.storage import RemoteFile, remote_settings
-from spectrum_fast.read.storage.files import shorten
 from spectrum_fast.read.stream.batch import Batch
 from spectrum_fast.read.stream.device import pin_memory, require_cuda
 from spectrum_fast.read.stream.layout import Layout, Task
@@ -147,6 +146,6 @@ class Pipeline:
 def too_large(ref: TensorRef, needed: int, capacity: int) -> UsageError:
     """The error for a weight that does not fit the budget and cannot be read in parts."""
     return UsageError(
-        f"tensor {shorten(ref.name)} in {ref.file}: expected a buffer of at least {needed / 2**30:.4f} GiB, because "
-        f"its layout is decoded whole, found {capacity / 2**30:.4f} GiB; give a larger --buffer-gib"
+        f"{ref}: expected a buffer of at least {needed / 2**30:.4f} GiB, because its layout is decoded whole, found "
+        f"{capacity / 2**30:.4f} GiB; give a larger --buffer-gib"
     )
