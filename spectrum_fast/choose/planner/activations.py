@@ -155,16 +155,14 @@ def _watch_gradients(model: nn.Module, setup: TrainingSetup, tally: _Tally) -> l
     def arrived(parameter: torch.Tensor) -> None:
         gradient = parameter.grad
         assert gradient is not None  # noqa: S101 - it has just been made
+        if setup.holds_gradients or setup.divides:
+            parameter.grad = None
         if setup.holds_gradients:
-            parameter.grad = None  # it is added to one that is there from the start
-            return
-        if not setup.divides:
-            tally.gradients += gradient.untyped_storage().nbytes()
-            return
-        parameter.grad = None
-        part = torch.empty(-(-gradient.numel() // setup.gpus), dtype=TORCH[setup.trained_dtype])
-        parts.append(part)
-        tally.gradients += part.untyped_storage().nbytes()
+            return  # it is added to one that is there from the start
+        if setup.divides:
+            gradient = torch.empty(-(-gradient.numel() // setup.gpus), dtype=TORCH[setup.trained_dtype])
+            parts.append(gradient)
+        tally.gradients += gradient.untyped_storage().nbytes()
 
     for parameter in model.parameters():
         if parameter.requires_grad:

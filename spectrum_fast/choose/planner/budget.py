@@ -10,7 +10,7 @@ from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.selection.model.apply import apply_selection
 from spectrum_fast.choose.selection.model.skeleton import ModelSkeleton, read_skeleton, skeleton_of_scan
 from spectrum_fast.choose.selection.options import BudgetOptions, SelectOptions, read_budget
-from spectrum_fast.choose.selection.ranking import cut_percents, largest_that_fits
+from spectrum_fast.choose.selection.ranking import largest_that_fits
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.choose.selection.selection import Selection
@@ -66,8 +66,8 @@ def fit_budget(scan: Scan, skeleton: ModelSkeleton, options: SelectOptions, budg
             return selection, plan_memory(skeleton, setup, selection=selection).peak
         return selection, apply_selection(selection, skeleton.module, partial="whole").trainable_parameters
 
-    percents = cut_percents({group.size for group in select_with(scan, options).groups if group.size})
-    best, cost = largest_that_fits(percents, select, lambda made: made[1] <= limit)
+    sizes = {group.size for group in select_with(scan, options).groups if group.size}
+    best, cost = largest_that_fits(sizes, select, lambda made: made[1] <= limit)
     assert best.top_percent is not None  # noqa: S101 - it was made from one
     if cost > limit:
         words = f"needs {size_of(cost)} a GPU" if is_memory else f"trains {cost:,} parameters"

@@ -12,7 +12,7 @@ from spectrum_fast.choose.planner.setup import TrainingSetup
 from spectrum_fast.choose.planner.states import StateBytes, compute_states
 from spectrum_fast.choose.planner.trained import TrainedModel, choose_trained, competing_groups
 from spectrum_fast.choose.selection.model.skeleton import ModelSkeleton, read_skeleton
-from spectrum_fast.choose.selection.ranking import cut_percents, largest_that_fits
+from spectrum_fast.choose.selection.ranking import largest_that_fits
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.choose.selection.selection import Selection
 from spectrum_fast.errors import CheckpointError, SelectionError, UsageError
@@ -149,16 +149,15 @@ def fit_percent(
     """
     if not setup.selects:
         raise UsageError(f"fit looks for a share of the modules, found method {setup.method!r}, which takes no share")
-    percents = cut_percents({len(members) for members in competing_groups(model.module).values()})
     best = largest_that_fits(
-        percents,
+        {len(members) for members in competing_groups(model.module).values()},
         lambda percent: plan_memory(model, setup, scan=scan, top_percent=percent, always=always),
         lambda plan: plan.peak <= limit_bytes,
     )
     if best.peak > limit_bytes:
         raise SelectionError(
-            f"{model.name}: the smallest share ({percents[0]:g} % of each type) needs {best.peak / GIB:.2f} GiB a GPU, "
-            f"found a limit of {limit_bytes / GIB:.2f} GiB; use more GPUs, checkpointing, offloading, a smaller batch "
-            "or a method with adapters"
+            f"{model.name}: the smallest share ({best.top_percent:g} % of each type) needs {best.peak / GIB:.2f} GiB a "
+            f"GPU, found a limit of {limit_bytes / GIB:.2f} GiB; use more GPUs, checkpointing, offloading, a smaller "
+            "batch or a method with adapters"
         )
     return best

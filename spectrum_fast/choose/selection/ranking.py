@@ -141,13 +141,13 @@ def cut_percents(sizes: Iterable[int]) -> list[float]:
     return sorted({min(100.0, float(-(-value * 10_000 // 1)) / 10_000) for value in exact})
 
 
-def largest_that_fits(
-    percents: Sequence[float], make: Callable[[float], _Made], fits: Callable[[_Made], bool]
-) -> _Made:
+def largest_that_fits(sizes: Iterable[int], make: Callable[[float], _Made], fits: Callable[[_Made], bool]) -> _Made:
     """What is made of the largest percentage that fits, and of the smallest one where none does.
 
-    ``percents`` rise; what ``fits`` is no longer true once it was false for a smaller one.
+    Those are tried at which one more module is taken of a group of one of these ``sizes``; what ``fits`` is no longer
+    true once it was false for a smaller percentage.
     """
+    percents = cut_percents(sizes)
     made = functools.cache(make)
     fitting = bisect_left(percents, True, key=lambda percent: not fits(made(percent)))
     return made(percents[max(fitting - 1, 0)])

@@ -22,7 +22,7 @@ def check_table(result: SelectionCheck) -> RenderableType:
             f"{100 * report.share:.2f} %",
             "refuses" if report.problem else "as selected" if report.agrees else "differs",
         )
-    whose = "running model" if result.origin == "runtime" else "checkpoint"
+    whose = "checkpoint" if result.note else "running model"
     title = f"{result.model}: {result.total_values:,} values, parameter names of the {whose}"
     words = [line for report in result.reports for line in _differences(report)]
     for entry, near in result.lost.items():

@@ -78,7 +78,7 @@ def test_what_cannot_be_budgeted_is_said(scanned: Scan) -> None:
         fit_budget(scanned, skeleton, SelectOptions(), BudgetOptions(budget="7"))
     with pytest.raises(UsageError, match="leave the percentage out"):
         fit_budget(scanned, skeleton, SelectOptions(30), BudgetOptions(budget="7B"))
-    bare = ModelSkeleton("files", module_of_tensors([("a.weight", (2, 3), "F32")]), "checkpoint", "there is no config")
+    bare = ModelSkeleton("files", module_of_tensors([("a.weight", (2, 3), "F32")]), "there is no config")
     with pytest.raises(UsageError, match="memory is planned for models that transformers builds"):
         fit_budget(scanned, bare, SelectOptions(), BudgetOptions(budget="7GiB"))
     for wrong in ("8G", "-1B", "", "much"):
@@ -91,4 +91,4 @@ def test_the_largest_that_fits_is_what_trying_all_finds() -> None:
     percents = cut_percents([2, 7])
     for limit in range(101):
         expected = max((p for p in percents if p <= limit), default=percents[0])
-        assert largest_that_fits(percents, lambda p: p, lambda made, limit=limit: made <= limit) == expected
+        assert largest_that_fits([2, 7], lambda p: p, lambda made, limit=limit: made <= limit) == expected

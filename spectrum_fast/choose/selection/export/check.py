@@ -70,8 +70,7 @@ class SelectionCheck:
 
     Attributes:
         model: the model's name.
-        origin: ``runtime`` or ``checkpoint``: whose parameter names were used.
-        note: why not those of the running model; empty if they were.
+        note: why parameter names are those of the checkpoint; empty if they are those of the running model.
         total_values: numbers in all parameters of the model, tied ones once.
         reports: one for each reader asked for.
         lost: entries that match nothing in the model -> the nearest names in it. Of the reference's header, which is
@@ -79,7 +78,6 @@ class SelectionCheck:
     """
 
     model: str
-    origin: str
     note: str
     total_values: int
     reports: tuple[ReaderReport, ...]
@@ -135,7 +133,6 @@ def check_selection(
     total = Reading(parameters=frozenset(shapes)).values(shapes)
     return SelectionCheck(
         model=skeleton.name,
-        origin=skeleton.origin,
         note=skeleton.note,
         total_values=total,
         reports=tuple(
@@ -150,12 +147,10 @@ def _read_by(reader: Reader, yaml: str, chosen: Selection | SelectionError, mode
     """What it trains of the model; our own way and PEFT's go by the selection, if the file is one."""
     if reader not in (own.TRL, peft.READER):
         return reader.read(yaml, model)
-    if isinstance(chosen, SelectionError):
-        return Reading(problem=str(chosen))
-    if reader is own.TRL:
-        return own.read_as_applied(chosen, model)
     try:
-        return reader.read(format_peft(chosen), model)
+        if isinstance(chosen, SelectionError):
+            raise chosen
+        return own.read_as_applied(chosen, model) if reader is own.TRL else reader.read(format_peft(chosen), model)
     except SelectionError as error:
         return Reading(problem=str(error))
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.fused import parts_by_parameter
 from spectrum_fast.choose.selection.model.resolve import resolve_selection
-from spectrum_fast.choose.selection.model.scan_view import as_fused_in
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.records import SelectedModule
 from spectrum_fast.choose.selection.select import select_with
@@ -33,6 +32,7 @@ FUSED_SUFFIXES = (".gate_up_proj", ".down_proj", ".gate_proj", ".up_proj")
 def select_by_kappa(scan: Scan, model: nn.Module, options: SelectOptions) -> tuple[Selection, str]:
     """What PEFT would take of a model, as a selection and as its JSON.
 
+    The scan is as the model holds its modules (:func:`~spectrum_fast.choose.selection.model.scan_view.as_fused_in`).
     Grouping, rounding and what is trained always are PEFT's; the share, and what competes, those of the options.
 
     Raises:
@@ -40,15 +40,14 @@ def select_by_kappa(scan: Scan, model: nn.Module, options: SelectOptions) -> tup
             model is not known to be made of ``nn.Linear``; or an entry does not fit it.
     """
     asked = replace(options, criterion="kappa", top_percent=100.0, grouping="global", always="none", order="top")
-    seen = as_fused_in(scan, model)
-    everything = select_with(seen, asked)
+    everything = select_with(scan, asked)
     found = resolve_selection(everything, model)
     by_name = {module.name: module for module in everything.modules}
     scored = {id(found.parameters[name]): by_name[key] for key, names in found.matched.items() for name in names}
     linear, fused = _candidates(model)
     if not linear:
         raise SelectionError("PEFT's rule takes nn.Linear modules, and the model is known by its tensors only")
-    _refuse_joined(seen, fused)
+    _refuse_joined(scan, fused)
     kept: list[SelectedModule] = []
     targets: dict[str, list[str] | None] = {}
     for key, candidates in (("target_modules", linear), ("target_parameters", fused)):

@@ -119,11 +119,12 @@ def export_selection(
             raise UsageError(f"--ranks is for adapters, and {found.name} trains whole parameters; write --for peft")
         found = replace(found, usage=found.usage.replace(", r=16", ""))
     model, ends = skeleton.module, set[str]()
+    seen = as_fused_in(scan, model)
     if found.adapts and (options.criterion or scan.criterion) == "kappa":
-        selection, text = select_by_kappa(scan, model, options)
+        selection, text = select_by_kappa(seen, model, options)
         reading = found.read(text, model)
     else:
-        selection = select_with(as_fused_in(scan, model), options)
+        selection = select_with(seen, options)
         text, reading, applied = prove(found, selection, skeleton)
         if not found.adapts:
             ends = {name for entry, names in applied.matched.items() if role(entry) != "other" for name in names}
@@ -131,7 +132,7 @@ def export_selection(
     counts = {name: math.prod(shape) for name, shape in shapes.items()}
     return Export(
         reader=found,
-        text=text if ranks.ranks is None else _with_ranks(text, as_fused_in(scan, model), model, ranks),
+        text=text if ranks.ranks is None else _with_ranks(text, seen, model, ranks),
         selection=selection,
         trained=reading.values(shapes),
         total=sum(counts.values()),

@@ -30,7 +30,7 @@ from spectrum_fast.choose.selection.formats.reference_yaml import (
     KEY,
     format_reference_yaml,
     header_modules,
-    other_keys,
+    parse_yaml,
     read_reference_yaml,
 )
 from spectrum_fast.choose.selection.formats.scan_file import read_scan_text
@@ -118,7 +118,8 @@ def _names_in(text: str, output_format: str) -> dict[str, Any]:
     """The names that a text says, and what it says beside them."""
     read = read_selection_text(text, "it")
     names = dict.fromkeys([*read.get("always", ()), *(module.name for module in read["modules"])])
-    return names | dict.fromkeys(other_keys(text) if output_format == "axolotl" else (), "a key of its own")
+    keys = set(parse_yaml(text, "it")) - {KEY.rstrip(":")} if output_format == "axolotl" else ()
+    return names | dict.fromkeys(keys, "a key of its own")
 
 
 _NAMES_IN: dict[str, Callable[[Selection], Iterable[str]]] = {

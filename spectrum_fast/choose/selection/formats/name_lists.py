@@ -19,7 +19,7 @@ from spectrum_fast.read.checkpoint.naming import module_type
 if TYPE_CHECKING:
     from spectrum_fast.choose.selection.selection import Selection
 
-_NAME = re.compile(r"[\w./-]+")
+NAME = re.compile(r"[\w./-]+")
 
 
 def can_carry_adapter(module: SelectedModule) -> bool:
@@ -71,7 +71,7 @@ def _fields(located: list[tuple[str, str]], source: str) -> dict[str, Any]:
         raise SelectionError(f"{source}: expected module names, found none")
     modules: dict[str, SelectedModule] = {}
     for where, text in located:
-        if not _NAME.fullmatch(text):
+        if not NAME.fullmatch(text):
             raise SelectionError(f"{source}, {where}: expected a module name, found {text[:80]!r}")
         name = text.removesuffix(".weight")
         modules.setdefault(name, SelectedModule(name=name, type=module_type(name), group=module_type(name)))

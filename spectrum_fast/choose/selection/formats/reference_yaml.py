@@ -22,6 +22,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from spectrum_fast.choose.selection.formats.name_lists import NAME
 from spectrum_fast.choose.selection.ranking import count_taken
 from spectrum_fast.choose.selection.records import SelectedModule, SelectionGroup
 from spectrum_fast.errors import SelectionError
@@ -36,7 +37,6 @@ REFERENCE_HEADER = ("lm_head", "model.embed_tokens")
 
 _COMMENT = re.compile(r"#\s*(\S+) layers$")
 _HEADER_ENTRY = re.compile(r"\^(.+?)(?:\.weight)?\$")
-_NAME = re.compile(r"[\w./-]+")
 
 
 def header_modules(selection: Selection) -> tuple[str, ...]:
@@ -59,22 +59,19 @@ def format_reference_yaml(selection: Selection) -> str:
 
 def spell_entries(texts: Sequence[str]) -> str:
     """One ``- text`` a line, as the YAML library spells it: a name can never become a key, or two lines."""
+    return to_yaml(list(texts)) if texts else ""
+
+
+def to_yaml(document: Any) -> str:
+    """The document as the YAML library spells it, each of its texts on one line, keys in their order."""
     import yaml
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times faster, where it is built
-    one_line = 1 << 30
-    return yaml.dump(list(texts), None, dumper, width=one_line, allow_unicode=True) if texts else ""
+    return yaml.dump(document, None, dumper, width=1 << 30, allow_unicode=True, sort_keys=False)
 
 
-def _singletons(group: SelectionGroup, selection: Selection) -> list[str]:
-    """Header modules that the reference names in their own group too, which takes them at 100 %."""
-    if selection.always_rule != "default" or not selection.top_percent or group.size:
-        return []
-    return list(group.always)[: count_taken(len(group.always), selection.top_percent)]
-
-
-def other_keys(text: str) -> set[str]:
-    """Keys beside ``unfrozen_parameters`` that the YAML library finds in a file.
+def parse_yaml(text: str, source: str) -> Any:
+    """What the YAML library reads; ``source`` is what to call it in messages.
 
     Raises:
         SelectionError: it finds no YAML.
@@ -82,10 +79,16 @@ def other_keys(text: str) -> set[str]:
     import yaml
 
     try:
-        document = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+        return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
     except yaml.YAMLError as error:
-        raise SelectionError(f"expected YAML, found {error}") from error
-    return set(document) - {KEY.rstrip(":")}
+        raise SelectionError(f"{source}: expected YAML, found {str(error).splitlines()[0]}") from error
+
+
+def _singletons(group: SelectionGroup, selection: Selection) -> list[str]:
+    """Header modules that the reference names in their own group too, which takes them at 100 %."""
+    if selection.always_rule != "default" or not selection.top_percent or group.size:
+        return []
+    return list(group.always)[: count_taken(len(group.always), selection.top_percent)]
 
 
 def read_reference_yaml(text: str, source: str) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def _read_entry(entry: str, where: str) -> tuple[str, bool]:
     text = text.replace("\\.", ".")
     header = _HEADER_ENTRY.fullmatch(text)
     name = header.group(1) if header else text.removeprefix("^").removesuffix(".weight")
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise SelectionError(
             f"{where}: expected a module name, found {entry.strip()!r}; regular expressions and row ranges cannot be "
             "read back as a selection"

@@ -32,13 +32,11 @@ class ModelSkeleton:
     Attributes:
         name: the checkpoint's display name.
         module: parameters on the meta device, tied ones shared.
-        origin: ``runtime`` or ``checkpoint``.
-        note: why the names are not those of the running model; empty if they are.
+        note: why the names are those of the checkpoint; empty if they are those of the running model.
     """
 
     name: str
     module: nn.Module
-    origin: str
     note: str = ""
 
 
@@ -60,12 +58,12 @@ def read_skeleton(source: str, names: str = "auto") -> ModelSkeleton:
     if names != "checkpoint":
         module, note = _build_runtime(checkpoint.config)
         if module is not None:
-            return ModelSkeleton(checkpoint.name, module, "runtime")
+            return ModelSkeleton(checkpoint.name, module)
         if names == "runtime":
             raise CheckpointError(f"{source}: the running model cannot be built: {note}; use the names of the files")
         note = f"names are those of the checkpoint's files: {note}"
     tensors = [(ref.name, ref.shape, ref.dtype) for ref in checkpoint.tensors]
-    return ModelSkeleton(checkpoint.name, module_of_tensors(tensors), "checkpoint", note)
+    return ModelSkeleton(checkpoint.name, module_of_tensors(tensors), note)
 
 
 def skeleton_of_scan(scan: Scan) -> ModelSkeleton:
@@ -76,7 +74,7 @@ def skeleton_of_scan(scan: Scan) -> ModelSkeleton:
     """
     module, note = _build_runtime(scan.provenance.get("config"))
     if module is not None:
-        return ModelSkeleton(scan.model, module, "runtime")
+        return ModelSkeleton(scan.model, module)
     tensors = {entry.parameter: entry.parameter_shape or entry.shape for entry in scan.modules}
     if None in tensors or None in tensors.values():
         raise SelectionError(
@@ -84,7 +82,7 @@ def skeleton_of_scan(scan: Scan) -> ModelSkeleton:
             "name the checkpoint with --model"
         )
     known = [(name, shape, "F32") for name, shape in tensors.items() if name is not None and shape is not None]
-    return ModelSkeleton(scan.model, module_of_tensors(known), "checkpoint", f"{note}, as far as the scan says")
+    return ModelSkeleton(scan.model, module_of_tensors(known), f"{note}, as far as the scan says")
 
 
 def module_of_tensors(tensors: Iterable[tuple[str, tuple[int, ...], str]]) -> nn.Module:

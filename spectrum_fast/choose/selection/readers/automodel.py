@@ -10,6 +10,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from spectrum_fast.choose.selection.formats.reference_yaml import parse_yaml, to_yaml
 from spectrum_fast.choose.selection.readers.reading import Reader, Reading, Wanted
 
 if TYPE_CHECKING:
@@ -17,17 +18,13 @@ if TYPE_CHECKING:
 
 
 def _write(wanted: Wanted) -> str:
-    import yaml
-
     homes = dict.fromkeys(name.rpartition(".")[0] for name in wanted.parameters)
     freeze = {"freeze_modules": [{"glob": "*"}], "unfreeze_modules": [{"path": home} for home in homes]}
-    return yaml.safe_dump({"freeze_config": freeze}, sort_keys=False, width=1 << 30, allow_unicode=True)
+    return to_yaml({"freeze_config": freeze})
 
 
 def _read(text: str, model: nn.Module) -> Reading:
-    import yaml
-
-    config: dict[str, list[dict[str, Any]]] = yaml.safe_load(text)["freeze_config"]
+    config: dict[str, list[dict[str, Any]]] = parse_yaml(text, "the file")["freeze_config"]
     modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
     free = {id(parameter) for parameter in model.parameters()}
     unmatched = []

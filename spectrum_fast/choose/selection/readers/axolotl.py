@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.selection.formats.reference_yaml import KEY, spell_entries
+from spectrum_fast.choose.selection.formats.reference_yaml import KEY, parse_yaml, spell_entries
 from spectrum_fast.choose.selection.readers.reading import (
     PLAIN,
     Reader,
@@ -67,12 +67,7 @@ def entries_of_yaml(text: str, source: str) -> list[str]:
     Raises:
         SelectionError: no YAML, or no list of texts under ``unfrozen_parameters``.
     """
-    import yaml
-
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SelectionError(f"{source}: expected YAML, found {str(error).splitlines()[0]}") from error
+    document = parse_yaml(text, source)
     entries = document.get(KEY.rstrip(":")) if isinstance(document, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
         raise SelectionError(f"{source}: expected a list of texts under {KEY!r}, found {str(entries)[:60]!r}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from spectrum_fast.choose.selection.formats.reference_yaml import parse_yaml, to_yaml
 from spectrum_fast.choose.selection.model.adapters import lora_targets
 from spectrum_fast.choose.selection.readers.peft import read_as_peft
 from spectrum_fast.choose.selection.readers.reading import Reader, Reading, Wanted, shapes_of
@@ -21,8 +22,6 @@ _FREEZES = ("freeze_vision_tower", "freeze_multi_modal_projector", "freeze_langu
 
 
 def _write(wanted: Wanted) -> str:
-    import yaml
-
     modules, parameters = lora_targets(wanted.selection, wanted.model)
     if parameters:
         homes = [name.removesuffix(".weight") for name in parameters]
@@ -34,13 +33,11 @@ def _write(wanted: Wanted) -> str:
         )
     options = {"finetuning_type": "lora", "lora_target": ",".join(modules)}
     freezes = dict.fromkeys(_FREEZES, False) if _has_towers(wanted.model) else {}
-    return yaml.safe_dump(options | freezes, sort_keys=False, width=1 << 30, allow_unicode=True)
+    return to_yaml(options | freezes)
 
 
 def _read(text: str, model: nn.Module) -> Reading:
-    import yaml
-
-    entries = yaml.safe_load(text)["lora_target"].split(",")
+    entries = parse_yaml(text, "the file")["lora_target"].split(",")
     shapes = shapes_of(model)
     if not _has_towers(model):
         return read_as_peft(entries, shapes)

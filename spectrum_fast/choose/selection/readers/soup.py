@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from spectrum_fast.choose.selection.formats.reference_yaml import parse_yaml, to_yaml
 from spectrum_fast.choose.selection.readers.reading import Reader, Reading, Wanted, match_entries, shapes_of
 
 if TYPE_CHECKING:
@@ -14,17 +15,13 @@ _EXACT = re.compile(r"\^((?:\w|-|\\.)+)\$")
 
 
 def _write(wanted: Wanted) -> str:
-    import yaml
-
     entries = [f"^{re.escape(name)}$" for name in wanted.parameters]
     # Its default, 4bit, cannot be trained, and it refuses the one with the other.
     document = {"training": {"quantization": "none", "unfrozen_parameters": entries}}
-    return yaml.safe_dump(document, sort_keys=False, width=1 << 30, allow_unicode=True)
+    return to_yaml(document)
 
 
 def _read(text: str, model: nn.Module) -> Reading:
-    import yaml
-
     names = shapes_of(model)
 
     def match(entry: str) -> list[str]:
@@ -34,7 +31,7 @@ def _read(text: str, model: nn.Module) -> Reading:
             return [name] if name in names else []
         return [name for name in names if re.search(entry, name)]
 
-    return match_entries(yaml.safe_load(text)["training"]["unfrozen_parameters"], match)
+    return match_entries(parse_yaml(text, "the file")["training"]["unfrozen_parameters"], match)
 
 
 READER = Reader(

@@ -48,7 +48,7 @@ def test_the_default_header_is_read_in_two_ways(checkpoint: Path, yaml_file: Pat
     assert by_name["readme"].missing == ("model.embed_tokens.weight",)
     assert by_name["axolotl"].unmatched == ("^lm_head.weight$",)
     assert not result.agree
-    assert result.origin == "runtime"
+    assert result.note == ""
     total = sum(parameter.numel() for parameter in read_skeleton(str(checkpoint)).module.parameters())
     assert result.total_values == total
     assert by_name["axolotl"].share == by_name["axolotl"].values / total
@@ -68,7 +68,6 @@ def test_an_entry_that_is_a_prefix_of_another_module(tmp_path: Path) -> None:
     assert set(extra["line-parser"]) == {prefixed, "modelXlayers.1.mlp.gate.weight"}
     assert set(extra["readme"]) == {prefixed, "xmodel.layers.1.mlp.gate.weight"}
     assert extra["peft"] == ()
-    assert result.origin == "checkpoint"
     assert result.note == "names are those of the checkpoint's files: there is no config.json"
 
 
@@ -93,7 +92,7 @@ def test_experts_that_the_running_model_fuses(tmp_path: Path) -> None:
     path = save_names(tmp_path / "names.txt", *experts[:2], "model.layers.0.self_attn.q_proj")
     result = check_selection(path, str(model), readers=["axolotl"])
     (axolotl,) = result.reports
-    assert result.origin == "runtime"
+    assert result.note == ""
     assert axolotl.unmatched == tuple(experts[:2])
     assert axolotl.parameters == ("model.layers.0.self_attn.q_proj.weight",)
     (axolotl,) = check_selection(path, str(model), readers=["axolotl"], names="checkpoint").reports
@@ -122,7 +121,7 @@ def test_a_model_that_cannot_be_built_falls_back_to_its_files(tmp_path: Path, co
     save_file({"a.weight": torch.ones(2, 2)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config))
     skeleton = read_skeleton(str(tmp_path))
-    assert (skeleton.origin, [*dict(skeleton.module.named_parameters())]) == ("checkpoint", ["a.weight"])
+    assert [*dict(skeleton.module.named_parameters())] == ["a.weight"]
     assert reason in skeleton.note
     with pytest.raises(CheckpointError, match="the running model cannot be built"):
         read_skeleton(str(tmp_path), "runtime")

@@ -320,7 +320,7 @@ def test_without_the_models_configuration_it_is_said_what_is_not_proved(tmp_path
     entries = yaml.safe_load(export.text)["unfrozen_parameters"]
     gates = {module.name for module in export.selection.modules if module.type == "mlp.gate"}
     assert {f"^{gate}.weight$" for gate in gates} < set(entries)  # as a prefix it would be gate_up too
-    assert read_skeleton(str(tmp_path)).origin == "checkpoint"
+    assert read_skeleton(str(tmp_path)).note
 
 
 def test_a_published_scan_needs_the_checkpoint() -> None:
