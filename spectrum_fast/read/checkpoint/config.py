@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from spectrum_fast.errors import CheckpointError
@@ -46,25 +47,17 @@ def finite_only(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def ties_embeddings(config: dict[str, Any] | None) -> bool:
-    """Say whether the configuration, or its text part, sets ``tie_word_embeddings``.
+def with_text_part(config: object) -> list[Mapping[str, Any]]:
+    """The configuration and that of its text part, as far as they are there."""
+    parts = (config, config.get("text_config") if isinstance(config, Mapping) else None)
+    return [part for part in parts if isinstance(part, Mapping)]
 
-    >>> ties_embeddings({"text_config": {"tie_word_embeddings": True}})
-    True
+
+def ties_embeddings(config: Mapping[str, Any] | None) -> bool | None:
+    """What the configuration, or its text part, says by ``tie_word_embeddings``: true before false, None if neither.
+
+    >>> ties_embeddings({"text_config": {"tie_word_embeddings": True}}), ties_embeddings({})
+    (True, None)
     """
-    return True in _said_of_ties(config)
-
-
-def unties_embeddings(config: dict[str, Any] | None) -> bool:
-    """Say whether ``tie_word_embeddings`` is set to false, in the configuration or its text part, and nowhere to true.
-
-    >>> unties_embeddings({"tie_word_embeddings": False}), unties_embeddings({})
-    (True, False)
-    """
-    return False in _said_of_ties(config) and not ties_embeddings(config)
-
-
-def _said_of_ties(config: dict[str, Any] | None) -> list[bool]:
-    parts = [config, (config or {}).get("text_config")]
-    said = [part.get("tie_word_embeddings") for part in parts if isinstance(part, dict)]
-    return [value for value in said if isinstance(value, bool)]
+    said = [part.get("tie_word_embeddings") for part in with_text_part(config)]
+    return next((value for value in (True, False) if any(one is value for one in said)), None)

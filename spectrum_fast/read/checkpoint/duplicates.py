@@ -19,7 +19,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from spectrum_fast.read.checkpoint.config import ties_embeddings, unties_embeddings
+from spectrum_fast.read.checkpoint.config import ties_embeddings
 from spectrum_fast.read.checkpoint.naming import module_name, natural_key, role
 from spectrum_fast.read.checkpoint.record import Checkpoint
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
@@ -82,7 +82,7 @@ def tied_names(copies: Mapping[str, str], config: dict[str, Any] | None) -> dict
         copies: name of each copy -> name of its original.
         config: the model's configuration.
     """
-    untied = unties_embeddings(config)
+    untied = ties_embeddings(config) is False
     ties = {}
     for copy, original in copies.items():
         roles = {role(copy), role(original)}

@@ -27,8 +27,8 @@ from spectrum_fast.read.checkpoint.header import (
     Header,
     count_elements,
     in_order,
+    take_name,
     too_many_tensors,
-    unprintable,
 )
 from spectrum_fast.read.checkpoint.json_cursor import JsonError as HeaderError
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
@@ -209,11 +209,7 @@ def _read_entries(cursor: _Cursor, count: int, path: Address, stamp: Stamp) -> l
     for number in range(1, count + 1):
         name = cursor.text(f"the name of tensor {number}")
         shown = f"tensor {shorten(name)}"
-        if not name.isprintable():
-            raise unprintable(name, number)
-        if name in seen:
-            raise HeaderError(f"{shown} occurs twice")
-        seen.add(name)
+        take_name(name, number, seen)
         extents = cursor.number("I", shown)
         if extents > _MAX_EXTENTS:
             raise HeaderError(f"{shown}: expected at most {_MAX_EXTENTS} extents, found {extents}")

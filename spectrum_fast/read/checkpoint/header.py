@@ -161,11 +161,7 @@ def _parse(raw: bytes, path: Address, stamp: Stamp) -> list[TensorRef]:
             cursor.position = usual.end()
             dtype, shape = usual[1].decode("ascii"), _read_shape(usual[2])
             begin, end = int(usual[3]), int(usual[4])
-        if not name.isprintable():
-            raise unprintable(name, len(tensors) + 1)
-        if name in seen:
-            raise JsonError(f"tensor {shorten(name)} occurs twice")
-        seen.add(name)
+        take_name(name, len(tensors) + 1, seen)
         if len(tensors) == MAX_TENSORS:  # their fields were spelt with escapes
             raise too_many_tensors()
         _check_size(name, dtype, shape, begin, end)
@@ -211,13 +207,23 @@ def count_elements(name: str, shape: tuple[int, ...]) -> int:
     return count
 
 
-def unprintable(name: str, number: int) -> JsonError:
-    """Names go into files that trainers execute and onto terminals, where a line break or an escape code would act."""
-    place = next(i for i, character in enumerate(name) if not character.isprintable())
-    return JsonError(
-        f"tensor {number}, {shorten(name)}: expected a name of printable characters, found {name[place]!r} as its "
-        f"character {place + 1}"
-    )
+def take_name(name: str, number: int, seen: set[str]) -> None:
+    """Add the name of the tensor of this number to those that were seen.
+
+    Names go into files that trainers execute and onto terminals, where a line break or an escape code would act.
+
+    Raises:
+        JsonError: it does not print, or was seen before.
+    """
+    if not name.isprintable():
+        place = next(i for i, character in enumerate(name) if not character.isprintable())
+        raise JsonError(
+            f"tensor {number}, {shorten(name)}: expected a name of printable characters, found {name[place]!r} as its "
+            f"character {place + 1}"
+        )
+    if name in seen:
+        raise JsonError(f"tensor {shorten(name)} occurs twice")
+    seen.add(name)
 
 
 def too_many_tensors() -> JsonError:

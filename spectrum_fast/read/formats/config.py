@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from spectrum_fast.read.checkpoint.config import with_text_part
+
 
 @dataclass(frozen=True)
 class Scheme:
@@ -120,7 +122,7 @@ def _scheme(said: Mapping[str, Any], bits: str, block: str) -> Scheme:
 
 
 def _section(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    for part in (config, _part(config, "text_config")):
+    for part in with_text_part(config):
         for key in ("quantization_config", "compression_config"):
             if (section := _part(part, key)) is not None:
                 return section

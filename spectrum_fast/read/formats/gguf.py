@@ -47,24 +47,19 @@ def read_gguf(stored: Tensor, *, kind: str, heads: int = 0) -> Tensor:
     return weight
 
 
-def _q4_0(blocks: Tensor) -> Tensor:
-    """``d (q - 8)``: d float16, then 16 bytes of four-bit codes; the high halves are the second half of the block."""
-    return _half(blocks, 0) * (_nibbles(blocks[:, 2:]).float() - 8)
+def _block_of_32(blocks: Tensor, *, bits: int, has_offset: bool) -> Tensor:
+    """``d q + m``, or ``d (q - 2^(bits - 1))`` without an offset m; d and m are float16.
 
-
-def _q4_1(blocks: Tensor) -> Tensor:
-    """``d q + m``: d and m float16, then codes as in Q4_0."""
-    return _half(blocks, 0) * _nibbles(blocks[:, 4:]) + _half(blocks, 2)
-
-
-def _q5_0(blocks: Tensor) -> Tensor:
-    """``d (q - 16)``: d float16, the fifth bits of all codes in four bytes, then the others as in Q4_0."""
-    return _half(blocks, 0) * (_five_bits(blocks[:, 2:6], blocks[:, 6:]).float() - 16)
-
-
-def _q5_1(blocks: Tensor) -> Tensor:
-    """``d q + m``: d and m float16, then codes as in Q5_0."""
-    return _half(blocks, 0) * _five_bits(blocks[:, 4:8], blocks[:, 8:]) + _half(blocks, 2)
+    They are followed, of five bits, by the highest of each code in four bytes; then come the low four in 16 bytes,
+    whose high halves are the second half of the block.
+    """
+    begin = 4 if has_offset else 2
+    codes = torch.cat((blocks[:, -16:] & 15, blocks[:, -16:] >> 4), dim=1)
+    if bits == 5:
+        codes |= (_shifted(blocks[:, begin : begin + 4, None], 1, 8) & 1).flatten(1) << 4
+    if has_offset:
+        return _half(blocks, 0) * codes + _half(blocks, 2)
+    return _half(blocks, 0) * (codes.float() - (1 << (bits - 1)))
 
 
 def _q8_0(blocks: Tensor) -> Tensor:
@@ -97,14 +92,6 @@ def _half(blocks: Tensor, place: int) -> Tensor:
     return blocks[:, place : place + 2].contiguous().view(torch.float16).float()
 
 
-def _nibbles(codes: Tensor) -> Tensor:
-    return torch.cat((codes & 15, codes >> 4), dim=1)
-
-
-def _five_bits(high: Tensor, low: Tensor) -> Tensor:
-    return _nibbles(low) | (_shifted(high[:, :, None], 1, 8) & 1).flatten(1) << 4
-
-
 def _shifted(stored: Tensor, bits: int, count: int) -> Tensor:
     """Bytes shifted right by 0, ``bits``, 2 ``bits``, ... along the axis before the last, or the last if it is 1."""
     shifts = torch.arange(0, bits * count, bits, dtype=torch.uint8, device=stored.device)
@@ -125,10 +112,10 @@ def _scaled_groups(blocks: Tensor, codes: Tensor) -> Tensor:
 
 
 DECODERS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "Q4_0": _q4_0,
-    "Q4_1": _q4_1,
-    "Q5_0": _q5_0,
-    "Q5_1": _q5_1,
+    "Q4_0": partial(_block_of_32, bits=4, has_offset=False),
+    "Q4_1": partial(_block_of_32, bits=4, has_offset=True),
+    "Q5_0": partial(_block_of_32, bits=5, has_offset=False),
+    "Q5_1": partial(_block_of_32, bits=5, has_offset=True),
     "Q8_0": _q8_0,
     "Q4_K": _q4_k,
     "Q5_K": _q5_k,

@@ -16,11 +16,9 @@ from typing import Any
 from torch import Tensor
 
 from spectrum_fast.errors import UnsupportedDtypeError
+from spectrum_fast.read.checkpoint.config import with_text_part
 from spectrum_fast.read.formats.mxfp4 import read_mxfp4
 from spectrum_fast.read.formats.weight_plan import FusedPart, WeightPlan
-
-FUSED_NAMES = frozenset({"qkv_proj", "query_key_value", "Wqkv", "c_attn", "gate_up_proj"})
-"""Last components of module names that fuse projections."""
 
 Config = Mapping[str, Any]
 Parts = tuple[FusedPart, ...]
@@ -40,7 +38,7 @@ def split_fused(plan: WeightPlan, config: Config | None) -> tuple[WeightPlan, ..
         UnsupportedDtypeError: the configuration does not say how the weight is laid out.
     """
     kind = plan.name.rpartition(".")[2]
-    if kind not in FUSED_NAMES:
+    if kind not in _FUSED_NAMES:
         return (plan,)
     try:
         parts = _parts_of(plan, kind, config)
@@ -88,9 +86,7 @@ def _parts_of(plan: WeightPlan, kind: str, config: Config | None) -> Parts:
 
 def _sections(config: Config | None) -> list[Config]:
     """The configuration and its text part, as far as they name a model type."""
-    text = (config or {}).get("text_config")
-    parts = (config or {}, text if isinstance(text, Mapping) else {})
-    return [part for part in parts if isinstance(part.get("model_type"), str)]
+    return [part for part in with_text_part(config) if isinstance(part.get("model_type"), str)]
 
 
 def _count(config: Config, *names: str) -> int:
@@ -208,3 +204,5 @@ _LAYOUTS: Mapping[tuple[str, str], Callable[[WeightPlan, Config], Parts]] = {
     ("llama4_text", "gate_up_proj"): _HALVES_OF_COLUMNS,
     **{(family, "gate_up_proj"): _HALVES for family in _EXPERTS},
 }
+_FUSED_NAMES = frozenset(kind for _, kind in _LAYOUTS)
+"""Last components of module names that fuse projections."""
