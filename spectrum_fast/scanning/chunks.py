@@ -44,15 +44,12 @@ def cut_chunks(
     """
     most_work = max(sum(map(work_of, weights)) / (processes * _SHARES), least_work)
     chunks: list[list[WeightPlan]] = []
-    loads: list[float] = []
-    size = 0
+    load, size = 0.0, 0
     for weight in weights:
-        if not chunks or loads[-1] + work_of(weight) > most_work or size + weight.nbytes > chunk_bytes:
+        if not chunks or load + work_of(weight) > most_work or size + weight.nbytes > chunk_bytes:
             chunks.append([])
-            loads.append(0.0)
-            size = 0
+            load, size = 0.0, 0
         chunks[-1].append(weight)
-        loads[-1] += work_of(weight)
+        load += work_of(weight)
         size += weight.nbytes
-    order = sorted(range(len(chunks)), key=lambda place: (-math.frexp(loads[place])[1], place))
-    return [tuple(chunks[place]) for place in order]
+    return sorted(map(tuple, chunks), key=lambda chunk: -math.frexp(sum(map(work_of, chunk)))[1])

@@ -57,8 +57,8 @@ def plan_difference(
             failures.append(replace(failure, message=f"its base: {failure.message}"))
         elif other is None:
             skipped.append(SkippedTensor(weight.name, f"not in the base, {base.name}"))
-        elif _differ(weight, other):
-            failures.append(_of_other_shape(weight, other))
+        elif (failure := _mismatch(weight, other)) is not None:
+            failures.append(failure)
         else:
             weights.append(combine(weight, other, angles=angles))
     if not weights and not failures:
@@ -110,10 +110,12 @@ def plan_sum(checkpoint: Checkpoint, planning: Callable[..., ScanPlan], **patter
     weights: list[WeightPlan] = []
     for weight in found.weights:
         other = known.get(weight.name)
-        if other is not None and _differ(weight, other):
-            failures.append(_of_other_shape(other, weight))
+        if other is None:
+            weights.append(weight)
+        elif (failure := _mismatch(other, weight)) is not None:
+            failures.append(failure)
         else:
-            weights.append(weight if other is None else combine(weight, other, add=True))
+            weights.append(combine(weight, other, add=True))
     return replace(
         found,
         weights=tuple(weights),
@@ -122,14 +124,12 @@ def plan_sum(checkpoint: Checkpoint, planning: Callable[..., ScanPlan], **patter
     )
 
 
-def _differ(weight: WeightPlan, other: WeightPlan) -> bool:
-    """Whether the headers alone say that the shapes differ."""
-    shapes = weight.matrix_shape, other.matrix_shape
-    return None not in shapes and weight.part is None and other.part is None and shapes[0] != shapes[1]
-
-
-def _of_other_shape(weight: WeightPlan, other: WeightPlan) -> ScanFailure:
-    return failed(weight, "shape", shapes_differ(weight.matrix_shape or (), other.matrix_shape or ()))
+def _mismatch(weight: WeightPlan, base: WeightPlan) -> ScanFailure | None:
+    """The failure of a weight whose shape is not that of its base, as far as the headers alone say it."""
+    shape, expected = weight.matrix_shape, base.matrix_shape
+    if shape is None or expected is None or shape == expected or weight.part is not None or base.part is not None:
+        return None
+    return failed(weight, "shape", shapes_differ(shape, expected))
 
 
 def _some(weights: Sequence[WeightPlan]) -> str:

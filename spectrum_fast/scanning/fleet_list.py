@@ -71,10 +71,6 @@ def _is_model(path: Path) -> bool:
     return path.suffix in _ENDINGS or (path.is_dir() and any(entry.suffix in _ENDINGS for entry in path.iterdir()))
 
 
-def _bare(name: str) -> str:
-    return name.removesuffix(".safetensors").removesuffix(".gguf")
-
-
 def _read_list(text: str) -> Iterator[FleetModel]:
     for number, line in enumerate(read_text(text, error=UsageError).splitlines(), start=1):
         words = line.split()
@@ -84,7 +80,8 @@ def _read_list(text: str) -> Iterator[FleetModel]:
             raise UsageError(f"{text}:{number}: expected SOURCE or SOURCE NAME, found {line.strip()!r}")
         source = words[0]
         own = source if parse_hub_id(source) and not Path(source).exists() else source.rstrip("/").rpartition("/")[2]
-        yield FleetModel(source, words[-1] if len(words) == 2 else _bare(own.partition("@")[0]))
+        bare = own.partition("@")[0].removesuffix(".safetensors").removesuffix(".gguf")
+        yield FleetModel(source, words[-1] if len(words) == 2 else bare)
 
 
 def _models_of(organisation: str) -> list[str]:

@@ -151,13 +151,12 @@ class Journal(Findings):
     def __enter__(self) -> Journal:
         try:
             self._descriptor = self._open_locked()
-            try:
-                self._read()
-            except BaseException:
-                self._close()
-                raise
-        except OSError as cause:
-            raise self._cannot("opened", cause) from cause
+            self._read()
+        except BaseException as cause:
+            self._close()
+            if isinstance(cause, OSError):
+                raise self._cannot("opened", cause) from cause
+            raise
         return self
 
     def __exit__(

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +88,9 @@ def score_live(
             else:
                 own = _take_own(live, turn, rank, device)
                 mine = [result for loaded in own for result in scorer.add(loaded)]
-                for result in _exchange([*mine, *scorer.finish()], ranks):
+                found: list[list[ModuleResult]] = [[] for _ in range(ranks)]
+                torch.distributed.all_gather_object(found, [*mine, *scorer.finish()])
+                for result in chain.from_iterable(found):  # by rank, the order of the turn's parameters
                     deliver(result)
         for result in scorer.finish():
             deliver(result)
@@ -133,11 +135,3 @@ def _ranks(live: LiveModel) -> tuple[int, int]:
     if not live.is_partitioned or not distributed.is_available() or not distributed.is_initialized():
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
-
-
-def _exchange(mine: list[ModuleResult], ranks: int) -> Iterator[ModuleResult]:
-    """What every rank has found in this turn, in the order of ranks, which is that of the turn's parameters."""
-    found: list[list[ModuleResult]] = [[] for _ in range(ranks)]
-    torch.distributed.all_gather_object(found, mine)
-    for results in found:
-        yield from results

@@ -8,8 +8,8 @@ are not all here (DeepSpeed ZeRO-3 partitions, FSDP2 shards) are gathered when t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,14 @@ class LiveModel:
             fingerprint=hashlib.sha256(text.encode()).hexdigest(),
         )
 
-    @contextmanager
-    def whole(self, name: str) -> Iterator[None]:
+    def whole(self, name: str) -> AbstractContextManager[Any]:
         """While this lasts, the tensor is there in full. Collective where the model is partitioned: on all ranks."""
-        with _gathered(self._owners.get(name)):
-            yield
+        owner = self._owners.get(name)
+        if not hasattr(owner, "ds_id"):
+            return nullcontext()
+        import deepspeed
+
+        return deepspeed.zero.GatheredParameters([owner])  # on leaving, partitions are as before
 
     @property
     def is_partitioned(self) -> bool:
@@ -174,15 +177,6 @@ def _unpacked_codes(parameter: Tensor, state: Any) -> Tensor:
 
     codes, _ = _convert_weight_packed_for_cpu_inverse(parameter.detach().clone(), copy.copy(state))
     return codes
-
-
-def _gathered(owner: Tensor | None) -> Any:
-    """DeepSpeed's context that fills a partitioned parameter; on leaving, partitions are as before."""
-    if owner is None or not hasattr(owner, "ds_id"):
-        return nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters([owner])
 
 
 def _plain_config(config: Any) -> dict[str, Any] | None:

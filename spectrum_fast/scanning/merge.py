@@ -9,7 +9,7 @@ import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -171,12 +171,8 @@ def _arguments(stored: Mapping[str, Any]) -> list[str]:
     for field in fields(ScanOptions):
         value = stored.get(field.name, field.default)
         flag = f"--{field.name.replace('_', '-')}"
-        if value == field.default or field.default is MISSING or (isinstance(value, (list, tuple)) and not value):
+        if value in (field.default, None, []) or (field.name, value) == ("device", "cpu"):
             continue
-        if value is True:
-            words.append(flag)
-        elif isinstance(value, (list, tuple)):
-            words += [word for entry in value for word in (flag, str(entry))]
-        elif value is not None and (field.name, value) != ("device", "cpu"):
-            words += [flag, str(value)]
+        for entry in value if isinstance(value, list) else [value]:
+            words += [flag] if entry is True else [flag, str(entry)]
     return words

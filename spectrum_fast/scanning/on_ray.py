@@ -60,7 +60,12 @@ def ray_session(address: str) -> Iterator[Any]:
     token_files = os.environ.get("RAY_AUTH_TOKEN_PATH", ""), os.path.expanduser("~/.ray/auth_token")
     if any(map(os.path.exists, token_files)) or "RAY_AUTH_TOKEN" in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # `ray start` asks for the token that is there; a driver has to
-    ray = _import_ray()
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError as cause:
+        raise BackendUnavailableError(
+            "--ray: expected the package ray, found none; run pip install 'spectrum-fast[ray]'"
+        ) from cause
     if ray.is_initialized():
         yield ray
         return
@@ -190,12 +195,3 @@ def _slots(ray: Any, threads: int, on_gpu: bool) -> int:
     return int(
         sum(min(node.get("CPU", 0) // threads, node.get("GPU", 0) if on_gpu else float("inf")) for node in alive)
     )
-
-
-def _import_ray() -> Any:
-    try:
-        return importlib.import_module("ray")
-    except ImportError as cause:
-        raise BackendUnavailableError(
-            "--ray: expected the package ray, found none; run pip install 'spectrum-fast[ray]'"
-        ) from cause

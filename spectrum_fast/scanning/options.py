@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -184,11 +185,12 @@ class ScanOptions(SpectrumOptions):
     def stream(self) -> StreamOptions:
         """How weights are read; no score depends on it beyond its last bits."""
         from spectrum_fast.read.stream import StreamOptions  # loads torch, which a command's help does without
-        from spectrum_fast.read.stream.options import buffer_bytes_of
 
-        return StreamOptions(
-            buffer_bytes=buffer_bytes_of(self.buffer_gib), direct_io=self.direct_io, device=self.device, digests=True
-        )
+        gib = self.buffer_gib
+        if gib is not None and not 0 < gib < math.inf:
+            raise UsageError(f"buffer_gib: expected a positive number, found {gib!r}")
+        buffer_bytes = None if gib is None else int(gib * 2**30)
+        return StreamOptions(buffer_bytes, self.direct_io, device=self.device, digests=True)
 
     def require_buffer(self, plan: ScanPlan) -> None:
         """Say before a long scan, not in it, that a weight does not fit the buffer.
@@ -205,11 +207,6 @@ class ScanOptions(SpectrumOptions):
                 f"buffer_gib: expected at least {needed / 2**30:.4f}, because {largest.name} is decoded or split "
                 f"whole, found {found / 2**30:.4f}; give a larger --buffer-gib"
             )
-
-    @property
-    def decided_percent(self) -> float | None:
-        """Where cuts are decided in float64 if they must be; None where method or precision were asked for by name."""
-        return self.top_percent if self.method == "auto" and self.precision == "auto" else None
 
 
 def _choose_device(device: str, criterion: str, *, here: bool) -> str:

@@ -76,8 +76,7 @@ def share_of(plan: ScanPlan, part: Part) -> ScanPlan:
         heapq.heapreplace(loads, (load + sum(map(work_of, chunk)), number))
         if number == part.number:
             own.update(weight.name for weight in chunk)
-    weights = tuple(weight for weight in plan.weights if weight.name in own)
-    return replace(plan, weights=weights)
+    return replace(plan, weights=tuple(weight for weight in plan.weights if weight.name in own))
 
 
 def scan_part(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from spectrum_fast.choose.selection.patterns import match_patterns
 from spectrum_fast.errors import CheckpointError, UnsupportedDtypeError, UsageError
@@ -22,7 +22,7 @@ from spectrum_fast.read.formats.projections import split_fused
 from spectrum_fast.read.formats.recognition import QuantisedTensors, find_packed
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.storage.files import shorten
-from spectrum_fast.scanning.results import ends_scan, unforeseen_failure
+from spectrum_fast.scanning.results import failure_of
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,8 @@ MAX_MATRICES = 1 << 18
 _BY_PATTERN = "left out by the include/exclude patterns"
 
 
-@dataclass(frozen=True)
-class _FoundTensor:
-    """A tensor under its module name: left out, refused, or planned; the first reason that is not empty holds."""
-
-    name: str
-    skip_reason: str = ""
-    failure: ScanFailure | None = None
-    plans: tuple[WeightPlan, ...] = ()
+_Found: TypeAlias = str | ScanFailure | tuple[WeightPlan, ...]
+"""What comes of a tensor: a reason to leave it out, a refusal, or the matrices in it."""
 
 
 def plan_scan(
@@ -96,15 +90,16 @@ def plan_scan(
     quantised = find_packed(checkpoint.tensors)
     config = read_quantisation_config(checkpoint.config)
     layout = (checkpoint.config or {}) if split else None
-    found: list[_FoundTensor] = []
+    found: list[tuple[str, _Found]] = []
     matrices = 0
     for ref in checkpoint.tensors:
         if not module_name(ref.name):
             raise CheckpointError(
                 f"{ref.file}: expected a name for every tensor, found {shorten(ref.name)}; save the file with names"
             )
-        found.append(_look_at(ref, quantised, config, include_norms, layout))
-        matrices += len(found[-1].plans)
+        entry = _look_at(ref, quantised, config, include_norms, layout)
+        found.append((module_name(ref.name), entry))
+        matrices += len(entry) if isinstance(entry, tuple) else 0
         if matrices > MAX_MATRICES:
             raise CheckpointError(
                 f"{checkpoint.name}: expected at most {MAX_MATRICES} matrices in all, found more by tensor "
@@ -114,18 +109,19 @@ def plan_scan(
     weights: list[WeightPlan] = []
     refused: list[ScanFailure] = []
     skipped: list[SkippedTensor] = []
-    for entry in found:
-        taken = [plan for plan in entry.plans if is_wanted(entry.name, module_name(plan.parameter), plan.name)]
+    for name, entry in found:
+        plans = entry if isinstance(entry, tuple) else ()
+        taken = [plan for plan in plans if is_wanted(name, module_name(plan.parameter), plan.name)]
         weights += taken
-        if not taken and not is_wanted(entry.name):
-            skipped.append(SkippedTensor(entry.name, _BY_PATTERN))
-        elif entry.skip_reason:
-            skipped.append(SkippedTensor(entry.name, entry.skip_reason))
-        elif entry.failure is not None:
-            refused.append(entry.failure)
+        if not taken and not is_wanted(name):
+            skipped.append(SkippedTensor(name, _BY_PATTERN))
+        elif isinstance(entry, str):
+            skipped.append(SkippedTensor(name, entry))
+        elif isinstance(entry, ScanFailure):
+            refused.append(entry)
         else:
             names = {plan.name for plan in taken}
-            skipped += [SkippedTensor(plan.name, _BY_PATTERN) for plan in entry.plans if plan.name not in names]
+            skipped += [SkippedTensor(plan.name, _BY_PATTERN) for plan in plans if plan.name not in names]
     if not weights and not refused:
         raise UsageError(
             f"{checkpoint.name}: expected a weight matrix to score, found none among {len(checkpoint.tensors)} tensors"
@@ -158,34 +154,32 @@ def _look_at(
     config: QuantisationConfig,
     include_norms: bool,
     layout: Mapping[str, Any] | None,
-) -> _FoundTensor:
+) -> _Found:
     """Decide from the header what a tensor is."""
-    name = module_name(ref.name)
-    reason = _skip_reason(ref, quantised, include_norms)
+    name, reason = module_name(ref.name), _skip_reason(ref, quantised, include_norms)
     if reason is None and config.adapter and ref.name not in quantised.packed:
         reason = "saved whole beside the adapter: no difference"
     if reason is not None:
-        return _FoundTensor(name, skip_reason=reason)
+        return reason
     packed = quantised.packed.get(ref.name)
     try:
         plans = plan_plain(ref) if packed is None else plan_packed(packed, config)
         if layout is not None and len(ref.shape) > 1:
             plans = tuple(part for plan in plans for part in split_fused(plan, layout))
-        return _FoundTensor(name, plans=plans)
+        return plans
     except UnsupportedDtypeError as error:
-        failure = ScanFailure(name=name, kind="unsupported", message=str(error), shape=ref.shape, dtype=ref.dtype)
-        return _FoundTensor(name, failure=failure)
-    except Exception as error:
-        if ends_scan(error):
-            raise
-        return _FoundTensor(name, failure=unforeseen_failure(name, ref, error))
+        return ScanFailure(name=name, kind="unsupported", message=str(error), shape=ref.shape, dtype=ref.dtype)
+    except Exception as error:  # noqa: BLE001 - a failure of this tensor alone, or raised again
+        return failure_of(WeightPlan(name, ref.name, ref), error)
 
 
-def _pattern_test(found: Sequence[_FoundTensor], include: Sequence[str], exclude: Sequence[str]) -> Callable[..., bool]:
+def _pattern_test(
+    found: Sequence[tuple[str, _Found]], include: Sequence[str], exclude: Sequence[str]
+) -> Callable[..., bool]:
     """A test whether something with these names is wanted: one of them is included, none excluded."""
-    names = [entry.name for entry in found]
-    aliases = [alias for entry in found for plan in entry.plans for alias in (module_name(plan.parameter), plan.name)]
-    known = list(dict.fromkeys(names + aliases))
+    plans = [plan for _, entry in found if isinstance(entry, tuple) for plan in entry]
+    aliases = [alias for plan in plans for alias in (module_name(plan.parameter), plan.name)]
+    known = list(dict.fromkeys([name for name, _ in found] + aliases))
     included = match_patterns(include, known, "include") if include else set(known)
     excluded = match_patterns(exclude, known, "exclude") if exclude else set[str]()
     return lambda *aliases: not included.isdisjoint(aliases) and excluded.isdisjoint(aliases)

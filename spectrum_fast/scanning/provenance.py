@@ -32,11 +32,11 @@ def scan_identity(options: ScanOptions, checkpoint: Checkpoint) -> dict[str, Any
 
     The state of each file is part of it, since values can change under an unchanged header.
     """
-    chosen = {key: getattr(options, key) for key in _DECIDING}
+    plain = stored_options(options)
     return {
         "version": __version__,
         **_state(checkpoint),
-        **{key: list(value) if isinstance(value, (list, tuple)) else value for key, value in chosen.items()},
+        **{key: plain[key] for key in _DECIDING},
         **{key: True for key in ("spectra", "angles") if getattr(options, key)},
     }
 

@@ -8,30 +8,27 @@ cut is read again and scored in float64. What is still a tie after that is one, 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from spectrum_fast.choose.selection.fused import competing_modules
 from spectrum_fast.choose.selection.scan_result import Scan
-from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.scoring.records import ModuleScore
-from spectrum_fast.measure.spectra.engine import compute_spectrum
-from spectrum_fast.read.stream import StreamOptions, stream_weights
+from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan
-from spectrum_fast.scanning.results import Compute, copied, score_loaded
+from spectrum_fast.scanning.results import ModuleResult, copied
+from spectrum_fast.scanning.scorers import Scorer
+from spectrum_fast.scanning.scoring import score_weights
 
 REFINED_TOLERANCE = 1e-7
 """Accuracy of a refined score: a thousandth of the default one, and well above what float64 rounding allows."""
 
 
-def refine_cuts(scan: Scan, plan: ScanPlan, criterion: str, top_percent: float, reading: StreamOptions) -> Scan:
-    """Score again what stands at a cut that is not decided.
+def refine_cuts(scan: Scan, plan: ScanPlan, options: ScanOptions) -> Scan:
+    """Score again what stands at a cut that is not decided, where neither method nor precision were asked for by name.
 
     Args:
         scan: complete; its groups are those of the default grouping.
         plan: what was read for it.
-        criterion: name of the rule.
-        top_percent: where the cuts are.
-        reading: how weights are read.
+        options: under which it was made; ``top_percent`` says where the cuts are.
 
     Returns:
         The same scan where all is decided; else one in which the modules in doubt have scores from float64, with a note
@@ -40,7 +37,8 @@ def refine_cuts(scan: Scan, plan: ScanPlan, criterion: str, top_percent: float, 
     Raises:
         CheckpointError: the checkpoint changed since it was scanned.
     """
-    if not scan.modules:
+    top_percent = options.top_percent
+    if top_percent is None or (options.method, options.precision) != ("auto", "auto") or not scan.modules:
         return scan
     plans = {weight.name: weight for weight in plan.weights}
     originals = {copy.name: found for copy, found in plan.copies}
@@ -48,20 +46,13 @@ def refine_cuts(scan: Scan, plan: ScanPlan, criterion: str, top_percent: float, 
     doubtful = [name for name in doubtful if name in plans]
     if not doubtful:
         return scan
-    compute: Compute = partial(
-        compute_spectrum,
-        criterion=find_criterion(criterion),
-        precision="float64",
-        tolerance=REFINED_TOLERANCE,
-        all_values=any(module.singular_values is not None for module in scan.modules),
-    )
+    scorer, results = Scorer(replace(options, precision="float64", tolerance=REFINED_TOLERANCE)), list[ModuleResult]()
+    score_weights([plans[name] for name in doubtful], scorer, options.stream, results.append)
     refined: dict[str, ModuleScore] = {}
-    with stream_weights([plans[name] for name in doubtful], reading) as stream:
-        for loaded in stream:
-            record = score_loaded(loaded.on(reading.device), compute)
-            if isinstance(record, ModuleScore):
-                note = f"refined: the cut at {top_percent:g} % was undecided"
-                refined[record.name] = replace(record, note=f"{record.note}; {note}" if record.note else note)
+    for record in (result.record for result in results):
+        if isinstance(record, ModuleScore):
+            note = f"refined: the cut at {top_percent:g} % was undecided"
+            refined[record.name] = replace(record, note=f"{record.note}; {note}" if record.note else note)
     refined |= {copy.name: copied(refined[found], copy) for copy, found in plan.copies if found in refined}
     return replace(
         scan,

@@ -18,7 +18,6 @@ from spectrum_fast.measure.ops.decode import decode_weight
 from spectrum_fast.measure.scoring.measure import score_weight
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 from spectrum_fast.measure.spectra.record import Spectrum
-from spectrum_fast.read.checkpoint import TensorRef
 from spectrum_fast.read.checkpoint.naming import module_type
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import LoadedWeight
@@ -143,11 +142,11 @@ def failure_of(plan: WeightPlan, error: Exception) -> ScanFailure:
             "there was no memory left to score it; free some, or take a smaller buffer (--buffer-gib) or fewer threads "
             "(--threads): the same command then goes on from the journal, if there is one, and tries it again",
         )
-    return unforeseen_failure(plan.name, plan.main, error, plan.parameter if plan.parts is not None else None)
+    return _unforeseen_failure(plan, error)
 
 
-def unforeseen_failure(name: str, ref: TensorRef, error: Exception, parameter: str | None = None) -> ScanFailure:
-    """The failure of a module by a fault of this program, with what its authors need to find it."""
+def _unforeseen_failure(plan: WeightPlan, error: Exception) -> ScanFailure:
+    """The failure of a weight by a fault of this program, with what its authors need to find it."""
     lines = str(error).strip().splitlines()
     words = f"{type(error).__name__}{': ' + lines[0][:_WORDS] if lines else ''}"
     own = [
@@ -159,15 +158,17 @@ def unforeseen_failure(name: str, ref: TensorRef, error: Exception, parameter: s
         f"{words}{' at ' + own[-1] if own else ''}; a fault of spectrum_fast: please report it with this line and the "
         "traceback in the scan's journal"
     )
-    failure = _failure(name, ref, parameter, "error", message)
-    return replace(failure, traceback="".join(traceback.format_exception(error)))
+    return replace(failed(plan, "error", message), traceback="".join(traceback.format_exception(error)))
 
 
 def failed(plan: WeightPlan, kind: str, message: str) -> ScanFailure:
     """The failure of a weight, which says what it is stored as and where."""
-    return _failure(plan.name, plan.main, plan.parameter if plan.parts is not None else None, kind, message)
-
-
-def _failure(name: str, ref: TensorRef, parameter: str | None, kind: str, message: str) -> ScanFailure:
-    message = f"{ref.name} in {ref.file.name}: {message}"
-    return ScanFailure(name=name, kind=kind, message=message, shape=ref.shape, dtype=ref.dtype, parameter=parameter)
+    ref = plan.main
+    return ScanFailure(
+        name=plan.name,
+        kind=kind,
+        message=f"{ref.name} in {ref.file.name}: {message}",
+        shape=ref.shape,
+        dtype=ref.dtype,
+        parameter=plan.parameter if plan.parts is not None else None,
+    )

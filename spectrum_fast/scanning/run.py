@@ -156,7 +156,6 @@ def assemble_scan(
             **run,
         },
     )
-    if options.decided_percent is not None:
-        scan = refine_cuts(scan, plan, options.criterion, options.decided_percent, options.stream)
+    scan = refine_cuts(scan, plan, options)
     checkpoint.require_unchanged()
     return scan

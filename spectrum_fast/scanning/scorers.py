@@ -63,8 +63,11 @@ THREAD_NAME = "spectrum-fast-score"
 
 
 def make_compute(options: ScanOptions) -> Compute:
-    """The function from a matrix to its spectrum under these options."""
-    return partial(
+    """The function from a matrix to its spectrum under these options.
+
+    With a matrix that a GPU's memory does not hold it goes to the CPU; the reason says so.
+    """
+    compute = partial(
         compute_spectrum,
         criterion=find_criterion(options.criterion),
         method=options.method,
@@ -72,10 +75,6 @@ def make_compute(options: ScanOptions) -> Compute:
         tolerance=options.tolerance,
         all_values=options.spectra,
     )
-
-
-def or_on_cpu(compute: Compute) -> Compute:
-    """The same function, which goes to the CPU with a matrix that a GPU's memory does not hold; the reason says so."""
 
     def compute_somewhere(matrix: Tensor | BlockMatrix | FactoredMatrix) -> Spectrum:
         try:
@@ -97,17 +96,17 @@ class Scorer:
     """Turns weights into records: each by itself, at once.
 
     Args:
-        compute: from a matrix to its spectrum.
-        device: where it wants the matrix.
+        options: what is scored, how, and on which device; the SVD of an adapter's core is no work for one.
     """
 
-    def __init__(self, compute: Compute, device: str = "cpu") -> None:
-        self._compute, self._device = compute, device
+    def __init__(self, options: ScanOptions) -> None:
+        self._options = options
+        self._compute = make_compute(options)
 
     def add(self, loaded: LoadedWeight) -> Iterator[ModuleResult]:
         """Take a weight; gives what has been finished. The weight's memory may be used again afterwards."""
         began = time.perf_counter()
-        record = score_loaded(loaded.on(self._device), self._compute)
+        record = score_loaded(loaded.on("cpu" if loaded.plan.in_factors else self._options.device), self._compute)
         yield ModuleResult(record, loaded.read_seconds, loaded.wait_seconds, time.perf_counter() - began)
 
     def finish(self) -> Iterator[ModuleResult]:
@@ -146,11 +145,6 @@ class _Batch:
     def nbytes(self) -> int:
         """Of the memory, used or not."""
         return sum(part.nbytes for part in self.memory)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no other weight has room."""
-        return len(self.waiting) == len(self.memory[0])
 
     @property
     def weights(self) -> Tensor | list[Codes]:
@@ -195,8 +189,7 @@ class Together(Scorer):
         most: int | None = None,
         batch_bytes: int | None = None,
     ) -> None:
-        super().__init__(or_on_cpu(make_compute(options)))
-        self._options = options
+        super().__init__(options)
         self._side = SideStream(options.device)
         self._of_kind = Counter(map(_kind_of, plans))
         self._most = most or (MOST_TOGETHER if threads else GPU_MOST_TOGETHER)
@@ -249,7 +242,7 @@ class Together(Scorer):
                 memory[len(batch.waiting)].copy_(part, non_blocking=True)
         times = loaded.read_seconds, loaded.wait_seconds
         batch.waiting.append(_Waiting(loaded.plan, shape, loaded.digest, overlap, *times))
-        if batch.is_full:
+        if len(batch.waiting) == len(batch.memory[0]):
             self._hand_over(key)
         yield from self._collect(len(self._scoring))
 

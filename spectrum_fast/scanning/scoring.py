@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -24,13 +23,12 @@ from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan, plan_scan
 from spectrum_fast.scanning.provenance import scan_settings
 from spectrum_fast.scanning.results import ModuleResult, failure_of
-from spectrum_fast.scanning.scorers import Scorer, Together, make_compute, or_on_cpu
+from spectrum_fast.scanning.scorers import Scorer, Together
 
 
 def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple[Checkpoint, ScanPlan]:
     """Open a checkpoint, with its base where there is one, and decide what of it is scored."""
     checkpoint, base = _open(source, options), options.minus or options.plus
-    planning = partial(plan_scan, include_norms=options.include_norms, split=options.split_fused)
     is_adapter = "peft_type" in (checkpoint.config or {})
     if base is not None and is_adapter != (base == options.plus):
         raise UsageError(
@@ -39,14 +37,15 @@ def open_and_plan(source: str | os.PathLike[str], options: ScanOptions) -> tuple
         )
     if base is not None:
         checkpoint = replace(checkpoint, base=_open(base, options), relation="minus" if options.minus else "plus")
-    plan_of = planning
-    if base is not None:
-        plan_of = partial(
-            plan_sum if is_adapter else partial(plan_difference, angles=options.angles), planning=planning
-        )
-    plan = plan_of(checkpoint, include=options.include, exclude=options.exclude)
-    if checkpoint.base is not None and is_adapter:
+    planning = partial(plan_scan, include_norms=options.include_norms, split=options.split_fused)
+    patterns: dict[str, Any] = {"include": options.include, "exclude": options.exclude}
+    if checkpoint.base is None:
+        plan = planning(checkpoint, **patterns)
+    elif is_adapter:
+        plan = plan_sum(checkpoint, planning, **patterns)
         checkpoint = replace(checkpoint, config=checkpoint.base.config)
+    else:
+        plan = plan_difference(checkpoint, planning, angles=options.angles, **patterns)
     options.require_buffer(plan)
     return checkpoint, plan
 
@@ -63,9 +62,9 @@ def make_scorer(options: ScanOptions, plans: Iterable[WeightPlan] = ()) -> Score
     A device that computes known spectra wrong ends the scan before any weight is scored: while it is asked, which
     compiles its kernels, the first weights are read.
     """
-    compute, plans = make_compute(options), tuple(plans)
+    plans = tuple(plans)
     if plans and all(plan.in_factors for plan in plans):
-        return Scorer(compute)  # the SVD of an adapter's core is no work for a device
+        return Scorer(options)
     on_cpu = options.device == "cpu"
     prepare = None if on_cpu else partial(require_right_answers, options.device, find_criterion(options.criterion))
     if options.method == "auto" and options.precision == "auto":
@@ -73,7 +72,7 @@ def make_scorer(options: ScanOptions, plans: Iterable[WeightPlan] = ()) -> Score
         return Together(options, prepare=prepare, plans=plans, threads=threads)
     if prepare is not None:
         prepare()
-    return Scorer(or_on_cpu(compute), options.device)
+    return Scorer(options)
 
 
 def score_plan(plan: ScanPlan, options: ScanOptions, ledger: Ledger) -> Mapping[str, Any]:
@@ -81,7 +80,7 @@ def score_plan(plan: ScanPlan, options: ScanOptions, ledger: Ledger) -> Mapping[
     left = [weight for weight in plan.weights if weight.name not in ledger]
     settings = scan_settings(options, torch.get_num_threads())
     scorer = make_scorer(options, left)
-    return score_weights(left, scorer, options.stream, lambda result: ledger.record(result, settings)).facts()
+    return asdict(score_weights(left, scorer, options.stream, lambda result: ledger.record(result, settings)))
 
 
 def score_weights(
@@ -96,7 +95,6 @@ def score_weights(
 
 def _score_all(stream: WeightStream, scorer: Scorer) -> Iterator[ModuleResult]:
     while True:
-        waiting_since = time.perf_counter()
         try:
             loaded = next(stream, None)
         except Exception as error:
@@ -107,5 +105,5 @@ def _score_all(stream: WeightStream, scorer: Scorer) -> Iterator[ModuleResult]:
             continue
         if loaded is None:
             break
-        yield from scorer.add(replace(loaded, wait_seconds=time.perf_counter() - waiting_since))
+        yield from scorer.add(loaded)
     yield from scorer.finish()

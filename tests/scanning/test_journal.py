@@ -17,7 +17,7 @@ import spectrum_fast as sf
 from spectrum_fast.choose.selection.formats.scan_file import format_scan
 from spectrum_fast.errors import JournalError, ScanFileError, UsageError
 from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
-from spectrum_fast.scanning import ScanProgress, scoring
+from spectrum_fast.scanning import ScanProgress, scorers
 from spectrum_fast.scanning.journal import Journal, journal_path
 
 SETTINGS = {"threads": 1}
@@ -338,7 +338,7 @@ def test_an_error_that_is_no_ones_fault_loses_nothing(
 ) -> None:
     """No memory from the middle on: the modules before it are kept, the others tried again."""
     out = tmp_path / "scan.json"
-    real = scoring.make_compute
+    real = scorers.make_compute
     left = iter(range(5))
 
     def make(options):
@@ -352,7 +352,7 @@ def test_an_error_that_is_no_ones_fault_loses_nothing(
         return failing
 
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "make_compute", make)
+        patch.setattr(scorers, "make_compute", make)
         scan = sf.scan(llama, out=out, method="svd")  # which scores one by one
         assert {failure.kind for failure in scan.failures} == {"memory"}
     assert sf.scan(llama, out=out, method="svd").run["resumed_modules"] == 5

@@ -92,7 +92,7 @@ class Run:
             self.statistics = score_weights(self.plans, together, options, self.results.append)
             self.elapsed_seconds = clock.now
         assert len(self.results) == WEIGHTS
-        assert self.statistics.read_bytes == storage.read_bytes >= total
+        assert self.statistics.bytes_from_storage == storage.read_bytes >= total
         return self
 
 
@@ -104,7 +104,7 @@ def test_it_takes_as_long_as_the_longer_of_reading_and_scoring(
     run = Run(plans, device, *seconds).go(monkeypatch)
     assert max(seconds) <= run.elapsed_seconds * (1 + 1e-9)
     assert run.elapsed_seconds <= 1.15 * max(seconds)
-    assert run.statistics.peak_buffer_bytes <= run.statistics.capacity_bytes == 1 << 20
+    assert run.statistics.buffer_peak_bytes <= run.statistics.buffer_bytes == 1 << 20
 
 
 @on_both
@@ -119,7 +119,8 @@ def test_memory_is_bounded_where_scoring_never_comes_to_an_end(
     plans: Sequence[WeightPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(plans, "cpu", read_seconds=1e-3, compute_seconds=100.0, batch_bytes=1 << 20).go(monkeypatch)
-    assert run.most_ahead_bytes <= run.statistics.capacity_bytes + 2 * run.batch_bytes < 0.8 * run.statistics.read_bytes
+    found = run.statistics
+    assert run.most_ahead_bytes <= found.buffer_bytes + 2 * run.batch_bytes < 0.8 * found.bytes_from_storage
 
 
 @on_both

@@ -26,7 +26,7 @@ from spectrum_fast.read.stream import StreamOptions, stream_weights
 from spectrum_fast.scanning import scorers
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import plan_scan
-from spectrum_fast.scanning.scorers import Scorer, Together, make_compute, or_on_cpu
+from spectrum_fast.scanning.scorers import Scorer, Together, make_compute
 
 from support import coded_weights
 from support.matrices import gaussian
@@ -62,7 +62,7 @@ def records(folder: Path, scorer: Scorer) -> dict[str, ModuleScore | ScanFailure
 
 
 def alone() -> Scorer:
-    return Scorer(make_compute(ScanOptions()))
+    return Scorer(ScanOptions(device="cpu"))
 
 
 @pytest.mark.parametrize(("most", "batch_bytes"), [(64, 1 << 40), (2, 1 << 40), (64, 1)])
@@ -181,12 +181,13 @@ def test_a_batch_that_fails_is_halved_down_to_the_matrix_at_fault(mixed: Path, m
     assert {name: type(record) for name, record in found.items()} == {name: type(expected[name]) for name in found}
 
 
-def test_what_is_no_lack_of_memory_is_not_tried_again() -> None:
-    def broken(_: object) -> object:
+def test_what_is_no_lack_of_memory_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object, **__: object) -> object:
         raise RuntimeError("an illegal instruction")
 
+    monkeypatch.setattr(scorers, "compute_spectrum", broken)
     with pytest.raises(RuntimeError, match="illegal instruction"):
-        or_on_cpu(broken)(torch.ones(2, 2))  # type: ignore[arg-type]
+        make_compute(ScanOptions(device="cpu"))(torch.ones(2, 2))
 
 
 @pytest.mark.parametrize("criterion", ["spectrum", "mp"])

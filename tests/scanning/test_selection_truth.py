@@ -20,7 +20,7 @@ from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.read.checkpoint import open_checkpoint
 from spectrum_fast.read.checkpoint.naming import natural_key
-from spectrum_fast.read.stream import StreamOptions
+from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import plan_scan
 from spectrum_fast.scanning.refine import doubtful_modules, refine_cuts
 
@@ -90,7 +90,7 @@ def check_selections(folder: Path, weights: dict[str, Tensor], criterion: str) -
     order = sorted(truth, key=lambda name: (-truth[name], natural_key(name)))
     cuts = []
     for percent in PERCENTS:
-        scan = refine_cuts(plain, plan, criterion, percent, StreamOptions())
+        scan = refine_cuts(plain, plan, ScanOptions(criterion=criterion, top_percent=percent, device="cpu"))
         check_refined(plain, scan, percent)
         selection = scan.select(percent, always="none", allow_incomplete=True)
         (cut,) = selection.groups

@@ -20,19 +20,9 @@ from spectrum_fast.errors import UsageError
 from spectrum_fast.read.checkpoint.dtypes import storage_dtype
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.weight_plan import WeightPlan
-from spectrum_fast.read.storage import Address
 from spectrum_fast.read.storage.files import shorten
 from spectrum_fast.read.stream.batch import Batch
-from spectrum_fast.read.stream.layout import (
-    ALIGNMENT,
-    Extent,
-    Layout,
-    Piece,
-    element_bytes,
-    group_pieces,
-    lay_out,
-    round_up,
-)
+from spectrum_fast.read.stream.layout import ALIGNMENT, Layout, Piece, group_pieces, lay_out, round_up
 from spectrum_fast.read.stream.pipeline import Pipeline, too_large
 from spectrum_fast.read.stream.ring import PAGE_BYTES
 
@@ -99,9 +89,7 @@ class BlockReader:
                         raise too_large(self._plan.main, waiting.nbytes, pipeline.ring.capacity_bytes)
                     return
                 batch = pending[0]
-                pipeline.await_batch(batch)
-                for ref in self._plan.refs:
-                    batch.require_read(ref)
+                batch.await_read(self._plan.refs)
                 pairs = zip(batch.layout.refs, self._dtypes, strict=True)
                 yield self._decoded([batch.tensor(ref, dtype).to(pipeline.options.device) for ref, dtype in pairs])
                 pending.popleft()
@@ -138,7 +126,7 @@ def lay_out_blocks(refs: Sequence[TensorRef], block_bytes: int, *, direct: bool 
         The same block of each matrix, as if it were stored in one piece, which a column block is not.
     """
     rows, columns = _matrix_shape(refs[0])
-    items = [element_bytes(ref) for ref in refs]
+    items = [storage_dtype(ref).itemsize for ref in refs]
     is_tall = rows >= columns
     length, across = (rows, columns) if is_tall else (columns, rows)
     step = _STEP if is_tall else max(_STEP, PAGE_BYTES // min(items))
@@ -157,18 +145,19 @@ def lay_out_blocks(refs: Sequence[TensorRef], block_bytes: int, *, direct: bool 
 
 def _lay_out_columns(parts: Sequence[TensorRef], columns: int) -> Layout:
     """Blocks of columns out of rows of so many, each row of them a read of its own."""
-    extents: dict[Address, list[Extent]] = {}
+    places: dict[TensorRef, int] = {}
     pieces: list[Piece] = []
     place = 0
     for part in sorted(dict.fromkeys(parts), key=lambda part: part.begin):
         rows, count = part.shape
-        width, length = count * element_bytes(part), columns * element_bytes(part)
-        extents.setdefault(part.file, []).append(Extent(part.file, part.begin, part.begin + part.nbytes, place))
+        item = storage_dtype(part).itemsize
+        width, length = count * item, columns * item
+        places[part] = place
         pieces += [
             Piece(part.file, part.begin + row * length, place + row * width, width, width) for row in range(rows)
         ]
         place = round_up(place + part.nbytes, ALIGNMENT)
-    return Layout(parts, extents, group_pieces(pieces), place)
+    return Layout(parts, places, group_pieces(pieces), place)
 
 
 def _cut_evenly(length: int, most: int, step: int) -> Iterator[tuple[int, int]]:

@@ -8,7 +8,7 @@ from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream.layout import lay_out
 from spectrum_fast.read.stream.options import MINIMUM_BUFFER_BYTES, StreamOptions
-from spectrum_fast.read.stream.pipeline import Pipeline, too_large
+from spectrum_fast.read.stream.pipeline import Pipeline
 from spectrum_fast.read.stream.ring import PAGE_BYTES
 from spectrum_fast.read.stream.weights import LoadedWeight, made_of
 
@@ -36,10 +36,8 @@ def load_weight(plan: WeightPlan) -> LoadedWeight:
     pipeline = Pipeline(StreamOptions(buffer_bytes=buffer_bytes, threads=0, poison=False))
     try:
         batch = pipeline.start(layout)
-        if batch is None:
-            raise too_large(plan.main, layout.nbytes, buffer_bytes)
-        for ref in plan.refs:
-            batch.require_read(ref)
+        assert batch is not None  # noqa: S101 - the ring is as large as what it holds
+        batch.await_read(plan.refs)
         return made_of(plan, batch, batch.read_seconds)
     finally:
         pipeline.close()

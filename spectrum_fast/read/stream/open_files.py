@@ -20,20 +20,19 @@ class OpenFile:
         address: what to open.
         direct_io: see :class:`spectrum_fast.read.stream.options.StreamOptions`.
         stop: once set, opening and reading a remote file end within a moment.
+        notes: told why it is not read past the page cache although that was asked for.
 
     Attributes:
         stored: the open file; None before the first read.
         users: how many batches refer to it.
-        refusal: why it is not read past the page cache although that was asked for.
     """
 
-    def __init__(self, address: Address, direct_io: str, stop: threading.Event) -> None:
+    def __init__(self, address: Address, direct_io: str, stop: threading.Event, notes: dict[str, None]) -> None:
         self.address = address
         self.stored: StoredFile | None = None
         self.users = 0
-        self.refusal = ""
         self._direct = -1
-        self._direct_io, self._stop = direct_io, stop
+        self._direct_io, self._stop, self._notes = direct_io, stop, notes
         self._opening = threading.Lock()
 
     def read_into(self, buffer: memoryview, offset: int, *, direct: bool) -> int:
@@ -92,7 +91,7 @@ class OpenFile:
                 f"{self.address}: direct I/O was asked for, expected a local file system that reads past the page "
                 f"cache (O_DIRECT), found: {reason}; use --direct-io auto or off"
             )
-        self.refusal = f"{self.address}: read through the page cache, O_DIRECT refused ({reason})"
+        self._notes[f"{self.address}: read through the page cache, O_DIRECT refused ({reason})"] = None
 
 
 class OpenFiles:
@@ -103,19 +102,19 @@ class OpenFiles:
         stop: likewise.
 
     Attributes:
-        refusals: of the files that were given back.
+        notes: what the reader should know, each once, such as that a file refused direct I/O.
     """
 
     def __init__(self, direct_io: str, stop: threading.Event) -> None:
         self._direct_io, self._stop = direct_io, stop
         self._lock = threading.Lock()
         self._files: dict[Address, OpenFile] = {}  # the one acquired last stands last
-        self.refusals: list[str] = []
+        self.notes: dict[str, None] = {}
 
     def acquire(self, address: Address) -> OpenFile:
         """A file, open or to be opened; to be given back by :meth:`release` once for every call."""
         with self._lock:
-            file = self._files.pop(address, None) or OpenFile(address, self._direct_io, self._stop)
+            file = self._files.pop(address, None) or OpenFile(address, self._direct_io, self._stop, self.notes)
             self._files[address] = file
             file.users += 1
             return file
@@ -124,8 +123,6 @@ class OpenFiles:
         """Give a file back; of the idle ones, the last few stay open."""
         with self._lock:
             file.users -= 1
-            if file.refusal and file.refusal not in self.refusals:
-                self.refusals.append(file.refusal)
             idle = [known for known in self._files.values() if not known.users]
             surplus = [self._files.pop(known.address) for known in idle[:-_IDLE_FILES]]
         for known in surplus:

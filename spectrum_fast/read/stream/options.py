@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.system import memory_bytes, usable_cores
@@ -39,7 +39,7 @@ class StreamOptions:
         device: where weights go from here, ``cpu`` or ``cuda[:n]``: they are handed out in memory of the host, which
             for a GPU is page-locked, and the blocks of a matrix on the device itself.
         digests: hash what is read, by the reading threads, for :attr:`LoadedWeight.digest`.
-        poison: overwrite released memory; None asks the environment (``SPECTRUM_FAST_POISON=1``).
+        poison: overwrite released memory; else the environment is asked (``SPECTRUM_FAST_POISON=1``).
     """
 
     buffer_bytes: int | None = None
@@ -47,7 +47,7 @@ class StreamOptions:
     threads: int | None = None
     device: str = "cpu"
     digests: bool = False
-    poison: bool | None = None
+    poison: bool = field(default_factory=lambda: os.environ.get("SPECTRUM_FAST_POISON") == "1")
 
     def __post_init__(self) -> None:
         if self.buffer_bytes is not None and self.buffer_bytes < MINIMUM_BUFFER_BYTES:
@@ -81,24 +81,3 @@ class StreamOptions:
             return READING_THREADS
         least, most = DEVICE_READING_THREADS
         return max(least, min(most, usable_cores()))
-
-    @property
-    def poisons(self) -> bool:
-        """Whether released memory is overwritten."""
-        return os.environ.get("SPECTRUM_FAST_POISON", "") == "1" if self.poison is None else self.poison
-
-
-def buffer_bytes_of(gib: float | None) -> int | None:
-    """Bytes of a budget given in GiB.
-
-    Raises:
-        UsageError: it is not a positive number.
-
-    >>> buffer_bytes_of(0.5)
-    536870912
-    """
-    if gib is None:
-        return None
-    if not 0 < gib < float("inf"):
-        raise UsageError(f"buffer_gib: expected a positive number, found {gib!r}")
-    return int(gib * 2**30)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
@@ -24,29 +22,21 @@ from spectrum_fast.read.stream.ring import Ring
 class StreamStatistics:
     """Counts of one stream so far.
 
+    A scan keeps them, under these names, among what passed by in making it.
+
     Attributes:
-        capacity_bytes: byte budget.
-        peak_buffer_bytes: most of it that was ever given out; never more than the budget.
-        read_bytes: bytes read, gaps between tensors and further passes included.
-        streamed_weights: weights that were read by blocks.
-        notes: what the reader should know, such as files that refused direct I/O.
+        buffer_bytes: byte budget.
+        buffer_peak_bytes: most of it that was ever given out; never more than the budget.
+        bytes_from_storage: bytes read, gaps between tensors and further passes included.
+        weights_in_blocks: weights that were read by blocks.
+        reading_notes: what the reader should know, such as files that refused direct I/O.
     """
 
-    capacity_bytes: int = 0
-    peak_buffer_bytes: int = 0
-    read_bytes: int = 0
-    streamed_weights: int = 0
-    notes: list[str] = field(default_factory=list)
-
-    def facts(self) -> dict[str, Any]:
-        """The part that a scan keeps among what passed by in making it."""
-        return {
-            "buffer_bytes": self.capacity_bytes,
-            "buffer_peak_bytes": self.peak_buffer_bytes,
-            "bytes_from_storage": self.read_bytes,
-            "weights_in_blocks": self.streamed_weights,
-            "reading_notes": self.notes,
-        }
+    buffer_bytes: int = 0
+    buffer_peak_bytes: int = 0
+    bytes_from_storage: int = 0
+    weights_in_blocks: int = 0
+    reading_notes: list[str] = field(default_factory=list)
 
 
 class Pipeline:
@@ -67,14 +57,13 @@ class Pipeline:
         if options.device != "cpu":
             require_cuda(options.device)
             pin = partial(pin_memory, device=options.device)
-        self.ring = Ring(options.capacity_bytes, poison=options.poisons, pin=pin)
-        self.statistics = StreamStatistics(capacity_bytes=self.ring.capacity_bytes)
+        self.ring = Ring(options.capacity_bytes, poison=options.poison, pin=pin)
+        self.statistics = StreamStatistics(buffer_bytes=self.ring.capacity_bytes)
         self._stop = threading.Event()
         self._files = OpenFiles(options.direct_io, self._stop)
         self._tasks: queue.SimpleQueue[tuple[Batch, Task] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._add_threads(options.thread_count)
-        self._closed = False
 
     @property
     def direct(self) -> bool:
@@ -87,7 +76,7 @@ class Pipeline:
         if region is None:
             return None
         batch = Batch(layout, region, self.ring, self._files, digests=self.options.digests)
-        if self._threads and any(isinstance(address, RemoteFile) for address in layout.extents):
+        if self._threads and any(isinstance(address, RemoteFile) for address in layout.files):
             # Each of them waits for the network.
             self._add_threads(remote_settings().parts - len(self._threads))
         for task in layout.tasks:
@@ -95,21 +84,15 @@ class Pipeline:
                 self._tasks.put((batch, task))
             else:
                 batch.read(task, self._stop)
-        self.statistics.peak_buffer_bytes = self.ring.peak_bytes
+        self.statistics.buffer_peak_bytes = self.ring.peak_bytes
         return batch
-
-    def await_batch(self, batch: Batch) -> float:
-        """Wait until a batch can be used; returns the seconds waited."""
-        started = time.perf_counter()
-        batch.ready.wait()
-        self.statistics.read_bytes += batch.read_bytes
-        return time.perf_counter() - started
 
     def dispose(self, batch: Batch) -> None:
         """Give everything of a batch back; waits for reads into it that are still under way."""
         if not batch.ready.is_set():
             batch.cancelled = True
             batch.ready.wait()
+        self.statistics.bytes_from_storage += batch.read_bytes
         batch.release()
 
     def interrupt(self) -> None:
@@ -118,15 +101,12 @@ class Pipeline:
 
     def close(self) -> None:
         """Stop all threads within a chunk and close all files."""
-        if self._closed:
-            return
-        self._closed = True
         self._stop.set()
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:
             thread.join()
-        self.statistics.notes = list(self._files.refusals)
+        self.statistics.reading_notes = list(self._files.notes)
         self._files.close()
         self.ring.close()
 

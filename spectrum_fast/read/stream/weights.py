@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from spectrum_fast.read.stream.batch import Batch
 from spectrum_fast.read.stream.blocks import BlockReader
 from spectrum_fast.read.stream.layout import lay_out, region_bytes
 from spectrum_fast.read.stream.options import MINIMUM_BUFFER_BYTES, StreamOptions
-from spectrum_fast.read.stream.pipeline import Pipeline, StreamStatistics, too_large
+from spectrum_fast.read.stream.pipeline import Pipeline, too_large
 
 STRETCH_BYTES = 32 << 20
 """Weights are read together up to this many bytes: four tasks, so that every thread has one."""
@@ -72,7 +73,6 @@ class _Stretch:
     plans: deque[WeightPlan]
     batch: Batch | None = None
     nbytes: int = 0
-    was_begun: bool = False
 
 
 class WeightStream(Iterator[LoadedWeight]):
@@ -82,13 +82,14 @@ class WeightStream(Iterator[LoadedWeight]):
     the consumer moves on, so that is when there is something to plan.
 
     Attributes:
+        statistics: counts so far; final once the stream is exhausted or closed.
         failed: the weight that the last error was about, if the stream goes on with the next one; None where it ended.
     """
 
-    def __init__(self, plans: Iterable[WeightPlan], options: StreamOptions) -> None:
+    def __init__(self, plans: Iterable[WeightPlan], pipeline: Pipeline) -> None:
+        self.statistics = pipeline.statistics
         self._plans = iter(plans)
-        self._options = options
-        self._pipeline: Pipeline | None = None
+        self._pipeline = pipeline
         self._returned: WeightPlan | None = None  # taken from the plans, belongs to the next stretch
         self._waiting: _Stretch | None = None  # put together, waits for memory
         self._stretches: deque[_Stretch] = deque()
@@ -96,44 +97,33 @@ class WeightStream(Iterator[LoadedWeight]):
         self._closed = False
         self.failed: WeightPlan | None = None
 
-    @property
-    def statistics(self) -> StreamStatistics:
-        """Counts so far; final once the stream is exhausted or closed."""
-        return StreamStatistics() if self._pipeline is None else self._pipeline.statistics
-
-    def __iter__(self) -> WeightStream:
-        return self
-
     def __next__(self) -> LoadedWeight:
+        waiting_since = time.perf_counter()
         self._release_held()
         self.failed = None
         if self._closed:
             raise StopIteration
         try:
-            if self._pipeline is None:
-                self._pipeline = Pipeline(self._options)
-            self._plan_ahead(self._pipeline)
-            loaded = self._hand_out(self._pipeline)
+            self._plan_ahead()
+            loaded = self._hand_out()
         except BaseException:
             if self.failed is None:
                 self.close()
             raise
         self._release_held = loaded.on_release
-        return loaded
+        return replace(loaded, wait_seconds=time.perf_counter() - waiting_since)
 
     def close(self) -> None:
         """Stop reading, give all memory back and close the files; a weight in hand is no longer valid."""
         if self._closed:
             return
-        if self._pipeline is not None:
-            self._pipeline.interrupt()
+        self._pipeline.interrupt()
         self._release_held()
         self._closed = True
-        if self._pipeline is not None:
-            self._pipeline.close()
-            for stretch in self._stretches:
-                if stretch.batch is not None:
-                    stretch.batch.release()
+        self._pipeline.close()
+        for stretch in self._stretches:
+            if stretch.batch is not None:
+                stretch.batch.release()
         self._stretches.clear()
         self._waiting = self._returned = None
 
@@ -146,16 +136,15 @@ class WeightStream(Iterator[LoadedWeight]):
     def __del__(self) -> None:
         self.close()
 
-    def _plan_ahead(self, pipeline: Pipeline) -> None:
+    def _plan_ahead(self) -> None:
         """Start as many stretches as the plans, the budget and the read-ahead allow; at least the one that is next."""
+        pipeline = self._pipeline
         while not (self._stretches and self._stretches[-1].batch is None):  # nothing is read past a matrix in blocks
-            if self._waiting is None:
-                self._waiting = self._next_stretch(pipeline)
-                if self._waiting is None:
-                    return
-            stretch = self._waiting
-            if not self._is_large(pipeline, stretch.plans[0]):
-                if self._exceeds_window(pipeline, stretch.nbytes):
+            stretch = self._waiting = self._waiting or self._next_stretch()
+            if stretch is None:
+                return
+            if not self._is_large(stretch.plans[0]):
+                if self._exceeds_window(stretch.nbytes):
                     return
                 layout = lay_out([part for plan in stretch.plans for part in plan.refs], direct=pipeline.direct)
                 stretch.batch = pipeline.start(layout)
@@ -166,14 +155,14 @@ class WeightStream(Iterator[LoadedWeight]):
             self._stretches.append(stretch)
             self._waiting = None
 
-    def _next_stretch(self, pipeline: Pipeline) -> _Stretch | None:
+    def _next_stretch(self) -> _Stretch | None:
         """The next plans that are read together; None if there are none, or none may be taken yet."""
-        if self._exceeds_window(pipeline, 1):
+        if self._exceeds_window(1):
             return None
         stretch = _Stretch(deque())
-        most = min(STRETCH_BYTES, pipeline.ring.capacity_bytes // 4)
+        most = min(STRETCH_BYTES, self._pipeline.ring.capacity_bytes // 4)
         while (plan := self._returned or next(self._plans, None)) is not None:
-            large = self._is_large(pipeline, plan)
+            large = self._is_large(plan)
             again = bool(stretch.plans) and stretch.plans[-1].main == plan.main  # another part of what is read anyway
             self._returned = plan
             if stretch.plans and not again and (large or stretch.nbytes + plan.nbytes > most):
@@ -185,41 +174,33 @@ class WeightStream(Iterator[LoadedWeight]):
                 break
         return stretch if stretch.plans else None
 
-    def _exceeds_window(self, pipeline: Pipeline, nbytes: int) -> bool:
+    def _exceeds_window(self, nbytes: int) -> bool:
         """Whether reading so much more would be too far ahead; one stretch beside the one in use never is."""
-        return len(self._stretches) > 1 and pipeline.ring.in_use_bytes + nbytes > self._options.window_bytes
+        ahead = self._pipeline.ring.in_use_bytes + nbytes
+        return len(self._stretches) > 1 and ahead > self._pipeline.options.window_bytes
 
-    def _is_large(self, pipeline: Pipeline, plan: WeightPlan) -> bool:
+    def _is_large(self, plan: WeightPlan) -> bool:
         """Whether a weight is read by blocks, because it is too large a part of the budget."""
-        return plan.comes_in_blocks and plan.nbytes > pipeline.ring.capacity_bytes // _SHARE
+        return plan.comes_in_blocks and plan.nbytes > self._pipeline.ring.capacity_bytes // _SHARE
 
-    def _hand_out(self, pipeline: Pipeline) -> LoadedWeight:
+    def _hand_out(self) -> LoadedWeight:
         if not self._stretches:
             raise StopIteration
         stretch = self._stretches[0]
-        plan = stretch.plans.popleft()
-        if stretch.batch is None:
+        plan, batch = stretch.plans.popleft(), stretch.batch
+        if batch is None:
             self._stretches.popleft()
-            return self._hand_out_blocks(pipeline, plan)
-        batch, waited = stretch.batch, 0.0
-        if not stretch.was_begun:
-            stretch.was_begun = True
-            waited = pipeline.await_batch(batch)
-        for part in plan.refs:
-            batch.require_read(part)
-        release = _once(partial(_take_back, self._stretches, pipeline, stretch, batch, plan))
+            self.statistics.weights_in_blocks += 1
+            reader = BlockReader(self._pipeline, plan)
+            return LoadedWeight(plan, reader.matrix(), {}, 0.0, on_release=reader.close)
+        batch.await_read(plan.refs)
+        release = _once(partial(_take_back, self._stretches, self._pipeline, stretch, batch, plan))
         read_seconds = batch.read_seconds * plan.nbytes / max(1, stretch.nbytes)
         try:
-            loaded = made_of(plan, batch, read_seconds)
+            return replace(made_of(plan, batch, read_seconds), on_release=release)
         except Exception:  # its bytes are there: the others have nothing to do with it
             self.failed, self._release_held = plan, release
             raise
-        return replace(loaded, wait_seconds=waited, digest=_digest_of(plan, batch), on_release=release)
-
-    def _hand_out_blocks(self, pipeline: Pipeline, plan: WeightPlan) -> LoadedWeight:
-        pipeline.statistics.streamed_weights += 1
-        reader = BlockReader(pipeline, plan)
-        return LoadedWeight(plan, reader.matrix(), {}, 0.0, on_release=reader.close)
 
 
 def stream_weights(plans: Iterable[WeightPlan], options: StreamOptions | None = None) -> WeightStream:
@@ -248,7 +229,7 @@ def stream_weights(plans: Iterable[WeightPlan], options: StreamOptions | None = 
         UsageError: a packed weight is larger than the budget; raised in that weight's turn.
         CheckpointError: a file cannot be read, is shorter than its header said, or has changed; in its turn.
     """
-    return WeightStream(plans, options or StreamOptions())
+    return WeightStream(plans, Pipeline(options or StreamOptions()))
 
 
 def made_of(plan: WeightPlan, batch: Batch, read_seconds: float) -> LoadedWeight:
@@ -261,7 +242,7 @@ def made_of(plan: WeightPlan, batch: Batch, read_seconds: float) -> LoadedWeight
         require_decodable(plan.main)
     main = batch.tensor(plan.main, storage_dtype(plan.main))
     companions = {role: batch.tensor(part, storage_dtype(part)) for role, part in plan.companions.items()}
-    return LoadedWeight(plan, main, companions, read_seconds)
+    return LoadedWeight(plan, main, companions, read_seconds, digest=_digest_of(plan, batch))
 
 
 def required_buffer_bytes(plans: Iterable[WeightPlan]) -> int:
@@ -272,13 +253,10 @@ def required_buffer_bytes(plans: Iterable[WeightPlan]) -> int:
 
 
 def _digest_of(plan: WeightPlan, batch: Batch) -> str:
-    parts = [
-        ("", batch.digest(plan.main)),
-        *((role, batch.digest(plan.companions[role])) for role in sorted(plan.companions)),
-    ]
-    if not all(digest for _, digest in parts):
+    digests = [(role, batch.digests.get(ref, b"")) for role, ref in [("", plan.main), *sorted(plan.companions.items())]]
+    if not all(digest for _, digest in digests):
         return ""
-    return hashlib.sha256(b"".join(role.encode() + b"\0" + digest for role, digest in parts)).hexdigest()[:32]
+    return hashlib.sha256(b"".join(role.encode() + b"\0" + digest for role, digest in digests)).hexdigest()[:32]
 
 
 def _take_back(
@@ -291,7 +269,7 @@ def _take_back(
     if stretch not in stretches:
         return
     if stretch.plans:
-        if pipeline.options.poisons:
+        if pipeline.options.poison:
             batch.poison(plan.main, [part for later in stretch.plans for part in later.refs])
         return
     stretches.remove(stretch)

@@ -64,8 +64,8 @@ def test_blocks_are_the_matrix_pass_after_pass(large, options):
         for _ in range(2):
             assert torch.equal(joined(loaded.main), expected)
         assert loaded.main.count.passes == 2
-    assert in_blocks == sum(ref.nbytes > BUFFER // 2 for ref in large) == stream.statistics.streamed_weights
-    assert stream.statistics.peak_buffer_bytes <= BUFFER
+    assert in_blocks == sum(ref.nbytes > BUFFER // 2 for ref in large) == stream.statistics.weights_in_blocks
+    assert stream.statistics.buffer_peak_bytes <= BUFFER
     assert descriptors() == set()
     assert reading_threads() == []
 
@@ -78,7 +78,7 @@ def test_every_byte_is_read_once_a_pass(large, name):
     for passes in (1, 2):
         for _ in loaded.main.blocks():
             pass
-        assert stream.statistics.read_bytes == passes * ref.nbytes
+        assert stream.statistics.bytes_from_storage == passes * ref.nbytes
     stream.close()
 
 
@@ -114,7 +114,7 @@ def test_nothing_of_a_pass_that_was_given_up_is_kept(large):
     with pytest.raises(UsageError, match="read after it was released"):
         next(iter(loaded.main.blocks()))
     stream.close()
-    assert stream.statistics.peak_buffer_bytes <= BUFFER
+    assert stream.statistics.buffer_peak_bytes <= BUFFER
 
 
 def test_a_pass_in_work_does_not_outlive_its_stream(large):

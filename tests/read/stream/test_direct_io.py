@@ -51,7 +51,7 @@ def test_direct_reads_are_aligned_and_right(tmp_path, monkeypatch):
         assert loaded.main.data_ptr() % loaded.main.itemsize == 0
     assert direct
     assert set(direct) == {(0, 0, 0)}
-    assert stream.statistics.notes == []
+    assert stream.statistics.reading_notes == []
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, *, when: str) -> None:
@@ -85,7 +85,7 @@ def test_a_refusal_is_an_error_under_on_and_a_note_under_auto(tmp_path, monkeypa
     assert descriptors() == set()
     stream = stream_weights(plans_of(refs), StreamOptions(direct_io="auto"))
     assert [float(loaded.main[0, 0]) for loaded in stream] == [float(ref.name[1:]) for ref in refs]
-    assert len(stream.statistics.notes) == 2
-    assert all("O_DIRECT refused (Invalid argument)" in note for note in stream.statistics.notes)
+    assert len(stream.statistics.reading_notes) == 2
+    assert all("O_DIRECT refused (Invalid argument)" in note for note in stream.statistics.reading_notes)
     assert descriptors() == set()
     assert reading_threads() == []

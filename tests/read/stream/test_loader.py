@@ -184,7 +184,7 @@ def test_few_tensors_are_in_memory_at_once(many, one_at_a_time):
     for _ in stream:
         time.sleep(0.005)  # the readers would run ahead as far as they may
     page = 4096
-    assert many[0].nbytes <= stream.statistics.peak_buffer_bytes <= 2 * (many[0].nbytes + page)
+    assert many[0].nbytes <= stream.statistics.buffer_peak_bytes <= 2 * (many[0].nbytes + page)
 
 
 def test_the_next_weight_is_read_while_the_consumer_works(many, monkeypatch, one_at_a_time):
@@ -225,7 +225,7 @@ def test_many_small_tensors_are_a_few_long_reads(tmp_path, monkeypatch):
     for loaded in stream:
         assert loaded.main[0, 0] == float(loaded.plan.name.split(".")[1])
     assert len(reads) == 1
-    assert stream.statistics.read_bytes == 500 * 256
+    assert stream.statistics.bytes_from_storage == 500 * 256
 
 
 def rewrite(path: Path, data: bytes) -> None:

@@ -58,7 +58,7 @@ def test_what_arrives_is_what_was_stored(tmp_path: Path, buffer_bytes: int | Non
             sums.append((square.diagonal().sum(), expected.double().square().sum()))
     for found, truth in sums:
         assert float(found) == pytest.approx(float(truth), rel=1e-3)
-    assert stream.statistics.peak_buffer_bytes <= stream.statistics.capacity_bytes
+    assert stream.statistics.buffer_peak_bytes <= stream.statistics.buffer_bytes
     assert reading_threads() == []
 
 

@@ -124,5 +124,5 @@ def test_results_do_not_depend_on_the_poison(tmp_path):
 
 
 def test_the_suite_runs_with_poison():
-    assert StreamOptions().poisons
-    assert not StreamOptions(poison=False).poisons
+    assert StreamOptions().poison
+    assert not StreamOptions(poison=False).poison

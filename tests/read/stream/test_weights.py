@@ -91,8 +91,8 @@ def test_memory_is_that_of_few_experts(tmp_path):
     save_file({"experts.up": torch.randn(64, 128, 128)}, tmp_path / "m.safetensors")
     stream = stream_weights(plans_of(open_checkpoint(tmp_path)), StreamOptions(buffer_bytes=1 << 20))
     assert sum(1 for _ in stream) == 64
-    assert stream.statistics.read_bytes == 64 * 128 * 128 * 4
-    assert stream.statistics.peak_buffer_bytes <= 1 << 20
+    assert stream.statistics.bytes_from_storage == 64 * 128 * 128 * 4
+    assert stream.statistics.buffer_peak_bytes <= 1 << 20
 
 
 def test_a_packed_weight_larger_than_the_buffer_is_refused_by_name(mixed):
