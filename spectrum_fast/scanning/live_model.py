@@ -20,7 +20,7 @@ from spectrum_fast.choose.selection.model.names import unwrapped_name
 from spectrum_fast.errors import UsageError
 from spectrum_fast.read.checkpoint import Checkpoint, TensorRef
 from spectrum_fast.read.checkpoint.dtypes import storage_name
-from spectrum_fast.read.checkpoint.duplicates import originality
+from spectrum_fast.read.checkpoint.duplicates import name_originals
 from spectrum_fast.read.formats.recognition import find_packed
 
 _ADAPTERS = frozenset(
@@ -53,7 +53,8 @@ class LiveModel:
         for path, module in model.named_modules(remove_duplicate=False):
             self._look_at(f"{path}." if path else "", module)
         quantised = find_packed(self._refs.values())
-        self.ties = self._find_ties()
+        # By identity: equal values in two parameters are no tie.
+        self.ties = name_originals({self._refs[name]: id(owner) for name, owner in self._owners.items()})
         # Buffers only where they belong to codes.
         wanted = (self._owners.keys() | quantised.packed.keys() | quantised.companions.keys()) - self.ties.keys()
         tensors = tuple(ref for ref in self._refs.values() if ref.name in wanted)
@@ -101,16 +102,6 @@ class LiveModel:
         for name, buffer in module._buffers.items():
             if buffer is not None and name not in module._non_persistent_buffers_set:
                 self._add(_checkpoint_name(prefix + name), buffer.shape, buffer.dtype, buffer.detach)
-
-    def _find_ties(self) -> dict[str, str]:
-        names: dict[int, list[str]] = {}  # by identity: equal values in two parameters are no tie
-        for name, owner in self._owners.items():
-            names.setdefault(id(owner), []).append(name)
-        ties = {}
-        for group in names.values():
-            original, *copies = sorted(group, key=lambda name: originality(self._refs[name]))
-            ties.update(dict.fromkeys(copies, original))
-        return ties
 
     def _add_parameter(self, name: str, parameter: nn.Parameter, module: nn.Module) -> None:
         if name.rpartition(".")[2] == "_flat_param" or type(parameter).__name__ == "FlatParameter":

@@ -13,8 +13,8 @@ is read a second time are the originals of real copies, and the copies themselve
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -35,25 +35,20 @@ CHUNK_BYTES = 4 << 20
 _SAMPLES = 4
 
 
-def find_copies(checkpoint: Checkpoint, min_dimensions: int = 2) -> dict[str, str]:
+def find_copies(checkpoint: Checkpoint) -> dict[str, str]:
     """Find tensors with equal type, shape and bytes.
 
-    Args:
-        checkpoint: the opened checkpoint.
-        min_dimensions: tensors with fewer extents are left out: norms and biases are often all ones or all zeros in
-            many layers without being tied.
+    Vectors are left out: norms and biases are often all ones or all zeros in many layers without being tied.
 
     Returns:
-        Name of each duplicate -> name of its original. The original is the lookup table if there is one in the group,
-        and otherwise the first in natural order.
+        Name of each duplicate -> name of its original.
 
     Raises:
         CheckpointError: a file cannot be read, or has changed since its header was read.
     """
-    found: dict[str, str] = {}
     # File by file over all of them, so that a disk is swept once for each kind of block.
     keys: dict[TensorRef, tuple[Any, ...]] = {
-        ref: (ref.dtype, ref.shape) for ref in checkpoint.tensors if len(ref.shape) >= min_dimensions and ref.nbytes
+        ref: (ref.dtype, ref.shape) for ref in checkpoint.tensors if len(ref.shape) > 1 and ref.nbytes
     }
     for spans in (_first_block, _other_blocks, _everything):
         count = Counter(keys.values())
@@ -63,13 +58,21 @@ def find_copies(checkpoint: Checkpoint, min_dimensions: int = 2) -> dict[str, st
             with opened(address, stamp=refs[0].stamp) as file:
                 digests = map_reads(partial(_digest, file=file, spans=spans), refs, address)
             keys.update({ref: (*keys[ref], digest) for ref, digest in zip(refs, digests, strict=True)})
-    alike: dict[tuple[Any, ...], list[TensorRef]] = defaultdict(list)
-    for ref, key in keys.items():
-        alike[key].append(ref)
-    for group in alike.values():
-        original, *copies = sorted(group, key=originality)
-        found.update({copy.name: original.name for copy in copies})
-    return found
+    return name_originals(keys)
+
+
+def name_originals(keys: Mapping[TensorRef, Hashable]) -> dict[str, str]:
+    """Of tensors whose keys are equal: name of each but the original -> name of the original.
+
+    That is the lookup table if there is one among them, an output head last, and otherwise the first in natural order.
+    """
+    originals: dict[Hashable, str] = {}
+    copies: dict[str, str] = {}
+    for ref in sorted(keys, key=_originality):
+        original = originals.setdefault(keys[ref], ref.name)
+        if original != ref.name:
+            copies[ref.name] = original
+    return copies
 
 
 def tied_names(copies: Mapping[str, str], config: dict[str, Any] | None) -> dict[str, str]:
@@ -102,8 +105,7 @@ def tied_head_note(tensors: Iterable[TensorRef], config: dict[str, Any] | None) 
     return f"lm_head is tied to {tables[0]} and is scored once"
 
 
-def originality(ref: TensorRef) -> tuple[bool, bool, Any]:
-    """Sort key among equal tensors: lookup tables first, output heads last, then by natural order of names."""
+def _originality(ref: TensorRef) -> tuple[bool, bool, Any]:
     return (role(ref.name) != "embedding", role(ref.name) == "head", natural_key(ref.name))
 
 
