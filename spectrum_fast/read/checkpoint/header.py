@@ -152,7 +152,7 @@ def _parse(raw: bytes, path: Address, stamp: Stamp) -> list[TensorRef]:
             for place, key in enumerate(cursor.keys("__metadata__", MAX_NAME_BYTES)):
                 if place == _MAX_METADATA_ENTRIES:
                     raise JsonError(f"__metadata__ has more than {_MAX_METADATA_ENTRIES} entries")
-                cursor.string_or_none(f"the value of {shorten(key)} in __metadata__", 0)
+                cursor.skip_string(f"the value of {shorten(key)} in __metadata__")
             continue
         usual = _USUAL_FIELDS.match(raw, cursor.position)
         if usual is None:

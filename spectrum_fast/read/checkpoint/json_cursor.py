@@ -18,7 +18,7 @@ MAX_DEPTH = 64
 """Nesting allowed in a value that is skipped; safetensors indexes use 2."""
 
 _SPACE = re.compile(rb"[ \t\n\r]*")
-_PLAIN = re.compile(rb'"([^"\\\x00-\x1f]*)"')
+_PLAIN = re.compile(rb'"[^"\\\x00-\x1f]*"')
 # At most 256 pieces a match, so that the pattern never keeps more than that to backtrack into.
 _PIECES = re.compile(rb'(?:[^"\\\x00-\x1f]+|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4}){0,256}')
 _INTEGER = re.compile(rb"(?:0|[1-9][0-9]{0,19})(?![0-9.eE])")
@@ -82,31 +82,36 @@ class JsonCursor:
         Raises:
             JsonError: no string here, too long, not UTF-8, a lone surrogate, or a bad escape.
         """
-        value = self.string_or_none(what, limit_bytes)
-        if value is None:
+        end = self._string_end(what)
+        if end - self.position - 1 > limit_bytes:
+            self.skip_string(what)
             raise JsonError(f"{what} before byte {self.position} is longer than {limit_bytes} bytes")
-        return value
-
-    def string_or_none(self, what: str, limit_bytes: int) -> str | None:
-        """Read a string, or step over it and return None if it is longer than ``limit_bytes``."""
-        self.skip_space()
-        data, start = self.data, self.position + 1
-        plain = _PLAIN.match(data, self.position)
-        end = plain.end() - 1 if plain is not None else self._string_end(what)
-        if end - start > limit_bytes:
-            self._check_utf8(start, end)
-            self.position = end + 1
-            return None
-        raw = data[start:end]
+        raw = self.data[self.position + 1 : end]
         try:
             value = raw.decode("utf-8")
-            if plain is None:
+            if b"\\" in raw:
                 value = json.loads(f'"{value}"')
                 value.encode("utf-8")  # a lone surrogate, which JSON can spell but no text can hold
         except UnicodeError as error:
             raise JsonError(f"{what} at byte {self.position} is not valid UTF-8 ({error})") from error
         self.position = end + 1
         return value
+
+    def skip_string(self, what: str) -> None:
+        """Step over a string of any length, of which no copy is made.
+
+        Raises:
+            JsonError: no string here, not UTF-8, or a bad escape.
+        """
+        end = self._string_end(what)
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            for step in range(self.position + 1, end, _DECODE_STEP_BYTES):
+                decoder.decode(self.data[step : min(step + _DECODE_STEP_BYTES, end)])
+            decoder.decode(b"", final=True)
+        except UnicodeError as error:
+            raise JsonError(f"the string at byte {self.position} is not valid UTF-8 ({error})") from error
+        self.position = end + 1
 
     def integers(self, what: str, limit: int) -> list[int]:
         """Read a list of at most ``limit`` non-negative integers of at most 20 digits, without sign or fraction."""
@@ -150,7 +155,7 @@ class JsonCursor:
             for _ in self.keys(what, _MAX_SKIPPED_KEY_BYTES) if head == b"{" else self.items(what):
                 self.skip_value(what, depth + 1)
         elif head == b'"':
-            self.string_or_none(what, 0)
+            self.skip_string(what)
         else:
             match = _SCALAR.match(self.data, self.position)
             if match is None:
@@ -169,6 +174,11 @@ class JsonCursor:
         self.expect(end, f"',' or '{end.decode()}' in {what}")
 
     def _string_end(self, what: str) -> int:
+        """Place of the closing quote of the string that is next; :attr:`position` is then at the opening one."""
+        self.skip_space()
+        plain = _PLAIN.match(self.data, self.position)
+        if plain is not None:
+            return plain.end() - 1
         if not self.data.startswith(b'"', self.position):
             raise self.fail(f"{what} (a string)")
         end = self.position + 1
@@ -178,12 +188,3 @@ class JsonCursor:
             self.position = end
             raise self.fail(f"the rest of {what} (closing quote, valid escapes, no control characters)")
         return end
-
-    def _check_utf8(self, start: int, end: int) -> None:
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        try:
-            for step in range(start, end, _DECODE_STEP_BYTES):
-                decoder.decode(self.data[step : min(step + _DECODE_STEP_BYTES, end)])
-            decoder.decode(b"", final=True)
-        except UnicodeError as error:
-            raise JsonError(f"the string at byte {start - 1} is not valid UTF-8 ({error})") from error
