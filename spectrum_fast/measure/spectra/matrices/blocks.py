@@ -16,6 +16,7 @@ from spectrum_fast.block_matrix import BlockMatrix
 from spectrum_fast.measure.ops.extent import measure
 from spectrum_fast.measure.ops.gram import add_gram
 from spectrum_fast.measure.spectra.matrices.dense import count_not_finite, image_of, sums_of_squares
+from spectrum_fast.measure.spectra.matrices.matrices import Matrices
 from spectrum_fast.measure.spectra.probes import FEW_READINGS, Plan
 from spectrum_fast.measure.spectra.rotation import OutlierBasis, rotate
 from spectrum_fast.measure.spectra.scaling import scale_by_power_of_two
@@ -27,7 +28,7 @@ _LEAST_QR_ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Blocks:
+class Blocks(Matrices):
     """One matrix of which only blocks are ever in memory; see :class:`Matrices`.
 
     Every step is one pass over the blocks: the first forms the extent and, on the chance that no scaling is called for,
@@ -50,19 +51,9 @@ class Blocks:
         return 1
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def first(self) -> BlockMatrix:
         """See :class:`Matrices`."""
-        return self.matrix.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See :class:`Matrices`."""
-        return self.matrix.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """See :class:`Matrices`."""
-        return self.matrix.device
+        return self.matrix
 
     @property
     def note(self) -> str:
@@ -127,9 +118,6 @@ class Blocks:
         """See :meth:`Matrices.rotated`; as it is read."""
         from_left = not self.matrix.is_tall
         return Blocks(self.matrix.map(lambda block: rotate(block[None], basis, from_left)[0], basis.v.dtype))
-
-    def whole(self) -> None:
-        """Never in memory."""
 
     def factor(self, dtype: torch.dtype) -> Tensor:
         """R (k x k, k the short side) of ``W = Q R`` (or ``W^T = Q R``), in one pass.

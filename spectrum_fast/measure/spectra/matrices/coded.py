@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,8 +15,7 @@ from spectrum_fast.measure.ops.decode.coded import SCALE_BLOCK
 from spectrum_fast.measure.ops.dispatch import choose_backend
 from spectrum_fast.measure.ops.extent import measure
 from spectrum_fast.measure.spectra.matrices.dense import Dense, stack
-from spectrum_fast.measure.spectra.probes import IN_MEMORY, Plan
-from spectrum_fast.measure.spectra.rotation import OutlierBasis
+from spectrum_fast.measure.spectra.matrices.matrices import Matrices
 from spectrum_fast.read.formats.codes import Codes
 
 DECODED_BYTES = 256 << 20
@@ -24,7 +23,7 @@ DECODED_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
-class Coded:
+class Coded(Matrices):
     """Matrices in codes; see :class:`Matrices`.
 
     FP8 on a GPU goes to kernels that take the codes. Everything else is decoded, a few matrices at a time, into memory
@@ -34,26 +33,20 @@ class Coded:
     """
 
     weights: Sequence[Codes]
-    note = ""
 
     def __len__(self) -> int:
         """How many."""
         return len(self.weights)
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def first(self) -> Codes:
         """See :class:`Matrices`."""
-        return self.weights[0].shape
+        return self.weights[0]
 
     @property
     def dtype(self) -> torch.dtype:
         """See :class:`Matrices`."""
-        return torch.bfloat16 if self.weights[0].is_mxfp4 else torch.float32
-
-    @property
-    def device(self) -> torch.device:
-        """See :class:`Matrices`."""
-        return self.weights[0].device
+        return torch.bfloat16 if self.first.is_mxfp4 else torch.float32
 
     def take(self, indices: Sequence[int]) -> Coded:
         """See :meth:`Matrices.take`."""
@@ -71,25 +64,15 @@ class Coded:
             return measure_block_scaled(*self._stacked)
         return torch.cat([measure(decode(weight)[None]) for weight in self.weights])
 
-    def scaled(self, exponents: Sequence[int]) -> Dense:
-        """See :meth:`Matrices.scaled`."""
-        return self.numbers().scaled(exponents)
-
     def gram(self, dtype: torch.dtype, diagonals: Tensor | None = None) -> Tensor:
         """See :meth:`Matrices.gram`."""
         if self._kernels_take_codes() and dtype == torch.float32 and diagonals is None:
             from spectrum_fast.measure.ops.gram.triton import gram_block_scaled
 
             return gram_block_scaled(*self._stacked)
-        together = self._together()
-        parts = [self.take(range(len(self))[begin : begin + together]) for begin in range(0, len(self), together)]
-        shares = [None] * len(parts) if diagonals is None else diagonals.split(together)
-        return torch.cat([part.numbers().gram(dtype, share) for part, share in zip(parts, shares, strict=True)])
-
-    @property
-    def plan(self) -> Plan:
-        """See :class:`Matrices`."""
-        return IN_MEMORY
+        return torch.cat(
+            [part.numbers().gram(dtype, None if diagonals is None else diagonals[some]) for some, part in self._parts()]
+        )
 
     def image(self, x: Tensor) -> Tensor:
         """See :meth:`Matrices.image`."""
@@ -99,34 +82,19 @@ class Coded:
             tall = self.shape[0] > self.shape[1]
             short = multiply_block_scaled(*self._stacked, x, transposed=not tall)
             return multiply_block_scaled(*self._stacked, short, transposed=tall)
-        together = self._together()
-        pairs = zip(range(0, len(self), together), x.split(together), strict=True)
-        return torch.cat([self.take(range(len(self))[i : i + together]).numbers().image(part) for i, part in pairs])
+        return torch.cat([part.numbers().image(x[some]) for some, part in self._parts()])
 
-    def rotated(self, basis: OutlierBasis) -> Dense:
-        """See :meth:`Matrices.rotated`."""
-        return self.numbers().rotated(basis)
-
-    def whole(self) -> None:
-        """Nowhere in memory."""
-
-    def factor(self, dtype: torch.dtype) -> Tensor:
-        """The matrix itself."""
-        return self.numbers().factor(dtype)
-
-    def count_not_finite(self) -> int:
-        """See :meth:`Matrices.count_not_finite`."""
-        return self.numbers().count_not_finite()
-
-    def _together(self) -> int:
-        """How many are decoded at a time."""
-        return max(1, DECODED_BYTES // (math.prod(self.shape) * self.dtype.itemsize))
+    def _parts(self) -> Iterator[tuple[slice, Coded]]:
+        """Those that are decoded at a time, and their places."""
+        together = max(1, DECODED_BYTES // (math.prod(self.shape) * self.dtype.itemsize))
+        for begin in range(0, len(self), together):
+            some = slice(begin, begin + together)
+            yield some, Coded(self.weights[some])
 
     def _kernels_take_codes(self) -> bool:
         """Whether kernels form extent and Gram product from the codes."""
-        first = self.weights[0]
-        is_fp8 = first.codes.dtype == torch.float8_e4m3fn and first.block == (SCALE_BLOCK, SCALE_BLOCK)
-        return is_fp8 and choose_backend("gram", first.device.type) == "triton"
+        is_fp8 = self.first.codes.dtype == torch.float8_e4m3fn and self.first.block == (SCALE_BLOCK, SCALE_BLOCK)
+        return is_fp8 and choose_backend("gram", self.device.type) == "triton"
 
     @cached_property
     def _stacked(self) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from spectrum_fast.measure.ops.extent import measure
 from spectrum_fast.measure.ops.gram import gram
 from spectrum_fast.measure.ops.product import multiply
-from spectrum_fast.measure.spectra.probes import IN_MEMORY, Plan
+from spectrum_fast.measure.spectra.matrices.matrices import Matrices
 from spectrum_fast.measure.spectra.rotation import OutlierBasis, rotate
 from spectrum_fast.measure.spectra.scaling import scale_by_power_of_two
 
@@ -21,31 +22,19 @@ _FEW_TERMS = 256
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Matrices):
     """Matrices of numbers, stacked (m, r, c) or not; see :class:`Matrices`."""
 
     matrices: Tensor | Sequence[Tensor]
-    note = ""
 
     def __len__(self) -> int:
         """How many."""
         return len(self.matrices)
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def first(self) -> Any:
         """See :class:`Matrices`."""
-        rows, columns = self.matrices[0].shape
-        return rows, columns
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See :class:`Matrices`."""
-        return self.matrices[0].dtype
-
-    @property
-    def device(self) -> torch.device:
-        """See :class:`Matrices`."""
-        return self.matrices[0].device
+        return self.matrices[0]
 
     def take(self, indices: Sequence[int]) -> Dense:
         """See :meth:`Matrices.take`."""
@@ -73,11 +62,6 @@ class Dense:
             diagonals += sums_of_squares(stacked, -1 if stacked.shape[-2] <= stacked.shape[-1] else -2)
         return gram(stacked, out_dtype=dtype)
 
-    @property
-    def plan(self) -> Plan:
-        """See :class:`Matrices`."""
-        return IN_MEMORY
-
     def image(self, x: Tensor) -> Tensor:
         """See :meth:`Matrices.image`."""
         return image_of(self.whole(), x)
@@ -92,9 +76,7 @@ class Dense:
 
     @cached_property
     def _stacked(self) -> Tensor:
-        if isinstance(self.matrices, Tensor):
-            return self.matrices
-        return stack(self.matrices)
+        return self.matrices if isinstance(self.matrices, Tensor) else stack(self.matrices)
 
     def factor(self, dtype: torch.dtype) -> Tensor:
         """The matrix itself."""
@@ -102,7 +84,7 @@ class Dense:
 
     def count_not_finite(self) -> int:
         """See :meth:`Matrices.count_not_finite`."""
-        return sum(count_not_finite(matrix) for matrix in self.matrices)
+        return count_not_finite(self.whole())
 
 
 def image_of(weights: Tensor, x: Tensor, is_tall: bool | None = None) -> Tensor:

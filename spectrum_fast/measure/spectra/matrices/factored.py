@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.factored_matrix import FactoredMatrix
-from spectrum_fast.measure.spectra.matrices.dense import Dense, count_not_finite
+from spectrum_fast.measure.spectra.matrices.dense import Dense
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,9 @@ class Factored(Dense):
         return 1
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def first(self) -> FactoredMatrix:
         """See :class:`Matrices`."""
-        return self.factors.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See :class:`Matrices`."""
-        return self.factors.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """See :class:`Matrices`."""
-        return self.factors.device
+        return self.factors
 
     def take(self, indices: Sequence[int]) -> Factored:  # noqa: ARG002
         """See :meth:`Matrices.take`."""
@@ -60,7 +50,3 @@ class Factored(Dense):
     def factor(self, dtype: torch.dtype) -> Tensor:
         """Its core."""
         return self.factors.core().to(dtype)
-
-    def count_not_finite(self) -> int:
-        """See :meth:`Matrices.count_not_finite`."""
-        return count_not_finite(self.whole())
