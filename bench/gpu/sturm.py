@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.gpu.timing import DEVICE, VECTOR_FLOPS, Build, Case, WrongResultError
+from spectrum_fast.measure.ops.sturm import Bands
 from spectrum_fast.measure.ops.sturm import triton as triton_sturm
 
 MANY = (528, 1056, 1848)
@@ -47,7 +48,7 @@ def sturm_case(name: str, kind: str, b: int, dtype: torch.dtype, matrices: int, 
     reach = 4 * b**0.5
     x = torch.linspace(-0.5 * reach, 2.5 * reach, shifts, dtype=torch.float64, device=DEVICE).expand(matrices, -1)
     z = torch.complex(x, torch.full_like(x, 1.0))
-    prepared = triton_sturm.prepare(bands)
+    prepared = Bands(bands)
     counting = kind == "count_below"
 
     def call() -> Tensor:
@@ -78,7 +79,7 @@ def sturm_case(name: str, kind: str, b: int, dtype: torch.dtype, matrices: int, 
         check,
         [call],
         flops=flops,
-        bytes=float(prepared.as_scaled().rows.nbytes),
+        bytes=float(prepared.scaled.rows.nbytes),
         flops_per_second=VECTOR_FLOPS[dtype],
     )
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.measure.ops.band import CARRIED
+from spectrum_fast.measure.ops.sturm import Bands
 from spectrum_fast.system import usable_cores
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -72,7 +73,7 @@ def _band(dtype: torch.dtype, half_width: int, order: int) -> None:
 
 
 def _sturm(dtype: torch.dtype, half_width: int) -> None:
-    bands = _kernels("sturm").prepare(torch.randn(1, 80, half_width + 1, device=DEVICE, dtype=dtype))
+    bands = Bands(torch.randn(1, 80, half_width + 1, device=DEVICE, dtype=dtype))
     x = torch.zeros(1, 3, dtype=torch.float64, device=DEVICE)
     _kernels("sturm").count_below(bands, x)
     _kernels("sturm").log_det(bands, torch.complex(x, x + 1))

@@ -47,11 +47,6 @@ class Recording:
     results: tuple[Tensor, ...]
     replay: Callable[[], None]
 
-    @property
-    def nbytes(self) -> int:
-        """Of the operands."""
-        return _bytes(self.operands)
-
     def run(self, operands: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
         """Results of other operands, in memory of their own."""
         for kept, given in zip(self.operands, operands, strict=True):
@@ -99,7 +94,7 @@ class Recordings:
         nbytes = _bytes(operands)
         if last is None or nbytes > LIMIT_BYTES:
             return None
-        while sum(one.nbytes for one in self._kept.values()) + nbytes > TOTAL_BYTES:
+        while sum(_bytes(one.operands) for one in self._kept.values()) + nbytes > TOTAL_BYTES:
             oldest = next(iter(self._kept))
             if self._seen[oldest] > last:
                 return None

@@ -165,6 +165,7 @@ def _require_import(backend: str, what: str, problem: str | None, remedy: str) -
 
 WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """Element types of the matrices that operations take."""
+WEIGHT_DTYPE_NAMES = ", ".join(str(dtype).removeprefix("torch.") for dtype in WEIGHT_DTYPES)
 
 
 def check_weights(weights: Tensor, name: str = "weights") -> None:

@@ -36,20 +36,12 @@ CALIBRATED_SIDE = 32
 0.8 % of 32 x 32, 1.1 % of 24 x 24; measured from 1 : 1 to 1 : 256."""
 
 
-class _Rule:
-    """What the two rules share, and what those that score by another number change."""
+class _Rule(Criterion):
+    """What the two rules share."""
 
     def edge(self, statistics: OrderStatistics, n_min: int, n_max: int) -> float:
         """``sigma (sqrt(n_min) + sqrt(n_max))`` with the noise scale sigma from the median."""
         return upper_edge(noise_scale(statistics.q50, n_min, n_max), n_min, n_max)
-
-    def score_error(self, statistics: OrderStatistics, errors: OrderStatistics, of_sums: float) -> float:  # noqa: ARG002
-        """That of the quotient of sums."""
-        return of_sums
-
-    def finish(self, found: Spectrum) -> Spectrum:
-        """As it is."""
-        return found
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,15 +50,12 @@ class Bins:
 
 def bins_of(statistics: OrderStatistics) -> Bins:
     """Bins that suit spectra with these order statistics, each a tensor (m,) of float64."""
-    s_min, q25, q50, q75, s_max = (
-        torch.as_tensor(value)
-        for value in (statistics.s_min, statistics.q25, statistics.q50, statistics.q75, statistics.s_max)
-    )
+    s: Any = statistics
     bins = BULK_BINS + TAIL_BINS
-    start = torch.where(s_min > NEAR_ZERO * q50, s_min, 0.0)
-    end = torch.maximum(s_max, start)
-    spread = q75 - q25
-    knee = q75 + KNEE_SPREADS * spread
+    start = torch.where(s.s_min > NEAR_ZERO * s.q50, s.s_min, 0.0)
+    end = torch.maximum(s.s_max, start)
+    spread = s.q75 - s.q25
+    knee = s.q75 + KNEE_SPREADS * spread
     one_value = end - start <= SAME * end
     # A tail only where there is one: past the knee by at least half of the bulk's width.
     no_tail = (spread <= SAME * end) | (knee <= start) | (end < knee + 0.5 * (knee - start))

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.spectra.counts import CountTable, Slicer
+from spectrum_fast.measure.spectra.counts import CountTable, Slices
 
 FINEST, COARSEST = 1e-13, 1e-4
 """Relative accuracy of an integral: between these."""
@@ -84,7 +84,7 @@ class Intervals:
             tolerance: relative accuracy wanted of a score.
         """
         n_a, n_b = table.below(a), table.below(b)
-        below, above = table.typical_below(a), table.typical_above(b)
+        below, above = table.typical_beside(a, b)
         plain = cls(a, b, n_a, n_b - n_a, table.size - n_b, below, above, torch.ones_like(a))
         # 0 / 0 for an empty interval, which needs nothing.
         wanted = (SHARE * tolerance * total / plain.error()).nan_to_num(COARSEST)
@@ -97,69 +97,54 @@ class Intervals:
         return self.accuracy * weighted * (self.b - self.a).clamp(min=0)
 
 
-def integrate(slices: Slicer, intervals: Intervals) -> Tensor:
+def integrate(slices: Slices, intervals: Intervals) -> Tensor:
     """``integral_a^b N(s) ds`` of each interval (m, i), all in one evaluation; 0 where ``b <= a``."""
-    contour = _Contour.of(intervals)
-    values = slices.log_det(contour.squared.flatten(1), contour.wanted.flatten(1)).view_as(contour.squared)
+    step, first, last, wanted, squared, slope = _contours(intervals)
+    values = slices.log_det(squared.flatten(1), wanted.flatten(1)).view_as(squared)
     half = 0.5 * intervals.n_inside
 
     def log_of(t: Tensor, count: Tensor) -> Tensor:
         # A log of zero where nothing is counted must not make a NaN.
         counts = count[..., None]
-        return torch.where(counts == 0, 0.0, counts * torch.log((t * t)[..., None] - contour.squared))
+        return torch.where(counts == 0, 0.0, counts * torch.log((t * t)[..., None] - squared))
 
     # A reference spectrum with the same counts has a known integral and the same behaviour at infinity (a pole of the
     # map): only the small difference is left to the quadrature. Its inside values sit at the two ends, half each.
     reference = log_of(intervals.below_rms, intervals.n_below) + log_of(intervals.above_rms, intervals.n_above)
     reference = reference + log_of(intervals.a, half) + log_of(intervals.b, half)
-    nodes = torch.where(contour.wanted, ((values - reference) * contour.slope).imag, 0.0)
-    tails = _tail(nodes, contour.last, -1, contour.step) + _tail(nodes, contour.first, 1, contour.step)
-    integral = contour.step[..., 0] * (nodes.sum(-1) + tails)
+    nodes = torch.where(wanted, ((values - reference) * slope).imag, 0.0)
+    tails = _tail(nodes, last, -1, step) + _tail(nodes, first, 1, step)
+    integral = step[..., 0] * (nodes.sum(-1) + tails)
     width = intervals.b - intervals.a
     return torch.where(width > 0, (intervals.n_below + half) * width - integral / math.pi, 0.0)
 
 
-@dataclass(frozen=True)
-class _Contour:
+def _contours(intervals: Intervals) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Half circles over the intervals of a batch.
 
-    Attributes:
-        step: (m, i, 1) distance of the nodes u of the trapezoidal rule.
-        first: (m, i, 1) place of the lowest node that an interval needs: values crowd at its lower end on the scale
-            a / b.
-        last: (m, i, 1) place of the highest.
-        wanted: (m, i, places) which nodes count; of an empty interval none.
-        squared: (m, i, places) their points, squared.
-        slope: (m, i, places) of the map.
+    Returns:
+        Distance of the nodes u of the trapezoidal rule; places of the lowest and of the highest that an interval needs
+        (values crowd at its lower end on the scale a / b); all (m, i, 1). Which nodes count, of an empty interval none;
+        their points, squared; the slope of the map there; all (m, i, places).
     """
-
-    step: Tensor
-    first: Tensor
-    last: Tensor
-    wanted: Tensor
-    squared: Tensor
-    slope: Tensor
-
-    @classmethod
-    def of(cls, intervals: Intervals) -> _Contour:
-        inverse = -torch.log(intervals.accuracy)[..., None]
-        step = math.pi**2 / inverse
-        a = intervals.a[..., None]
-        full = (intervals.b > intervals.a)[..., None]
-        # An empty interval gets any other one: a contour shrunk to a point would run through the spectrum.
-        b = torch.where(full, intervals.b[..., None], 2 * a + 1)
-        crowding = torch.log((b / a).clamp(1.0, _LARGEST_CROWDING).nan_to_num(_LARGEST_CROWDING))
-        below = torch.ceil((_REACH * inverse + crowding) / step).to(torch.int64)
-        above = torch.ceil(_REACH * inverse / step).to(torch.int64)
-        place = torch.arange(-_LOWER, _UPPER + 1, device=a.device)
-        wanted = full & (place >= -below) & (place <= above)
-        u = torch.minimum(torch.maximum(place, -below), above) * step
-        z = torch.complex(torch.zeros_like(u), torch.exp(u))
-        w = (a + b * z) / (1 + z)
-        squared = w * w
-        # Im w >= 0 and Re w >= 0 in exact arithmetic.
-        squared = torch.complex(squared.real, squared.imag.clamp(min=0))
-        return cls(step, _LOWER - below, _LOWER + above, wanted, squared, (b - a) * z / (1 + z) ** 2)
+    inverse = -torch.log(intervals.accuracy)[..., None]
+    step = math.pi**2 / inverse
+    a = intervals.a[..., None]
+    full = (intervals.b > intervals.a)[..., None]
+    # An empty interval gets any other one: a contour shrunk to a point would run through the spectrum.
+    b = torch.where(full, intervals.b[..., None], 2 * a + 1)
+    crowding = torch.log((b / a).clamp(1.0, _LARGEST_CROWDING).nan_to_num(_LARGEST_CROWDING))
+    below = torch.ceil((_REACH * inverse + crowding) / step).to(torch.int64)
+    above = torch.ceil(_REACH * inverse / step).to(torch.int64)
+    place = torch.arange(-_LOWER, _UPPER + 1, device=a.device)
+    wanted = full & (place >= -below) & (place <= above)
+    u = torch.minimum(torch.maximum(place, -below), above) * step
+    z = torch.complex(torch.zeros_like(u), torch.exp(u))
+    w = (a + b * z) / (1 + z)
+    squared = w * w
+    # Im w >= 0 and Re w >= 0 in exact arithmetic.
+    squared = torch.complex(squared.real, squared.imag.clamp(min=0))
+    return step, _LOWER - below, _LOWER + above, wanted, squared, (b - a) * z / (1 + z) ** 2
 
 
 def _tail(values: Tensor, place: Tensor, inwards: int, step: Tensor) -> Tensor:

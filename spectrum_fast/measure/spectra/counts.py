@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,24 +24,8 @@ _FEW = 16
 """Sums over no more values than this are bounded by the error of each one, not by the mean error."""
 
 
-class Slicer(Protocol):
-    """What counts and log-determinants of a batch of spectra are asked of."""
-
-    def below(self, points: Tensor) -> Tensor:
-        """How many singular values lie below each point: (m, s) float64 at least 0 -> (m, s) int64."""
-        ...
-
-    def narrow(self, lo: Tensor, hi: Tensor, ranks: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
-        """Brackets of order statistics, narrowed; see :func:`spectrum_fast.measure.ops.sturm.narrow`."""
-        ...
-
-    def log_det(self, shifts: Tensor, wanted: Tensor) -> Tensor:
-        """``sum_i log(s_i^2 - z)``: (m, s) complex128 with Im z >= 0 -> (m, s) complex128; 0 where not wanted."""
-        ...
-
-
 class Slices:
-    """Counts and log-determinants of a batch of bands, in terms of singular values; see :class:`Slicer`.
+    """Counts and log-determinants of a batch of bands, in terms of singular values.
 
     Args:
         bands: (m, n, b + 1) float64, finite; eigenvalues are squared singular values.
@@ -52,15 +35,15 @@ class Slices:
         self._bands = prepare(bands)
 
     def below(self, points: Tensor) -> Tensor:
-        """See :meth:`Slicer.below`."""
+        """How many singular values lie below each point: (m, s) float64 at least 0 -> (m, s) int64."""
         return count_below(self._bands, points * points)
 
     def narrow(self, lo: Tensor, hi: Tensor, ranks: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`Slicer.narrow`."""
+        """Brackets of order statistics, narrowed; see :func:`spectrum_fast.measure.ops.sturm.narrow`."""
         return narrow(self._bands, lo, hi, ranks, enough)
 
     def log_det(self, shifts: Tensor, wanted: Tensor) -> Tensor:
-        """See :meth:`Slicer.log_det`."""
+        """``sum_i log(s_i^2 - z)``: (m, s) complex128 with Im z >= 0 -> (m, s) complex128; 0 where not wanted."""
         return log_det(self._bands, shifts, wanted)
 
 
@@ -101,13 +84,10 @@ class CountTable:
         lo = self.points.gather(1, (position - 1).clamp(min=0))
         return torch.where(position > 0, lo, 0.0), self.points.gather(1, position.clamp(max=last))
 
-    def typical_below(self, a: Tensor) -> Tensor:
-        """Root mean square of the values below each a (m, i), by cells; a itself where there are none."""
-        return self._rms(self._centres[:, None] < a[..., None], a)
-
-    def typical_above(self, b: Tensor) -> Tensor:
-        """Root mean square of the values above each b (m, i), by cells; b itself where there are none."""
-        return self._rms(self._centres[:, None] > b[..., None], b)
+    def typical_beside(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Root mean squares of the values below each a and above each b (m, i), by cells; a and b if there are none."""
+        centres = self._centres[:, None]
+        return self._rms(centres < a[..., None], a), self._rms(centres > b[..., None], b)
 
     def inside(self, a: Tensor, b: Tensor) -> Tensor:
         """How many values each cell holds, of those that lie in [a, b] (both (m, i)); (m, i, p - 1) float64."""
@@ -180,7 +160,7 @@ _MOST_TIMES = 16
 
 
 def narrow_brackets(
-    slices: Slicer,
+    slices: Slices,
     table: CountTable,
     ranks: list[int],
     width: Callable[[Tensor], Tensor],

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from spectrum_fast.block_matrix import BlockMatrix
-from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
+from spectrum_fast.errors import TensorError, UnsupportedDtypeError
 from spectrum_fast.factored_matrix import FactoredMatrix
-from spectrum_fast.measure.ops.dispatch import follows_device_schedule, lacks_extension
+from spectrum_fast.measure.ops.dispatch import (
+    WEIGHT_DTYPE_NAMES,
+    WEIGHT_DTYPES,
+    follows_device_schedule,
+    lacks_extension,
+)
 from spectrum_fast.measure.ops.full_precision import full_precision
 from spectrum_fast.measure.spectra.functionals import Functionals
 from spectrum_fast.measure.spectra.histogram import Histogram
 from spectrum_fast.measure.spectra.matrices import Factored, Matrices, as_matrices
 from spectrum_fast.measure.spectra.methods.band import band_float32, band_float64, band_rotated
-from spectrum_fast.measure.spectra.methods.svd import svd_float32, svd_float64
-from spectrum_fast.measure.spectra.methods.work import Attempt, Attempts, Work
-from spectrum_fast.measure.spectra.options import DEFAULT_TOLERANCE, METHODS, PRECISIONS
+from spectrum_fast.measure.spectra.methods.svd import decompose
+from spectrum_fast.measure.spectra.methods.work import Attempt, Attempts, Request, Work
+from spectrum_fast.measure.spectra.options import DEFAULT_TOLERANCE
 from spectrum_fast.measure.spectra.record import Criterion, ErrorBounds, SingularValues, Spectrum
 from spectrum_fast.measure.spectra.scaling import scale_exponent
 from spectrum_fast.measure.spectra.schedule import ADAPTIVE, FIXED, Schedule
@@ -42,26 +49,6 @@ SMALL_SIDE_OF_REFERENCE = 2048
 """The same where the band is reduced by torch operations because the compiled extension is not there: one thread takes
 0.33 s by the SVD and 3.4 s by the band at 1024 x 1024, 4.0 and 15 s at 2048 x 2048, 3.6 and 2.9 s at 1024 x 4096 (on a
 busy machine, ``bench/results/without-extension.json``; on a quiet one 2.8 and 5.2 s at 2048 x 2048)."""
-_FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is wanted of every matrix; see :func:`compute_spectra`."""
-
-    criterion: Criterion
-    method: str
-    precision: str
-    tolerance: float
-    all_values: bool = False
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UsageError(f"unknown method {self.method!r}: expected one of {', '.join(METHODS)}")
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"unknown precision {self.precision!r}: expected one of {', '.join(PRECISIONS)}")
-        if not 0 < self.tolerance < 1:
-            raise UsageError(f"tolerance must lie in (0, 1), found {self.tolerance!r}")
 
 
 @dataclass(frozen=True)
@@ -91,14 +78,8 @@ def compute_spectrum(
 ) -> Spectrum:
     """The singular spectrum of one matrix, as far as a score needs it: :func:`compute_spectra` for a batch of one.
 
-    Args:
-        weight: m x n, float64, float32, float16 or bfloat16, finite; a 1-D tensor counts as 1 x n. One that comes in
-            blocks takes a pass over its file for each step; one as two factors a float64 SVD of their core.
-        criterion: the rule that splits signal from noise.
-        method: ``auto``, ``band`` or ``svd``.
-        precision: ``auto``, ``float32`` or ``float64``.
-        tolerance: relative accuracy wanted of the score.
-        all_values: every singular value is wanted, too.
+    A matrix is m x n, float64, float32, float16 or bfloat16, finite; a 1-D tensor counts as 1 x n. One that comes in
+    blocks takes a pass over its file for each step; one as two factors a float64 SVD of their core.
 
     Raises:
         TensorError: the tensor is empty, has a shape that is no matrix, holds NaN or infinity, or has singular values,
@@ -196,9 +177,10 @@ def _ladder(matrices: Matrices, request: Request, schedule: Schedule) -> tuple[l
     """Methods in order of cost, and why the first one is there."""
     method, precision, dtype = request.method, request.precision, matrices.dtype
     n_min, n_max = sorted(matrices.shape)
-    svd: list[Method] = [svd_float32 if precision == "float32" else svd_float64]
+    exact: Method = partial(decompose, dtype=torch.float64)
+    svd: list[Method] = [partial(decompose, dtype=torch.float32) if precision == "float32" else exact]
     if isinstance(matrices, Factored):
-        return [svd_float64], f"as factors of rank {matrices.factors.left.shape[1]}"
+        return [exact], f"as factors of rank {matrices.factors.left.shape[1]}"
     if method == "svd":
         return svd, "asked for"
     without_extension = lacks_extension(matrices.device.type)
@@ -206,7 +188,7 @@ def _ladder(matrices: Matrices, request: Request, schedule: Schedule) -> tuple[l
         return svd, f"short side {n_min} <= {SMALL_SIDE_OF_REFERENCE}, no compiled extension"
     if method == "auto" and n_min * n_min * n_max <= SMALL_WORK:
         return svd, "small"
-    above: list[Method] = [band_float64] if method == "band" else [band_float64, svd_float64]
+    above: list[Method] = [band_float64] if method == "band" else [band_float64, exact]
     if precision == "float64":
         return above, "asked for"
     if dtype == torch.float64:
@@ -224,8 +206,7 @@ def _walk(matrices: Matrices, extents: Sequence[Extent], request: Request, sched
     """Down the ladder, until each matrix has an attempt that meets the tolerance; the best one if none does."""
     ladder, reason = _ladder(matrices, request, schedule)
     sums = [extent.sum_of_squares for extent in extents]
-    rotates = band_rotated in ladder
-    work = Work(matrices, sums, request.criterion, request.tolerance, schedule, reason, rotates, request.all_values)
+    work = Work(matrices, sums, request, schedule, reason, rotates=band_rotated in ladder)
     for method in ladder:
         unsolved = work.unsolved()
         if not unsolved:
@@ -254,11 +235,10 @@ def _to_spectrum(shape: tuple[int, int], request: Request, attempt: Attempt, ext
     """
     f, criterion = attempt.functionals, request.criterion
     scale = math.ldexp(1.0, extent.exponent)
-    noise_free = f.noise_sum == 0.0 and f.n_undecided == 0
-    signal_sum, noise_sum = f.signal_sum * scale, f.noise_sum * scale
-    s_max, threshold = f.statistics.s_max * scale, f.threshold * scale
+    stated = {**asdict(f.statistics), "threshold": f.threshold, "signal_sum": f.signal_sum, "noise_sum": f.noise_sum}
+    scaled: dict[str, Any] = {key: number * scale for key, number in stated.items()}
     snr = None if f.noise_sum == 0.0 else _score(criterion, f, scale)
-    if not math.isfinite(max(s_max, threshold, signal_sum, noise_sum, snr or 0.0)):
+    if not math.isfinite(max(*scaled.values(), snr or 0.0)):
         raise TensorError(
             f"entries up to {extent.max_abs:.1e}: expected singular values, sums of them and a score that are finite "
             "in float64, found one that overflows; scale the tensor"
@@ -267,15 +247,8 @@ def _to_spectrum(shape: tuple[int, int], request: Request, attempt: Attempt, ext
         shape=shape,
         criterion=criterion.name,
         snr=snr,
-        noise_free=noise_free,
-        s_max=s_max,
-        s_min=f.statistics.s_min * scale,
-        q25=f.statistics.q25 * scale,
-        q50=f.statistics.q50 * scale,
-        q75=f.statistics.q75 * scale,
-        threshold=threshold,
-        signal_sum=signal_sum,
-        noise_sum=noise_sum,
+        noise_free=f.noise_sum == 0.0 and f.n_undecided == 0,
+        **scaled,
         n_signal=f.n_signal,
         n_noise=f.n_noise,
         frobenius_residual=abs(f.sum_of_squares / extent.sum_of_squares - 1),
@@ -299,26 +272,20 @@ def _score(criterion: Criterion, f: Functionals, scale: float) -> float:
 
 def _zero_spectrum(shape: tuple[int, int], request: Request) -> Spectrum:
     """An all-zero matrix: every value is noise of size zero, and the score is 0 by convention (no signal)."""
+    names = ("s_min", "q25", "q50", "q75", "s_max", "threshold", "signal_sum", "noise_sum")
+    zeros: dict[str, Any] = dict.fromkeys(names, 0.0)
     return Spectrum(
         shape=shape,
         criterion=request.criterion.name,
         snr=0.0,
-        noise_free=False,
-        s_max=0.0,
-        s_min=0.0,
-        q25=0.0,
-        q50=0.0,
-        q75=0.0,
-        threshold=0.0,
-        signal_sum=0.0,
-        noise_sum=0.0,
+        **zeros,
         n_signal=0,
         n_noise=min(shape),
         frobenius_residual=0.0,
         error_bound=0.0,
         method="exact",
         reason="all entries are zero",
-        errors=ErrorBounds(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, n_undecided=0, mp_rank=0),
+        errors=ErrorBounds(**zeros, n_undecided=0, mp_rank=0),
         histogram=Histogram(0.0, 0.0, 0.0, 1, (min(shape),)),
         frobenius_norm=0.0,
         singular_values=SingularValues(np.zeros(min(shape)), np.zeros(min(shape))) if request.all_values else None,
@@ -349,6 +316,6 @@ def as_matrix(weight: Tensor) -> Tensor:
 
 
 def _check_dtype(dtype: torch.dtype) -> None:
-    if dtype not in _FLOAT_DTYPES:
-        names = ", ".join(str(one).removeprefix("torch.") for one in _FLOAT_DTYPES)
-        raise UnsupportedDtypeError(f"dtype {str(dtype).removeprefix('torch.')} is not scored: expected {names}")
+    if dtype not in WEIGHT_DTYPES:
+        found = str(dtype).removeprefix("torch.")
+        raise UnsupportedDtypeError(f"dtype {found} is not scored: expected {WEIGHT_DTYPE_NAMES}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, fields
-from typing import Any, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -78,44 +79,42 @@ class ErrorBounds:
             raise TensorError(f"errors: expected finite bounds >= 0, found {astuple(self)}")
 
 
-class Criterion(Protocol):
-    """A rule that splits singular values into signal and noise and turns the split into a score."""
+class Criterion(ABC):
+    """A rule that splits singular values into signal and noise and turns the split into a score.
 
-    @property
-    def name(self) -> str:
-        """The word used for it on the command line and in files."""
-        ...
+    Attributes:
+        name: the word used for it on the command line and in files.
+        threshold_power: with which power the threshold enters the score itself: 0 or 1.
+    """
 
-    @property
-    def threshold_power(self) -> int:
-        """With which power the threshold enters the score itself: 0 or 1."""
-        ...
+    name: str
+    threshold_power: int
 
+    @abstractmethod
     def threshold(self, statistics: OrderStatistics, n_min: int, n_max: int) -> float:
         """The boundary: values above it are signal, values at or below it are noise."""
-        ...
 
+    @abstractmethod
     def edge(self, statistics: OrderStatistics, n_min: int, n_max: int) -> float:
         """Where the largest singular value of pure noise lies, by the median: ``mp_rank`` counts the values above."""
-        ...
 
+    @abstractmethod
     def score(self, signal_sum: float, noise_sum: float, s_max: float, threshold: float) -> float:
         """The score of a matrix whose noise set is not empty; larger means more signal."""
-        ...
 
-    def score_error(self, statistics: OrderStatistics, errors: OrderStatistics, of_sums: float) -> float:
+    def score_error(self, statistics: OrderStatistics, errors: OrderStatistics, of_sums: float) -> float:  # noqa: ARG002
         """Bound on the relative error of the score.
 
         Args:
             statistics: as computed.
             errors: bounds on the absolute error of each.
-            of_sums: the bound for ``signal_sum / noise_sum / s_max``.
+            of_sums: the bound for ``signal_sum / noise_sum / s_max``, which it is of a rule.
         """
-        ...
+        return of_sums
 
     def finish(self, found: Spectrum) -> Spectrum:
         """The record with the score that is no quotient of sums; as it is where it is one."""
-        ...
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.spectra.counts import Slicer, to_device
+from spectrum_fast.measure.spectra.counts import Slices, to_device
 from spectrum_fast.measure.spectra.rotation import OutlierBasis
 from spectrum_fast.measure.spectra.rounding import Rounding
 
@@ -53,7 +53,7 @@ class Refinement:
     image_error: Tensor
 
     def refine(
-        self, ranks: Sequence[int], lo: Tensor, hi: Tensor, slices: Slicer, rounding: Rounding
+        self, ranks: Sequence[int], lo: Tensor, hi: Tensor, slices: Slices, rounding: Rounding
     ) -> tuple[Tensor, Tensor]:
         """Singular values and bounds on their errors, infinite where a neighbour is too near to tell.
 
@@ -97,7 +97,7 @@ class Refinement:
         return x
 
 
-def _isolate(ranks: Sequence[int], lo: Tensor, hi: Tensor, slices: Slicer, rounding: Rounding) -> tuple[Tensor, Tensor]:
+def _isolate(ranks: Sequence[int], lo: Tensor, hi: Tensor, slices: Slices, rounding: Rounding) -> tuple[Tensor, Tensor]:
     """Eigenvalues (1, k) of a band, and how far from each no other squared singular value lies; 0 if none is alone."""
     low, high = lo.square(), hi.square()
     eigenvalues = 0.5 * (low + high)

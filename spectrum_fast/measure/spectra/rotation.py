@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spectrum_fast.measure.ops.band.panels import factor_less_signs
 from spectrum_fast.measure.ops.product import multiply
 from spectrum_fast.measure.spectra.lowrank.basis import orthonormalise
 
@@ -120,12 +121,7 @@ def _basis_of(image: Tensor) -> OutlierBasis:
 def _householder(q: Tensor) -> Tensor:
     """V with ``(I - V T V^T) [I; 0] = Q S`` from orthonormal Q (m, k, rank)."""
     rank = q.shape[-1]
-    top = q[:, :rank].clone()
-    for j in range(rank):
-        top[:, j, j] += torch.where(top[:, j, j] >= 0, 1.0, -1.0)  # the pivot: 1 at least
-        top[:, j + 1 :, j] /= top[:, j, j, None]
-        top[:, j + 1 :, j + 1 :] -= top[:, j + 1 :, j, None] * top[:, j, None, j + 1 :]
-    upper, lower = top.triu(), top.tril(-1) + torch.eye(rank, dtype=q.dtype, device=q.device)
+    lower, upper, _ = factor_less_signs(q[:, :rank], rank)
     rest = torch.linalg.solve_triangular(upper, q[:, rank:], upper=True, left=False)
     return torch.cat([lower, rest], dim=1)
 

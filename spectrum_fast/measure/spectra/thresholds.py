@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.measure.spectra.binning import Bins, bins_of
-from spectrum_fast.measure.spectra.counts import CountTable, Slicer, constants, interpolation_ranks, narrow_brackets
+from spectrum_fast.measure.spectra.counts import CountTable, Slices, constants, interpolation_ranks, narrow_brackets
 from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics
 from spectrum_fast.measure.spectra.refinement import MOST, Refinement
 from spectrum_fast.measure.spectra.rounding import Rounding
@@ -44,7 +44,7 @@ class Band:
         refinement: of single values, of a batch of one whose threshold is in doubt.
     """
 
-    slices: Slicer
+    slices: Slices
     size: int
     traces: Tensor
     norms: Tensor

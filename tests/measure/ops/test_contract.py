@@ -33,7 +33,6 @@ CONTRACT = {
     "band": {"reduce_to_band": "matrices, half_width, carried, vectors"},
     "decode": {"decode": "codes"},
     "sturm": {
-        "prepare": "bands",
         "count_below": "bands, shifts",
         "narrow": "bands, lo, hi, ranks, enough",
         "log_det": "bands, shifts, wanted",

@@ -19,6 +19,7 @@ from spectrum_fast.measure.ops.band import triton as triton_band
 from spectrum_fast.measure.ops.extent import triton as triton_extent
 from spectrum_fast.measure.ops.gram import triton as triton_gram
 from spectrum_fast.measure.ops.product import triton as triton_product
+from spectrum_fast.measure.ops.sturm import Bands
 from spectrum_fast.measure.ops.sturm import triton as triton_sturm
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter launches nothing")
@@ -103,7 +104,7 @@ def test_what_a_scan_launches_is_compiled_ahead(launches: Launches) -> None:
     for group in (1, 4):
         triton_band.reduce_in_groups(grams.zero_(), 32, torch.zeros(2, CARRIED, 1024, dtype=torch.float64), group)
     bands = torch.zeros(2, 1024, 33, dtype=torch.float64)
-    prepared = triton_sturm.prepare(bands)
+    prepared = Bands(bands)
     for shifts in (1, 67, 24 * 8, 528):
         x = torch.zeros(2, shifts, dtype=torch.float64)
         triton_sturm.count_below(prepared, x)

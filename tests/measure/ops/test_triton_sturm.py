@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.errors import BackendUnavailableError, UsageError
-from spectrum_fast.measure.ops.sturm.bands import scale_bands
+from spectrum_fast.measure.ops.sturm.bands import Bands, scale_bands
 
 from support import operations
 from support.bands import eigenvalues, random_band
@@ -79,7 +79,7 @@ def test_batch(dtype: torch.dtype, device: str) -> None:
     bands = torch.stack([random_band(13, 3, dtype, seed) for seed in range(3)])
     bands[1] = 0
     bands[2] *= 2.0**100
-    prepared = triton_sturm.prepare(bands.to(device))
+    prepared = Bands(bands.to(device))
     x = torch.stack(
         [
             spread(eigenvalues(bands[0]), 3),
@@ -119,7 +119,7 @@ def test_shifts_that_nobody_wants_are_passed_over(device: str) -> None:
     bands = torch.stack([random_band(9, 2, seed=seed) for seed in range(2)]).to(device)
     z = torch.tensor([[0.1 + 1j, torch.nan, 0.3 + 2j], [torch.inf, 0.2 + 1e-3j, 1j]], dtype=torch.complex128)
     wanted = torch.tensor([[True, False, True], [False, True, False]])
-    found = triton_sturm.log_det(triton_sturm.prepare(bands), z.to(device), wanted.to(device)).cpu()
+    found = triton_sturm.log_det(Bands(bands), z.to(device), wanted.to(device)).cpu()
     assert (found[~wanted] == 0).all()
     for row in range(2):
         alone = log_det(bands[row], z[row][wanted[row]].to(device)).cpu()
@@ -149,7 +149,7 @@ def test_real_shifts(dtype: torch.dtype, device: str) -> None:
     expected = torch.log(truth[None] - left[:, None]).sum(1)
     torch.testing.assert_close(values.real, expected, rtol=0, atol=1e4 * torch.finfo(dtype).eps)
     inside = ((truth[[4, 5]] + truth[[5, 6]]) / 2).to(torch.complex128)  # an odd and an even number of turns
-    values = triton_sturm.log_det(triton_sturm.prepare(band[None].to(device)), inside[None].to(device))[0].cpu()
+    values = triton_sturm.log_det(Bands(band[None].to(device)), inside[None].to(device))[0].cpu()
     torch.testing.assert_close(-values.imag / torch.pi, torch.tensor([5.0, 6.0]).double(), rtol=0, atol=1e-12)
 
 
@@ -176,7 +176,7 @@ def test_counts_where_zero_pivots_abound(dtype: torch.dtype, device: str) -> Non
     bands = torch.stack(
         [torch.randint(-1, 2, (24, 4), generator=torch.Generator().manual_seed(seed)).to(dtype) for seed in (12, 13)]
     )
-    counts = triton_sturm.count_below(triton_sturm.prepare(bands.to(device)), shifts.expand(2, -1).to(device)).cpu()
+    counts = triton_sturm.count_below(Bands(bands.to(device)), shifts.expand(2, -1).to(device)).cpu()
     slack = 3e-7 if dtype == torch.float64 else 3e-3
     for band, found in zip(bands, counts, strict=True):
         truth = eigenvalues(band)

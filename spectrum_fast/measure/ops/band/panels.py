@@ -56,6 +56,20 @@ def reduce_batch(matrices: Tensor, half_width: int, run: Callable[[Tensor], Tens
     return bands
 
 
+def factor_less_signs(q: Tensor, b: int) -> tuple[Tensor, Tensor, Tensor]:
+    """L (unit) and U of ``Q - S``, and S = diag(+-1), each sign opposite to its pivot; (m, B, B) and (m, B).
+
+    Of the first b rows and columns; no pivot is smaller than 1 where Q is the top of an orthonormal matrix.
+    """
+    work, signs = q.clone(), torch.ones_like(q[:, 0])
+    for k in range(b):
+        signs[:, k] = torch.where(work[:, k, k] >= 0, -1.0, 1.0)
+        work[:, k, k] -= signs[:, k]
+        work[:, k + 1 :, k] /= work[:, k, k, None]
+        work[:, k + 1 :, k + 1 :] -= work[:, k + 1 :, k, None] * work[:, k, None, k + 1 :]
+    return work.tril(-1) + torch.eye(q.shape[1], dtype=q.dtype, device=q.device), work.triu(), signs
+
+
 def _scale_down(matrices: Tensor) -> Tensor:
     """Multiply each matrix in place by a power of two so that its largest entry is in [1/2, 1); return the factors.
 

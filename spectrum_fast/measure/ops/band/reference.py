@@ -20,7 +20,7 @@ import sys
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.band.panels import reduce_batch, reduce_panels
+from spectrum_fast.measure.ops.band.panels import factor_less_signs, reduce_batch, reduce_panels
 from spectrum_fast.measure.ops.band.workspace import R1, TOP, V_SCALE, M, T, Workspace, allocate
 
 DEPENDENT = 1e-14
@@ -103,7 +103,7 @@ def reconstruct(w: Workspace, index: int) -> None:
     rows = min(b, n - begin)
     top[:, :rows] = torch.where(fine, w.basis[w.place(index), :, begin : begin + rows], 0.0)
     q = torch.where(pad, eye, torch.linalg.solve_triangular(r2, top, upper=True, left=False))
-    lower, upper, signs = _factor_less_signs(q, b)
+    lower, upper, signs = factor_less_signs(q, b)
     inverse = torch.linalg.solve_triangular(r2, eye.expand_as(r2), upper=True)
     w.small[M] = torch.linalg.solve_triangular(upper, inverse, upper=True, left=False)
     w.small[TOP] = torch.where(pad, 0.0, lower)
@@ -245,17 +245,6 @@ def _cholesky(inner: Tensor) -> tuple[Tensor, Tensor]:
     fine = (info == 0) & (lower.diagonal(0, 1, 2).square() > DEPENDENT).all(1)
     eye = torch.eye(inner.shape[1], dtype=inner.dtype, device=inner.device)
     return torch.where(fine[:, None, None], lower.mT, eye), fine
-
-
-def _factor_less_signs(q: Tensor, b: int) -> tuple[Tensor, Tensor, Tensor]:
-    """L (unit) and U of ``Q - S``, and S = diag(+-1), each sign opposite to its pivot; (m, B, B) and (m, B)."""
-    work, signs = q.clone(), torch.ones_like(q[:, 0])
-    for k in range(b):
-        signs[:, k] = torch.where(work[:, k, k] >= 0, -1.0, 1.0)
-        work[:, k, k] -= signs[:, k]
-        work[:, k + 1 :, k] /= work[:, k, k, None].clone()
-        work[:, k + 1 :, k + 1 :] -= work[:, k + 1 :, k, None] * work[:, k, None, k + 1 :]
-    return work.tril(-1) + torch.eye(q.shape[1], dtype=q.dtype, device=q.device), work.triu(), signs
 
 
 def _write_r(w: Workspace, index: int, r: Tensor, only: int | None = None) -> None:

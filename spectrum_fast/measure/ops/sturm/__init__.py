@@ -26,25 +26,20 @@ __all__ = ["Bands", "count_below", "log_det", "narrow", "prepare"]
 
 
 def prepare(bands: Tensor) -> Bands:
-    """Bands as the backend in use reads them, to be sliced again and again; costs nothing on the CPU.
+    """Bands to be sliced again and again: what a backend makes of them is made once.
 
     Args:
         bands: (m, n, b + 1), any real floating dtype (native: float32 or float64), finite; b at most 64 with Triton.
 
     Raises:
         TypeError: a wrong dtype.
-        ValueError: a wrong shape; NaN or infinity, where the bands lie on the host.
-        UsageError: a wider band than the backend slices.
-        BackendUnavailableError: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
+        ValueError: a wrong shape.
     """
     if not bands.is_floating_point():
         raise TypeError(f"bands: expected a real floating dtype, found {bands.dtype}")
     if bands.ndim != 3 or bands.shape[1] < 1 or bands.shape[2] < 1:
         raise ValueError(f"bands: expected shape (m, n, b + 1) with n >= 1 and b >= 0, found {tuple(bands.shape)}")
-    prepared = backend_module("sturm", bands.device.type).prepare(bands.detach().contiguous())
-    if on_host(bands) and prepared.scaled is not None and not bool(prepared.scaled.finite.all()):
-        raise ValueError("bands: expected finite entries, found NaN or infinity")
-    return prepared
+    return Bands(bands.detach().contiguous())
 
 
 def count_below(bands: Tensor | Bands, shifts: Tensor) -> Tensor:
@@ -75,8 +70,9 @@ def count_below(bands: Tensor | Bands, shifts: Tensor) -> Tensor:
 
     Raises:
         TypeError: a wrong dtype.
-        ValueError: a wrong shape; NaN among shifts that lie on the host.
-        UsageError, BackendUnavailableError: as for :func:`prepare`.
+        ValueError: a wrong shape; on the host, NaN among shifts, NaN or infinity in a band.
+        UsageError: a wider band than the backend slices.
+        BackendUnavailableError: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
 
     Source: B. N. Parlett, The Symmetric Eigenvalue Problem, ch. 3; LAPACK dstebz for the guard.
     """
@@ -152,7 +148,7 @@ def log_det(bands: Tensor | Bands, shifts: Tensor, wanted: Tensor | None = None)
         TypeError: a wrong dtype.
         ValueError: a wrong shape; of shifts that lie on the host also NaN or infinity, Im z < 0, and a real shift that
             is not below every eigenvalue.
-        UsageError, BackendUnavailableError: as for :func:`prepare`.
+        UsageError, BackendUnavailableError: as for :func:`count_below`.
 
     Source: B. N. Parlett, The Symmetric Eigenvalue Problem, ch. 3; the argument above.
     """

@@ -1,16 +1,19 @@
-"""Bands ready for slicing: scaled, cleaned and padded once, then sliced with many rounds of shifts.
+"""Bands to be sliced: by the torch and Triton backends scaled, cleaned and padded once, for many rounds of shifts.
 
-What the torch and Triton backends share: the scale of a band and of a shift, and the bound below which a pivot is
-rounding error. (The compiled kernels do the same as they pack a band, and are given it as it is.)
+What these share: the scale of a band and of a shift, and the bound below which a pivot is rounding error. (The compiled
+kernels do the same as they pack a band, and are given it as it is.)
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from spectrum_fast.measure.ops.dispatch import on_host
 
 _ROW_PADDING = 8
 """Rows are padded to a multiple of this, the largest number of steps unrolled, and one more is read ahead."""
@@ -25,14 +28,12 @@ class ScaledBands:
             [1/2, 1), zero past the end, then the bound below which pivot j is rounding error.
         exponents: (m,) int64.
         zero: (m,) bool, whether a matrix is all zero.
-        finite: (m,) bool, whether it holds neither NaN nor infinity.
         order: n.
     """
 
     rows: Tensor
     exponents: Tensor
     zero: Tensor
-    finite: Tensor
     order: int
 
     @property
@@ -43,23 +44,26 @@ class ScaledBands:
 
 @dataclass(frozen=True)
 class Bands:
-    """Symmetric band matrices of one shape, prepared by :func:`spectrum_fast.measure.ops.sturm.prepare`.
+    """Symmetric band matrices of one shape, to be sliced again and again.
 
     Attributes:
         storage: (m, n, b + 1) as they were given, contiguous.
-        scaled: the form that the backend reads; None where it reads them as they are.
     """
 
     storage: Tensor
-    scaled: ScaledBands | None = None
 
-    def as_scaled(self) -> ScaledBands:
-        """The scaled form, made now if it is not there."""
-        return scale_bands(self.storage) if self.scaled is None else self.scaled
+    @cached_property
+    def scaled(self) -> ScaledBands:
+        """The form that backends read which do not take them as they are."""
+        return scale_bands(self.storage)
 
 
 def scale_bands(bands: Tensor) -> ScaledBands:
-    """Scale, clean and pad bands (m, n, b + 1) of any real floating dtype, on their device, without waiting for it."""
+    """Scale, clean and pad bands (m, n, b + 1) of any real floating dtype, on their device, without waiting for it.
+
+    Raises:
+        ValueError: NaN or infinity, where the bands lie on the host.
+    """
     matrices, n, _ = bands.shape
     dtype = torch.float64 if bands.dtype == torch.float64 else torch.float32
     clean = bands[..., :n].to(dtype)
@@ -68,6 +72,8 @@ def scale_bands(bands: Tensor) -> ScaledBands:
     clean = clean.masked_fill(row >= n, 0)
     largest = clean.abs().amax(dim=(1, 2))
     finite = torch.isfinite(largest)  # amax propagates NaN
+    if on_host(bands) and not bool(finite.all()):
+        raise ValueError("bands: expected finite entries, found NaN or infinity")
     exponents = torch.frexp(torch.where(finite, largest, 1).double()).exponent.to(torch.int64)
     rows = clean.new_zeros(matrices, -(-n // _ROW_PADDING) * _ROW_PADDING + 1, width + 1)
     scaled = times_power_of_two(clean.double(), -exponents[:, None, None]).to(dtype)
@@ -78,7 +84,7 @@ def scale_bands(bands: Tensor) -> ScaledBands:
     rows[:, :n, :width] = scaled
     floors = guard * scaled.abs().amax(dim=2).clamp(min=eps)
     rows[:, :n, width] = torch.where(zero[:, None], tiny, floors)
-    return ScaledBands(rows, exponents, zero, finite, n)
+    return ScaledBands(rows, exponents, zero, n)
 
 
 def scale_real(bands: ScaledBands, shifts: Tensor) -> Tensor:

@@ -14,11 +14,6 @@ from spectrum_fast import _native
 from spectrum_fast.measure.ops.sturm.bands import Bands
 
 
-def prepare(bands: Tensor) -> Bands:
-    """Bands as they are."""
-    return Bands(bands)
-
-
 def count_below(bands: Bands, shifts: Tensor) -> Tensor:
     """See :func:`spectrum_fast.measure.ops.sturm.count_below`."""
     below = torch.empty(shifts.shape, dtype=torch.int64)

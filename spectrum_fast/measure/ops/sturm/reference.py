@@ -16,18 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from spectrum_fast.measure.ops.sturm.bands import Bands, ScaledBands, scale_bands, scale_complex, scale_real
+from spectrum_fast.measure.ops.sturm.bands import Bands, ScaledBands, scale_complex, scale_real
 from spectrum_fast.measure.ops.sturm.brackets import narrow_by
-
-
-def prepare(bands: Tensor) -> Bands:
-    """Bands with their scaled form."""
-    return Bands(bands, scale_bands(bands))
 
 
 def count_below(bands: Bands, shifts: Tensor) -> Tensor:
     """See :func:`spectrum_fast.measure.ops.sturm.count_below`."""
-    scaled = bands.as_scaled()
+    scaled = bands.scaled
     floors = scaled.rows[:, :, -1]
     x = scale_real(scaled, shifts)
     below = torch.zeros(shifts.shape, dtype=torch.int64, device=shifts.device)
@@ -48,7 +43,7 @@ def log_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tenso
     """See :func:`spectrum_fast.measure.ops.sturm.log_det`: the sum of the principal logarithms of the pivots."""
     if wanted is not None:
         shifts = torch.where(wanted, shifts, 1j)
-    scaled = bands.as_scaled()
+    scaled = bands.scaled
     re, im, factor, regained = scale_complex(scaled, shifts)
     # Exact pivots have |d| >= |Im d| >= Im z; a smaller one is rounding.
     floor = (0.5 * im).clamp(min=1e-32 if im.dtype == torch.float64 else 1e-16)

@@ -38,7 +38,7 @@ import triton.language as tl
 from torch import Tensor
 
 from spectrum_fast.errors import UsageError
-from spectrum_fast.measure.ops.sturm.bands import Bands, ScaledBands, scale_bands, scale_complex, scale_real
+from spectrum_fast.measure.ops.sturm.bands import Bands, ScaledBands, scale_complex, scale_real
 from spectrum_fast.measure.ops.sturm.brackets import narrow_by
 from spectrum_fast.measure.ops.triton_support import INTERPRETED, launch_on
 
@@ -46,27 +46,11 @@ MAX_HALF_WIDTH = 64
 """Widest band served: a window of 128 slots spills registers (complex float64: 848 bytes a thread, sm_90)."""
 
 
-def prepare(bands: Tensor) -> Bands:
-    """Bands with their scaled form, made on the device without waiting for it.
-
-    Raises:
-        UsageError: bands wider than :data:`MAX_HALF_WIDTH`.
-    """
-    half_width = min(bands.shape[2], bands.shape[1]) - 1
-    if half_width > MAX_HALF_WIDTH:
-        raise UsageError(
-            f"bands: backend 'triton' slices bands of half-width up to {MAX_HALF_WIDTH}, found {half_width}; "
-            "reduce to a narrower band or use backend 'reference'"
-        )
-    return Bands(bands, scale_bands(bands))
-
-
 def count_below(bands: Bands, shifts: Tensor) -> Tensor:
     """See :func:`spectrum_fast.measure.ops.sturm.count_below`."""
-    scaled = bands.as_scaled()
-    x = scale_real(scaled, shifts)
+    x = scale_real(bands.scaled, shifts)
     counts = torch.empty(x.shape, dtype=torch.int64, device=x.device)
-    launch(_count_kernel, scaled, x, counts, count_options(x.dtype, scaled.half_width))
+    launch(_count_kernel, bands.scaled, x, counts, count_options(x.dtype, bands.scaled.half_width))
     return counts
 
 
@@ -85,13 +69,12 @@ def log_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tenso
     z = shifts.resolve_conj()
     if wanted is not None:
         z = torch.where(wanted, z, torch.complex(torch.ones_like(z.real), torch.ones_like(z.real)))
-    scaled = bands.as_scaled()
-    re, im, factor, regained = scale_complex(scaled, z)
+    re, im, factor, regained = scale_complex(bands.scaled, z)
     if wanted is not None:
         im.masked_fill_(~wanted, math.nan)  # what the kernel passes over
     operands = torch.stack([re, im, factor], dim=-1)
     products = torch.empty(*z.shape, 4, dtype=torch.float64, device=z.device)
-    launch(_log_det_kernel, scaled, operands, products, log_det_options(re.dtype, scaled.half_width))
+    launch(_log_det_kernel, bands.scaled, operands, products, log_det_options(re.dtype, bands.scaled.half_width))
     p_re, p_im, powers, turns = products.unbind(-1)
     angle = torch.where((p_im == 0) & (p_re < 0), -math.pi, torch.atan2(p_im, p_re)) - 2 * math.pi * turns
     logs = torch.log(torch.hypot(p_re, p_im)) + math.log(2.0) * powers + regained
@@ -123,15 +106,8 @@ def count_options(dtype: torch.dtype, half_width: int) -> dict[str, int | bool]:
     Rows of the window lie in registers, so a row whose place is known up to a multiple of UNROLLED is looked for in
     P / UNROLLED of them: for half-width 32 a step takes 279, 222, 185, 177 instructions at 1, 2, 4, 8, the last spills.
     """
-    slots, double = _slots(half_width), dtype == torch.float64
-    wide = slots > 32
-    return _register_cap(double and not wide) | {
-        "WIDTH": half_width + 1,
-        "P": slots,
-        "UNROLLED": 1 if wide and double else 4,
-        "num_warps": 2 if wide else 1,
-        "enable_fp_fusion": True,
-    }
+    wide, double = half_width > 32, dtype == torch.float64
+    return _options(half_width, double, unrolled=1 if wide and double else 4, warps=2 if wide else 1)
 
 
 def log_det_options(dtype: torch.dtype, half_width: int) -> dict[str, int | bool]:
@@ -139,24 +115,32 @@ def log_det_options(dtype: torch.dtype, half_width: int) -> dict[str, int | bool
 
     Instructions a step for half-width 32, float64: 602, 515, 441, 406 at UNROLLED 1, 2, 4, 8; the last spills.
     """
-    slots, double = _slots(half_width), dtype == torch.float64
-    wide = slots > 32
-    return _register_cap(double and not wide) | {
+    wide, double = half_width > 32, dtype == torch.float64
+    unrolled = 2 if not double else 4 if 16 < half_width <= 32 else 1
+    return _options(half_width, double, unrolled=unrolled, warps=(4 if double else 2) if wide else 1)
+
+
+def _options(half_width: int, double: bool, unrolled: int, warps: int) -> dict[str, int | bool]:
+    """What both kernels are given.
+
+    Raises:
+        UsageError: a band wider than :data:`MAX_HALF_WIDTH`.
+    """
+    if half_width > MAX_HALF_WIDTH:
+        raise UsageError(
+            f"bands: backend 'triton' slices bands of half-width up to {MAX_HALF_WIDTH}, found {half_width}; "
+            "reduce to a narrower band or use backend 'reference'"
+        )
+    slots = max(32, 1 << (half_width - 1).bit_length())
+    # Left alone, ptxas stops at 128 or 168 registers on sm_80, and spills.
+    cap = {"maxnreg": 255} if double and slots == 32 else {}
+    return cap | {
         "WIDTH": half_width + 1,
         "P": slots,
-        "UNROLLED": 2 if not double else 4 if 16 < half_width <= 32 else 1,
-        "num_warps": (4 if double else 2) if wide else 1,
+        "UNROLLED": unrolled,
+        "num_warps": warps,
         "enable_fp_fusion": True,
     }
-
-
-def _register_cap(wanted: bool) -> dict[str, int]:
-    """Left alone, ptxas stops at 128 or 168 registers on sm_80, and spills."""
-    return {"maxnreg": 255} if wanted else {}
-
-
-def _slots(half_width: int) -> int:
-    return max(32, 1 << (half_width - 1).bit_length())
 
 
 _INTERPRETED = tl.constexpr(INTERPRETED)

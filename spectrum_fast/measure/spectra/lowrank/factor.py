@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.errors import TensorError, UnsupportedDtypeError, UsageError
+from spectrum_fast.measure.ops.dispatch import WEIGHT_DTYPE_NAMES, WEIGHT_DTYPES
 from spectrum_fast.measure.ops.extent import measure
 from spectrum_fast.measure.ops.full_precision import full_precision
 from spectrum_fast.measure.spectra.lowrank.basis import krylov_basis, orthonormalise
@@ -26,7 +27,6 @@ _FIRST_RANK = 32
 _BASIS_COLUMNS = 640
 """Columns of the Krylov basis beyond which only two blocks are kept: its dense SVD would outweigh the passes."""
 _BATCH_BYTES = 1 << 29
-_FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,8 @@ def _check_matrices(matrices: Sequence[Tensor]) -> None:
         if not isinstance(matrix, Tensor) or matrix.ndim != 2 or matrix.numel() == 0:
             found = f"shape {tuple(matrix.shape)}" if isinstance(matrix, Tensor) else type(matrix).__name__
             raise TensorError(f"tensor {place}: expected a matrix with at least one entry, found {found}")
-        if matrix.dtype not in _FLOAT_DTYPES:
-            names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _FLOAT_DTYPES)
-            raise UnsupportedDtypeError(f"tensor {place}: expected {names}, found {matrix.dtype}")
+        if matrix.dtype not in WEIGHT_DTYPES:
+            raise UnsupportedDtypeError(f"tensor {place}: expected {WEIGHT_DTYPE_NAMES}, found {matrix.dtype}")
 
 
 def _batches(matrices: Sequence[Tensor]) -> Iterator[list[int]]:
@@ -163,23 +162,18 @@ def _scaled(matrices: Sequence[Tensor], places: Sequence[int]) -> tuple[Tensor, 
         the batch, ``||W||_F^2`` of each of it in float64, and the exponents of what they were divided by.
     """
     dtype = torch.float64 if matrices[places[0]].dtype == torch.float64 else torch.float32
-    scaled: list[Tensor] = []
-    energy: list[float] = []
-    exponents: list[int] = []
-    for place in places:
-        matrix = matrices[place].detach().to(dtype)
-        largest, total = measure(matrix[None])[0].tolist()
-        if not math.isfinite(largest):
+    some = [matrices[place].detach().to(dtype) for place in places]
+    batch = some[0][None] if len(some) == 1 else torch.stack(some)
+    largest, energy = measure(batch).unbind(1)
+    exponents = [scale_exponent(one, dtype) for one in largest.tolist()]
+    for place, one in zip(places, largest.tolist(), strict=True):
+        if not math.isfinite(one):
             raise TensorError(f"tensor {place}: holds NaN or infinity, expected finite numbers")
-        exponent = scale_exponent(largest, dtype)
-        if exponent:
-            matrix = scale_by_power_of_two(matrix, -exponent)
-            total = float(measure(matrix[None])[0, 1])
-        scaled.append(matrix)
-        energy.append(total)
-        exponents.append(exponent)
-    batch = scaled[0][None] if len(scaled) == 1 else torch.stack(scaled)
-    return batch, torch.tensor(energy, dtype=torch.float64, device=batch.device), exponents
+    if any(exponents):
+        pairs = zip(batch, exponents, strict=True)
+        batch = torch.stack([scale_by_power_of_two(matrix, -exponent) for matrix, exponent in pairs])
+        energy = measure(batch)[:, 1]
+    return batch, energy, exponents
 
 
 def _finished(found: LowRankSvd, exponent: int, transposed: bool, vectors: bool) -> LowRankSvd:

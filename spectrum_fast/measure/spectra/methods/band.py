@@ -251,7 +251,7 @@ def slice_squares(
     width = half_width(size, on_gpu=not work.schedule.waits) if width is None else width
     bands = reduce_to_band(squares.matrices, width, carried, image_of is not None)
     known = squares.traces, squares.norms, carried, *rounding.tensors
-    wanted = work.criterion, max(work.matrices.shape), work.tolerance, work.schedule
+    wanted = work.request.criterion, max(work.matrices.shape), work.request.tolerance, work.schedule
 
     def rows_of(*known: Any) -> tuple[Tensor]:
         return (slice_bands(_as_band(size, eps, *known)[0], *wanted),)
@@ -268,7 +268,7 @@ def slice_squares(
         lost = bound_gram_error64(squares.traces[only], max(work.matrices.shape))
         refinement = Refinement(squares.matrices[only], its_bands, image_of(place), lost)
         (found[place],) = read_functionals(slice_bands(replace(band, refinement=refinement), *wanted), size)
-    if not work.all_values:
+    if not work.request.all_values:
         return found
     band, bands = _as_band(size, eps, bands, *known)
     rows = zip(found, read_values(bands, band.rounding), strict=True)

@@ -30,22 +30,13 @@ _REDUCTION_GROWTH = 0.5
 ``sqrt(max(m, n))``. Seen: 2 for 100 x 100, 3 for 300, 7 for 1200 x 1200 (float32 against float64)."""
 
 
-def svd_float64(work: Work, unsolved: Sequence[int]) -> Attempts:
+def decompose(work: Work, unsolved: Sequence[int], dtype: torch.dtype) -> Attempts:
     """See :func:`svd_functionals`, one matrix after the other."""
-    return _decompose(work, unsolved, torch.float64)
-
-
-def svd_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
-    """See :func:`svd_functionals`, one matrix after the other."""
-    return _decompose(work, unsolved, torch.float32)
-
-
-def _decompose(work: Work, unsolved: Sequence[int], dtype: torch.dtype) -> Attempts:
     attempts: Attempts = {}
     for index in unsolved:
         try:
             whole = work.matrices.take([index]).factor(dtype)
-            found = svd_functionals(whole, work.criterion, work.matrices.shape)
+            found = svd_functionals(whole, work.request.criterion, work.matrices.shape)
         except (TensorError, torch.linalg.LinAlgError) as error:  # pyright: ignore[reportPrivateImportUsage]
             attempts[index] = error
             continue

@@ -10,12 +10,33 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from spectrum_fast.errors import UsageError
 from spectrum_fast.measure.spectra.counts import to_device
 from spectrum_fast.measure.spectra.functionals import Functionals
 from spectrum_fast.measure.spectra.matrices import Matrices
+from spectrum_fast.measure.spectra.options import METHODS, PRECISIONS
 from spectrum_fast.measure.spectra.record import Criterion
 from spectrum_fast.measure.spectra.rotation import OutlierBasis
 from spectrum_fast.measure.spectra.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted of every matrix; see :func:`spectrum_fast.measure.spectra.engine.compute_spectra`."""
+
+    criterion: Criterion
+    method: str
+    precision: str
+    tolerance: float
+    all_values: bool
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"unknown method {self.method!r}: expected one of {', '.join(METHODS)}")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"unknown precision {self.precision!r}: expected one of {', '.join(PRECISIONS)}")
+        if not 0 < self.tolerance < 1:
+            raise UsageError(f"tolerance must lie in (0, 1), found {self.tolerance!r}")
 
 
 @dataclass(frozen=True)
@@ -56,24 +77,20 @@ class Work:
     Attributes:
         matrices: finite, none all zero, scaled where their scale called for it.
         sums_of_squares: ``||W||_F^2`` of each, in float64.
-        criterion: the rule that splits signal from noise.
-        tolerance: relative accuracy wanted of every score.
+        request: what is wanted of each.
         schedule: how often the host is asked.
         reason: why the first method is tried, if that was not the ladder's own choice.
         rotates: outliers are rotated away, by the next method.
-        all_values: every singular value is wanted, too.
         best: the best attempt at each matrix so far.
         outliers: found on the way, of matrices that go together.
     """
 
     matrices: Matrices
     sums_of_squares: Sequence[float]
-    criterion: Criterion
-    tolerance: float
+    request: Request
     schedule: Schedule
     reason: str
     rotates: bool
-    all_values: bool = False
     best: Attempts = field(default_factory=dict)
     outliers: list[Outliers] = field(default_factory=list)
 
@@ -96,7 +113,7 @@ class Work:
 
     def attempt(self, found: Functionals, method: str, reason: str) -> Attempt:
         """The answer of a method, with the bound that its functionals imply for the score."""
-        bound = self.criterion.score_error(found.statistics, found.errors, found.score_error())
+        bound = self.request.criterion.score_error(found.statistics, found.errors, found.score_error())
         return Attempt(found, bound if found.consistent else math.inf, method, reason)
 
     def why(self, index: int) -> str:
@@ -107,7 +124,7 @@ class Work:
         what = "float64 band" if last.method == "band-float64" else "float32"
         if not last.functionals.consistent:
             return f"{what}: trace or norm changed in the reduction, a kernel is at fault"
-        return f"{what} bound {last.score_error:.1e} over {self.tolerance:.0e}"
+        return f"{what} bound {last.score_error:.1e} over {self.request.tolerance:.0e}"
 
     def _is_open(self, last: Attempt | Exception | None) -> bool:
-        return last is None or (isinstance(last, Attempt) and not last.score_error <= self.tolerance)
+        return last is None or (isinstance(last, Attempt) and not last.score_error <= self.request.tolerance)
