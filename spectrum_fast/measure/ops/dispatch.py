@@ -8,7 +8,7 @@ What is checked where. A public function of an operation checks what a tensor sa
 device), on every backend. The numbers inside (NaN among shifts, infinity in a band) it checks where they lie in the
 host's memory, see :func:`on_host`: on a device that question would wait for all that is under way, so there it is not
 asked, and what comes of such numbers is undefined (the engine looks at the extent of the weights and at the trace of
-the band). Backends check nothing.
+the band). Backends check nothing; the extension looks at its operands once more at its border.
 """
 
 from __future__ import annotations
@@ -63,11 +63,6 @@ def use_backend(backend: str) -> Iterator[None]:
         yield
     finally:
         _backend.reset(before)
-
-
-def backend_in_use() -> str:
-    """What :func:`use_backend` chose here, ``auto`` if nothing did."""
-    return _backend.get()
 
 
 def follows_device_schedule(device_type: str) -> bool:

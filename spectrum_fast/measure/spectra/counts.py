@@ -8,7 +8,6 @@ Source: Parlett, The Symmetric Eigenvalue Problem, ch. 3 (slicing).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -146,13 +145,6 @@ def constants(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.devi
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
     return made
-
-
-def interpolation_ranks(size: int, fraction: float) -> tuple[int, int, float]:
-    """Ranks (from 0) and weight of a linear-interpolated quantile: ``(1 - w) s_lo + w s_hi``."""
-    position = fraction * (size - 1)
-    lo = math.floor(position)
-    return lo, min(lo + 1, size - 1), position - lo
 
 
 _MOST_TIMES = 16

@@ -73,15 +73,10 @@ class OutlierBasis:
         return x - x @ v @ (self.t.mT if back else self.t) @ v.mT
 
 
-def find_outlier_basis(grams: Tensor, rank: int = ROTATION_RANK) -> OutlierBasis:
-    """Range of the ``rank`` largest eigenvalues of each matrix (m, k, k), by three randomized block power iterations.
-
-    Args:
-        grams: symmetric.
-        rank: columns gathered, at most k.
-    """
+def find_outlier_basis(grams: Tensor) -> OutlierBasis:
+    """Range of the largest eigenvalues of symmetric matrices (m, k, k), by three randomized block power iterations."""
     size = grams.shape[-1]
-    rank = min(rank, size)
+    rank = min(ROTATION_RANK, size)
     generator = torch.Generator(device="cpu").manual_seed(_SEED)
     start = torch.randn(size, rank, generator=generator, dtype=grams.dtype)
     basis = (start.pin_memory() if grams.is_cuda else start).to(grams.device, non_blocking=True)

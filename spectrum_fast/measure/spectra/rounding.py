@@ -78,8 +78,15 @@ class Rounding:
         return self.gram, self.point, self.frobenius, self.outlier, self.towering, self.scales
 
     def uncertainty(self, t: Tensor, more: Tensor | float = 0.0) -> Tensor:
-        """Absolute uncertainty of one computed singular value near each t (m, s), whose eigenvalue is ``more`` off."""
-        return self._shift(t, self.eigenvalue_error() + more)
+        """Absolute uncertainty of one computed singular value near each t (m, s), whose eigenvalue is ``more`` off.
+
+        How far ``sqrt(t^2 + e)`` can be from t: worst downwards; below the rounding floor, all of it.
+        """
+        squared = t * t
+        error = self.eigenvalue_error() + more + self.own_error(squared)
+        lowered = squared - error
+        upwards = torch.maximum(t, torch.sqrt(squared + error) - t)
+        return torch.where(lowered > 0, t - torch.sqrt(lowered.clamp(min=0)), upwards)
 
     def eigenvalue_error(self) -> Tensor:
         """Error of any one eigenvalue (m, 1)."""
@@ -123,14 +130,6 @@ class Rounding:
         point = torch.maximum(self.point, torch.where(concentrated, worst, typical))
         frobenius = bound_frobenius(estimate, torch.maximum(self.gram, point))
         return replace(self, point=point, frobenius=torch.where(concentrated, worst, frobenius))
-
-    def _shift(self, t: Tensor, eigenvalue_error: Tensor) -> Tensor:
-        """How far ``sqrt(t^2 + e)`` can be from t: worst downwards; below the rounding floor, all of it."""
-        squared = t * t
-        error = eigenvalue_error + self.own_error(squared)
-        lowered = squared - error
-        upwards = torch.maximum(t, torch.sqrt(squared + error) - t)
-        return torch.where(lowered > 0, t - torch.sqrt(lowered.clamp(min=0)), upwards)
 
 
 def scales_of(grams: Tensor, rotated_rank: int = 0, rest: Tensor | None = None) -> Tensor:

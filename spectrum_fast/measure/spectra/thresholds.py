@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.measure.spectra.binning import Bins, bins_of
-from spectrum_fast.measure.spectra.counts import CountTable, Slices, constants, interpolation_ranks, narrow_brackets
+from spectrum_fast.measure.spectra.counts import CountTable, Slices, constants, narrow_brackets
 from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics
 from spectrum_fast.measure.spectra.refinement import MOST, Refinement
 from spectrum_fast.measure.spectra.rounding import Rounding
@@ -160,8 +160,9 @@ class Ordered:
 
 
 def _quantiles(size: int) -> list[tuple[int, int, float]]:
-    """Ranks and weight that each quartile is interpolated by."""
-    return [interpolation_ranks(size, fraction) for fraction in _FRACTIONS]
+    """Ranks (from 0) and weight that each quartile is interpolated by: ``(1 - w) s_lo + w s_hi``."""
+    positions = [fraction * (size - 1) for fraction in _FRACTIONS]
+    return [(int(position), min(int(position) + 1, size - 1), position % 1) for position in positions]
 
 
 def _brackets(

@@ -11,6 +11,7 @@ import pkgutil
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from torch import Tensor
 from spectrum_fast.errors import UsageError
 from spectrum_fast.measure import ops
 from spectrum_fast.measure.ops import band, extent, gram, sturm
-from spectrum_fast.measure.ops.dispatch import BACKENDS, MODEL, TRITON_OPERATIONS, backend_in_use, use_backend
+from spectrum_fast.measure.ops.dispatch import BACKENDS, MODEL, TRITON_OPERATIONS, choose_backend, use_backend
 
 from support.bands import dense, eigenvalues, random_band
 from support.interpreter import INTERPRETED, interpreter_problem, outside_the_interpreter
@@ -233,21 +234,22 @@ def test_what_cannot_interpret_is_named() -> None:
 
 @outside_the_interpreter
 def test_the_backend_is_one_value() -> None:
-    assert backend_in_use() == "auto"
+    chosen = partial(choose_backend, "band", "cpu")
+    assert chosen() == "native"
     with use_backend("reference"):
         with use_backend("native"):
-            assert backend_in_use() == "native"
-        assert backend_in_use() == "reference"
+            assert chosen() == "native"
+        assert chosen() == "reference"
         seen: list[str] = []
         for run in (_at_once, copy_context().run):
-            thread = threading.Thread(target=run, args=(lambda: seen.append(backend_in_use()),))
+            thread = threading.Thread(target=run, args=(lambda: seen.append(chosen()),))
             thread.start()
             thread.join()
-        assert seen == ["auto", "reference"], "a thread begins with auto, unless it is run in the context"
-    assert backend_in_use() == "auto"
+        assert seen == ["native", "reference"], "a thread begins with auto, unless it is run in the context"
+    assert chosen() == "native"
     with pytest.raises(UsageError, match=", ".join(BACKENDS)), use_backend("cublas"):
         pass
-    assert backend_in_use() == "auto"
+    assert chosen() == "native"
 
 
 @every_backend

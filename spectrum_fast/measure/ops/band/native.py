@@ -1,8 +1,4 @@
-"""The band reduction by the compiled kernels (kernels/band): update and product fused in one sweep a panel.
-
-Same signature and meaning as :func:`spectrum_fast.measure.ops.band.reduce_to_band`, which checks the arguments; the
-extension checks them again at its border.
-"""
+"""The band reduction by the compiled kernels (kernels/band): update and product fused in one sweep a panel."""
 
 from __future__ import annotations
 

@@ -61,19 +61,10 @@ MAX_HALF_WIDTH = 64
 
 
 def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None, vectors: bool = False) -> Tensor:
-    """Bands (m, n, b + 1) of symmetric matrices; DESTROYS ``matrices``, does not wait for the device.
+    """See :func:`spectrum_fast.measure.ops.band.reduce_to_band`; does not wait for the device.
 
-    Args:
-        matrices: (m, n, n), float32 or float64, symmetric in both halves, finite, contiguous.
-        half_width: b in 1 ... 64 where n > b + 1.
-        carried: (m, 8, n) float64 or None, see :func:`spectrum_fast.measure.ops.band.reduce_to_band`.
-        vectors: whether ``matrices`` take the Householder vectors: a ninth launch a panel.
-
-    Accuracy: float64: eigenvalue errors within 20 eps ||A||_F; float32: as for three bfloat16 products, see
-    :func:`spectrum_fast.measure.ops.band.reduce_to_band` (the tests' limit is 100 eps ||A||_F).
-
-    Raises:
-        UsageError: a wider band.
+    Accuracy: float64: eigenvalue errors within 20 eps ||A||_F; float32: as for three bfloat16 products there (the
+    tests' limit is 100 eps ||A||_F).
     """
     return reduce_in_groups(matrices, half_width, carried, workspace.panels_together(matrices.shape[1]), vectors)
 
@@ -81,7 +72,11 @@ def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = N
 def reduce_in_groups(
     matrices: Tensor, half_width: int, carried: Tensor | None, group: int, vectors: bool = False
 ) -> Tensor:
-    """The same, ``group`` panels updated together."""
+    """The same, ``group`` panels updated together.
+
+    Raises:
+        UsageError: a wider band than :data:`MAX_HALF_WIDTH`.
+    """
     if matrices.shape[1] > half_width + 1 and half_width > MAX_HALF_WIDTH:
         raise UsageError(
             f"half_width: backend 'triton' reduces to half-widths up to {MAX_HALF_WIDTH}, found {half_width}; "

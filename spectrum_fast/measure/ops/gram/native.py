@@ -1,7 +1,6 @@
 """The Gram product by the compiled kernels (kernels/gram): half the flops, packed once, AMX to portable.
 
-Same signatures and meaning as :mod:`spectrum_fast.measure.ops.gram`, which checks the arguments; the extension checks
-them again at its border. The lower half is computed and mirrored, to the same bits for any number of threads.
+The lower half is computed and mirrored, to the same bits for any number of threads.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The Gram product in torch: the readable form, on any device.
 
-Same signatures and meaning as :mod:`spectrum_fast.measure.ops.gram`, which checks the arguments. Operands are converted
-to the result's type before they are multiplied, because a product of half-precision tensors would be rounded to half
-precision.
+Operands are converted to the result's type before they are multiplied, because a product of half-precision tensors
+would be rounded to half precision.
 """
 
 from __future__ import annotations

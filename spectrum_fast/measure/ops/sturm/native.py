@@ -1,8 +1,7 @@
 """Slicing by the compiled kernels (kernels/sturm): vector lanes over shifts, OpenMP over groups of lanes.
 
-Same signatures and meaning as :mod:`spectrum_fast.measure.ops.sturm`, which checks arguments; dtypes (bands are float32
-or float64), layout and NaN or infinity in a band are checked again at the border of the extension. A band is scaled as
-it is packed for a call, so nothing is prepared.
+Bands are float32 or float64; NaN or infinity in one is found at the border of the extension. A band is scaled as it is
+packed for a call, so nothing is prepared.
 """
 
 from __future__ import annotations
