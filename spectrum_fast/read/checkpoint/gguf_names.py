@@ -10,6 +10,7 @@ Source: ``convert_hf_to_gguf.py`` of llama.cpp; the tests compare with the ``ggu
 from __future__ import annotations
 
 import re
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint.dtypes import BLOCK_TYPES
 from spectrum_fast.read.checkpoint.header import MAX_TENSORS, Header
-from spectrum_fast.read.checkpoint.naming import module_type
+from spectrum_fast.read.checkpoint.naming import module_name, module_type
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.storage.files import shorten
 from spectrum_fast.words import list_some
@@ -106,9 +107,7 @@ def to_hugging_face(headers: Sequence[Header]) -> tuple[list[Header], dict[str, 
     Raises:
         CheckpointError: the experts come to too many tensors.
     """
-    said: dict[str, Any] = {}
-    for header in headers:  # the first of several files has the entries
-        said = {**header.metadata, **said}
+    said = ChainMap(*(header.metadata for header in headers))  # the first of several files has the entries
     architecture = said.get("general.architecture")
     if architecture not in _FAMILY:
         shown = shorten(architecture) if isinstance(architecture, str) else "none"
@@ -162,10 +161,8 @@ def _renamed(
 def _noise_notes(headers: Sequence[Header]) -> Iterator[str]:
     """What a reader of the scores has to know of quantised weights."""
     kinds: dict[str, set[str]] = {}
-    for header in headers:
-        for ref in header.tensors:
-            if len(ref.shape) > 1:
-                kinds.setdefault(module_type(ref.name.removesuffix(".weight")), set()).add(ref.dtype)
+    for ref in (ref for header in headers for ref in header.tensors if len(ref.shape) > 1):
+        kinds.setdefault(module_type(module_name(ref.name)), set()).add(ref.dtype)
     packed = sorted({kind for found in kinds.values() for kind in found if kind in BLOCK_TYPES})
     if packed:
         yield (

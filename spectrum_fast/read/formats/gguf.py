@@ -11,7 +11,6 @@ from torch import Tensor
 
 from spectrum_fast.read.checkpoint.dtypes import BLOCK_TYPES, decodable
 from spectrum_fast.read.checkpoint.naming import module_name
-from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.format import Format, PackedWeight, refuse
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 
@@ -124,10 +123,6 @@ DECODERS: Mapping[str, Callable[[Tensor], Tensor]] = {
 """From blocks, uint8 [blocks, bytes], to float32 [blocks, ...] of as many numbers as a block has."""
 
 
-def _is_gguf(ref: TensorRef) -> bool:
-    return ref.dtype in BLOCK_TYPES or ref.interleaved_heads > 0
-
-
 def _plan(packed: PackedWeight) -> WeightPlan:
     ref = packed.codes
     kind, shape = ref.dtype, ref.shape
@@ -150,8 +145,8 @@ GGUF = Format(
     title="GGUF",
     codes="",
     companions={},
-    alone=_is_gguf,
-    accepts=_is_gguf,
+    alone=lambda _: True,
+    accepts=lambda ref: ref.dtype in BLOCK_TYPES or ref.interleaved_heads > 0,
     plan=_plan,
     row="GGUF Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K (and F32, F16, BF16) | file `*.gguf`, type of the tensor "
     "| llama.cpp | yes; Q2_K, Q3_K, IQ*, TQ*, MXFP4 and NVFP4 are refused | gguf, transformers (`test_gguf.py`)",

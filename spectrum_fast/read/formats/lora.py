@@ -13,7 +13,6 @@ from torch import Tensor
 
 from spectrum_fast.errors import UnsupportedDtypeError
 from spectrum_fast.factored_matrix import FactoredMatrix
-from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.formats.format import FLOATS, Format, PackedWeight, refuse
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 
@@ -46,7 +45,7 @@ def _plan(packed: PackedWeight) -> WeightPlan:
         raise refuse(packed, "DoRA rescales the whole weight: merge it and scan the merged model")
     if len(codes.shape) != 2 or len(a.shape) != 2 or codes.shape[1] != a.shape[0]:
         raise refuse(packed, f"expected B (out, r) and A (r, in), found {codes.shape} and {a.shape}")
-    name = _module_of(codes)
+    name = codes.name.removesuffix(".weight").removesuffix(".lora_B").removesuffix(_EMBEDDING)
     rank = codes.shape[1]
     if rank != _said_for(name, said, "rank_pattern", "r", packed):
         raise refuse(packed, f"rank {rank} is not what adapter_config.json says of it")
@@ -64,10 +63,6 @@ def _plan(packed: PackedWeight) -> WeightPlan:
         shape=shape[::-1] if transposed else shape,
         in_factors=True,
     )
-
-
-def _module_of(codes: TensorRef) -> str:
-    return codes.name.removesuffix(".weight").removesuffix(".lora_B").removesuffix(_EMBEDDING)
 
 
 def _said_for(name: str, said: Mapping[str, Any], pattern: str, default: str, packed: PackedWeight) -> float:

@@ -157,16 +157,12 @@ def _holds_codes(ref: TensorRef) -> bool:
     return f".{ref.name}".endswith(".weight") or not decodable(ref.dtype)
 
 
-def _is_fp8_weight(ref: TensorRef) -> bool:
-    return ref.dtype.startswith("F8_") and len(ref.shape) > 1 and f".{ref.name}".endswith(".weight")
-
-
 SCALED = Format(
     title="codes with scales (FP8, int8)",
     codes="",
     companions={"_scale_inv": "scale_inv", "_scale": "scale", "_zero_point": "zero_point"},
     marks=("scale_inv", "scale", "zero_point"),
-    alone=_is_fp8_weight,
+    alone=lambda ref: ref.dtype.startswith("F8_") and len(ref.shape) > 1 and f".{ref.name}".endswith(".weight"),
     accepts=_holds_codes,
     telling={f".weight{ending}": ".weight" for ending in ("_scale_inv", "_scale", "_zero_point")},
     plan=_plan,

@@ -118,6 +118,12 @@ def refusal(address: RemoteFile, problem: RemoteProblem, opened: bool = False) -
 
 
 _ADVICE = {
+    "missing": "check the address",
+    "no ranges": "serve it with a server that answers ranges with 206 (nginx, caddy, an object store), or copy the "
+    "checkpoint here first",
+    "closed": "nothing more is read",
+}
+_ACCESS = {
     "s3": "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, or AWS_SKIP_SIGNATURE=true for a public bucket "
     "(docs/sources.md)",
     "gs": "set GOOGLE_SERVICE_ACCOUNT to the path of a key file, or GOOGLE_SKIP_SIGNATURE=true for a public bucket "
@@ -127,17 +133,7 @@ _ADVICE = {
 
 
 def _advice(address: RemoteFile, problem: RemoteProblem) -> str:
-    if problem.kind == "missing":
-        return "check the address"
-    if problem.kind == "no ranges":
-        return (
-            "serve it with a server that answers ranges with 206 (nginx, caddy, an object store), or copy the "
-            "checkpoint here first"
-        )
     if problem.kind == "forbidden":
-        return _ADVICE.get(
-            address.scheme, "check user name and password, or whether the signature in the address has expired"
-        )
-    if problem.kind == "closed":
-        return "nothing more is read"
-    return "check the address and the server"
+        web = "check user name and password, or whether the signature in the address has expired"
+        return _ACCESS.get(address.scheme, web)
+    return _ADVICE.get(problem.kind, "check the address and the server")
