@@ -40,7 +40,7 @@ class Option:
     Attributes:
         help: what it does, in a line; shown by commands, in Python and on the site.
         more: what else one should know, shown in Python and on the site.
-        metavar: what a command's help calls the value.
+        metavar: what a command's help calls the value; where there are choices, NAME unless this says otherwise.
         choices: the words that are allowed, of a Literal by themselves; empty where ``check`` decides.
         check: what the value must be, unless it is None.
         flags: how a command calls it, instead of ``--name``.

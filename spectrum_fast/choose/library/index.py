@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 from spectrum_fast.choose.library.file_names import stored_files
@@ -79,9 +78,7 @@ class LibraryIndex:
                 self._open()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
 
     def refresh(self) -> dict[str, str]:

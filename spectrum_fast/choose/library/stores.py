@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any
 
 from spectrum_fast.errors import ScanFileError
 from spectrum_fast.files import read_text, write_text_atomic
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-_Answer = TypeVar("_Answer")
 
 HUB_PREFIX = "hf://datasets/"
 _FOLDERS = ("", "model_snr_results")
@@ -70,41 +65,27 @@ class HubStore:
 
     def names(self) -> list[str]:
         """Names of the files in the folders that are looked at."""
-        listed = self._call(
-            "list",
-            lambda api: api.list_repo_files(self.repository, repo_type="dataset", revision=self.revision),
-        )
+        listed = self._call("list", "list_repo_files")
         return sorted(name for name in listed if name.rpartition("/")[0] in _FOLDERS)
 
     def read(self, name: str) -> str:
         """Content of a file, downloaded once."""
-        path = self._call(
-            f"read {name} of",
-            lambda api: api.hf_hub_download(self.repository, name, repo_type="dataset", revision=self.revision),
-        )
-        return read_text(path, error=ScanFileError)
+        return read_text(self._call(f"read {name} of", "hf_hub_download", name), error=ScanFileError)
 
     def write(self, texts: Mapping[str, str], message: str) -> None:
         """One commit with all files."""
         from huggingface_hub import CommitOperationAdd
 
         operations = [CommitOperationAdd(name, text.encode("utf-8")) for name, text in texts.items()]
-        self._call(
-            "write to",
-            lambda api: api.create_commit(
-                self.repository,
-                operations,
-                commit_message=message,
-                repo_type="dataset",
-                revision=self.revision,
-            ),
-        )
+        self._call("write to", "create_commit", operations, commit_message=message)
 
-    def _call(self, deed: str, call: Callable[[HfApi], _Answer]) -> _Answer:
+    def _call(self, deed: str, method: str, *arguments: Any, **named: Any) -> Any:
+        """What a method of ``HfApi`` gives for the repository; ``deed`` says in messages what it is for."""
         from huggingface_hub import HfApi
 
+        place = {"repo_type": "dataset", "revision": self.revision}
         try:
-            return call(HfApi())
+            return getattr(HfApi(), method)(self.repository, *arguments, **place, **named)
         # The HTTP library's errors have no base in common with the hub's; each is told with its first line.
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"

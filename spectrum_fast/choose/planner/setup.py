@@ -49,7 +49,6 @@ class TrainingSetup(Options):
         str,
         Option(
             "full, lora, qlora, spectrum, spectrum-lora, spectrum-qlora, random...",
-            metavar="NAME",
             choices=tuple(METHODS),
         ),
     ] = "spectrum"
@@ -72,7 +71,6 @@ class TrainingSetup(Options):
         Option(
             "Of frozen weights: bf16, fp16 or fp32.",
             "Under ZeRO of all, beside float32 masters and states.",
-            metavar="NAME",
             choices=_TYPES,
         ),
     ] = "bf16"
@@ -80,7 +78,6 @@ class TrainingSetup(Options):
         str,
         Option(
             "adamw, adamw-8bit, lion, sgd.",
-            metavar="NAME",
             choices=("adamw", "adamw-8bit", "lion", "sgd", "sgd-momentum"),
         ),
     ] = "adamw"
@@ -103,16 +100,13 @@ class TrainingSetup(Options):
     ] = "none"
     attention: Annotated[
         str,
-        Option(
-            "flash (SDPA too) or eager.", "Only eager stores the scores.", metavar="NAME", choices=("flash", "eager")
-        ),
+        Option("flash (SDPA too) or eager.", "Only eager stores the scores.", choices=("flash", "eager")),
     ] = "flash"
     loss: Annotated[
         str,
         Option(
             "logits (whole) or fused.",
             "From all logits in float32 (transformers), or never whole in memory (Liger, chunked losses).",
-            metavar="NAME",
             choices=("logits", "fused"),
         ),
     ] = "logits"

@@ -78,8 +78,7 @@ def zero2_partition(counts: Iterable[int], processes: int) -> int:
     >>> zero2_partition([10, 7], 2)
     10
     """
-    total, alignment = sum(counts), _ZERO2_ALIGNMENT * processes
-    return -(-total // alignment) * alignment // processes
+    return partition(sum(counts), _ZERO2_ALIGNMENT * processes) * _ZERO2_ALIGNMENT
 
 
 def compute_states(trained: TrainedModel, setup: TrainingSetup) -> StateBytes:
@@ -94,7 +93,7 @@ def compute_states(trained: TrainedModel, setup: TrainingSetup) -> StateBytes:
 
 def _plain(trained: TrainedModel, setup: TrainingSetup) -> StateBytes:
     learns = trained.trained.values()
-    own = sum(map(_bytes, learns))
+    own = sum(value.nbytes for value in learns)
     return StateBytes(
         weights=own + _frozen_bytes(trained, setup, lambda count: count),
         gradients=own,
@@ -173,10 +172,6 @@ def _layers(model: nn.Module) -> Iterable[int]:
     for module in model.modules():
         if type(module).__name__ in names:
             yield sum(parameter.numel() for parameter in module.parameters())
-
-
-def _bytes(parameter: nn.Parameter) -> int:
-    return parameter.numel() * parameter.element_size()
 
 
 def _frozen_bytes(trained: TrainedModel, setup: TrainingSetup, share: Callable[[int], int]) -> int:

@@ -49,7 +49,6 @@ class SelectOptions(Options):
             "What competes with what: modules of one type and tower (language model, vision, audio...); the same with "
             "all experts of a projection in one; all modules; modules of one type whatever the tower, as the reference "
             "has it.",
-            metavar="NAME",
         ),
     ] = "type"
     fused: Annotated[
@@ -58,7 +57,6 @@ class SelectOptions(Options):
             "Fused experts compete as one parameter (parameter) or each by itself (parts).",
             "With ``parameter``, a pattern that includes the parameter or all its parts includes it; one that excludes "
             "it or any of its parts excludes it.",
-            metavar="NAME",
         ),
     ] = "parameter"
     rounding: Annotated[
@@ -66,7 +64,6 @@ class SelectOptions(Options):
         Option(
             "reference, floor or ceil.",
             "The reference's ``int(size * percent / 100)`` never takes a group of one below 100 %.",
-            metavar="NAME",
         ),
     ] = "reference"
     include: Annotated[

@@ -172,9 +172,7 @@ class Scan:
         """
         return map_of(self)
 
-    def _repr_html_(self) -> str:
-        """For a notebook."""
-        return html_of(self)
+    _repr_html_ = html_of
 
 
 def load_scan(path: str | Path) -> Scan:

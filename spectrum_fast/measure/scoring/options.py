@@ -23,19 +23,15 @@ class SpectrumOptions(Options):
             "auto, band or svd.",
             "``band`` is Gram, band reduction and slicing, ``svd`` every singular value by LAPACK; ``auto`` takes the "
             "fastest whose error bound meets the tolerance.",
-            metavar="NAME",
         ),
     ] = "auto"
-    precision: Annotated[
-        Precision, Option("auto, float32 or float64.", "``auto`` begins with float32.", metavar="NAME")
-    ] = "auto"
+    precision: Annotated[Precision, Option("auto, float32 or float64.", "``auto`` begins with float32.")] = "auto"
     criterion: Annotated[
         Literal["auto", ScanCriterion],
         Option(
             "spectrum (published rule), mp (true noise edge) or kappa (condition).",
             "It sets what the tolerance is of; ``auto`` is ``spectrum``, and ``mp`` for a difference. Others follow "
             "from a finished scan: :meth:`Scan.select`.",
-            metavar="NAME",
         ),
     ] = "auto"
     tolerance: Annotated[

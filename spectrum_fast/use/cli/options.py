@@ -57,7 +57,8 @@ def _declare(entry: inspect.Parameter, option: Option) -> inspect.Parameter:
     def complete(incomplete: str) -> list[str]:
         return [word for word in map(str, option.choices) if word.startswith(incomplete)]
 
-    declared = typer.Option(*flags, metavar=option.metavar, help=option.help, autocompletion=complete)
+    metavar = option.metavar or ("NAME" if option.choices else None)
+    declared = typer.Option(*flags, metavar=metavar, help=option.help, autocompletion=complete)
     return entry.replace(annotation=Annotated[kind, declared], default=default, kind=inspect.Parameter.KEYWORD_ONLY)
 
 

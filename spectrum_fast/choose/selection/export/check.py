@@ -167,8 +167,7 @@ def _lost(chosen: Selection | SelectionError, basis: Reading, model: nn.Module) 
 def _adapter_targets(chosen: Selection, basis: Reading, shapes: Mapping[str, tuple[int, ...]]) -> Reading:
     """The weights that ``basis`` trains and that are matrices of ranked modules."""
     always = peft.read_as_peft(chosen.always, shapes).parameters
-    matrices = (name for name in basis.parameters if name.endswith(".weight") and len(shapes[name]) == 2)
-    return Reading(parameters=frozenset(matrices) - always)
+    return Reading(parameters=basis.parameters.intersection(peft.matrices(shapes)) - always)
 
 
 def _report(

@@ -39,8 +39,8 @@ def mend_selection(text: str, source: str, skeleton: ModelSkeleton) -> Mended:
     known = resolved.lookup.module_names()
     dropped = tuple(n for n in resolved.unmatched if n in selection.always and n in REFERENCE_HEADER)
     parts = {entry for entries in resolved.parts.values() for entry in entries}
-    homes = {entry: module_name(found[0]).removesuffix(".bias") for entry, found in resolved.matched.items()}
-    meant = {entry: home for entry, home in homes.items() if entry not in parts}
+    whole = {entry: found[0] for entry, found in resolved.matched.items() if entry not in parts}
+    meant = {entry: module_name(parameter).removesuffix(".bias") for entry, parameter in whole.items()}
     for entry in resolved.unmatched:
         if entry not in dropped:
             near = [name for name in nearest_names(entry, known, cutoff=0.9) if _numbers(name) == _numbers(entry)]

@@ -8,6 +8,7 @@ for it.
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,7 +44,8 @@ class Conversion:
         transforms = getattr(self._inner, "_weight_conversions", None) or get_model_conversion_mapping(self._inner)
         self._converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
         self._renamings = [transform for transform in transforms if not isinstance(transform, WeightConverter)]
-        self._names = {_without_base_layer(name): name for name, _ in self._inner.named_parameters()}
+        # PEFT puts `base_layer` into the names of what its adapters wrap.
+        self._names = {re.sub(r"\.base_layer\b", "", name): name for name, _ in self._inner.named_parameters()}
 
     def loaded_as(self, tensor: str) -> LoadedAs | None:
         """Where the checkpoint's tensor ``tensor`` lies, or None if the model has no parameter for it."""
@@ -110,8 +112,3 @@ def _pretrained_model(model: nn.Module) -> tuple[str, Any]:
         if isinstance(module, modeling.PreTrainedModel):
             return f"{name}." if name else "", module
     return "", None
-
-
-def _without_base_layer(name: str) -> str:
-    """The name before PEFT put an adapter around the layer."""
-    return ".".join(part for part in name.split(".") if part != "base_layer")

@@ -77,7 +77,7 @@ def locate_entries(selection: Selection, model: nn.Module) -> ResolvedSelection:
     if not entries:
         raise SelectionError("the selection is empty: applying it would freeze the whole model; raise top_percent")
 
-    lookup = Lookup(parameters, getattr(model, "base_model_prefix", ""), Conversion(model))
+    lookup = Lookup(parameters, model)
     matched: dict[str, tuple[str, ...]] = {}
     parts: dict[str, list[str]] = {}
     for name, parameter in entries.items():
@@ -98,12 +98,13 @@ def locate_entries(selection: Selection, model: nn.Module) -> ResolvedSelection:
 class Lookup:
     """Finds the parameters of an entry; the module's docstring has the order."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], base_prefix: str, conversion: Conversion) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], model: nn.Module) -> None:
         self.parameters = parameters
-        self.conversion = conversion
+        self.conversion = Conversion(model)
         self.exact = _by_entry_name(parameters, lambda name: name)
         self.canonical = _by_entry_name(parameters, canonical_name)
-        self.base = f"{base_prefix}." if base_prefix else ""
+        base = getattr(model, "base_model_prefix", "")
+        self.base = f"{base}." if base else ""
 
     def module_names(self) -> list[str]:
         """Names of everything that an entry could have meant."""

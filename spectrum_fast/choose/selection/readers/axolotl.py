@@ -16,12 +16,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from spectrum_fast.choose.selection.formats.reference_yaml import KEY, parse_yaml, spell_entries
+from spectrum_fast.choose.selection.readers.name_index import NameIndex
 from spectrum_fast.choose.selection.readers.reading import (
     PLAIN,
     Reader,
     Reading,
     Wanted,
-    by_prefix,
     match_entries,
     matching,
     shapes_of,
@@ -36,7 +36,7 @@ _ROWS = re.compile(r"^(.+)\[([0-9]*)(?::([0-9]*))?\]$")
 
 def read_as_axolotl(entries: Collection[str], shapes: Mapping[str, tuple[int, ...]]) -> Reading:
     """Axolotl's rule; a parameter that an entry gives a range of rows is trained in these rows only."""
-    starting_with = by_prefix(shapes)
+    starting_with = NameIndex(shapes).starting_with
     rows: dict[str, set[int]] = {}
 
     def match(entry: str) -> list[str]:
@@ -75,7 +75,7 @@ def entries_of_yaml(text: str, source: str) -> list[str]:
 
 
 def _write(wanted: Wanted) -> str:
-    starting_with = by_prefix(shapes_of(wanted.model))
+    starting_with = NameIndex(shapes_of(wanted.model)).starting_with
     by_home: dict[str, set[str]] = {}
     for name in wanted.parameters:
         by_home.setdefault(name.rpartition(".")[0], set()).add(name)

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 def read_as_peft(entries: Collection[str], shapes: Mapping[str, tuple[int, ...]]) -> Reading:
     """PEFT's rule for ``target_modules``, on modules that hold a matrix called ``weight``."""
-    return _read_tails(entries, {n.removesuffix(".weight"): n for n, s in shapes.items() if _is_matrix(n, s)})
+    return _read_tails(entries, {name.removesuffix(".weight"): name for name in matrices(shapes)})
+
+
+def matrices(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Parameters called ``weight`` that are matrices."""
+    return [name for name, shape in shapes.items() if name.endswith(".weight") and len(shape) == 2]
 
 
 def _write(wanted: Wanted) -> str:
@@ -39,10 +44,6 @@ def _read(text: str, model: nn.Module) -> Reading:
         entries=modules.entries + parameters.entries,
         unmatched=modules.unmatched + parameters.unmatched,
     )
-
-
-def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    return name.endswith(".weight") and len(shape) == 2
 
 
 def _read_tails(entries: Collection[str], homes: Mapping[str, str]) -> Reading:

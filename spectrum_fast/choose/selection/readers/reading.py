@@ -8,8 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from spectrum_fast.choose.selection.readers.name_index import NameIndex
-
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -111,8 +109,3 @@ def match_entries(entries: Collection[str], match: Callable[[str], Iterable[str]
 def matching(pattern: re.Pattern[str], names: Iterable[str]) -> list[str]:
     """Names that the pattern accepts from their start."""
     return [name for name in names if pattern.match(name)]
-
-
-def by_prefix(names: Iterable[str]) -> Callable[[str], list[str]]:
-    """A look-up of the names that begin with a text."""
-    return NameIndex(names).starting_with
