@@ -7,7 +7,7 @@ thread is asked once for each task, never once for each tensor.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
@@ -33,7 +33,7 @@ class Piece:
     needed: int
 
 
-Task = tuple[Piece, ...]
+Task = Sequence[Piece]
 
 
 @dataclass(frozen=True)
@@ -98,34 +98,29 @@ def region_bytes(nbytes: int) -> int:
     return round_up(nbytes, PAGE_BYTES) + 2 * PAGE_BYTES
 
 
-def group_pieces(pieces: Iterable[Piece]) -> list[Task]:
+def group_pieces(pieces: Iterable[Piece]) -> Sequence[Task]:
     """Put small pieces together until they reach :data:`CHUNK_BYTES`."""
-    tasks: list[Task] = []
-    group: list[Piece] = []
+    tasks: list[list[Piece]] = []
     size = 0
     for piece in pieces:
-        if group and size + piece.nbytes > CHUNK_BYTES:
-            tasks.append(tuple(group))
-            group, size = [], 0
-        group.append(piece)
+        if not tasks or size + piece.nbytes > CHUNK_BYTES:
+            tasks.append([])
+            size = 0
+        tasks[-1].append(piece)
         size += piece.nbytes
-    if group:
-        tasks.append(tuple(group))
     return tasks
 
 
-def _runs(refs: Iterable[TensorRef]) -> Iterator[list[TensorRef]]:
+def _runs(refs: Iterable[TensorRef]) -> list[list[TensorRef]]:
     """Sorted tensors of one file, in runs whose gaps are small."""
-    run: list[TensorRef] = []
+    runs: list[list[TensorRef]] = []
     end = 0
     for ref in refs:
-        if run and ref.begin - end > GAP_BYTES:
-            yield run
-            run = []
-        run.append(ref)
+        if not runs or ref.begin - end > GAP_BYTES:
+            runs.append([])
+        runs[-1].append(ref)
         end = max(end, ref.begin + ref.nbytes)
-    if run:
-        yield run
+    return runs
 
 
 def round_up(value: int, step: int) -> int:

@@ -81,14 +81,12 @@ class Ring:
             region = Region(begin, size)
             insort(self._taken, region, key=lambda taken: taken.begin)
             self.peak_bytes = max(self.peak_bytes, sum(taken.nbytes for taken in self._taken))
-        if self._poison:
-            self.poison(region.begin, region.nbytes)
+        self.poison(region.begin, region.nbytes)
         return region
 
     def release(self, region: Region) -> None:
         """Take a region back; whatever still looks at it sees poison (debug mode) or later data."""
-        if self._poison:
-            self.poison(region.begin, region.nbytes)
+        self.poison(region.begin, region.nbytes)
         with self._lock:
             self._taken.remove(region)
 
