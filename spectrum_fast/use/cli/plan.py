@@ -38,9 +38,8 @@ def plan(
     Example: spectrum-fast plan MODEL --gpus 8 --zero 3 --fit 40
     """
     from spectrum_fast.choose.planner.memory import GIB, fit_percent, plan_memory, read_model_shape
-    from spectrum_fast.choose.selection.scan_result import load_scan
-    from spectrum_fast.choose.selection.selection import load_selection
     from spectrum_fast.use.report.plan_table import plan_table
+    from spectrum_fast.use.training.planned import describe_run, trained_by
 
     if scan is not None and selection is not None:
         raise UsageError("--scan and --selection both say which modules are trained; give one of them")
@@ -56,17 +55,10 @@ def plan(
         ]
         if given:
             raise UsageError(f"--{given[0].replace('_', '-')}: {model} says it; drop the option or change the file")
-        from spectrum_fast.use.training.planned import describe_run
-
         model, setup, chosen = describe_run(model, setup.gpus)
     else:
         setup = replace(setup, checkpointing="layer") if gradient_checkpointing else setup
-        chosen = {
-            "scan": scan and load_scan(scan),
-            "selection": selection and load_selection(selection),
-            "top_percent": top_percent,
-            "always": always,
-        }
+        chosen = trained_by(scan, selection, top_percent, always)
     shape = read_model_shape(model)
     limit = None if fit is None else int(fit * GIB)
     if limit is None:

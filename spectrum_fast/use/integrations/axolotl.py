@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from axolotl.integrations.base import BasePlugin
 from axolotl.utils.distributed import is_distributed
@@ -27,11 +27,9 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from spectrum_fast.choose.selection.model.adapters import lora_targets
 from spectrum_fast.choose.selection.model.scan_view import as_fused_in
-from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.select import select_with
 from spectrum_fast.errors import SelectionError
-from spectrum_fast.options import Option
-from spectrum_fast.scanning.kept import find_scan
+from spectrum_fast.scanning.kept import ScanChoice, find_scan
 from spectrum_fast.scanning.ranks import from_first_process
 
 if TYPE_CHECKING:
@@ -49,16 +47,14 @@ _DECIDED = ("unfrozen_parameters", "freeze_mm_modules", "lora_target_modules", "
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpectrumSection(SelectOptions):
-    """The section ``spectrum:``: the options of a selection, and which scan it is made from.
+class SpectrumSection(ScanChoice):
+    """The section ``spectrum:``.
 
     Raises:
         UsageError: a value is not what it should be.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
-
-    scan: Annotated[str | None, Option("A scan file; without it the base model is scanned.")] = None
 
 
 class SpectrumArgs(BaseModel):
@@ -103,7 +99,11 @@ class SpectrumPlugin(BasePlugin):
             SpectrumFastError: it cannot be read or made, in every process.
         """
         is_distributed()  # makes the group of processes
-        self.scan = from_first_process(lambda: _find_scan(cfg))
+        kept, section = Path(cfg.output_dir) / "scan.json", SpectrumSection(**cfg.spectrum)
+        revision = cfg.revision_of_model or "main"
+        self.scan = from_first_process(
+            lambda: find_scan(cfg.base_model, kept, section, revision=revision, say=_LOG.info)
+        )
 
     def pre_lora_load(self, cfg: Any, model: nn.Module) -> None:
         """Select, in the names of the model as it was loaded, and tell axolotl where adapters go.
@@ -143,16 +143,3 @@ class SpectrumPlugin(BasePlugin):
             if found != tuple(map(sorted, self.targets or ())):
                 raise SelectionError(f"adapters: expected them on {self.targets}, found them on {found}")
         _LOG.info(self.callback.share.summary())
-
-
-def _find_scan(cfg: Any) -> Scan:
-    section = SpectrumSection(**cfg.spectrum)
-    return find_scan(
-        cfg.base_model,
-        Path(cfg.output_dir) / "scan.json",
-        named=section.scan,
-        criterion=section.criterion,
-        revision=cfg.revision_of_model or "main",
-        top_percent=section.top_percent,
-        say=_LOG.info,
-    )

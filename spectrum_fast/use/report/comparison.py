@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from rich.console import RenderableType
-from rich.table import Table
 
-from spectrum_fast.choose.selection.compare import ModuleDifference, ScanComparison
+from spectrum_fast.choose.selection.compare import ScanComparison
 from spectrum_fast.use.report.layout import SHOWN, add_row, page, plain_table
 from spectrum_fast.use.report.table import format_score
 from spectrum_fast.words import count_of, list_some
@@ -25,7 +24,10 @@ def comparison_table(result: ScanComparison, files: tuple[str, str] = ("", "")) 
             unequal = sorted(
                 (entry for entry in result.differences if entry.relative), key=lambda entry: -(entry.relative or 0.0)
             )
-            parts += ["", _difference_table(unequal[:_LARGEST]) if unequal else "all scores are equal"]
+            largest = plain_table("largest differences", "a", "b", "relative")
+            for each in unequal[:_LARGEST]:
+                add_row(largest, each.name, format_score(each.snr_a), format_score(each.snr_b), _number(each.relative))
+            parts += ["", largest if unequal else "all scores are equal"]
     return page(*parts)
 
 
@@ -66,10 +68,3 @@ def _headline(result: ScanComparison, files: tuple[str, str]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4g}"
-
-
-def _difference_table(entries: list[ModuleDifference]) -> Table:
-    table = plain_table("largest differences", "a", "b", "relative")
-    for entry in entries:
-        add_row(table, entry.name, format_score(entry.snr_a), format_score(entry.snr_b), _number(entry.relative))
-    return table

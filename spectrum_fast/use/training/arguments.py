@@ -22,6 +22,7 @@ from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.errors import UsageError
 from spectrum_fast.files import read_text
 from spectrum_fast.options import Option
+from spectrum_fast.scanning.kept import ScanChoice
 from spectrum_fast.words import near_names_text
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _DECIDED = {"order", "fused"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpectrumArguments(SelectOptions):
+class SpectrumArguments(ScanChoice):
     """The section ``spectrum:``: how to choose, and what to do with the choice; docs/training.md describes every key.
 
     Raises:
@@ -42,7 +43,6 @@ class SpectrumArguments(SelectOptions):
     method: Annotated[str, Option("What is trained.", choices=tuple(METHODS))]
     trainer: Annotated[str, Option("TRL's trainer.", choices=("sft", "dpo"))] = "sft"
     selection: Annotated[str | None, Option("A selection file.")] = None
-    scan: Annotated[str | None, Option("A scan file; without it the model is scanned.")] = None
     partial: Annotated[
         str, Option("Fused experts that are selected in part.", choices=("aggregate", "whole", "mask"))
     ] = "aggregate"

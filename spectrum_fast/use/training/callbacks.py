@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 class FiguresInLog(TrainerCallback):
     """A callback that adds figures to the entries of the trainer's log that hold a loss."""
 
-    def figures(self, logs: dict[str, Any]) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
         """What to add to an entry."""
         raise NotImplementedError
 
@@ -51,7 +51,7 @@ class FiguresInLog(TrainerCallback):
         """Add them."""
         logs = parts.get("logs") or {}
         if "loss" in logs:
-            added = self.figures(logs)
+            added = self.figures()
             logs |= added
             if state.log_history:
                 state.log_history[-1] |= added
@@ -121,7 +121,7 @@ class SpectrumCallback(FiguresInLog):
         if self._changes is not None and self._changes.steps >= WATCHED_STEPS:
             self._take_changes(args, state)
 
-    def figures(self, logs: dict[str, Any]) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
         """Memory and shares."""
         added: dict[str, Any] = {"peak_rss_gib": round(peak_rss_bytes() / 2**30, 3)}
         if (cuda := peak_cuda_bytes()) is not None:
@@ -176,11 +176,10 @@ class SpectrumCallback(FiguresInLog):
     def _digests(self, model: nn.Module) -> dict[str, str]:
         """Of what must not change; under ZeRO-3 and FSDP the whole is not here to be looked at."""
         masks = {} if self.share is None else self.share.masks
-        whole = {
-            name: parameter
+        return {
+            name: masks[name].digest(parameter)
             for name, parameter in model.named_parameters(remove_duplicate=False)
             if name in masks
             and parameter.shape.numel() == masks[name].total
             and type(parameter.data).__name__ != "DTensor"
         }
-        return {name: masks[name].digest(parameter) for name, parameter in whole.items()}

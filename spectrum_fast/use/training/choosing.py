@@ -40,10 +40,8 @@ def decide(run: RunArguments, resume: str | None, skeleton: nn.Module, say: Call
         scan = find_scan(
             run.model_name,
             run.output_folder / SCAN_NAME,
-            named=section.scan,
-            criterion=section.criterion,
+            section,
             revision=run.given.get("model_revision", "main"),
-            top_percent=section.top_percent,
             say=say,
         )
         if section.partial == "aggregate":

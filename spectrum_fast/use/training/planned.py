@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,15 @@ def describe_run(path: str | Path, gpus: int) -> tuple[str, TrainingSetup, dict[
         lora_dropout=values["lora_dropout"],
         double_quantisation=values["use_bnb_nested_quant"],
     )
-    chosen = {
-        "scan": section.scan and load_scan(section.scan),
-        "selection": section.selection and load_selection(section.selection),
-        "top_percent": section.top_percent,
-        "always": section.always,
-    }
-    return run.model_name, setup, chosen
+    return run.model_name, setup, trained_by(section.scan, section.selection, section.top_percent, section.always)
+
+
+def trained_by(
+    scan: str | Path | None, selection: str | Path | None, top_percent: float, always: str | Sequence[str]
+) -> dict[str, Any]:
+    """What a scan's or a selection's file has trained: keywords of ``plan_memory``."""
+    loaded = {"scan": scan and load_scan(scan), "selection": selection and load_selection(selection)}
+    return loaded | {"top_percent": top_percent, "always": always}
 
 
 def _division(values: dict[str, Any]) -> dict[str, Any]:

@@ -162,7 +162,7 @@ class RescanCallback(FiguresInLog):
             if reselects:
                 selection.save(folder / f"selection-step-{found.step}.json")
 
-    def figures(self, logs: dict[str, Any]) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
         """Those of the newest scan, once."""
         pending, self._pending = self._pending, {}
         return pending
