@@ -55,6 +55,5 @@ def fleet(
     counts = {state: sum(outcome.state == state for outcome in outcomes) for state in ("scanned", "kept", "failed")}
     say(f"{len(outcomes)} checkpoints: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
     if counts["failed"]:
-        failed = [outcome for outcome in outcomes if outcome.state == "failed"]
-        show(failure_table([(outcome.model.name, outcome.attempts, outcome.detail) for outcome in failed]))
+        show(failure_table(outcome for outcome in outcomes if outcome.state == "failed"))
         raise typer.Exit(1)

@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 
 from spectrum_fast.use.cli.consoles import say
+from spectrum_fast.use.cli.scans import Place
 
 
 def gallery(
-    library: Annotated[
-        str, typer.Argument(metavar="LIBRARY", help="Folder, or hub dataset: org/name or hf://datasets/org/name.")
-    ],
+    library: Place,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write index.html in.")],
     top_percent: Annotated[
         float, typer.Option(metavar="P", help="Share of each type at which the reports' sliders start.")

@@ -21,21 +21,21 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     The command gets the class, made of what was given; what the class refuses is the command's error.
     """
     parameters: list[inspect.Parameter] = []
-    classes: dict[str, tuple[type[Options], dict[str, inspect.Parameter]]] = {}
+    classes: dict[str, tuple[type[Options], dict[str, Any]]] = {}
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
         kind = parameter.annotation  # `get_type_hints` of Python 3.10 hides what has the default None from Typer
         if isinstance(kind, type) and issubclass(kind, Options):
-            shown = {entry.name: (entry, option) for entry, option in options_of(kind) if not option.python_only}
-            classes[parameter.name] = kind, {name: entry for name, (entry, _) in shown.items()}
-            parameters += [_declare(entry, option) for entry, option in shown.values()]
+            shown = [(entry, option) for entry, option in options_of(kind) if not option.python_only]
+            classes[parameter.name] = kind, {entry.name: entry.default for entry, _ in shown}
+            parameters += [_declare(entry, option) for entry, option in shown]
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
     @functools.wraps(command)
     def call(**given: Any) -> None:
-        for name, (kind, shown) in classes.items():
-            values = {key: given.pop(key) for key in shown}
-            given[name] = kind(**{key: shown[key].default if value is None else value for key, value in values.items()})
+        for name, (kind, defaults) in classes.items():
+            values = {key: given.pop(key) for key in defaults}
+            given[name] = kind(**{key: defaults[key] if value is None else value for key, value in values.items()})
         command(**given)
 
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

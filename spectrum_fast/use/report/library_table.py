@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 
 from spectrum_fast.choose.library import FoundModule, LibraryEntry
 from spectrum_fast.use.report.layout import add_row, plain_table
+
+if TYPE_CHECKING:
+    from spectrum_fast.scanning.fleet import FleetOutcome
 
 
 def library_table(entries: Sequence[LibraryEntry]) -> RenderableType:
@@ -36,11 +40,11 @@ def found_table(found: Iterable[FoundModule]) -> RenderableType:
     return table
 
 
-def failure_table(failures: Iterable[tuple[str, int, str]]) -> RenderableType:
+def failure_table(failures: Iterable[FleetOutcome]) -> RenderableType:
     """Checkpoints without a scan: name, attempts, and why."""
     table = plain_table("model", "tried", "why", words=("why",))
-    for model, attempts, why in failures:
-        add_row(table, model, f"{attempts}", why)
+    for outcome in failures:
+        add_row(table, outcome.model.name, f"{outcome.attempts}", outcome.detail)
     return table
 
 

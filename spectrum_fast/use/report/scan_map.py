@@ -29,13 +29,10 @@ _NAMED = 3
 def scan_map(scan: Scan, selection: Selection | None = None) -> RenderableType | None:
     """A map for each tower, and the leading and trailing layers of each type; None if no type is in two layers."""
     fused = (selection.fused if selection is not None else None) or "parts"
-    rows = _rows(scan, competing_modules(scan, fused))
-    if not rows:
+    towers = _rows_by_tower(scan, competing_modules(scan, fused))
+    if not towers:
         return None
-    towers: dict[str, list[MapRow]] = {}
-    for row in rows:
-        towers.setdefault(row.tower, []).append(row)
-    maps = [RankMap(members[:_MOST_ROWS], len(members), many=len(towers) > 1) for members in towers.values()]
+    maps = [RankMap(rows[:_MOST_ROWS], len(rows), tower if len(towers) > 1 else None) for tower, rows in towers.items()]
     shown = [row for each in maps for row in each.rows]
     return page(*(part for each in maps for part in ("", each)), "", _extremes(shown))
 
@@ -44,22 +41,21 @@ def scan_map(scan: Scan, selection: Selection | None = None) -> RenderableType |
 class MapRow:
     """One module type: its modules best first, and the mean rank of each layer, 0 for the last and 1 for the first."""
 
-    tower: str
     name: str
     ranked: tuple[ModuleScore, ...]
     by_layer: dict[int, float]
 
 
-def _rows(scan: Scan, modules: Iterable[ModuleScore]) -> list[MapRow]:
-    towers = towers_of(scan)
+def _rows_by_tower(scan: Scan, modules: Iterable[ModuleScore]) -> dict[str, list[MapRow]]:
+    tower_of = towers_of(scan)
     in_layers = [module for module in modules if layer_index(module.name) is not None]
-    rows = []
-    for name, members in group_modules(in_layers, "experts-merged", towers).items():
+    towers: dict[str, list[MapRow]] = {}
+    for name, members in group_modules(in_layers, "experts-merged", tower_of).items():
         ranked = rank_modules(members)
         places = places_by_layer(ranked)
         if len(places) > 1:
-            rows.append(MapRow(towers[ranked[0].name], name, tuple(ranked), places))
-    return rows
+            towers.setdefault(tower_of[ranked[0].name], []).append(MapRow(name, tuple(ranked), places))
+    return towers
 
 
 @dataclass(frozen=True)
@@ -68,8 +64,8 @@ class RankMap:
 
     rows: Sequence[MapRow]
     n_types: int
-    many: bool = False
-    """Whether it is one of several, which are told apart by their towers."""
+    tower: str | None
+    """By which it is told apart from other maps, where there are any."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         marks = _ASCII if options.ascii_only else _BLOCKS
@@ -79,7 +75,7 @@ class RankMap:
         a_column = max(1, math.ceil(layers / max(8, options.max_width - label - 2)))
         columns = math.ceil(layers / a_column)
         share = "" if a_column == 1 else f", {a_column} layers a column"
-        which = f"{self.rows[0].tower}: " if self.many else ""
+        which = f"{self.tower}: " if self.tower is not None else ""
         yield Text(f"{which}rank within its type by layer: {marks[0]} last, {marks[-1]} first{share}")
         for row in self.rows:
             line = Text(_clip(printable(row.name), label, options.ascii_only).ljust(label + 2))
