@@ -116,13 +116,9 @@ def takes_options(
     declared = options_of(options)
 
     def decorate(function: Callable[[_Subject, _Made], _Result]) -> Callable[Concatenate[_Subject, _P], _Result]:
-        subject = next(iter(inspect.signature(function).parameters.values()))
-        hints = get_type_hints(function)
-        subject = subject.replace(annotation=hints.get(subject.name, inspect.Parameter.empty))
-        signature = inspect.Signature(
-            [subject, *(parameter for parameter, _ in declared)],
-            return_annotation=hints.get("return", inspect.Signature.empty),
-        )
+        written = inspect.signature(function, eval_str=True)
+        subject = next(iter(written.parameters.values()))
+        signature = written.replace(parameters=[subject, *(parameter for parameter, _ in declared)])
 
         @functools.wraps(function)
         def call(*given: Any, **named: Any) -> Any:

@@ -33,7 +33,7 @@ _CONVERSION = (
 """Writes every tensor under its own name; copies, because one file must not hold a tensor under two names."""
 
 _INDEX_SUFFIX = ".safetensors.index.json"
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _NUMBERED = re.compile(r"(.+)-([0-9]{1,6})-of-([0-9]{1,6})(\.safetensors|\.gguf)")
 
 
@@ -135,7 +135,7 @@ def _check_numbers(where: str, files: list[str]) -> None:
 
 
 def _nothing_to_read(where: str, names: Collection[str]) -> CheckpointError:
-    pickles = sorted((name for name in names if name.endswith(_PICKLES)), key=natural_key)
+    pickles = sorted((name for name in names if name.endswith(PICKLES)), key=natural_key)
     if pickles:
         return CheckpointError(
             f"{where}: expected *.safetensors, found only pickles ({list_some(pickles)}), which run code when they "

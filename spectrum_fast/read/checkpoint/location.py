@@ -12,7 +12,7 @@ from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint.assembly import open_adapter, open_file, open_folder
 from spectrum_fast.read.checkpoint.folder import Folder, cached_repo_of, list_local
 from spectrum_fast.read.checkpoint.hub import fetch_snapshot, list_repository, parse_hub_id
-from spectrum_fast.read.checkpoint.layout import is_adapter
+from spectrum_fast.read.checkpoint.layout import PICKLES, is_adapter
 from spectrum_fast.read.storage import RemoteFile
 from spectrum_fast.read.storage.files import shorten
 from spectrum_fast.words import nearest_names
@@ -120,4 +120,4 @@ def _open_remote(text: str, opened: Callable[..., Checkpoint]) -> Checkpoint:
 
 def _is_file(address: RemoteFile) -> bool:
     """A name with one of the endings that files have; folders of models carry dots in their names too."""
-    return address.name.endswith((".safetensors", ".json", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf"))
+    return address.name.endswith((".safetensors", ".gguf", ".json", *PICKLES))

@@ -8,15 +8,14 @@ from typing import Annotated
 import typer
 
 from spectrum_fast.use.cli.consoles import say
+from spectrum_fast.use.cli.options import SliderStart
 from spectrum_fast.use.cli.scans import Place
 
 
 def gallery(
     library: Place,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write index.html in.")],
-    top_percent: Annotated[
-        float, typer.Option(metavar="P", help="Share of each type at which the reports' sliders start.")
-    ] = 25.0,
+    top_percent: SliderStart = 25.0,
 ) -> None:
     """Write pages over a library of scans: one to search, and a report for each scan.
 

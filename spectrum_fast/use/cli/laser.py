@@ -10,6 +10,7 @@ import typer
 from spectrum_fast.choose.selection.ranking import Order
 from spectrum_fast.errors import UsageError
 from spectrum_fast.use.cli.consoles import say
+from spectrum_fast.use.cli.options import Exclude, Include
 
 
 def laser(
@@ -19,10 +20,8 @@ def laser(
     selection: Annotated[Path | None, typer.Option(metavar="FILE", help="The modules, already selected.")] = None,
     top_percent: Annotated[float, typer.Option(metavar="P", help="Share of each module type.")] = 25.0,
     order: Annotated[Order, typer.Option(metavar="NAME", help="top, bottom or random.")] = "top",
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Only modules like this; repeatable.")
-    ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Not these modules; repeatable.")] = None,
+    include: Include = None,
+    exclude: Exclude = None,
     rank: Annotated[int | None, typer.Option(metavar="R", help="This rank instead of the noise edge's.")] = None,
     fraction: Annotated[float | None, typer.Option(metavar="F", help="This share of the shorter side.")] = None,
     ranks: Annotated[

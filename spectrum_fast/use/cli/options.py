@@ -1,4 +1,4 @@
-"""A class of options as the options of a command, and the one option that the parser knows no way to declare."""
+"""Options of commands: a class of options as those of one, and what several commands declare alike."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ import typer
 from typer.core import TyperCommand
 
 from spectrum_fast.options import Option, Options, options_of
+
+Include = Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Only modules like this; repeatable.")]
+Exclude = Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Not these modules; repeatable.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write; default is stdout.")
+]
+SliderStart = Annotated[float, typer.Option(metavar="P", help="Share of each type at which a report's slider starts.")]
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -54,24 +54,22 @@ def save_scan(result: Scan, path: Path) -> Path:
     return path
 
 
-def file_named_after(model: str) -> Path:
-    """The scan file of a model for which none was named: its last part and ``.scan.json``, in the working folder.
+def file_named_after(model: str, options: ScanOptions) -> Path:
+    """The scan file where none was named, in the working folder; of a difference ``tuned-minus-base.scan.json``."""
+    between = "-minus-" if options.minus else "-plus-"
+    name = between.join(_last_part(one) for one in (model, options.minus or options.plus) if one is not None)
+    return Path(f"{name}.scan.json")
 
-    >>> file_named_after("org/name@main"), file_named_after("https://host/m/model.safetensors?key=x")
-    (PosixPath('name.scan.json'), PosixPath('model.scan.json'))
+
+def _last_part(model: str) -> str:
+    """Of a model's name, as far as it may be in that of a file.
+
+    >>> _last_part("org/name@main"), _last_part("https://host/m/model.safetensors?key=x")
+    ('name', 'model')
     """
     path = Path(model)
     name = path.resolve().name if path.exists() else re.split(r"[@?#]", model)[0].rstrip("/").rpartition("/")[2]
-    return Path(f"{re.sub(r'[^-.0-9A-Za-z_]', '-', _FILE.sub('', name)) or 'model'}.scan.json")
-
-
-def scan_name(model: str, options: ScanOptions) -> str:
-    """What the file of a scan is named after; that of a difference after both (``tuned-minus-base``)."""
-    other = options.minus or options.plus
-    if other is None:
-        return model
-    own, base = (file_named_after(name).name.removesuffix(".scan.json") for name in (model, other))
-    return f"{own}-{'minus' if options.minus else 'plus'}-{base}"
+    return re.sub(r"[^-.0-9A-Za-z_]", "-", _FILE.sub("", name)) or "model"
 
 
 def free_name(path: Path, result: Scan) -> Path:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from spectrum_fast.use.cli.consoles import say
+from spectrum_fast.use.cli.options import Exclude, Include
 from spectrum_fast.words import count_of
 
 
@@ -18,10 +19,8 @@ def pissa(
     ranks: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Only the targets of this file, at its ranks: `select --ranks`.")
     ] = None,
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Only modules like this; repeatable.")
-    ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Not these modules; repeatable.")] = None,
+    include: Include = None,
+    exclude: Exclude = None,
 ) -> None:
     """Split every matrix into a low-rank adapter and the rest, by PiSSA.
 

@@ -9,6 +9,7 @@ import typer
 
 from spectrum_fast.errors import UsageError
 from spectrum_fast.use.cli.consoles import say
+from spectrum_fast.use.cli.options import SliderStart
 
 
 def report(
@@ -16,9 +17,7 @@ def report(
         list[Path], typer.Argument(metavar="SCAN...", help="Scan files; of two or more, the page compares any pair.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="HTML file to write.")],
-    top_percent: Annotated[
-        float, typer.Option(metavar="P", help="Share of each type at which the page's slider starts.")
-    ] = 25.0,
+    top_percent: SliderStart = 25.0,
 ) -> None:
     """Write a report on one scan, or on several compared, as one HTML file.
 

@@ -23,7 +23,7 @@ from spectrum_fast.scanning.run import run_scan
 from spectrum_fast.scanning.step import ScanProgress
 from spectrum_fast.use.cli.consoles import err, say
 from spectrum_fast.use.cli.interrupts import terminable
-from spectrum_fast.use.cli.output import file_named_after, free_name, require_writable, save_scan, scan_name
+from spectrum_fast.use.cli.output import file_named_after, free_name, require_writable, save_scan
 from spectrum_fast.use.cli.scan_end import end_scan, name_failures, write_timing
 from spectrum_fast.use.report.json_progress import open_json_meter
 from spectrum_fast.use.report.progress import ScanMeter
@@ -57,7 +57,7 @@ class ScanSession:
         self.model, self.options, self.part = model, options, part
         self.timing, self.json_progress, self.quiet, self.words = timing, json_progress, quiet, words
         out = None if options.out is None else Path(options.out)
-        self.out = out = file_named_after(scan_name(model, options)) if out is None and part is None else out
+        self.out = out = file_named_after(model, options) if out is None and part is None else out
         self.path: Path | None = None
         # A pipe or a device has no place beside it.
         if out is not None and keep_journal and (out.is_file() or not out.exists()):

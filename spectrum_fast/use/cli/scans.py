@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from spectrum_fast.use.cli.consoles import hand_out, say, show
+from spectrum_fast.use.cli.options import Output
 
 HELP = """A library of scans, in a folder or a dataset on the hub.
 
@@ -54,9 +55,7 @@ def get_scan(
     library: Place,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name, or its slug in the file name.")],
     criterion: Annotated[str, typer.Option(metavar="NAME", help="spectrum or mp.")] = "spectrum",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write; default is stdout.")
-    ] = None,
+    output: Output = None,
 ) -> None:
     """Write the scan file of a model.
 

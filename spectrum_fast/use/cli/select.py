@@ -11,7 +11,7 @@ import typer
 from spectrum_fast.choose.selection.options import BudgetOptions, RankOptions, SelectOptions
 from spectrum_fast.errors import SelectionError, SpectrumFastError, UsageError
 from spectrum_fast.use.cli.consoles import hand_out, say
-from spectrum_fast.use.cli.options import with_options
+from spectrum_fast.use.cli.options import Output, with_options
 from spectrum_fast.words import size_of
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ def select(
         str | None,
         typer.Option(metavar="MODEL", help="With --for or --budget: the checkpoint, if the scan does not say enough."),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write; default is stdout.")
-    ] = None,
+    output: Output = None,
 ) -> None:
     """Choose the best modules of each group from a scan.
 

@@ -52,7 +52,7 @@ def pissa_targets(
         full, name = min(weight.main.shape), module_name(loaded.parameters[0])
         rank = ranks if isinstance(ranks, int) else ranks.get(name, full)
         if loaded.parameters[0] in linear and rank < full:
-            targets.append(LaserTarget(weight.name, weight.main.name, None, rank, full))
+            targets.append(LaserTarget(weight.name, weight.main.name, None, rank))
             names[weight.name] = name
     if not targets:
         raise UsageError("expected a plain matrix that the model holds in an nn.Linear, and a smaller rank; found none")

@@ -24,15 +24,13 @@ class LaserTarget:
         module: its name in the scan.
         parameter: the stored tensor that holds it.
         expert: place in a tensor that fuses experts, or None.
-        rank: singular values that stay, at least 1 and less than ``full_rank``.
-        full_rank: the shorter side.
+        rank: singular values that stay, at least 1 and less than there are.
     """
 
     module: str
     parameter: str
     expert: int | None
     rank: int
-    full_rank: int
 
 
 def choose_targets(
@@ -81,7 +79,7 @@ def choose_targets(
         if kept >= full:
             whole.append(name)
         else:
-            targets.append(LaserTarget(name, ref.name, expert, kept, full))
+            targets.append(LaserTarget(name, ref.name, expert, kept))
     return tuple(targets), tuple(whole)
 
 

@@ -20,6 +20,7 @@ from spectrum_fast.errors import CheckpointError, TensorError, UsageError
 from spectrum_fast.measure.spectra.lowrank import LowRankSvd, svd_lowrank
 from spectrum_fast.read.checkpoint import Checkpoint, TensorRef
 from spectrum_fast.read.checkpoint.folder import require_inside
+from spectrum_fast.read.checkpoint.layout import PICKLES
 from spectrum_fast.read.stream import load_tensor
 from spectrum_fast.temporary import flush, temporary_beside
 from spectrum_fast.use.laser.pissa import FOLDER, split, write_adapter
@@ -33,19 +34,7 @@ _CHUNK_BYTES = 16 << 20
 _PASSES, _PASSES_FOR_ADAPTER = 8, 4
 """Of the randomized SVD; its error against the best approximation falls with each. Four leave no more than 16 passes of
 PEFT's own do (docs/laser.md)."""
-_WEIGHT_SUFFIXES = (
-    ".safetensors",
-    ".bin",
-    ".pt",
-    ".pth",
-    ".ckpt",
-    ".pkl",
-    ".pickle",
-    ".gguf",
-    ".onnx",
-    ".h5",
-    ".msgpack",
-)
+_WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", *PICKLES)
 """Files of a model folder that hold weights: only safetensors are written anew, the others would be out of date."""
 
 
@@ -219,7 +208,7 @@ def _replace(
                 module=target.module,
                 parameter=target.parameter,
                 rank=kept,
-                full_rank=target.full_rank,
+                full_rank=min(matrix.shape),
                 relative_error=error / triplets.norm if triplets.norm else 0.0,
                 numbers=kept * sum(matrix.shape),
                 whole=matrix.numel(),

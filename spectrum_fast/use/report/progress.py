@@ -38,13 +38,15 @@ class ScanMeter:
         if self._bar is not None:
             self._bar.stop()
         step = self._last_step
-        if not self._quiet and step is not None and step.done == step.total:
+        if step is not None and step.done == step.total:
             self._say(_format_end(step))
 
     def __call__(self, step: ScanProgress) -> None:
         """Show one step."""
+        if self._quiet:
+            return
         self._last_step = step
-        if step.resumed and not step.name and not self._quiet:
+        if step.resumed and not step.name:
             self._say(
                 f"going on where an interrupted scan was: {step.resumed} of {step.total} modules are finished, "
                 f"{format_bytes(step.resumed_bytes)} of {format_bytes(step.total_bytes)}"
@@ -60,11 +62,9 @@ class ScanMeter:
                 bound=_BOUNDS[step.bound] if step.bound else "",
                 module=_short_name(step.name),
             )
-        elif not self._quiet:
-            now = time.monotonic()
-            if step.done < step.total and now - self._last_line >= _LINE_SECONDS:
-                self._last_line = now
-                self._say(format_line(step))
+        elif step.done < step.total and time.monotonic() - self._last_line >= _LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self._say(format_line(step))
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from spectrum_fast.use.training.trainer import WholeCheckpoints
 
 
+_REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ImportError, StopIteration, UsageError)
+"""What transformers and TRL raise on a model, data or an argument that they do not take, and our own words on it."""
 _SIGNS_OF_LOSS = (
     "connection closed by peer",
     "connection reset by peer",
@@ -147,16 +149,7 @@ def build_trainer(
             peft_config=trl.get_peft_config(chosen),
             callbacks=[callback],
         )
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-        ImportError,
-        StopIteration,
-        DatasetsError,
-        UsageError,
-    ) as cause:
+    except (*_REFUSALS, DatasetsError) as cause:
         raise UsageError(f"{run.source}: {' '.join(str(cause).split())}") from cause
     assert callback.share is not None  # noqa: S101 - the trainer is made
     modules = f", {len(selection.names)} modules" if selection and method.adapters else ""
