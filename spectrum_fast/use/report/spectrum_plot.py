@@ -39,7 +39,7 @@ class SpectrumPlot:
         edges, counts = _fit(self.histogram, max(8, options.max_width - _MARGIN))
         noise = _expected(edges, int(counts.sum()), self.thresholds)
         marks = _threshold_columns(edges, self.thresholds)
-        yield _letters(marks, len(counts))
+        yield Text.assemble(" " * _MARGIN, *(marks.get(column, " ") for column in range(len(counts))))
         yield from _picture(counts, noise, marks, options.ascii_only)
         yield _axis(edges, self.histogram)
         yield from _legend(self.histogram, self.thresholds, marks, options.ascii_only)
@@ -99,13 +99,6 @@ def _threshold_columns(edges: npt.NDArray[np.float64], thresholds: Thresholds | 
     return found
 
 
-def _letters(marks: dict[int, tuple[str, str]], columns: int) -> Text:
-    line = Text(" " * _MARGIN)
-    for column in range(columns):
-        line.append(*marks.get(column, (" ", "")))
-    return line
-
-
 def _picture(
     heights: npt.NDArray[Any],
     noise: npt.NDArray[np.float64],
@@ -135,23 +128,15 @@ def _picture(
 
 
 def _axis(edges: npt.NDArray[np.float64], histogram: Histogram) -> Text:
-    """The value at the left edge, at the knee and at the right edge."""
+    """The values at both edges, and between them, where there is room, that at the knee or in the middle."""
     columns = len(edges) - 1
-    line = [" "] * (columns + 1)
-
-    def write(column: int, text: str) -> None:
-        start = max(0, min(column, columns + 1 - len(text)))
-        line[start : start + len(text)] = text
-
-    write(0, f"{histogram.start:.4g}")
+    place, value = columns // 2, edges[columns // 2]
     if histogram.knee < histogram.end:
-        knee = int(np.argmin(np.abs(edges - histogram.knee)))
-        if knee + 14 < columns:
-            write(knee, f"{histogram.knee:.4g}")
-    else:
-        write(columns // 2, f"{edges[columns // 2]:.4g}")
-    write(columns, f"{histogram.end:.4g}")
-    return Text(" " * _MARGIN + "".join(line).rstrip())
+        place, value = int(np.argmin(np.abs(edges - histogram.knee))), histogram.knee
+    line, middle, right = f"{histogram.start:.4g}", f"{value:.4g}", f"{histogram.end:.4g}"
+    if len(line) < place and place + len(middle) + len(right) < columns:
+        line = line.ljust(place) + middle
+    return Text(" " * _MARGIN + f"{line} ".ljust(columns - len(right)) + right)
 
 
 def _legend(

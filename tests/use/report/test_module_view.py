@@ -84,6 +84,20 @@ def test_any_width_and_no_unicode(width: int) -> None:
     assert all(line.isascii() for line in render(module_view(scan, scan.modules[0]), width, "ascii"))
 
 
+@pytest.mark.parametrize("width", [20, 24, 30, 60, 100])
+def test_a_narrow_picture_shows_true_numbers_and_explains_its_marks(width: int) -> None:
+    scan = scan_of(matrices.trained_like(260, 400, outliers=(30.0,), seed=4))
+    histogram = scan.modules[0].histogram
+    assert histogram is not None
+    lines = render(module_view(scan, scan.modules[0]), width)
+    below = next(place for place, line in enumerate(lines) if line.lstrip().startswith("└"))
+    axis = [float(number) for number in lines[below + 1].split()]
+    edges = [float(f"{edge:.4g}") for edge in histogram.edges]
+    assert (axis[0], axis[-1]) == (edges[0], edges[-1])
+    assert set(axis) <= set(edges)
+    assert ("B" in lines[below - 13]) == ("B: both thresholds" in " ".join(" ".join(lines).split()))
+
+
 @pytest.mark.parametrize("weight", [torch.zeros(5, 7), torch.ones(9), torch.eye(4), torch.full((3, 3), 1e-30)])
 def test_degenerate_spectra_are_drawn(weight: torch.Tensor) -> None:
     scan = scan_of(weight)
