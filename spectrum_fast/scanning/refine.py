@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from spectrum_fast.choose.selection.fused import competing_modules
+from spectrum_fast.choose.selection.ranking import group_modules, towers_of
 from spectrum_fast.choose.selection.scan_result import Scan
 from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.scanning.options import ScanOptions
@@ -69,15 +70,12 @@ def doubtful_modules(scan: Scan, top_percent: float) -> list[str]:
     selection = scan.select(top_percent, allow_incomplete=True)
     taken = {module.name for module in selection.modules}
     undecided = {group.name for group in selection.groups if group.undecided}
-    groups: dict[str, list[ModuleScore]] = {}
-    for module in competing_modules(scan):
-        if module.type in undecided and module.snr is not None and module.name not in selection.always:
-            groups.setdefault(module.type, []).append(module)
+    rivals = [one for one in competing_modules(scan) if one.snr is not None and one.name not in selection.always]
     doubtful: set[str | None] = set()
-    for members in groups.values():
+    for group, members in group_modules(rivals, "type", towers_of(scan)).items():
         above = [module for module in members if module.name in taken]
         below = [module for module in members if module.name not in taken]
-        if not above or not below:
+        if group not in undecided or not above or not below:
             continue
         lowest_above = min(module.score_range[0] for module in above)
         highest_below = max(module.score_range[1] for module in below)

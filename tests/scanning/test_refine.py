@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import spectrum_fast as sf
+from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.scanning.refine import doubtful_modules
 
 from support import truth
@@ -74,6 +75,17 @@ def test_a_decided_cut_reads_nothing_twice(tmp_path: Path) -> None:
 def test_what_is_asked_for_by_name_is_not_replaced(tmp_path: Path, named: dict[str, str]) -> None:
     close_pair(tmp_path / "model", 2e-7)
     assert "refined" not in sf.scan(tmp_path / "model", top_percent=50, **named).provenance
+
+
+def test_a_cut_is_that_of_a_type_in_its_tower() -> None:
+    towers = {"model.language_model.layers": (4.0, 3.0, 2.0, 1.0), "model.visual.blocks": (9.0, 5.0, 5.0 - 1e-6, 0.5)}
+    modules = [
+        ModuleScore(name=f"{path}.{place}.mlp.up_proj", type="mlp.up_proj", snr=score, error_bound=1e-5)
+        for path, scores in towers.items()
+        for place, score in enumerate(scores)
+    ]
+    doubtful = doubtful_modules(sf.Scan("m", "spectrum", tuple(modules)), 50)
+    assert doubtful == ["model.visual.blocks.1.mlp.up_proj", "model.visual.blocks.2.mlp.up_proj"]
 
 
 def test_equal_scores_stay_a_tie_and_are_said_to_be_one(tmp_path: Path) -> None:
