@@ -175,8 +175,6 @@ class Together(Scorer):
         prepare: called by a scoring thread before any weight is scored; what it raises ends the scan.
         plans: the weights to come, if known; see :data:`LEAST_BATCHES`.
         threads: that score, on a CPU.
-        most: matrices in a batch; None: as many as a GPU, or a core, takes together.
-        batch_bytes: device memory of a batch with its Gram matrices and workspace; None asks the device.
     """
 
     def __init__(
@@ -186,14 +184,12 @@ class Together(Scorer):
         prepare: Callable[[], None] | None = None,
         plans: Iterable[WeightPlan] = (),
         threads: int | None = None,
-        most: int | None = None,
-        batch_bytes: int | None = None,
     ) -> None:
         super().__init__(options)
         self._side = SideStream(options.device)
         self._of_kind = Counter(map(_kind_of, plans))
-        self._most = most or (MOST_TOGETHER if threads else GPU_MOST_TOGETHER)
-        self._batch_bytes = batch_bytes_on(options.device) if batch_bytes is None else batch_bytes
+        self._most = MOST_TOGETHER if threads else GPU_MOST_TOGETHER
+        self._batch_bytes = batch_bytes_on(options.device)
         self._open: dict[object, _Batch] = {}
         self._held_bytes = 0
         self._scoring: deque[tuple[Future[_Scored], int]] = deque()
@@ -406,7 +402,7 @@ def _shape_of(parts: Sequence[Tensor]) -> tuple[int, int]:
 
 
 def batch_bytes_on(device: str) -> int:
-    """Memory that a batch may take on a device."""
+    """Memory that a batch may take on a device, with its Gram matrices and workspace."""
     if torch.device(device).type == "cpu":
         return CPU_BATCH_BYTES
     free, _ = torch.cuda.mem_get_info(torch.device(device))

@@ -226,11 +226,12 @@ def test_blocks_change_scores_within_their_bounds(model: Path, one: sf.Scan, dir
 
 @pytest.mark.parametrize(("seed", "most"), [(0, 64), (5, 2)])
 def test_batches_on_the_way_of_a_device_change_scores_within_their_bounds(
-    tensors: dict[str, Tensor], one: sf.Scan, tmp_path: Path, seed: int, most: int
+    tensors: dict[str, Tensor], one: sf.Scan, tmp_path: Path, seed: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The engine in the order of steps of a GPU, on tensors of the CPU, whatever order weights come in."""
     folder = write_shards(tmp_path / "model", shuffled(tensors, seed), 2)
-    together = Together(ScanOptions(device="cpu"), most=most)
+    monkeypatch.setattr(scorers, "GPU_MOST_TOGETHER", most)
+    together = Together(ScanOptions(device="cpu"))
     found: list[ModuleScore] = []
     weights = plan_scan(open_checkpoint(folder)).weights
     with use_backend(MODEL), stream_weights(weights, StreamOptions()) as stream:

@@ -82,11 +82,11 @@ class Run:
             monkeypatch.setattr("spectrum_fast.read.stream.weights.STRETCH_BYTES", 1)  # a weight each
             monkeypatch.setattr(os, "preadv", storage.preadv)
             monkeypatch.setattr(scorers, "compute_spectra", timed)
+            monkeypatch.setattr(scorers, "batch_bytes_on", lambda _: self.batch_bytes)
             together = Together(
                 ScanOptions(device=self.device),
                 prepare=lambda: clock.sleep(self.compile_seconds),
                 plans=self.plans,
-                batch_bytes=self.batch_bytes,
             )
             options = StreamOptions(buffer_bytes=1 << 20, device=self.device, threads=3)
             self.statistics = score_weights(self.plans, together, options, self.results.append)

@@ -66,8 +66,12 @@ def alone() -> Scorer:
 
 
 @pytest.mark.parametrize(("most", "batch_bytes"), [(64, 1 << 40), (2, 1 << 40), (64, 1)])
-def test_batches_come_to_what_single_matrices_come_to(mixed: Path, most: int, batch_bytes: int) -> None:
-    together = Together(ScanOptions(device="cpu"), most=most, batch_bytes=batch_bytes)
+def test_batches_come_to_what_single_matrices_come_to(
+    mixed: Path, most: int, batch_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorers, "GPU_MOST_TOGETHER", most)
+    monkeypatch.setattr(scorers, "CPU_BATCH_BYTES", batch_bytes)
+    together = Together(ScanOptions(device="cpu"))
     expected = records(mixed, alone())
     for name, record in records(mixed, together).items():
         other = expected[name]
@@ -248,7 +252,8 @@ def test_two_batches_are_scored_beside_each_other(mixed: Path, monkeypatch: pyte
 
     expected = records(mixed, alone())
     monkeypatch.setattr(scorers, "compute_spectra", beside)
-    made.append(Together(ScanOptions(device="cuda"), prepare=prove, most=5))
+    monkeypatch.setattr(scorers, "GPU_MOST_TOGETHER", 5)
+    made.append(Together(ScanOptions(device="cuda"), prepare=prove))
     found = records(mixed, made[0])
     assert len(streams) == 2
     assert 0 not in streams
