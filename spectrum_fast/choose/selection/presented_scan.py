@@ -32,7 +32,13 @@ def relation_of(scan: Scan) -> str:
 
 
 def frame_of(scan: Scan) -> pandas.DataFrame:
-    """See :meth:`spectrum_fast.Scan.to_frame`."""
+    """A row a module, indexed by name: its type, layer and shape, every number of its spectrum, every quantity.
+
+    Quantities of users are among them; what a module lacks is NaN, and no column where all lack it.
+
+    Raises:
+        UsageError: pandas is not installed.
+    """
     try:
         import pandas
     except ImportError as missing:
@@ -48,7 +54,11 @@ def frame_of(scan: Scan) -> pandas.DataFrame:
 
 
 def map_of(scan: Scan) -> plotly.graph_objects.Figure:
-    """See :meth:`spectrum_fast.Scan.plot`."""
+    """A map: types by layers, coloured by the place of a module among those of its type, 1 for the best.
+
+    Raises:
+        UsageError: plotly is not installed.
+    """
     by_layer = {kind: places_by_layer(rank_modules(members)) for kind, members in scan.by_type().items()}
     rows = {kind: cells for kind, cells in by_layer.items() if cells}
     layers = sorted({layer for cells in rows.values() for layer in cells})

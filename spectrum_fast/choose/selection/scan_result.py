@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spectrum_fast.choose.selection.compare import ScanComparison, compare_scans
 from spectrum_fast.choose.selection.formats.scan_file import format_scan, read_scan_text
@@ -21,10 +21,6 @@ from spectrum_fast.measure.scoring.stored_spectra import with_spectra, write_spe
 from spectrum_fast.options import takes_options
 from spectrum_fast.read.checkpoint.naming import module_name
 from spectrum_fast.words import near_names_text
-
-if TYPE_CHECKING:
-    import pandas
-    import plotly.graph_objects
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,23 +150,11 @@ class Scan:
         write_spectra(self.modules, text, path)
         write_text_atomic(path, text, error=ScanFileError)
 
-    def to_frame(self) -> pandas.DataFrame:
-        """A row a module, indexed by name: its type, layer and shape, every number of its spectrum, every quantity.
+    to_frame = frame_of
+    """A row a module: :func:`spectrum_fast.choose.selection.presented_scan.frame_of`."""
 
-        Quantities of users are among them; what a module lacks is NaN, and no column where all lack it.
-
-        Raises:
-            UsageError: pandas is not installed.
-        """
-        return frame_of(self)
-
-    def plot(self) -> plotly.graph_objects.Figure:
-        """A map: types by layers, coloured by the place of a module among those of its type, 1 for the best.
-
-        Raises:
-            UsageError: plotly is not installed.
-        """
-        return map_of(self)
+    plot = map_of
+    """A map of types by layers: :func:`spectrum_fast.choose.selection.presented_scan.map_of`."""
 
     _repr_html_ = html_of
 
