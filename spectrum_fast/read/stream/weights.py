@@ -17,7 +17,7 @@ from spectrum_fast.read.checkpoint.dtypes import require_decodable, storage_dtyp
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream.batch import Batch
 from spectrum_fast.read.stream.blocks import BlockReader
-from spectrum_fast.read.stream.layout import lay_out, region_bytes
+from spectrum_fast.read.stream.layout import GAP_BYTES, lay_out, region_bytes
 from spectrum_fast.read.stream.options import MINIMUM_BUFFER_BYTES, StreamOptions
 from spectrum_fast.read.stream.pipeline import Pipeline, too_large
 
@@ -248,8 +248,8 @@ def made_of(plan: WeightPlan, batch: Batch, read_seconds: float) -> LoadedWeight
 def required_buffer_bytes(plans: Iterable[WeightPlan]) -> int:
     """The smallest budget that serves these plans: packed weights are decoded whole, plain ones may come in blocks."""
     packed = (plan for plan in plans if not plan.comes_in_blocks)
-    most = max((sum(region_bytes(part.nbytes) for part in plan.refs) for plan in packed), default=0)
-    return max(MINIMUM_BUFFER_BYTES, most)
+    room = (sum(region_bytes(part.nbytes) for part in plan.refs) + len(plan.companions) * GAP_BYTES for plan in packed)
+    return max(MINIMUM_BUFFER_BYTES, max(room, default=0))
 
 
 def _digest_of(plan: WeightPlan, batch: Batch) -> str:

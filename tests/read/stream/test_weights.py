@@ -104,6 +104,19 @@ def test_a_packed_weight_larger_than_the_buffer_is_refused_by_name(mixed):
         next(stream_weights([large], StreamOptions(buffer_bytes=1 << 20)))
 
 
+def test_what_lies_between_a_weight_and_its_scales_has_room_in_the_buffer_too(tmp_path):
+    tensors = {
+        "experts.down_blocks": torch.zeros(1, 1024, 192, 16, dtype=torch.uint8),
+        "experts.down_other": torch.zeros(60_000, dtype=torch.uint8),  # by its name it stands between the two
+        "experts.down_scales": torch.full((1, 1024, 192), 127, dtype=torch.uint8),
+    }
+    save_file(tensors, tmp_path / "m.safetensors")
+    (packed,) = find_packed(open_checkpoint(tmp_path).tensors).packed.values()
+    plans = plan_packed(packed, read_quantisation_config(None))
+    options = StreamOptions(buffer_bytes=required_buffer_bytes(plans))
+    assert [loaded.plan.name for loaded in stream_weights(plans, options)] == ["experts.0.down"]
+
+
 def test_a_companion_that_changes_is_an_error(mixed):
     plans = [plan for plan in plans_of(open_checkpoint(mixed)) if plan.name == "b"]
     os.truncate(mixed / "part2.safetensors", 100)
