@@ -115,10 +115,9 @@ class LibraryIndex:
             "INSERT INTO scans (file, stamp, model, criterion) VALUES (?, ?, ?, ?)",
             (file, stamp, scan.model, scan.criterion),
         )
-        names = [(module.name, module.type) for module in scan.modules]
         self._connection.executemany(
             "INSERT OR IGNORE INTO names (name, type, layer) VALUES (?, ?, ?)",
-            ((name, kind, layer_index(name)) for name, kind in names),
+            ((module.name, module.type, layer_index(module.name)) for module in scan.modules),
         )
         self._connection.executemany(
             "INSERT INTO scores SELECT id, ?, ? FROM names WHERE name = ? AND type = ?",

@@ -104,15 +104,14 @@ def group_modules(
     return groups
 
 
-def check_percent(top_percent: float) -> float:
-    """Return ``top_percent`` if it lies in (0, 100].
+def check_percent(top_percent: float) -> None:
+    """Refuse a share that is no number in (0, 100].
 
     Raises:
-        UsageError: it does not, or it is no number.
+        UsageError: it is none.
     """
     if not PERCENT.test(top_percent):
         raise UsageError(f"top percent: expected {PERCENT.expected}, found {top_percent!r}")
-    return top_percent
 
 
 def count_taken(size: int, top_percent: float, rounding: Rounding = "reference") -> int:

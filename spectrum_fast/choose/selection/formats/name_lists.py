@@ -50,9 +50,6 @@ def read_list(document: Sequence[Any], source: str) -> dict[str, Any]:
     Raises:
         SelectionError: an entry is no name, or there is none.
     """
-    for index, name in enumerate(document):
-        if not isinstance(name, str):
-            raise SelectionError(f"{source}: entry {index}: expected a module name, found {json.dumps(name)[:60]}")
     return _fields([(f"entry {index}", name) for index, name in enumerate(document)], source)
 
 
@@ -66,13 +63,13 @@ def read_names(text: str, source: str) -> dict[str, Any]:
     return _fields([(where, line) for where, line in lines if line and not line.startswith("#")], source)
 
 
-def _fields(located: list[tuple[str, str]], source: str) -> dict[str, Any]:
+def _fields(located: list[tuple[str, Any]], source: str) -> dict[str, Any]:
     if not located:
         raise SelectionError(f"{source}: expected module names, found none")
     modules: dict[str, SelectedModule] = {}
     for where, text in located:
-        if not NAME.fullmatch(text):
-            raise SelectionError(f"{source}, {where}: expected a module name, found {text[:80]!r}")
+        if not isinstance(text, str) or not NAME.fullmatch(text):
+            raise SelectionError(f"{source}, {where}: expected a module name, found {text!r:.80}")
         name = text.removesuffix(".weight")
         modules.setdefault(name, SelectedModule(name=name, type=module_type(name), group=module_type(name)))
     return {"modules": tuple(modules.values()), "always_rule": "none"}

@@ -23,7 +23,6 @@ from spectrum_fast.choose.selection.readers.reading import (
     Reading,
     Wanted,
     match_entries,
-    matching,
     shapes_of,
 )
 from spectrum_fast.errors import SelectionError
@@ -41,8 +40,9 @@ def read_as_axolotl(entries: Collection[str], shapes: Mapping[str, tuple[int, ..
 
     def match(entry: str) -> list[str]:
         name, span = _split_rows(entry)
+        pattern = re.sub(r"\.(?!\+)", r"\\.", name)
         plain = PLAIN.fullmatch(name)
-        found = starting_with(name) if plain else matching(re.compile(re.sub(r"\.(?!\+)", r"\\.", name)), shapes)
+        found = starting_with(name) if plain else [one for one in shapes if re.match(pattern, one)]
         if span is not None:
             for parameter in found:
                 rows.setdefault(parameter, set()).update(_rows(entry, span, shapes[parameter]))

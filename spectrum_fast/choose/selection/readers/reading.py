@@ -104,8 +104,3 @@ def match_entries(entries: Collection[str], match: Callable[[str], Iterable[str]
         entries=len(entries),
         unmatched=tuple(entry for entry, matched in found.items() if not matched),
     )
-
-
-def matching(pattern: re.Pattern[str], names: Iterable[str]) -> list[str]:
-    """Names that the pattern accepts from their start."""
-    return [name for name in names if pattern.match(name)]

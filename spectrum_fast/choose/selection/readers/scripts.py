@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable
 
 from spectrum_fast.choose.selection.readers.name_index import NameIndex
-from spectrum_fast.choose.selection.readers.reading import PLAIN, Reader, Reading, match_entries, matching, shapes_of
+from spectrum_fast.choose.selection.readers.reading import PLAIN, Reader, Reading, match_entries, shapes_of
 
 
 def lines_of_yaml(text: str) -> list[str]:
@@ -23,7 +23,9 @@ def read_as_line_parser(entries: Collection[str], names: Iterable[str]) -> Readi
     index = NameIndex(names)
 
     def match(entry: str) -> list[str]:
-        return index.matching_dots(entry) if PLAIN.fullmatch(entry) else matching(re.compile(entry), index.names)
+        if PLAIN.fullmatch(entry):
+            return index.matching_dots(entry)
+        return [name for name in index.names if re.match(entry, name)]
 
     return match_entries(entries, match)
 
