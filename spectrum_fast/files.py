@@ -47,8 +47,10 @@ def write_bytes_atomic(path: str | Path, data: bytes, *, error: type[SpectrumFas
         SpectrumFastError: of class ``error``; the target cannot be written. A file that was there before is unchanged.
     """
     target = Path(os.path.realpath(path))
+    mode = None  # of what stands there
     try:
-        mode = _existing_mode(target)
+        with contextlib.suppress(FileNotFoundError):
+            mode = target.stat().st_mode
         if mode is not None and stat.S_ISDIR(mode):
             raise error(f"{path}: expected a file to write, found a folder; name a file inside it")
         if mode is not None and not stat.S_ISREG(mode):
@@ -63,14 +65,6 @@ def write_bytes_atomic(path: str | Path, data: bytes, *, error: type[SpectrumFas
             f"{path}: cannot be written: {reason}; what was there before is unchanged; "
             "choose another target or make room and rights for this one"
         ) from cause
-
-
-def _existing_mode(target: Path) -> int | None:
-    """Mode of what stands at ``target``, None if nothing does."""
-    try:
-        return target.stat().st_mode
-    except FileNotFoundError:
-        return None
 
 
 def _replace(target: Path, data: bytes, mode: int | None) -> None:

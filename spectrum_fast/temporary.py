@@ -43,7 +43,10 @@ def temporary_beside(target: Path, *, folder: bool = False) -> Iterator[tuple[Pa
             continue
         descriptor = -1
         try:
-            descriptor = _make(path, folder)
+            if folder:
+                path.mkdir()
+            flags = os.O_RDONLY if folder else os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            descriptor = os.open(path, flags | PRIVATE, 0o666)
             if _lock(path, descriptor):
                 yield path, descriptor
                 return
@@ -84,13 +87,6 @@ def flush(path: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _make(path: Path, folder: bool) -> int:
-    if folder:
-        path.mkdir()
-        return os.open(path, os.O_RDONLY | PRIVATE)
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | PRIVATE, 0o666)
 
 
 def _lock(path: Path, descriptor: int) -> bool:

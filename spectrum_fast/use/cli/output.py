@@ -86,11 +86,8 @@ def _holds(path: Path, result: Scan) -> bool:
     except ScanFileError:
         return False
     same = all(found.provenance.get(key) == result.provenance.get(key) for key in _DECIDING)
-    return same and found.criterion == result.criterion and _names(found) == _names(result)
-
-
-def _names(scan: Scan) -> set[str]:
-    return {entry.name for entry in (*scan.modules, *scan.failures)}
+    names, wanted = ({entry.name for entry in (*scan.modules, *scan.failures)} for scan in (found, result))
+    return same and found.criterion == result.criterion and names == wanted
 
 
 _FILE = re.compile(r"\.(safetensors|gguf)$")

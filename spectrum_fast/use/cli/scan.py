@@ -38,8 +38,10 @@ def scan(
     Example: spectrum-fast scan meta-llama/Llama-3.1-8B --out scan.json
     """
     from spectrum_fast.errors import UsageError
+    from spectrum_fast.measure.ops.dispatch import GET_EXTENSION, native_problem
     from spectrum_fast.scanning.parts import parse_part
     from spectrum_fast.scanning.ranks import find_rank
+    from spectrum_fast.use.cli.consoles import say
     from spectrum_fast.use.cli.output import require_writable
     from spectrum_fast.use.cli.scan_session import ScanSession
 
@@ -55,8 +57,12 @@ def scan(
     follows = rank is not None and rank.part.number > 0
     # Words for people would stand between the lines for programs.
     words = not quiet and json_progress != "-" and not follows
-    if words and options.device == "cpu":
-        _say_what_is_missing()
+    if words and options.device == "cpu" and (problem := native_problem()):
+        say(  # a scan without the compiled extension is right and slow; whoever waits should know why
+            f"note: the compiled extension does not load ({problem}): each matrix takes 2 to 25 times as long; "
+            + GET_EXTENSION,
+            "yellow",
+        )
     session = ScanSession(
         model,
         options,
@@ -82,16 +88,3 @@ def _show_plan(model: str, options: ScanOptions) -> None:
     options = replace(options, no_store=options.no_store or not is_cached(model))
     checkpoint, plan = open_and_plan(model, options)
     show(scan_plan_table(checkpoint, plan, predict_scan(plan, options), spectra=options.spectra))
-
-
-def _say_what_is_missing() -> None:
-    """A scan without the compiled extension is right and slow; whoever waits should know why."""
-    from spectrum_fast.measure.ops.dispatch import GET_EXTENSION, native_problem
-    from spectrum_fast.use.cli.consoles import say
-
-    if problem := native_problem():
-        say(
-            f"note: the compiled extension does not load ({problem}): each matrix takes 2 to 25 times as long; "
-            + GET_EXTENSION,
-            "yellow",
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -62,7 +61,12 @@ def choose_targets(
         SelectionError: a module is not in the scan.
         CheckpointError: a module's tensor is not in the checkpoint, is packed, or has another shape than was scanned.
     """
-    _check(rank, fraction, ranks)
+    if sum(value is not None for value in (rank, fraction, ranks)) > 1:
+        raise UsageError("rank, fraction and ranks all say what stays of a matrix; give one of them")
+    if rank is not None and rank < 1:
+        raise UsageError(f"rank: expected a whole number of 1 or more, found {rank}")
+    if fraction is not None and not 0 < fraction < 1:
+        raise UsageError(f"fraction: expected a number in (0, 1), found {fraction}")
     if "minus" in scan.provenance:
         raise UsageError(f"scan of {scan.model}: expected one of the model itself, found one of a difference; scan it")
     scores = {module.name: module for module in scan.modules}
@@ -81,15 +85,6 @@ def choose_targets(
         else:
             targets.append(LaserTarget(name, ref.name, expert, kept))
     return tuple(targets), tuple(whole)
-
-
-def _check(rank: int | None, fraction: float | None, ranks: Mapping[str, int] | None) -> None:
-    if sum(value is not None for value in (rank, fraction, ranks)) > 1:
-        raise UsageError("rank, fraction and ranks all say what stays of a matrix; give one of them")
-    if rank is not None and rank < 1:
-        raise UsageError(f"rank: expected a whole number of 1 or more, found {rank}")
-    if fraction is not None and not (math.isfinite(fraction) and 0 < fraction < 1):
-        raise UsageError(f"fraction: expected a number in (0, 1), found {fraction}")
 
 
 def _home(checkpoint: Checkpoint, stored: Mapping[str, TensorRef], score: ModuleScore) -> tuple[TensorRef, int | None]:

@@ -39,7 +39,9 @@ class ScanMeter:
             self._bar.stop()
         step = self._last_step
         if step is not None and step.done == step.total:
-            self._say(_format_end(step))
+            earlier = f" ({step.resumed} of them in an earlier sitting)" if step.resumed else ""
+            modules = f"{count_of(step.total, 'module')}{earlier}"
+            self._say(f"scanned {modules}, {format_bytes(step.total_bytes)} in {_seconds(step)}")
 
     def __call__(self, step: ScanProgress) -> None:
         """Show one step."""
@@ -83,11 +85,6 @@ def format_line(step: ScanProgress) -> str:
     if step.bound is not None:
         line += f", bound by {_BOUNDS[step.bound]}"
     return line + (f", {step.processes} processes" if step.processes > 1 else "")
-
-
-def _format_end(step: ScanProgress) -> str:
-    taken_over = f" ({step.resumed} of them in an earlier sitting)" if step.resumed else ""
-    return f"scanned {count_of(step.total, 'module')}{taken_over}, {format_bytes(step.total_bytes)} in {_seconds(step)}"
 
 
 def format_left(seconds: float) -> str:

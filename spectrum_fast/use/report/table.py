@@ -95,7 +95,8 @@ def _remarks(scan: Scan, selection: Selection | None) -> list[str]:
         methods = Counter(module.method or "unknown" for module in scan.modules)
         used = ", ".join(f"{count} by {method}" for method, count in methods.items())
         remarks.append(f"largest relative error bound {max(bounds):.1e}; {used}")
-    remarks += what_is_left_out(scan.ties, scan.skipped, _notes(scan))
+    notes = scan.provenance.get("notes", ())
+    remarks += what_is_left_out(scan.ties, scan.skipped, notes if isinstance(notes, (list, tuple)) else ())
     if scan.failures:
         names = list_some([failure.name for failure in scan.failures], SHOWN)
         remarks.append(f"FAILED, no score: {count_of(len(scan.failures), 'tensor')}: {names}")
@@ -111,8 +112,3 @@ def what_is_left_out(ties: Mapping[str, str], skipped: Iterable[SkippedTensor], 
     if reasons := Counter(reason for _, reason in skipped).most_common():
         remarks.append("not scored: " + list_some([f"{count} x {reason}" for reason, count in reasons], SHOWN))
     return [*remarks, *(f"note: {note}" for note in notes)]
-
-
-def _notes(scan: Scan) -> list[str]:
-    notes = scan.provenance.get("notes", ())
-    return [str(note) for note in notes] if isinstance(notes, (list, tuple)) else []

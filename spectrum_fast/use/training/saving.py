@@ -38,7 +38,12 @@ def finish(staged: Path, home: Path) -> Path:
     """
     target = home / staged.name
     with _explained(target, "the checkpoint"):
-        _list_files(staged)
+        files = sorted(path for path in staged.rglob("*") if path.is_file() and path != staged / LIST_NAME)
+        for path in files:
+            flush(path)
+        sizes = {path.relative_to(staged).as_posix(): path.stat().st_size for path in files}
+        text = json.dumps({"schema": 1, "kind": "checkpoint", "files": sizes}, indent=1) + "\n"
+        write_text_atomic(staged / LIST_NAME, text, error=CheckpointError)
         return _place(staged, target)
 
 
@@ -153,15 +158,6 @@ def _explained(target: Path, what: str) -> Iterator[None]:
             f"{target}: {what} cannot be saved: {cause.strerror or cause}; make room and rights there and go on with "
             "resume_from_checkpoint: true"
         ) from cause
-
-
-def _list_files(folder: Path) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / LIST_NAME)
-    for path in files:
-        flush(path)
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-    text = json.dumps({"schema": 1, "kind": "checkpoint", "files": sizes}, indent=1) + "\n"
-    write_text_atomic(folder / LIST_NAME, text, error=CheckpointError)
 
 
 def _read(path: Path) -> Any:

@@ -63,7 +63,10 @@ def make_labels(scans: Sequence[Scan], files: Sequence[str]) -> list[str]:
 
 def _scan_columns(scan: Scan, label: str) -> dict[str, Any]:
     """One scan; the modules that compete come first, then the parts of those that are fused."""
-    competing, fused = _competing(scan)
+    try:
+        competing, fused = competing_modules(scan), "parameter"
+    except UsageError:  # a file of another program that does not tell the sums of the parts
+        competing, fused = scan.modules, "parts"
     at_stake = {module.name for module in competing}
     modules = (*competing, *(module for module in scan.modules if module.name not in at_stake))
     scored = {module.name for module in scan.modules}
@@ -145,14 +148,6 @@ def _tail(values: npt.NDArray[np.float64]) -> list[list[float]]:
     ranks = np.unique(np.geomspace(1, len(values), _TAIL_POINTS).round().astype(int))
     points = ranks.tolist(), values[ranks - 1], fitted_tail(values) or ()
     return [[_short(float(number)) or 0.0 for number in numbers] for numbers in points]
-
-
-def _competing(scan: Scan) -> tuple[tuple[ModuleScore, ...], str]:
-    """What a selection chooses among, and how it takes fused parameters."""
-    try:
-        return competing_modules(scan), "parameter"
-    except UsageError:  # a file of another program that does not tell the sums of the parts
-        return scan.modules, "parts"
 
 
 def _coded(values: Iterable[Any]) -> tuple[list[Any], list[int]]:
