@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from importlib import import_module
 from itertools import product
-from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -35,8 +34,10 @@ _FP8 = torch.uint8
 """Stands for the bytes of its codes."""
 
 
-def _kernels(operation: str) -> ModuleType:
-    return import_module(f"spectrum_fast.measure.ops.{operation}.triton")
+def _kernel(operation: str, name: str, dtype: torch.dtype) -> Callable[..., Tensor]:
+    """A function that launches kernels, or its form for codes."""
+    module = import_module(f"spectrum_fast.measure.ops.{operation}.triton")
+    return getattr(module, f"{name}_block_scaled" if dtype == _FP8 else name)
 
 
 def _weight(shape: tuple[int, int], dtype: torch.dtype) -> list[Tensor]:
@@ -46,37 +47,34 @@ def _weight(shape: tuple[int, int], dtype: torch.dtype) -> list[Tensor]:
 
 
 def _gram(dtype: torch.dtype) -> None:
-    run = _kernels("gram").gram_block_scaled if dtype == _FP8 else _kernels("gram").gram
     for shape in _SHAPES[:2] if dtype == _FP8 else _SHAPES:
-        run(*_weight(shape, dtype))
+        _kernel("gram", "gram", dtype)(*_weight(shape, dtype))
 
 
 def _extent(*dtypes: torch.dtype) -> None:
     for dtype, shape in product(dtypes, _SHAPES[::2]):
-        run = _kernels("extent").measure_block_scaled if dtype == _FP8 else _kernels("extent").measure
-        run(*_weight(shape, dtype))
+        _kernel("extent", "measure", dtype)(*_weight(shape, dtype))
 
 
 def _product(*dtypes: torch.dtype) -> None:
     for dtype, shape, transposed in product(dtypes, _SHAPES, (False, True)):
-        run = _kernels("product").multiply_block_scaled if dtype == _FP8 else _kernels("product").multiply
         if dtype != _FP8 or shape in _SHAPES[:2]:
             x = torch.zeros(1, 4, shape[not transposed], device=DEVICE, dtype=torch.float64)
-            run(*_weight(shape, dtype), x, transposed=transposed)
+            _kernel("product", "multiply", dtype)(*_weight(shape, dtype), x, transposed=transposed)
 
 
 def _band(dtype: torch.dtype, half_width: int, order: int) -> None:
     matrix = torch.randn(1, order, order, device=DEVICE, dtype=dtype)
     carried = torch.zeros(1, CARRIED, order, device=DEVICE, dtype=torch.float64) if dtype == torch.float32 else None
     for group in (1, 2):  # as small matrices are updated, and as large ones
-        _kernels("band").reduce_in_groups(matrix + matrix.mT, half_width, carried, group)
+        _kernel("band", "reduce_in_groups", dtype)(matrix + matrix.mT, half_width, carried, group)
 
 
 def _sturm(dtype: torch.dtype, half_width: int) -> None:
     bands = Bands(torch.randn(1, 80, half_width + 1, device=DEVICE, dtype=dtype))
     x = torch.zeros(1, 3, dtype=torch.float64, device=DEVICE)
-    _kernels("sturm").count_below(bands, x)
-    _kernels("sturm").log_det(bands, torch.complex(x, x + 1))
+    _kernel("sturm", "count_below", dtype)(bands, x)
+    _kernel("sturm", "log_det", dtype)(bands, torch.complex(x, x + 1))
 
 
 def _complex_logarithm() -> None:

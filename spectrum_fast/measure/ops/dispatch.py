@@ -123,39 +123,29 @@ def choose_backend(operation: str, device_type: str) -> str:
         if device_type == "cpu":
             return "native" if native_problem() is None else "reference"
         return "triton" if operation in TRITON_OPERATIONS and triton_problem() is None else "reference"
+    if backend == "reference":
+        return backend
     if backend == "native":
-        _require_device(backend, device_type, "cpu")
-        _require_import(
-            backend,
-            "the compiled extension spectrum_fast._native",
-            native_problem(),
-            GET_EXTENSION,
-        )
-    if backend == "triton":
+        place, what = "cpu", "the compiled extension spectrum_fast._native"
+        problem, remedy = native_problem(), GET_EXTENSION
+    else:
         if operation not in TRITON_OPERATIONS:
             raise BackendUnavailableError(
                 f"backend 'triton' has no form of {operation!r}, only of {', '.join(sorted(TRITON_OPERATIONS))}; "
                 "use backend 'auto', which takes torch operations for it"
             )
-        if not INTERPRETED:
-            _require_device(backend, device_type, "cuda")
-        _require_import(backend, "triton", triton_problem(), "install spectrum-fast[gpu]")
-    return backend
-
-
-def _require_device(backend: str, found: str, expected: str) -> None:
-    if found != expected:
+        place, what = device_type if INTERPRETED else "cuda", "triton"
+        problem, remedy = triton_problem(), "install spectrum-fast[gpu]"
+    if device_type != place:
         raise BackendUnavailableError(
-            f"backend {backend!r} runs on {expected} tensors, found a tensor on {found!r}; "
+            f"backend {backend!r} runs on {place} tensors, found a tensor on {device_type!r}; "
             "move it there or use backend 'reference'"
         )
-
-
-def _require_import(backend: str, what: str, problem: str | None, remedy: str) -> None:
     if problem is not None:
         raise BackendUnavailableError(
             f"backend {backend!r} needs {what}, which does not load: {problem}; {remedy} or use backend 'reference'"
         )
+    return backend
 
 
 WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)

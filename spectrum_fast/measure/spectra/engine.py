@@ -166,7 +166,8 @@ def _solve(part: Matrices, request: Request, schedule: Schedule) -> list[Spectru
             known = [replace(extent, sum_of_squares=total) for extent, total in zip(known, totals, strict=True)]
         attempts = _walk(some, known, request, schedule)
         for place, (index, extent) in enumerate(zip(indices, known, strict=True)):
-            found[index] = _spectrum_or_error(part, request, attempts[place], extent)
+            attempt = attempts[place]
+            found[index] = attempt if isinstance(attempt, Exception) else _finished(part, request, attempt, extent)
     return [found[index] for index in range(len(part))]
 
 
@@ -215,19 +216,15 @@ def _walk(matrices: Matrices, extents: Sequence[Extent], request: Request, sched
     return work.best
 
 
-def _spectrum_or_error(
-    part: Matrices, request: Request, attempt: Attempt | Exception, extent: Extent
-) -> Spectrum | Exception:
-    if isinstance(attempt, Exception):
-        return attempt
+def _finished(part: Matrices, request: Request, attempt: Attempt, extent: Extent) -> Spectrum | TensorError:
+    """The spectrum, or what is wrong with it."""
     try:
-        found = _to_spectrum(part.shape, request, attempt, extent)
+        return _to_spectrum(part, request, attempt, extent)
     except TensorError as error:
         return error
-    return replace(found, reason=found.reason + part.note) if part.note else found
 
 
-def _to_spectrum(shape: tuple[int, int], request: Request, attempt: Attempt, extent: Extent) -> Spectrum:
+def _to_spectrum(part: Matrices, request: Request, attempt: Attempt, extent: Extent) -> Spectrum:
     """Undo the scaling (an exact power of two) and score.
 
     Raises:
@@ -244,7 +241,7 @@ def _to_spectrum(shape: tuple[int, int], request: Request, attempt: Attempt, ext
             "in float64, found one that overflows; scale the tensor"
         )
     found = Spectrum(
-        shape=shape,
+        shape=part.shape,
         criterion=criterion.name,
         snr=snr,
         noise_free=f.noise_sum == 0.0 and f.n_undecided == 0,
@@ -254,7 +251,7 @@ def _to_spectrum(shape: tuple[int, int], request: Request, attempt: Attempt, ext
         frobenius_residual=abs(f.sum_of_squares / extent.sum_of_squares - 1),
         error_bound=attempt.score_error,
         method=attempt.method,
-        reason=attempt.reason,
+        reason=attempt.reason + part.note,
         errors=f.field_errors(scale),
         histogram=f.histogram.scaled(scale),
         frobenius_norm=math.sqrt(extent.sum_of_squares) * scale,

@@ -40,7 +40,7 @@ class OrderStatistics:
 
 
 @dataclass(frozen=True)
-class ErrorBounds:
+class ErrorBounds(OrderStatistics):
     """Bounds on the absolute error of the numbers of these names, against exact arithmetic on the same weights.
 
     They are as sure as the score's bound, of which they are the parts: docs/trust.md says what is measured, what is
@@ -63,11 +63,6 @@ class ErrorBounds:
         TensorError: a bound is negative or no finite number.
     """
 
-    s_min: float
-    q25: float
-    q50: float
-    q75: float
-    s_max: float
     threshold: float
     signal_sum: float
     noise_sum: float

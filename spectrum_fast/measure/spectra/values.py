@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,5 +34,4 @@ def read_values(bands: Tensor, rounding: Rounding) -> list[SingularValues]:
     errors = rounding.uncertainty(values, more) + rounding.largest_more(values)
     hidden = torch.maximum(errors, hiding + rounding.rise(hiding) + torch.sqrt(more))
     errors = torch.where(values < hiding, hidden, errors)
-    pairs = zip(values.cpu().numpy(), errors.cpu().numpy(), strict=True)
-    return [SingularValues(np.ascontiguousarray(found), np.ascontiguousarray(bound)) for found, bound in pairs]
+    return [SingularValues(*pair) for pair in zip(values.cpu().numpy(), errors.cpu().numpy(), strict=True)]

@@ -5,11 +5,6 @@ choice, so a barrier stands between the last load and the first store (tests/mea
 for it in the compiled program).
 """
 
-# pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
-# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
-# pyright: reportPossiblyUnboundVariable=false
-# (kernel bodies are Triton's language, not Python)
-
 from __future__ import annotations
 
 import triton

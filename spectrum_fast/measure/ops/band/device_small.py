@@ -1,10 +1,5 @@
 """The b x b work of one panel, one thread block a matrix: Cholesky, Householder reconstruction, reflections."""
 
-# pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
-# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
-# pyright: reportPossiblyUnboundVariable=false
-# (kernel bodies are Triton's language, not Python)
-
 from __future__ import annotations
 
 import triton

@@ -1,10 +1,5 @@
 """Sums over the chunks of a tall panel within the launch that forms them: whoever comes last adds up, in one order."""
 
-# pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
-# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
-# pyright: reportPossiblyUnboundVariable=false
-# (kernel bodies are Triton's language, not Python)
-
 from __future__ import annotations
 
 import triton

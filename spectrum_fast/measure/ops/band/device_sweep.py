@@ -4,11 +4,6 @@ One takes the product A V, with or without the last panel's update in the same p
 panels together.
 """
 
-# pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
-# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
-# pyright: reportPossiblyUnboundVariable=false
-# (kernel bodies are Triton's language, not Python)
-
 from __future__ import annotations
 
 import triton

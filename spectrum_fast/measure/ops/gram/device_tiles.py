@@ -1,10 +1,5 @@
 """The tiles of a symmetric product: which one a program forms, and where it is stored."""
 
-# pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
-# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
-# pyright: reportPossiblyUnboundVariable=false
-# (kernel bodies are Triton's language, not Python)
-
 from __future__ import annotations
 
 import triton

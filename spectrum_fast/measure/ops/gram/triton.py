@@ -43,6 +43,7 @@ import triton.language as tl
 from torch import Tensor
 
 from spectrum_fast.measure.ops.decode.triton import SCALE_BLOCK, fp8_codes, to_float16
+from spectrum_fast.measure.ops.gram import reference
 from spectrum_fast.measure.ops.gram.device_tiles import GROUP, store_tile, tile_of, tile_pointers
 from spectrum_fast.measure.ops.triton_support import INTERPRETED, capability_of, launch_on, with_unit_stride
 
@@ -54,10 +55,9 @@ def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
     entrywise at worst; rounding errors of random sign make that a few 1e-7 of ``|G|`` in practice (tests). A float64
     result is computed in float64, by ``torch.bmm``.
     """
-    wide = weights if weights.shape[1] <= weights.shape[2] else weights.mT
     if out_dtype == torch.float64:
-        wide = wide.to(torch.float64)
-        return wide @ wide.mT
+        return reference.gram(weights, out_dtype=out_dtype)
+    wide = weights if weights.shape[1] <= weights.shape[2] else weights.mT
     count, k, _ = wide.shape
     out = torch.empty(count, k, k, dtype=torch.float32, device=weights.device)
     launch_gram(wide, out)
@@ -67,8 +67,7 @@ def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
 def add_gram(blocks: Tensor, out: Tensor) -> None:
     """``out += A Aᵀ``, see :func:`spectrum_fast.measure.ops.gram.add_gram`; the lower half of ``out`` is read."""
     if out.dtype == torch.float64:
-        wide = blocks.to(torch.float64)
-        out.baddbmm_(wide, wide.mT)
+        reference.add_gram(blocks, out)
     else:
         launch_gram(blocks, out, ADD=True)
 
