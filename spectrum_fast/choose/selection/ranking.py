@@ -33,15 +33,10 @@ GROUPINGS: tuple[str, ...] = get_args(Grouping)
 (``mlp.experts.*.down_proj``). ``global``: one group. ``reference``: one a module type, whatever the tower."""
 
 Rounding: TypeAlias = Literal["reference", "floor", "ceil"]
-ROUNDINGS: tuple[str, ...] = get_args(Rounding)
 """``reference``: ``int(size * percent / 100)`` in floating point. ``floor``, ``ceil``: the exact product, rounded."""
 
 Order: TypeAlias = Literal["top", "bottom", "random"]
-ORDERS: tuple[str, ...] = get_args(Order)
 """Which members of a group are taken: the best, the worst, or drawn by chance. The last two are controls."""
-
-GLOBAL_GROUP = "global"
-"""Name of the only group of grouping ``global``."""
 
 
 def rank_modules(modules: Iterable[ModuleScore]) -> list[ModuleScore]:
@@ -77,7 +72,7 @@ def group_name(module_type: str, grouping: Grouping, tower: str = LANGUAGE_MODEL
     'vision:mlp.up_proj'
     """
     if grouping == "global":
-        return GLOBAL_GROUP
+        return grouping
     group = merged_experts_type(module_type) if grouping == "experts-merged" else module_type
     return group if grouping == "reference" or tower == LANGUAGE_MODEL or name == module_type else f"{tower}:{group}"
 
@@ -120,7 +115,7 @@ def count_taken(size: int, top_percent: float, rounding: Rounding = "reference")
     Args:
         size: modules that compete in the group.
         top_percent: in (0, 100].
-        rounding: one of :data:`ROUNDINGS`. With ``reference`` and ``floor`` a group of one is taken at 100 % only.
+        rounding: see :data:`Rounding`. With ``reference`` and ``floor`` a group of one is taken at 100 % only.
 
     Raises:
         UsageError: ``top_percent`` is out of range.

@@ -78,7 +78,7 @@ class SelectionHead:
         criterion: the rule behind the scores; None where not known.
         top_percent: share of each group, in (0, 100]; None where not known.
         grouping: one of :data:`spectrum_fast.choose.selection.ranking.GROUPINGS`; None where not known.
-        rounding: one of :data:`spectrum_fast.choose.selection.ranking.ROUNDINGS`; None where not known.
+        rounding: one of :data:`spectrum_fast.choose.selection.ranking.Rounding`; None where not known.
         fused: how fused parameters competed, one of :data:`spectrum_fast.choose.selection.fused.FUSED`; None where not
             known.
         order: ``top``, or ``bottom`` or ``random`` for a control of the same size.

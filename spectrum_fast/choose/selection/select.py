@@ -23,9 +23,6 @@ from spectrum_fast.words import count_of, list_some
 if TYPE_CHECKING:
     from spectrum_fast.choose.selection.scan_result import Scan
 
-ALWAYS_ROLES = frozenset({"embedding", "head"})
-"""Roles (:func:`spectrum_fast.read.checkpoint.naming.role`) that ``always="default"`` trains, as the reference does."""
-
 
 def select_with(scan: Scan, options: SelectOptions) -> Selection:
     """See :meth:`spectrum_fast.Scan.select`; with options that are made and checked."""
@@ -33,7 +30,6 @@ def select_with(scan: Scan, options: SelectOptions) -> Selection:
     competing = competing_modules(scan, options.fused)
     towers = towers_of(scan)
     names = _Names(scan, competing, _inside(towers, options.only, scan.model), options)
-    modules = {module.name for module in competing if names.competes(module.name)}
     failed = tuple(failure.name for failure in scan.failures if names.competes(failure.name))
     if failed and not options.allow_incomplete:
         raise SelectionError(_incomplete_message(scan, failed))
@@ -42,10 +38,9 @@ def select_with(scan: Scan, options: SelectOptions) -> Selection:
         always_rule = "custom" if always_names else "none"  # the default stands for the language model's tables
     trained_always = set(always_names)
 
-    inside = [module for module in competing if names.is_inside(module.name)]
-    groups = group_modules(inside, options.grouping, towers)
+    groups = group_modules((one for one in competing if names.is_inside(one.name)), options.grouping, towers)
     rivals = {
-        name: rank_modules(one for one in members if one.name in modules and one.name not in trained_always)
+        name: rank_modules(one for one in members if names.competes(one.name) and one.name not in trained_always)
         for name, members in groups.items()
     }
     if not trained_always and not any(rivals.values()):
@@ -93,8 +88,8 @@ def rescore(scan: Scan, name: str) -> Scan:
 
 
 def tables_of(towers: Mapping[str, str]) -> set[str]:
-    """What ``always="default"`` trains of modules in these towers: embeddings and heads of the language model."""
-    return {name for name, tower in towers.items() if tower in TEXT_TOWERS and role(name) in ALWAYS_ROLES}
+    """What ``always="default"`` trains, as the reference does: embeddings and heads of the language model."""
+    return {name for name, tower in towers.items() if tower in TEXT_TOWERS and role(name) != "other"}
 
 
 class _Names:

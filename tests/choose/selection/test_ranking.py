@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from decimal import Decimal
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from spectrum_fast.choose.selection.compare import spearman
 from spectrum_fast.choose.selection.options import SelectOptions
 from spectrum_fast.choose.selection.ranking import (
-    ORDERS,
-    ROUNDINGS,
+    Order,
+    Rounding,
     check_percent,
     count_taken,
     group_name,
@@ -58,7 +59,7 @@ def test_order_depends_on_scores_and_names_only(case):
 @settings(deadline=None)
 @given(st.integers(0, 5000), st.floats(min_value=1e-6, max_value=100))
 def test_counts_of_all_roundings(size, percent):
-    reference, floor, ceil = (count_taken(size, percent, rounding) for rounding in ROUNDINGS)
+    reference, floor, ceil = (count_taken(size, percent, rounding) for rounding in get_args(Rounding))
     assert reference == int(size * percent / 100)
     exact = Decimal(repr(percent)) * size / 100
     assert floor <= exact < floor + 1
@@ -71,7 +72,7 @@ def test_counts_of_all_roundings(size, percent):
 @given(st.integers(0, 500), st.floats(min_value=0.01, max_value=100), st.floats(min_value=0.01, max_value=100))
 def test_counts_never_fall_when_the_percentage_grows(size, one, other):
     low, high = sorted((one, other))
-    for rounding in ROUNDINGS:
+    for rounding in get_args(Rounding):
         assert count_taken(size, low, rounding) <= count_taken(size, high, rounding)
 
 
@@ -108,7 +109,7 @@ def test_orders_take_from_the_top_from_the_bottom_and_by_chance():
     assert len(set(drawn)) == 3
     assert set(drawn) < set(range(8))
     assert sorted(take(ranked, 8, "random", 0, "a")) == list(range(8))
-    assert all(take(ranked, 0, order, 0, "a") == [] for order in ORDERS)
+    assert all(take(ranked, 0, order, 0, "a") == [] for order in get_args(Order))
 
 
 def test_a_draw_depends_on_its_seed_and_group_and_on_nothing_else():

@@ -30,8 +30,6 @@ from spectrum_fast.measure.scoring.records import ModuleScore, ScanFailure
 if TYPE_CHECKING:
     from spectrum_fast.choose.selection.scan_result import Scan
 
-FLAT, SORTED = "flat", "sorted"
-
 
 def format_reference(scan: Scan) -> str:
     """``{module: {"snr": number, "type": type}}``, indent 4, modules in scan order, no line break at the end."""
@@ -63,10 +61,10 @@ def read_reference(document: Any, source: str) -> dict[str, Any]:
     place = Place(source, ScanFileError)
     if not isinstance(document, dict) or not document:
         raise ScanFileError(f"{source}: expected an object of scores, found {json.dumps(document)[:60]}")
-    layout = FLAT if _looks_flat(document) else SORTED
+    is_flat = _looks_flat(document)
     modules: list[ModuleScore] = []
     failures: list[ScanFailure] = []
-    for name, kind, score in (_flat_entries if layout == FLAT else _sorted_entries)(document, place):
+    for name, kind, score in (_flat_entries if is_flat else _sorted_entries)(document, place):
         if not name or not kind:
             raise ScanFileError(f"{source}: module {name!r} of type {kind!r}: expected names, found an empty one")
         if math.isnan(score):
@@ -82,7 +80,7 @@ def read_reference(document: Any, source: str) -> dict[str, Any]:
         "criterion": "spectrum",
         "modules": tuple(modules),
         "failures": tuple(failures),
-        "provenance": {"source": "published", "layout": layout, "file": PurePath(source).name},
+        "provenance": {"source": "published", "layout": "flat" if is_flat else "sorted", "file": PurePath(source).name},
     }
 
 
