@@ -41,11 +41,8 @@ class Library:
 
     def __init__(self, store: FolderStore | HubStore) -> None:
         self._store = store
-
-    @property
-    def where(self) -> str:
+        self.where = store.where
         """The place, for messages."""
-        return self._store.where
 
     def entries(self, *, read: bool = True) -> list[LibraryEntry]:
         """Every scan, by slug; one that cannot be read is listed with its problem.

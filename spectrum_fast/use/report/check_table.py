@@ -16,11 +16,11 @@ def check_table(result: SelectionCheck) -> RenderableType:
         add_row(
             table,
             report.reader,
-            f"{report.entries - len(report.unmatched)}/{report.entries}",
+            f"{report.reading.entries - len(report.reading.unmatched)}/{report.reading.entries}",
             f"{len(report.parameters)}",
             f"{report.values:,}",
             f"{100 * report.share:.2f} %",
-            "refuses" if report.problem else "as selected" if report.agrees else "differs",
+            "refuses" if report.reading.problem else "as selected" if report.agrees else "differs",
         )
     whose = "checkpoint" if result.note else "running model"
     title = f"{result.model}: {result.total_values:,} values, parameter names of the {whose}"
@@ -33,18 +33,18 @@ def check_table(result: SelectionCheck) -> RenderableType:
 
 def _differences(report: ReaderReport) -> list[str]:
     lines = []
-    if report.problem:
-        lines.append(f"{report.reader}: {report.problem}")
+    if report.reading.problem:
+        lines.append(f"{report.reader}: {report.reading.problem}")
     if report.extra:
         lines.append(f"{report.reader} also trains {len(report.extra)}: {list_some(report.extra, SHOWN)}")
     if report.missing:
         lines.append(f"{report.reader} leaves frozen {len(report.missing)}: {list_some(report.missing, SHOWN)}")
-    if not (report.problem or report.extra or report.missing) and report.values != report.wanted_values:
+    if not (report.reading.problem or report.extra or report.missing) and report.values != report.wanted_values:
         lines.append(
             f"{report.reader} trains {report.values:,} values of these parameters, the selection says "
             f"{report.wanted_values:,}: it does not see ranges of rows"
         )
-    if report.unmatched:
-        entries = count_of(len(report.unmatched), "entry", "entries")
-        lines.append(f"{report.reader}: {entries} matching nothing: {list_some(report.unmatched, SHOWN)}")
+    if report.reading.unmatched:
+        entries = count_of(len(report.reading.unmatched), "entry", "entries")
+        lines.append(f"{report.reader}: {entries} matching nothing: {list_some(report.reading.unmatched, SHOWN)}")
     return lines

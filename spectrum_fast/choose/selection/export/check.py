@@ -36,32 +36,28 @@ class ReaderReport:
 
     Attributes:
         reader: one of :data:`READERS`.
+        reading: what it makes of the file.
         parameters: what it frees, in the order of the model; for ``peft`` the weights that get an adapter.
         values: numbers in them.
         share: of all numbers of the model, in [0, 1].
-        entries: entries it sees in the file.
-        unmatched: entries that match nothing.
         wanted_values: numbers that the selection says to train with this reader.
         extra: parameters that the selection does not name for this reader.
         missing: parameters that the selection names and this reader leaves frozen.
-        problem: why it refuses the file; empty if it does not.
     """
 
     reader: str
+    reading: Reading
     parameters: tuple[str, ...]
     values: int
     wanted_values: int
     share: float
-    entries: int
-    unmatched: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    problem: str = ""
 
     @property
     def agrees(self) -> bool:
         """Whether it trains exactly what the selection says."""
-        return not (self.extra or self.missing or self.problem) and self.values == self.wanted_values
+        return not (self.extra or self.missing or self.reading.problem) and self.values == self.wanted_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,13 +173,11 @@ def _report(
     missing = wanted.parameters - reading.parameters
     return ReaderReport(
         reader=reader,
+        reading=reading,
         parameters=tuple(name for name in shapes if name in reading.parameters),
         values=values,
         wanted_values=wanted_values,
         share=values / total if total else 0.0,
-        entries=reading.entries,
-        unmatched=reading.unmatched,
         extra=tuple(name for name in shapes if name in reading.parameters - wanted.parameters),
         missing=() if reading.problem else tuple(name for name in shapes if name in missing),
-        problem=reading.problem,
     )

@@ -61,7 +61,8 @@ def read_reference(document: Any, source: str) -> dict[str, Any]:
     place = Place(source, ScanFileError)
     if not isinstance(document, dict) or not document:
         raise ScanFileError(f"{source}: expected an object of scores, found {json.dumps(document)[:60]}")
-    is_flat = _looks_flat(document)
+    first = next(iter(document.values()))  # a group of the sorted layout holds numbers only
+    is_flat = isinstance(first, dict) and ("snr" in first or isinstance(first.get("type"), str))
     modules: list[ModuleScore] = []
     failures: list[ScanFailure] = []
     for name, kind, score in (_flat_entries if is_flat else _sorted_entries)(document, place):
@@ -82,12 +83,6 @@ def read_reference(document: Any, source: str) -> dict[str, Any]:
         "failures": tuple(failures),
         "provenance": {"source": "published", "layout": "flat" if is_flat else "sorted", "file": PurePath(source).name},
     }
-
-
-def _looks_flat(document: dict[str, Any]) -> bool:
-    """Flat if the first entry has an ``snr`` or a ``type`` text; a group of the other layout holds numbers only."""
-    first = next(iter(document.values()))
-    return isinstance(first, dict) and ("snr" in first or isinstance(first.get("type"), str))
 
 
 def _flat_entries(document: dict[str, Any], place: Place) -> Iterator[tuple[str, str, float]]:

@@ -46,7 +46,7 @@ def test_the_default_header_is_read_in_two_ways(checkpoint: Path, yaml_file: Pat
     by_name = {report.reader: report for report in result.reports}
     assert [name for name in READERS if by_name[name].agrees] == ["spectrum-fast", "axolotl", "line-parser", "peft"]
     assert by_name["readme"].missing == ("model.embed_tokens.weight",)
-    assert by_name["axolotl"].unmatched == ("^lm_head.weight$",)
+    assert by_name["axolotl"].reading.unmatched == ("^lm_head.weight$",)
     assert not result.agree
     assert result.note == ""
     total = sum(parameter.numel() for parameter in read_skeleton(str(checkpoint)).module.parameters())
@@ -78,11 +78,12 @@ def test_rows_that_only_axolotl_sees(checkpoint: Path, tmp_path: Path) -> None:
     assert by_name["axolotl"].agrees
     assert by_name["axolotl"].values == 3 * 64 + 176 * 64
     assert by_name["line-parser"].missing == ("model.embed_tokens.weight",)
-    assert "cannot be read back as a selection" in by_name["spectrum-fast"].problem
+    assert "cannot be read back as a selection" in by_name["spectrum-fast"].reading.problem
     assert not by_name["spectrum-fast"].agrees
     path.write_text("unfrozen_parameters:\n- ^model.embed_tokens.weight$[:999]\n")
     (axolotl,) = check_selection(path, str(checkpoint), readers=["axolotl"]).reports
-    assert axolotl.problem == ("invalid range of rows in '^model.embed_tokens.weight$[:999]': the parameter has 256")
+    wrong = "invalid range of rows in '^model.embed_tokens.weight$[:999]': the parameter has 256"
+    assert axolotl.reading.problem == wrong
 
 
 def test_experts_that_the_running_model_fuses(tmp_path: Path) -> None:
@@ -93,10 +94,10 @@ def test_experts_that_the_running_model_fuses(tmp_path: Path) -> None:
     result = check_selection(path, str(model), readers=["axolotl"])
     (axolotl,) = result.reports
     assert result.note == ""
-    assert axolotl.unmatched == tuple(experts[:2])
+    assert axolotl.reading.unmatched == tuple(experts[:2])
     assert axolotl.parameters == ("model.layers.0.self_attn.q_proj.weight",)
     (axolotl,) = check_selection(path, str(model), readers=["axolotl"], names="checkpoint").reports
-    assert axolotl.unmatched == ()
+    assert axolotl.reading.unmatched == ()
     assert len(axolotl.parameters) == 3
 
 
@@ -105,7 +106,7 @@ def test_codes_cannot_be_trained_but_can_carry_adapters(tmp_path: Path) -> None:
     save_file({"model.layers.0.up_proj.weight": codes}, tmp_path / "model.safetensors")
     path = save_names(tmp_path / "names.txt", "model.layers.0.up_proj")
     by_name = {report.reader: report for report in check_selection(path, str(tmp_path)).reports}
-    assert "cannot have a gradient" in by_name["spectrum-fast"].problem
+    assert "cannot have a gradient" in by_name["spectrum-fast"].reading.problem
     assert by_name["peft"].parameters == ("model.layers.0.up_proj.weight",)
 
 
