@@ -208,11 +208,6 @@ def criterion(name: str, *, smallest_first: bool = False) -> Callable[[Quantity]
     return register
 
 
-def criterion_names() -> tuple[str, ...]:
-    """Of all that are known, those of users last."""
-    return tuple(_CRITERIA)
-
-
 def find_criterion(name: str) -> Criterion:
     """The rule called ``name``.
 
@@ -222,7 +217,7 @@ def find_criterion(name: str) -> Criterion:
     try:
         return _CRITERIA[name]
     except KeyError:
-        raise UsageError(f"unknown criterion {name!r}: expected one of {', '.join(criterion_names())}") from None
+        raise UsageError(f"unknown criterion {name!r}: expected one of {', '.join(_CRITERIA)}") from None
 
 
 def quantities_of(module: ModuleScore) -> dict[str, float]:

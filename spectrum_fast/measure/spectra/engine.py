@@ -152,7 +152,10 @@ def _solve(part: Matrices, request: Request, schedule: Schedule) -> list[Spectru
     found: dict[int, Spectrum | Exception] = {}
     for index, extent in enumerate(extents):
         if not math.isfinite(extent.max_abs):
-            found[index] = _not_finite(part.take([index]))
+            found[index] = TensorError(
+                f"holds NaN or infinity in {part.take([index]).count_not_finite()} of {math.prod(part.shape)} entries, "
+                "expected finite weights; repair or download the checkpoint again"
+            )
         elif extent.max_abs == 0.0:
             found[index] = request.criterion.finish(_zero_spectrum(part.shape, request))
     for is_scaled in (False, True):
@@ -287,13 +290,6 @@ def _zero_spectrum(shape: tuple[int, int], request: Request) -> Spectrum:
         frobenius_norm=0.0,
         singular_values=SingularValues(np.zeros(min(shape)), np.zeros(min(shape))) if request.all_values else None,
         mp_rank=0,
-    )
-
-
-def _not_finite(matrix: Matrices) -> TensorError:
-    return TensorError(
-        f"holds NaN or infinity in {matrix.count_not_finite()} of {math.prod(matrix.shape)} entries, expected finite "
-        "weights; repair or download the checkpoint again"
     )
 
 
