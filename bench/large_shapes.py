@@ -103,7 +103,7 @@ def measure_factors(weight: Tensor, rounds: int) -> dict[str, Any]:
         folder.mkdir()
         save_file({f"{NAME}.weight": weight}, folder / "model.safetensors")
         checkpoint = open_checkpoint(folder)
-        target = LaserTarget(NAME, f"{NAME}.weight", None, RANK, min(weight.shape))
+        target = LaserTarget(NAME, f"{NAME}.weight", None, RANK)
 
         def whole_pass() -> float:
             out = tempfile.mkdtemp(dir=place)
