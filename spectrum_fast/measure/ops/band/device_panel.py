@@ -71,9 +71,9 @@ def gather_kernel(
         own = (batch * n + (column + j).to(tl.int64))[:, None] * WIDTH + k
         slices = (batch * n + i.to(tl.int64))[:, None] * WIDTH + k
         v = tl.load(basis + slices, mask=rows, other=0.0)
-        p -= tl.dot(v, tl.trans(tl.load(z + own, mask=use, other=0.0)), out_dtype=tl.float64)
+        p = tl.dot(-v, tl.trans(tl.load(z + own, mask=use, other=0.0)), p, out_dtype=tl.float64)
         v = tl.load(z + slices, mask=rows, other=0.0)
-        p -= tl.dot(v, tl.trans(tl.load(basis + own, mask=use, other=0.0)), out_dtype=tl.float64)
+        p = tl.dot(-v, tl.trans(tl.load(basis + own, mask=use, other=0.0)), p, out_dtype=tl.float64)
         is_last = (first + 16) // WIDTH - first // WIDTH
         basis += is_last * place
         z += is_last * place
