@@ -297,7 +297,12 @@ def test_axolotl_holds_whole_experts_and_is_not_given_less(cases: Any) -> None:
 
 
 def _stored(case: Case, module: str) -> torch.Tensor:
-    return case.tensors[f"{module}.weight"].flatten()
+    """A weight and its bias; of an expert of gpt-oss a slice of the tensor that holds all of them."""
+    own = [case.tensors[name].flatten() for name in (f"{module}.weight", f"{module}.bias") if name in case.tensors]
+    if own:
+        return torch.cat(own)
+    owner, expert, leaf = module.rsplit(".", 2)
+    return case.tensors[f"{owner}.{leaf}"][int(expert)].flatten()
 
 
 def moved_by_a_step(live: nn.Module, before: nn.Module) -> dict[str, torch.Tensor]:
