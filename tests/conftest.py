@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import sys
@@ -26,10 +25,6 @@ pytest.register_assert_rewrite("support.bands", "support.instruction_sets", "sup
 # Every test, and every process that a test starts, runs with released buffers overwritten: a use after release is a
 # NaN, never a plausible number.
 os.environ["SPECTRUM_FAST_POISON"] = "1"
-
-# To look for circles of references ten times a second, among all that torch, triton and transformers have made, takes a
-# seventh of the suite's time.
-gc.set_threshold(100_000, 50, 50)
 
 # Threads of numpy's own library fight with torch's for the cores: a small matrix takes a hundred times longer.
 threadpoolctl.threadpool_limits(limits=1, user_api="blas")
