@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -30,8 +32,13 @@ def read_mxfp4(codes: Tensor, scales: Tensor) -> Codes:
     Source: gpt-oss checkpoints; OCP Microscaling Formats 1.0.
     """
     rows, groups, _ = codes.shape
-    table = torch.tensor(E2M1, dtype=torch.bfloat16, device=codes.device)
-    return Codes(codes.reshape(rows, -1), scales, (1, _GROUP), (rows, _GROUP * groups), table=table)
+    return Codes(codes.reshape(rows, -1), scales, (1, _GROUP), (rows, _GROUP * groups), table=_table_on(codes.device))
+
+
+@cache
+def _table_on(device: torch.device) -> Tensor:
+    """The values, brought there once: a copy from the host would make a GPU wait for every weight."""
+    return torch.tensor(E2M1, dtype=torch.bfloat16, device=device)
 
 
 def _plan(packed: PackedWeight) -> WeightPlan:
