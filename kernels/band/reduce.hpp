@@ -93,7 +93,7 @@ class BandReduction {
             const typename SweepType::Session session;
             for (Index col = first; col <= last; ++col) {
 #pragma omp for schedule(static, 1) nowait
-                for (Index row = col; row < blocks; ++row) sweep_.update(row, col, false);
+                for (Index row = col; row < blocks; ++row) sweep_.update(row, col, column, false);
             }
         }
         updated_ = last + 1;
@@ -107,7 +107,7 @@ class BandReduction {
 
     void reduce_panel(Index column) {
         const Index edge = tiles_.edge(), begin = column + width_, rows = size_ - begin;
-        const Index first = begin / edge, origin = first * edge;  // the first tile row that takes part
+        const Index origin = begin / edge * edge;  // the first row of the tiles that take part
         const Index panel_blocks = (tiles_.blocks() * edge - origin) / kBlock;
         const bool was_pending = pending_;
         const Index updated = was_pending ? updated_ : tiles_.blocks();
@@ -121,10 +121,10 @@ class BandReduction {
         if (pending_) carried_.reflect(factor_, origin / kBlock, panel_blocks);
         if (!pending_ && !was_pending) return;
         if (!pending_) {  // a zero panel: nothing to multiply by, but the last update must still be finished
-            sweep(first, updated, false);
+            sweep(begin, updated, false);
             return;
         }
-        compute_update(first, origin, begin, panel_blocks, updated);
+        compute_update(origin, begin, panel_blocks, updated);
     }
 
     // V of this panel, zeros if there is none, as the rows of its columns; what the matrix held there is in the tiles.
@@ -141,14 +141,14 @@ class BandReduction {
     }
 
     // Z of this panel, on the way finishing the last panel's update.
-    void compute_update(Index first, Index origin, Index begin, Index panel_blocks, Index updated) {
+    void compute_update(Index origin, Index begin, Index panel_blocks, Index updated) {
         const Index n = factor_.cols();
         const double* t = factor_.t();
         sweep_.exchange();
         factor_.for_chunks(panel_blocks, [&](Index from, Index to, double*) {
             for (Index i = from; i < to; ++i) sweep_.set_v(origin + i * kBlock, factor_.v().block(i));
         });
-        sweep(first, updated, true);
+        sweep(begin, updated, true);
         factor_.for_chunks(panel_blocks, [&](Index from, Index to, double* partial) {
             for (Index i = from; i < to; ++i) sweep_.sums().read(origin + i * kBlock, begin, x_.block(i));
             Tall::add_inner_products(factor_.v(), x_, from, to, partial);
@@ -169,10 +169,10 @@ class BandReduction {
         });
     }
 
-    // Over all tiles from block `first` on: the last panel's update where it is still due (columns from block
+    // Over all tiles from row and column `begin` on: the last panel's update where it is still due (columns from block
     // `updated`), then, if `multiply`, this panel's share of A V.
-    void sweep(Index first, Index updated, bool multiply) {
-        const Index blocks = tiles_.blocks() - first;
+    void sweep(Index begin, Index updated, bool multiply) {
+        const Index first = begin / tiles_.edge(), blocks = tiles_.blocks() - first;
 #pragma omp parallel num_threads(threads_)
         {
             const typename SweepType::Session session;
@@ -181,8 +181,8 @@ class BandReduction {
 #pragma omp for schedule(static, 1)
             for (Index t = 0; t < blocks * (blocks + 1) / 2; ++t) {
                 const auto [row, col] = locate(t);
-                if (first + col >= updated) sweep_.update(first + row, first + col, multiply);
-                if (multiply) sweep_.multiply(first + row, first + col, thread);
+                if (first + col >= updated) sweep_.update(first + row, first + col, begin, multiply);
+                if (multiply) sweep_.multiply(first + row, first + col, begin, thread);
             }
         }
     }

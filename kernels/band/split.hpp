@@ -126,12 +126,14 @@ class SplitSweep {
 
     void set_z(Index row, const double* block) const { set_vectors(row, block, 1); }
 
-    // Tile -= V_I Z_J^T + Z_I V_J^T: the left operands are negated, and their counterparts lie crosswise.
-    void update(Index block_row, Index block_col, bool last) const {
+    // Tile -= V_I Z_J^T + Z_I V_J^T: the left operands are negated, and their counterparts lie crosswise. Products take
+    // tiles as a whole: here too columns before `begin` are left alone, but not what is above the diagonal.
+    void update(Index block_row, Index block_col, Index begin, bool last) const {
         const int set = last ? 1 - current_ : current_;
         const Index edge = tiles_.edge(), depth = strips_ * 16, part = depth * kStrip;
         float* tile = tiles_.tile(block_row, block_col);
-        for (Index c = 0; c < edge; c += kStrip) {
+        const Index before = begin - block_col * edge, first = before > 0 ? before / kStrip * kStrip : 0;
+        for (Index c = first; c < edge; c += kStrip) {
             const Pair* right = right_[set].data() + (block_col * edge + c) / kStrip * 4 * part;
             for (Index r = 0; r < edge; r += kStrip) {
                 const Pair* left = left_[set].data() + (block_row * edge + r) / kStrip * 4 * part;
@@ -144,7 +146,7 @@ class SplitSweep {
         }
     }
 
-    void multiply(Index block_row, Index block_col, int thread) const {
+    void multiply(Index block_row, Index block_col, Index, int thread) const {
         const Index edge = tiles_.edge(), depth = edge / 2, part = squares_ * squares_ * kSquare;
         const float* tile = tiles_.tile(block_row, block_col);
         Pair *plain = split_.data() + thread * 4 * part, *transposed = plain + 2 * part;

@@ -29,28 +29,33 @@ struct FmaKernel {
 
     // C (kRows x kStrip, contiguous) += or -= sum over o < outer, k < inner of A(., o, k) B(o, k, .)
     //   A(i, o, k) = a[o * a_outer + i * kRowStep + k * kDepth],   B(o, k, j) = b[o * b_outer + k * kStrip + j].
-    // With kVectors = 1 only the first half of the columns, where the others are zeros.
-    template <Index kRowStep, Index kDepth, bool kSubtract, Index kVectors = 2>
+    // With kVectors = 1 only the first half of the columns, where the others are zeros. `inner` is a multiple of
+    // kUnroll.
+    template <Index kRowStep, Index kDepth, bool kSubtract, Index kVectors = 2, Index kUnroll = 1>
     static inline void multiply(Index outer, Index inner, const T* a, Index a_outer, const T* b, Index b_outer, T* c) {
         if constexpr (kSubtract) {
-            // The update of a big matrix finds C in memory: fetch it meanwhile, and the block that follows it.
-            for (Index i = 0; i < 2 * kRows * kStrip; i += 64 / static_cast<Index>(sizeof(T)))
-                __builtin_prefetch(c + i, 1);
+            // The update of a big matrix finds C in memory: fetch the block that follows it meanwhile.
+#pragma GCC unroll 16
+            for (Index i = 0; i < kRows * kStrip; i += 64 / static_cast<Index>(sizeof(T)))
+                __builtin_prefetch(c + kRows * kStrip + i, 1);
         }
         Vector sum[kRows][kVectors] = {};
         for (Index o = 0; o < outer; ++o) {
             const T* left = a + o * a_outer;
             const T* right = b + o * b_outer;
-            for (Index k = 0; k < inner; ++k) {
-                const Vector* columns = reinterpret_cast<const Vector*>(right);
+            for (Index k = 0; k < inner; k += kUnroll) {
+#pragma GCC unroll 4
+                for (Index u = 0; u < kUnroll; ++u) {
+                    const Vector* columns = reinterpret_cast<const Vector*>(right);
 #pragma GCC unroll 16
-                for (Index i = 0; i < kRows; ++i) {
-                    const Vector x = left[i * kRowStep] - Vector{};
+                    for (Index i = 0; i < kRows; ++i) {
+                        const Vector x = left[i * kRowStep] - Vector{};
 #pragma GCC unroll 2
-                    for (Index v = 0; v < kVectors; ++v) sum[i][v] += x * columns[v];
+                        for (Index v = 0; v < kVectors; ++v) sum[i][v] += x * columns[v];
+                    }
+                    left += kDepth;
+                    right += kStrip;
                 }
-                left += kDepth;
-                right += kStrip;
             }
         }
 #pragma GCC unroll 16
