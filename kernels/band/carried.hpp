@@ -10,6 +10,7 @@ namespace {
 template <int kVectorBytes>
 class Carried {
     using Tall = Panel<kVectorBytes>;
+    using Factor = PanelFactor<kVectorBytes>;
 
   public:
     // kCarried vectors of `size` numbers, one after the other, or none (null); room for `rows` numbers each.
@@ -22,22 +23,29 @@ class Carried {
             for (Index r = 0; r < rows; ++r) data_.at(r, c) = r < size ? vectors[c * size + r] : 0.0;
     }
 
-    // X <- (I - V T^T V^T) X; the first rows of V belong to those of block `first` of X.
-    void reflect(const PanelFactor<kVectorBytes>& factor, Index first, Index blocks) const {
+    // X <- (I - V T^T V^T) X in three steps, where the first rows of V belong to those of block `first` of X. First
+    // inner += V^T X of blocks [begin, end) of V,
+    void multiply(const Factor& factor, Index first, Index begin, Index end, double* inner) const {
+        if (vectors_ != nullptr) Tall::template add_products<false>(factor.v(), data_, first, begin, end, inner);
+    }
+
+    // then -T^T times what the threads have of V^T X,
+    void reflect(const Factor& factor) const {
         if (vectors_ == nullptr) return;
         const Index n = factor.cols();
         double *inner = small_.data(), *product = inner + n * n;
-        factor.for_chunks(blocks, [&](Index begin, Index end, double* partial) {
-            Tall::template add_products<false>(factor.v(), data_, first, begin, end, partial);
-        });
         factor.add_up(inner);
         for (Index i = 0; i < n * kCarried; ++i) product[i] = 0;
         for (Index k = 0; k < n; ++k)
             for (Index i = k; i < n; ++i)
                 add_row(kCarried, 0, -factor.t()[k * n + i], inner + k * kCarried, product + i * kCarried);
-        factor.for_chunks(blocks, [&](Index begin, Index end, double*) {
-            for (Index i = begin; i < end; ++i) data_.add_multiple(first + i, factor.v(), i, product);
-        });
+    }
+
+    // and X += V times that.
+    void add(const Factor& factor, Index first, Index begin, Index end) const {
+        if (vectors_ == nullptr) return;
+        const double* product = small_.data() + factor.cols() * factor.cols();
+        for (Index i = begin; i < end; ++i) data_.add_multiple(first + i, factor.v(), i, product);
     }
 
     void store() const {

@@ -37,24 +37,37 @@ class PanelFactor {
     Index cols() const { return cols_; }
 
     // Factors the panel that gather(block index, double* block) delivers: `blocks` blocks of rows of which the first
-    // `lead` rows are zeros and do not count, then `rows` rows of P (rows past the end are zeros).
+    // `lead` rows are zeros and do not count, then `rows` rows of P (rows past the end are zeros). As soon as blocks of
+    // V are known, a thread has finish(first block, last block, this thread's zeroed sums) for them, as in for_chunks.
     // Returns false if P is zero: then there is nothing to do, Q = I and R = 0.
-    template <class Gather>
-    bool factor(Index blocks, Index lead, Index rows, const Gather& gather) {
-        const double largest = read(blocks, gather);
+    template <class Gather, class Finish>
+    bool factor(Index blocks, Index lead, Index rows, const Gather& gather, const Finish& finish) {
         for (Index i = 0; i < cols_ * cols_; ++i) r_[i] = t_[i] = 0;
-        if (largest == 0) return false;
-        int exponent = 0;
-        (void)__builtin_frexp(largest, &exponent);
-        // Squares must neither overflow nor vanish: scale by a power of two, which is exact. Dependent columns may
-        // leave the least numbers there are, whose reciprocals overflow.
-        if (exponent < -1000) exponent = -1000;
-        const double scale = exponent < -300 || exponent > 300 ? __builtin_ldexp(1.0, -exponent) : 1.0;
-        if (scale != 1.0) multiply_all(blocks, scale);
-        if (rows < width_ || !factor_fast(blocks, lead)) {
-            read(blocks, gather);
+        double* squares = small_.data();
+        for_chunks(blocks, [&](Index begin, Index end, double* partial) {
+            for (Index i = begin; i < end; ++i) gather(i, v_.block(i));
+            Tall::add_inner_products(v_, v_, begin, end, partial);
+        });
+        reduce(squares);
+        double scale = 1;
+        if (!are_moderate(squares)) {
+            // Squares must neither overflow nor vanish: scale by a power of two, which is exact. Dependent columns may
+            // leave the least numbers there are, whose reciprocals overflow.
+            const double largest = find_largest(blocks);
+            if (largest == 0) return false;
+            int exponent = 0;
+            (void)__builtin_frexp(largest, &exponent);
+            scale = __builtin_ldexp(1.0, exponent < -1000 ? 1000 : -exponent);
+            multiply_all(blocks, scale);
+            multiply_symmetric(v_, v_, blocks, squares);
+        }
+        if (rows < width_ || !factor_fast(blocks, lead, finish)) {
+            for_chunks(blocks, [&](Index begin, Index end, double*) {
+                for (Index i = begin; i < end; ++i) gather(i, v_.block(i));
+            });
             if (scale != 1.0) multiply_all(blocks, scale);
             factor_slow(blocks, lead, rows);
+            for_chunks(blocks, finish);
         }
         for (Index i = 0; i < cols_ * cols_; ++i) r_[i] /= scale;
         return true;
@@ -106,21 +119,17 @@ class PanelFactor {
         return share < 256 / kBlock ? share : 256 / kBlock;
     }
 
-    template <class Gather>
-    double read(Index blocks, const Gather& gather) {
-        const Index chunk = chunk_blocks(blocks);
+    // Whether the squared lengths of columns are neither so large nor so small that numbers must be scaled.
+    bool are_moderate(const double* squares) const {
         double largest = 0;
-#pragma omp parallel for schedule(static) num_threads(threads_) reduction(max : largest)
-        for (Index c = 0; c < (blocks + chunk - 1) / chunk; ++c) {
-            for (Index n = c * chunk; n < blocks && n < (c + 1) * chunk; ++n) {
-                double* block = v_.block(n);
-                gather(n, block);
-                for (Index i = 0; i < cols_ * kBlock; ++i) {
-                    const double size = __builtin_fabs(block[i]);
-                    largest = size > largest ? size : largest;
-                }
-            }
-        }
+        for (Index i = 0; i < width_; ++i) largest = __builtin_fmax(largest, squares[i * cols_ + i]);
+        return largest > 0x1p-600 && largest < 0x1p600;
+    }
+
+    double find_largest(Index blocks) const {
+        double largest = 0;
+        for (Index i = 0; i < blocks * cols_ * kBlock; ++i)
+            largest = __builtin_fmax(largest, __builtin_fabs(v_.block(0)[i]));
         return largest;
     }
 
@@ -133,7 +142,9 @@ class PanelFactor {
         for (Index k = width_; k < cols_; ++k) c[k * cols_ + k] = 1;
     }
 
-    bool factor_fast(Index blocks, Index lead) {
+    // With V^T V of the panel at the beginning of the scratch.
+    template <class Finish>
+    bool factor_fast(Index blocks, Index lead, const Finish& finish) {
         const Index size = cols_ * cols_;
         double *r1 = small_.data(), *r2 = r1 + size, *rest = r2 + size;
         const double* last = orthonormalise(blocks, r1, r2, rest);
@@ -143,7 +154,7 @@ class PanelFactor {
         } else {
             multiply_upper(cols_, r2, r1, r_.data());
         }
-        reconstruct(blocks, lead, last, rest);
+        reconstruct(blocks, lead, last, rest, finish);
         return true;
     }
 
@@ -153,7 +164,6 @@ class PanelFactor {
         constexpr double dependent = 1e-14;          // a pivot that small against its column is rounding error
         constexpr double nearly_orthonormal = 1e-2;  // then the second pass is orthonormal to working accuracy
         const Index n = cols_;
-        multiply_symmetric(v_, v_, blocks, r1);
         pad_diagonal(r1);
         if (!factor_cholesky(n, r1, dependent, diagonal)) return nullptr;
         if (once_below_ > 0 && condition(r1, diagonal, r2) < once_below_) return r1;
@@ -181,7 +191,8 @@ class PanelFactor {
     }
 
     // V, T and (from R without its signs) R, from Q R' in place of P, with 4 cols x cols numbers of scratch.
-    void reconstruct(Index blocks, Index lead, const double* last, double* scratch) {
+    template <class Finish>
+    void reconstruct(Index blocks, Index lead, const double* last, double* scratch, const Finish& finish) {
         const Index n = cols_, size = n * n;
         double *u = scratch, *l_transposed = u + size, *ur = l_transposed + size, *signs = ur + size;
         // u <- the top of Q; then U and L^T of u - S.
@@ -190,11 +201,6 @@ class PanelFactor {
         solve_rows(n, last, u);
         factor_shifted_lu(n, u, l_transposed, signs);
         multiply_upper(n, u, last, ur);
-        for_chunks(blocks, [&](Index begin, Index end, double*) {
-            for (Index i = begin; i < end; ++i) v_.solve(i, ur);  // V = Q U^-1
-        });
-        for (Index i = 0; i < width_; ++i)
-            for (Index j = 0; j < width_; ++j) v_.at(lead + i, j) = l_transposed[j * n + i];
 
         // T L^T = -U S and R = S times what it was; padding columns play no part.
         for (Index i = 0; i < width_; ++i)
@@ -202,6 +208,13 @@ class PanelFactor {
         solve_rows(n, l_transposed, t_.data());
         for (Index i = 0; i < n; ++i)
             for (Index j = 0; j < n; ++j) r_[i * n + j] *= signs[i];
+
+        for_chunks(blocks, [&](Index begin, Index end, double* partial) {
+            for (Index i = begin; i < end; ++i) v_.solve(i, ur);  // V = Q U^-1, and L in its first rows
+            for (Index i = begin * kBlock - lead; i < width_ && i < end * kBlock - lead; ++i)
+                for (Index j = 0; j < width_ && i >= 0; ++j) v_.at(lead + i, j) = l_transposed[j * n + i];
+            finish(begin, end, partial);
+        });
     }
 
     // Householder reflections, column by column; also where P has fewer rows than columns.

@@ -1,9 +1,11 @@
 // Tall, narrow float64 matrices ("panels") and the four things the reduction does with them, one block of rows at a
 // time: inner products, triangular solves, products with small matrices, access to single elements.
 //
-// A panel is stored in blocks of kBlock rows; element (r, c) lies at
-// data[r / kBlock * cols * kBlock + c * kBlock + r % kBlock], so that every operation runs over vectors of rows.
-// The number of columns is a multiple of 8 (padding columns are zeros). Small matrices are row-major, cols x cols.
+// A panel is stored in blocks of kBlock rows; element (r, c) lies at data[r / kBlock * stride + c * kBlock + r %
+// kBlock], so that every operation runs over vectors of rows, kVectors of them for a block. Numbers of type T are
+// worked on in float64: products with small matrices in float32 would add two thirds to the rounding of the whole
+// reduction. The number of columns is a multiple of 8 (padding columns are zeros). Small matrices are row-major, cols x
+// cols.
 #pragma once
 
 #include "cpu/scratch.hpp"
@@ -15,31 +17,19 @@ namespace {
 template <int kVectorBytes>
 class Panel {
   public:
-    typedef double Vector __attribute__((vector_size(kVectorBytes)));
     static constexpr Index kLanes = kVectorBytes / static_cast<Index>(sizeof(double));
     static constexpr Index kVectors = 4;
     static constexpr Index kBlock = kVectors * kLanes;
-    static constexpr Index kColumns = kVectorBytes >= 64 ? 4 : 2;  // columns at a time, as registers allow
 
-    Panel(Index rows, Index cols) : cols_(cols), data_((rows + kBlock - 1) / kBlock * kBlock * cols) {}
+    Panel(Index rows, Index cols)
+        : cols_(cols), stride_(cols * kBlock), owned_((rows + kBlock - 1) / kBlock * stride_), data_(owned_.data()) {}
+
+    // Columns [first, first + count) of this panel, in the same memory.
+    Panel columns(Index first, Index count) const { return Panel(data_ + first * kBlock, count, stride_); }
 
     Index cols() const { return cols_; }
-    double* block(Index index) const { return data_.data() + index * cols_ * kBlock; }
+    double* block(Index index) const { return data_ + index * stride_; }
     double& at(Index row, Index col) const { return block(row / kBlock)[col * kBlock + row % kBlock]; }
-
-    // Between kWidth columns of a block and kBlock rows of kWidth numbers; kWidth is a multiple of kLanes.
-    template <Index kWidth>
-    static void put_rows(const double* rows, double* columns) {
-        for (Index r = 0; r < kBlock; r += kLanes)
-            for (Index c = 0; c < kWidth; c += kLanes)
-                SquareTranspose<double, kLanes>::run(rows + r * kWidth + c, kWidth, columns + c * kBlock + r, kBlock);
-    }
-    template <Index kWidth>
-    static void get_rows(const double* columns, double* rows) {
-        for (Index c = 0; c < kWidth; c += kLanes)
-            for (Index r = 0; r < kBlock; r += kLanes)
-                SquareTranspose<double, kLanes>::run(columns + c * kBlock + r, kBlock, rows + r * kWidth + c, kWidth);
-    }
 
     // sums(i, j) += sum over the rows of blocks [begin, end) of left(., i) right(., j), for i >= j (and a few above).
     static void add_inner_products(const Panel& left, const Panel& right, Index begin, Index end, double* sums) {
@@ -50,28 +40,27 @@ class Panel {
     template <bool kHalf>
     static void add_products(const Panel& left, const Panel& right, Index offset, Index begin, Index end,
                              double* sums) {
+        constexpr Index across = kVectorBytes >= 64 ? 4 : 2, count = 4 * across;  // as registers allow
+        static_assert(count % kLanes == 0);
         const Index cols = right.cols_;
         for (Index i = 0; i < left.cols_; i += 4) {
-            for (Index j = 0; j < (kHalf ? i + 4 : cols); j += kColumns) {
-                Vector sum[4][kColumns] = {};
+            for (Index j = 0; j < (kHalf ? i + 4 : cols); j += across) {
+                Vector sum[count] = {};
                 for (Index n = begin; n < end; ++n) {
-                    const Vector* x = vectors(left.block(n) + i * kBlock);
-                    const Vector* y = vectors(right.block(offset + n) + j * kBlock);
+                    const Vector *x = vectors(left.block(n) + i * kBlock),
+                                 *y = vectors(right.block(offset + n) + j * kBlock);
                     for (Index v = 0; v < kVectors; ++v) {
 #pragma GCC unroll 4
                         for (Index p = 0; p < 4; ++p) {
 #pragma GCC unroll 4
-                            for (Index q = 0; q < kColumns; ++q) sum[p][q] += x[p * kVectors + v] * y[q * kVectors + v];
+                            for (Index q = 0; q < across; ++q)
+                                sum[p * across + q] += x[p * kVectors + v] * y[q * kVectors + v];
                         }
                     }
                 }
-                for (Index p = 0; p < 4; ++p) {
-                    for (Index q = 0; q < kColumns; ++q) {
-                        double total = 0;
-                        for (Index lane = 0; lane < kLanes; ++lane) total += sum[p][q][lane];
-                        sums[(i + p) * cols + j + q] += total;
-                    }
-                }
+                alignas(64) double totals[count];
+                for (Index k = 0; k < count; k += kLanes) add_lanes(sum + k, totals + k);
+                for (Index k = 0; k < count; ++k) sums[(i + k / across) * cols + j + k % across] += totals[k];
             }
         }
     }
@@ -100,17 +89,17 @@ class Panel {
         }
     }
 
-    // Block of `to` <- block * upper + block of other * square; upper is triangular, `to` is neither panel.
-    void combine(Index index, const double* upper, const Panel& other, const double* square, const Panel& to) const {
-        for (Index j = 0; j < cols_; j += kColumns) {
+    // Block <- block * upper + block of other * square; upper is triangular.
+    void combine(Index index, const double* upper, const Panel& other, const double* square) const {
+        for (Index j = cols_ - kColumns; j >= 0; j -= kColumns) {  // no column is needed after its own turn
             Vector sum[kColumns][kVectors] = {};
             accumulate(block(index), upper + j, 0, j + kColumns, sum);
             accumulate(other.block(index), square + j, 0, cols_, sum);
-            Vector* z = vectors(to.block(index) + j * kBlock);
+            Vector* x = vectors(block(index) + j * kBlock);
 #pragma GCC unroll 4
             for (Index q = 0; q < kColumns; ++q)
 #pragma GCC unroll 4
-                for (Index v = 0; v < kVectors; ++v) z[q * kVectors + v] = sum[q][v];
+                for (Index v = 0; v < kVectors; ++v) x[q * kVectors + v] = sum[q][v];
         }
     }
 
@@ -128,7 +117,22 @@ class Panel {
     }
 
   private:
+    static constexpr Index kColumns = kVectorBytes >= 64 ? 4 : 2;  // columns at a time, as registers allow
+
+    typedef double Vector __attribute__((vector_size(kVectorBytes)));
+
+    Panel(double* data, Index cols, Index stride) : cols_(cols), stride_(stride), data_(data) {}
+
     static Vector* vectors(double* p) { return reinterpret_cast<Vector*>(p); }
+
+    // The sum over the lanes of each of kLanes vectors.
+    static inline __attribute__((always_inline)) void add_lanes(const Vector* sums, double* totals) {
+        alignas(64) double square[kLanes * kLanes];
+        SquareTranspose<double, kLanes>::run(reinterpret_cast<const double*>(sums), kLanes, square, kLanes);
+        for (Index lane = 0; lane < kLanes; ++lane) totals[lane] = 0;
+        for (Index i = 0; i < kLanes; ++i)
+            for (Index lane = 0; lane < kLanes; ++lane) totals[lane] += square[i * kLanes + lane];
+    }
 
     // sum(q, .) += sum over begin <= i < end of column i of the block times small(i, q).
     inline __attribute__((always_inline)) void accumulate(double* from, const double* small, Index begin, Index end,
@@ -143,8 +147,9 @@ class Panel {
         }
     }
 
-    Index cols_;
-    Scratch<double> data_;
+    Index cols_, stride_;
+    Scratch<double> owned_;
+    double* data_;
 };
 
 }  // namespace

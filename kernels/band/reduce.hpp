@@ -40,9 +40,7 @@ class BandReduction {
           threads_(task.size < kThreadedSize ? 1 : omp_get_max_threads()),
           tiles_(task.size, choose_edge(task.size)),
           factor_(tiles_.blocks() * tiles_.edge(), clip_width(), threads_, kOnceBelow),
-          x_(tiles_.blocks() * tiles_.edge(), factor_.cols()),
-          z_(tiles_.blocks() * tiles_.edge(), factor_.cols()),
-          small_(4 * factor_.cols() * factor_.cols()),
+          small_(3 * factor_.cols() * factor_.cols()),
           sweep_(tiles_, factor_.cols(), threads_),
           carried_(task.carried, task.size, tiles_.blocks() * tiles_.edge(), factor_.cols()) {}
 
@@ -112,46 +110,47 @@ class BandReduction {
         const bool was_pending = pending_;
         const Index updated = was_pending ? updated_ : tiles_.blocks();
 
-        pending_ = factor_.factor(panel_blocks, begin - origin, rows,
-                                  [&](Index n, double* block) { gather(origin + n * kBlock, begin, column, block); });
-        if (task_.vectors != nullptr) store_vectors(column, origin, begin);
+        sweep_.exchange();
+        pending_ = factor_.factor(
+            panel_blocks, begin - origin, rows,
+            [&](Index n, double* block) { gather(origin + n * kBlock, begin, column, block); },
+            [&](Index from, Index to, double* partial) {
+                for (Index n = from; n < to; ++n) {
+                    sweep_.set_v(origin + n * kBlock, factor_.v().block(n));
+                    store_vectors(column, origin + n * kBlock, begin, factor_.v().block(n));
+                }
+                carried_.multiply(factor_, origin / kBlock, from, to, partial);
+            });
         for (Index j = 0; j < width_; ++j)
             for (Index i = 0; i <= j && i < rows; ++i)
                 task_.band[(column + j) * (width_ + 1) + width_ + i - j] = static_cast<Number>(factor_.r(i, j));
-        if (pending_) carried_.reflect(factor_, origin / kBlock, panel_blocks);
-        if (!pending_ && !was_pending) return;
-        if (!pending_) {  // a zero panel: nothing to multiply by, but the last update must still be finished
-            sweep(begin, updated, false);
-            return;
+        if (pending_) {
+            carried_.reflect(factor_);
+        } else {  // a zero panel: nothing to multiply by, but the last update must still be finished
+            for (Index row = origin; row < size_; row += kBlock) store_vectors(column, row, begin, nullptr);
         }
-        compute_update(origin, begin, panel_blocks, updated);
+        if (pending_ || was_pending) sweep(begin, updated, pending_);
+        if (pending_) compute_update(origin, begin, panel_blocks);
     }
 
-    // V of this panel, zeros if there is none, as the rows of its columns; what the matrix held there is in the tiles.
-    void store_vectors(Index column, Index origin, Index begin) const {
-#pragma omp parallel for schedule(static) num_threads(threads_)
-        for (Index row = origin; row < size_; row += kBlock) {
-            const double* block = factor_.v().block((row - origin) / kBlock);
-            const Index from = row < begin ? begin : row, to = row + kBlock < size_ ? row + kBlock : size_;
-            for (Index j = 0; j < width_; ++j)
-                for (Index i = from; i < to; ++i)
-                    task_.vectors[(column + j) * size_ + i] =
-                        pending_ ? static_cast<Number>(block[j * kBlock + i - row]) : Number{};
-        }
+    // Rows [row, row + kBlock) of V of this panel, zeros if there is none, as parts of the rows of its columns; what
+    // the matrix held there is in the tiles.
+    void store_vectors(Index column, Index row, Index begin, const double* block) const {
+        if (task_.vectors == nullptr) return;
+        const Index from = row < begin ? begin : row, to = row + kBlock < size_ ? row + kBlock : size_;
+        for (Index j = 0; j < width_; ++j)
+            for (Index i = from; i < to; ++i)
+                task_.vectors[(column + j) * size_ + i] =
+                    block != nullptr ? static_cast<Number>(block[j * kBlock + i - row]) : Number{};
     }
 
-    // Z of this panel, on the way finishing the last panel's update.
-    void compute_update(Index origin, Index begin, Index panel_blocks, Index updated) {
+    // Z of this panel, of the product with its V.
+    void compute_update(Index origin, Index begin, Index panel_blocks) {
         const Index n = factor_.cols();
         const double* t = factor_.t();
-        sweep_.exchange();
-        factor_.for_chunks(panel_blocks, [&](Index from, Index to, double*) {
-            for (Index i = from; i < to; ++i) sweep_.set_v(origin + i * kBlock, factor_.v().block(i));
-        });
-        sweep(begin, updated, true);
         factor_.for_chunks(panel_blocks, [&](Index from, Index to, double* partial) {
-            for (Index i = from; i < to; ++i) sweep_.sums().read(origin + i * kBlock, begin, x_.block(i));
-            Tall::add_inner_products(factor_.v(), x_, from, to, partial);
+            sweep_.set_x(origin + from * kBlock, origin + to * kBlock, begin, partial);
+            carried_.add(factor_, origin / kBlock, from, to);
         });
         double *inner = small_.data(), *product = inner + n * n, *s = product + n * n;
         factor_.reduce(inner);
@@ -162,10 +161,7 @@ class BandReduction {
         for (Index k = 0; k < n; ++k)
             for (Index i = k; i < n; ++i) add_row(n, 0, -0.5 * t[k * n + i], product + k * n, s + i * n);
         factor_.for_chunks(panel_blocks, [&](Index from, Index to, double*) {
-            for (Index i = from; i < to; ++i) {
-                x_.combine(i, t, factor_.v(), s, z_);
-                sweep_.set_z(origin + i * kBlock, z_.block(i));
-            }
+            sweep_.set_z(origin + from * kBlock, origin + to * kBlock, t, s);
         });
     }
 
@@ -177,11 +173,11 @@ class BandReduction {
         {
             const typename SweepType::Session session;
             const int thread = omp_get_thread_num();
-            if (multiply) sweep_.sums().clear(thread, first * tiles_.edge());
+            if (multiply) sweep_.clear(thread, first * tiles_.edge());
 #pragma omp for schedule(static, 1)
             for (Index t = 0; t < blocks * (blocks + 1) / 2; ++t) {
                 const auto [row, col] = locate(t);
-                if (first + col >= updated) sweep_.update(first + row, first + col, begin, multiply);
+                if (first + col >= updated) sweep_.update(first + row, first + col, begin, true);
                 if (multiply) sweep_.multiply(first + row, first + col, begin, thread);
             }
         }
@@ -189,15 +185,24 @@ class BandReduction {
 
     // Rows [row, row + kBlock) of the panel at `column`, as a block of a panel; rows before `begin` are zeros.
     void gather(Index row, Index begin, Index column, double* block) const {
-        alignas(64) double rows[kBlock * kStrip], columns[kStrip * kBlock];
-        for (Index c = 0; c < width_;) {  // whole strips of the matrix, of which the panel may use a part
-            const Index skip = (column + c) % kStrip, rest = width_ - c,
-                        width = rest < kStrip - skip ? rest : kStrip - skip;
+        constexpr Index lanes = kVectorBytes / static_cast<Index>(sizeof(Number));  // columns at a time
+        alignas(64) Number rows[kBlock * lanes], columns[lanes * kBlock];
+        for (Index c = 0; c < width_;) {
+            const Index skip = (column + c) % lanes, rest = width_ - c,
+                        width = rest < lanes - skip ? rest : lanes - skip;
             const Number* from = tiles_.column(row, column + c - skip);
-            for (Index i = 0; i < kBlock * kStrip; ++i) rows[i] = static_cast<double>(from[i]);
-            for (Index i = 0; i < (begin - row) * kStrip && i < kBlock * kStrip; ++i) rows[i] = 0;
-            Tall::template put_rows<kStrip>(rows, columns);
-            for (Index i = 0; i < width * kBlock; ++i) block[c * kBlock + i] = columns[skip * kBlock + i];
+            Index stride = kStrip;
+            if (row < begin) {
+                for (Index r = 0; r < kBlock; ++r)
+                    for (Index i = 0; i < lanes; ++i)
+                        rows[r * lanes + i] = row + r < begin ? Number{} : from[r * stride + i];
+                from = rows;
+                stride = lanes;
+            }
+            for (Index r = 0; r < kBlock; r += lanes)
+                SquareTranspose<Number, lanes>::run(from + r * stride, stride, columns + r, kBlock);
+            for (Index i = 0; i < width * kBlock; ++i)
+                block[c * kBlock + i] = static_cast<double>(columns[skip * kBlock + i]);
             c += width;
         }
         for (Index i = width_ * kBlock; i < factor_.cols() * kBlock; ++i) block[i] = 0;
@@ -208,7 +213,6 @@ class BandReduction {
     int threads_;
     Tiles tiles_;
     PanelFactor<kVectorBytes> factor_;
-    Tall x_, z_;
     Scratch<double> small_;
     SweepType sweep_;
     Carried<kVectorBytes> carried_;

@@ -11,6 +11,7 @@
 #include "band/panel.hpp"
 #include "band/sums.hpp"
 #include "band/tiles.hpp"
+#include "band/vectors.hpp"
 #include "cpu/scratch.hpp"
 #include "gram/pack.hpp"
 #include "gram/transpose.hpp"
@@ -88,8 +89,9 @@ class SplitSweep {
   public:
     using Number = float;
     using Tall = Panel<kVectorBytes>;
+    using Vectors = UpdateVectors<float, kVectorBytes>;
     using Session = typename Kernel::Session;
-    static constexpr Index kStrip = Kernel::kStrip, kBlock = Tall::kBlock;
+    static constexpr Index kStrip = Kernel::kStrip, kBlock = Vectors::kRows;
     static_assert(kStrip == 32 && 32 % kBlock == 0);
     using Tiles = TriangleTiles<float, kStrip>;
 
@@ -99,6 +101,7 @@ class SplitSweep {
           strips_((cols + kStrip - 1) / kStrip),
           rows_(tiles.blocks() * tiles.edge()),
           squares_(tiles.edge() / 32),
+          vectors_(rows_, cols, threads),
           left_{Scratch<Pair>(vector_pairs()), Scratch<Pair>(vector_pairs())},
           right_{Scratch<Pair>(vector_pairs()), Scratch<Pair>(vector_pairs())},
           factor_(vector_pairs() / 2),
@@ -108,23 +111,21 @@ class SplitSweep {
     void exchange() { current_ = 1 - current_; }
 
     void set_v(Index row, const double* block) const {
-        set_vectors(row, block, 0);
-        // The right operand of A V: pairs along the rows, a strip for each 32 columns of V, high and then low.
-        for (Index q = 0; q < strips_; ++q) {
-            Pair* high = factor_.data() + (2 * q * rows_ + row) / 2 * kStrip;
-            Pair* low = high + rows_ / 2 * kStrip;
-            for (Index c = 0; c < kStrip; ++c) {
-                const Index col = q * kStrip + c;
-                for (Index r = 0; r < kBlock; r += 2) {
-                    const float even = col < cols_ ? static_cast<float>(block[col * kBlock + r]) : 0.0F;
-                    const float odd = col < cols_ ? static_cast<float>(block[col * kBlock + r + 1]) : 0.0F;
-                    put_pair(even, odd, high + r / 2 * kStrip + c, low + r / 2 * kStrip + c);
-                }
-            }
+        vectors_.set_v(row, block);
+        for (Index r = row; r < row + Tall::kBlock; r += kBlock) {
+            set_vectors(r, vectors_.v(r), 0);
+            set_factor(r, vectors_.v(r));
         }
     }
 
-    void set_z(Index row, const double* block) const { set_vectors(row, block, 1); }
+    void set_x(Index row, Index end, Index begin, double* inner) const {
+        vectors_.set_x(row, end, begin, sums_, inner);
+    }
+
+    void set_z(Index row, Index end, const double* t, const double* s) const {
+        vectors_.finish(row, end, t, s);
+        for (Index r = row; r < end; r += kBlock) set_vectors(r, vectors_.z(r), 1);
+    }
 
     // Tile -= V_I Z_J^T + Z_I V_J^T: the left operands are negated, and their counterparts lie crosswise. Products take
     // tiles as a whole: here too columns before `begin` are left alone, but not what is above the diagonal.
@@ -166,7 +167,7 @@ class SplitSweep {
         }
     }
 
-    const ThreadSums<float, kStrip, kVectorBytes>& sums() const { return sums_; }
+    void clear(int thread, Index begin) const { sums_.clear(thread, begin); }
 
   private:
     // V and Z, high and low, all rows, columns rounded up to whole strips.
@@ -198,16 +199,33 @@ class SplitSweep {
         }
     }
 
+    // Rows [row, row + kBlock) of V as the right operand of A V: pairs along the rows, a strip for each 32 columns of
+    // V, high and then low.
+    void set_factor(Index row, const float* block) const {
+        for (Index q = 0; q < strips_; ++q) {
+            Pair* high = factor_.data() + (2 * q * rows_ + row) / 2 * kStrip;
+            Pair* low = high + rows_ / 2 * kStrip;
+            for (Index c = 0; c < kStrip; ++c) {
+                const Index col = q * kStrip + c;
+                for (Index r = 0; r < kBlock; r += 2) {
+                    const float even = col < cols_ ? block[col * kBlock + r] : 0.0F;
+                    const float odd = col < cols_ ? block[col * kBlock + r + 1] : 0.0F;
+                    put_pair(even, odd, high + r / 2 * kStrip + c, low + r / 2 * kStrip + c);
+                }
+            }
+        }
+    }
+
     // Rows [row, row + kBlock) of V (which = 0) or Z (1) as operands of the update; the left one is negated.
-    void set_vectors(Index row, const double* block, Index which) const {
+    void set_vectors(Index row, const float* block, Index which) const {
         const Index part = strips_ * kSquare, offset = row / kStrip * 4 * part + 2 * which * part;
         Pair *right = right_[current_].data() + offset, *left = left_[current_].data() + offset;
         for (Index p = 0; p < strips_ * 16; ++p) {
             for (Index i = 0; i < kBlock; ++i) {
                 const Index r = row % kStrip + i;
                 const bool there = 2 * p < cols_;  // cols is even
-                const float even = there ? static_cast<float>(block[2 * p * kBlock + i]) : 0.0F;
-                const float odd = there ? static_cast<float>(block[(2 * p + 1) * kBlock + i]) : 0.0F;
+                const float even = there ? block[2 * p * kBlock + i] : 0.0F;
+                const float odd = there ? block[(2 * p + 1) * kBlock + i] : 0.0F;
                 put_pair(even, odd, right + p * kStrip + r, right + part + p * kStrip + r);
                 const Index at = Kernel::kTwoPackings ? p / 16 * kSquare + r * 16 + p % 16 : p * kStrip + r;
                 put_pair(-even, -odd, left + at, left + part + at);
@@ -217,6 +235,7 @@ class SplitSweep {
 
     const Tiles& tiles_;
     Index cols_, strips_, rows_, squares_;
+    Vectors vectors_;
     Scratch<Pair> left_[2], right_[2], factor_, split_;
     ThreadSums<float, kStrip, kVectorBytes> sums_;
     int current_ = 0;

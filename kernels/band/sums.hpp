@@ -1,7 +1,7 @@
-// X = A V as the threads leave it, each with its own share, and how the shares become a panel.
+// X = A V as the threads leave it, each with its own share, and how the shares become one.
 #pragma once
 
-#include "band/panel.hpp"
+#include "band/strips.hpp"
 #include "cpu/scratch.hpp"
 #include "gram/view.hpp"
 
@@ -10,8 +10,9 @@ namespace {
 // Element (row, col) of a thread's share lies at strip(thread, col / kStrip)[row * kStrip + col % kStrip].
 template <class Number, Index kStrip, int kVectorBytes>
 class ThreadSums {
-    using Tall = Panel<kVectorBytes>;
-    static constexpr Index kBlock = Tall::kBlock;
+    using Rows = Strips<Number, kVectorBytes>;
+    static constexpr Index kRows = Rows::kRows, kLanes = Rows::kColumns;
+    static_assert(kStrip % kLanes == 0);
 
   public:
     ThreadSums(Index rows, Index cols, int threads)
@@ -30,20 +31,18 @@ class ThreadSums {
             for (Index i = begin * kStrip; i < rows_ * kStrip; ++i) strip(thread, q)[i] = 0;
     }
 
-    // Rows [row, row + kBlock) of the sum, as a block of a panel; rows before `begin` are zeros.
-    void read(Index row, Index begin, double* block) const {
-        alignas(64) double rows[kBlock * kStrip], columns[kStrip * kBlock];
-        for (Index q = 0; q < strips_; ++q) {
-            const Number* first = strip(0, q) + row * kStrip;
-            for (Index i = 0; i < kBlock * kStrip; ++i) rows[i] = static_cast<double>(first[i]);
-            for (int t = 1; t < threads_; ++t) {
-                const Number* other = strip(t, q) + row * kStrip;
-                for (Index i = 0; i < kBlock * kStrip; ++i) rows[i] += static_cast<double>(other[i]);
+    // Rows [row, row + kRows) of the sum, as a strip; rows before `begin` are zeros.
+    void read(Index row, Index begin, Number* block) const {
+        alignas(64) Number rows[kRows * kLanes];
+        for (Index c = 0; c < cols_; c += kLanes) {
+            for (Index r = 0; r < kRows; ++r) {
+                Number* to = rows + r * kLanes;
+                const Index at = (row + r) * kStrip + c % kStrip;
+                for (Index i = 0; i < kLanes; ++i) to[i] = row + r < begin ? Number{} : strip(0, c / kStrip)[at + i];
+                for (int t = 1; t < threads_ && row + r >= begin; ++t)
+                    for (Index i = 0; i < kLanes; ++i) to[i] += strip(t, c / kStrip)[at + i];
             }
-            for (Index i = 0; i < (begin - row) * kStrip && i < kBlock * kStrip; ++i) rows[i] = 0;
-            Tall::template put_rows<kStrip>(rows, columns);
-            const Index width = cols_ - q * kStrip < kStrip ? cols_ - q * kStrip : kStrip;
-            for (Index i = 0; i < width * kBlock; ++i) block[q * kStrip * kBlock + i] = columns[i];
+            Rows::put_rows(rows, kLanes, cols_ - c < kLanes ? cols_ - c : kLanes, block + c * kRows);
         }
     }
 

@@ -6,8 +6,10 @@
 #pragma once
 
 #include "band/panel.hpp"
+#include "band/strips.hpp"
 #include "band/sums.hpp"
 #include "band/tiles.hpp"
+#include "band/vectors.hpp"
 #include "cpu/scratch.hpp"
 #include "gram/view.hpp"
 
@@ -18,8 +20,10 @@ class Sweep {
   public:
     using Number = typename Kernel::Sum;
     using Tall = Panel<kVectorBytes>;
+    using Vectors = UpdateVectors<Number, kVectorBytes>;
     using Session = typename Kernel::Session;
-    static constexpr Index kStrip = Kernel::kStrip, kRows = Kernel::kRows, kBlock = Tall::kBlock;
+    static constexpr Index kStrip = Kernel::kStrip, kRows = Kernel::kRows, kLanes = Kernel::kLanes;
+    static_assert(kStrip == Vectors::kRows);
     using Tiles = TriangleTiles<Number, kStrip>;
 
     Sweep(const Tiles& tiles, Index cols, int threads)
@@ -27,39 +31,44 @@ class Sweep {
           cols_(cols),
           column_strips_((cols + kStrip - 1) / kStrip),
           rows_(tiles.blocks() * tiles.edge()),
-          vectors_{Scratch<Number>(rows_ * 2 * cols), Scratch<Number>(rows_ * 2 * cols)},
+          vectors_{Vectors(rows_, cols, threads), Vectors(rows_, cols, threads)},
           right_(rows_ * column_strips_ * kStrip),
           sums_(rows_, cols, threads) {}
 
     // Keeps the V and Z of the last panel for updates that are still due; what follows is set for the next one.
     void exchange() { current_ = 1 - current_; }
 
-    // Takes over V (for products and for the later update) from rows [row, row + kBlock), a block of a panel.
+    // Takes over rows [row, row + Tall::kBlock) of V, a block of a panel, for products and for the later update.
     void set_v(Index row, const double* block) const {
-        set_vectors(row, block, 0);
-        for (Index q = 0; q < column_strips_; ++q) {
-            alignas(64) double columns[kStrip * kBlock] = {}, rows[kBlock * kStrip];
-            const Index width = cols_ - q * kStrip < kStrip ? cols_ - q * kStrip : kStrip;
-            for (Index i = 0; i < width * kBlock; ++i) columns[i] = block[q * kStrip * kBlock + i];
-            Tall::template get_rows<kStrip>(columns, rows);
-            Number* to = right_.data() + (q * rows_ + row) * kStrip;
-            for (Index i = 0; i < kBlock * kStrip; ++i) to[i] = static_cast<Number>(rows[i]);
-        }
+        const Vectors& vectors = vectors_[current_];
+        vectors.set_v(row, block);
+        for (Index r = row; r < row + Tall::kBlock; r += kStrip)
+            for (Index c = 0; c < cols_; c += kLanes)
+                Strips<Number, kVectorBytes>::get_rows(
+                    vectors.v(r) + c * kStrip, cols_ - c < kLanes ? cols_ - c : kLanes,
+                    right_.data() + (c / kStrip * rows_ + r) * kStrip + c % kStrip, kStrip);
     }
 
-    // Takes over Z, for the update.
-    void set_z(Index row, const double* block) const { set_vectors(row, block, 1); }
+    // Takes over rows [row, end) of the product X = A V, zeros before row `begin`; inner += V^T X of them.
+    void set_x(Index row, Index end, Index begin, double* inner) const {
+        vectors_[current_].set_x(row, end, begin, sums_, inner);
+    }
+
+    // Makes Z = X T + V S of rows [row, end) of X, for the update.
+    void set_z(Index row, Index end, const double* t, const double* s) const {
+        vectors_[current_].finish(row, end, t, s);
+    }
 
     // Tile -= V_I Z_J^T + Z_I V_J^T, with the vectors of this panel or of the one before the exchange; of columns from
     // `begin` on, on the diagonal from each strip's own square downwards.
     void update(Index block_row, Index block_col, Index begin, bool last) const {
-        const Number* vectors = vectors_[last ? 1 - current_ : current_].data();
+        const Vectors& vectors = vectors_[last ? 1 - current_ : current_];
         const Index edge = tiles_.edge(), half = cols_ * kStrip;
         Number* tile = tiles_.tile(block_row, block_col);
         for (Index c = first_column(block_col, begin) / kStrip * kStrip; c < edge; c += kStrip) {
-            const Number* right = vectors + strip_offset(block_col * edge + c) + half;
+            const Number* right = vectors.z(block_col * edge + c);
             for (Index r = block_row == block_col ? c : 0; r < edge; r += kRows) {
-                const Number* left = vectors + strip_offset(block_row * edge + r) + r % kStrip;
+                const Number* left = vectors.v(block_row * edge + r) + r % kStrip;
                 Kernel::template multiply<1, kStrip, true, 2, kUnroll>(2, cols_, left, half, right, -half,
                                                                        tile + c * edge + r * kStrip);
             }
@@ -78,7 +87,8 @@ class Sweep {
         }
     }
 
-    const ThreadSums<Number, kStrip, kVectorBytes>& sums() const { return sums_; }
+    // Clears a thread's share of X from row `begin` on.
+    void clear(int thread, Index begin) const { sums_.clear(thread, begin); }
 
   private:
     static constexpr Index kUnroll = 4;  // divides all depths here, and gains 5 %: their loops are short
@@ -111,22 +121,10 @@ class Sweep {
         return first > 0 ? first : 0;
     }
 
-    // V and Z in strips of kStrip rows: for each strip cols columns of V, then cols of Z.
-    Index strip_offset(Index row) const { return row / kStrip * kStrip * 2 * cols_; }
-
-    void set_vectors(Index row, const double* block, Index which) const {
-        constexpr Index run = kBlock < kStrip ? kBlock : kStrip;
-        for (Index r = 0; r < kBlock; r += run) {
-            Number* to =
-                vectors_[current_].data() + strip_offset(row + r) + which * cols_ * kStrip + (row + r) % kStrip;
-            for (Index c = 0; c < cols_; ++c)
-                for (Index i = 0; i < run; ++i) to[c * kStrip + i] = static_cast<Number>(block[c * kBlock + r + i]);
-        }
-    }
-
     const Tiles& tiles_;
     Index cols_, column_strips_, rows_;
-    Scratch<Number> vectors_[2], right_;
+    Vectors vectors_[2];
+    Scratch<Number> right_;
     ThreadSums<Number, kStrip, kVectorBytes> sums_;
     int current_ = 0;
 };
