@@ -3,9 +3,12 @@
 
 #include <cstddef>
 
-// Both are compiled once, for the base instruction set (cpu/scratch.cpp).
+// All are compiled once, for the base instruction set (cpu/scratch.cpp).
 void* allocate_scratch(std::size_t bytes);
 void free_scratch(void* memory) noexcept;
+
+// Asks for huge pages where large memory that is about to be written for the first time has whole ones.
+void prefer_huge_pages(void* memory, std::size_t bytes) noexcept;
 
 // The unnamed namespace keeps one copy per source file: a copy compiled for AVX-512 must never serve portable code.
 namespace {

@@ -67,8 +67,9 @@ struct FmaKernel {
     }
 
     // The form that the symmetric product uses: both operands packed in strips, C += A B.
+    template <Index kVectors>
     static inline void multiply_strips(Index depth, const T* a, const T* b, T* c) {
-        multiply<1, kStrip, false>(1, depth, a, 0, b, 0, c);
+        multiply<1, kStrip, false, kVectors>(1, depth, a, 0, b, 0, c);
     }
 };
 

@@ -29,6 +29,7 @@ struct NeonPairKernel {
     };
 
     // C (8 x 8, contiguous) += A B, `depth` pairs, an even number.
+    template <Index>
     static inline void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c) {
         float32x4_t sum[4][4] = {};  // [i][j]: rows 2 i and 2 i + 1, columns 2 j and 2 j + 1
         for (Index k = 0; k < depth; k += kDepthStep) {

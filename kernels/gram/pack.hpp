@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "gram/transpose.hpp"
 #include "gram/view.hpp"
@@ -49,17 +50,16 @@ struct ReadPair {
     using Stored = std::uint16_t;
 };
 
-// strip[k * kStrip + r] = buffer[r * stride + k] for k < width.
-template <class To, Index kStrip>
-inline void transpose_strip(const To* buffer, Index stride, Index width, To* strip) {
-    constexpr Index lanes = kStrip / 2;
-    Index k = 0;
-    for (; k + lanes <= width; k += lanes) {
-        SquareTranspose<To, lanes>::run(buffer + k, stride, strip + k * kStrip, kStrip);
-        SquareTranspose<To, lanes>::run(buffer + lanes * stride + k, stride, strip + k * kStrip + lanes, kStrip);
-    }
-    for (; k < width; ++k)
-        for (Index r = 0; r < kStrip; ++r) strip[k * kStrip + r] = buffer[r * stride + k];
+// strip[k * kStrip + r] = rows[r * stride + k * n] as a To, for k < width; a To is n neighbours as they are stored.
+template <class To, Index kStrip, class Stored>
+inline void transpose_strip(const Stored* rows, Index stride, Index width, To* strip) {
+    constexpr Index lanes = kStrip / 2, n = sizeof(To) / sizeof(Stored);
+    const Index whole = width / lanes * lanes;
+    for (Index half = 0; half < kStrip; half += lanes)  // few rows at a time: as many streams as the caches foresee
+        for (Index k = 0; k < whole; k += lanes)
+            SquareTranspose<To, lanes>::run(rows + half * stride + k * n, stride, strip + k * kStrip + half, kStrip);
+    for (Index k = whole; k < width; ++k)
+        for (Index r = 0; r < kStrip; ++r) std::memcpy(strip + k * kStrip + r, rows + r * stride + k * n, sizeof(To));
 }
 
 // Rows [row, row + kStrip) and columns [col, col + depth) of the view, turned into numbers of type To.
@@ -82,9 +82,13 @@ void pack_strip(const MatrixView& view, Index row, Index col, Index depth, To* s
         }
         return;
     }
-    // Depth is contiguous: transpose through a small buffer, since rows a power of two apart share cache sets.
+    if constexpr (std::is_same_v<Stored, To>) {
+        if (rows == kStrip) return transpose_strip<To, kStrip>(source, view.row_stride, depth, strip);
+    }
+    // Depth is contiguous: transpose numbers through a small buffer.
     constexpr Index stride = block + 64 / static_cast<Index>(sizeof(To));
-    alignas(64) To buffer[kStrip][stride] = {};
+    alignas(64) To buffer[kStrip][stride];
+    for (Index r = rows; r < kStrip; ++r) std::memset(buffer[r], 0, sizeof(buffer[r]));
     for (Index k0 = 0; k0 < depth; k0 += block) {
         const Index width = depth - k0 < block ? depth - k0 : block;
         for (Index r = 0; r < rows; ++r) {
@@ -118,8 +122,11 @@ void pack_pairs(const MatrixView& view, Index row, Index col, Index pairs, std::
     const auto* source = static_cast<const std::uint16_t*>(view.data) + row * view.row_stride + col * view.col_stride;
     const Index width = view.cols - col < 2 * pairs ? view.cols - col : 2 * pairs;
     const Index whole = width / 2;
+    if (view.col_stride == 1 && rows == kStrip && whole == pairs)
+        return transpose_strip<std::uint32_t, kStrip>(source, view.row_stride, pairs, strip);
     constexpr Index stride = block + 16;
-    alignas(64) std::uint32_t buffer[kStrip][stride] = {};
+    alignas(64) std::uint32_t buffer[kStrip][stride];
+    for (Index r = rows; r < kStrip; ++r) std::memset(buffer[r], 0, sizeof(buffer[r]));
     for (Index p0 = 0; p0 < pairs; p0 += block) {
         const Index count = pairs - p0 < block ? pairs - p0 : block;
         const Index full = whole - p0 < 0 ? 0 : (whole - p0 < count ? whole - p0 : count);

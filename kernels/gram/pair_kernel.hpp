@@ -26,22 +26,24 @@ struct PairKernel {
         Session() {}
     };
 
-    // C (kRows x kStrip, contiguous) += sum over t < count of A_t B_t, `depth` pairs each.
+    // C (kRows x kStrip, contiguous) += sum over t < count of A_t B_t, `depth` pairs each. With kVectors = 1 only the
+    // first half of the columns.
+    template <Index kVectors = 2>
     static inline void multiply_terms(Index count, Index depth, const Packed* const* a, const Packed* const* b,
                                       float* c) {
-        __m512 sum[kRows][2];
+        __m512 sum[kRows][kVectors];
 #pragma GCC unroll 16
-        for (Index i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+        for (Index i = 0; i < kRows; ++i)
+            for (Index v = 0; v < kVectors; ++v) sum[i][v] = _mm512_setzero_ps();
         for (Index t = 0; t < count; ++t) {
             const Packed *left = a[t], *right = b[t];
             for (Index k = 0; k < depth; ++k) {
-                const __m512bh b0 = (__m512bh)_mm512_loadu_si512(right);
-                const __m512bh b1 = (__m512bh)_mm512_loadu_si512(right + kLanes);
+                __m512bh columns[kVectors];
+                for (Index v = 0; v < kVectors; ++v) columns[v] = (__m512bh)_mm512_loadu_si512(right + v * kLanes);
 #pragma GCC unroll 16
                 for (Index i = 0; i < kRows; ++i) {
                     const __m512bh x = (__m512bh)_mm512_set1_epi32(static_cast<int>(left[i]));
-                    sum[i][0] = _mm512_dpbf16_ps(sum[i][0], x, b0);
-                    sum[i][1] = _mm512_dpbf16_ps(sum[i][1], x, b1);
+                    for (Index v = 0; v < kVectors; ++v) sum[i][v] = _mm512_dpbf16_ps(sum[i][v], x, columns[v]);
                 }
                 left += kStrip;
                 right += kStrip;
@@ -49,15 +51,16 @@ struct PairKernel {
         }
 #pragma GCC unroll 16
         for (Index i = 0; i < kRows; ++i) {
-            for (Index v = 0; v < 2; ++v) {
+            for (Index v = 0; v < kVectors; ++v) {
                 float* row = c + i * kStrip + v * kLanes;
                 _mm512_storeu_ps(row, _mm512_add_ps(_mm512_loadu_ps(row), sum[i][v]));
             }
         }
     }
 
+    template <Index kVectors>
     static inline void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c) {
-        multiply_terms(1, depth, &a, &b, c);
+        multiply_terms<kVectors>(1, depth, &a, &b, c);
     }
 };
 

@@ -1,9 +1,10 @@
 // The blocked driver of the symmetric product: out = A A^T, computed for the lower half and mirrored.
 //
-// A is taken in slabs of columns. A slab is packed once into strips that serve as left and as right operand; then every
-// tile of the lower triangle is one task: it is accumulated in a private buffer (L2) over depth blocks whose right
-// strip stays in L1, and added to `out` at the end of the slab. Each tile has one owner and a fixed order of summation,
-// so the result does not depend on the number of threads.
+// A is taken in slabs of columns. A slab is packed once into strips that serve as left and as right operand, depth
+// block by depth block: what a tile reads of one lies together, where strips a power of two apart would share sets of
+// L2. Then every tile of the lower triangle is one task: it is accumulated in a private buffer (L2) over the depth
+// blocks, and added to `out` at the end of the slab. Each tile has one owner and a fixed order of summation, so the
+// result does not depend on the number of threads.
 #pragma once
 
 #include "cpu/scratch.hpp"
@@ -24,9 +25,8 @@ class SymmetricProduct {
     using Packed = typename Kernel::Packed;
     using Sum = typename Kernel::Sum;
     static constexpr Index kStrip = Kernel::kStrip, kRows = Kernel::kRows;
-    static constexpr Index kDepthBlock = 256;  // packed elements: a right strip of 32 KiB, in L1
-    // Packed depth of a slab. A short one costs passes over `out`, a long one memory that the system clears each time.
-    static Index choose_slab(Index rows) { return rows > 2048 ? 8 * kDepthBlock : 4 * kDepthBlock; }
+    static constexpr Index kDepthBlock = 256;  // packed elements that are summed in registers: a right strip of 32 KiB
+    static constexpr Index kSlab = 4 * kDepthBlock;  // 4096 packed rows of a slab: 16 MiB, which stay in the last cache
 
   public:
     // out (view.rows x view.rows, row-major, `stride` elements a row) <- view view^T, both halves; `add` adds to what
@@ -38,7 +38,7 @@ class SymmetricProduct {
         const Index blocks = (rows + edge - 1) / edge, tiles = blocks * (blocks + 1) / 2;
 
         const Index whole = Packer::depth(view.cols);
-        const Index slabs = (whole + choose_slab(rows) - 1) / choose_slab(rows);
+        const Index slabs = (whole + kSlab - 1) / kSlab;
         const Index slab =
             round_up((whole + slabs - 1) / slabs, kDepthBlock < whole ? kDepthBlock : Kernel::kDepthStep);
 
@@ -55,9 +55,13 @@ class SymmetricProduct {
             {
                 const typename Kernel::Session session;
 #pragma omp for schedule(dynamic, 1)
-                for (Index s = 0; s < strips; ++s)
-                    Packer::pack(view, s * kStrip, begin * Packer::kColumns, depth, left_strips + s * kStrip * slab,
-                                 right.data() + s * kStrip * slab);
+                for (Index s = 0; s < strips; ++s) {
+                    for (Index k = 0; k < depth; k += kDepthBlock) {
+                        const Index step = block_depth(depth, k), at = k * rows + s * kStrip * step;
+                        Packer::pack(view, s * kStrip, (begin + k) * Packer::kColumns, step, left_strips + at,
+                                     right.data() + at);
+                    }
+                }
                 Sum* buffer = buffers.data() + omp_get_thread_num() * edge * edge;
 #pragma omp for schedule(dynamic, 1)
                 for (Index t = 0; t < tiles; ++t) {
@@ -66,7 +70,7 @@ class SymmetricProduct {
                     const Tile tile{block_row * edge, block_col * edge,
                                     rows - block_row * edge < edge ? rows - block_row * edge : edge,
                                     rows - block_col * edge < edge ? rows - block_col * edge : edge};
-                    multiply_tile(tile, depth, slab, left_strips, right.data(), buffer);
+                    multiply_tile(tile, depth, rows, left_strips, right.data(), buffer);
                     write_tile(tile, view.rows, buffer, out, stride, first && !add, last);
                 }
             }
@@ -85,49 +89,75 @@ class SymmetricProduct {
         return edge;
     }
 
+    static Index block_depth(Index depth, Index k) { return depth - k < kDepthBlock ? depth - k : kDepthBlock; }
+
     // buffer (strips of kStrip columns, each tile.rows x kStrip) = A[tile rows] A[tile cols]^T over this slab,
-    // leaving out blocks wholly above the diagonal.
-    static void multiply_tile(const Tile& tile, Index depth, Index slab, const Packed* left, const Packed* right,
+    // leaving out blocks wholly above the diagonal, and the second half of those that it crosses in the first.
+    static void multiply_tile(const Tile& tile, Index depth, Index rows, const Packed* left, const Packed* right,
                               Sum* buffer) {
         for (Index i = 0; i < tile.rows * tile.cols; ++i) buffer[i] = Sum{};
         for (Index k = 0; k < depth; k += kDepthBlock) {
-            const Index step = depth - k < kDepthBlock ? depth - k : kDepthBlock;
+            const Index step = block_depth(depth, k);
             for (Index j = 0; j < tile.cols; j += kStrip) {
-                const Packed* b = right + (tile.col + j) * slab + k * kStrip;
+                const Packed* b = right + k * rows + (tile.col + j) * step;
                 for (Index i = 0; i < tile.rows; i += kRows) {
                     const Index row = tile.row + i;
                     if (row + kRows <= tile.col + j) continue;
-                    const Packed* a = left + row / kStrip * kStrip * slab + k * kStrip + row % kStrip;
-                    Kernel::multiply_strips(step, a, b, buffer + j * tile.rows + i * kStrip);
+                    const Packed* a = left + k * rows + row / kStrip * kStrip * step + row % kStrip;
+                    Sum* c = buffer + j * tile.rows + i * kStrip;
+                    if (row + kRows <= tile.col + j + kStrip / 2) {
+                        Kernel::template multiply_strips<1>(step, a, b, c);
+                    } else {
+                        Kernel::template multiply_strips<2>(step, a, b, c);
+                    }
                 }
             }
         }
     }
 
+    // Adds a tile to `out`, or in the first slab writes it, and in the last one writes what mirrors it.
     static void write_tile(const Tile& tile, Index size, Sum* buffer, Sum* out, Index stride, bool first, bool last) {
         const Index rows = size - tile.row < tile.rows ? size - tile.row : tile.rows;
         const Index cols = size - tile.col < tile.cols ? size - tile.col : tile.cols;
         for (Index j = 0; j < cols; j += kStrip) {
+            const Index col = tile.col + j;
             const Index width = cols - j < kStrip ? cols - j : kStrip;
-            for (Index i = 0; i < rows; ++i) {
-                Sum* from = buffer + j * tile.rows + i * kStrip;
-                Sum* to = out + (tile.row + i) * stride + tile.col + j;
-                const Index row_width =
-                    tile.row + i < tile.col + j + width ? tile.row + i - tile.col - j + 1 : width;  // lower half only
-                if (first) {
-                    for (Index c = 0; c < row_width; ++c) to[c] = from[c];
-                } else {
-                    for (Index c = 0; c < row_width; ++c) to[c] = from[c] += to[c];
-                }
+            Sum *sums = buffer + j * tile.rows, *to = out + tile.row * stride + col;
+            // Rows before `below` have entries above the diagonal.
+            const Index start = col > tile.row ? col - tile.row : 0;
+            const Index edge = col + kStrip > tile.row ? col + kStrip - tile.row : 0;
+            const Index below = width < kStrip || edge > rows ? rows : edge;
+            for (Index i = start; i < below; ++i) {
+                const Index there = tile.row + i - col + 1;
+                write_row(sums + i * kStrip, there < width ? there : width, to + i * stride, first);
             }
-            if (!last) continue;
-            for (Index c = 0; c < width; ++c) {
-                const Index col = tile.col + j + c;
-                const Index start = col < tile.row ? 0 : col - tile.row;
-                const Sum* from = buffer + j * tile.rows + c;
-                Sum* to = out + col * stride + tile.row;
-                for (Index i = start; i < rows; ++i) to[i] = from[i * kStrip];
-            }
+            for (Index i = below; i < rows; ++i) write_row(sums + i * kStrip, kStrip, to + i * stride, first);
+            if (last) mirror(sums, start, below, rows, width, out + col * stride + tile.row, stride, tile.row - col);
+        }
+    }
+
+    static inline void write_row(Sum* from, Index width, Sum* to, bool first) {
+        if (first) {
+            for (Index c = 0; c < width; ++c) to[c] = from[c];
+        } else {
+            for (Index c = 0; c < width; ++c) to[c] = from[c] += to[c];
+        }
+    }
+
+    // to(c, i) = sums(i, c) for start <= i < rows, c < width: squares from row `below` on, where entries are whole rows
+    // of the lower half; before it one by one, those with c <= i + offset.
+    static void mirror(const Sum* sums, Index start, Index below, Index rows, Index width, Sum* to, Index stride,
+                       Index offset) {
+        constexpr Index lanes = kStrip / 2;
+        const Index squares = (rows - below) / lanes * lanes;
+        for (Index i = below; i < below + squares; i += lanes) {
+            for (Index c = 0; c < kStrip; c += lanes)
+                SquareTranspose<Sum, lanes>::run(sums + i * kStrip + c, kStrip, to + c * stride + i, stride);
+        }
+        for (Index c = 0; c < width; ++c) {
+            for (Index i = c - offset > start ? c - offset : start; i < below; ++i)
+                to[c * stride + i] = sums[i * kStrip + c];
+            for (Index i = below + squares; i < rows; ++i) to[c * stride + i] = sums[i * kStrip + c];
         }
     }
 };

@@ -34,6 +34,7 @@ struct TileKernel {
         for (Index i = 0; i < kRows * kStrip; ++i) c[i] += block[i];
     }
 
+    template <Index>
     static inline void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c) {
         multiply_terms(1, depth, &a, &b, c);
     }

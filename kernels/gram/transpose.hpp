@@ -12,11 +12,15 @@ class SquareTranspose {
     typedef T Vector __attribute__((vector_size(kLanes * sizeof(T)), aligned(sizeof(T)), may_alias));
 
   public:
-    // to(j, i) = from(i, j) for i, j < kLanes, a power of two; strides in elements between rows.
-    static inline __attribute__((always_inline)) void run(const T* from, Index from_stride, T* to, Index to_stride) {
+    // to(j, i) = from(i, j) for i, j < kLanes, a power of two; strides in elements between rows. What is read may be
+    // stored as elements of another type, several of which make a T; its stride counts those.
+    template <class Stored>
+    static inline __attribute__((always_inline)) void run(const Stored* from, Index from_stride, T* to,
+                                                          Index to_stride) {
+        typedef T Source __attribute__((vector_size(kLanes * sizeof(T)), aligned(sizeof(Stored)), may_alias));
         Vector rows[kLanes];
 #pragma GCC unroll 16
-        for (Index i = 0; i < kLanes; ++i) rows[i] = *reinterpret_cast<const Vector*>(from + i * from_stride);
+        for (Index i = 0; i < kLanes; ++i) rows[i] = *reinterpret_cast<const Source*>(from + i * from_stride);
         exchange<1>(rows, std::make_integer_sequence<int, kLanes>());
 #pragma GCC unroll 16
         for (Index i = 0; i < kLanes; ++i) *reinterpret_cast<Vector*>(to + i * to_stride) = rows[i];
