@@ -44,13 +44,15 @@ void require_shapes(const Weights& weights, const AnyArray& out, bool oriented) 
 }
 
 // One product a matrix: of the weight turned so that it is the smaller one, or of a block as it is, added to `out`.
-void multiply(const Weights& weights, const AnyArray& out, bool add) {
+void multiply(const Weights& weights, const AnyArray& out, bool add, bool unrounded) {
     const Element element = element_of(weights, "gram: weights");
     require_shapes(weights, out, add);
     const bool wide = out.dtype() == nb::dtype<double>();
     if (!wide && out.dtype() != nb::dtype<float>()) throw nb::type_error("gram: out must be float32 or float64");
     if (!wide && element == Element::float64)
         throw nb::type_error("gram: float64 weights need a float64 out, found float32");
+    if (unrounded && (!wide || element == Element::float64))
+        throw nb::type_error("gram: float32 sums that are not rounded need weights not in float64 and a float64 out");
     const Index count = static_cast<Index>(out.shape(0)), entries = static_cast<Index>(out.shape(1) * out.shape(2));
     const nb::gil_scoped_release release;
     if (!add) prefer_huge_pages(out.data(), static_cast<std::size_t>(count * entries) * (wide ? 8 : 4));
@@ -59,16 +61,17 @@ void multiply(const Weights& weights, const AnyArray& out, bool add) {
         const MatrixView stored = as_stored(weights, i, element);
         const MatrixView view = add ? stored : orient(stored);
         if (wide) {
-            kernel.to_float64(view, static_cast<double*>(out.data()) + i * entries, add);
+            const auto product = unrounded ? kernel.float32_to_float64 : kernel.to_float64;
+            product(view, static_cast<double*>(out.data()) + i * entries, add);
         } else {
             kernel.to_float32(view, static_cast<float*>(out.data()) + i * entries, add);
         }
     }
 }
 
-void gram(const Weights& weights, const AnyArray& out) { multiply(weights, out, false); }
+void gram(const Weights& weights, const AnyArray& out, bool unrounded) { multiply(weights, out, false, unrounded); }
 
-void gram_add(const Weights& blocks, const AnyArray& out) { multiply(blocks, out, true); }
+void gram_add(const Weights& blocks, const AnyArray& out, bool unrounded) { multiply(blocks, out, true, unrounded); }
 
 void gram_amx_model(const Weights& weights, const AnyArray& out) {
     if (element_of(weights, "gram_amx_model: weights") != Element::bfloat16 || out.dtype() != nb::dtype<float>())
@@ -77,8 +80,8 @@ void gram_amx_model(const Weights& weights, const AnyArray& out) {
     const Index count = static_cast<Index>(out.shape(0)), entries = static_cast<Index>(out.shape(1) * out.shape(2));
     const nb::gil_scoped_release release;
     for (Index i = 0; i < count; ++i)
-        gram_pairs_amx_model(orient(as_stored(weights, i, Element::bfloat16)),
-                             static_cast<float*>(out.data()) + i * entries, false);
+        gram_pairs_amx_model.to_float32(orient(as_stored(weights, i, Element::bfloat16)),
+                                        static_cast<float*>(out.data()) + i * entries, false);
 }
 
 std::string gram_kernel(const std::string& dtype_name) {
@@ -93,9 +96,10 @@ std::string gram_kernel(const std::string& dtype_name) {
 }  // namespace
 
 void bind_gram(nb::module_& m) {
-    m.def("gram", &gram, nb::arg("weights"), nb::arg("out").noconvert(),
-          "out (m x k x k, float32 or float64) <- W Wᵀ or Wᵀ W, whichever is smaller, both halves written.");
-    m.def("gram_add", &gram_add, nb::arg("blocks"), nb::arg("out").noconvert(),
+    m.def("gram", &gram, nb::arg("weights"), nb::arg("out").noconvert(), nb::arg("unrounded") = false,
+          "out (m x k x k, float32 or float64) <- W Wᵀ or Wᵀ W, whichever is smaller, both halves written; unrounded: "
+          "as for a float32 out, kept in a float64 one.");
+    m.def("gram_add", &gram_add, nb::arg("blocks"), nb::arg("out").noconvert(), nb::arg("unrounded") = false,
           "out (m x k x k) += A Aᵀ for A (m x k x any), summed onto the lower half and mirrored.");
     m.def("gram_kernel", &gram_kernel, nb::arg("dtype_name"), "Name of the kernel that serves this dtype here.");
     m.def("gram_amx_model", &gram_amx_model, nb::arg("weights"), nb::arg("out").noconvert(),

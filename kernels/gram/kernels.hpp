@@ -9,6 +9,8 @@ struct GramKernel {
     const char* name;  // "amx-bf16", "avx512-bf16", "avx512", "avx2", "neon-bf16", "neon" or "portable"
     void (*to_float32)(const MatrixView& view, float* out, bool add);
     void (*to_float64)(const MatrixView& view, double* out, bool add);
+    // As to_float32, but not rounded at the end.
+    void (*float32_to_float64)(const MatrixView& view, double* out, bool add);
 };
 
 extern const GramKernel gram_portable;
@@ -16,12 +18,16 @@ extern const GramKernel gram_avx2;
 extern const GramKernel gram_avx512;
 extern const GramKernel gram_neon;
 
-// bfloat16 views only: products of two bfloat16 are exact in float32, sums are float32.
-void gram_pairs_avx512_bf16(const MatrixView& view, float* out, bool add);
-void gram_pairs_amx(const MatrixView& view, float* out, bool add);
-void gram_pairs_amx_model(const MatrixView& view, float* out, bool add);  // AMX on a software model of the tiles
+// The same of bfloat16 views only, whose products are exact in float32.
+struct PairGram {
+    void (*to_float32)(const MatrixView& view, float* out, bool add);
+    void (*float32_to_float64)(const MatrixView& view, double* out, bool add);
+};
 
-void gram_pairs_neon_bf16(const MatrixView& view, float* out, bool add);
+extern const PairGram gram_pairs_avx512_bf16;
+extern const PairGram gram_pairs_amx;
+extern const PairGram gram_pairs_amx_model;  // AMX on a software model of the tiles
+extern const PairGram gram_pairs_neon_bf16;
 
 // What serves this element type on this processor (cpu_features(), and for AMX and BFMMLA a self-check on first use).
 const GramKernel& choose_gram_kernel(Element element);

@@ -6,12 +6,14 @@
 
 namespace {
 
-template <class T>
-void multiply(const MatrixView& view, T* out, bool add) {
+// In sums of type T.
+template <class T, class Out>
+void multiply(const MatrixView& view, Out* out, bool add) {
     using Kernel = FmaKernel<T, KERNEL_VECTOR_BYTES, BLOCK_ROWS(T)>;
-    SymmetricProduct<Kernel, NumberPacker<Kernel>>::run(view, out, view.rows, add);
+    SymmetricProduct<Kernel, NumberPacker<Kernel>, Out>::run(view, out, view.rows, add);
 }
 
 }  // namespace
 
-extern constexpr GramKernel LEVELLED(gram){LEVEL_NAME, multiply<float>, multiply<double>};
+extern constexpr GramKernel LEVELLED(gram){LEVEL_NAME, multiply<float, float>, multiply<double, double>,
+                                           multiply<float, double>};

@@ -5,6 +5,13 @@
 #include "gram/pair_kernels.hpp"
 #include "gram/symmetric_product.hpp"
 
-void LEVELLED(gram_pairs)(const MatrixView& view, float* out, bool add) {
-    SymmetricProduct<LevelKernel, LevelPacker>::run(view, out, view.rows, add);
+namespace {
+
+template <class Out>
+void multiply(const MatrixView& view, Out* out, bool add) {
+    SymmetricProduct<LevelKernel, LevelPacker, Out>::run(view, out, view.rows, add);
 }
+
+}  // namespace
+
+extern constexpr PairGram LEVELLED(gram_pairs){multiply<float>, multiply<double>};

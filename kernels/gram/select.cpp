@@ -11,7 +11,7 @@ namespace {
 #if defined(__x86_64__) || defined(__aarch64__)
 // One product of an awkward shape against the portable kernel: an emulator or hypervisor that announces AMX or BFMMLA
 // and computes something else is found out here.
-bool agrees(void (*product)(const MatrixView&, float*, bool)) {
+bool agrees(const PairGram& pairs) {
     constexpr Index rows = 41, cols = 101;
     std::vector<std::uint16_t> values(rows * cols);
     std::uint32_t state = 1;
@@ -22,10 +22,14 @@ bool agrees(void (*product)(const MatrixView&, float*, bool)) {
     const MatrixView view{values.data(), Element::bfloat16, rows, cols, cols, 1};
     std::vector<float> expected(rows * rows), found(rows * rows);
     gram_portable.to_float32(view, expected.data(), false);
-    product(view, found.data(), false);
+    pairs.to_float32(view, found.data(), false);
     for (std::size_t i = 0; i < expected.size(); ++i)
         if (!(std::fabs(expected[i] - found[i]) <= 1e-4F)) return false;  // entries are up to 101, errors about 1e-5
     return true;
+}
+
+GramKernel with_pairs(const char* name, const PairGram& pairs, const GramKernel& numbers) {
+    return {name, pairs.to_float32, numbers.to_float64, pairs.float32_to_float64};
 }
 #endif
 
@@ -42,14 +46,14 @@ bool amx_is_sound() {
 
 const GramKernel& choose_gram_kernel(Element element) {
 #if defined(__x86_64__)
-    static const GramKernel amx{"amx-bf16", gram_pairs_amx, gram_avx512.to_float64};
-    static const GramKernel avx512_bf16{"avx512-bf16", gram_pairs_avx512_bf16, gram_avx512.to_float64};
+    static const GramKernel amx = with_pairs("amx-bf16", gram_pairs_amx, gram_avx512);
+    static const GramKernel avx512_bf16 = with_pairs("avx512-bf16", gram_pairs_avx512_bf16, gram_avx512);
     if (element == Element::bfloat16) {
         if (amx_is_sound()) return amx;
         if (cpu_features().fast_bf16_dot) return avx512_bf16;
     }
 #elif defined(__aarch64__)
-    static const GramKernel neon_bf16{"neon-bf16", gram_pairs_neon_bf16, gram_neon.to_float64};
+    static const GramKernel neon_bf16 = with_pairs("neon-bf16", gram_pairs_neon_bf16, gram_neon);
     if (element == Element::bfloat16) {
         static const bool sound = cpu_features().neon_bf16 && agrees(gram_pairs_neon_bf16);
         if (sound) return neon_bf16;

@@ -5,6 +5,9 @@
 // L2. Then every tile of the lower triangle is one task: it is accumulated in a private buffer (L2) over the depth
 // blocks, and added to `out` at the end of the slab. Each tile has one owner and a fixed order of summation, so the
 // result does not depend on the number of threads.
+//
+// Sums of kBlockTerms products in float32, eight of these likewise, all others in float64: a tenth of the rounding that
+// float32 throughout has, for a twentieth more time.
 #pragma once
 
 #include "cpu/scratch.hpp"
@@ -20,18 +23,19 @@ inline Index round_up(Index value, Index step) { return (value + step - 1) / ste
 //   kColumns                        columns of A in one packed element;
 //   static Index depth(Index cols)  packed depth of that many columns, a multiple of Kernel::kDepthStep;
 //   static void pack(view, row, col, depth, left, right)  (left == right unless Kernel::kTwoPackings).
-template <class Kernel, class Packer>
+template <class Kernel, class Packer, class Out = typename Kernel::Sum>
 class SymmetricProduct {
     using Packed = typename Kernel::Packed;
     using Sum = typename Kernel::Sum;
     static constexpr Index kStrip = Kernel::kStrip, kRows = Kernel::kRows;
+    static constexpr Index kBlockTerms = 64;
     static constexpr Index kDepthBlock = 256;  // packed elements that are summed in registers: a right strip of 32 KiB
     static constexpr Index kSlab = 4 * kDepthBlock;  // 4096 packed rows of a slab: 16 MiB, which stay in the last cache
 
   public:
     // out (view.rows x view.rows, row-major, `stride` elements a row) <- view view^T, both halves; `add` adds to what
     // its lower half holds.
-    static void run(const MatrixView& view, Sum* out, Index stride, bool add) {
+    static void run(const MatrixView& view, Out* out, Index stride, bool add) {
         const Index rows = round_up(view.rows, kStrip), strips = rows / kStrip;
         const int threads = omp_get_max_threads();
         const Index edge = choose_edge(rows, threads);
@@ -45,7 +49,7 @@ class SymmetricProduct {
         Scratch<Packed> right(rows * slab);
         Scratch<Packed> left(Kernel::kTwoPackings ? rows * slab : 0);
         Packed* left_strips = Kernel::kTwoPackings ? left.data() : right.data();
-        Scratch<Sum> buffers(threads * edge * edge);
+        Scratch<double> buffers(threads * edge * edge);
 
         bool first = true;
         for (Index begin = 0; first || begin < whole; begin += slab, first = false) {
@@ -62,7 +66,7 @@ class SymmetricProduct {
                                      right.data() + at);
                     }
                 }
-                Sum* buffer = buffers.data() + omp_get_thread_num() * edge * edge;
+                double* buffer = buffers.data() + omp_get_thread_num() * edge * edge;
 #pragma omp for schedule(dynamic, 1)
                 for (Index t = 0; t < tiles; ++t) {
                     Index block_row = 0, block_col = t;  // rows of the triangle have 1, 2, 3, ... tiles
@@ -94,8 +98,8 @@ class SymmetricProduct {
     // buffer (strips of kStrip columns, each tile.rows x kStrip) = A[tile rows] A[tile cols]^T over this slab,
     // leaving out blocks wholly above the diagonal, and the second half of those that it crosses in the first.
     static void multiply_tile(const Tile& tile, Index depth, Index rows, const Packed* left, const Packed* right,
-                              Sum* buffer) {
-        for (Index i = 0; i < tile.rows * tile.cols; ++i) buffer[i] = Sum{};
+                              double* buffer) {
+        for (Index i = 0; i < tile.rows * tile.cols; ++i) buffer[i] = 0;
         for (Index k = 0; k < depth; k += kDepthBlock) {
             const Index step = block_depth(depth, k);
             for (Index j = 0; j < tile.cols; j += kStrip) {
@@ -104,25 +108,42 @@ class SymmetricProduct {
                     const Index row = tile.row + i;
                     if (row + kRows <= tile.col + j) continue;
                     const Packed* a = left + k * rows + row / kStrip * kStrip * step + row % kStrip;
-                    Sum* c = buffer + j * tile.rows + i * kStrip;
+                    double* c = buffer + j * tile.rows + i * kStrip;
                     if (row + kRows <= tile.col + j + kStrip / 2) {
-                        Kernel::template multiply_strips<1>(step, a, b, c);
+                        add_product<1>(step, a, b, c);
                     } else {
-                        Kernel::template multiply_strips<2>(step, a, b, c);
+                        add_product<2>(step, a, b, c);
                     }
                 }
             }
         }
     }
 
+    // C (kRows x kStrip, or with kVectors = 1 its first half) += A B, `depth` packed elements each.
+    template <Index kVectors>
+    static void add_product(Index depth, const Packed* a, const Packed* b, double* c) {
+        if constexpr (sizeof(Sum) == sizeof(double)) {
+            Kernel::template multiply_strips<kVectors>(depth, a, b, c);
+        } else {
+            constexpr Index most = kBlockTerms / Packer::kColumns;
+            alignas(64) Sum block[kRows * kStrip] = {};
+            for (Index k = 0; k < depth; k += most)
+                Kernel::template multiply_strips<kVectors>(depth - k < most ? depth - k : most, a + k * kStrip,
+                                                           b + k * kStrip, block);
+            for (Index i = 0; i < kRows * kStrip; ++i) c[i] += static_cast<double>(block[i]);
+        }
+    }
+
     // Adds a tile to `out`, or in the first slab writes it, and in the last one writes what mirrors it.
-    static void write_tile(const Tile& tile, Index size, Sum* buffer, Sum* out, Index stride, bool first, bool last) {
+    static void write_tile(const Tile& tile, Index size, const double* buffer, Out* out, Index stride, bool first,
+                           bool last) {
         const Index rows = size - tile.row < tile.rows ? size - tile.row : tile.rows;
         const Index cols = size - tile.col < tile.cols ? size - tile.col : tile.cols;
         for (Index j = 0; j < cols; j += kStrip) {
             const Index col = tile.col + j;
             const Index width = cols - j < kStrip ? cols - j : kStrip;
-            Sum *sums = buffer + j * tile.rows, *to = out + tile.row * stride + col;
+            const double* sums = buffer + j * tile.rows;
+            Out* to = out + tile.row * stride + col;
             // Rows before `below` have entries above the diagonal.
             const Index start = col > tile.row ? col - tile.row : 0;
             const Index edge = col + kStrip > tile.row ? col + kStrip - tile.row : 0;
@@ -132,32 +153,32 @@ class SymmetricProduct {
                 write_row(sums + i * kStrip, there < width ? there : width, to + i * stride, first);
             }
             for (Index i = below; i < rows; ++i) write_row(sums + i * kStrip, kStrip, to + i * stride, first);
-            if (last) mirror(sums, start, below, rows, width, out + col * stride + tile.row, stride, tile.row - col);
+            if (last) mirror(to, start, below, rows, width, out + col * stride + tile.row, stride, tile.row - col);
         }
     }
 
-    static inline void write_row(Sum* from, Index width, Sum* to, bool first) {
+    static inline void write_row(const double* from, Index width, Out* to, bool first) {
         if (first) {
-            for (Index c = 0; c < width; ++c) to[c] = from[c];
+            for (Index c = 0; c < width; ++c) to[c] = static_cast<Out>(from[c]);
         } else {
-            for (Index c = 0; c < width; ++c) to[c] = from[c] += to[c];
+            for (Index c = 0; c < width; ++c) to[c] = static_cast<Out>(from[c] + static_cast<double>(to[c]));
         }
     }
 
-    // to(c, i) = sums(i, c) for start <= i < rows, c < width: squares from row `below` on, where entries are whole rows
+    // to(c, i) = from(i, c) for start <= i < rows, c < width: squares from row `below` on, where entries are whole rows
     // of the lower half; before it one by one, those with c <= i + offset.
-    static void mirror(const Sum* sums, Index start, Index below, Index rows, Index width, Sum* to, Index stride,
+    static void mirror(const Out* from, Index start, Index below, Index rows, Index width, Out* to, Index stride,
                        Index offset) {
-        constexpr Index lanes = kStrip / 2;
+        constexpr Index lanes = kStrip / 2 * static_cast<Index>(sizeof(Sum)) / static_cast<Index>(sizeof(Out));
         const Index squares = (rows - below) / lanes * lanes;
         for (Index i = below; i < below + squares; i += lanes) {
             for (Index c = 0; c < kStrip; c += lanes)
-                SquareTranspose<Sum, lanes>::run(sums + i * kStrip + c, kStrip, to + c * stride + i, stride);
+                SquareTranspose<Out, lanes>::run(from + i * stride + c, stride, to + c * stride + i, stride);
         }
         for (Index c = 0; c < width; ++c) {
             for (Index i = c - offset > start ? c - offset : start; i < below; ++i)
-                to[c * stride + i] = sums[i * kStrip + c];
-            for (Index i = below + squares; i < rows; ++i) to[c * stride + i] = sums[i * kStrip + c];
+                to[c * stride + i] = from[i * stride + c];
+            for (Index i = below + squares; i < rows; ++i) to[c * stride + i] = from[i * stride + c];
         }
     }
 };

@@ -25,7 +25,7 @@ from spectrum_fast.measure.ops.full_precision import full_precision
 from spectrum_fast.measure.spectra.functionals import Functionals
 from spectrum_fast.measure.spectra.histogram import Histogram
 from spectrum_fast.measure.spectra.matrices import Factored, Matrices, as_matrices
-from spectrum_fast.measure.spectra.methods.band import band_float32, band_float64, band_rotated
+from spectrum_fast.measure.spectra.methods.band import NEARLY_SQUARE, band_float32, band_float64, band_rotated
 from spectrum_fast.measure.spectra.methods.svd import decompose
 from spectrum_fast.measure.spectra.methods.work import Attempt, Attempts, Request, Work
 from spectrum_fast.measure.spectra.options import DEFAULT_TOLERANCE
@@ -41,10 +41,9 @@ SHORT_IN_FLOAT64, SQUARE_IN_FLOAT64 = 256, 640
 """Short sides up to these go straight to float64 on a CPU, the second where the matrix is nearly square: it costs 8 and
 32 % more than float32 and its probes (256 x 256, 576 x 576), and has no second try. Of 60 trained matrices of
 576 x 576, whose small values weigh most, 41 needed one."""
-NEARLY_SQUARE = 1.5
 ROTATED_SIDE = 768
-"""Short sides from this on have outliers rotated away on a CPU; below, float64 costs less than finding and rotating
-them and a Gram product of numbers that are no longer bfloat16 (49152 x 576: 0.38 and 0.62 s)."""
+"""Short sides from this on have weights rotated on a CPU where rotating their Gram matrix does not do; below, float64
+costs less than a Gram product of numbers that are no longer bfloat16 (49152 x 576: 0.38 and 0.62 s)."""
 SMALL_SIDE_OF_REFERENCE = 2048
 """The same where the band is reduced by torch operations because the compiled extension is not there: one thread takes
 0.33 s by the SVD and 3.4 s by the band at 1024 x 1024, 4.0 and 15 s at 2048 x 2048, 3.6 and 2.9 s at 1024 x 4096 (on a
@@ -210,7 +209,7 @@ def _walk(matrices: Matrices, extents: Sequence[Extent], request: Request, sched
     """Down the ladder, until each matrix has an attempt that meets the tolerance; the best one if none does."""
     ladder, reason = _ladder(matrices, request, schedule)
     sums = [extent.sum_of_squares for extent in extents]
-    work = Work(matrices, sums, request, schedule, reason, rotates=band_rotated in ladder)
+    work = Work(matrices, sums, request, schedule, reason)
     for method in ladder:
         unsolved = work.unsolved()
         if not unsolved:

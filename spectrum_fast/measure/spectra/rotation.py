@@ -33,6 +33,8 @@ from spectrum_fast.measure.spectra.lowrank.basis import orthonormalise
 
 ROTATION_RANK = 32
 """Columns gathered; more than the outlier directions that trained layers show, at a fiftieth of the cost of a Gram."""
+_ROWS = 256
+"""Of a Gram matrix that are turned into float64 at a time."""
 _SEED = 20406
 
 
@@ -41,7 +43,7 @@ class OutlierBasis:
     """For each Gram matrix an orthogonal ``H = I - V T V^T`` whose first columns span its largest directions.
 
     Attributes:
-        v: (m, k, rank) Householder vectors, unit lower trapezoidal, in the dtype of the Gram matrices.
+        v: (m, k, rank) Householder vectors, unit lower trapezoidal, float32.
         t: (m, rank, rank) upper triangular, float64.
     """
 
@@ -73,28 +75,21 @@ class OutlierBasis:
         return x - x @ v @ (self.t.mT if back else self.t) @ v.mT
 
 
-def find_outlier_basis(grams: Tensor) -> OutlierBasis:
-    """Range of the largest eigenvalues of symmetric matrices (m, k, k), by three randomized block power iterations."""
-    size = grams.shape[-1]
-    rank = min(ROTATION_RANK, size)
-    generator = torch.Generator(device="cpu").manual_seed(_SEED)
-    start = torch.randn(size, rank, generator=generator, dtype=grams.dtype)
-    basis = (start.pin_memory() if grams.is_cuda else start).to(grams.device, non_blocking=True)
-    for _ in range(2):
-        basis = _orthonormal(grams @ basis)
-    return _basis_of(grams @ basis)
-
-
-def find_outlier_basis_of_weight(weights: Tensor, start: Tensor) -> OutlierBasis:
-    """The same without the Gram matrix, by two block power iterations ``W (W^T X)`` (``W^T (W X)`` if W is tall).
+def find_outlier_basis(grams: Tensor, start: Tensor | None = None) -> OutlierBasis:
+    """Range of the largest eigenvalues of symmetric matrices (m, k, k), by three randomized block power iterations.
 
     Args:
-        weights: (m, r, c) float32.
-        start: (m, k, rank) float32, orthonormal columns, k the short side: what is known of the ranges.
+        grams: float32 or float64.
+        start: (k, rank) orthonormal columns, what is known of the ranges: then one iteration.
     """
-    wide = weights if weights.shape[-2] <= weights.shape[-1] else weights.mT
-    basis = _orthonormal(wide @ (wide.mT @ start))
-    return _basis_of(wide @ (wide.mT @ basis))
+    if start is None:
+        size = grams.shape[-1]
+        generator = torch.Generator(device="cpu").manual_seed(_SEED)
+        start = torch.randn(size, min(ROTATION_RANK, size), generator=generator, dtype=grams.dtype)
+        start = (start.pin_memory() if grams.is_cuda else start).to(grams.device, non_blocking=True)
+        for _ in range(2):
+            start = _orthonormal(grams @ start)
+    return _basis_of(grams @ start)
 
 
 def _together(image: Tensor) -> bool:
@@ -110,7 +105,7 @@ def _basis_of(image: Tensor) -> OutlierBasis:
     """H from the image ``G X`` of an orthonormal basis X."""
     exact = image.to(torch.float64)
     v = _householder(orthonormalise(exact)) if _together(exact) else _householder_by_lapack(exact)
-    return OutlierBasis.of(v.to(image.dtype))
+    return OutlierBasis.of(v.to(torch.float32))
 
 
 def _householder(q: Tensor) -> Tensor:
@@ -128,6 +123,23 @@ def _householder_by_lapack(image: Tensor) -> Tensor:
     return torch.where((tau == 0)[:, None], 0.0, v)
 
 
+def rotate_gram(grams: Tensor, basis: OutlierBasis) -> Tensor:
+    """``H^T G H`` of Gram matrices (m, k, k), computed in float64 and rounded to float32.
+
+    With ``Y = G V T`` and ``Z = Y - V (T^T V^T Y) / 2`` it is ``G - V Z^T - Z V^T``. What rounded the bulk of G at the
+    size of its outliers stays.
+    """
+    v = basis.v.to(torch.float64)
+    y = multiply(grams, v.mT.contiguous()).mT @ basis.t
+    z = y - 0.5 * v @ (basis.t.mT @ (v.mT @ y))
+    left, right = torch.cat([v, z], 2), torch.cat([z, v], 2).mT
+    rotated = torch.empty_like(grams, dtype=torch.float32)
+    for begin in range(0, grams.shape[1], _ROWS):
+        rows = slice(begin, begin + _ROWS)
+        rotated[:, rows] = torch.baddbmm(grams[:, rows].to(torch.float64), left[:, rows], right, alpha=-1)
+    return rotated
+
+
 def rotate(weights: Tensor, basis: OutlierBasis, from_left: bool | None = None) -> Tensor:
     """``H^T W`` (or ``W H``), in the dtype of the basis; a new tensor.
 
@@ -136,11 +148,7 @@ def rotate(weights: Tensor, basis: OutlierBasis, from_left: bool | None = None) 
         basis: of the Gram matrices of the weights' short side.
         from_left: which side that is; None for the shorter one, which blocks of a matrix cannot tell.
     """
-    return rotate_in_place(weights.to(basis.v.dtype, copy=True), basis, from_left)
-
-
-def rotate_in_place(weights: Tensor, basis: OutlierBasis, from_left: bool | None = None) -> Tensor:
-    """As :func:`rotate`, in the weights' own memory; they have the dtype of the basis."""
+    weights = weights.to(basis.v.dtype, copy=True)
     left = weights.shape[-2] <= weights.shape[-1] if from_left is None else from_left
     v = basis.v.to(torch.float64)
     z = basis.t.mT @ multiply(weights, v.mT.contiguous(), transposed=left)

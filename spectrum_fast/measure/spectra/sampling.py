@@ -1,10 +1,10 @@
 """Outliers foreseen from a sample of a weight, so that a Gram matrix that would be thrown away is not formed.
 
-Whether a few singular values tower over the bulk is read off the Gram matrix, and if they do, the rotated weight is
-squared all over again. A hundred columns of the long side tell most such matrices beforehand, at a thousandth of the
-cost, and their leading directions are a start that two passes over the weight improve. A matrix whose outliers the
-sample misses (they may live in a few columns) takes the way over its Gram matrix; nothing else depends on the guess:
-the rounding that an error bound states is measured on the rotated Gram matrix, however its rotation was found.
+Whether a few singular values tower over the bulk is read off the Gram matrix in float32, and if they do, it is formed
+all over again, not rounded to float32. A hundred columns of the long side tell most such matrices beforehand, at a
+thousandth of the cost, and their leading directions are a start that one product with the Gram matrix improves. A
+matrix whose outliers the sample misses (they may live in a few columns) is squared twice; nothing else depends on the
+guess: the rounding that an error bound states is measured on the rotated Gram matrix, however its rotation was found.
 
 For columns x_j of the long side N, ``||G||_F^2 = sum_jk (x_j . x_k)^2``. Of c of them chosen at random the pairs count
 ``N (N - 1) / (c (c - 1))`` times, which is unbiased. The squares of the lengths count once: one long column that

@@ -107,6 +107,16 @@ def test_long_sums(dtype, backend):
     assert relative_error(gram(weight, backend=backend), weight) <= bound(40_003)
 
 
+@needs_native
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_short_sums_in_float32_and_long_ones_in_float64(dtype):
+    # Float32 throughout gives 7e-7 (bfloat16) and 2e-7; results that are only rounded to float32 2e-8.
+    weight = normal(300, 3000, dtype, seed=3)
+    expected, _ = truth(weight)
+    error = gram(weight, backend="native").double() - expected
+    assert torch.linalg.norm(error) <= 1e-7 * torch.linalg.norm(expected)
+
+
 @both_backends
 def test_float64_is_exact_to_float64(backend):
     weight = normal(6, 90, torch.float64)

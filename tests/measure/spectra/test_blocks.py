@@ -39,16 +39,22 @@ def test_a_tame_matrix_is_read_twice(shape, dtype, backend):
 
 
 @pytest.mark.parametrize("shape", SIDES.values(), ids=SIDES)
-def test_outliers_are_rotated_in_a_second_pass_and_probed_in_two(shape):
-    matrix = trained_like(*shape, outliers=(250.0, 150.0)).to(torch.bfloat16)
+@pytest.mark.parametrize("outliers", [(12.0, 8.0), (250.0, 10.0)], ids=["in the Gram matrix", "in the weights"])
+def test_outliers_are_rotated_in_a_second_pass_and_probed_in_two(shape, outliers):
+    matrix = trained_like(*shape, outliers=outliers).to(torch.bfloat16)
     blocks = in_blocks(matrix, 7)
     found = compute_spectrum(blocks, RULE, precision="float32")
     assert found.method == "band-float32-rotated"
     assert blocks.count.passes == 4
     assert_matches(matrix, found)
-    found = compute_spectrum(in_blocks(matrix, 7), RULE)  # a short side whose float64 costs less than that
+
+
+@pytest.mark.parametrize("shape", SIDES.values(), ids=SIDES)
+def test_outliers_too_large_for_their_gram_matrix_go_to_float64_where_the_short_side_is_short(shape):
+    matrix = trained_like(*shape, outliers=(250.0, 150.0)).to(torch.bfloat16)
+    found = compute_spectrum(in_blocks(matrix, 7), RULE)
     assert found.method == "band-float64"
-    assert found.reason.endswith("read twice, in 7 blocks")
+    assert found.reason.endswith("in 7 blocks")
     assert_matches(matrix, found)
 
 

@@ -29,6 +29,7 @@ from spectrum_fast.measure.spectra.probes import (
     measure_frobenius,
     measure_gram_error,
 )
+from spectrum_fast.measure.spectra.rounding import OUTLIER
 
 from support import bounds, matrices
 
@@ -105,8 +106,9 @@ def test_the_whole_way_to_a_band_lies_within_what_carried_vectors_say(name: str,
     error = (turned.T @ exact @ turned - reduced) * scales * scales.T
     frobenius, spectral = (float(torch.linalg.matrix_norm(error, order)) for order in ("fro", 2))
     estimate, concentrated = measure_frobenius(bands, carried, scales)
+    of_largest = OUTLIER * torch.finfo(torch.float32).eps * float(torch.linalg.matrix_norm(exact))
     if not concentrated:
-        assert spectral <= float(gram_error + 3 * estimate / size**0.5)
+        assert spectral <= float(gram_error + 3 * estimate / size**0.5) + of_largest
         assert frobenius <= float(bound_frobenius(estimate, gram_error + 3 * estimate / size**0.5))
     assert frobenius <= float(bound_concentrated(estimate))
     assert float(estimate) <= 2.5 * frobenius  # of four vectors, where nearly all lies in one direction

@@ -8,12 +8,11 @@ from torch import Tensor
 
 from spectrum_fast.measure.ops.dispatch import MODEL, use_backend
 from spectrum_fast.measure.scoring.criteria import find_criterion
-from spectrum_fast.measure.spectra import rotation
 from spectrum_fast.measure.spectra.engine import compute_spectra, compute_spectrum
 from spectrum_fast.measure.spectra.matrices.dense import sums_of_squares
 from spectrum_fast.measure.spectra.methods import band
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
-from spectrum_fast.measure.spectra.rotation import OutlierBasis, find_outlier_basis, rotate
+from spectrum_fast.measure.spectra.rotation import OutlierBasis, find_outlier_basis, rotate, rotate_gram
 
 from support import bounds, families, matrices
 
@@ -114,20 +113,27 @@ def test_sums_of_squares(shape: tuple[int, ...], dim: int) -> None:
     torch.testing.assert_close(found, weights.double().square().sum(dim), rtol=3e-7, atol=0)
 
 
+@pytest.mark.parametrize("in_gram", [False, True])
 @pytest.mark.parametrize("tall", [False, True])
-def test_what_rotating_does_wrong_is_in_the_bound(monkeypatch: pytest.MonkeyPatch, tall: bool) -> None:
+def test_what_rotating_does_wrong_is_in_the_bound(monkeypatch: pytest.MonkeyPatch, tall: bool, in_gram: bool) -> None:
     """Whole, in blocks, in a batch: the rows beside the outliers come out a thousandth too large."""
     weight = matrices.trained_like(200, 300, outliers=(80.0, 40.0)).float()
     weight = weight.T.contiguous() if tall else weight
-    turn = rotation.rotate_in_place
 
     def turn_badly(weights: Tensor, basis: OutlierBasis, from_left: bool | None = None) -> Tensor:
-        rotated = turn(weights, basis, from_left)
+        rotated = rotate(weights, basis, from_left)
         (rotated[:, :, basis.rank :] if tall else rotated[:, basis.rank :]).mul_(1.001)
         return rotated
 
-    for module in (rotation, band):
-        monkeypatch.setattr(module, "rotate_in_place", turn_badly)
+    def turn_gram_badly(grams: Tensor, basis: OutlierBasis) -> Tensor:
+        rotated = rotate_gram(grams, basis)
+        rotated[:, basis.rank :, basis.rank :] *= 1.002
+        return rotated
+
+    for kind in ("dense", "blocks"):
+        monkeypatch.setattr(f"spectrum_fast.measure.spectra.matrices.{kind}.rotate", turn_badly)
+    monkeypatch.setattr(band, "rotate_gram", turn_gram_badly)
+    monkeypatch.setattr(band, "SQUARE_IN_GRAM", 1e9 if in_gram else 0.0)
     split, truth = find_criterion("spectrum"), bounds.Truth.of(weight)
     for found in in_float32(weight, split):
         verdict = bounds.judge(truth, split, found)

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 
-def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
-    """``W Wᵀ`` or ``Wᵀ W``, whichever is smaller, by one full product."""
+def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32, unrounded: bool = False) -> Tensor:  # noqa: ARG001
+    """``W Wᵀ`` or ``Wᵀ W``, whichever is smaller, by one full product in the result's type."""
     wide = weights.to(out_dtype)
     return wide @ wide.mT if wide.shape[1] <= wide.shape[2] else wide.mT @ wide
 
 
-def add_gram(blocks: Tensor, out: Tensor) -> None:
+def add_gram(blocks: Tensor, out: Tensor, *, unrounded: bool = False) -> None:  # noqa: ARG001
     """``out += A Aᵀ``."""
     wide = blocks.to(out.dtype)
     out.baddbmm_(wide, wide.mT)

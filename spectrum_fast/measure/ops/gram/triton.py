@@ -48,7 +48,7 @@ from spectrum_fast.measure.ops.gram.device_tiles import GROUP, store_tile, tile_
 from spectrum_fast.measure.ops.triton_support import INTERPRETED, capability_of, launch_on, with_unit_stride
 
 
-def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
+def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32, unrounded: bool = False) -> Tensor:
     """``W Wᵀ`` or ``Wᵀ W``, whichever is smaller, see :func:`spectrum_fast.measure.ops.gram.gram`.
 
     Accuracy: bfloat16 and float16 operands: float32 accumulation of exact products. Float32 operands: 2^-16 |W| |W|ᵀ
@@ -56,7 +56,7 @@ def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
     result is computed in float64, by ``torch.bmm``.
     """
     if out_dtype == torch.float64:
-        return reference.gram(weights, out_dtype=out_dtype)
+        return reference.gram(weights, out_dtype=out_dtype, unrounded=unrounded)
     wide = weights if weights.shape[1] <= weights.shape[2] else weights.mT
     count, k, _ = wide.shape
     out = torch.empty(count, k, k, dtype=torch.float32, device=weights.device)
@@ -64,10 +64,10 @@ def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32) -> Tensor:
     return out
 
 
-def add_gram(blocks: Tensor, out: Tensor) -> None:
+def add_gram(blocks: Tensor, out: Tensor, *, unrounded: bool = False) -> None:
     """``out += A Aᵀ``, see :func:`spectrum_fast.measure.ops.gram.add_gram`; the lower half of ``out`` is read."""
     if out.dtype == torch.float64:
-        reference.add_gram(blocks, out)
+        reference.add_gram(blocks, out, unrounded=unrounded)
     else:
         launch_gram(blocks, out, ADD=True)
 

@@ -87,14 +87,14 @@ class Blocks(Matrices):
         (exponent,) = exponents
         return Blocks(self.matrix.map(lambda block: scale_by_power_of_two(block, exponent), self.dtype))
 
-    def gram(self, dtype: torch.dtype, diagonals: Tensor | None = None) -> Tensor:
+    def gram(self, dtype: torch.dtype, diagonals: Tensor | None = None, *, unrounded: bool = False) -> Tensor:
         """See :meth:`Matrices.gram`."""
         if self.left and dtype == torch.float32 and diagonals is None:
             return self.left.pop()
         self.left.clear()
         sums = self._zeros(dtype)
         for block in self.matrix.blocks():
-            add_gram(self._along(block)[None], sums)
+            add_gram(self._along(block)[None], sums, unrounded=unrounded)
             if diagonals is not None:
                 diagonals += sums_of_squares(block[None], -2 if self.matrix.is_tall else -1)
         return sums

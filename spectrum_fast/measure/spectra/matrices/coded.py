@@ -64,15 +64,15 @@ class Coded(Matrices):
             return measure_block_scaled(*self._stacked)
         return torch.cat([measure(decode(weight)[None]) for weight in self.weights])
 
-    def gram(self, dtype: torch.dtype, diagonals: Tensor | None = None) -> Tensor:
+    def gram(self, dtype: torch.dtype, diagonals: Tensor | None = None, *, unrounded: bool = False) -> Tensor:
         """See :meth:`Matrices.gram`."""
         if self._kernels_take_codes() and dtype == torch.float32 and diagonals is None:
             from spectrum_fast.measure.ops.gram.triton import gram_block_scaled
 
             return gram_block_scaled(*self._stacked)
-        return torch.cat(
-            [part.numbers().gram(dtype, None if diagonals is None else diagonals[some]) for some, part in self._parts()]
-        )
+        of = (None if diagonals is None else diagonals[some] for some, _ in self._parts())
+        parts = (part.numbers() for _, part in self._parts())
+        return torch.cat([part.gram(dtype, own, unrounded=unrounded) for part, own in zip(parts, of, strict=True)])
 
     def image(self, x: Tensor) -> Tensor:
         """See :meth:`Matrices.image`."""

@@ -55,12 +55,12 @@ class Dense(Matrices):
         pairs = zip(self.matrices, exponents, strict=True)
         return Dense([scale_by_power_of_two(matrix, exponent) for matrix, exponent in pairs])
 
-    def gram(self, dtype: torch.dtype, diagonals: Tensor | None = None) -> Tensor:
+    def gram(self, dtype: torch.dtype, diagonals: Tensor | None = None, *, unrounded: bool = False) -> Tensor:
         """See :meth:`Matrices.gram`."""
         stacked = self.whole()
         if diagonals is not None:
             diagonals += sums_of_squares(stacked, -1 if stacked.shape[-2] <= stacked.shape[-1] else -2)
-        return gram(stacked, out_dtype=dtype)
+        return gram(stacked, out_dtype=dtype, unrounded=unrounded)
 
     def image(self, x: Tensor) -> Tensor:
         """See :meth:`Matrices.image`."""

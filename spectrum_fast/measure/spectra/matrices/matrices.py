@@ -67,11 +67,12 @@ class Matrices(ABC):
         return self.numbers().scaled(exponents)
 
     @abstractmethod
-    def gram(self, dtype: torch.dtype, diagonals: Tensor | None = None) -> Tensor:
+    def gram(self, dtype: torch.dtype, diagonals: Tensor | None = None, *, unrounded: bool = False) -> Tensor:
         """Gram matrices (m, k, k) of the short side.
 
         Args:
             dtype: of the sums.
+            unrounded: float32 ones before they are rounded (:func:`spectrum_fast.measure.ops.gram.gram`).
             diagonals: (m, k) float64; what their diagonals are, of float32 weights, is added.
         """
 

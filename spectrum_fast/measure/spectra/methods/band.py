@@ -17,15 +17,11 @@ from spectrum_fast.measure.ops.band import reduce_to_band
 from spectrum_fast.measure.ops.device_graph import through_graph
 from spectrum_fast.measure.spectra.counts import Slices, to_device
 from spectrum_fast.measure.spectra.functionals import Functionals, read_functionals, slice_bands
-from spectrum_fast.measure.spectra.matrices import Dense, Matrices
+from spectrum_fast.measure.spectra.matrices import Matrices
 from spectrum_fast.measure.spectra.methods.work import Attempts, Outliers, Work
 from spectrum_fast.measure.spectra.probes import bound_gram_error64, measure_gram_error
 from spectrum_fast.measure.spectra.refinement import Refinement
-from spectrum_fast.measure.spectra.rotation import (
-    find_outlier_basis,
-    find_outlier_basis_of_weight,
-    rotate_in_place,
-)
+from spectrum_fast.measure.spectra.rotation import find_outlier_basis, rotate_gram
 from spectrum_fast.measure.spectra.rounding import Rounding, estimate_rounding, frobenius_norms, scales_of
 from spectrum_fast.measure.spectra.sampling import foresee_outliers
 from spectrum_fast.measure.spectra.thresholds import Band
@@ -34,11 +30,15 @@ from spectrum_fast.measure.spectra.values import read_values
 SPIKY = 30.0
 """Spikiness above which outliers are looked for before the reduction."""
 FORESEEN = 1.25 * SPIKY
-"""Where a sample's estimate must lie for the rotation to come before the first Gram matrix."""
+"""Where a sample's estimate must lie for it to be rotated away at once."""
 SAMPLED_ENTRIES = 1 << 21
 """Smaller matrices are squared before a sample is taken, which costs them more than it saves."""
+WIDE_IN_GRAM, SQUARE_IN_GRAM, NEARLY_SQUARE = 80.0, 16.0, 1.5
+"""``||G||_F / sqrt(k)``, in units of the mean eigenvalue beside the outliers, up to which a Gram matrix is rotated on a
+CPU instead of the weights; the second of nearly square matrices, whose small values weigh most. Its rounding is said to
+be up to 3e-7 of that (seen), of which a bound has three to ten times, and twenty where matrices are square."""
 UNEVEN = 4.0
-"""And where for it to come before a Gram matrix in float64, where the bound in float32 misses the tolerance."""
+"""And where the bound in float32 misses the tolerance."""
 WIDER_BAND = 1.5
 """Gain in the bulk's rounding for which a band as wide as the rotation is taken, at a fifth to a half more time."""
 WORTH_REFINING = 64
@@ -74,15 +74,19 @@ class Squares:
         return Squares(self.matrices[chosen], self.traces[chosen], self.norms[chosen])
 
 
-def square(matrices: Matrices, traces: Tensor, dtype: torch.dtype) -> Squares:
+def square(matrices: Matrices, traces: Tensor, dtype: torch.dtype, *, unrounded: bool = False) -> Squares:
     """The smaller Gram matrices in ``dtype``, their diagonals corrected by the known traces.
 
     Sums of squares round downwards a little in every float32 kernel (one sign throughout, measured 1e-6 relative),
     which would shift the whole spectrum. The trace is known in float64, so the diagonal is scaled to it.
     """
-    grams = matrices.gram(dtype)
+    grams = matrices.gram(dtype, unrounded=unrounded)
     diagonals = grams.diagonal(dim1=1, dim2=2)
     diagonals *= (traces / diagonals.sum(1, dtype=torch.float64))[:, None].to(dtype)
+    return _squares_of(grams, traces)
+
+
+def _squares_of(grams: Tensor, traces: Tensor) -> Squares:
     return Squares(grams, traces, frobenius_norms(grams))
 
 
@@ -96,7 +100,7 @@ def square_rotated(rotated: Matrices, traces: Tensor) -> Squares:
     diagonals = torch.zeros(len(rotated), min(rotated.shape), dtype=torch.float64, device=rotated.device)
     grams = rotated.gram(torch.float32, diagonals)
     grams.diagonal(dim1=1, dim2=2).copy_(diagonals)
-    return Squares(grams, traces, frobenius_norms(grams))
+    return _squares_of(grams, traces)
 
 
 def half_width(size: int, rotated_rank: int = 0, *, on_gpu: bool = False) -> int:
@@ -114,36 +118,48 @@ def half_width(size: int, rotated_rank: int = 0, *, on_gpu: bool = False) -> int
 
 
 def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
-    """Gram and band in float32 of the matrices that are not spiky; the outliers of the others are looked for."""
-    foreseen = list(_foresee(work, unsolved, FORESEEN)) if math.prod(work.matrices.shape) > SAMPLED_ENTRIES else []
-    work.outliers = [_rotate(*one) for one in foreseen] if work.rotates else []
-    known = {index for index, _, _ in foreseen}
-    unsolved = [index for index in unsolved if index not in known]
+    """Gram and band in float32; on a CPU of a matrix with outliers its Gram matrix is rotated, elsewhere they wait."""
+    attempts: Attempts = {}
+    foreseen = dict(_foresee(work, unsolved))
+    for index, start in foreseen.items():
+        attempts |= _rotated_in_gram(work, index, start)
+    unsolved = [index for index in unsolved if index not in foreseen]
     if not unsolved:
-        return {}
+        return attempts
     squares = square(work.matrices.take(unsolved), work.traces(unsolved), torch.float32)
     spikiness = squares.spikiness.tolist()
     spiky = [place for place, value in enumerate(spikiness) if value > SPIKY]
     calm = [place for place, value in enumerate(spikiness) if not value > SPIKY]
-    for places in _apart(work, spiky) if work.rotates else ():
+    size = squares.matrices.shape[1]
+    in_gram = [p for p in spiky if _rotates_in_gram(work, spikiness[p], 1 - math.sqrt(spikiness[p] / size))]
+    for place in in_gram:
+        attempts |= _rotated_in_gram(work, unsolved[place])
+    for places in _apart(work, [place for place in spiky if place not in in_gram]):
         basis = find_outlier_basis(squares.take(places).matrices)
-        indices = [unsolved[place] for place in places]
-        work.outliers.append(Outliers(indices, basis, [spikiness[place] for place in places]))
+        work.outliers.append(Outliers([unsolved[p] for p in places], basis, [spikiness[p] for p in places]))
     if not calm:
-        return {}
+        return attempts
     squares, indices = squares.take(calm), [unsolved[place] for place in calm]
+    work.uneven |= {index for index, place in zip(indices, calm, strict=True) if spikiness[place] > UNEVEN}
     matrices = work.matrices.take(indices)
     scales = scales_of(squares.matrices)
     gram, carried = measure_gram_error(squares.matrices, matrices.image, matrices.plan, scales)
     rounding = estimate_rounding(squares.matrices, squares.norms, gram, scales)
     found = slice_squares(work, squares, rounding, carried, lambda place: matrices.take([place]).image)
-    return _attempts(
-        work,
-        "band-float32",
-        indices,
-        found,
-        [f"{_batch(work, calm)}spikiness {spikiness[place]:.0f} <= {SPIKY:.0f}" for place in calm],
-    )
+    reasons = [f"{_batch(work, calm)}spikiness {spikiness[place]:.0f} <= {SPIKY:.0f}" for place in calm]
+    return attempts | _attempts(work, "band-float32", indices, found, reasons)
+
+
+def _foresee(work: Work, unsolved: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+    """Matrices of which a sample, worth a question on a CPU, shows outliers, and their directions there."""
+    worth = work.schedule.waits and math.prod(work.matrices.shape) > SAMPLED_ENTRIES
+    for index in unsolved if worth else ():
+        whole = work.matrices.take([index]).whole()
+        if whole is None or whole.is_cuda:
+            continue
+        start = foresee_outliers(whole[0], work.sums_of_squares[index], FORESEEN)
+        if start is not None:
+            yield index, start
 
 
 def _apart(work: Work, places: Sequence[int]) -> list[list[int]]:
@@ -151,42 +167,48 @@ def _apart(work: Work, places: Sequence[int]) -> list[list[int]]:
     return [[place] for place in places] if work.schedule.waits else [list(places)] if places else []
 
 
-def _foresee(work: Work, unsolved: Sequence[int], spikiness: float) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Matrices (1, m, n) of which a sample, worth a question on a CPU, shows outliers, and their directions there."""
-    for index in unsolved if work.schedule.waits else ():
-        whole = work.matrices.take([index]).whole()
-        if whole is None or whole.is_cuda:
-            continue
-        start = foresee_outliers(whole[0], work.sums_of_squares[index], spikiness)
-        if start is not None:
-            yield index, whole, start
+def _rotates_in_gram(work: Work, spikiness: float, bulk: float) -> bool:
+    """Whether the Gram matrix is rotated or the weights, given the bulk's mean eigenvalue in units of that of all."""
+    n_min, n_max = sorted(work.matrices.shape)
+    most = SQUARE_IN_GRAM if n_max <= NEARLY_SQUARE * n_min else WIDE_IN_GRAM
+    return work.schedule.waits and math.sqrt(spikiness) <= most * bulk
 
 
-def _rotate(index: int, whole: Tensor, start: Tensor) -> Outliers:
-    """A matrix rotated before it is squared."""
-    rotated = whole.to(torch.float32, copy=True)
-    basis = find_outlier_basis_of_weight(rotated, start[None])
-    return Outliers([index], basis, None, Dense(rotate_in_place(rotated, basis)))
+def _rotated_in_gram(work: Work, index: int, start: Tensor | None = None) -> Attempts:
+    """A matrix whose Gram matrix is rotated; what rounding to float32 would have done to its bulk is left out.
+
+    Its outliers are found; where they tower too far over the bulk, that is all.
+    """
+    squares = square(work.matrices.take([index]), work.traces([index]), torch.float64, unrounded=True)
+    basis = find_outlier_basis(squares.matrices, None if start is None else start.to(torch.float64))
+    (spikiness,) = squares.spikiness.tolist()
+    outliers = Outliers([index], basis, [spikiness])
+    work.outliers.append(outliers)
+    rotated = _squares_of(rotate_gram(squares.matrices, basis), squares.traces)
+    entries = rotated.matrices[0].diagonal()
+    bulk = float(entries[basis.rank :].sum(dtype=torch.float64) / squares.traces) * len(entries)
+    bulk /= max(len(entries) - basis.rank, 1)
+    return _attempts_rotated(work, outliers, rotated) if _rotates_in_gram(work, spikiness, bulk) else {}
 
 
 def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:
-    """Gram and band in float32 of the matrices whose outliers have been found, rotated into their first rows."""
+    """The same with the weights rotated before they are squared, and on a CPU uneven matrices in their Gram matrix."""
     attempts: Attempts = {}
-    known = {index for one in work.outliers for index in one.indices}
     while work.outliers:  # a copy takes as much memory as the weights
-        attempts |= _attempts_rotated(work, work.outliers.pop(0))
-    for foreseen in _foresee(work, [index for index in unsolved if index not in known], UNEVEN):
-        attempts |= _attempts_rotated(work, _rotate(*foreseen))
+        outliers = work.outliers.pop(0).among(unsolved)
+        if outliers.indices:
+            rotated = work.matrices.take(outliers.indices).rotated(outliers.basis)
+            attempts |= _attempts_rotated(work, outliers, square_rotated(rotated, work.traces(outliers.indices)))
+    for index in unsolved:
+        if index in work.uneven and work.schedule.waits:
+            attempts |= _rotated_in_gram(work, index)
     return attempts
 
 
-def _attempts_rotated(work: Work, rotated: Outliers) -> Attempts:
-    indices, basis = rotated.indices, rotated.basis
-    stored, spikiness = work.matrices.take(indices), rotated.spikiness
-    matrices = stored.rotated(basis) if rotated.rotated is None else rotated.rotated
-    squares = square_rotated(matrices, work.traces(indices))
-    del rotated, matrices
-    spikiness = squares.spikiness.tolist() if spikiness is None else spikiness
+def _attempts_rotated(work: Work, outliers: Outliers, squares: Squares) -> Attempts:
+    """From Gram matrices with the outliers in their first rows, which are destroyed."""
+    indices, basis = outliers.indices, outliers.basis
+    stored = work.matrices.take(indices)
     width = half_width(squares.matrices.shape[1], on_gpu=not work.schedule.waits)
     if width < basis.rank and _is_bulk_louder(squares.matrices, width, basis.rank):
         width = half_width(squares.matrices.shape[1], basis.rank)
@@ -195,7 +217,7 @@ def _attempts_rotated(work: Work, rotated: Outliers) -> Attempts:
     scales = scales_of(squares.matrices, rank, rest)
 
     def image_of(places: Sequence[int]) -> Callable[[Tensor], Tensor]:
-        """Of the weights as they are stored: what rotating them did is measured with what squaring did."""
+        """Of the weights as they are stored: what rotating did is measured with what squaring did."""
         weights, turned = stored.take(places), basis.take(places)
         return lambda x: turned.turn(weights.image(turned.turn(x, back=True)))
 
@@ -203,7 +225,7 @@ def _attempts_rotated(work: Work, rotated: Outliers) -> Attempts:
     rounding = estimate_rounding(squares.matrices, squares.norms, gram, scales, rest)
     found = slice_squares(work, squares, rounding, carried, lambda place: image_of([place]), width)
     reasons = []
-    for index, value in zip(indices, spikiness, strict=True):
+    for index, value in zip(indices, outliers.spikiness, strict=True):
         compare = ">" if value > SPIKY else "near"  # what was foreseen may turn out to be a little less
         found_out = f"{_batch(work, indices)}spikiness {value:.0f} {compare} {SPIKY:.0f}"
         reasons.append(work.why(index) if index in work.best else found_out)

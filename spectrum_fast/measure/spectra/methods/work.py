@@ -60,14 +60,17 @@ class Outliers:
     Attributes:
         indices: their places in the batch.
         basis: of their directions.
-        spikiness: of each, where it is known.
-        rotated: the matrices, where that has been done already.
+        spikiness: of each.
     """
 
     indices: list[int]
     basis: OutlierBasis
-    spikiness: list[float] | None = None
-    rotated: Matrices | None = None
+    spikiness: list[float]
+
+    def among(self, indices: Sequence[int]) -> Outliers:
+        """Those at some places of the batch."""
+        kept = [place for place, index in enumerate(self.indices) if index in indices]
+        return Outliers([self.indices[p] for p in kept], self.basis.take(kept), [self.spikiness[p] for p in kept])
 
 
 @dataclass
@@ -80,9 +83,9 @@ class Work:
         request: what is wanted of each.
         schedule: how often the host is asked.
         reason: why the first method is tried, if that was not the ladder's own choice.
-        rotates: outliers are rotated away, by the next method.
         best: the best attempt at each matrix so far.
         outliers: found on the way, of matrices that go together.
+        uneven: places of matrices that have none, but values of uneven size.
     """
 
     matrices: Matrices
@@ -90,9 +93,9 @@ class Work:
     request: Request
     schedule: Schedule
     reason: str
-    rotates: bool
     best: Attempts = field(default_factory=dict)
     outliers: list[Outliers] = field(default_factory=list)
+    uneven: set[int] = field(default_factory=set)
 
     def traces(self, indices: Sequence[int]) -> Tensor:
         """Traces of the Gram matrices of some, (m,) float64 on their device."""
