@@ -7,6 +7,11 @@ import torch
 
 from support.interpreter import INTERPRETED
 
+if INTERPRETED:
+    from support.interpreter_sooner import make_sooner
+
+    make_sooner()
+
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
