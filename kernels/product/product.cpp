@@ -3,12 +3,20 @@
 #include <algorithm>
 
 #include "cpu/features.hpp"
+#include "cpu/threads.hpp"
 #include "product/kernels.hpp"
 
 namespace {
 
-constexpr Index kColumns = 512;  // of four vectors: 16 KiB, which stay in the first cache
+constexpr Index kColumns = 4096;  // of four vectors: 128 KiB, which stay in L2
 constexpr Index kRowGroup = 64;
+
+// As few groups of columns as kColumns allows, as many for each thread; all but the last are whole lines of the
+// weights.
+Index choose_column_group(Index cols, Index threads) {
+    const Index rounds = (cols + threads * kColumns - 1) / (threads * kColumns);
+    return (cols + rounds * threads * 64 - 1) / (rounds * threads * 64) * 64;
+}
 
 const ProductLoops& loops_for(Element element) {
     const ProductKernel& kernel = BEST_OF(product);
@@ -25,7 +33,8 @@ void multiply_vectors(const MatrixView& a, const double* x, double* out, Index v
     const Index size = size_of(a.element);
     const auto* bytes = static_cast<const char*>(a.data);
     // Threads share what is summed into: groups of rows, or of columns.
-    const Index group = transposed ? kColumns : kRowGroup, groups = (outs + group - 1) / group;
+    const Index group = transposed ? choose_column_group(outs, omp_get_max_threads()) : kRowGroup;
+    const Index groups = (outs + group - 1) / group;
     std::fill(out, out + vectors * outs, 0.0);
     for (Index p = 0; p < vectors; p += kVectors) {
         double* from = const_cast<double*>(x) + p * in;
