@@ -6,6 +6,7 @@ stage and type, and rank r writes OUT/r.json.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -99,6 +100,7 @@ def size(tensor: torch.Tensor) -> int:
 def main() -> None:
     folder, out = sys.argv[1:3]
     deepspeed.ops.__compatible_ops__ = {}  # sums of inference, a minute to compile, that no training calls
+    gc.freeze()  # DeepSpeed looks for circles again and again
     deepspeed.init_distributed(dist_backend="gloo")
     found = {
         f"{stage} {name}": measure(folder, stage, dtype)

@@ -123,6 +123,9 @@ def _forget() -> None:
 
 if __name__ == "__main__":
     import deepspeed.ops
+    from trl import SFTTrainer  # noqa: F401 - what every case imports
 
     deepspeed.ops.__compatible_ops__ = {}  # sums of inference, a minute to compile, that no training calls
+    gc.collect()
+    gc.freeze()  # DeepSpeed and accelerate look for circles again and again
     sys.exit(run_cases(json.loads(Path(sys.argv[1]).read_text())))
