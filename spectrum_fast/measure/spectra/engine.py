@@ -25,7 +25,7 @@ from spectrum_fast.measure.ops.full_precision import full_precision
 from spectrum_fast.measure.spectra.functionals import Functionals
 from spectrum_fast.measure.spectra.histogram import Histogram
 from spectrum_fast.measure.spectra.matrices import Factored, Matrices, as_matrices
-from spectrum_fast.measure.spectra.methods.band import NEARLY_SQUARE, band_float32, band_float64, band_rotated
+from spectrum_fast.measure.spectra.methods.band import band_float32, band_float64, band_rotated
 from spectrum_fast.measure.spectra.methods.svd import decompose
 from spectrum_fast.measure.spectra.methods.work import Attempt, Attempts, Request, Work
 from spectrum_fast.measure.spectra.options import DEFAULT_TOLERANCE
@@ -197,7 +197,7 @@ def _ladder(matrices: Matrices, request: Request, schedule: Schedule) -> tuple[l
     if dtype == torch.float64:
         return above, "float64 weights" + (" are not rounded to float32" if precision == "float32" else "")
     if method == "auto" and precision == "auto" and schedule.waits:
-        short = SQUARE_IN_FLOAT64 if n_max <= NEARLY_SQUARE * n_min else SHORT_IN_FLOAT64
+        short = SQUARE_IN_FLOAT64 if matrices.is_nearly_square else SHORT_IN_FLOAT64
         if n_min <= short:
             return above, f"short side {n_min} <= {short}"
         if n_min < ROTATED_SIDE:

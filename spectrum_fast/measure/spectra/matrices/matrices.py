@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.spectra.probes import IN_MEMORY, Plan
+from spectrum_fast.measure.spectra.probes import IN_MEMORY, WIDE_IN_MEMORY, Plan
 from spectrum_fast.measure.spectra.rotation import OutlierBasis
+
+NEARLY_SQUARE = 1.5
+"""Longer sides over short ones, of matrices whose smallest singular values are near zero."""
 
 
 class Matrices(ABC):
@@ -41,6 +44,11 @@ class Matrices(ABC):
         return self.first.device
 
     @property
+    def is_nearly_square(self) -> bool:
+        """Whether small singular values weigh most in a bound."""
+        return max(self.shape) <= NEARLY_SQUARE * min(self.shape)
+
+    @property
     def note(self) -> str:
         """What a record should say of them beside the method; may be empty."""
         return ""
@@ -48,7 +56,7 @@ class Matrices(ABC):
     @property
     def plan(self) -> Plan:
         """How their Gram matrices are probed."""
-        return IN_MEMORY
+        return IN_MEMORY if self.is_nearly_square or self.device.type != "cpu" else WIDE_IN_MEMORY
 
     @abstractmethod
     def take(self, indices: Sequence[int]) -> Matrices:

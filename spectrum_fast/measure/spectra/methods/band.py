@@ -33,7 +33,7 @@ FORESEEN = 1.25 * SPIKY
 """Where a sample's estimate must lie for it to be rotated away at once."""
 SAMPLED_ENTRIES = 1 << 21
 """Smaller matrices are squared before a sample is taken, which costs them more than it saves."""
-WIDE_IN_GRAM, SQUARE_IN_GRAM, NEARLY_SQUARE = 80.0, 16.0, 1.5
+WIDE_IN_GRAM, SQUARE_IN_GRAM = 80.0, 16.0
 """``||G||_F / sqrt(k)``, in units of the mean eigenvalue beside the outliers, up to which a Gram matrix is rotated on a
 CPU instead of the weights; the second of nearly square matrices, whose small values weigh most. Its rounding is said to
 be up to 3e-7 of that (seen), of which a bound has three to ten times, and twenty where matrices are square."""
@@ -169,8 +169,7 @@ def _apart(work: Work, places: Sequence[int]) -> list[list[int]]:
 
 def _rotates_in_gram(work: Work, spikiness: float, bulk: float) -> bool:
     """Whether the Gram matrix is rotated or the weights, given the bulk's mean eigenvalue in units of that of all."""
-    n_min, n_max = sorted(work.matrices.shape)
-    most = SQUARE_IN_GRAM if n_max <= NEARLY_SQUARE * n_min else WIDE_IN_GRAM
+    most = SQUARE_IN_GRAM if work.matrices.is_nearly_square else WIDE_IN_GRAM
     return work.schedule.waits and math.sqrt(spikiness) <= most * bulk
 
 
