@@ -37,10 +37,12 @@ from spectrum_fast.read.formats.codes import Codes
 SMALL_WORK = 1 << 22
 """Matrices of no more ``n_min^2 n_max`` go to the float64 SVD under ``auto``: it takes 2 ms there, as long as Gram,
 band and slices of one among others, and states less error (128 x 128: 2.4 and 2.6 ms; 128 x 512: 5.5 and 2.5)."""
-SHORT_IN_FLOAT64, SQUARE_IN_FLOAT64 = 256, 640
-"""Short sides up to these go straight to float64 on a CPU, the second where the matrix is nearly square: it costs 8 and
-32 % more than float32 and its probes (256 x 256, 576 x 576), and has no second try. Of 60 trained matrices of
-576 x 576, whose small values weigh most, 41 needed one."""
+SHORT_IN_FLOAT64 = 256
+"""Short sides up to this go straight to float64 on a CPU, which costs 8 % more than float32 and its probes."""
+EVEN, EVEN_SIDE = 4.5, 640
+"""Nearly square matrices with short sides up to the second do so where their spikiness is above the first: of 60
+trained matrices of 576 x 576, whose small values weigh most, 45 of 46 below it met 1e-4 in float32, and 10 of 14
+above."""
 ROTATED_SIDE = 768
 """Short sides from this on have weights rotated on a CPU where rotating their Gram matrix does not do; below, float64
 costs less than a Gram product of numbers that are no longer bfloat16 (49152 x 576: 0.38 and 0.62 s)."""
@@ -197,9 +199,11 @@ def _ladder(matrices: Matrices, request: Request, schedule: Schedule) -> tuple[l
     if dtype == torch.float64:
         return above, "float64 weights" + (" are not rounded to float32" if precision == "float32" else "")
     if method == "auto" and precision == "auto" and schedule.waits:
-        short = SQUARE_IN_FLOAT64 if matrices.is_nearly_square else SHORT_IN_FLOAT64
-        if n_min <= short:
-            return above, f"short side {n_min} <= {short}"
+        if n_min <= SHORT_IN_FLOAT64:
+            return above, f"short side {n_min} <= {SHORT_IN_FLOAT64}"
+        if matrices.is_nearly_square and n_min <= EVEN_SIDE:
+            reason = f"spikiness above {EVEN}, and short side {n_min} <= {EVEN_SIDE}"
+            return [partial(band_float32, at_most=EVEN), *above], reason
         if n_min < ROTATED_SIDE:
             return [band_float32, *above], f"outliers, and short side {n_min} < {ROTATED_SIDE}"
     return [band_float32, band_rotated, *([] if precision == "float32" else above)], "asked for"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.spectra.probes import IN_MEMORY, WIDE_IN_MEMORY, Plan
+from spectrum_fast.measure.spectra.probes import IN_MEMORY, Plan
 from spectrum_fast.measure.spectra.rotation import OutlierBasis
 
 NEARLY_SQUARE = 1.5
@@ -56,7 +56,7 @@ class Matrices(ABC):
     @property
     def plan(self) -> Plan:
         """How their Gram matrices are probed."""
-        return IN_MEMORY if self.is_nearly_square or self.device.type != "cpu" else WIDE_IN_MEMORY
+        return IN_MEMORY
 
     @abstractmethod
     def take(self, indices: Sequence[int]) -> Matrices:

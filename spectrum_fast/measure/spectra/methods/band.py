@@ -19,7 +19,12 @@ from spectrum_fast.measure.spectra.counts import Slices, to_device
 from spectrum_fast.measure.spectra.functionals import Functionals, read_functionals, slice_bands
 from spectrum_fast.measure.spectra.matrices import Matrices
 from spectrum_fast.measure.spectra.methods.work import Attempts, Outliers, Work
-from spectrum_fast.measure.spectra.probes import bound_gram_error64, measure_gram_error
+from spectrum_fast.measure.spectra.probes import (
+    IN_MEMORY,
+    WIDE_IN_MEMORY,
+    bound_gram_error64,
+    measure_gram_error,
+)
 from spectrum_fast.measure.spectra.refinement import Refinement
 from spectrum_fast.measure.spectra.rotation import find_outlier_basis, rotate_gram
 from spectrum_fast.measure.spectra.rounding import Rounding, estimate_rounding, frobenius_norms, scales_of
@@ -117,10 +122,13 @@ def half_width(size: int, rotated_rank: int = 0, *, on_gpu: bool = False) -> int
     return min(max(width, rotated_rank), max(size - 1, 1))
 
 
-def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
-    """Gram and band in float32; on a CPU of a matrix with outliers its Gram matrix is rotated, elsewhere they wait."""
+def band_float32(work: Work, unsolved: Sequence[int], at_most: float = math.inf) -> Attempts:
+    """Gram and band in float32; on a CPU of a matrix with outliers its Gram matrix is rotated, elsewhere they wait.
+
+    Matrices whose spikiness is above ``at_most`` are left alone.
+    """
     attempts: Attempts = {}
-    foreseen = dict(_foresee(work, unsolved))
+    foreseen = dict(_foresee(work, unsolved)) if at_most > SPIKY else {}
     for index, start in foreseen.items():
         attempts |= _rotated_in_gram(work, index, start)
     unsolved = [index for index in unsolved if index not in foreseen]
@@ -128,8 +136,8 @@ def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
         return attempts
     squares = square(work.matrices.take(unsolved), work.traces(unsolved), torch.float32)
     spikiness = squares.spikiness.tolist()
-    spiky = [place for place, value in enumerate(spikiness) if value > SPIKY]
-    calm = [place for place, value in enumerate(spikiness) if not value > SPIKY]
+    spiky = [place for place, value in enumerate(spikiness) if SPIKY < value <= at_most]
+    calm = [place for place, value in enumerate(spikiness) if not value > min(SPIKY, at_most)]
     size = squares.matrices.shape[1]
     in_gram = [p for p in spiky if _rotates_in_gram(work, spikiness[p], 1 - math.sqrt(spikiness[p] / size))]
     for place in in_gram:
@@ -143,7 +151,9 @@ def band_float32(work: Work, unsolved: Sequence[int]) -> Attempts:
     work.uneven |= {index for index, place in zip(indices, calm, strict=True) if spikiness[place] > UNEVEN}
     matrices = work.matrices.take(indices)
     scales = scales_of(squares.matrices)
-    gram, carried = measure_gram_error(squares.matrices, matrices.image, matrices.plan, scales)
+    wide = work.schedule.waits and not matrices.is_nearly_square and matrices.plan == IN_MEMORY
+    plan = WIDE_IN_MEMORY if wide else matrices.plan
+    gram, carried = measure_gram_error(squares.matrices, matrices.image, plan, scales)
     rounding = estimate_rounding(squares.matrices, squares.norms, gram, scales)
     found = slice_squares(work, squares, rounding, carried, lambda place: matrices.take([place]).image)
     reasons = [f"{_batch(work, calm)}spikiness {spikiness[place]:.0f} <= {SPIKY:.0f}" for place in calm]
