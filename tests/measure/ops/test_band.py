@@ -306,6 +306,15 @@ def test_instruction_sets(level):
         assert error <= limit, case
 
 
+@needs_native
+@pytest.mark.parametrize(("kernel", "found"), [("amx-bf16x3", True), ("avx512", False)])
+def test_matrix_units_are_the_extensions(kernel, found, monkeypatch):
+    monkeypatch.setattr("spectrum_fast._native.band_kernel", lambda: kernel)
+    assert band_operation.on_matrix_units() is found
+    with use_backend("reference"):
+        assert not band_operation.on_matrix_units()
+
+
 @pytest.mark.parametrize(
     ("matrix", "half_width", "error", "words"),
     [

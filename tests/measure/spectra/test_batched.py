@@ -147,6 +147,24 @@ def test_an_empty_batch() -> None:
     assert compute_spectra([], CRITERION) == []
 
 
+@pytest.mark.parametrize(
+    ("size", "on_units", "on_gpu", "width"),
+    [
+        (1024, True, False, 16),
+        (2048, False, False, 16),
+        (2048, True, False, 32),
+        (2049, False, False, 32),
+        (512, False, True, 32),
+    ],
+)
+def test_bands_are_narrow_where_slices_gain_more_than_the_reduction_loses(
+    size: int, on_units: bool, on_gpu: bool, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(band, "on_matrix_units", lambda: on_units)
+    assert half_width(size, on_gpu=on_gpu) == width
+    assert half_width(size, ROTATION_RANK, on_gpu=on_gpu) == 32
+
+
 @pytest.mark.parametrize("outliers", [(300.0,), tuple(200.0 + 50 * index for index in range(12))])
 def test_outliers_in_the_first_rows_do_not_set_the_scale_of_the_rest(outliers: tuple[float, ...]) -> None:
     # The GPU's products are of float16 halves, scaled as a whole: under the outliers' scale the bulk has 10 bits.

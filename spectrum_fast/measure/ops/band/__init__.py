@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from spectrum_fast.measure.ops.dispatch import backend_module
+from spectrum_fast.measure.ops.dispatch import backend_module, choose_backend
 
 CARRIED = 8
 """Vectors that are taken along."""
@@ -60,6 +60,11 @@ def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = N
     if carried is not None and not carried.is_contiguous():
         raise ValueError(f"carried: expected a contiguous tensor, found strides {carried.stride()}")
     return backend_module("band", matrices.device.type).reduce_to_band(matrices.detach(), half_width, carried, vectors)
+
+
+def on_matrix_units() -> bool:
+    """Whether a CPU's matrix units reduce float32 matrices here."""
+    return choose_backend("band", "cpu") == "native" and backend_module("band", "cpu").on_matrix_units()
 
 
 def multiply_band(bands: Tensor, x: Tensor) -> Tensor:

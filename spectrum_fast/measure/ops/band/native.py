@@ -16,3 +16,8 @@ def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = N
     bands = torch.empty((*matrices.shape[:2], half_width + 1), dtype=matrices.dtype)
     _native.reduce_to_band(matrices, bands, carried=carried, vectors=vectors)
     return bands
+
+
+def on_matrix_units() -> bool:
+    """Whether the kernel chosen for float32 multiplies on AMX."""
+    return _native.band_kernel().startswith("amx")

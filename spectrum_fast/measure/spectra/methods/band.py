@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.band import reduce_to_band
+from spectrum_fast.measure.ops.band import on_matrix_units, reduce_to_band
 from spectrum_fast.measure.ops.device_graph import through_graph
 from spectrum_fast.measure.spectra.counts import Slices, to_device
 from spectrum_fast.measure.spectra.functionals import Functionals, read_functionals, slice_bands
@@ -113,12 +113,14 @@ def half_width(size: int, rotated_rank: int = 0, *, on_gpu: bool = False) -> int
 
     No less than that rank: rows of outliers below the first panel are mixed with the bulk, which loses what the
     rotation gained (seen: errors a thousand times the bulk's own rounding). Otherwise, slicing costs ``n b^2`` a shift,
-    and the reduction gains nothing from a wider band: its tiles are read and written once a panel. Where to change is
-    measured by the half_width rows of bench/test_matrix_speed.py. On a GPU a slice takes as long for a narrower band
-    (its window has 32 slots), half the panels mean half the launches, and the kernels count on outliers
-    (``ROTATION_RANK``) to lie within the first b rows.
+    and the reduction gains nothing from a wider band where its tiles, which are read and written once a panel, stay in
+    the last cache; unless it runs on matrix units, which take 32 columns at a time. Where to change is measured by the
+    half_width rows of bench/test_matrix_speed.py. On a GPU a slice takes as long for a narrower band (its window has 32
+    slots), half the panels mean half the launches, and the kernels count on outliers (``ROTATION_RANK``) to lie within
+    the first b rows.
     """
-    width = 16 if size <= 1024 and not on_gpu else 32
+    narrow = not on_gpu and (size <= 1024 or (size <= 2048 and not on_matrix_units()))
+    width = 16 if narrow else 32
     return min(max(width, rotated_rank), max(size - 1, 1))
 
 
