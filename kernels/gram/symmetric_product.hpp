@@ -171,8 +171,8 @@ class SymmetricProduct {
                        Index offset) {
         constexpr Index lanes = kStrip / 2 * static_cast<Index>(sizeof(Sum)) / static_cast<Index>(sizeof(Out));
         const Index squares = (rows - below) / lanes * lanes;
-        for (Index i = below; i < below + squares; i += lanes) {
-            for (Index c = 0; c < kStrip; c += lanes)
+        for (Index c = 0; c < kStrip; c += lanes) {  // the rows of one square at a time, as long as they are
+            for (Index i = below; i < below + squares; i += lanes)
                 SquareTranspose<Out, lanes>::run(from + i * stride + c, stride, to + c * stride + i, stride);
         }
         for (Index c = 0; c < width; ++c) {
