@@ -113,10 +113,10 @@ class PanelFactor {
     }
 
   private:
-    // Rows that stay in L2 between two uses (64 KiB at 32 columns), fewer where every thread should get some.
+    // At most 256 rows, which stay in L2 between two uses (64 KiB at 32 columns), as many chunks for every thread.
     Index chunk_blocks(Index blocks) const {
-        const Index share = (blocks + threads_ - 1) / threads_;
-        return share < 256 / kBlock ? share : 256 / kBlock;
+        const Index share = (blocks + threads_ - 1) / threads_, most = 256 / kBlock, chunks = (share + most - 1) / most;
+        return (share + chunks - 1) / chunks;
     }
 
     // Whether the squared lengths of columns are neither so large nor so small that numbers must be scaled.
