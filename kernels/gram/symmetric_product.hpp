@@ -6,8 +6,8 @@
 // blocks, and added to `out` at the end of the slab. Each tile has one owner and a fixed order of summation, so the
 // result does not depend on the number of threads.
 //
-// Sums of kBlockTerms products in float32, eight of these likewise, all others in float64: a tenth of the rounding that
-// float32 throughout has, for a twentieth more time.
+// Sums of kBlockTerms products in float32, kBlocks of these likewise, all others in float64: a tenth of the rounding
+// that float32 throughout has, for a twentieth more time, and where `out` is not rounded to float32 a twentieth.
 #pragma once
 
 #include "cpu/scratch.hpp"
@@ -28,7 +28,8 @@ class SymmetricProduct {
     using Packed = typename Kernel::Packed;
     using Sum = typename Kernel::Sum;
     static constexpr Index kStrip = Kernel::kStrip, kRows = Kernel::kRows;
-    static constexpr Index kBlockTerms = 64;
+    static constexpr bool kRounded = sizeof(Out) == sizeof(Sum);  // float64 from float32: a seventh more time
+    static constexpr Index kBlockTerms = kRounded ? 64 : 32, kBlocks = kRounded ? 8 : 4;
     static constexpr Index kDepthBlock = 256;  // packed elements that are summed in registers: a right strip of 32 KiB
     static constexpr Index kSlab = 4 * kDepthBlock;  // 4096 packed rows of a slab: 16 MiB, which stay in the last cache
 
@@ -126,11 +127,13 @@ class SymmetricProduct {
             Kernel::template multiply_strips<kVectors>(depth, a, b, c);
         } else {
             constexpr Index most = kBlockTerms / Packer::kColumns;
-            alignas(64) Sum block[kRows * kStrip] = {};
-            for (Index k = 0; k < depth; k += most)
-                Kernel::template multiply_strips<kVectors>(depth - k < most ? depth - k : most, a + k * kStrip,
-                                                           b + k * kStrip, block);
-            for (Index i = 0; i < kRows * kStrip; ++i) c[i] += static_cast<double>(block[i]);
+            for (Index k = 0; k < depth;) {
+                alignas(64) Sum sums[kRows * kStrip] = {};
+                for (const Index end = k + kBlocks * most; k < end && k < depth; k += most)
+                    Kernel::template multiply_strips<kVectors>(depth - k < most ? depth - k : most, a + k * kStrip,
+                                                               b + k * kStrip, sums);
+                for (Index i = 0; i < kRows * kStrip; ++i) c[i] += static_cast<double>(sums[i]);
+            }
         }
     }
 
