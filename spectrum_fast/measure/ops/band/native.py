@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast import _native
+from spectrum_fast.measure.ops.border import passed
 
 
 def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None, vectors: bool = False) -> Tensor:
@@ -14,7 +15,7 @@ def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = N
     Only the lower half is read; half of n² elements of scratch memory are used instead of the matrices' own.
     """
     bands = torch.empty((*matrices.shape[:2], half_width + 1), dtype=matrices.dtype)
-    _native.reduce_to_band(matrices, bands, carried=carried, vectors=vectors)
+    _native.reduce_to_band(*passed(matrices, bands), carried=passed(carried)[0], vectors=vectors)
     return bands
 
 

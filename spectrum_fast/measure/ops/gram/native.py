@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from spectrum_fast import _native
+from spectrum_fast.measure.ops.border import passed
 
 
 def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32, unrounded: bool = False) -> Tensor:
     """``W Wᵀ`` or ``Wᵀ W``, whichever is smaller, see :func:`spectrum_fast.measure.ops.gram.gram`."""
     size = min(weights.shape[1:])
     out = torch.empty((len(weights), size, size), dtype=out_dtype)
-    _native.gram(weights, out, unrounded=unrounded and out_dtype != weights.dtype)
+    _native.gram(*passed(weights, out), unrounded=unrounded and out_dtype != weights.dtype)
     return out
 
 
 def add_gram(blocks: Tensor, out: Tensor, *, unrounded: bool = False) -> None:
     """``out += A Aᵀ``, see :func:`spectrum_fast.measure.ops.gram.add_gram`."""
-    _native.gram_add(blocks, out, unrounded=unrounded and out.dtype != blocks.dtype)
+    _native.gram_add(*passed(blocks, out), unrounded=unrounded and out.dtype != blocks.dtype)

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -77,9 +79,10 @@ def count_below(bands: Tensor | Bands, shifts: Tensor) -> Tensor:
     Source: B. N. Parlett, The Symmetric Eigenvalue Problem, ch. 3; LAPACK dstebz for the guard.
     """
     prepared = _operands(bands, shifts, torch.float64)
-    if on_host(shifts) and bool(torch.isnan(shifts).any()):
+    shifts = shifts.detach()
+    if on_host(shifts) and np.isnan(shifts.numpy()).any():
         raise ValueError("shifts: expected numbers, found NaN")
-    return backend_module("sturm", shifts.device.type).count_below(prepared, shifts.detach())
+    return backend_module("sturm", shifts.device.type).count_below(prepared, shifts)
 
 
 def narrow(bands: Tensor | Bands, lo: Tensor, hi: Tensor, ranks: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,8 +113,10 @@ def narrow(bands: Tensor | Bands, lo: Tensor, hi: Tensor, ranks: Tensor, enough:
             f"brackets: expected lo, hi, enough (m, k) and int64 ranks (k,), found {tuple(lo.shape)}, "
             f"{tuple(hi.shape)}, {tuple(enough.shape)} and {ranks.dtype} {tuple(ranks.shape)}"
         )
-    if on_host(lo) and not bool(((lo >= 0) & (lo <= hi) & (hi < math.inf)).all()):
-        raise ValueError("brackets: expected finite 0 <= lo <= hi")
+    if on_host(lo):
+        least, most = lo.numpy(), hi.numpy()
+        if not ((least >= 0) & (least <= most) & (most < math.inf)).all():
+            raise ValueError("brackets: expected finite 0 <= lo <= hi")
     return backend_module("sturm", lo.device.type).narrow(prepared, lo, hi, ranks, enough)
 
 
@@ -156,22 +161,26 @@ def log_det(bands: Tensor | Bands, shifts: Tensor, wanted: Tensor | None = None)
     if wanted is not None and (wanted.dtype != torch.bool or wanted.shape != shifts.shape):
         raise ValueError(f"wanted: expected bool {tuple(shifts.shape)}, found {wanted.dtype} {tuple(wanted.shape)}")
     backend = backend_module("sturm", shifts.device.type)
+    shifts = shifts.detach()
     if not on_host(shifts):
-        return backend.log_det(prepared, shifts.detach(), wanted)
-    ignored = False if wanted is None else ~wanted
-    fine = torch.isfinite(shifts.real) & torch.isfinite(shifts.imag) & (shifts.imag >= 0)
-    if not bool((fine | ignored).all()):
+        return backend.log_det(prepared, shifts, wanted)
+    z: npt.NDArray[np.complex128] = shifts.resolve_conj().numpy()
+    fine = np.isfinite(z) & (z.imag >= 0)
+    if not (fine if wanted is None else fine | ~wanted.numpy()).all():
         raise ValueError("shifts: expected finite numbers with imaginary part >= 0; use L(conj z) = conj L(z)")
-    values = backend.log_det(prepared, shifts.detach(), wanted)
-    # A negative pivot contributes -pi; n of the smallest arguments that rounding leaves stay far below 1.
-    real = shifts.imag == 0
-    wrong = real & (values.imag < -1)
-    if bool(wrong.any()):
-        raise ValueError(
-            f"shifts: a real shift must lie below every eigenvalue, found {shifts.real[wrong][0].item():g}; give it a "
-            "positive imaginary part"
-        )
-    return torch.complex(values.real, torch.where(real, 0.0, values.imag))
+    values = backend.log_det(prepared, shifts, wanted)
+    real = z.imag == 0
+    if real.any():
+        # A negative pivot contributes -pi; n of the smallest arguments that rounding leaves stay far below 1.
+        found: npt.NDArray[np.complex128] = values.numpy()
+        wrong = real & (found.imag < -1)
+        if wrong.any():
+            raise ValueError(
+                f"shifts: a real shift must lie below every eigenvalue, found {z.real[wrong][0]:g}; give it a "
+                "positive imaginary part"
+            )
+        found.imag[real] = 0.0
+    return values
 
 
 def _operands(bands: Tensor | Bands, shifts: Tensor, shift_dtype: torch.dtype) -> Bands:

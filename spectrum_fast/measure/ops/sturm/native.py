@@ -10,20 +10,21 @@ import torch
 from torch import Tensor
 
 from spectrum_fast import _native
+from spectrum_fast.measure.ops.border import passed
 from spectrum_fast.measure.ops.sturm.bands import Bands
 
 
 def count_below(bands: Bands, shifts: Tensor) -> Tensor:
     """See :func:`spectrum_fast.measure.ops.sturm.count_below`."""
     below = torch.empty(shifts.shape, dtype=torch.int64)
-    _native.count_below(bands.storage, shifts.contiguous(), below)
+    _native.count_below(*passed(bands.storage, shifts.contiguous(), below))
     return below
 
 
 def narrow(bands: Bands, lo: Tensor, hi: Tensor, ranks: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
     """See :func:`spectrum_fast.measure.ops.sturm.narrow`: all rounds of a matrix in one call, a band packed once."""
     lo, hi = lo.clone(memory_format=torch.contiguous_format), hi.clone(memory_format=torch.contiguous_format)
-    _native.narrow(bands.storage, lo, hi, ranks.contiguous(), enough.contiguous())
+    _native.narrow(*passed(bands.storage, lo, hi, ranks.contiguous(), enough.contiguous()))
     return lo, hi
 
 
@@ -36,5 +37,5 @@ def log_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tenso
     """
     values = torch.empty(shifts.shape, dtype=torch.complex128)
     asked = None if wanted is None else wanted.contiguous()
-    _native.log_det(bands.storage, shifts.resolve_conj().contiguous(), values, asked)
+    _native.log_det(*passed(bands.storage, shifts.resolve_conj().contiguous(), values, asked))
     return values

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from spectrum_fast import _native
+from spectrum_fast.measure.ops.border import passed
 from spectrum_fast.measure.ops.values import WIDEST_BAND, reference
 
 
@@ -14,5 +15,5 @@ def band_values(bands: Tensor, tolerances: Tensor) -> Tensor:
     if bands.shape[2] > WIDEST_BAND + 1:
         return reference.band_values(bands, tolerances)
     values = torch.empty(bands.shape[:2], dtype=torch.float64)
-    _native.band_values(bands.contiguous(), tolerances.contiguous(), values)
+    _native.band_values(*passed(bands.contiguous(), tolerances.contiguous(), values))
     return values
