@@ -13,14 +13,22 @@ happens to be chosen must not pass for thousands.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
+from spectrum_fast.measure.ops.gram import gram
 from spectrum_fast.measure.spectra.rotation import ROTATION_RANK
 
 SAMPLE = 128
 """Columns (or rows) of the long side. The estimate of a single outlier's share is good to a quarter."""
 _SEED = 20406
+
+
+@lru_cache(maxsize=32)
+def _choose(length: int, count: int) -> Tensor:
+    return torch.randperm(length, generator=torch.Generator().manual_seed(_SEED))[:count].sort().values
 
 
 def foresee_outliers(weight: Tensor, sum_of_squares: float, spikiness: float) -> Tensor | None:
@@ -35,18 +43,17 @@ def foresee_outliers(weight: Tensor, sum_of_squares: float, spikiness: float) ->
         (k, 32) float32, orthonormal columns, the leading ones of the sample; None where the sample shows no outliers.
     """
     size, length = min(weight.shape), max(weight.shape)
-    count = min(SAMPLE, length // 2)
-    if min(size, count) < ROTATION_RANK:
+    count = min(SAMPLE, length // 2, size)
+    if count < ROTATION_RANK:
         return None
-    chosen = torch.randperm(length, generator=torch.Generator().manual_seed(_SEED))[:count].sort().values
-    is_tall = weight.shape[0] > weight.shape[1]
-    sample = weight.index_select(0 if is_tall else 1, chosen).to(torch.float32)
-    sample = sample.T if is_tall else sample
-    products = (sample.T @ sample).to(torch.float64)
+    along = 0 if weight.shape[0] > weight.shape[1] else 1
+    sample = weight.index_select(along, _choose(length, count))
+    sample = sample.T if along else sample
+    products = gram(sample[None], out_dtype=torch.promote_types(weight.dtype, torch.float32))[0].to(torch.float64)
     lengths = float(products.diagonal().square().sum())
     pairs = float(products.square().sum()) - lengths
     norm_squared = pairs * (length * (length - 1) / (count * (count - 1))) + lengths
     if not size * norm_squared > spikiness * sum_of_squares**2:
         return None
     directions = torch.linalg.eigh(products).eigenvectors[:, -ROTATION_RANK:]
-    return torch.linalg.qr(sample.to(torch.float64) @ directions).Q.to(torch.float32)
+    return torch.linalg.qr(sample.T.to(torch.float64) @ directions).Q.to(torch.float32)
