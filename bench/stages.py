@@ -35,7 +35,8 @@ from spectrum_fast.measure.spectra.engine import compute_spectra
 from spectrum_fast.measure.spectra.schedule import ADAPTIVE
 
 RESULTS = Path(__file__).resolve().parent / "results"
-KERNELS = ("measure", "gram", "multiply", "reduce_to_band", "count_below", "narrow", "log_det", "decode_groups")
+KERNELS = ("measure", "gram", "multiply", "reduce_to_band", "multiply_band", "count_below", "narrow", "log_det")
+KERNELS += ("decode_groups",)
 EXPERT = (512, 1024)
 DIFFERENT = 64
 """Experts that are drawn; the others are these with their rows moved on, which costs a scan as much."""

@@ -32,9 +32,22 @@ void multiply(const nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>& weights,
     }
 }
 
+void multiply_band(const Batch& bands, const Batch& x, const Batch& out) {
+    const std::size_t count = bands.shape(0), size = bands.shape(1), vectors = x.shape(1);
+    if (x.shape(0) != count || x.shape(2) != size || vectors % kVectors != 0)
+        throw nb::value_error("multiply_band: expected bands (m, n, b + 1) and x (m, 4 k, n)");
+    if (out.shape(0) != count || out.shape(1) != vectors || out.shape(2) != size)
+        throw nb::value_error("multiply_band: expected out (m, 4 k, n)");
+    const nb::gil_scoped_release release;
+    multiply_band_vectors(bands.data(), static_cast<Index>(count), static_cast<Index>(size),
+                          static_cast<Index>(bands.shape(2)), x.data(), out.data(), static_cast<Index>(vectors));
+}
+
 }  // namespace
 
 void bind_product(nb::module_& m) {
     m.def("multiply", &multiply, nb::arg("weights"), nb::arg("x").noconvert(), nb::arg("out").noconvert(),
           nb::arg("transposed"), "out <- A x of each matrix and vector (rows of x), or A^T x, in float64.");
+    m.def("multiply_band", &multiply_band, nb::arg("bands").noconvert(), nb::arg("x").noconvert(),
+          nb::arg("out").noconvert(), "out <- B x of each symmetric band and vector (rows of x), in float64.");
 }

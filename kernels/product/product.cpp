@@ -54,3 +54,22 @@ void multiply_vectors(const MatrixView& a, const double* x, double* out, Index v
         }
     }
 }
+
+void multiply_band_vectors(const double* bands, Index count, Index size, Index width, const double* x, double* out,
+                           Index vectors) {
+    const ProductLoops& loops = loops_for(Element::float64);
+#pragma omp parallel for schedule(static)
+    for (Index g = 0; g < count * (vectors / kVectors); ++g) {
+        const double* band = bands + g / (vectors / kVectors) * size * width;
+        double* from = const_cast<double*>(x) + g * kVectors * size;
+        double* to = out + g * kVectors * size;
+        std::fill(to, to + kVectors * size, 0.0);
+        // Row j of a band is part of column j of the matrix, and by symmetry of row j.
+        for (Index j = 0; j < size; ++j) {
+            const double* row = band + j * width;
+            const Index length = std::min(width, size - j);
+            loops.forward(row, width, 1, length, {from + j, size}, {to + j, size});
+            loops.transposed(row + 1, width, 1, length - 1, {from + j, size}, {to + j + 1, size});
+        }
+    }
+}

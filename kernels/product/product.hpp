@@ -1,4 +1,4 @@
-// Products of a stored matrix with a few vectors, every number and every sum in float64.
+// Products of a stored matrix, or of a symmetric band, with a few vectors, every number and every sum in float64.
 #pragma once
 
 #include "gram/view.hpp"
@@ -6,3 +6,8 @@
 // out_p = A x_p, or A^T x_p, for `vectors` of them (a multiple of four), each contiguous. A has unit column stride. The
 // same bits for any number of threads.
 void multiply_vectors(const MatrixView& a, const double* x, double* out, Index vectors, bool transposed);
+
+// out_p = B x_p for symmetric bands one after the other, B(j + d, j) = band[j * width + d], and as many times `vectors`
+// of them (a multiple of four). The same bits for any number of threads.
+void multiply_band_vectors(const double* bands, Index count, Index size, Index width, const double* x, double* out,
+                           Index vectors);

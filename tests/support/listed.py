@@ -6,29 +6,38 @@ import torch
 from torch import Tensor
 
 from spectrum_fast.measure.ops.sturm.brackets import narrow_by
+from spectrum_fast.measure.spectra.arrays import Array, in_form_of, tensor_of
 from spectrum_fast.measure.spectra.counts import CountTable
 
 
 class ListedSlices:
-    """Counts and log-determinants of spectra that are known, (m, size); remembers which nodes were asked for."""
+    """Counts and log-determinants of known spectra (m, size) in the form asked in; remembers which nodes were asked."""
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
         self.asked = torch.zeros(0)
 
-    def below(self, points: Tensor) -> Tensor:
+    def below(self, points: Array) -> Array:
+        return in_form_of(points, self._below(tensor_of(points)).double())
+
+    def _below(self, points: Tensor) -> Tensor:
         return (self.values[:, None, :] < points[:, :, None]).sum(2)
 
-    def narrow(self, lo: Tensor, hi: Tensor, ranks: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
-        return narrow_by(self.below, lo, hi, ranks, enough)
+    def narrow(self, lo: Array, hi: Array, ranks: Array, enough: Array) -> tuple[Array, Array]:
+        found = narrow_by(
+            self._below, *(tensor_of(one) for one in (lo, hi)), tensor_of(ranks).long(), tensor_of(enough)
+        )
+        return in_form_of(lo, found[0]), in_form_of(lo, found[1])
 
-    def log_det(self, shifts: Tensor, wanted: Tensor) -> Tensor:
-        self.asked = wanted.sum(1)
-        found = torch.log((self.values[:, None, :] ** 2).to(shifts.dtype) - shifts[:, :, None]).sum(2)
-        return torch.where(wanted, found, torch.nan)  # what is not asked for must not count
+    def log_det(self, shifts: Array, wanted: Array) -> Array:
+        z, asked = tensor_of(shifts), tensor_of(wanted)
+        self.asked = asked.sum(1)
+        found = torch.log((self.values[:, None, :] ** 2).to(z.dtype) - z[:, :, None]).sum(2)
+        return in_form_of(shifts, torch.where(asked, found, torch.nan))  # what is not asked for must not count
 
-    def table(self, *ends: Tensor) -> CountTable:
-        """Counts at some points and over a grid."""
-        top = 1.1 * torch.maximum(self.values[:, -1:], torch.stack(ends, 1).amax(1, keepdim=True))
-        points = torch.cat([torch.stack(ends, 1), top * torch.linspace(0, 1, 40, dtype=torch.float64)], 1)
+    def table(self, *ends: Array) -> CountTable:
+        """Counts at some points, and over a grid."""
+        points = torch.stack([tensor_of(end) for end in ends], 1)
+        top = 1.1 * torch.maximum(self.values[:, -1:], points.amax(1, keepdim=True))
+        points = in_form_of(ends[0], torch.cat([points, top * torch.linspace(0, 1, 40, dtype=torch.float64)], 1))
         return CountTable.of(points, self.below(points), self.values.shape[1])

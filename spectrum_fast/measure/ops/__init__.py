@@ -9,6 +9,7 @@ operation                    takes                                              
 ``gram.gram``                weights (m, r, c), ``out_dtype``                     (m, k, k), k = min(r, c)
 ``gram.add_gram``            blocks (m, k, K), out (m, k, k)                      out += A A^T in place
 ``product.multiply``         weights (m, r, c), x (m, p, c) float64               (m, p, r) float64
+``product.multiply_band``    bands (m, n, b + 1), x (m, p, n) float64             (m, p, n) float64
 ``band.reduce_to_band``      matrices (m, n, n), destroyed; half-width b          (m, n, b + 1)
 ``sturm.prepare``            bands (m, n, b + 1)                                  ``sturm.Bands``, to be sliced often
 ``sturm.count_below``        bands, prepared or not; shifts (m, s) float64        (m, s) int64

@@ -77,11 +77,6 @@ def _sturm(dtype: torch.dtype, half_width: int) -> None:
     _kernel("sturm", "log_det", dtype)(bands, torch.complex(x, x + 1))
 
 
-def _complex_logarithm() -> None:
-    """Torch compiles this one itself, when it is first asked for."""
-    torch.log(torch.ones(4, dtype=torch.complex128, device=DEVICE))
-
-
 JOBS: dict[str, Callable[[], None]] = {
     "gram-bfloat16": lambda: _gram(torch.bfloat16),
     "gram-float32": lambda: _gram(torch.float32),
@@ -102,7 +97,6 @@ JOBS: dict[str, Callable[[], None]] = {
     "product-fp8": lambda: _product(_FP8),
     "extent": lambda: _extent(torch.bfloat16, torch.float16, torch.float32, torch.float64),
     "extent-fp8": lambda: _extent(_FP8),
-    "torch-complex-logarithm": _complex_logarithm,
 }
 
 

@@ -1,13 +1,12 @@
-"""Which bins suit a spectrum: the same rule for every matrix of a batch, on tensors."""
+"""Which bins suit a spectrum: the same rule for every matrix of a batch, on arrays."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from spectrum_fast.measure.spectra.arrays import Array, functions_of, steps
 from spectrum_fast.measure.spectra.histogram import Histogram
 from spectrum_fast.measure.spectra.record import OrderStatistics
 
@@ -36,38 +35,39 @@ class Bins:
         inner: (m, bins - 1) edges between the bins.
     """
 
-    start: Tensor
-    knee: Tensor
-    end: Tensor
-    linear_bins: Tensor
-    inner: Tensor
+    start: Array
+    knee: Array
+    end: Array
+    linear_bins: Array
+    inner: Array
 
-    def counts(self, below: Tensor, size: int) -> Tensor:
-        """Values in each bin, (m, bins) float64, of how many lie below each inner edge, out of ``size``."""
-        ends = torch.zeros_like(below[:, :1])
-        return torch.diff(torch.cat([ends, below, ends + size], dim=1), dim=1).to(torch.float64)
+    def counts(self, below: Array, size: int) -> Array:
+        """Values in each bin, (m, bins), of how many lie below each inner edge (float64), out of ``size``."""
+        ends = 0.0 * below[:, :1]
+        edges = functions_of(below).concatenate([ends, below, ends + size], 1)
+        return edges[:, 1:] - edges[:, :-1]
 
 
 def bins_of(statistics: OrderStatistics) -> Bins:
-    """Bins that suit spectra with these order statistics, each a tensor (m,) of float64."""
+    """Bins that suit spectra with these order statistics, each an array (m,) of float64."""
     s: Any = statistics
-    bins = BULK_BINS + TAIL_BINS
-    start = torch.where(s.s_min > NEAR_ZERO * s.q50, s.s_min, 0.0)
-    end = torch.maximum(s.s_max, start)
+    xp, bins = functions_of(s.q50), BULK_BINS + TAIL_BINS
+    start = xp.where(s.s_min > NEAR_ZERO * s.q50, s.s_min, 0.0)
+    end = xp.maximum(s.s_max, start)
     spread = s.q75 - s.q25
     knee = s.q75 + KNEE_SPREADS * spread
     one_value = end - start <= SAME * end
     # A tail only where there is one: past the knee by at least half of the bulk's width.
-    no_tail = (spread <= SAME * end) | (knee <= start) | (end < knee + 0.5 * (knee - start))
-    knee = torch.where(one_value | no_tail, end, knee)
-    linear_bins = torch.where(one_value, 1.0, torch.where(no_tail, float(bins), float(BULK_BINS)))
+    no_tail = (spread <= SAME * end) | (knee <= start) | (end < knee + 0.5 * (knee - start)) | one_value
+    knee = xp.where(no_tail, end, knee)
+    linear_bins = xp.where(one_value, 1.0, xp.where(no_tail, float(bins), float(BULK_BINS)))
 
-    index = torch.arange(1, bins, dtype=torch.float64, device=end.device)
-    even = start[:, None] + (end - start)[:, None] * (index / bins)
-    bulk = start[:, None] + (knee - start)[:, None] * (index / BULK_BINS)
-    ratio = (end / knee.clamp(min=torch.finfo(torch.float64).tiny))[:, None]
+    index = steps(bins - 1, end)
+    width = xp.where(no_tail, (end - start) / bins, (knee - start) / BULK_BINS)
+    linear = start[:, None] + width[:, None] * index
+    ratio = (end / knee.clip(sys.float_info.min))[:, None]
     tail = knee[:, None] * ratio ** ((index - BULK_BINS) / TAIL_BINS)
-    inner = torch.where(no_tail[:, None] | one_value[:, None], even, torch.where(index <= BULK_BINS, bulk, tail))
+    inner = xp.where(no_tail[:, None] | (index <= BULK_BINS), linear, tail)
     return Bins(start, knee, end, linear_bins, inner)
 
 

@@ -19,9 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
+from spectrum_fast.measure.spectra.arrays import Array, columns, complex_of, functions_of, pick, steps
 from spectrum_fast.measure.spectra.counts import CountTable, Slices
 
 FINEST, COARSEST = 1e-13, 1e-4
@@ -63,17 +61,17 @@ class Intervals:
         accuracy: relative accuracy of the integral.
     """
 
-    a: Tensor
-    b: Tensor
-    n_below: Tensor
-    n_inside: Tensor
-    n_above: Tensor
-    below_rms: Tensor
-    above_rms: Tensor
-    accuracy: Tensor
+    a: Array
+    b: Array
+    n_below: Array
+    n_inside: Array
+    n_above: Array
+    below_rms: Array
+    above_rms: Array
+    accuracy: Array
 
     @classmethod
-    def of(cls, table: CountTable, a: Tensor, b: Tensor, total: Tensor, tolerance: float) -> Intervals:
+    def of(cls, table: CountTable, a: Array, b: Array, total: Array, tolerance: float) -> Intervals:
         """The intervals between points of the table.
 
         Args:
@@ -83,71 +81,92 @@ class Intervals:
             total: a lower bound on the sum that each integral serves, shared out among those that serve one.
             tolerance: relative accuracy wanted of a score.
         """
-        n_a, n_b = table.below(a), table.below(b)
+        xp, count = functions_of(a), a.shape[1]
+        n_ends = table.below(xp.concatenate([a, b], 1))
+        n_a, n_b = n_ends[:, :count], n_ends[:, count:]
         below, above = table.typical_beside(a, b)
-        plain = cls(a, b, n_a, n_b - n_a, table.size - n_b, below, above, torch.ones_like(a))
-        # 0 / 0 for an empty interval, which needs nothing.
-        wanted = (SHARE * tolerance * total / plain.error()).nan_to_num(COARSEST)
-        return replace(plain, accuracy=wanted.clamp(FINEST, COARSEST))
+        plain = cls(a, b, n_a, n_b - n_a, table.size - n_b, below, above, xp.ones_like(a))
+        wanted = SHARE * tolerance * total / plain.error()
+        wanted = xp.where(wanted < COARSEST, wanted, COARSEST)  # 0 / 0 for an empty interval, which needs nothing
+        return replace(plain, accuracy=wanted.clip(FINEST))
 
-    def error(self) -> Tensor:
+    def error(self) -> Array:
         """Bound on the error of each integral."""
-        outside = torch.where(self.b > 2 * self.a, _OUTSIDE_ERROR, _OUTSIDE_ERROR_NARROW)
+        outside = functions_of(self.a).where(self.b > 2 * self.a, _OUTSIDE_ERROR, _OUTSIDE_ERROR_NARROW)
         weighted = _INSIDE_ERROR * (self.n_inside + 1) + outside * (self.n_below + self.n_above)
-        return self.accuracy * weighted * (self.b - self.a).clamp(min=0)
+        return self.accuracy * weighted * (self.b - self.a).clip(0.0)
 
 
-def integrate(slices: Slices, intervals: Intervals) -> Tensor:
+@dataclass(frozen=True)
+class _Nodes:
+    """Nodes w of the trapezoidal rule on half circles, at equal distances in u; (m, i, places) or (m, i, 1).
+
+    Attributes:
+        step: distance of two of them.
+        first: place of the lowest that an interval needs.
+        last: place of the highest.
+        wanted: which nodes count, of an empty interval none.
+        squared: real and imaginary part, at least 0, of their squares.
+        slope: likewise of the map there, ``dw / du``.
+    """
+
+    step: Array
+    first: Array
+    last: Array
+    wanted: Array
+    squared: tuple[Array, Array]
+    slope: tuple[Array, Array]
+
+    @classmethod
+    def of(cls, intervals: Intervals) -> _Nodes:
+        """Values crowd at the lower end of an interval on the scale a / b."""
+        xp = functions_of(intervals.a)
+        inverse = -xp.log(intervals.accuracy)[..., None]
+        step = math.pi**2 / inverse
+        a = intervals.a[..., None]
+        full = (intervals.b > intervals.a)[..., None]
+        # An empty interval gets any other one: a contour shrunk to a point would run through the spectrum.
+        b = xp.where(full, intervals.b[..., None], 2 * a + 1)
+        crowding = xp.log(xp.where(b < _LARGEST_CROWDING * a, b / a, _LARGEST_CROWDING).clip(1.0))
+        below, above = xp.ceil((_REACH * inverse + crowding) / step), xp.ceil(_REACH * inverse / step)
+        place = steps(_LOWER + 1 + _UPPER, a) - (_LOWER + 1)
+        wanted = full & (place >= -below) & (place <= above)
+        # With z = i e^u, w = (a + b z) / (1 + z) and dw / du = (b - a) z / (1 + z)^2, in real numbers.
+        e = xp.exp(xp.minimum(xp.maximum(place, -below), above) * step)
+        squared_e = e * e
+        norm = 1 + squared_e
+        real, imag = (a + b * squared_e) / norm, (b - a) * e / norm
+        squared = (real - imag) * (real + imag), 2 * real * imag
+        slope = 2 * imag * e / norm, imag * (1 - squared_e) / norm
+        first, last = (xp.asarray(_LOWER + end, dtype=xp.int64) for end in (-below, above))
+        return cls(step, first, last, wanted, squared, slope)
+
+
+def integrate(slices: Slices, intervals: Intervals) -> Array:
     """``integral_a^b N(s) ds`` of each interval (m, i), all in one evaluation; 0 where ``b <= a``."""
-    step, first, last, wanted, squared, slope = _contours(intervals)
-    values = slices.log_det(squared.flatten(1), wanted.flatten(1)).view_as(squared)
-    half = 0.5 * intervals.n_inside
-
-    def log_of(t: Tensor, count: Tensor) -> Tensor:
-        # A log of zero where nothing is counted must not make a NaN.
-        counts = count[..., None]
-        return torch.where(counts == 0, 0.0, counts * torch.log((t * t)[..., None] - squared))
-
+    xp, a, b, half = functions_of(intervals.a), intervals.a, intervals.b, 0.5 * intervals.n_inside
+    nodes = _Nodes.of(intervals)
+    shape, wanted, (real, imag) = nodes.wanted.shape, nodes.wanted, nodes.squared
+    shifts = complex_of(real, imag).reshape(shape[0], -1)
+    values = slices.log_det(shifts, wanted.reshape(shape[0], -1)).reshape(shape)
     # A reference spectrum with the same counts has a known integral and the same behaviour at infinity (a pole of the
     # map): only the small difference is left to the quadrature. Its inside values sit at the two ends, half each.
-    reference = log_of(intervals.below_rms, intervals.n_below) + log_of(intervals.above_rms, intervals.n_above)
-    reference = reference + log_of(intervals.a, half) + log_of(intervals.b, half)
-    nodes = torch.where(wanted, ((values - reference) * slope).imag, 0.0)
-    tails = _tail(nodes, last, -1, step) + _tail(nodes, first, 1, step)
-    integral = step[..., 0] * (nodes.sum(-1) + tails)
-    width = intervals.b - intervals.a
-    return torch.where(width > 0, (intervals.n_below + half) * width - integral / math.pi, 0.0)
+    points = columns(intervals.below_rms, intervals.above_rms, a, b)[..., None]
+    counts = columns(intervals.n_below, intervals.n_above, half, half)[..., None]
+    apart = points * points - real[..., None, :]
+    imag = imag[..., None, :]
+    logarithms = 0.5 * xp.log(apart * apart + imag * imag), xp.arctan2(-imag, apart)
+    # A log of zero where nothing is counted must not make a NaN.
+    reference = [xp.where(counts == 0, 0.0, counts * one).sum(-2) for one in logarithms]
+    terms = (values.real - reference[0]) * nodes.slope[1] + (values.imag - reference[1]) * nodes.slope[0]
+    terms = xp.where(wanted, terms, 0.0)
+    integral = nodes.step[..., 0] * (terms.sum(-1) + _tails(terms, nodes))
+    return xp.where(b > a, (intervals.n_below + half) * (b - a) - integral / math.pi, 0.0)
 
 
-def _contours(intervals: Intervals) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Half circles over the intervals of a batch.
-
-    Returns:
-        Distance of the nodes u of the trapezoidal rule; places of the lowest and of the highest that an interval needs
-        (values crowd at its lower end on the scale a / b); all (m, i, 1). Which nodes count, of an empty interval none;
-        their points, squared; the slope of the map there; all (m, i, places).
-    """
-    inverse = -torch.log(intervals.accuracy)[..., None]
-    step = math.pi**2 / inverse
-    a = intervals.a[..., None]
-    full = (intervals.b > intervals.a)[..., None]
-    # An empty interval gets any other one: a contour shrunk to a point would run through the spectrum.
-    b = torch.where(full, intervals.b[..., None], 2 * a + 1)
-    crowding = torch.log((b / a).clamp(1.0, _LARGEST_CROWDING).nan_to_num(_LARGEST_CROWDING))
-    below = torch.ceil((_REACH * inverse + crowding) / step).to(torch.int64)
-    above = torch.ceil(_REACH * inverse / step).to(torch.int64)
-    place = torch.arange(-_LOWER, _UPPER + 1, device=a.device)
-    wanted = full & (place >= -below) & (place <= above)
-    u = torch.minimum(torch.maximum(place, -below), above) * step
-    z = torch.complex(torch.zeros_like(u), torch.exp(u))
-    w = (a + b * z) / (1 + z)
-    squared = w * w
-    # Im w >= 0 and Re w >= 0 in exact arithmetic.
-    squared = torch.complex(squared.real, squared.imag.clamp(min=0))
-    return step, _LOWER - below, _LOWER + above, wanted, squared, (b - a) * z / (1 + z) ** 2
-
-
-def _tail(values: Tensor, place: Tensor, inwards: int, step: Tensor) -> Tensor:
-    """Nodes left out beyond the one at ``place``, where values run like ``e^(-u) (alpha + beta u)``; (m, i)."""
-    last, before, q = values.gather(-1, place), values.gather(-1, place + inwards), torch.exp(-step)
-    return (last * q / (1 - q) + (last - before * q) * q / (1 - q) ** 2)[..., 0]
+def _tails(terms: Array, nodes: _Nodes) -> Array:
+    """Nodes left out beyond the first and the last, where terms run like ``e^(-u) (alpha + beta u)``; (m, i)."""
+    xp = functions_of(terms)
+    ends = pick(terms, xp.concatenate([nodes.first, nodes.last, nodes.first + 1, nodes.last - 1], -1))
+    outer, inner, q = ends[..., :2], ends[..., 2:], xp.exp(-nodes.step)
+    return ((outer * q / (1 - q)) + (outer - inner * q) * q / (1 - q) ** 2).sum(-1)

@@ -8,14 +8,25 @@ Source: Parlett, The Symmetric Eigenvalue Problem, ch. 3 (slicing).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from spectrum_fast.measure.ops.sturm import count_below, log_det, narrow, prepare
+from spectrum_fast.measure.spectra.arrays import (
+    Array,
+    ascending,
+    constants,
+    functions_of,
+    in_form_of,
+    pick,
+    places_in,
+    steps,
+    tensor_of,
+)
 from spectrum_fast.measure.spectra.rounding import Rounding
 from spectrum_fast.measure.spectra.schedule import Schedule
 
@@ -33,17 +44,19 @@ class Slices:
     def __init__(self, bands: Tensor) -> None:
         self._bands = prepare(bands)
 
-    def below(self, points: Tensor) -> Tensor:
-        """How many singular values lie below each point: (m, s) float64 at least 0 -> (m, s) int64."""
-        return count_below(self._bands, points * points)
+    def below(self, points: Array) -> Array:
+        """How many singular values lie below each point: (m, s) float64 at least 0 -> (m, s) float64."""
+        return in_form_of(points, count_below(self._bands, tensor_of(points * points)).to(torch.float64))
 
-    def narrow(self, lo: Tensor, hi: Tensor, ranks: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
+    def narrow(self, lo: Array, hi: Array, ranks: Array, enough: Array) -> tuple[Array, Array]:
         """Brackets of order statistics, narrowed; see :func:`spectrum_fast.measure.ops.sturm.narrow`."""
-        return narrow(self._bands, lo, hi, ranks, enough)
+        wanted = tensor_of(ranks).to(torch.int64)
+        found = narrow(self._bands, tensor_of(lo), tensor_of(hi), wanted, tensor_of(enough))
+        return in_form_of(lo, found[0]), in_form_of(lo, found[1])
 
-    def log_det(self, shifts: Tensor, wanted: Tensor) -> Tensor:
+    def log_det(self, shifts: Array, wanted: Array) -> Array:
         """``sum_i log(s_i^2 - z)``: (m, s) complex128 with Im z >= 0 -> (m, s) complex128; 0 where not wanted."""
-        return log_det(self._bands, shifts, wanted)
+        return in_form_of(shifts, log_det(self._bands, tensor_of(shifts), tensor_of(wanted)))
 
 
 @dataclass(frozen=True)
@@ -52,99 +65,80 @@ class CountTable:
 
     Attributes:
         points: (m, p) ascending.
-        counts: (m, p) ``N`` there, non-decreasing, int64.
+        counts: (m, p) ``N`` there, non-decreasing, float64.
         size: number of singular values of each matrix.
     """
 
-    points: Tensor
-    counts: Tensor
+    points: Array
+    counts: Array
     size: int
 
     @classmethod
-    def of(cls, points: Tensor, counts: Tensor, size: int) -> CountTable:
-        """Sort what was counted; rounding can make two counts one apart come in the wrong order, which is mended."""
-        ordered, order = torch.sort(points, dim=1, stable=True)
-        return cls(ordered.contiguous(), torch.cummax(counts.gather(1, order), dim=1).values, size)
+    def of(cls, points: Array, counts: Array, size: int) -> CountTable:
+        """Of what was counted.
 
-    def with_counts(self, points: Tensor, counts: Tensor) -> CountTable:
+        Both are sorted, each by itself: rounding can make two counts one apart come in the wrong order, which that
+        mends, and no count is then farther from the true one than the worst was.
+        """
+        return cls(ascending(points), ascending(counts), size)
+
+    def with_counts(self, points: Array, counts: Array) -> CountTable:
         """The table with more points in it."""
-        return CountTable.of(torch.cat([self.points, points], 1), torch.cat([self.counts, counts], 1), self.size)
+        xp = functions_of(points)
+        points, counts = xp.concatenate([self.points, points], 1), xp.concatenate([self.counts, counts], 1)
+        return CountTable.of(points, counts, self.size)
 
-    def below(self, t: Tensor) -> Tensor:
-        """``N(t)`` for t (m, s) that are points of the table; float64."""
-        position = torch.searchsorted(self.points, t.contiguous()).clamp(max=self.points.shape[1] - 1)
-        return self.counts.gather(1, position).to(torch.float64)
+    def below(self, t: Array) -> Array:
+        """``N(t)`` for t (m, s) that are points of the table."""
+        return pick(self.counts, places_in(self.points, t).clip(None, self.points.shape[1] - 1))
 
-    def bracket(self, ranks: Tensor) -> tuple[Tensor, Tensor]:
+    def bracket(self, ranks: Array) -> tuple[Array, Array]:
         """Points lo, hi (m, k) with ``N(lo) <= rank < N(hi)`` for ranks (k,), from 0."""
-        wanted = ranks.expand(self.counts.shape[0], -1).contiguous()
-        position = torch.searchsorted(self.counts.contiguous(), wanted, right=True)
-        last = self.points.shape[1] - 1
-        lo = self.points.gather(1, (position - 1).clamp(min=0))
-        return torch.where(position > 0, lo, 0.0), self.points.gather(1, position.clamp(max=last))
+        xp = functions_of(ranks)
+        above = places_in(self.counts, xp.broadcast_to(ranks, (self.counts.shape[0], len(ranks))), right=True)
+        lo = pick(self.points, (above - 1).clip(0))
+        return xp.where(above > 0, lo, 0.0), pick(self.points, above.clip(None, self.points.shape[1] - 1))
 
-    def typical_beside(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    def typical_beside(self, a: Array, b: Array) -> tuple[Array, Array]:
         """Root mean squares of the values below each a and above each b (m, i), by cells; a and b if there are none."""
-        centres = self._centres[:, None]
-        return self._rms(centres < a[..., None], a), self._rms(centres > b[..., None], b)
+        xp, intervals = functions_of(a), a.shape[1]
+        centres = 0.5 * (self.points[:, 1:] + self.points[:, :-1])[:, None]
+        beside = xp.concatenate([centres < a[..., None], centres > b[..., None]], 1)
+        weights = xp.where(beside, self._weights[:, None], 0.0)
+        total = weights.sum(-1)
+        mean = (weights * (centres * centres)).sum(-1) / total.clip(1.0)
+        found = xp.where(total > 0, xp.sqrt(mean), xp.concatenate([a, b], 1))
+        return found[:, :intervals], found[:, intervals:]
 
-    def inside(self, a: Tensor, b: Tensor) -> Tensor:
+    def inside(self, a: Array, b: Array) -> Array:
         """How many values each cell holds, of those that lie in [a, b] (both (m, i)); (m, i, p - 1) float64."""
         cells = (self.points[:, None, :-1] >= a[..., None]) & (self.points[:, None, 1:] <= b[..., None])
-        return torch.where(cells, self._weights[:, None], 0.0)
+        return functions_of(a).where(cells, self._weights[:, None], 0.0)
 
-    def least_sums(self, inside: Tensor) -> Tensor:
+    def least_sums(self, inside: Array) -> Array:
         """Lower bounds on sums of values (m, i), from how many each cell holds."""
         return (inside * self.points[:, None, :-1]).sum(-1)
 
-    def rounding_errors(self, inside: Tensor, rounding: Rounding) -> Tensor:
+    def rounding_errors(self, inside: Array, rounding: Rounding) -> Array:
         """Sums of the uncertainty of values (m, i), largest at the lower edge of each cell, from how many it holds."""
-        lower = self.points[:, :-1]
+        xp, lower = functions_of(inside), self.points[:, :-1]
         each = (inside * rounding.uncertainty(lower)[:, None]).sum(-1)
-        together = torch.minimum(rounding.uncertainty_together(inside, lower), each)
-        return torch.where(inside.sum(-1) <= _FEW, each, together)
+        together = xp.minimum(rounding.uncertainty_together(inside, lower), each)
+        return xp.where(inside.sum(-1) <= _FEW, each, together)
 
-    def outlier_split(self, start: Tensor, top: Tensor) -> Tensor:
+    def outlier_split(self, start: Array, top: Array) -> Array:
         """A point of the table between bulk and outliers where the largest value towers, else ``top``; all (m,)."""
         few = self.size - 8
         if few <= 0:
             return top
-        wanted = torch.full_like(self.counts[:, :1], few)
-        position = torch.searchsorted(self.counts.contiguous(), wanted)
-        point = self.points.gather(1, position.clamp(max=self.points.shape[1] - 1))[:, 0]
-        return torch.where((start < point) & (point < 0.1 * top), point, top)
+        xp = functions_of(top)
+        place = places_in(self.counts, xp.full_like(top, few)[:, None])
+        point = pick(self.points, place.clip(None, self.points.shape[1] - 1))[:, 0]
+        return xp.where((start < point) & (point < 0.1 * top), point, top)
 
     @cached_property
-    def _centres(self) -> Tensor:
-        return 0.5 * (self.points[:, 1:] + self.points[:, :-1])
-
-    @cached_property
-    def _weights(self) -> Tensor:
-        return torch.diff(self.counts, dim=1).to(torch.float64)
-
-    def _rms(self, inside: Tensor, default: Tensor) -> Tensor:
-        weights = torch.where(inside, self._weights[:, None], 0.0)
-        total = weights.sum(-1)
-        mean = (weights * self._centres.square()[:, None]).sum(-1) / total.clamp(min=1)
-        return torch.where(total > 0, torch.sqrt(mean), default)
-
-
-def to_device(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A few numbers of the host on the device; a plain ``torch.tensor`` there waits for all that is under way."""
-    on_host = torch.tensor(numbers, dtype=dtype, pin_memory=device.type == "cuda")
-    return on_host.to(device, non_blocking=True)
-
-
-@cache
-def constants(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The same, once and for all, for numbers of which there are few: a graph that is replayed finds them there.
-
-    They are waited for when they are made, so that every stream finds them.
-    """
-    made = to_device(numbers, dtype, device)
-    if device.type == "cuda":
-        torch.cuda.current_stream(device).synchronize()
-    return made
+    def _weights(self) -> Array:
+        return self.counts[:, 1:] - self.counts[:, :-1]
 
 
 _MOST_TIMES = 16
@@ -155,10 +149,10 @@ def narrow_brackets(
     slices: Slices,
     table: CountTable,
     ranks: list[int],
-    width: Callable[[Tensor], Tensor],
+    width: Callable[[Array], Array],
     schedule: Schedule,
     eps: float,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Array, Array]:
     """Brackets lo, hi (m, k) of order statistics, ``N(lo) <= rank < N(hi)``, narrowed by multisection.
 
     Args:
@@ -169,8 +163,7 @@ def narrow_brackets(
         schedule: one that waits goes on until every bracket is narrow enough.
         eps: to which the spectra are rounded, which sets how many rounds one takes that does not wait.
     """
-    matrices, device = table.points.shape[0], table.points.device
-    wanted = constants(tuple(ranks), torch.int64, device)
+    wanted = constants(tuple(ranks), table.points)
     lo, hi = table.bracket(wanted)
     if schedule.waits:
         enough = width(hi)
@@ -180,12 +173,13 @@ def narrow_brackets(
             if not bool((hi - lo > enough).any()):
                 break
         return lo, hi
+    matrices = table.points.shape[0]
     interior = schedule.interior_points(matrices * len(ranks))
-    fractions = torch.arange(1, interior + 1, dtype=torch.float64, device=device) / (interior + 1)
+    fractions = steps(interior, lo) / (interior + 1)
     for _ in range(schedule.rounds(matrices, interior, eps)):
         points = lo[..., None] + (hi - lo)[..., None] * fractions
-        counts = slices.below(points.flatten(1)).view_as(points)
-        passed = (torch.cummax(counts, dim=-1).values <= wanted[:, None]).sum(-1, keepdim=True)
-        edges = torch.cat([lo[..., None], points, hi[..., None]], dim=-1)
-        lo, hi = edges.gather(-1, passed)[..., 0], edges.gather(-1, passed + 1)[..., 0]
+        counts = slices.below(points.reshape(matrices, -1)).reshape(points.shape)
+        passed = (counts <= wanted[:, None]).sum(-1)[..., None]
+        edges = functions_of(lo).concatenate([lo[..., None], points, hi[..., None]], -1)
+        lo, hi = pick(edges, passed)[..., 0], pick(edges, passed + 1)[..., 0]
     return lo, hi

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from spectrum_fast.errors import BackendUnavailableError, SpectrumFastError
-from spectrum_fast.measure.ops.band import CARRIED, multiply_band
+from spectrum_fast.measure.ops.band import CARRIED
 from spectrum_fast.measure.ops.compile_ahead import compile_ahead
 from spectrum_fast.measure.ops.device_graph import RECORDINGS, prove_graphs
 from spectrum_fast.measure.ops.dispatch import triton_problem
+from spectrum_fast.measure.ops.product import multiply_band
 from spectrum_fast.measure.ops.triton_support import kernel_errors
 from spectrum_fast.measure.spectra.engine import compute_spectra
 from spectrum_fast.measure.spectra.methods.svd import svd_functionals

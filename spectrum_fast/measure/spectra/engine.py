@@ -99,6 +99,7 @@ def compute_spectrum(
 
 
 @full_precision()
+@np.errstate(all="ignore")  # as torch computes: what is no number is sorted out where it comes to be
 def compute_spectra(
     weights: Tensor | BlockMatrix | FactoredMatrix | Sequence[Tensor | Codes],
     criterion: Criterion,

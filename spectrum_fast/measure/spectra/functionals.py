@@ -1,7 +1,7 @@
 """From sliced band matrices to the functionals of their scores, each with the error that rounding and shifts imply.
 
 The order of steps: a first grid of counts; multisection of the brackets of the order statistics; one evaluation at the
-thresholds, the starts of the sums and the edges of the histogram; one evaluation of all contour nodes. Tensor
+thresholds, the starts of the sums and the edges of the histogram; one evaluation of all contour nodes. Array
 operations alone, a leading dimension for the matrices of a batch, and one transfer to the host at the end (beside what
 a :class:`Schedule` asks that waits).
 """
@@ -13,9 +13,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from spectrum_fast.measure.spectra.arrays import Array, columns, functions_of, steps
 from spectrum_fast.measure.spectra.binning import histogram_of
 from spectrum_fast.measure.spectra.contour import Intervals, integrate
 from spectrum_fast.measure.spectra.counts import CountTable
@@ -99,7 +97,7 @@ def _round_up(bound: float) -> float:
     return min(float(f"{1.006 * bound:.2e}"), sys.float_info.max)
 
 
-def slice_bands(band: Band, criterion: Criterion, n_max: int, tolerance: float, schedule: Schedule) -> Tensor:
+def slice_bands(band: Band, criterion: Criterion, n_max: int, tolerance: float, schedule: Schedule) -> Array:
     """Functionals of each matrix from counts and log-determinants alone, as rows for :func:`read_functionals`.
 
     Args:
@@ -110,7 +108,7 @@ def slice_bands(band: Band, criterion: Criterion, n_max: int, tolerance: float, 
         schedule: how often the host is asked.
     """
     size, rounding = band.size, band.rounding
-    grid = _first_grid(band, rounding.floor(), schedule)
+    grid = _first_grid(band, schedule)
     table = CountTable.of(grid, band.slices.below(grid), size)
     ordered = Ordered.of(band, table, tolerance, schedule)
     split = Split.of(band, table, ordered, criterion, n_max)
@@ -118,24 +116,25 @@ def slice_bands(band: Band, criterion: Criterion, n_max: int, tolerance: float, 
         ordered = ordered.refined(band, band.refinement)
         split = Split.of(band, table, ordered, criterion, n_max).decided(band, band.refinement, tolerance, schedule)
     statistics, errors, thresholds = ordered.statistics, ordered.statistics_errors, split.thresholds
-    t, s_min, s_max = thresholds.middle, statistics.s_min, statistics.s_max
+    xp, t, s_min, s_max = functions_of(grid), thresholds.middle, statistics.s_min, statistics.s_max
     noise, signal = _sums(band, split, tolerance)
-    bins, (n_under, n_up_to_edge, n_over) = split.bins, split.table.below(split.edges).unbind(1)
-    mp_undecided = n_over - torch.where(split.edges[:, 0] > 0, n_under, 0.0)
+    bins = split.bins
+    below = split.table.below(xp.concatenate([split.edges, bins.inner], 1))
+    n_under, n_up_to_edge, n_over = below[:, 0], below[:, 1], below[:, 2]
+    mp_undecided = n_over - xp.where(split.edges[:, 0] > 0, n_under, 0.0)
     numbers: list[Any] = [s_min, statistics.q25, statistics.q50, statistics.q75, s_max, t, split.n_noise, *noise]
-    numbers += [*signal, *errors[:4], errors[4] + rounding.largest_more(ordered.hi[:, -1:])[:, 0]]
-    numbers += [torch.maximum(t - thresholds.lowest, thresholds.highest - t), split.n_undecided, split.special[:, 2]]
+    numbers += [*signal, *errors[:4], errors[4] + rounding.largest_more(ordered.hi[:, -1])]
+    numbers += [xp.maximum(t - thresholds.lowest, thresholds.highest - t), split.n_undecided, split.special[:, 2]]
     numbers += [thresholds.relative, band.band_traces, band.consistent]
     numbers += [bins.start, bins.knee, bins.end, bins.linear_bins, size - n_up_to_edge, mp_undecided]
-    counts = bins.counts(split.table.below(bins.inner), size)
-    return torch.cat([torch.stack([one.to(torch.float64) for one in numbers], 1), counts], 1)
+    return xp.concatenate([columns(*numbers), bins.counts(below[:, 3:], size)], 1)
 
 
-def read_functionals(columns: Tensor, size: int) -> list[Functionals]:
+def read_functionals(columns: Array, size: int) -> list[Functionals]:
     """One record a matrix from its numbers (m, 28 + bins), in the order of :func:`slice_bands`; the one wait."""
     records = []
     for row in columns.tolist():
-        finite = all(math.isfinite(number) for number in row)  # NaN is never a score
+        finite = all(map(math.isfinite, row))  # NaN is never a score
         numbers = row if finite else [number if math.isfinite(number) else 0.0 for number in row]
         s_min, q25, q50, q75, s_max, t, n_noise, noise_sum, noise_error = numbers[:9]
         signal_sum, signal_error, *errors = numbers[9:16]
@@ -166,30 +165,30 @@ def read_functionals(columns: Tensor, size: int) -> list[Functionals]:
     return records
 
 
-def _first_grid(band: Band, floor: Tensor, schedule: Schedule) -> Tensor:
+def _first_grid(band: Band, schedule: Schedule) -> Array:
     """Points over the bulk, up to above the largest value (``s_max^2 <= ||G||_F``), and down to the rounding floor.
 
     Small values weigh most in a bound.
     """
-    bulk, top = 3 * torch.sqrt(band.traces / band.size), 1.001 * torch.sqrt(band.norms)
-    bulk = torch.minimum(bulk, top)
-    points = schedule.linear_points(len(bulk))
-    linear = bulk[:, None] * torch.linspace(0, 1, points, dtype=torch.float64, device=bulk.device)
+    xp = functions_of(band.norms)
+    bulk, top = 3 * xp.sqrt(band.traces / band.size), 1.001 * xp.sqrt(band.norms)
+    bulk = xp.minimum(bulk, top)
+    cells = schedule.linear_points(len(bulk)) - 1
+    linear = bulk[:, None] * (steps(cells, bulk) / cells)
+    first = linear[:, 0]
+    low = _by_ratio(xp.minimum(band.rounding.floor[:, 0], first).clip(sys.float_info.min), first, LOW_POINTS)
     geometric = _by_ratio(bulk, top, GEOMETRIC_POINTS)
-    first = linear[:, 1]
-    low = _by_ratio(torch.minimum(floor, first).clamp(min=torch.finfo(torch.float64).tiny), first, LOW_POINTS)
-    return torch.cat([linear, geometric, low], dim=1)
+    return xp.concatenate([0.0 * linear[:, :1], linear, geometric, low], 1)
 
 
-def _by_ratio(a: Tensor, b: Tensor, count: int) -> Tensor:
+def _by_ratio(a: Array, b: Array, count: int) -> Array:
     """``count`` points from beyond a (m,) up to b (m,), each larger than the one before by the same ratio."""
-    exponents = torch.arange(1, count + 1, dtype=torch.float64, device=a.device) / count
-    points = a[:, None] * (b / a)[:, None] ** exponents
+    points = a[:, None] * (b / a)[:, None] ** (steps(count, a) / count)
     points[:, -1] = b
     return points
 
 
-def _sums(band: Band, split: Split, tolerance: float) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _sums(band: Band, split: Split, tolerance: float) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Sums of the values below and above the threshold, each (m,) with its error bound.
 
     Three intervals are integrated over: noise, signal, and outliers, which must not set the scale of the others. Values
@@ -200,52 +199,50 @@ def _sums(band: Band, split: Split, tolerance: float) -> tuple[tuple[Tensor, Ten
         split: at their thresholds.
         tolerance: relative accuracy wanted of a score.
     """
-    table, count = split.table, split.n_noise
-    _, t, _, noise_start, signal_start, top = split.special.unbind(1)
-    n_noise_start = table.below(noise_start[:, None])[:, 0]
-    noise_end, signal_end = torch.maximum(t, noise_start), torch.maximum(top, signal_start)
-    outliers = torch.minimum(table.outlier_split(signal_start, top), signal_end)
-    starts = torch.stack([noise_start, signal_start], 1)
-    inside = table.inside(starts, torch.stack([noise_end, signal_end], 1))
-    least = torch.maximum(table.least_sums(inside), torch.stack([n_noise_start, table.size - count], 1) * starts)
-    least_noise = torch.maximum(least[:, 0], 1e-3 * t)
-    least_signal = torch.where(outliers < signal_end, 0.5, 1.0) * least[:, 1]
-    a, b = torch.cat([starts, outliers[:, None]], 1), torch.stack([noise_end, outliers, signal_end], 1)
-    intervals = Intervals.of(table, a, b, torch.stack([least_noise, least_signal, least_signal], 1), tolerance)
-    integrals, errors = integrate(band.slices, intervals), intervals.error()
-    rounded = table.rounding_errors(inside, band.rounding)
-    n_below = intervals.n_below
-    rounded += split.moved[:, None]
-    rounded[:, 0] += n_below[:, 0] * band.rounding.rise(noise_start[:, None])[:, 0]
-    noise = _sum_below(count, t, noise_start, n_below[:, 0], integrals[:, 0], errors[:, 0] + rounded[:, 0])
+    table, count, special = split.table, split.n_noise, split.special
+    xp, t, noise_start, signal_start, top = functions_of(count), *(special[:, place] for place in (1, 3, 4, 5))
+    noise_end, signal_end = xp.maximum(t, noise_start), xp.maximum(top, signal_start)
+    outliers = xp.minimum(table.outlier_split(signal_start, top), signal_end)
+    inside = table.inside(special[:, 3:5], columns(noise_end, signal_end))
+    n_above = columns(table.below(special[:, 3:4])[:, 0], table.size - count)
+    least = xp.maximum(table.least_sums(inside), n_above * special[:, 3:5])
+    least_noise = xp.maximum(least[:, 0], 1e-3 * t)
+    least_signal = xp.where(outliers < signal_end, 0.5, 1.0) * least[:, 1]
+    a, b = columns(noise_start, signal_start, outliers), columns(noise_end, outliers, signal_end)
+    intervals = Intervals.of(table, a, b, columns(least_noise, least_signal, least_signal), tolerance)
+    integrals, errors, n_below = integrate(band.slices, intervals), intervals.error(), intervals.n_below
+    rounded = table.rounding_errors(inside, band.rounding) + split.moved[:, None]
+    risen = n_below[:, 0] * band.rounding.rise(special[:, 3:4])[:, 0]
+    error = errors[:, 0] + rounded[:, 0] + risen
+    noise = _sum_below(count, t, noise_start, n_below[:, 0], integrals[:, 0], error)
     of_signal, errors_of_signal = integrals[:, 1:].sum(1), errors[:, 1:].sum(1) + rounded[:, 1]
     signal = _sum_above(count, table.size, t, top, signal_start, n_below[:, 1], of_signal, errors_of_signal)
     return noise, signal
 
 
 def _sum_below(
-    count: Tensor, t: Tensor, start: Tensor, n_below: Tensor, integral: Tensor, error: Tensor
-) -> tuple[Tensor, Tensor]:
+    count: Array, t: Array, start: Array, n_below: Array, integral: Array, error: Array
+) -> tuple[Array, Array]:
     """Sum of the ``count`` values below t, and its error bound.
 
     Those under the start of the integral are counted, valued at the middle between it and zero, and their doubt goes
     into the bound.
     """
-    half = 0.5 * n_below * start
+    xp, half = functions_of(t), 0.5 * n_below * start
     hidden, middle = start >= t, 0.5 * count * t  # everything below t is below the rounding floor
-    total, error = torch.where(hidden, middle, count * t - half - integral), torch.where(hidden, middle, error + half)
-    return torch.where(count == 0, 0.0, total), torch.where(count == 0, 0.0, error)
+    total, error = xp.where(hidden, middle, count * t - half - integral), xp.where(hidden, middle, error + half)
+    return xp.where(count == 0, 0.0, total), xp.where(count == 0, 0.0, error)
 
 
 def _sum_above(
-    count: Tensor, size: int, t: Tensor, top: Tensor, start: Tensor, n_below: Tensor, integral: Tensor, error: Tensor
-) -> tuple[Tensor, Tensor]:
+    count: Array, size: int, t: Array, top: Array, start: Array, n_below: Array, integral: Array, error: Array
+) -> tuple[Array, Array]:
     """Sum of the values at or above t, of which ``count`` lie below, and its error bound; none lies above ``top``."""
-    inside = size - count
+    xp, inside = functions_of(t), size - count
     hidden_below = 0.5 * (n_below - count)  # where the threshold itself lies under the rounding floor
     total = size * top - n_below * start - integral + hidden_below * (t + start)
     error = error + hidden_below * (start - t)
     hidden, half = start >= top, 0.5 * inside
-    total, error = torch.where(hidden, half * (t + top), total), torch.where(hidden, half * (top - t), error)
+    total, error = xp.where(hidden, half * (t + top), total), xp.where(hidden, half * (top - t), error)
     empty = (inside == 0) | (top <= t)
-    return torch.where(empty, 0.0, total), torch.where(empty, 0.0, error)
+    return xp.where(empty, 0.0, total), xp.where(empty, 0.0, error)

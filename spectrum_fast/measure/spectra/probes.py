@@ -28,12 +28,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.band import CARRIED, multiply_band
-from spectrum_fast.measure.ops.product import multiply
+from spectrum_fast.measure.ops.band import CARRIED
+from spectrum_fast.measure.ops.product import multiply, multiply_band
+from spectrum_fast.measure.spectra.arrays import Array, functions_of
 
 MISSES = 1e-9
 """Probability that a bound does not hold, each."""
@@ -60,10 +62,15 @@ class Plan:
     powers: int
 
     def start(self, size: int, device: torch.device) -> Tensor:
-        """X as rows (p, size), float64; the same whenever it is asked for."""
-        generator = torch.Generator(device="cpu").manual_seed(_SEED)
-        start = torch.randn(self.vectors, size, generator=generator, dtype=torch.float64)
+        """X as rows (p, size), float64, not to be written to; the same whenever it is asked for."""
+        start = _draw(self.vectors, size, _SEED)
         return (start.pin_memory() if device.type == "cuda" else start).to(device, non_blocking=True)
+
+
+@lru_cache(maxsize=8)
+def _draw(vectors: int, size: int, seed: int) -> Tensor:
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    return torch.randn(vectors, size, generator=generator, dtype=torch.float64)
 
 
 IN_MEMORY = Plan(4, 4)
@@ -86,71 +93,78 @@ def measure_gram_error(
         grams: (m, k, k), as computed.
         image: gives ``W W^T x`` in float64, (m, p, k) -> (m, p, k), vectors as rows.
         plan: how many vectors and powers.
-        scales: (m, 1) or (m, k), S of diag: the bound is of ``S E S``.
+        scales: (m, 1), all one, or (m, k), S of diag: the bound is of ``S E S``.
 
     Returns:
         (m, 1) float64, and (m, CARRIED, k): some ``S X`` and their images ``W W^T S X``.
     """
-    scales = scales[:, None]
-    start = plan.start(grams.shape[1], grams.device) * scales
-    images, norms = image(start), []
+
+    def scaled(x: Tensor) -> Tensor:
+        return x if scales.shape[1] == 1 else x * scales[:, None]
+
+    start = scaled(plan.start(grams.shape[1], grams.device).expand(len(grams), -1, -1))
+    images = image(start)
     carried = torch.cat([start[:, : CARRIED // 2], images[:, : CARRIED // 2]], dim=1)
-    x = (multiply(grams, start) - images) * scales
-    for power in range(plan.powers):
-        if power:
-            x = (multiply(grams, x * scales) - image(x * scales)) * scales
-        norms.append(torch.linalg.vector_norm(x, dim=(1, 2)))
-        x = x / torch.where(norms[-1] > 0, norms[-1], 1.0)[:, None, None]
+    x = scaled(multiply(grams, start) - images)
+    for _ in range(plan.powers - 1):
+        x = scaled(x)
+        x = scaled(multiply(grams, x) - image(x))
+    # Of matrices that are scaled, ||E^q X|| is a number far from the ends of float64; its fourth power may not be.
+    norms = torch.linalg.vector_norm(x, dim=(1, 2))
+    x = x / torch.where(norms > 0, norms, 1.0)[:, None, None]
     squared = multiply(x, x)
     largest = multiply(squared, squared).square().sum((1, 2)).sqrt().sqrt().sqrt()  # at most p^(1/8) too much
-    # E^q may overflow or vanish where E does not: in units of the first norm. No logarithm and no power, which a vector
-    # loop does not round like what is left over, so that a matrix gets the same bits beside others.
-    unit = torch.where(norms[0] > 0, norms[0], 1.0)
-    found = largest / QUANTILES[plan.vectors] ** 0.5
-    for norm in norms:
-        found = found * (norm / unit)
+    # Roots by square roots, for a power in a vector loop is not rounded like what is left over, and a matrix shall get
+    # the same bits beside others.
+    found = norms * largest / QUANTILES[plan.vectors] ** 0.5
     for _ in range(plan.powers.bit_length() - 1):
         found = found.sqrt()
-    return (unit * found)[:, None], carried
+    return found[:, None], carried
 
 
-def measure_frobenius(bands: Tensor, carried: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
-    """Estimates of ``||E||_F``, ``E = S (W W^T - Q B Q^T) S`` all that rounding did to a matrix until its band.
-
-    And whether E is concentrated in few directions. Images ``E X`` of four independent vectors are nearly orthogonal,
-    and as long as each other, where many directions share it; they are parallel where it is of rank one. With their
-    inner products C, ``4 ||C||_F^2 / trace(C)^2 - 1`` is 3 then, and ``9 / k`` times the mean of nine squared Gaussian
-    variables where k singular values are distributed as those of independent rounding. A share r of ``||E||_F^2`` in
-    one direction makes it about ``3 r^2``.
+def residual_products(bands: Tensor, carried: Tensor, scales: Tensor) -> Tensor:
+    """Inner products (m, 4, 4) of images ``E X``, ``E = S (W W^T - Q B Q^T) S`` all that rounding did until the band.
 
     Args:
         bands: (m, k, b + 1) float64.
         carried: as the reduction left them: ``Q^T S X`` and ``Q^T W W^T S X``.
-        scales: (m, 1) or (m, k), S of diag, of which Q turns no row that is scaled.
+        scales: (m, 1), all one, or (m, k), S of diag, of which Q turns no row that is scaled.
+    """
+    x, images = carried.chunk(2, dim=1)
+    residuals = images - multiply_band(bands, x)
+    residuals = residuals if scales.shape[1] == 1 else residuals * scales[:, None]
+    return residuals @ residuals.mT
+
+
+def estimate_frobenius(products: Array) -> tuple[Array, Array]:
+    """Estimates of ``||E||_F`` from :func:`residual_products`, and whether E is concentrated in few directions.
+
+    Images ``E X`` of four independent vectors are nearly orthogonal, and as long as each other, where many directions
+    share it; they are parallel where it is of rank one. With their inner products C, ``4 ||C||_F^2 / trace(C)^2 - 1``
+    is 3 then, and ``9 / k`` times the mean of nine squared Gaussian variables where k singular values are distributed
+    as those of independent rounding. A share r of ``||E||_F^2`` in one direction makes it about ``3 r^2``.
 
     Returns:
         The estimates (m, 1), and (m, 1) bool: that number is more than :data:`UNEVEN`.
     """
-    x, images = carried.chunk(2, dim=1)
-    residuals = (images - multiply_band(bands, x)) * scales[:, None]
-    products = residuals @ residuals.mT
-    lengths = products.diagonal(dim1=1, dim2=2).sum(1)
-    unevenness = (CARRIED // 2) * products.square().sum((1, 2)) / lengths.square() - 1  # NaN where nothing rounds
-    return torch.sqrt(lengths / (CARRIED // 2))[:, None], (unevenness > UNEVEN)[:, None]
+    flat, count = products.reshape(len(products), -1), CARRIED // 2
+    lengths = flat[:, :: count + 1].sum(1)[:, None]
+    unevenness = count * (flat * flat).sum(1)[:, None] / (lengths * lengths) - 1  # NaN where nothing rounds
+    return functions_of(lengths).sqrt(lengths / count), unevenness > UNEVEN
 
 
-def bound_concentrated(estimates: Tensor) -> Tensor:
-    """Bounds on Frobenius norms, and so on spectral ones, from :func:`measure_frobenius`, whatever the error is like.
+def bound_concentrated(estimates: Array) -> Array:
+    """Bounds on Frobenius norms, and so on spectral ones, from :func:`estimate_frobenius`, whatever the error is like.
 
     ``||E X||_F^2`` is small no more often than where all of ``||E||_F`` lies in one direction (:data:`QUANTILES`).
     """
     return estimates * ((CARRIED // 2) / QUANTILES[CARRIED // 2]) ** 0.5
 
 
-def bound_frobenius(estimates: Tensor, spectral: Tensor) -> Tensor:
-    """Bounds on Frobenius norms from :func:`measure_frobenius`, given bounds on spectral ones."""
+def bound_frobenius(estimates: Array, spectral: Array) -> Array:
+    """Bounds on Frobenius norms from :func:`estimate_frobenius`, given bounds on spectral ones."""
     missed = 2 * spectral * math.sqrt(-math.log(MISSES) / (CARRIED // 2))
-    return 0.5 * (missed + torch.sqrt(missed.square() + 4 * estimates.square()))
+    return 0.5 * (missed + functions_of(missed).sqrt(missed * missed + 4 * estimates * estimates))
 
 
 def bound_gram_error64(traces: Tensor, n_max: int) -> Tensor:

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.spectra.counts import Slices, to_device
+from spectrum_fast.measure.spectra.arrays import Array, columns, constants, functions_of, in_form_of, steps, tensor_of
+from spectrum_fast.measure.spectra.counts import Slices
 from spectrum_fast.measure.spectra.rotation import OutlierBasis
 from spectrum_fast.measure.spectra.rounding import Rounding
 
@@ -53,8 +54,8 @@ class Refinement:
     image_error: Tensor
 
     def refine(
-        self, ranks: Sequence[int], lo: Tensor, hi: Tensor, slices: Slices, rounding: Rounding
-    ) -> tuple[Tensor, Tensor]:
+        self, ranks: Sequence[int], lo: Array, hi: Array, slices: Slices, rounding: Rounding
+    ) -> tuple[Array, Array]:
         """Singular values and bounds on their errors, infinite where a neighbour is too near to tell.
 
         Args:
@@ -67,14 +68,17 @@ class Refinement:
         Returns:
             (1, k) and (1, k) float64.
         """
-        errors, values = torch.full_like(lo, torch.inf), 0.5 * (lo + hi)
-        eigenvalues, gaps = _isolate(ranks, lo, hi, slices, rounding)
+        isolated, gaps = (tensor_of(of) for of in _isolate(ranks, lo, hi, slices, rounding))
+        errors, values = torch.full_like(isolated, torch.inf), tensor_of(0.5 * (lo + hi))
         alone = gaps > 0
-        if not bool(alone.any()):
-            return values, errors
-        eigenvalues, gaps = eigenvalues[alone], gaps[alone]
+        if bool(alone.any()):
+            values[alone], errors[alone] = self._bounded(isolated[alone], gaps[alone], values[alone])
+        return in_form_of(lo, values), in_form_of(lo, errors)
+
+    def _bounded(self, eigenvalues: Tensor, gaps: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Singular values and their errors, all (k,), of eigenvalues from which others are so far apart."""
         # A GPU would wait for its own small launches: the band is a hundredth of the matrix.
-        x = self._turn_back(_eigenvectors(self.bands[0].cpu(), eigenvalues.cpu()).to(lo.device)[None])
+        x = self._turn_back(_eigenvectors(self.bands[0].cpu(), eigenvalues.cpu()).to(gaps.device)[None])
         images = self.image(x)
         squared = x.square().sum(2)
         quotients = (x * images).sum(2) / squared
@@ -83,9 +87,8 @@ class Refinement:
         off = (residuals + self.image_error).square() / distance + self.image_error
         found = torch.sqrt(quotients.clamp(min=0))
         sure = (distance > off) & (quotients > off)  # not of NaN
-        values[alone] = torch.where(sure, found, values[alone])[0]
-        errors[alone] = torch.where(sure, found - torch.sqrt((quotients - off).clamp(min=0)), torch.inf)[0]
-        return values, errors
+        errors = torch.where(sure, found - torch.sqrt((quotients - off).clamp(min=0)), torch.inf)
+        return torch.where(sure, found, values)[0], errors[0]
 
     def _turn_back(self, y: Tensor) -> Tensor:
         """``Q y``, vectors as rows (1, k, n)."""
@@ -97,20 +100,19 @@ class Refinement:
         return x
 
 
-def _isolate(ranks: Sequence[int], lo: Tensor, hi: Tensor, slices: Slices, rounding: Rounding) -> tuple[Tensor, Tensor]:
+def _isolate(ranks: Sequence[int], lo: Array, hi: Array, slices: Slices, rounding: Rounding) -> tuple[Array, Array]:
     """Eigenvalues (1, k) of a band, and how far from each no other squared singular value lies; 0 if none is alone."""
-    low, high = lo.square(), hi.square()
+    xp, low, high = functions_of(lo), lo * lo, hi * hi
     eigenvalues = 0.5 * (low + high)
-    moved = rounding.eigenvalue_error() + 4 * rounding.own_error(high)
+    moved = rounding.eigenvalue_error + 4 * rounding.own_error(high)
     known = moved + 0.5 * (high - low)
-    doublings = 2.0 ** torch.arange(1, _DOUBLINGS + 1, dtype=torch.float64, device=lo.device)
-    gaps = known[..., None] * doublings
+    gaps = known[..., None] * 2.0 ** steps(_DOUBLINGS, lo)
     below, above = eigenvalues[..., None] - gaps - moved[..., None], eigenvalues[..., None] + gaps + moved[..., None]
-    points = torch.stack([below, above]).clamp(min=0).sqrt()
-    n_below, n_up_to = slices.below(points.view(1, -1)).view(points.shape)
-    rank = to_device(ranks, torch.int64, lo.device)[:, None]
-    alone = (n_below >= rank) & (below > 0) & (n_up_to <= rank + 1)
-    return eigenvalues, torch.where(alone, gaps, 0.0).amax(2)
+    points = xp.sqrt(columns(below, above).clip(0.0))
+    counts = slices.below(points.reshape(1, -1)).reshape(points.shape)
+    rank = constants(tuple(ranks), lo)[:, None]
+    alone = (counts[..., 0] >= rank) & (below > 0) & (counts[..., 1] <= rank + 1)
+    return eigenvalues, xp.amax(xp.where(alone, gaps, 0.0), 2)
 
 
 def _eigenvectors(band: Tensor, shifts: Tensor) -> Tensor:

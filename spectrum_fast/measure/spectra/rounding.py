@@ -15,13 +15,21 @@ affordable, and taken.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from spectrum_fast.measure.ops.extent import measure
-from spectrum_fast.measure.spectra.probes import bound_concentrated, bound_frobenius, measure_frobenius
+from spectrum_fast.measure.spectra.arrays import Array, functions_of, in_form_of, tensor_of
+from spectrum_fast.measure.spectra.probes import (
+    bound_concentrated,
+    bound_frobenius,
+    estimate_frobenius,
+    residual_products,
+)
 
 CONCENTRATION = 3.0
 """Error of any one eigenvalue beside the Gram product's bound, and ``||E||_2`` where that is less, in units of
@@ -51,7 +59,7 @@ entries are equal and all rounding has one sign (:func:`spectrum_fast.measure.op
 
 @dataclass(frozen=True)
 class Rounding:
-    """Bounds on the rounding of each Gram matrix of a batch and of its reduction. Tensors (m, 1) of float64.
+    """Bounds on the rounding of each Gram matrix of a batch and of its reduction. Arrays (m, 1) of float64.
 
     Attributes:
         gram: spectral norm of the error of the Gram product.
@@ -60,76 +68,86 @@ class Rounding:
         outlier: coefficient of ``eigenvalue^2``, the relative error of eigenvalues that dominate the norm.
         towering: eigenvalues from here on are of outliers that were rotated into rows of their own. The errors above
             are of the other rows; their own is relative, :data:`OUTLIER` eps.
-        scales: (m, 1) or (m, n), in units of which the rows of each Gram matrix are measured.
+        scales: a tensor (m, 1) or (m, n), in units of which the rows of each Gram matrix are measured.
         eps: of the dtype of the Gram matrices.
     """
 
-    gram: Tensor
-    point: Tensor
-    frobenius: Tensor
-    outlier: Tensor
-    towering: Tensor
+    gram: Array
+    point: Array
+    frobenius: Array
+    outlier: Array
+    towering: Array
     scales: Tensor
     eps: float
 
     @property
-    def tensors(self) -> tuple[Tensor, ...]:
+    def tensors(self) -> tuple[Array, ...]:
         """All of them, in the order of the attributes."""
         return self.gram, self.point, self.frobenius, self.outlier, self.towering, self.scales
 
-    def uncertainty(self, t: Tensor, more: Tensor | float = 0.0) -> Tensor:
+    def on_host(self) -> Rounding:
+        """The same with its small numbers as NumPy arrays."""
+        *small, scales = self.tensors
+        gram, point, frobenius, outlier, towering = (tensor_of(of).cpu().numpy() for of in small)
+        return Rounding(gram, point, frobenius, outlier, towering, scales, self.eps)
+
+    def uncertainty(self, t: Array, more: Array | float = 0.0) -> Array:
         """Absolute uncertainty of one computed singular value near each t (m, s), whose eigenvalue is ``more`` off.
 
         How far ``sqrt(t^2 + e)`` can be from t: worst downwards; below the rounding floor, all of it.
         """
-        squared = t * t
-        error = self.eigenvalue_error() + more + self.own_error(squared)
+        xp, squared = functions_of(t), t * t
+        error = self.eigenvalue_error + more + self.own_error(squared)
         lowered = squared - error
-        upwards = torch.maximum(t, torch.sqrt(squared + error) - t)
-        return torch.where(lowered > 0, t - torch.sqrt(lowered.clamp(min=0)), upwards)
+        upwards = xp.maximum(t, xp.sqrt(squared + error) - t)
+        return xp.where(lowered > 0, t - xp.sqrt(lowered.clip(0.0)), upwards)
 
-    def eigenvalue_error(self) -> Tensor:
+    @cached_property
+    def eigenvalue_error(self) -> Array:
         """Error of any one eigenvalue (m, 1)."""
         return self.gram + self.point
 
-    def own_error(self, eigenvalues: Tensor) -> Tensor:
+    def own_error(self, eigenvalues: Array) -> Array:
         """What the error of eigenvalues (m, s) has more by their size."""
-        towers = eigenvalues > self.towering
-        return torch.where(towers, OUTLIER * self.eps * eigenvalues, self.outlier * eigenvalues.square())
+        towers, relative = eigenvalues > self.towering, OUTLIER * self.eps
+        return eigenvalues * functions_of(eigenvalues).where(towers, relative, self.outlier * eigenvalues)
 
-    def largest_more(self, t: Tensor) -> Tensor:
+    def largest_more(self, t: Array) -> Array:
         """What the uncertainty of the largest one of each matrix has more, if it is near t."""
         return LARGEST * self.eps * t
 
-    def floor(self) -> Tensor:
-        """Below these (m,), no singular value is trusted."""
-        least = FLOOR * self.point + MEASURED_FLOOR * self.gram
-        return torch.sqrt(least)[:, 0]
+    @cached_property
+    def floor(self) -> Array:
+        """Below these (m, 1), no singular value is trusted."""
+        return functions_of(self.gram).sqrt(FLOOR * self.point + MEASURED_FLOOR * self.gram)
 
-    def uncertainty_together(self, inside: Tensor, t: Tensor) -> Tensor:
+    def uncertainty_together(self, inside: Array, t: Array) -> Array:
         """Absolute uncertainty of sums (m, i) of values, ``inside`` (m, i, s) of them near each t.
 
         A value moves by ``|d| / (s + sqrt(s^2 + d))`` where its eigenvalue moves by d; the squares of all d sum to no
         more than ``||E||_F^2``, so by Cauchy and Schwarz the values together move by no more than ``||E||_F`` times the
         root of the sum of those denominators' inverse squares. Each value's own error comes on top.
         """
-        least = t + torch.sqrt((t * t - self.gram - self.point).clamp(min=0))
-        inverse = torch.where(least > 0, 1 / least.clamp(min=torch.finfo(torch.float64).tiny), math.inf)
-        terms = torch.where(inside > 0, inside * inverse.square()[:, None], 0.0)
-        own = inside * (0.5 * self.own_error(t * t) / t.clamp(min=torch.finfo(torch.float64).tiny))[:, None]
-        return self.frobenius * torch.sqrt(terms.sum(-1)) + own.sum(-1)
+        xp, tiny, squared = functions_of(t), sys.float_info.min, t * t
+        least = t + xp.sqrt((squared - self.eigenvalue_error).clip(0.0))
+        inverse = xp.where(least > 0, 1 / least.clip(tiny), math.inf)
+        terms = xp.where(inside > 0, inside * (inverse * inverse)[:, None], 0.0)
+        own = inside * (0.5 * self.own_error(squared) / t.clip(tiny))[:, None]
+        return self.frobenius * xp.sqrt(terms.sum(-1)) + own.sum(-1)
 
-    def rise(self, t: Tensor) -> Tensor:
+    def rise(self, t: Array) -> Array:
         """How far above t (m, s) the true value can lie where the computed one is t or less."""
-        return torch.sqrt(t * t + self.gram + self.point) - t
+        return functions_of(t).sqrt(t * t + self.eigenvalue_error) - t
 
     def measured(self, bands: Tensor, carried: Tensor) -> Rounding:
         """The same where vectors were carried through the reduction (:mod:`spectrum_fast.measure.spectra.probes`)."""
-        estimate, concentrated = measure_frobenius(bands, carried, self.scales)
-        worst, typical = bound_concentrated(estimate), CONCENTRATION * estimate / bands.shape[1] ** 0.5
-        point = torch.maximum(self.point, torch.where(concentrated, worst, typical))
-        frobenius = bound_frobenius(estimate, torch.maximum(self.gram, point))
-        return replace(self, point=point, frobenius=torch.where(concentrated, worst, frobenius))
+        products = residual_products(bands, carried, self.scales)
+        estimate, concentrated = estimate_frobenius(in_form_of(self.point, products))
+        xp, worst = functions_of(estimate), bound_concentrated(estimate)
+        typical = CONCENTRATION * estimate / bands.shape[1] ** 0.5
+        point = xp.maximum(self.point, xp.where(concentrated, worst, typical))
+        frobenius = bound_frobenius(estimate, xp.maximum(self.gram, point))
+        return replace(self, point=point, frobenius=xp.where(concentrated, worst, frobenius))
 
 
 def scales_of(grams: Tensor, rotated_rank: int = 0, rest: Tensor | None = None) -> Tensor:
@@ -155,9 +173,7 @@ def scales_of(grams: Tensor, rotated_rank: int = 0, rest: Tensor | None = None) 
     return scales
 
 
-def estimate_rounding(
-    grams: Tensor, norms: Tensor, gram: Tensor, scales: Tensor, rest: Tensor | None = None
-) -> Rounding:
+def estimate_rounding(grams: Tensor, norms: Array, gram: Array, scales: Tensor, rest: Tensor | None = None) -> Rounding:
     """Rounding of Gram and reduction in the dtype of the Gram matrices, to be asked before their reduction.
 
     Args:
@@ -167,15 +183,16 @@ def estimate_rounding(
         scales: of their rows, see :func:`scales_of`.
         rest: (m,) Frobenius norms without the rows of outliers, where there are such.
     """
-    size = grams.shape[1]
-    eps = torch.finfo(grams.dtype).eps
-    unit = (eps * (norms if rest is None else rest) / size**0.5)[:, None]
-    point = POINT * unit
+    xp, size, eps = functions_of(norms), grams.shape[1], torch.finfo(grams.dtype).eps
+    norms = norms[:, None]
+    others = norms if rest is None else in_form_of(norms, rest)[:, None]
+    unit = others / size**0.5
+    point = POINT * eps * unit
     if grams.dtype == torch.float64:
-        point = torch.maximum(point, WORST64 * size * eps * norms[:, None])
+        point = xp.maximum(point, WORST64 * size * eps * norms)
     frobenius = gram + size**0.5 * point
-    towering = torch.full_like(norms, math.inf) if rest is None else _LEAST_TOWERING * rest / size**0.5
-    return Rounding(gram, point, frobenius, (OUTLIER * eps / norms)[:, None], towering[:, None], scales, eps)
+    towering = xp.full_like(norms, math.inf) if rest is None else _LEAST_TOWERING * unit
+    return Rounding(gram, point, frobenius, OUTLIER * eps / norms, towering, scales, eps)
 
 
 def frobenius_norms(matrices: Tensor) -> Tensor:

@@ -6,23 +6,24 @@ What float32 leaves in doubt there is refined, a few values at a time, where a b
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from spectrum_fast.measure.spectra.arrays import Array, columns, constants, functions_of
 from spectrum_fast.measure.spectra.binning import Bins, bins_of
-from spectrum_fast.measure.spectra.counts import CountTable, Slices, constants, narrow_brackets
+from spectrum_fast.measure.spectra.counts import CountTable, Slices, narrow_brackets
 from spectrum_fast.measure.spectra.record import Criterion, OrderStatistics
 from spectrum_fast.measure.spectra.refinement import MOST, Refinement
 from spectrum_fast.measure.spectra.rounding import Rounding
 from spectrum_fast.measure.spectra.schedule import Schedule
 
 _FRACTIONS = (0.25, 0.5, 0.75)
+_CORNERS = tuple(zip(*[(0.0, 0.0, 0.0), *product((-1.0, 1.0), repeat=3)], strict=True))
+"""Of what three quartiles may be: signs of the error of each, first none."""
 _NARROW = 0.02
 """Width of a bracket that is narrow enough, in units of its value's uncertainty."""
 _NARROW_SHARE = 1e-2
@@ -46,10 +47,10 @@ class Band:
 
     slices: Slices
     size: int
-    traces: Tensor
-    norms: Tensor
-    band_traces: Tensor
-    consistent: Tensor
+    traces: Array
+    norms: Array
+    band_traces: Array
+    consistent: Array
     rounding: Rounding
     refinement: Refinement | None = None
 
@@ -65,39 +66,38 @@ class Thresholds:
         relative: half the width in units of the threshold, or 0 if the score does not depend on it.
     """
 
-    middle: Tensor
-    lowest: Tensor
-    highest: Tensor
-    relative: Tensor
+    middle: Array
+    lowest: Array
+    highest: Array
+    relative: Array
 
     @classmethod
     def of(
-        cls, criterion: Criterion, statistics: OrderStatistics, errors: Sequence[Tensor], n_min: int, n_max: int
+        cls, criterion: Criterion, statistics: OrderStatistics, errors: Sequence[Array], n_min: int, n_max: int
     ) -> Thresholds:
         """The threshold of the quartiles and at all corners of what they may be.
 
         Args:
-            criterion: the rule; its arithmetic is done on tensors.
-            statistics: as computed, tensors (m,).
-            errors: absolute, of q25, q50 and q75, tensors (m,).
+            criterion: the rule; its arithmetic is done on arrays.
+            statistics: as computed, arrays (m,).
+            errors: absolute, of q25, q50 and q75, arrays (m,).
             n_min: short side of the matrices.
             n_max: long side.
         """
         found: Any = statistics
-        corners = list(zip(*[(0, 0, 0), *product((-1, 1), repeat=3)], strict=True))
-        signs = [constants(one, torch.float64, found.q50.device) for one in corners]
-        quartiles = zip((found.q25, found.q50, found.q75), signs, errors, strict=True)
-        q25, q50, q75 = (value[:, None] + sign * error[:, None] for value, sign, error in quartiles)
+        xp = functions_of(found.q50)
+        quartiles = zip((found.q25, found.q50, found.q75), _CORNERS, errors, strict=True)
+        q25, q50, q75 = (value[:, None] + constants(signs, value) * error[:, None] for value, signs, error in quartiles)
         varied: Any = OrderStatistics(found.s_min[:, None], q25, q50, q75, found.s_max[:, None])
-        all_of_them = torch.as_tensor(criterion.threshold(varied, n_min, n_max)).expand(-1, len(corners[0]))
-        lowest, highest = all_of_them.amin(1), all_of_them.amax(1)
+        all_of_them = xp.broadcast_to(xp.asarray(criterion.threshold(varied, n_min, n_max)), q50.shape)
+        lowest, highest = xp.amin(all_of_them, 1), xp.amax(all_of_them, 1)
         centre = 0.5 * (lowest + highest)
-        relative = torch.where(centre > 0, criterion.threshold_power * 0.5 * (highest - lowest) / centre, 0.0)
+        relative = xp.where(centre > 0, criterion.threshold_power * 0.5 * (highest - lowest) / centre, 0.0)
         return cls(all_of_them[:, 0], lowest, highest, relative)
 
 
 def noise_edges(criterion: Criterion, statistics: OrderStatistics, error: Any, n_min: int, n_max: int) -> list[Any]:
-    """Least, likeliest and greatest edge of noise, for the median as it is and ``error`` off; tensors or numbers."""
+    """Least, likeliest and greatest edge of noise, for the median as it is and ``error`` off; arrays or numbers."""
     medians = (statistics.q50 - error, statistics.q50, statistics.q50 + error)
     return [criterion.edge(replace(statistics, q50=median), n_min, n_max) for median in medians]
 
@@ -117,10 +117,10 @@ class Ordered:
 
     size: int
     ranks: list[int]
-    lo: Tensor
-    hi: Tensor
-    values: Tensor
-    errors: Tensor
+    lo: Array
+    hi: Array
+    values: Array
+    errors: Array
 
     @classmethod
     def of(cls, band: Band, table: CountTable, tolerance: float, schedule: Schedule) -> Ordered:
@@ -128,21 +128,21 @@ class Ordered:
         ranks = sorted({0, band.size - 1, *(rank for lo, hi, _ in _quantiles(band.size) for rank in (lo, hi))})
         lo, hi = _brackets(band, table, ranks, tolerance, schedule)
         value, error = 0.5 * (lo + hi), 0.5 * (hi - lo) + band.rounding.uncertainty(hi)
-        hiding = band.rounding.floor()[:, None]
-        error = torch.where(value < hiding, torch.maximum(error, hiding + band.rounding.rise(hiding)), error)
+        xp, hiding = functions_of(value), band.rounding.floor
+        error = xp.where(value < hiding, xp.maximum(error, hiding + band.rounding.rise(hiding)), error)
         return cls(band.size, ranks, lo, hi, value, error)
 
     @cached_property
     def statistics(self) -> Any:
-        """As tensors (m,)."""
+        """As arrays (m,)."""
         return OrderStatistics(*self._read_off(self.values))
 
     @cached_property
-    def statistics_errors(self) -> tuple[Tensor, ...]:
+    def statistics_errors(self) -> tuple[Array, ...]:
         """Bounds on the error of each of them, (m,)."""
         return self._read_off(self.errors)
 
-    def _read_off(self, of: Tensor) -> tuple[Any, ...]:
+    def _read_off(self, of: Array) -> tuple[Any, ...]:
         at = self.ranks.index
         between = [(1 - w) * of[:, at(below)] + w * of[:, at(above)] for below, above, w in _quantiles(self.size)]
         return of[:, 0], *between, of[:, -1]
@@ -153,10 +153,12 @@ class Ordered:
         found, off = refinement.refine(
             self.ranks[inner], self.lo[:, inner], self.hi[:, inner], band.slices, band.rounding
         )
-        better, values, errors = off < self.errors[:, inner], self.values.clone(), self.errors.clone()
-        values[:, inner] = torch.where(better, found, values[:, inner])
-        errors[:, inner] = torch.where(better, off, errors[:, inner])
-        return replace(self, values=values, errors=errors)
+        xp, better = functions_of(found), off < self.errors[:, inner]
+
+        def with_inner(of: Array, refined: Array) -> Array:
+            return xp.concatenate([of[:, :1], xp.where(better, refined, of[:, inner]), of[:, -1:]], 1)
+
+        return replace(self, values=with_inner(self.values, found), errors=with_inner(self.errors, off))
 
 
 def _quantiles(size: int) -> list[tuple[int, int, float]]:
@@ -167,11 +169,11 @@ def _quantiles(size: int) -> list[tuple[int, int, float]]:
 
 def _brackets(
     band: Band, table: CountTable, ranks: list[int], tolerance: float, schedule: Schedule
-) -> tuple[Tensor, Tensor]:
-    least = max(4 * torch.finfo(torch.float64).eps, _NARROW_SHARE * tolerance)
+) -> tuple[Array, Array]:
+    least = max(4 * sys.float_info.epsilon, _NARROW_SHARE * tolerance)
 
-    def narrow_enough(t: Tensor) -> Tensor:
-        return torch.maximum(_NARROW * band.rounding.uncertainty(t), least * t)
+    def narrow_enough(t: Array) -> Array:
+        return functions_of(t).maximum(_NARROW * band.rounding.uncertainty(t), least * t)
 
     return narrow_brackets(band.slices, table, ranks, narrow_enough, schedule, band.rounding.eps)
 
@@ -193,45 +195,46 @@ class Split:
     """
 
     thresholds: Thresholds
-    special: Tensor
-    edges: Tensor
+    special: Array
+    edges: Array
     bins: Bins
     table: CountTable
-    n_noise: Tensor
-    n_undecided: Tensor
-    moved: Tensor
+    n_noise: Array
+    n_undecided: Array
+    moved: Array
 
     @classmethod
     def of(cls, band: Band, table: CountTable, ordered: Ordered, criterion: Criterion, n_max: int) -> Split:
         """By the order statistics; one evaluation of counts."""
-        statistics, errors, floor = ordered.statistics, ordered.statistics_errors, band.rounding.floor()
+        statistics, errors, floor = ordered.statistics, ordered.statistics_errors, band.rounding.floor[:, 0]
+        xp = functions_of(floor)
         thresholds = Thresholds.of(criterion, statistics, errors[1:4], band.size, n_max)
-        t, doubt = thresholds.middle, band.rounding.uncertainty(thresholds.middle[:, None])[:, 0]
-        lowest, highest = (thresholds.lowest - doubt).clamp(min=0), thresholds.highest + doubt
-        noise_start, top = torch.maximum(floor, ordered.lo[:, 0]), ordered.hi[:, -1]
+        t = thresholds.middle
+        edges = columns(*noise_edges(criterion, statistics, errors[2], band.size, n_max))
+        doubt = band.rounding.uncertainty(columns(t, edges[:, 1]))
+        lowest, highest = (thresholds.lowest - doubt[:, 0]).clip(0.0), thresholds.highest + doubt[:, 0]
+        edges = (edges + doubt[:, 1:] * constants((-1.0, 0.0, 1.0), edges)).clip(0.0)
+        noise_start, top = xp.maximum(floor, ordered.lo[:, 0]), ordered.hi[:, -1]
         bins = bins_of(statistics)
-        special = torch.stack([lowest, t, highest, noise_start, torch.maximum(t, floor), top], 1)
-        edges = torch.stack(noise_edges(criterion, statistics, errors[2], band.size, n_max), 1)
-        edges += band.rounding.uncertainty(edges[:, 1:2]) * constants((-1.0, 0.0, 1.0), torch.float64, edges.device)
-        edges.clamp_(min=0)
-        points = torch.cat([special, edges, bins.inner], 1)
+        special = columns(lowest, t, highest, noise_start, xp.maximum(t, floor), top)
+        points = xp.concatenate([special, edges, bins.inner], 1)
         table = table.with_counts(points, band.slices.below(points))
-        n_lowest, n_noise, n_highest = table.below(special[:, :3]).unbind(1)
+        n_special = table.below(special[:, :3])
         # No true value lies below zero, though rounding makes negative ones: those of size zero are undecided too.
-        n_undecided = n_highest - torch.where(lowest > 0, n_lowest, 0.0)
-        return cls(thresholds, special, edges, bins, table, n_noise, n_undecided, torch.zeros_like(t))
+        n_undecided = n_special[:, 2] - xp.where(lowest > 0, n_special[:, 0], 0.0)
+        return cls(thresholds, special, edges, bins, table, n_special[:, 1], n_undecided, xp.zeros_like(t))
 
     def decided(self, band: Band, refinement: Refinement, tolerance: float, schedule: Schedule) -> Split:
         """The same with the undecided values refined, of one matrix, where they are few."""
-        first, count = int(self.table.below(self.special[:, :1])), int(self.n_undecided)
+        first, count = int(self.table.below(self.special[:, :1])[0, 0]), int(self.n_undecided[0])
         if not 0 < count <= MOST or not bool(self.special[0, 0] > 0):
             return self
-        ranks = list(range(first, first + count))
+        xp, ranks = functions_of(self.special), list(range(first, first + count))
         brackets = _brackets(band, self.table, ranks, tolerance, schedule)
         values, errors = refinement.refine(ranks, *brackets, band.slices, band.rounding)
         below = (values + errors < self.thresholds.lowest[:, None]).sum(1)
         above = (values - errors > self.thresholds.highest[:, None]).sum(1)
-        n_undecided = (count - below - above).to(torch.float64)
-        n_noise = first + below + torch.floor(0.5 * n_undecided)
-        moved = (n_noise - self.n_noise).abs() * (self.special[:, 2] - self.special[:, 0])
+        n_undecided = self.n_undecided - below - above
+        n_noise = first + below + xp.floor(0.5 * n_undecided)
+        moved = abs(n_noise - self.n_noise) * (self.special[:, 2] - self.special[:, 0])
         return replace(self, n_noise=n_noise, n_undecided=n_undecided, moved=moved)

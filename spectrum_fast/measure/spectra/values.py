@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,14 +25,14 @@ def read_values(bands: Tensor, rounding: Rounding) -> list[SingularValues]:
         bands: (m, n, b + 1) float64, finite.
         rounding: of the Gram matrices and their reduction.
     """
-    on_host = bands.cpu()
-    solver = rounding_bound(on_host)[:, None]
-    tolerances = _NARROW * (rounding.eigenvalue_error().cpu() + solver)
-    eigenvalues = band_values(on_host, tolerances[:, 0])
-    more = (solver + 0.5 * tolerances).to(bands.device)
-    values = torch.sqrt(eigenvalues.clamp(min=0)).flip(1).to(bands.device)
-    hiding = rounding.floor()[:, None] + torch.sqrt(more)
+    on_host, rounding = bands.cpu(), rounding.on_host()
+    solver = rounding_bound(on_host).numpy()[:, None]
+    tolerances = _NARROW * (rounding.eigenvalue_error + solver)
+    eigenvalues = band_values(on_host, torch.from_numpy(tolerances[:, 0])).numpy()
+    more = solver + 0.5 * tolerances
+    values = np.ascontiguousarray(np.sqrt(eigenvalues.clip(0.0))[:, ::-1])
+    hiding = rounding.floor + np.sqrt(more)
     errors = rounding.uncertainty(values, more) + rounding.largest_more(values)
-    hidden = torch.maximum(errors, hiding + rounding.rise(hiding) + torch.sqrt(more))
-    errors = torch.where(values < hiding, hidden, errors)
-    return [SingularValues(*pair) for pair in zip(values.cpu().numpy(), errors.cpu().numpy(), strict=True)]
+    hidden = np.maximum(errors, hiding + rounding.rise(hiding) + np.sqrt(more))
+    errors = np.where(values < hiding, hidden, errors)
+    return [SingularValues(*pair) for pair in zip(values, errors, strict=True)]

@@ -29,7 +29,7 @@ from support.interpreter import INTERPRETED, interpreter_problem, outside_the_in
 CONTRACT = {
     "extent": {"measure": "weights"},
     "gram": {"gram": "weights, *, out_dtype, unrounded", "add_gram": "blocks, out, *, unrounded"},
-    "product": {"multiply": "weights, x, *, transposed"},
+    "product": {"multiply": "weights, x, *, transposed", "multiply_band": "bands, x"},
     "values": {"band_values": "bands, tolerances"},
     "band": {"reduce_to_band": "matrices, half_width, carried, vectors"},
     "decode": {"decode": "codes"},

@@ -118,3 +118,34 @@ def test_threads_and_layout_change_no_bit() -> None:
 def test_what_is_refused(weights: torch.Tensor, x: torch.Tensor, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         product.multiply(weights, x)
+
+
+@outside_the_interpreter
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize(("size", "half_width"), [(1, 1), (5, 8), (40, 3), (150, 16), (131, 32)])
+def test_bands_multiply_as_what_they_stand_for(size: int, half_width: int, backend: str) -> None:
+    generator = torch.Generator().manual_seed(size)
+    bands = torch.randn(3, size, half_width + 1, generator=generator, dtype=torch.float64)
+    dense = torch.zeros(3, size, size, dtype=torch.float64)
+    for d in range(half_width + 1):
+        bands[:, max(size - d, 0) :, d] = 0.0
+        for diagonal in {d, -d} if d < size else ():
+            dense.diagonal(diagonal, 1, 2).copy_(bands[:, : size - d, d])
+    for vectors in (1, 4, 6):
+        x = torch.randn(3, vectors, size, generator=generator, dtype=torch.float64)
+        with use_backend(backend):
+            found = product.multiply_band(bands, x)
+            alone = product.multiply_band(bands[1:2], x[1:2])
+        torch.testing.assert_close(found, x @ dense, rtol=1e-13, atol=1e-13)
+        assert torch.equal(alone[0], found[1])
+
+
+@outside_the_interpreter
+def test_what_is_refused_of_bands() -> None:
+    bands, x = torch.zeros(2, 5, 3, dtype=torch.float64), torch.zeros(2, 4, 5, dtype=torch.float64)
+    for wrong in ((bands.float(), x), (bands, x.float())):
+        with pytest.raises(TypeError, match=r"expected torch\.float64, found torch\.float32"):
+            product.multiply_band(*wrong)
+    for wrong in ((bands[:1], x), (bands, x[:, :, :4]), (bands[0], x), (bands, x[0])):
+        with pytest.raises(ValueError, match=r"expected bands \(m, n, b \+ 1\)"):
+            product.multiply_band(*wrong)

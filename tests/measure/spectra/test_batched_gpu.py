@@ -10,8 +10,8 @@ import torch
 from spectrum_fast.measure.ops.decode import decode
 from spectrum_fast.measure.ops.decode.coded import from_parts
 from spectrum_fast.measure.scoring.criteria import find_criterion
-from spectrum_fast.measure.spectra import counts
-from spectrum_fast.measure.spectra.counts import to_device
+from spectrum_fast.measure.spectra import arrays
+from spectrum_fast.measure.spectra.arrays import to_device
 from spectrum_fast.measure.spectra.device_check import require_right_answers
 from spectrum_fast.measure.spectra.engine import compute_spectra
 from spectrum_fast.measure.spectra.matrices import as_matrices
@@ -31,12 +31,12 @@ def test_numbers_reach_the_device() -> None:
 @pytest.mark.gpu
 @needs_gpu
 def test_constants_that_one_stream_has_made_another_may_use() -> None:
-    numbers, device = (3.0, 1.0, 0.125), torch.device("cuda", 0)
+    numbers, beside = (3.0, 1.0, 0.125), torch.zeros(1, device="cuda:0")
     first, second = torch.cuda.Stream(), torch.cuda.Stream()
     with torch.cuda.stream(first):
-        counts.constants(numbers, torch.float64, device)
+        arrays.constants(numbers, beside)
     with torch.cuda.stream(second):
-        assert (counts.constants(numbers, torch.float64, device) + 1).tolist() == [4.0, 2.0, 1.125]
+        assert (arrays.constants(numbers, beside) + 1).tolist() == [4.0, 2.0, 1.125]
 
 
 @pytest.mark.gpu
@@ -48,7 +48,7 @@ def test_slices_can_be_captured_in_a_graph(monkeypatch: pytest.MonkeyPatch) -> N
     plain = band_method.slice_bands
     monkeypatch.setattr(band_method, "slice_bands", lambda *of: kept.append(of) or plain(*of))
     compute_spectra(weights, CRITERION)
-    monkeypatch.setattr(counts, "to_device", None)
+    monkeypatch.setattr(arrays, "to_device", None)
     expected, graph = plain(*kept[0]), torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         found = plain(*kept[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,21 +34,23 @@ def exact_integral(values: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return (b[:, None] - torch.maximum(values, a[:, None])).clamp(min=0).sum(1)
 
 
+@pytest.mark.parametrize("form", [torch.as_tensor, np.asarray], ids=["torch", "numpy"])
 @pytest.mark.parametrize("tolerance", [1e-9, 1e-6, 1e-4, 1e-1])
-def test_integrals_meet_their_stated_errors(tolerance: float) -> None:
+def test_integrals_meet_their_stated_errors(tolerance: float, form: Any) -> None:
     values = spectra()
     slices = ListedSlices(values)
     low, middle, top = 0.9 * values[:, 0], 1.001 * values[:, SIZE * 2 // 5], 1.001 * values[:, -1]
-    table = slices.table(low, middle, top)
+    table = slices.table(*(form(end) for end in (low, middle, top)))
     a, b = torch.stack([low, middle, low, top], 1), torch.stack([middle, top, top, top], 1)
     inside = (a[..., None] < values[:, None]) & (values[:, None] < b[..., None])
     sums = torch.where(inside, values[:, None], 0.0).sum(-1)
-    intervals = Intervals.of(table, a, b, sums, tolerance)
-    found, error = integrate(slices, intervals), intervals.error()
+    intervals = Intervals.of(table, form(a), form(b), form(sums), tolerance)
+    found, error = (torch.as_tensor(of) for of in (integrate(slices, intervals), intervals.error()))
+    accuracy = torch.as_tensor(intervals.accuracy)
     exact = torch.stack([exact_integral(values, a[:, i], b[:, i]) for i in range(4)], 1)
     assert ((found - exact).abs() <= error + 1e-13 * SIZE * b).all()
-    assert ((intervals.accuracy >= FINEST) & (intervals.accuracy <= COARSEST)).all()
-    finer = intervals.accuracy > FINEST
+    assert ((accuracy >= FINEST) & (accuracy <= COARSEST)).all()
+    finer = accuracy > FINEST
     assert (error[finer] <= 1.001 * SHARE * tolerance * sums[finer]).all()
     assert (found[:, 3] == 0).all()  # the last interval is empty
 

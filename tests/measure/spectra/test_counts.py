@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -26,20 +28,21 @@ SPECTRA = {
 SCHEDULES = pytest.mark.parametrize("schedule", [ADAPTIVE, FIXED], ids=["adaptive", "fixed"])
 
 
-def narrow(values: np.ndarray, ranks: list[int], width: float, schedule: Schedule) -> tuple[Tensor, Tensor]:
+def narrow(values: np.ndarray, ranks: list[int], width: float, schedule: Schedule, form: Any = torch.tensor) -> Any:
     slices = ListedSlices(torch.from_numpy(np.sort(values))[None])
-    grid = torch.linspace(0.0, 1.1 * values.max(), 20, dtype=torch.float64)[None]
+    grid = form(np.linspace(0.0, 1.1 * values.max(), 20)[None])
     table = CountTable.of(grid, slices.below(grid), len(values))
     lo, hi = narrow_brackets(slices, table, ranks, lambda t: width * t, schedule, 1e-12)
     return lo[0], hi[0]
 
 
 @SCHEDULES
+@pytest.mark.parametrize("form", [torch.tensor, np.array], ids=["torch", "numpy"])
 @pytest.mark.parametrize("name", SPECTRA)
-def test_brackets_hold_the_order_statistics(name: str, schedule: Schedule) -> None:
+def test_brackets_hold_the_order_statistics(name: str, form: Any, schedule: Schedule) -> None:
     values = np.sort(SPECTRA[name])
     ranks = sorted({0, len(values) // 4, len(values) // 2, len(values) - 1})
-    lo, hi = narrow(values, ranks, 1e-10, schedule)
+    lo, hi = narrow(values, ranks, 1e-10, schedule, form)
     for place, rank in enumerate(ranks):
         assert lo[place] <= values[rank] < hi[place]
         assert hi[place] - lo[place] <= 1e-10 * (hi[place] if schedule.waits else values[-1])
@@ -53,8 +56,8 @@ def test_brackets_come_back_even_where_the_width_cannot_be_reached() -> None:
 
 def test_counts_out_of_order_do_not_turn_a_bracket_around() -> None:
     class Disordered(ListedSlices):
-        def below(self, points: Tensor) -> Tensor:
-            counts = super().below(points)
+        def _below(self, points: Tensor) -> Tensor:
+            counts = super()._below(points)
             return counts + (torch.arange(points.shape[1]) % 2) * ((counts > 0) & (counts < self.values.shape[1]))
 
     for schedule in (ADAPTIVE, FIXED):

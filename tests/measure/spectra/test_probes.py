@@ -11,9 +11,10 @@ import torch
 from scipy.stats import chi2
 
 import spectrum_fast as sf
-from spectrum_fast.measure.ops.band import CARRIED, multiply_band, reduce_to_band
+from spectrum_fast.measure.ops.band import CARRIED, reduce_to_band
 from spectrum_fast.measure.ops.dispatch import use_backend
 from spectrum_fast.measure.ops.gram import gram
+from spectrum_fast.measure.ops.product import multiply_band
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra import probes
 from spectrum_fast.measure.spectra.engine import compute_spectrum
@@ -26,8 +27,9 @@ from spectrum_fast.measure.spectra.probes import (
     bound_concentrated,
     bound_frobenius,
     bound_gram_error64,
-    measure_frobenius,
+    estimate_frobenius,
     measure_gram_error,
+    residual_products,
 )
 from spectrum_fast.measure.spectra.rounding import OUTLIER
 
@@ -105,7 +107,7 @@ def test_the_whole_way_to_a_band_lies_within_what_carried_vectors_say(name: str,
     reduced = multiply_band(bands, torch.eye(size, dtype=torch.float64)[None])[0]
     error = (turned.T @ exact @ turned - reduced) * scales * scales.T
     frobenius, spectral = (float(torch.linalg.matrix_norm(error, order)) for order in ("fro", 2))
-    estimate, concentrated = measure_frobenius(bands, carried, scales)
+    estimate, concentrated = estimate_frobenius(residual_products(bands, carried, scales))
     of_largest = OUTLIER * torch.finfo(torch.float32).eps * float(torch.linalg.matrix_norm(exact))
     if not concentrated:
         assert spectral <= float(gram_error + 3 * estimate / size**0.5) + of_largest
@@ -143,9 +145,8 @@ def test_vectors_tell_how_an_error_is_spread(share: float) -> None:
     parts = zip(((1 - share) ** 0.5, share**0.5), (spread, one), strict=True)
     error = sum((weight * part / torch.linalg.matrix_norm(part) for weight, part in parts), torch.zeros(size, size))
     x = IN_MEMORY.start(size, torch.device("cpu"))[None]
-    estimate, concentrated = measure_frobenius(
-        torch.zeros(1, size, 17, dtype=torch.float64), torch.cat([x, x @ error], 1), UNIT
-    )
+    none = torch.zeros(1, size, 17, dtype=torch.float64)
+    estimate, concentrated = estimate_frobenius(residual_products(none, torch.cat([x, x @ error], 1), UNIT))
     assert bool(concentrated) == (share > 0.5)
     assert 0.4 <= float(estimate) <= 2
     assert float(bound_concentrated(estimate)) >= 1

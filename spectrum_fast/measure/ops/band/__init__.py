@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from spectrum_fast.measure.ops.dispatch import backend_module, choose_backend
 
@@ -65,14 +64,3 @@ def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = N
 def on_matrix_units() -> bool:
     """Whether a CPU's matrix units reduce float32 matrices here."""
     return choose_backend("band", "cpu") == "native" and backend_module("band", "cpu").on_matrix_units()
-
-
-def multiply_band(bands: Tensor, x: Tensor) -> Tensor:
-    """``B x`` of bands (m, n, b + 1) and vectors as rows (m, p, n), in their dtype; in few operations of torch."""
-    count, size, width = bands.shape
-    b = width - 1
-    above = bands[:, None] * pad(x, (0, b)).unfold(2, width, 1)  # B[i, i + d] x[i + d]
-    padded = pad(bands, (0, 0, b, 0))
-    mirrored = padded.as_strided((count, size, b), ((size + b) * width, width, b), b)  # B[i, i - b + d], d < b
-    below = mirrored[:, None] * pad(x, (b, 0))[:, :, : size + b - 1].unfold(2, b, 1)
-    return above.sum(-1) + below.sum(-1)

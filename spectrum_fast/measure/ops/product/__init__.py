@@ -1,4 +1,4 @@
-"""Products of stored matrices with a few vectors, in float64 whatever the matrices are stored in.
+"""Products of stored matrices and of bands with a few vectors, in float64 whatever the matrices are stored in.
 
 What they are for: a Gram matrix in float32 is held to the weights by ``G x - W (Wᵀ x)``, which says how far rounding
 has moved it on the matrix at hand (:mod:`spectrum_fast.measure.spectra.probes`).
@@ -37,3 +37,26 @@ def multiply(weights: Tensor, x: Tensor, *, transposed: bool = False) -> Tensor:
     if x.ndim != 3 or len(x) != len(weights) or x.shape[2] != length:
         raise ValueError(f"x: expected shape ({len(weights)}, p, {length}), found {tuple(x.shape)}")
     return backend_module("product", weights.device.type).multiply(weights.detach(), x, transposed=transposed)
+
+
+def multiply_band(bands: Tensor, x: Tensor) -> Tensor:
+    """``B x`` of each symmetric band with each of its vectors.
+
+    Args:
+        bands: (m, n, b + 1) float64, ``band[j, d] = B[j + d, j]``, b >= 1, zeros past the end.
+        x: (m, p, n) float64, vectors as rows.
+
+    Returns:
+        (m, p, n) float64, on the bands' device.
+
+    Raises:
+        TypeError: a wrong dtype.
+        ValueError: a wrong shape.
+        BackendUnavailableError: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
+    """
+    for name, one in (("bands", bands), ("x", x)):
+        if one.dtype != torch.float64:
+            raise TypeError(f"{name}: expected torch.float64, found {one.dtype}")
+    if bands.ndim != 3 or x.ndim != 3 or x.shape[::2] != bands.shape[:2]:
+        raise ValueError(f"expected bands (m, n, b + 1) and x (m, p, n), found {tuple(bands.shape)}, {tuple(x.shape)}")
+    return backend_module("product", bands.device.type).multiply_band(bands, x)

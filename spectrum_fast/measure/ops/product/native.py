@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from spectrum_fast import _native
+from spectrum_fast.measure.ops.border import passed
 
 _TOGETHER = 4
 """Vectors that the kernels take together."""
@@ -14,9 +15,21 @@ _TOGETHER = 4
 
 def multiply(weights: Tensor, x: Tensor, *, transposed: bool = False) -> Tensor:
     """See :func:`spectrum_fast.measure.ops.product.multiply`."""
-    count = x.shape[1]
-    lacking = -count % _TOGETHER
-    filled = (pad(x, (0, 0, 0, lacking)) if lacking else x).contiguous()
-    out = torch.empty(len(x), count + lacking, weights.shape[2 if transposed else 1], dtype=torch.float64)
-    _native.multiply(weights.contiguous(), filled, out, transposed)
-    return out[:, :count] if lacking else out
+    filled, count = _filled(x), x.shape[1]
+    out = torch.empty(*filled.shape[:2], weights.shape[2 if transposed else 1], dtype=torch.float64)
+    _native.multiply(*passed(weights.contiguous(), filled, out), transposed=transposed)
+    return out[:, :count]
+
+
+def multiply_band(bands: Tensor, x: Tensor) -> Tensor:
+    """See :func:`spectrum_fast.measure.ops.product.multiply_band`."""
+    filled, count = _filled(x), x.shape[1]
+    out = torch.empty_like(filled)
+    _native.multiply_band(*passed(bands.contiguous(), filled, out))
+    return out[:, :count]
+
+
+def _filled(x: Tensor) -> Tensor:
+    """Vectors and zeros, as many as the kernels take together."""
+    lacking = -x.shape[1] % _TOGETHER
+    return (pad(x, (0, 0, 0, lacking)) if lacking else x).contiguous()

@@ -21,8 +21,11 @@ import triton.language as tl
 from torch import Tensor
 
 from spectrum_fast.measure.ops.decode.triton import SCALE_BLOCK, fp8_codes, to_float16
+from spectrum_fast.measure.ops.product import reference
 from spectrum_fast.measure.ops.triton_support import launch_on, with_unit_stride
 
+multiply_band = reference.multiply_band
+"""A band is a few megabytes."""
 RESULTS = 128
 """Numbers of the result that a program takes: one row of scales."""
 _PROGRAMS = 264

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from spectrum_fast.measure.ops.band import on_matrix_units, reduce_to_band
 from spectrum_fast.measure.ops.device_graph import through_graph
-from spectrum_fast.measure.spectra.counts import Slices, to_device
+from spectrum_fast.measure.ops.extent import measure
+from spectrum_fast.measure.spectra.arrays import Array, functions_of, in_form_of, tensor_of, to_device
+from spectrum_fast.measure.spectra.counts import Slices
 from spectrum_fast.measure.spectra.functionals import Functionals, read_functionals, slice_bands
 from spectrum_fast.measure.spectra.matrices import Matrices
 from spectrum_fast.measure.spectra.methods.work import Attempts, Outliers, Work
@@ -63,39 +65,43 @@ class Squares:
     """
 
     matrices: Tensor
-    traces: Tensor
-    norms: Tensor
+    traces: Array
+    norms: Array
 
     @property
-    def spikiness(self) -> Tensor:
+    def spikiness(self) -> Array:
         """``k ||G||_F^2 / trace^2``: 1 for a flat spectrum, 2 for a square Gaussian matrix, k if one value is all."""
-        return self.matrices.shape[1] * (self.norms / self.traces).square()
+        share = self.norms / self.traces
+        return self.matrices.shape[1] * share * share
 
     def take(self, places: Sequence[int]) -> Squares:
         """Some of them."""
         if len(places) == len(self.matrices):
             return self
         chosen = to_device(places, torch.int64, self.matrices.device)
-        return Squares(self.matrices[chosen], self.traces[chosen], self.norms[chosen])
+        of_numbers = in_form_of(self.norms, chosen)
+        return Squares(self.matrices[chosen], self.traces[of_numbers], self.norms[of_numbers])
 
 
-def square(matrices: Matrices, traces: Tensor, dtype: torch.dtype, *, unrounded: bool = False) -> Squares:
+def square(matrices: Matrices, traces: Array, dtype: torch.dtype, *, unrounded: bool = False) -> Squares:
     """The smaller Gram matrices in ``dtype``, their diagonals corrected by the known traces.
 
     Sums of squares round downwards a little in every float32 kernel (one sign throughout, measured 1e-6 relative),
     which would shift the whole spectrum. The trace is known in float64, so the diagonal is scaled to it.
     """
     grams = matrices.gram(dtype, unrounded=unrounded)
-    diagonals = grams.diagonal(dim1=1, dim2=2)
-    diagonals *= (traces / diagonals.sum(1, dtype=torch.float64))[:, None].to(dtype)
+    diagonals = in_form_of(traces, grams.diagonal(dim1=1, dim2=2))
+    xp = functions_of(diagonals)
+    factors = traces / diagonals.sum(1, dtype=xp.float64)
+    diagonals *= xp.asarray(factors, dtype=diagonals.dtype)[:, None]
     return _squares_of(grams, traces)
 
 
-def _squares_of(grams: Tensor, traces: Tensor) -> Squares:
-    return Squares(grams, traces, frobenius_norms(grams))
+def _squares_of(grams: Tensor, traces: Array) -> Squares:
+    return Squares(grams, traces, in_form_of(traces, frobenius_norms(grams)))
 
 
-def square_rotated(rotated: Matrices, traces: Tensor) -> Squares:
+def square_rotated(rotated: Matrices, traces: Array) -> Squares:
     """The smaller Gram matrices, float32, of matrices whose outliers were gathered in their first rows (or columns).
 
     Their diagonals are formed by themselves, row by row, and summed in float64. The known trace (of the weights before)
@@ -156,7 +162,7 @@ def band_float32(work: Work, unsolved: Sequence[int], at_most: float = math.inf)
     wide = work.schedule.waits and not matrices.is_nearly_square and matrices.plan == IN_MEMORY
     plan = WIDE_IN_MEMORY if wide else matrices.plan
     gram, carried = measure_gram_error(squares.matrices, matrices.image, plan, scales)
-    rounding = estimate_rounding(squares.matrices, squares.norms, gram, scales)
+    rounding = estimate_rounding(squares.matrices, squares.norms, in_form_of(squares.norms, gram), scales)
     found = slice_squares(work, squares, rounding, carried, lambda place: matrices.take([place]).image)
     reasons = [f"{_batch(work, calm)}spikiness {spikiness[place]:.0f} <= {SPIKY:.0f}" for place in calm]
     return attempts | _attempts(work, "band-float32", indices, found, reasons)
@@ -197,7 +203,7 @@ def _rotated_in_gram(work: Work, index: int, start: Tensor | None = None) -> Att
     work.outliers.append(outliers)
     rotated = _squares_of(rotate_gram(squares.matrices, basis), squares.traces)
     entries = rotated.matrices[0].diagonal()
-    bulk = float(entries[basis.rank :].sum(dtype=torch.float64) / squares.traces) * len(entries)
+    bulk = float(entries[basis.rank :].sum(dtype=torch.float64)) / float(squares.traces[0]) * len(entries)
     bulk /= max(len(entries) - basis.rank, 1)
     return _attempts_rotated(work, outliers, rotated) if _rotates_in_gram(work, spikiness, bulk) else {}
 
@@ -233,7 +239,7 @@ def _attempts_rotated(work: Work, outliers: Outliers, squares: Squares) -> Attem
         return lambda x: turned.turn(weights.image(turned.turn(x, back=True)))
 
     gram, carried = measure_gram_error(squares.matrices, image_of(range(len(indices))), stored.plan, scales)
-    rounding = estimate_rounding(squares.matrices, squares.norms, gram, scales, rest)
+    rounding = estimate_rounding(squares.matrices, squares.norms, in_form_of(squares.norms, gram), scales, rest)
     found = slice_squares(work, squares, rounding, carried, lambda place: image_of([place]), width)
     reasons = []
     for index, value in zip(indices, outliers.spikiness, strict=True):
@@ -286,7 +292,7 @@ def slice_squares(
     known = squares.traces, squares.norms, carried, *rounding.tensors
     wanted = work.request.criterion, max(work.matrices.shape), work.request.tolerance, work.schedule
 
-    def rows_of(*known: Any) -> tuple[Tensor]:
+    def rows_of(*known: Any) -> tuple[Array]:
         return (slice_bands(_as_band(size, eps, *known)[0], *wanted),)
 
     name = ("slices", size, eps, *wanted)
@@ -298,7 +304,7 @@ def slice_squares(
         only = slice(place, place + 1)
         alone: list[Any] = [of if of is None else of[only] for of in known]
         band, its_bands = _as_band(size, eps, bands[only], *alone)
-        lost = bound_gram_error64(squares.traces[only], max(work.matrices.shape))
+        lost = tensor_of(bound_gram_error64(squares.traces[only], max(work.matrices.shape)))
         refinement = Refinement(squares.matrices[only], its_bands, image_of(place), lost)
         (found[place],) = read_functionals(slice_bands(replace(band, refinement=refinement), *wanted), size)
     if not work.request.all_values:
@@ -309,26 +315,25 @@ def slice_squares(
 
 
 def _as_band(
-    size: int,
-    eps: float,
-    bands: Tensor,
-    gram_traces: Tensor,
-    gram_norms: Tensor,
-    carried: Tensor | None,
-    *of: Tensor,
+    size: int, eps: float, bands: Tensor, gram_traces: Array, gram_norms: Array, carried: Tensor | None, *of: Any
 ) -> tuple[Band, Tensor]:
     """What is sliced, and the bands in float64, zeros where trace or norm did not come through; ``of`` a rounding."""
+    rounding = Rounding(*of, eps=eps)
+    sums = in_form_of(gram_norms, measure(bands)[:, 1])
     # Counts are taken in float64 whatever the band was computed in: slicing then adds nothing to the error.
     bands = bands.to(torch.float64)
-    traces = bands[:, :, 0].sum(1)
-    norms = torch.sqrt(bands[:, :, 0].square().sum(1) + 2 * bands[:, :, 1:].square().sum((1, 2)))
+    diagonals = in_form_of(gram_norms, bands[:, :, 0])
+    xp, traces = functions_of(sums), diagonals.sum(1)
+    norms = xp.sqrt(2 * sums - (diagonals * diagonals).sum(1))
     # An orthogonal similarity keeps both.
     allowed = CONSISTENCY * eps
-    consistent = ((traces / gram_traces - 1).abs() <= allowed) & ((norms / gram_norms - 1).abs() <= allowed)
-    bands = torch.where(consistent[:, None, None], bands, 0.0)  # what may not be finite is not sliced
-    rounding = Rounding(*of, eps=eps)
+    consistent = (abs(traces / gram_traces - 1) <= allowed) & (abs(norms / gram_norms - 1) <= allowed)
+    if xp is torch or not consistent.all():  # what may not be finite is not sliced
+        kept = tensor_of(consistent)[:, None, None]
+        bands = torch.where(kept, bands, 0.0)
+        carried = None if carried is None else torch.where(kept, carried, 0.0)
     if carried is not None:
-        rounding = rounding.measured(bands, torch.where(consistent[:, None, None], carried, 0.0))
+        rounding = rounding.measured(bands, carried)
     return Band(Slices(bands), size, gram_traces, gram_norms, traces, consistent, rounding), bands
 
 

@@ -81,10 +81,10 @@ def svd_functionals(matrix: Tensor, criterion: Criterion, shape: tuple[int, int]
     if q75 - q25 <= doubt(q25) + doubt(q75):  # equal to rounding: an inter-quartile range of a few ulp is none
         lost, q25, q75 = q75 - q25, q50, q50
     statistics = OrderStatistics(float(values[0]), q25, q50, q75, s_max)
-    of_one: list[Any] = [_tensor(value) for value in (statistics.s_min, q25, q50, q75, s_max)]
-    tensors, doubts = OrderStatistics(*of_one), [_tensor(doubt(value)) for value in (q25, q50, q75)]
-    thresholds = Thresholds.of(criterion, tensors, doubts, n_min, n_max)
-    threshold, lowest, highest = float(thresholds.middle), float(thresholds.lowest), float(thresholds.highest)
+    of_one: list[Any] = [np.array([value]) for value in (statistics.s_min, q25, q50, q75, s_max)]
+    arrays, doubts = OrderStatistics(*of_one), [np.array([doubt(value)]) for value in (q25, q50, q75)]
+    thresholds = Thresholds.of(criterion, arrays, doubts, n_min, n_max)
+    threshold, lowest, highest = (float(of[0]) for of in (thresholds.middle, thresholds.lowest, thresholds.highest))
     is_noise = values <= threshold
     noise_sum, signal_sum = float(values[is_noise].sum()), float(values[~is_noise].sum())
     shift = (2 if lost else 1) * max(threshold - lowest, highest - threshold)
@@ -108,9 +108,9 @@ def svd_functionals(matrix: Tensor, criterion: Criterion, shape: tuple[int, int]
         noise_error=_SPLITTING * eps * noise_sum + nonzero_noise * reduction + at_floor * at_floor_limit,
         n_undecided=undecided,
         largest_undecided=highest,
-        threshold_error=float(thresholds.relative),
+        threshold_error=float(thresholds.relative[0]),
         sum_of_squares=float(np.square(values).sum()),
-        histogram=_histogram(values, tensors),
+        histogram=_histogram(values, arrays),
         mp_rank=int(np.count_nonzero(values > edge)),
         mp_undecided=int(np.count_nonzero(near_edge)),
         singular_values=SingularValues(values[::-1].copy(), (doubt(values) + at_most * is_zero)[::-1].copy()),
@@ -119,11 +119,7 @@ def svd_functionals(matrix: Tensor, criterion: Criterion, shape: tuple[int, int]
 
 def _histogram(values: np.ndarray, statistics: OrderStatistics) -> Histogram:
     bins = bins_of(statistics)
-    below = torch.from_numpy(np.searchsorted(values, bins.inner[0].numpy()))
-    counts = bins.counts(below[None], len(values))[0].tolist()
-    start, knee, end, linear_bins = (float(edge) for edge in (bins.start, bins.knee, bins.end, bins.linear_bins))
+    below = np.searchsorted(values, bins.inner).astype(np.float64)
+    counts = bins.counts(below, len(values))[0].tolist()
+    start, knee, end, linear_bins = (float(of[0]) for of in (bins.start, bins.knee, bins.end, bins.linear_bins))
     return histogram_of(start, knee, end, int(linear_bins), counts, len(values))
-
-
-def _tensor(value: float) -> Tensor:
-    return torch.tensor([value], dtype=torch.float64)

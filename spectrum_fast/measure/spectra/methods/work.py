@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from spectrum_fast.errors import UsageError
-from spectrum_fast.measure.spectra.counts import to_device
+from spectrum_fast.measure.spectra.arrays import Array, to_device
 from spectrum_fast.measure.spectra.functionals import Functionals
 from spectrum_fast.measure.spectra.matrices import Matrices
 from spectrum_fast.measure.spectra.options import METHODS, PRECISIONS
@@ -97,10 +97,11 @@ class Work:
     outliers: list[Outliers] = field(default_factory=list)
     uneven: set[int] = field(default_factory=set)
 
-    def traces(self, indices: Sequence[int]) -> Tensor:
-        """Traces of the Gram matrices of some, (m,) float64 on their device."""
-        sums = [self.sums_of_squares[index] for index in indices]
-        return to_device(sums, torch.float64, self.matrices.device)
+    def traces(self, indices: Sequence[int]) -> Array:
+        """Traces of the Gram matrices of some, (m,) float64 where they are: what is made of them takes their form."""
+        sums, device = [self.sums_of_squares[index] for index in indices], self.matrices.device
+        looked_at = self.schedule.waits and device.type == "cpu"
+        return np.array(sums) if looked_at else to_device(sums, torch.float64, device)
 
     def unsolved(self) -> list[int]:
         """Places of the matrices whose last attempt misses the tolerance; one that raised will not be tried again."""
