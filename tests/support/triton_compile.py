@@ -57,7 +57,7 @@ class Resources:
     @cached_property
     def _code(self) -> str:
         """Only for whoever asks: the disassembler takes a third of a second."""
-        return _run(_TOOLS / "nvdisasm", "-c", self.cubin)
+        return _run(_TOOLS / "nvdisasm", "-c", "-ndf", self.cubin)
 
     def long_tensor_core_sums(self) -> list[str]:
         """Float32 products that are added to a sum of the loop around them inside the tensor cores."""

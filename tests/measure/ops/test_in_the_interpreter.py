@@ -16,6 +16,7 @@ pytest.importorskip("triton")
 
 FILES = [
     "test_contract",
+    "test_product",
     "test_tensor_core_sums",
     "test_triton_band",
     "test_triton_decode",

@@ -1,6 +1,6 @@
 """Products with vectors against extended precision, on every backend.
 
-Triton's form runs in its interpreter, in a process of its own, or on a GPU where there is one.
+Triton's form runs in its interpreter (``test_in_the_interpreter.py``), or on a GPU where there is one.
 """
 
 from __future__ import annotations
@@ -12,15 +12,10 @@ import torch
 from spectrum_fast.measure.ops import product
 from spectrum_fast.measure.ops.dispatch import WEIGHT_DTYPES, use_backend
 
-from support.interpreter import INTERPRETED, WITH_GPU, on_both, outside_the_interpreter, run_interpreted
+from support.interpreter import INTERPRETED, WITH_GPU, on_both, outside_the_interpreter
 
 BACKENDS = ["interpreter"] if INTERPRETED else ["reference", "native", WITH_GPU]
 SHAPES = [(1, 1, 1), (3, 5, 7), (2, 64, 1029), (1, 1030, 67), (1, 4, 8)]
-
-
-@outside_the_interpreter
-def test_in_the_interpreter() -> None:
-    run_interpreted(__file__)
 
 
 @pytest.mark.parametrize("transposed", [False, True])

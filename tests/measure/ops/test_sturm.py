@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -17,8 +12,8 @@ from torch import Tensor
 from spectrum_fast.errors import UsageError
 
 from support.bands import eigenvalues, random_band
+from support.instruction_sets import run_at_level
 from support.operations import count_below, log_det
-from support.processes import script
 
 BACKENDS = ["reference", "native"]
 DTYPES = [torch.float32, torch.float64]
@@ -344,11 +339,6 @@ def test_any_band_has_admissible_counts_and_logs(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
 def test_every_instruction_set(isa: str, tmp_path) -> None:
-    from spectrum_fast import _native
-
-    needed = {"portable": None, "avx2": "avx2_fma", "avx512": "avx512"}[isa]
-    if needed is not None and not _native.cpu_features()[needed]:
-        pytest.skip(f"this processor (or SPECTRUM_FAST_ISA) has no {isa}")
     cases, truths = [], []
     for dtype in DTYPES:
         for n, b in [(1, 1), (3, 5), (33, 2), (100, 33), (257, 16), (70, 64)]:
@@ -357,15 +347,8 @@ def test_every_instruction_set(isa: str, tmp_path) -> None:
             cases.append((band, spread(truth, 37), upper_half_plane(truth, 21, 0.3)))
             truths.append(truth)
     torch.save(cases, tmp_path / "cases.pt")
-    run = subprocess.run(
-        [sys.executable, script("sturm_at_level"), str(tmp_path / "cases.pt")],
-        env={**os.environ, "SPECTRUM_FAST_ISA": isa},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    result = json.loads(run.stdout)
+    needed = {"portable": None, "avx2": "avx2_fma", "avx512": "avx512"}[isa]
+    result = run_at_level(isa, needed, "sturm_at_level", str(tmp_path / "cases.pt"))
     assert result["kernel"] == isa
     for (band, shifts, z), truth, counts, logs in zip(cases, truths, result["counts"], result["logs"], strict=True):
         assert_admissible(torch.tensor(counts), truth, shifts, backward_error(band))
