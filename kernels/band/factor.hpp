@@ -183,7 +183,7 @@ class PanelFactor {
     double condition(const double* r, const double* squared_lengths, double* inverse) const {
         const Index n = cols_;
         for (Index i = 0; i < n * n; ++i) inverse[i] = i % (n + 1) == 0;
-        solve_rows(n, r, inverse);
+        solve_rows<true>(n, r, inverse);
         double sum = 0;
         for (Index i = 0; i < n; ++i)
             for (Index j = i; j < n; ++j) sum += squared_lengths[i] * inverse[i * n + j] * inverse[i * n + j];
@@ -198,14 +198,14 @@ class PanelFactor {
         // u <- the top of Q; then U and L^T of u - S.
         for (Index i = 0; i < n; ++i)
             for (Index j = 0; j < n; ++j) u[i * n + j] = i < width_ ? v_.at(lead + i, j) : 0.0;
-        solve_rows(n, last, u);
+        solve_rows<false>(n, last, u);
         factor_shifted_lu(n, u, l_transposed, signs);
         multiply_upper(n, u, last, ur);
 
         // T L^T = -U S and R = S times what it was; padding columns play no part.
         for (Index i = 0; i < width_; ++i)
             for (Index j = i; j < width_; ++j) t_[i * n + j] = -u[i * n + j] * signs[j];
-        solve_rows(n, l_transposed, t_.data());
+        solve_rows<true>(n, l_transposed, t_.data());
         for (Index i = 0; i < n; ++i)
             for (Index j = 0; j < n; ++j) r_[i * n + j] *= signs[i];
 

@@ -32,12 +32,13 @@ inline bool factor_cholesky(Index n, double* c, double tolerance, double* diagon
     return true;
 }
 
-// x (n rows) <- x R^-1, R upper triangular.
-inline void solve_rows(Index n, const double* upper, double* x) {
+// x (n rows) <- x R^-1, R upper triangular; x may be too, kUpper.
+template <bool kUpper>
+void solve_rows(Index n, const double* upper, double* x) {
     for (Index k = 0; k < n; ++k) {
         const double* row = upper + k * n;
         const double inverse = 1.0 / row[k];
-        for (Index i = 0; i < n; ++i) {
+        for (Index i = 0; i < (kUpper ? k + 1 : n); ++i) {
             const double value = x[i * n + k] * inverse;
             add_row(n, k, -value, row, x + i * n);
             x[i * n + k] = value;
