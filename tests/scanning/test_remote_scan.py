@@ -229,7 +229,12 @@ def test_ctrl_c_does_not_wait_for_a_server_that_hangs(model, tmp_path, monkeypat
             "--out",
             str(tmp_path / "scan.json"),
         ]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as scan:
+        with subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell may leave it ignored
+        ) as scan:
             assert hung.wait(60)
             time.sleep(0.3)
             scan.send_signal(signal.SIGINT)
