@@ -36,9 +36,10 @@ settings.register_profile("first-failure", phases=[Phase.explicit, Phase.generat
 
 _HERE = Path(__file__).parent
 LONGEST = (
-    _HERE / "use" / "training" / "test_zero3.py",
+    _HERE / "measure" / "ops" / "test_triton_compile.py",
     _HERE / "measure" / "ops" / "test_in_the_interpreter.py",
     _HERE / "measure" / "spectra" / "test_error_bounds.py",
+    _HERE / "use" / "training" / "test_zero3.py",
     _HERE / "test_emulated_gpu.py",
     _HERE / "use" / "report" / "html",
     _HERE / "use" / "training",
