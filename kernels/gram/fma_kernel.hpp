@@ -66,9 +66,10 @@ struct FmaKernel {
         }
     }
 
-    // The form that the symmetric product uses: both operands packed in strips, C += A B.
+    // The form that the symmetric product uses: both operands packed in strips, C += A B. A function of its own: C kept
+    // in registers by its caller would drive the sums out of them where there are sixteen.
     template <Index kVectors>
-    static inline void multiply_strips(Index depth, const T* a, const T* b, T* c) {
+    static __attribute__((noinline)) void multiply_strips(Index depth, const T* a, const T* b, T* c) {
         multiply<1, kStrip, false, kVectors>(1, depth, a, 0, b, 0, c);
     }
 };
