@@ -88,8 +88,13 @@ def find_outlier_basis(grams: Tensor, start: Tensor | None = None) -> OutlierBas
         start = torch.randn(size, min(ROTATION_RANK, size), generator=generator, dtype=grams.dtype)
         start = (start.pin_memory() if grams.is_cuda else start).to(grams.device, non_blocking=True)
         for _ in range(2):
-            start = _orthonormal(grams @ start)
-    return _basis_of(grams @ start)
+            start = _orthonormal(_image(grams, start))
+    return _basis_of(_image(grams, start))
+
+
+def _image(grams: Tensor, x: Tensor) -> Tensor:
+    """``G X``, by rows of X, which are read in order: in float64 MKL takes less than half of the time."""
+    return (x.mT @ grams).mT
 
 
 def _together(image: Tensor) -> bool:
@@ -130,7 +135,7 @@ def rotate_gram(grams: Tensor, basis: OutlierBasis) -> Tensor:
     size of its outliers stays.
     """
     v = basis.v.to(torch.float64)
-    y = multiply(grams, v.mT.contiguous()).mT @ basis.t
+    y = _image(grams, v) @ basis.t
     z = y - 0.5 * v @ (basis.t.mT @ (v.mT @ y))
     left, right = torch.cat([v, z], 2), torch.cat([z, v], 2).mT
     rotated = torch.empty_like(grams, dtype=torch.float32)
