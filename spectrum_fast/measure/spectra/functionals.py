@@ -25,6 +25,7 @@ from spectrum_fast.measure.spectra.record import (
     SingularValues,
     relative_error,
 )
+from spectrum_fast.measure.spectra.refinement import WORTH_REFINING
 from spectrum_fast.measure.spectra.schedule import GEOMETRIC_POINTS, LOW_POINTS, Schedule
 from spectrum_fast.measure.spectra.thresholds import Band, Ordered, Split
 
@@ -112,7 +113,7 @@ def slice_bands(band: Band, criterion: Criterion, n_max: int, tolerance: float, 
     table = CountTable.of(grid, band.slices.below(grid), size)
     ordered = Ordered.of(band, table, tolerance, schedule)
     split = Split.of(band, table, ordered, criterion, n_max)
-    if band.refinement is not None:
+    if band.refinement is not None and bool(band.consistent[0]) and 0 < split.n_undecided[0] <= WORTH_REFINING:
         ordered = ordered.refined(band, band.refinement)
         split = Split.of(band, table, ordered, criterion, n_max).decided(band, band.refinement, tolerance, schedule)
     statistics, errors, thresholds = ordered.statistics, ordered.statistics_errors, split.thresholds

@@ -29,6 +29,8 @@ from spectrum_fast.measure.spectra.rounding import Rounding
 
 MOST = 16
 """Values that are refined at once at most: where more are in doubt, float64 for all of them costs little more."""
+WORTH_REFINING = 64
+"""Values in doubt up to which the quartiles are refined; most are decided when the threshold is known better."""
 _DOUBLINGS = 16
 """Distances to the neighbours that are tried: 2 to 2^16 times what rounding may have done."""
 _SOLVES = 2

@@ -27,7 +27,7 @@ from spectrum_fast.measure.spectra.probes import (
     bound_gram_error64,
     measure_gram_error,
 )
-from spectrum_fast.measure.spectra.refinement import Refinement
+from spectrum_fast.measure.spectra.refinement import WORTH_REFINING, Refinement
 from spectrum_fast.measure.spectra.rotation import find_outlier_basis, rotate_gram
 from spectrum_fast.measure.spectra.rounding import Rounding, estimate_rounding, frobenius_norms, scales_of
 from spectrum_fast.measure.spectra.sampling import foresee_outliers
@@ -48,8 +48,6 @@ UNEVEN = 4.0
 """And where the bound in float32 misses the tolerance."""
 WIDER_BAND = 1.5
 """Gain in the bulk's rounding for which a band as wide as the rotation is taken, at a fifth to a half more time."""
-WORTH_REFINING = 64
-"""Values in doubt up to which the quartiles are refined; most are decided when the threshold is known better."""
 CONSISTENCY = 1000.0
 """Change of trace or norm, in eps, beyond which the reduction is called faulty; 20 and less is seen."""
 
@@ -292,21 +290,25 @@ def slice_squares(
     known = squares.traces, squares.norms, carried, *rounding.tensors
     wanted = work.request.criterion, max(work.matrices.shape), work.request.tolerance, work.schedule
 
+    def refinable(place: int) -> Band:
+        only = slice(place, place + 1)
+        band, its_bands = _as_band(size, eps, bands[only], *[of if of is None else of[only] for of in known])
+        if image_of is None:
+            return band
+        lost = tensor_of(bound_gram_error64(squares.traces[only], max(work.matrices.shape)))
+        return replace(band, refinement=Refinement(squares.matrices[only], its_bands, image_of(place), lost))
+
     def rows_of(*known: Any) -> tuple[Array]:
         return (slice_bands(_as_band(size, eps, *known)[0], *wanted),)
 
-    name = ("slices", size, eps, *wanted)
-    (rows,) = through_graph(name, rows_of, bands, *known)
-    found = read_functionals(rows, size)
-    for place, one in enumerate(found):
-        if image_of is None or not 0 < one.n_undecided <= WORTH_REFINING or not one.consistent:
-            continue
-        only = slice(place, place + 1)
-        alone: list[Any] = [of if of is None else of[only] for of in known]
-        band, its_bands = _as_band(size, eps, bands[only], *alone)
-        lost = tensor_of(bound_gram_error64(squares.traces[only], max(work.matrices.shape)))
-        refinement = Refinement(squares.matrices[only], its_bands, image_of(place), lost)
-        (found[place],) = read_functionals(slice_bands(replace(band, refinement=refinement), *wanted), size)
+    if work.schedule.waits and len(bands) == 1:
+        found = read_functionals(slice_bands(refinable(0), *wanted), size)
+    else:
+        (rows,) = through_graph(("slices", size, eps, *wanted), rows_of, bands, *known)
+        found = read_functionals(rows, size)
+        for place, one in enumerate(found):
+            if image_of is not None and 0 < one.n_undecided <= WORTH_REFINING and one.consistent:
+                (found[place],) = read_functionals(slice_bands(refinable(place), *wanted), size)
     if not work.request.all_values:
         return found
     band, bands = _as_band(size, eps, bands, *known)
