@@ -76,4 +76,4 @@ def histogram_of(start: float, knee: float, end: float, linear_bins: int, counts
     if linear_bins == 1 or not 0 <= start <= knee <= end:
         end = max(start, end, 0.0)
         return Histogram(min(max(start, 0.0), end), end, end, 1, (size,))
-    return Histogram(start, knee, end, linear_bins, tuple(int(count) for count in counts))
+    return Histogram(start, knee, end, linear_bins, tuple(map(int, counts)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -239,7 +239,7 @@ def _to_spectrum(part: Matrices, request: Request, attempt: Attempt, extent: Ext
     """
     f, criterion = attempt.functionals, request.criterion
     scale = math.ldexp(1.0, extent.exponent)
-    stated = {**asdict(f.statistics), "threshold": f.threshold, "signal_sum": f.signal_sum, "noise_sum": f.noise_sum}
+    stated = {**vars(f.statistics), "threshold": f.threshold, "signal_sum": f.signal_sum, "noise_sum": f.noise_sum}
     scaled: dict[str, Any] = {key: number * scale for key, number in stated.items()}
     snr = None if f.noise_sum == 0.0 else _score(criterion, f, scale)
     if not math.isfinite(max(*scaled.values(), snr or 0.0)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from spectrum_fast.measure.spectra.arrays import Array, columns, functions_of, steps
@@ -85,7 +85,7 @@ class Functionals:
     def field_errors(self, scale: float) -> ErrorBounds:
         """Bounds on the absolute error of each number, all of them times ``scale``, a power of two."""
         undecided = self.n_undecided * self.largest_undecided
-        bounds = {**asdict(self.errors), "threshold": self.threshold_shift}
+        bounds = {**vars(self.errors), "threshold": self.threshold_shift}
         bounds |= {"signal_sum": self.signal_error + undecided, "noise_sum": self.noise_error + undecided}
         lost = math.ulp(0.0) if scale < 1 else 0.0  # what is below the least numbers is cut off
         stated = {key: error * scale + lost if self.consistent else math.inf for key, error in bounds.items()}

@@ -43,7 +43,7 @@ class Histogram:
     counts: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "counts", tuple(int(count) for count in self.counts))
+        object.__setattr__(self, "counts", tuple(map(int, self.counts)))
         if not (0 <= self.start <= self.knee <= self.end and math.isfinite(self.end)):
             found = f"{self.start!r}, {self.knee!r}, {self.end!r}"
             raise TensorError(f"histogram: expected finite 0 <= start <= knee <= end, found {found}")
@@ -55,7 +55,7 @@ class Histogram:
                 f"histogram: expected bins beyond a knee above 0 and below the end, and only there, "
                 f"found {tail_bins} for knee {self.knee!r} and end {self.end!r}"
             )
-        if any(count < 0 for count in self.counts):
+        if min(self.counts) < 0:
             raise TensorError(f"histogram: expected counts >= 0, found {min(self.counts)}")
 
     @property

@@ -109,7 +109,7 @@ def measure_gram_error(
     for _ in range(plan.powers - 1):
         x = scaled(x)
         x = scaled(multiply(grams, x) - image(x))
-    # Of matrices that are scaled, ||E^q X|| is a number far from the ends of float64; its fourth power may not be.
+    # Weights are of a size (scaling.py) at which E^q X is far from the ends of float64; powers of that may not be.
     norms = torch.linalg.vector_norm(x, dim=(1, 2))
     x = x / torch.where(norms > 0, norms, 1.0)[:, None, None]
     squared = multiply(x, x)
