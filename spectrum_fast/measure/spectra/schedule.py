@@ -8,12 +8,11 @@ from dataclasses import dataclass
 LINEAR_POINTS, GEOMETRIC_POINTS, LOW_POINTS = 48, 11, 8
 """First grid: evenly over the bulk (at least), by ratio to the top, by ratio down to the rounding floor."""
 SMALL_ENTRIES = 1 << 22
-"""Of a matrix that a CPU takes together with others: an operation of torch between two kernels costs 5 to 10 us, a
-thousand of them as much as the kernels of one matrix of 512 x 1024, and nothing more for sixteen; five of 1024 x 4096
-together take a tenth less time."""
-MOST_TOGETHER, GRAM_BYTES = 16, 20 << 20
-"""Of those at most, and fewer where their Gram matrices would not lie in the last cache (1024 x 1024: five take 3 %
-less time than sixteen; 576 x 1536: 10 % more)."""
+"""Of a matrix that a CPU takes together with others: between two kernels a few hundred calls cost 1 us and more each,
+and nothing more for eight matrices."""
+MOST_TOGETHER, GRAM_BYTES = 8, 20 << 20
+"""Of those at most: sixteen of 576 x 1536 take 4 % less time, of 512 x 1024 the same, and leave a core without work for
+longer at the end of a scan. Fewer where their Gram matrices would not lie in the last cache."""
 _LEAST_INTERIOR, _MOST_INTERIOR = 2, 255
 _NARROWING = 2.4
 """How much narrower brackets get, in units of 1 / eps: from a 48th of the bulk to a tenth of the least that rounding is

@@ -10,6 +10,7 @@ import spectrum_fast as sf
 from spectrum_fast.errors import TensorError
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.spectra.engine import compute_spectrum
+from spectrum_fast.measure.spectra.methods import band
 from spectrum_fast.measure.spectra.record import SingularValues
 
 from support import families
@@ -50,8 +51,14 @@ def test_every_value_of_many_matrices_is_within_its_bound(family: str) -> None:
             assert furthest(found, weight) <= 1, (seed, method, precision)
 
 
-def test_a_value_between_bulk_and_outliers_has_the_error_of_its_own_row() -> None:
+@pytest.mark.parametrize("most", [0.0, 1e9], ids=["of the weights", "of the Gram matrix"])
+def test_a_value_between_bulk_and_outliers_has_the_error_of_its_own_row(
+    monkeypatch: pytest.MonkeyPatch, most: float
+) -> None:
     """It was rotated into a row of its own, whose rounding does not count for the others: 1.0016 of what was stated."""
+    monkeypatch.setattr(band, "SPIKY", 1.0)
+    monkeypatch.setattr(band, "WIDE_IN_GRAM", most)
+    monkeypatch.setattr(band, "SQUARE_IN_GRAM", most)
     weight = families.draw("spiked", 5073, 1, 400)
     found = compute_spectrum(weight, find_criterion("spectrum"), method="band", precision="float32", all_values=True)
     assert found.method == "band-float32-rotated"
