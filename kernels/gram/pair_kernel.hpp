@@ -58,8 +58,9 @@ struct PairKernel {
         }
     }
 
+    // C += A B; a function of its own, as FmaKernel's.
     template <Index kVectors>
-    static inline void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c) {
+    static __attribute__((noinline)) void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c) {
         multiply_terms<kVectors>(1, depth, &a, &b, c);
     }
 };
