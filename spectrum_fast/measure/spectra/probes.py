@@ -76,10 +76,6 @@ def _draw(vectors: int, size: int, seed: int) -> Tensor:
 IN_MEMORY = Plan(4, 4)
 """Bounds come out at 5.1 to 5.5 times ``||E||_2`` (sides 576 and 1024, independent rounding); 8 vectors three times,
 half as much again, give 3.8 to 4.1, and 4 vectors three times 9.4 to 10.2."""
-WIDE_IN_MEMORY = Plan(4, 2)
-"""Half of the cost, for two to three times the bound: that of a wide matrix without outliers is small beside the
-reduction's where the compiled product sums (bounds of a score of 2.7e-5 to 6e-5 where four powers give 1.1e-5 to
-4e-5)."""
 FEW_READINGS = Plan(32, 2)
 """Where the weights come anew from a file each time: 2.4 to 2.7."""
 

@@ -21,12 +21,7 @@ from spectrum_fast.measure.spectra.counts import Slices
 from spectrum_fast.measure.spectra.functionals import Functionals, read_functionals, slice_bands
 from spectrum_fast.measure.spectra.matrices import Matrices
 from spectrum_fast.measure.spectra.methods.work import Attempts, Outliers, Work
-from spectrum_fast.measure.spectra.probes import (
-    IN_MEMORY,
-    WIDE_IN_MEMORY,
-    bound_gram_error64,
-    measure_gram_error,
-)
+from spectrum_fast.measure.spectra.probes import bound_gram_error64, measure_gram_error
 from spectrum_fast.measure.spectra.refinement import WORTH_REFINING, Refinement
 from spectrum_fast.measure.spectra.rotation import find_outlier_basis, rotate_gram
 from spectrum_fast.measure.spectra.rounding import Rounding, estimate_rounding, frobenius_norms, scales_of
@@ -157,9 +152,7 @@ def band_float32(work: Work, unsolved: Sequence[int], at_most: float = math.inf)
     work.uneven |= {index for index, place in zip(indices, calm, strict=True) if spikiness[place] > UNEVEN}
     matrices = work.matrices.take(indices)
     scales = scales_of(squares.matrices)
-    wide = work.schedule.waits and not matrices.is_nearly_square and matrices.plan == IN_MEMORY
-    plan = WIDE_IN_MEMORY if wide else matrices.plan
-    gram, carried = measure_gram_error(squares.matrices, matrices.image, plan, scales)
+    gram, carried = measure_gram_error(squares.matrices, matrices.image, matrices.plan, scales)
     rounding = estimate_rounding(squares.matrices, squares.norms, in_form_of(squares.norms, gram), scales)
     found = slice_squares(work, squares, rounding, carried, lambda place: matrices.take([place]).image)
     reasons = [f"{_batch(work, calm)}spikiness {spikiness[place]:.0f} <= {SPIKY:.0f}" for place in calm]
