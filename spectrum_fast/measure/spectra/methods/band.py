@@ -41,8 +41,10 @@ CPU instead of the weights; the second of nearly square matrices, whose small va
 be up to 3e-7 of that (seen), of which a bound has three to ten times, and twenty where matrices are square."""
 UNEVEN = 4.0
 """And where the bound in float32 misses the tolerance."""
-WIDER_BAND = 1.5
-"""Gain in the bulk's rounding for which a band as wide as the rotation is taken, at a fifth to a half more time."""
+WIDER_BAND, WIDER_BAND_OF_WIDE = 1.5, 10.0
+"""Gain in the bulk's rounding for which a band as wide as the rotation is taken, at a tenth to a half more time; the
+second of wide matrices, to whose bounds it matters less (1024 x 3584: 3.6e-5 for 2.4e-5 where it is 8.8; of squares of
+2048 more than 1e-4 for 4.4e-5 where it is 3.2)."""
 CONSISTENCY = 1000.0
 """Change of trace or norm, in eps, beyond which the reduction is called faulty; 20 and less is seen."""
 
@@ -218,7 +220,8 @@ def _attempts_rotated(work: Work, outliers: Outliers, squares: Squares) -> Attem
     indices, basis = outliers.indices, outliers.basis
     stored = work.matrices.take(indices)
     width = half_width(squares.matrices.shape[1], on_gpu=not work.schedule.waits)
-    if width < basis.rank and _is_bulk_louder(squares.matrices, width, basis.rank):
+    gain = WIDER_BAND if stored.is_nearly_square else WIDER_BAND_OF_WIDE
+    if width < basis.rank and _is_bulk_louder(squares.matrices, width, basis.rank, gain):
         width = half_width(squares.matrices.shape[1], basis.rank)
     rank = min(basis.rank, width)
     rest = frobenius_norms(squares.matrices[:, rank:]) if rank < squares.matrices.shape[1] else None
@@ -240,11 +243,11 @@ def _attempts_rotated(work: Work, outliers: Outliers, squares: Squares) -> Attem
     return _attempts(work, "band-float32-rotated", indices, found, reasons)
 
 
-def _is_bulk_louder(grams: Tensor, width: int, rank: int) -> bool:
+def _is_bulk_louder(grams: Tensor, width: int, rank: int, gain: float) -> bool:
     """Whether outliers that the first panel of a band of this width does not hold set the rounding of the bulk."""
     if rank == grams.shape[1]:  # no bulk: all rows beyond the first panel hold outliers
         return True
-    return bool((frobenius_norms(grams[:, width:]) > WIDER_BAND * frobenius_norms(grams[:, rank:])).any())
+    return bool((frobenius_norms(grams[:, width:]) > gain * frobenius_norms(grams[:, rank:])).any())
 
 
 def band_float64(work: Work, unsolved: Sequence[int]) -> Attempts:
