@@ -69,6 +69,12 @@ class OutlierBasis:
         """Of some of the matrices."""
         return self if len(places) == len(self.v) else OutlierBasis(self.v[list(places)], self.t[list(places)])
 
+    def gathered(self, grams: Tensor) -> Tensor:
+        """Traces (m,) of the first rows of ``H^T G H``, those of the outliers, for Gram matrices (m, k, k)."""
+        first = torch.eye(self.rank, self.v.shape[1], dtype=torch.float64, device=self.v.device)
+        columns = self.turn(first.expand(len(self.v), -1, -1), back=True)
+        return ((columns.to(grams.dtype) @ grams) * columns).sum((1, 2))
+
     def turn(self, x: Tensor, *, back: bool = False) -> Tensor:
         """``H^T x`` in float64, vectors as rows (m, p, k); ``H x`` if ``back``."""
         v = self.v.to(torch.float64)

@@ -154,3 +154,13 @@ def test_the_bulk_is_not_shifted_by_the_outliers_rounding(tall: bool) -> None:
         assert found.method == "band-float32-rotated"
         assert found.noise_sum == pytest.approx(expected.noise_sum, rel=1e-6)  # it was 1.4e-5
         assert bounds.judge(truth, split, found).ratio < 0.3
+
+
+@pytest.mark.parametrize("name", ["one outlier", "many outliers", "plain noise"])
+def test_what_is_gathered_is_known_before_it_is(name: str) -> None:
+    grams = gram(WEIGHTS[name])[None].double()
+    basis = find_outlier_basis(grams)
+    rotated = rotate_gram(grams, basis)[0].double()
+    truth = dense(basis).T @ grams[0] @ dense(basis)
+    assert float(basis.gathered(grams)) == pytest.approx(float(truth.diagonal()[: basis.rank].sum()), rel=1e-10)
+    assert (rotated - truth).abs().max() <= EPS * truth.abs().max()

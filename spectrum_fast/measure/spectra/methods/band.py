@@ -133,7 +133,8 @@ def band_float32(work: Work, unsolved: Sequence[int], at_most: float = math.inf)
     attempts: Attempts = {}
     foreseen = dict(_foresee(work, unsolved)) if at_most > SPIKY else {}
     for index, start in foreseen.items():
-        attempts |= _rotated_in_gram(work, index, start)
+        squares = _unrounded(work, index)
+        attempts |= _rotated_in_gram(work, squares, _find_outliers(work, squares, [index], start.to(torch.float64)))
     unsolved = [index for index in unsolved if index not in foreseen]
     if not unsolved:
         return attempts
@@ -141,13 +142,10 @@ def band_float32(work: Work, unsolved: Sequence[int], at_most: float = math.inf)
     spikiness = squares.spikiness.tolist()
     spiky = [place for place, value in enumerate(spikiness) if SPIKY < value <= at_most]
     calm = [place for place, value in enumerate(spikiness) if not value > min(SPIKY, at_most)]
-    size = squares.matrices.shape[1]
-    in_gram = [p for p in spiky if _rotates_in_gram(work, spikiness[p], 1 - math.sqrt(spikiness[p] / size))]
-    for place in in_gram:
-        attempts |= _rotated_in_gram(work, unsolved[place])
-    for places in _apart(work, [place for place in spiky if place not in in_gram]):
-        basis = find_outlier_basis(squares.take(places).matrices)
-        work.outliers.append(Outliers([unsolved[p] for p in places], basis, [spikiness[p] for p in places]))
+    for places in _apart(work, spiky):
+        some = squares.take(places)
+        outliers = _find_outliers(work, some, [unsolved[place] for place in places])
+        attempts |= _rotated_in_gram(work, some, outliers) if work.schedule.waits else {}
     if not calm:
         return attempts
     squares, indices = squares.take(calm), [unsolved[place] for place in calm]
@@ -178,27 +176,28 @@ def _apart(work: Work, places: Sequence[int]) -> list[list[int]]:
     return [[place] for place in places] if work.schedule.waits else [list(places)] if places else []
 
 
-def _rotates_in_gram(work: Work, spikiness: float, bulk: float) -> bool:
-    """Whether the Gram matrix is rotated or the weights, given the bulk's mean eigenvalue in units of that of all."""
-    most = SQUARE_IN_GRAM if work.matrices.is_nearly_square else WIDE_IN_GRAM
-    return work.schedule.waits and math.sqrt(spikiness) <= most * bulk
-
-
-def _rotated_in_gram(work: Work, index: int, start: Tensor | None = None) -> Attempts:
-    """A matrix whose Gram matrix is rotated; what rounding to float32 would have done to its bulk is left out.
-
-    Its outliers are found; where they tower too far over the bulk, that is all.
-    """
-    squares = square(work.matrices.take([index]), work.traces([index]), torch.float64, unrounded=True)
-    basis = find_outlier_basis(squares.matrices, None if start is None else start.to(torch.float64))
-    (spikiness,) = squares.spikiness.tolist()
-    outliers = Outliers([index], basis, [spikiness])
+def _find_outliers(work: Work, squares: Squares, indices: list[int], start: Tensor | None = None) -> Outliers:
+    """Of these matrices, kept for the methods to come."""
+    outliers = Outliers(indices, find_outlier_basis(squares.matrices, start), squares.spikiness.tolist())
     work.outliers.append(outliers)
-    rotated = _squares_of(rotate_gram(squares.matrices, basis), squares.traces)
-    entries = rotated.matrices[0].diagonal()
-    bulk = float(entries[basis.rank :].sum(dtype=torch.float64)) / float(squares.traces[0]) * len(entries)
-    bulk /= max(len(entries) - basis.rank, 1)
-    return _attempts_rotated(work, outliers, rotated) if _rotates_in_gram(work, spikiness, bulk) else {}
+    return outliers
+
+
+def _unrounded(work: Work, index: int) -> Squares:
+    return square(work.matrices.take([index]), work.traces([index]), torch.float64, unrounded=True)
+
+
+def _rotated_in_gram(work: Work, squares: Squares, outliers: Outliers) -> Attempts:
+    """A matrix whose Gram matrix is rotated, before it is rounded to float32; none where outliers tower too far."""
+    basis, size = outliers.basis, squares.matrices.shape[1]
+    rest = 1 - float(basis.gathered(squares.matrices)[0]) / float(squares.traces[0])
+    bulk = rest * size / max(size - basis.rank, 1)  # mean eigenvalue, in units of that of all
+    most = SQUARE_IN_GRAM if work.matrices.is_nearly_square else WIDE_IN_GRAM
+    if not math.sqrt(outliers.spikiness[0]) <= most * bulk:
+        return {}
+    if squares.matrices.dtype == torch.float32:
+        squares = _unrounded(work, outliers.indices[0])
+    return _attempts_rotated(work, outliers, _squares_of(rotate_gram(squares.matrices, basis), squares.traces))
 
 
 def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:
@@ -211,7 +210,8 @@ def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:
             attempts |= _attempts_rotated(work, outliers, square_rotated(rotated, work.traces(outliers.indices)))
     for index in unsolved:
         if index in work.uneven and work.schedule.waits:
-            attempts |= _rotated_in_gram(work, index)
+            squares = _unrounded(work, index)
+            attempts |= _rotated_in_gram(work, squares, _find_outliers(work, squares, [index]))
     return attempts
 
 
