@@ -134,7 +134,8 @@ def band_float32(work: Work, unsolved: Sequence[int], at_most: float = math.inf)
     foreseen = dict(_foresee(work, unsolved)) if at_most > SPIKY else {}
     for index, start in foreseen.items():
         squares = _unrounded(work, index)
-        attempts |= _rotated_in_gram(work, squares, _find_outliers(work, squares, [index], start.to(torch.float64)))
+        outliers = _find_outliers(work, squares, [index], squares.spikiness.tolist(), start.to(torch.float64))
+        attempts |= _rotated_in_gram(work, squares, outliers)
     unsolved = [index for index in unsolved if index not in foreseen]
     if not unsolved:
         return attempts
@@ -144,7 +145,7 @@ def band_float32(work: Work, unsolved: Sequence[int], at_most: float = math.inf)
     calm = [place for place, value in enumerate(spikiness) if not value > min(SPIKY, at_most)]
     for places in _apart(work, spiky):
         some = squares.take(places)
-        outliers = _find_outliers(work, some, [unsolved[place] for place in places])
+        outliers = _find_outliers(work, some, [unsolved[p] for p in places], [spikiness[p] for p in places])
         attempts |= _rotated_in_gram(work, some, outliers) if work.schedule.waits else {}
     if not calm:
         return attempts
@@ -176,9 +177,11 @@ def _apart(work: Work, places: Sequence[int]) -> list[list[int]]:
     return [[place] for place in places] if work.schedule.waits else [list(places)] if places else []
 
 
-def _find_outliers(work: Work, squares: Squares, indices: list[int], start: Tensor | None = None) -> Outliers:
+def _find_outliers(
+    work: Work, squares: Squares, indices: list[int], spikiness: list[float], start: Tensor | None = None
+) -> Outliers:
     """Of these matrices, kept for the methods to come."""
-    outliers = Outliers(indices, find_outlier_basis(squares.matrices, start), squares.spikiness.tolist())
+    outliers = Outliers(indices, find_outlier_basis(squares.matrices, start), spikiness)
     work.outliers.append(outliers)
     return outliers
 
@@ -211,7 +214,8 @@ def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:
     for index in unsolved:
         if index in work.uneven and work.schedule.waits:
             squares = _unrounded(work, index)
-            attempts |= _rotated_in_gram(work, squares, _find_outliers(work, squares, [index]))
+            outliers = _find_outliers(work, squares, [index], squares.spikiness.tolist())
+            attempts |= _rotated_in_gram(work, squares, outliers)
     return attempts
 
 
