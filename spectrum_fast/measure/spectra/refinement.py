@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.spectra.arrays import Array, columns, constants, functions_of, in_form_of, steps, tensor_of
+from spectrum_fast.measure.spectra.arrays import Array, columns, functions_of, in_form_of, steps, tensor_of, to_device
 from spectrum_fast.measure.spectra.counts import Slices
 from spectrum_fast.measure.spectra.rotation import OutlierBasis
 from spectrum_fast.measure.spectra.rounding import Rounding
@@ -112,7 +112,7 @@ def _isolate(ranks: Sequence[int], lo: Array, hi: Array, slices: Slices, roundin
     below, above = eigenvalues[..., None] - gaps - moved[..., None], eigenvalues[..., None] + gaps + moved[..., None]
     points = xp.sqrt(columns(below, above).clip(0.0))
     counts = slices.below(points.reshape(1, -1)).reshape(points.shape)
-    rank = constants(tuple(ranks), lo)[:, None]
+    rank = in_form_of(lo, to_device(ranks, torch.float64, tensor_of(lo).device))[:, None]
     alone = (counts[..., 0] >= rank) & (below > 0) & (counts[..., 1] <= rank + 1)
     return eigenvalues, xp.amax(xp.where(alone, gaps, 0.0), 2)
 
