@@ -37,13 +37,15 @@ struct SturmProduct {
 
 template <class T>
 struct SturmKernels {
-    SturmShape count_shape;
-    SturmShape product_shape;
+    SturmShape real_shape;
+    SturmShape complex_shape;
     // below[lane] <- negative pivots of B - shifts[lane] I
     void (*count)(const SturmBand<T>& band, const T* shifts, std::int64_t* below, void* workspace);
-    // products[lane] <- product of the pivots of scales[lane] * B - (re + i im)[lane] I
-    void (*product)(const SturmBand<T>& band, const T* re, const T* im, const T* scales, SturmProduct* products,
-                    void* workspace);
+    // products[lane] <- product of the pivots of B - shifts[lane] I; im = 0, and a negative pivot has argument -pi
+    void (*real_product)(const SturmBand<T>& band, const T* shifts, SturmProduct* products, void* workspace);
+    // products[lane] <- product of the pivots of B - (re + i im)[lane] I
+    void (*complex_product)(const SturmBand<T>& band, const T* re, const T* im, SturmProduct* products,
+                            void* workspace);
 };
 
 struct SturmIsa {

@@ -27,8 +27,12 @@ int exponent_of(double x) {
     return exponent;
 }
 
+constexpr int exponent_of_zero = -1200;
+// A shift of 2^far_beyond max |B| or more is so far that log(lambda - z) and log(-z) are one number.
+constexpr int far_beyond = 60;
+
 // A band copied into the layout of the sweep and scaled by 2^-exponent, so that neither squares of pivots nor their
-// reciprocals leave the range of T whatever the scale of B.
+// reciprocals leave the range of T whatever the scale of B. A zero one has the exponent of no double.
 template <class T>
 struct ScaledBand {
     std::vector<T> entries, pivot_floor, live;
@@ -60,7 +64,7 @@ struct ScaledBand {
         }
         if (!finite) throw std::invalid_argument("bands: expected finite entries, found NaN or infinity");
         zero = largest == 0;
-        exponent = exponent_of(largest);
+        exponent = zero ? exponent_of_zero : exponent_of(largest);
 
         // A pivot d fills a block with entries of size 1 / d, which costs eps / d; moving it to the floor costs the
         // floor. eps^(3/4) keeps both small; it is relative to the column, because graded bands (a few huge
@@ -68,8 +72,9 @@ struct ScaledBand {
         // spectrum_fast.measure.ops.sturm.count_below.
         constexpr T eps = std::numeric_limits<T>::epsilon();
         constexpr T guard = sizeof(T) == 8 ? T(0x1p-39) : T(0x1p-17);
-        const T half_factor = std::ldexp(T(1), -(exponent / 2));  // two steps, so that neither overflows
-        const T other_half = std::ldexp(T(1), exponent / 2 - exponent);
+        const int halved = zero ? 0 : exponent / 2, rest = zero ? 0 : exponent - halved;
+        const T half_factor = std::ldexp(T(1), -halved);  // two steps, so that neither overflows
+        const T other_half = std::ldexp(T(1), -rest);
         entries.assign(static_cast<std::size_t>(view.order) * view.rows, T(0));
         live.assign(view.order, T(0));
         for (int j = 0; j < order; ++j) {
@@ -109,6 +114,7 @@ template <class Body>
 void for_lane_groups(const std::vector<std::int64_t>& places, const SturmShape& shape, int rows, int ring, int threads,
                      const Body& body) {
     const auto count = static_cast<std::int64_t>(places.size());
+    if (count == 0) return;
     const std::int64_t groups = (count + shape.lanes - 1) / shape.lanes;
     threads = static_cast<int>(std::min<std::int64_t>(threads, groups));
     std::vector<std::unique_ptr<Workspace>> scratch;
@@ -125,6 +131,7 @@ void for_lane_groups(const std::vector<std::int64_t>& places, const SturmShape& 
 }
 
 constexpr int most_lanes = 16;
+constexpr double pi = 3.14159265358979323846, ln2 = 0.69314718055994530942;
 // Shifts of a round of narrowing, whatever the register: of one of AVX-512, where halving brackets tells most a shift;
 // and more for a band so long that threads share them out.
 constexpr std::int64_t abreast = 8, rows_abreast = 2048;
@@ -134,13 +141,12 @@ template <class T>
 void count_scaled(const ScaledBand<T>& scaled, std::int64_t n, const double* shifts, std::int64_t count,
                   std::int64_t* below) {
     const SturmKernels<T>& kernels = kernels_of(BEST_OF(sturm), T(0));
-    const SturmShape& shape = kernels.count_shape;
+    const SturmShape& shape = kernels.real_shape;
     std::vector<std::int64_t> places;
     for (std::int64_t s = 0; s < count; ++s) {
         if (std::isfinite(shifts[s])) places.push_back(s);
         below[s] = shifts[s] > 0 ? n : 0;  // of an infinite one
     }
-    if (places.empty()) return;
     // Gershgorin: |lambda| <= (2 b + 1) max|B|, so a shift beyond twice that counts like one there.
     const double limit = 4.0 * scaled.view.half_width + 2.0;
     for_lane_groups(places, shape, scaled.view.rows, scaled.view.ring, omp_get_max_threads(),
@@ -167,14 +173,14 @@ void count_below(const T* band, std::int64_t n, std::int64_t width, const double
     for (std::int64_t s = 0; s < count; ++s) {
         if (std::isnan(shifts[s])) throw std::invalid_argument("shifts: expected numbers, found NaN");
     }
-    const ScaledBand<T> scaled(band, n, width, kernels_of(BEST_OF(sturm), T(0)).count_shape);
+    const ScaledBand<T> scaled(band, n, width, kernels_of(BEST_OF(sturm), T(0)).real_shape);
     count_scaled(scaled, n, shifts, count, below);
 }
 
 template <class T>
 void narrow(const T* band, std::int64_t n, std::int64_t width, double* lo, double* hi, const std::int64_t* ranks,
             const double* enough, std::int64_t count) {
-    const ScaledBand<T> scaled(band, n, width, kernels_of(BEST_OF(sturm), T(0)).count_shape);
+    const ScaledBand<T> scaled(band, n, width, kernels_of(BEST_OF(sturm), T(0)).real_shape);
     const std::int64_t together = abreast * (1 + n / rows_abreast);
     std::vector<std::int64_t> wide, below;
     std::vector<double> points, shifts;
@@ -213,46 +219,56 @@ void narrow(const T* band, std::int64_t n, std::int64_t width, double* lo, doubl
 template <class T>
 void log_det(const T* band, std::int64_t n, std::int64_t width, const std::complex<double>* shifts, std::int64_t count,
              std::complex<double>* values, const bool* wanted) {
-    std::vector<std::int64_t> places;
     for (std::int64_t s = 0; s < count; ++s) {
-        values[s] = 0;
         if (wanted != nullptr && !wanted[s]) continue;
-        places.push_back(s);
         if (!std::isfinite(shifts[s].real()) || !std::isfinite(shifts[s].imag()) || shifts[s].imag() < 0) {
             throw std::invalid_argument("shifts: expected finite numbers with imaginary part >= 0");
         }
     }
     const SturmKernels<T>& kernels = kernels_of(BEST_OF(sturm), T(0));
-    const SturmShape& shape = kernels.product_shape;
-    const ScaledBand<T> scaled(band, n, width, shape);
-    if (places.empty()) return;
-    constexpr double pi = 3.14159265358979323846, ln2 = 0.69314718055994530942;
-    for_lane_groups(
-        places, shape, scaled.view.rows, scaled.view.ring, omp_get_max_threads(),
-        [&](const std::int64_t* mine, std::int64_t used, void* workspace) {
-            alignas(64) T re[most_lanes], im[most_lanes], scales[most_lanes];
-            int exponents[most_lanes];
-            SturmProduct products[most_lanes];
-            for (int lane = 0; lane < shape.lanes; ++lane) {
-                // A shift far outside the spectrum sets its own scale.
-                const std::complex<double> z = shifts[mine[std::min<std::int64_t>(lane, used - 1)]];
-                const double size = std::max(std::abs(z.real()), z.imag());
-                int exponent = exponent_of(size);
-                if (!scaled.zero && (size == 0 || exponent < scaled.exponent)) exponent = scaled.exponent;
-                exponents[lane] = exponent;
-                re[lane] = static_cast<T>(std::ldexp(z.real(), -exponent));
-                im[lane] = static_cast<T>(std::ldexp(z.imag(), -exponent));
-                scales[lane] = scaled.zero ? T(1) : static_cast<T>(std::ldexp(1.0, scaled.exponent - exponent));
-            }
-            kernels.product(scaled.view, re, im, scales, products, workspace);
-            for (int lane = 0; lane < used; ++lane) {
-                const SturmProduct& p = products[lane];
-                const double im_part = p.im == 0 ? 0.0 : p.im;
-                const double exponent = static_cast<double>(p.exponent) + static_cast<double>(n) * exponents[lane];
-                values[mine[lane]] = {std::log(std::hypot(p.re, p.im)) + exponent * ln2,
-                                      std::atan2(im_part, p.re) - 2 * pi * static_cast<double>(p.turns)};
-            }
-        });
+    const ScaledBand<T> scaled(band, n, width, kernels.complex_shape);
+    const double far = std::ldexp(1.0, scaled.exponent + far_beyond);
+    std::vector<std::int64_t> real, complex;
+    for (std::int64_t s = 0; s < count; ++s) {
+        const std::complex<double> z = shifts[s];
+        values[s] = 0;
+        if (wanted != nullptr && !wanted[s]) continue;
+        if (std::max(std::abs(z.real()), z.imag()) > far) {
+            values[s] = static_cast<double>(n) * std::log(-z);
+        } else {
+            (z.imag() == 0 ? real : complex).push_back(s);
+        }
+    }
+    const auto log_of = [&](const SturmProduct& p) -> std::complex<double> {
+        const double exponent = static_cast<double>(p.exponent) + static_cast<double>(n) * scaled.exponent;
+        const double angle = std::atan2(p.im == 0 ? 0.0 : p.im, p.re) - 2 * pi * static_cast<double>(p.turns);
+        return {std::log(std::hypot(p.re, p.im)) + exponent * ln2, angle};
+    };
+    for_lane_groups(complex, kernels.complex_shape, scaled.view.rows, scaled.view.ring, omp_get_max_threads(),
+                    [&](const std::int64_t* mine, std::int64_t used, void* workspace) {
+                        alignas(64) T re[most_lanes], im[most_lanes];
+                        SturmProduct products[most_lanes];
+                        for (int lane = 0; lane < kernels.complex_shape.lanes; ++lane) {
+                            const std::complex<double> z = shifts[mine[std::min<std::int64_t>(lane, used - 1)]];
+                            re[lane] = static_cast<T>(std::ldexp(z.real(), -scaled.exponent));
+                            im[lane] = static_cast<T>(std::ldexp(z.imag(), -scaled.exponent));
+                        }
+                        kernels.complex_product(scaled.view, re, im, products, workspace);
+                        for (int lane = 0; lane < used; ++lane) values[mine[lane]] = log_of(products[lane]);
+                    });
+    if (real.empty()) return;
+    const ScaledBand<T> packed(band, n, width, kernels.real_shape);
+    for_lane_groups(real, kernels.real_shape, packed.view.rows, packed.view.ring, omp_get_max_threads(),
+                    [&](const std::int64_t* mine, std::int64_t used, void* workspace) {
+                        alignas(64) T lanes[most_lanes];
+                        SturmProduct products[most_lanes];
+                        for (int lane = 0; lane < kernels.real_shape.lanes; ++lane) {
+                            const std::complex<double> z = shifts[mine[std::min<std::int64_t>(lane, used - 1)]];
+                            lanes[lane] = static_cast<T>(std::ldexp(z.real(), -scaled.exponent));
+                        }
+                        kernels.real_product(packed.view, lanes, products, workspace);
+                        for (int lane = 0; lane < used; ++lane) values[mine[lane]] = log_of(products[lane]);
+                    });
 }
 
 template void count_below(const float*, std::int64_t, std::int64_t, const double*, std::int64_t, std::int64_t*);

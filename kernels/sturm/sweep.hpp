@@ -121,24 +121,62 @@ struct CountPivots {
     STURM_INLINE void end_panel() {}
 };
 
-// Multiplies pivots up in double precision. Every pivot's argument lies in (-pi, 0), so the running product crosses the
-// branch cut exactly when it goes from the lower half plane to the upper one.
+// The exponent of a positive normal number, and the factor with which a * factor lies in [1, 2).
+STURM_INLINE Longs exponent_of(Doubles a, Doubles& factor) {
+    Longs biased = (Longs)a >> 52;
+    biased = biased > 2045 ? Longs{} + 2045 : biased;
+    factor = (Doubles)((2046 - biased) << 52);
+    return biased - 1023;
+}
+
+// Multiplies real pivots up in double precision. None is negative where the shift lies below every eigenvalue; one that
+// rounding brought to zero counts as negative, so that no logarithm of it is believed.
 template <class T>
-struct MultiplyPivots {
+struct MultiplyRealPivots {
+    using Entry = RealEntry<T>;
+    static constexpr int parts = Simd<T>::doubles;
+    VectorOf<T> shift;
+    typename Simd<T>::Mask below;
+    Doubles product[parts];
+    Longs exponent[parts];
+
+    STURM_INLINE Entry entry(T a) const { return {broadcast(a)}; }
+    STURM_INLINE Entry diagonal(T a, T live) const { return {(1 - live) + a - shift * live}; }
+    STURM_INLINE Entry reciprocal(const Entry& pivot, T) {
+        const VectorOf<T> limit = broadcast<T>(Simd<T>::smallest);
+        const VectorOf<T> d = magnitude(pivot.value) >= limit ? pivot.value : -limit;
+        below = below - (d < 0);
+        STURM_UNROLL
+        for (int part = 0; part < parts; ++part) product[part] *= Simd<T>::widen(d, part);
+        return {1 / d};
+    }
+    // Moves the exponent of the product out, so that it can neither overflow nor underflow.
+    STURM_INLINE void end_panel() {
+        STURM_UNROLL
+        for (int part = 0; part < parts; ++part) {
+            Doubles factor;
+            exponent[part] += exponent_of(magnitude(product[part]), factor);
+            product[part] *= factor;
+        }
+    }
+};
+
+// Multiplies complex pivots up in double precision. Every pivot's argument lies in (-pi, 0), so the running product
+// crosses the branch cut exactly when it goes from the lower half plane to the upper one.
+template <class T>
+struct MultiplyComplexPivots {
     using Entry = ComplexEntry<T>;
     static constexpr int parts = Simd<T>::doubles;
-    VectorOf<T> shift_re, shift_im, scale;
+    VectorOf<T> shift_re, shift_im;
     Doubles re[parts], im[parts];
     Longs exponent[parts], turns[parts];
 
-    STURM_INLINE Entry entry(T a) const { return {a * scale, VectorOf<T>{}}; }
-    STURM_INLINE Entry diagonal(T a, T live) const {
-        return {((1 - live) + a * scale) - shift_re * live, -(shift_im * live)};
-    }
+    STURM_INLINE Entry entry(T a) const { return {broadcast(a), VectorOf<T>{}}; }
+    STURM_INLINE Entry diagonal(T a, T live) const { return {((1 - live) + a) - shift_re * live, -(shift_im * live)}; }
     // Exact pivots have |d| >= |Im d| >= Im z; a smaller one is rounding. No other guard: near an eigenvalue d is small
-    // in truth, and its logarithm is what is asked for.
+    // in truth, and its logarithm is what is asked for. (Padding has pivots of 1, whatever the shift.)
     STURM_INLINE Entry reciprocal(const Entry& pivot, T) {
-        VectorOf<T> limit = T(0.5) * shift_im;
+        VectorOf<T> limit = shift_im < 1 ? T(0.5) * shift_im : broadcast<T>(T(0.5));
         limit = limit > Simd<T>::smallest ? limit : broadcast<T>(Simd<T>::smallest);
         const VectorOf<T> square = pivot.re * pivot.re + pivot.im * pivot.im;
         const typename Simd<T>::Mask sound = square >= limit * limit;
@@ -166,12 +204,10 @@ struct MultiplyPivots {
         STURM_UNROLL
         for (int part = 0; part < parts; ++part) {
             const Doubles a = magnitude(re[part]), b = magnitude(im[part]);
-            Longs biased = (Longs)(a > b ? a : b) >> 52;
-            biased = biased > 2045 ? Longs{} + 2045 : biased;
-            const Doubles factor = (Doubles)((2046 - biased) << 52);
+            Doubles factor;
+            exponent[part] += exponent_of(a > b ? a : b, factor);
             re[part] *= factor;
             im[part] *= factor;
-            exponent[part] += biased - 1023;
         }
     }
 };
@@ -296,12 +332,27 @@ void count_lanes(const SturmBand<T>& band, const T* shifts, std::int64_t* below,
 }
 
 template <class T, int C, int R>
-void multiply_lanes(const SturmBand<T>& band, const T* re, const T* im, const T* scales, SturmProduct* products,
-                    void* workspace) {
+void multiply_real_lanes(const SturmBand<T>& band, const T* shifts, SturmProduct* products, void* workspace) {
     constexpr int parts = Simd<T>::doubles, width = Simd<double>::lanes;
-    MultiplyPivots<T> pivots{load(re), load(im), load(scales), {}, {}, {}, {}};
+    MultiplyRealPivots<T> pivots{load(shifts), {}, {}, {}};
+    for (int part = 0; part < parts; ++part) pivots.product[part] = broadcast(1.0);
+    sweep<MultiplyRealPivots<T>, C, R>(band, pivots, workspace);
+    for (int part = 0; part < parts; ++part) {
+        for (int lane = 0; lane < width; ++lane) {
+            const std::int64_t below = pivots.below[part * width + lane];
+            products[part * width + lane] = {pivots.product[part][lane], 0.0, pivots.exponent[part][lane],
+                                             (below + 1) / 2};
+        }
+    }
+}
+
+template <class T, int C, int R>
+void multiply_complex_lanes(const SturmBand<T>& band, const T* re, const T* im, SturmProduct* products,
+                            void* workspace) {
+    constexpr int parts = Simd<T>::doubles, width = Simd<double>::lanes;
+    MultiplyComplexPivots<T> pivots{load(re), load(im), {}, {}, {}, {}};
     for (int part = 0; part < parts; ++part) pivots.re[part] = broadcast(1.0);
-    sweep<MultiplyPivots<T>, C, R>(band, pivots, workspace);
+    sweep<MultiplyComplexPivots<T>, C, R>(band, pivots, workspace);
     for (int part = 0; part < parts; ++part) {
         for (int lane = 0; lane < width; ++lane) {
             products[part * width + lane] = {pivots.re[part][lane], pivots.im[part][lane], pivots.exponent[part][lane],
@@ -317,7 +368,8 @@ constexpr SturmKernels<T> make_kernels() {
     return {{Simd<T>::lanes, C, R, sizeof(RealEntry<T>)},
             {Simd<T>::lanes, CComplex, RComplex, sizeof(ComplexEntry<T>)},
             count_lanes<T, C, R>,
-            multiply_lanes<T, CComplex, RComplex>};
+            multiply_real_lanes<T, C, R>,
+            multiply_complex_lanes<T, CComplex, RComplex>};
 }
 
 }  // namespace

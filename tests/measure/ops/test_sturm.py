@@ -121,6 +121,19 @@ def test_log_det_left_of_the_spectrum_is_real(dtype: torch.dtype, backend: str) 
 
 
 @both_backends
+@both_dtypes
+def test_log_det_of_real_and_complex_shifts_by_turns(dtype: torch.dtype, backend: str) -> None:
+    band = random_band(100, 5, dtype)
+    truth = eigenvalues(band)
+    shifts = upper_half_plane(truth, 40, 0.3)
+    shifts[1::2] = truth[0] - torch.linspace(0.5, 20, 20, dtype=torch.float64)
+    values = log_det(band, shifts, backend=backend)
+    assert (values.imag[1::2] == 0).all()
+    tolerance = 100 * 100 * torch.finfo(dtype).eps * truth.abs().max().item() / 0.15
+    torch.testing.assert_close(values, sum_of_logs(truth, shifts), rtol=0, atol=tolerance)
+
+
+@both_backends
 def test_log_det_refuses_a_real_shift_inside_the_spectrum(backend: str) -> None:
     band = random_band(100, 5)
     truth = eigenvalues(band)
@@ -344,7 +357,8 @@ def test_every_instruction_set(isa: str, tmp_path) -> None:
         for n, b in [(1, 1), (3, 5), (33, 2), (100, 33), (257, 16), (70, 64)]:
             band = random_band(n, b, dtype)
             truth = eigenvalues(band)
-            cases.append((band, spread(truth, 37), upper_half_plane(truth, 21, 0.3)))
+            left = torch.complex(truth[0] - torch.arange(1.0, 14.0), torch.zeros(13, dtype=torch.float64))
+            cases.append((band, spread(truth, 37), torch.cat([left, upper_half_plane(truth, 21, 0.3)])))
             truths.append(truth)
     torch.save(cases, tmp_path / "cases.pt")
     needed = {"portable": None, "avx2": "avx2_fma", "avx512": "avx512"}[isa]
