@@ -357,7 +357,7 @@ def test_every_instruction_set(isa: str, tmp_path) -> None:
         for n, b in [(1, 1), (3, 5), (33, 2), (100, 33), (257, 16), (70, 64)]:
             band = random_band(n, b, dtype)
             truth = eigenvalues(band)
-            left = torch.complex(truth[0] - torch.arange(1.0, 14.0), torch.zeros(13, dtype=torch.float64))
+            left = (truth[0] - torch.arange(1.0, 14.0, dtype=torch.float64)).to(torch.complex128)
             cases.append((band, spread(truth, 37), torch.cat([left, upper_half_plane(truth, 21, 0.3)])))
             truths.append(truth)
     torch.save(cases, tmp_path / "cases.pt")
