@@ -16,8 +16,7 @@ from spectrum_fast.measure.scoring.records import ModuleScore
 from spectrum_fast.scanning.options import ScanOptions
 from spectrum_fast.scanning.plan import ScanPlan
 from spectrum_fast.scanning.results import ModuleResult, copied
-from spectrum_fast.scanning.scorers import Scorer
-from spectrum_fast.scanning.scoring import score_weights
+from spectrum_fast.scanning.scoring import make_scorer, score_weights
 
 REFINED_TOLERANCE = 1e-7
 """Accuracy of a refined score: a thousandth of the default one, and well above what float64 rounding allows."""
@@ -47,8 +46,9 @@ def refine_cuts(scan: Scan, plan: ScanPlan, options: ScanOptions) -> Scan:
     doubtful = [name for name in doubtful if name in plans]
     if not doubtful:
         return scan
-    scorer, results = Scorer(replace(options, precision="float64", tolerance=REFINED_TOLERANCE)), list[ModuleResult]()
-    score_weights([plans[name] for name in doubtful], scorer, options.stream, results.append)
+    again, results = [plans[name] for name in doubtful], list[ModuleResult]()
+    scorer = make_scorer(replace(options, precision="float64", tolerance=REFINED_TOLERANCE), again)
+    score_weights(again, scorer, options.stream, results.append)
     refined: dict[str, ModuleScore] = {}
     for record in (result.record for result in results):
         if isinstance(record, ModuleScore):

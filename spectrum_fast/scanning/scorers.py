@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import accumulate
 from typing import TypeAlias
 
 import torch
@@ -29,6 +30,8 @@ from spectrum_fast.read.formats.codes import Codes
 from spectrum_fast.read.formats.weight_plan import WeightPlan
 from spectrum_fast.read.stream import LoadedWeight
 from spectrum_fast.read.stream.device import SideStream
+from spectrum_fast.read.stream.layout import ALIGNMENT, round_up
+from spectrum_fast.read.stream.ring import Region, Ring
 from spectrum_fast.scanning.combination import SubspaceOverlap, overlap_with_base
 from spectrum_fast.scanning.memory import is_out_of_memory
 from spectrum_fast.scanning.options import ScanOptions
@@ -135,10 +138,12 @@ class _Batch:
 
     Attributes:
         memory: (room, rows, columns) numbers; or codes, and their scales.
+        region: where that lies in a ring, if it does.
         waiting: whose they are; the first of the room.
     """
 
     memory: tuple[Tensor, ...]
+    region: Region | None = None
     waiting: list[_Waiting] = field(default_factory=list)
 
     @property
@@ -166,6 +171,7 @@ class Together(Scorer):
 
     On a CPU each thread computes a batch on one core: threads that share out a small matrix spend more time in waiting
     for each other than in work. So the bits of its score depend neither on the number of threads nor on its neighbours.
+    Batches lie in a ring, whose memory is warm, and one waits for each of the threads beside the one in work.
     Large matrices, for which all threads are needed, are scored by the caller's, once nothing else is, and so are those
     in factors, which have no numbers to be put beside others. Until the scorer is closed the caller's thread has one
     core, too, beside those: threads that helped it to copy a weight would wait for its next one on cores that score.
@@ -192,9 +198,11 @@ class Together(Scorer):
         self._batch_bytes = batch_bytes_on(options.device)
         self._open: dict[object, _Batch] = {}
         self._held_bytes = 0
-        self._scoring: deque[tuple[Future[_Scored], int]] = deque()
+        self._scoring: deque[tuple[Future[_Scored], _Batch | None]] = deque()
         self._cores = torch.get_num_threads() if threads else 0
         self._most_held_bytes = 2 * self._batch_bytes + (threads or 0) * CPU_THREAD_BYTES
+        self._most_waiting = 2 * threads if threads else math.inf
+        self._ring = Ring(self._most_held_bytes, poison=options.stream.poison) if threads else None
         self._least_batches = 2 * threads if threads else LEAST_BATCHES
         if threads:
             self._threads = ThreadPoolExecutor(threads, THREAD_NAME, initializer=partial(set_threads, 1))
@@ -279,7 +287,7 @@ class Together(Scorer):
         room = max(1, min(most, self._batch_bytes // bytes_in_work(parts)))
         if self._cores and not ADAPTIVE.takes_together(_shape_of(parts)):
             room = 1
-        while self._held_bytes + room * weight > self._most_held_bytes and (self._scoring or self._open):
+        while self._is_full(room * weight) and (self._scoring or self._open):
             if not self._scoring:
                 self._hand_over(max(self._open, key=lambda key: self._open[key].nbytes))
             yield from self._collect(len(self._scoring) - 1)
@@ -291,8 +299,19 @@ class Together(Scorer):
         self._held_bytes += 0 if batch is None else batch.nbytes
         return batch
 
+    def _is_full(self, nbytes: int) -> bool:
+        """Whether so many more bytes have to wait for a batch to be scored."""
+        return self._held_bytes + nbytes > self._most_held_bytes or len(self._scoring) >= self._most_waiting
+
     def _allocate(self, parts: tuple[Tensor, ...], room: int, device: torch.device) -> _Batch | None:
         """None where there is no memory for it."""
+        sizes = [round_up(room * part.nbytes, ALIGNMENT) for part in parts]
+        if self._ring is not None and (region := self._ring.allocate(sum(sizes))) is not None:
+            memory = []
+            for part, place in zip(parts, accumulate(sizes, initial=region.begin), strict=False):
+                raw = self._ring.bytes[place : place + room * part.nbytes]
+                memory.append(raw.view(part.dtype).view(room, *part.shape))
+            return _Batch(tuple(memory), region)
         try:
             with self._side.done():
                 return _Batch(tuple(torch.empty(room, *part.shape, dtype=part.dtype, device=device) for part in parts))
@@ -304,11 +323,11 @@ class Together(Scorer):
     def _hand_over(self, key: object) -> None:
         """To the scoring thread."""
         batch = self._open.pop(key)
-        self._submit(partial(self._score, batch), batch.nbytes)
+        self._submit(partial(self._score, batch), batch)
 
-    def _submit(self, work: Callable[[], _Scored], nbytes: int = 0) -> Future[_Scored]:
+    def _submit(self, work: Callable[[], _Scored], batch: _Batch | None = None) -> Future[_Scored]:
         future = self._threads.submit(copy_context().run, self._once_prepared, work, self._prepared)
-        self._scoring.append((future, nbytes))
+        self._scoring.append((future, batch))
         return future
 
     @staticmethod
@@ -321,9 +340,12 @@ class Together(Scorer):
     def _collect(self, most_left: int) -> Iterator[ModuleResult]:
         """What is scored; waits until no more than so many batches are not."""
         while self._scoring and (len(self._scoring) > most_left or self._scoring[0][0].done()):
-            scored, nbytes = self._scoring.popleft()
+            scored, batch = self._scoring.popleft()
             results = scored.result()
-            self._held_bytes -= nbytes
+            if batch is not None:
+                self._held_bytes -= batch.nbytes
+                if self._ring is not None and batch.region is not None:
+                    self._ring.release(batch.region)
             yield from results or ()
 
     def _score(self, batch: _Batch) -> list[ModuleResult]:
@@ -343,7 +365,14 @@ class Together(Scorer):
         try:
             with recording():
                 rule, options = find_criterion(self._options.criterion), self._options
-                return compute_spectra(weights, rule, tolerance=options.tolerance, all_values=options.spectra)
+                return compute_spectra(
+                    weights,
+                    rule,
+                    method=options.method,
+                    precision=options.precision,
+                    tolerance=options.tolerance,
+                    all_values=options.spectra,
+                )
         except Exception as error:
             if ends_scan(error):
                 raise

@@ -67,7 +67,7 @@ def make_scorer(options: ScanOptions, plans: Iterable[WeightPlan] = ()) -> Score
         return Scorer(options)
     on_cpu = options.device == "cpu"
     prepare = None if on_cpu else partial(require_right_answers, options.device, find_criterion(options.criterion))
-    if options.method == "auto" and options.precision == "auto":
+    if options.method == "auto" and (on_cpu or options.precision == "auto"):
         threads = torch.get_num_threads() if on_cpu else None
         return Together(options, prepare=prepare, plans=plans, threads=threads)
     if prepare is not None:

@@ -16,8 +16,9 @@ AUTO_BUFFER_BYTES = 2 << 30
 """Budget where none is given, at most: it holds the largest matrix of most models whole. Touched only as needed."""
 AUTO_BUFFER_SHARE = 8
 """Nor more than this part of the memory of the machine."""
-AUTO_WINDOW_BYTES = 128 << 20
-"""Bytes read ahead where no budget is given: deep enough to hide a disk, small enough to stay small."""
+AUTO_WINDOW_BYTES = 96 << 20
+"""Bytes read ahead where no budget is given: deep enough to hide a disk and for eight requests to a server beside the
+stretch in use, small enough to stay small."""
 READING_THREADS = 4
 """Where their number is not given, whatever the processors: they wait for the disk, or copy in turns from the page
 cache, which two of them do no faster than four."""
