@@ -53,6 +53,7 @@ add_kernel(band/pairs.cpp fast ${pair_levels})
 add_kernel(sturm/numbers.cpp fast ${general_levels})
 add_kernel(product/numbers.cpp fast ${general_levels})
 add_kernel(values/numbers.cpp fast ${general_levels})
+add_kernel(values/inverse_numbers.cpp fast ${general_levels})
 add_kernel(decode/numbers.cpp off ${general_levels})
 target_sources(_native PRIVATE
     kernels/cpu/features.cpp
@@ -63,5 +64,7 @@ target_sources(_native PRIVATE
     kernels/sturm/slice.cpp
     kernels/decode/decode.cpp
     kernels/product/product.cpp
+    kernels/product/turn_back.cpp
     kernels/values/values.cpp
+    kernels/values/inverse.cpp
 )

@@ -43,6 +43,28 @@ void multiply_band(const Batch& bands, const Batch& x, const Batch& out) {
                           static_cast<Index>(bands.shape(2)), x.data(), out.data(), static_cast<Index>(vectors));
 }
 
+void turn_back_through(const nb::ndarray<nb::ro, nb::ndim<3>, nb::c_contig, nb::device::cpu>& vectors, Index half_width,
+                       const Batch& x) {
+    const std::size_t count = vectors.shape(0), size = vectors.shape(1), each = x.shape(1);
+    const Element element = element_of(vectors, "turn_back: vectors");
+    if (element != Element::float32 && element != Element::float64)
+        throw nb::type_error("turn_back: vectors must be float64 or float32");
+    if (vectors.shape(2) != size || half_width < 1)
+        throw nb::value_error("turn_back: expected vectors (m, n, n) and half_width >= 1");
+    if (x.shape(0) != count || x.shape(2) != size || each % kVectors != 0)
+        throw nb::value_error("turn_back: expected x (m, 4 k, n)");
+    const nb::gil_scoped_release release;
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::size_t from = i * size * size;
+        double* const to = x.data() + i * each * size;
+        const auto n = static_cast<Index>(size), k = static_cast<Index>(each);
+        if (element == Element::float32)
+            turn_back(static_cast<const float*>(vectors.data()) + from, n, half_width, to, k);
+        else
+            turn_back(static_cast<const double*>(vectors.data()) + from, n, half_width, to, k);
+    }
+}
+
 }  // namespace
 
 void bind_product(nb::module_& m) {
@@ -50,4 +72,7 @@ void bind_product(nb::module_& m) {
           nb::arg("transposed"), "out <- A x of each matrix and vector (rows of x), or A^T x, in float64.");
     m.def("multiply_band", &multiply_band, nb::arg("bands").noconvert(), nb::arg("x").noconvert(),
           nb::arg("out").noconvert(), "out <- B x of each symmetric band and vector (rows of x), in float64.");
+    m.def("turn_back", &turn_back_through, nb::arg("vectors").noconvert(), nb::arg("half_width"),
+          nb::arg("x").noconvert(),
+          "x <- Q x of each vector (rows of x), in float64, by the Householder vectors that reduce_to_band left.");
 }

@@ -26,3 +26,6 @@ struct ProductKernel {
 extern const ProductKernel product_portable;
 extern const ProductKernel product_avx2;
 extern const ProductKernel product_avx512;
+
+// Those of the best level here for numbers of this type.
+const ProductLoops& product_loops(Element element);

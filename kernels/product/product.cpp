@@ -18,17 +18,17 @@ Index choose_column_group(Index cols, Index threads) {
     return (cols + rounds * threads * 64 - 1) / (rounds * threads * 64) * 64;
 }
 
-const ProductLoops& loops_for(Element element) {
+}  // namespace
+
+const ProductLoops& product_loops(Element element) {
     const ProductKernel& kernel = BEST_OF(product);
     if (element == Element::float64) return kernel.float64;
     if (element == Element::float32) return kernel.float32;
     return element == Element::float16 ? kernel.float16 : kernel.bfloat16;
 }
 
-}  // namespace
-
 void multiply_vectors(const MatrixView& a, const double* x, double* out, Index vectors, bool transposed) {
-    const ProductLoops& loops = loops_for(a.element);
+    const ProductLoops& loops = product_loops(a.element);
     const Index in = transposed ? a.rows : a.cols, outs = transposed ? a.cols : a.rows;
     const Index size = size_of(a.element);
     const auto* bytes = static_cast<const char*>(a.data);
@@ -57,7 +57,7 @@ void multiply_vectors(const MatrixView& a, const double* x, double* out, Index v
 
 void multiply_band_vectors(const double* bands, Index count, Index size, Index width, const double* x, double* out,
                            Index vectors) {
-    const ProductLoops& loops = loops_for(Element::float64);
+    const ProductLoops& loops = product_loops(Element::float64);
 #pragma omp parallel for schedule(static)
     for (Index g = 0; g < count * (vectors / kVectors); ++g) {
         const double* band = bands + g / (vectors / kVectors) * size * width;

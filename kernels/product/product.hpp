@@ -11,3 +11,9 @@ void multiply_vectors(const MatrixView& a, const double* x, double* out, Index v
 // of them (a multiple of four). The same bits for any number of threads.
 void multiply_band_vectors(const double* bands, Index count, Index size, Index width, const double* x, double* out,
                            Index vectors);
+
+// x_p <- Q x_p for `count` vectors (a multiple of four), Q the orthogonal matrix of a reduction of a size x size matrix
+// to a band of this half-width, by the Householder vectors that it left (kernels/band/kernels.hpp). T is float or
+// double. The same bits for any number of threads.
+template <class T>
+void turn_back(const T* vectors, Index size, Index half_width, double* x, Index count);

@@ -15,7 +15,9 @@
 #include "cpu/features.hpp"
 #include "decode/decode.hpp"
 #include "gram/kernels.hpp"
+#include "product/product.hpp"
 #include "sturm/slice.hpp"
+#include "values/inverse.hpp"
 #include "values/values.hpp"
 
 namespace {
@@ -99,7 +101,7 @@ void check_band(Rng& rng, bool large) {
     std::vector<double> carried(static_cast<std::size_t>(rng() & 1U ? kCarried * n : 0));
     for (double& x : carried) x = normal(rng);
     const std::vector<double> before = carried;
-    const BandTask<T> task{matrix.data(), n, b, band.data(), carried.empty() ? nullptr : carried.data()};
+    const BandTask<T> task{matrix.data(), n, b, band.data(), carried.empty() ? nullptr : carried.data(), matrix.data()};
     const BandKernel kernel = choose_band_kernel(Product::automatic);
     if constexpr (sizeof(T) == 4) {
         kernel.float32(task);
@@ -124,6 +126,10 @@ void check_band(Rng& rng, bool large) {
         }
         require(std::fabs(was - is) <= 1e-10 * static_cast<double>(n), "products of carried vectors", n, b);
     }
+    if (carried.empty()) return;
+    turn_back(matrix.data(), n, b, carried.data(), kCarried);
+    for (std::size_t i = 0; i < carried.size(); ++i)
+        require(std::fabs(carried[i] - before[i]) <= tolerance + 1e-9, "vectors turned back", n, b);
 }
 
 // A diagonal matrix dressed as a band: counts and log-determinants are known exactly.
@@ -242,7 +248,7 @@ void check_refusals() {
 
 }  // namespace
 
-// Trace and norm of a band are those of its eigenvalues.
+// Trace and norm of a band are those of its eigenvalues, and the eigenvector of one of these is one.
 void check_values(Rng& rng) {
     const Index n = draw(rng, 1, 200), half_width = draw(rng, 0, 64);
     std::uniform_real_distribution<double> uniform(-1.0, 1.0);
@@ -260,6 +266,15 @@ void check_values(Rng& rng) {
         squares -= value * value;
     }
     require(std::abs(trace) <= 1e-8 && std::abs(squares) <= 1e-6, "values", n, half_width);
+    std::vector<double> vector(static_cast<std::size_t>(n), 1.0);
+    const double shift = values[static_cast<std::size_t>(n / 2)] + 1e-9;
+    iterate_inverse(band.data(), n, half_width, &shift, 1, 3, vector.data());
+    for (Index i = 0; i < n; ++i) {
+        double residual = -shift * vector[i];
+        for (Index j = std::max<Index>(0, i - half_width); j <= std::min(n - 1, i + half_width); ++j)
+            residual += band[std::min(i, j) * (half_width + 1) + std::abs(i - j)] * vector[j];
+        require(std::abs(residual) <= 1e-5, "eigenvector", n, half_width);
+    }
 }
 
 int main(int argc, char** argv) {

@@ -18,23 +18,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from spectrum_fast.measure.ops.band import turn_back
+from spectrum_fast.measure.ops.values import eigenvectors
 from spectrum_fast.measure.spectra.arrays import Array, columns, functions_of, in_form_of, steps, tensor_of, to_device
 from spectrum_fast.measure.spectra.counts import Slices
-from spectrum_fast.measure.spectra.rotation import OutlierBasis
 from spectrum_fast.measure.spectra.rounding import Rounding
 
 MOST = 16
 """Values that are refined at once at most: where more are in doubt, float64 for all of them costs little more."""
 WORTH_REFINING = 64
 """Values in doubt up to which the quartiles are refined; most are decided when the threshold is known better."""
-_DOUBLINGS = 16
-"""Distances to the neighbours that are tried: 2 to 2^16 times what rounding may have done."""
-_SOLVES = 2
-"""Steps of inverse iteration; shifts are known to a hundredth of the distance to the next value and better."""
+_DOUBLINGS = 15
+"""Distances to the neighbours that are told apart: 2 to 2^15 times what rounding may have done."""
 _SEED = 20406
 
 
@@ -80,7 +80,8 @@ class Refinement:
     def _bounded(self, eigenvalues: Tensor, gaps: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Singular values and their errors, all (k,), of eigenvalues from which others are so far apart."""
         # A GPU would wait for its own small launches: the band is a hundredth of the matrix.
-        x = self._turn_back(_eigenvectors(self.bands[0].cpu(), eigenvalues.cpu()).to(gaps.device)[None])
+        y = eigenvectors(self.bands.cpu(), eigenvalues[None].cpu(), _draw(self.bands.shape[1]))
+        x = turn_back(self.vectors, self.bands.shape[2] - 1, y.to(gaps.device))
         images = self.image(x)
         squared = x.square().sum(2)
         quotients = (x * images).sum(2) / squared
@@ -92,59 +93,31 @@ class Refinement:
         errors = torch.where(sure, found - torch.sqrt((quotients - off).clamp(min=0)), torch.inf)
         return torch.where(sure, found, values)[0], errors[0]
 
-    def _turn_back(self, y: Tensor) -> Tensor:
-        """``Q y``, vectors as rows (1, k, n)."""
-        b, x, n = self.bands.shape[2] - 1, y.clone(), y.shape[2]
-        for column in reversed(range(0, max(n - b - 1, 0), b)):
-            begin = column + b
-            basis = OutlierBasis.of(self.vectors[:, column:begin, begin:].mT)
-            x[:, :, begin:] = basis.turn(x[:, :, begin:], back=True)
-        return x
-
 
 def _isolate(ranks: Sequence[int], lo: Array, hi: Array, slices: Slices, rounding: Rounding) -> tuple[Array, Array]:
-    """Eigenvalues (1, k) of a band, and how far from each no other squared singular value lies; 0 if none is alone."""
+    """Eigenvalues (1, k) of a band, and how far from each no other squared singular value lies; 0 if none is alone.
+
+    Which distances hold none is found by bisection, on a device at once: there a count more costs nothing.
+    """
     xp, low, high = functions_of(lo), lo * lo, hi * hi
     eigenvalues = 0.5 * (low + high)
     moved = rounding.eigenvalue_error + 4 * rounding.own_error(high)
     known = moved + 0.5 * (high - low)
-    gaps = known[..., None] * 2.0 ** steps(_DOUBLINGS, lo)
-    below, above = eigenvalues[..., None] - gaps - moved[..., None], eigenvalues[..., None] + gaps + moved[..., None]
-    points = xp.sqrt(columns(below, above).clip(0.0))
-    counts = slices.below(points.reshape(1, -1)).reshape(points.shape)
     rank = in_form_of(lo, to_device(ranks, torch.float64, tensor_of(lo).device))[:, None]
-    alone = (counts[..., 0] >= rank) & (below > 0) & (counts[..., 1] <= rank + 1)
-    return eigenvalues, xp.amax(xp.where(alone, gaps, 0.0), 2)
+    doublings, stride, at_once = xp.zeros_like(lo), _DOUBLINGS + 1, _DOUBLINGS if xp is torch else 1
+    while stride > 1:
+        stride //= at_once + 1
+        tried = doublings[..., None] + stride * steps(at_once, lo)
+        reach = known[..., None] * 2.0**tried + moved[..., None]
+        below, above = eigenvalues[..., None] - reach, eigenvalues[..., None] + reach
+        points = xp.sqrt(columns(below, above).clip(0.0))
+        counts = slices.below(points.reshape(1, -1)).reshape(points.shape)
+        alone = (counts[..., 0] >= rank) & (below > 0) & (counts[..., 1] <= rank + 1)
+        doublings = xp.amax(xp.where(alone, tried, doublings[..., None]), 2)
+    return eigenvalues, xp.where(doublings > 0, known * 2.0**doublings, 0.0)
 
 
-def _eigenvectors(band: Tensor, shifts: Tensor) -> Tensor:
-    """Eigenvectors (k, n) as rows of a band (n, b + 1) float64, those nearest to each shift, by inverse iteration.
-
-    By elimination of b rows at a time, with pivots inside these alone: what that loses to rounding, residuals show.
-    """
-    n, width = band.shape
-    b, blocks = width - 1, -(-n // (width - 1))
-    padded = torch.cat([band, band.new_zeros(blocks * b - n, width)]).view(blocks, b, width)
-    padded.view(-1, width)[n:, 0] = -shifts.abs().max() - 1.0  # no eigenvalue near a shift, and joined to nothing
-    diagonal, below = band.new_zeros(blocks, b, b), band.new_zeros(blocks, b, b)  # below: rows of the next block
-    for d in range(width):
-        diagonal.diagonal(-d, 1, 2)[:] = padded[:, : b - d, d]
-        if d:
-            below.diagonal(b - d, 1, 2)[:] = padded[:, b - d :, d]
-    diagonal += diagonal.tril(-1).mT
-    shifted = shifts[:, None, None] * torch.eye(b, dtype=band.dtype, device=band.device)
-    inverses, carried = [], torch.zeros_like(shifted)
-    for block, joined in zip(diagonal, below, strict=True):
-        inverses.append(torch.linalg.inv_ex(block - shifted - carried)[0])
-        carried = joined @ inverses[-1] @ joined.mT
+@lru_cache(maxsize=8)
+def _draw(size: int) -> Tensor:
     generator = torch.Generator(device="cpu").manual_seed(_SEED)
-    x = torch.randn(len(shifts), blocks, b, 1, generator=generator, dtype=band.dtype).to(band.device)
-    x[:, -1, n - blocks * b or b :] = 0.0
-    for _ in range(_SOLVES):
-        for i in range(1, blocks):
-            x[:, i] -= below[i - 1] @ (inverses[i - 1] @ x[:, i - 1])
-        x[:, -1] = inverses[-1] @ x[:, -1]
-        for i in reversed(range(blocks - 1)):
-            x[:, i] = inverses[i] @ (x[:, i] - below[i].mT @ x[:, i + 1])
-        x /= torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)
-    return x.flatten(1)[:, :n]
+    return torch.randn(size, generator=generator, dtype=torch.float64)

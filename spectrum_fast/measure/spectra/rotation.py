@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.band.panels import factor_less_signs
+from spectrum_fast.measure.ops.band.panels import factor_less_signs, triangular_factor
 from spectrum_fast.measure.ops.product import multiply
 from spectrum_fast.measure.spectra.lowrank.basis import orthonormalise
 
@@ -57,13 +57,8 @@ class OutlierBasis:
 
     @classmethod
     def of(cls, v: Tensor) -> OutlierBasis:
-        """That of these Householder vectors: ``T^-1 + T^-T = V^T V``; one that is zero reflects nothing."""
-        exact = v.to(torch.float64)
-        products = exact.mT @ exact
-        half = 0.5 * products.diagonal(dim1=1, dim2=2)
-        inverse = products.triu(1) + torch.diag_embed(torch.where(half > 0, half, 1.0))
-        identity = torch.eye(v.shape[-1], dtype=torch.float64, device=v.device).expand_as(inverse)
-        return cls(v, torch.linalg.solve_triangular(inverse, identity, upper=True))
+        """That of these Householder vectors."""
+        return cls(v, triangular_factor(v))
 
     def take(self, places: Sequence[int]) -> OutlierBasis:
         """Of some of the matrices."""

@@ -30,8 +30,11 @@ CONTRACT = {
     "extent": {"measure": "weights"},
     "gram": {"gram": "weights, *, out_dtype, unrounded", "add_gram": "blocks, out, *, unrounded"},
     "product": {"multiply": "weights, x, *, transposed", "multiply_band": "bands, x"},
-    "values": {"band_values": "bands, tolerances"},
-    "band": {"reduce_to_band": "matrices, half_width, carried, vectors"},
+    "values": {"band_values": "bands, tolerances", "eigenvectors": "bands, shifts, start"},
+    "band": {
+        "reduce_to_band": "matrices, half_width, carried, vectors",
+        "turn_back": "vectors, half_width, x",
+    },
     "decode": {"decode": "codes"},
     "sturm": {
         "count_below": "bands, shifts",
@@ -144,8 +147,10 @@ def test_band_and_its_householder_vectors(size: int, dtype: torch.dtype, backend
     left = matrices.clone().to(place)
     with use_backend(backend):
         bands = band.reduce_to_band(left, 4, None, True)
-    for found, vectors, matrix in zip(bands.cpu().double(), left.cpu().double(), matrices.double(), strict=True):
-        turned = matrix
+        rows = band.turn_back(left, 4, torch.eye(size, dtype=torch.float64, device=place).expand(M, -1, -1))
+    of_each = zip(bands.cpu().double(), left.cpu().double(), rows.cpu(), matrices.double(), strict=True)
+    for found, vectors, back, matrix in of_each:
+        turned, whole = matrix, torch.eye(size, dtype=torch.float64)
         for column in range(0, max(size - 5, 0), 4):
             begin = column + 4
             v, q = vectors[column:begin, begin:].T, torch.eye(size, dtype=torch.float64)
@@ -153,7 +158,8 @@ def test_band_and_its_householder_vectors(size: int, dtype: torch.dtype, backend
                 square = float(reflector.square().sum())
                 if square:
                     q[begin:] -= torch.outer(reflector, reflector @ q[begin:]) * (2 / square)
-            turned = q.T @ turned @ q
+            turned, whole = q.T @ turned @ q, whole @ q
+        assert float((back.T - whole).abs().max()) <= 1e-13
         assert float((turned - dense(found)).abs().max()) <= 20 * torch.finfo(dtype).eps * float(matrix.norm())
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spectrum_fast.measure.ops.dispatch import use_backend
-from spectrum_fast.measure.ops.values import band_values, rounding_bound
+from spectrum_fast.measure.ops.values import band_values, eigenvectors, rounding_bound
 
 from support.bands import dense
 
@@ -70,6 +70,26 @@ def test_the_bits_do_not_depend_on_threads() -> None:
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize(("n", "half_width"), [shape for shape in SHAPES if shape[1] > 0])
+def test_eigenvectors_near_shifts(n: int, half_width: int, backend: str) -> None:
+    """They are eigenvectors of their matrix, of the values nearest to the shifts."""
+    bands = random_bands(n, half_width, seed=3)
+    clean = bands.nan_to_num()
+    exact = torch.stack([torch.linalg.eigvalsh(dense(one)) for one in clean])
+    wanted = exact[:, :: max(n // 9, 1)]
+    start = torch.randn(n, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    with use_backend(backend):
+        found = eigenvectors(bands, wanted * (1 + 1e-9) + 1e-9, start)
+        alone = eigenvectors(bands[1:], wanted[1:, :1] * (1 + 1e-9) + 1e-9, start)
+    assert found.shape == (2, wanted.shape[1], n)
+    assert torch.equal(found[1:, :1], alone) or backend == "reference"
+    torch.testing.assert_close(found.norm(dim=2), torch.ones_like(wanted), rtol=0, atol=1e-13)
+    for one, values, vectors in zip(clean, wanted, found, strict=True):
+        residuals = vectors @ dense(one) - values[:, None] * vectors
+        assert float(residuals.norm(dim=1).max()) <= 1e-7 * float(exact.abs().max())
 
 
 def test_what_is_no_band_is_refused() -> None:

@@ -61,6 +61,31 @@ def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = N
     return backend_module("band", matrices.device.type).reduce_to_band(matrices.detach(), half_width, carried, vectors)
 
 
+def turn_back(vectors: Tensor, half_width: int, x: Tensor) -> Tensor:
+    """``Q x`` of vectors in the coordinates of the band, ``A = Q B Qᵀ`` but for rounding.
+
+    Args:
+        vectors: (m, n, n), what :func:`reduce_to_band` left of its matrices where it was asked for ``vectors``.
+        half_width: of the bands.
+        x: (m, p, n) float64, vectors as rows.
+
+    Returns:
+        (m, p, n) float64, of new memory. T is made anew of V as it was rounded, so Q is orthogonal to float64.
+
+    Raises:
+        TypeError: a wrong dtype.
+        ValueError: a wrong shape.
+        BackendUnavailableError: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
+    """
+    if vectors.dtype not in (torch.float32, torch.float64) or x.dtype != torch.float64:
+        raise TypeError(f"expected float32 or float64 vectors and float64 x, found {vectors.dtype}, {x.dtype}")
+    if vectors.ndim != 3 or x.ndim != 3 or x.shape[::2] != vectors.shape[:2] or vectors.shape[1] != vectors.shape[2]:
+        raise ValueError(f"expected vectors (m, n, n) and x (m, p, n), found {tuple(vectors.shape)}, {tuple(x.shape)}")
+    if half_width < 1:
+        raise ValueError(f"half_width: expected at least 1, found {half_width}")
+    return backend_module("band", x.device.type).turn_back(vectors, half_width, x)
+
+
 def on_matrix_units() -> bool:
     """Whether a CPU's matrix units reduce float32 matrices here."""
     return choose_backend("band", "cpu") == "native" and backend_module("band", "cpu").on_matrix_units()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from spectrum_fast.measure.ops.band.reference import reduce_in_torch
+from spectrum_fast.measure.ops.band.reference import reduce_in_torch, turn_back
+
+__all__ = ["reduce_to_band", "turn_back"]
 
 
 def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None, vectors: bool = False) -> Tensor:

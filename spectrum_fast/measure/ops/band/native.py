@@ -7,6 +7,7 @@ from torch import Tensor
 
 from spectrum_fast import _native
 from spectrum_fast.measure.ops.border import passed
+from spectrum_fast.measure.ops.product.native import filled
 
 
 def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None, vectors: bool = False) -> Tensor:
@@ -17,6 +18,13 @@ def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = N
     bands = torch.empty((*matrices.shape[:2], half_width + 1), dtype=matrices.dtype)
     _native.reduce_to_band(*passed(matrices, bands), carried=passed(carried)[0], vectors=vectors)
     return bands
+
+
+def turn_back(vectors: Tensor, half_width: int, x: Tensor) -> Tensor:
+    """See :func:`spectrum_fast.measure.ops.band.turn_back` (kernels/product)."""
+    turned = filled(x).clone()
+    _native.turn_back(*passed(vectors.contiguous()), half_width, *passed(turned))
+    return turned[:, : x.shape[1]]
 
 
 def on_matrix_units() -> bool:

@@ -56,6 +56,19 @@ def reduce_batch(matrices: Tensor, half_width: int, run: Callable[[Tensor], Tens
     return bands
 
 
+def triangular_factor(v: Tensor) -> Tensor:
+    """T (m, b, b) float64 of ``H = I - V T Vᵀ`` for Householder vectors V (m, r, b); one that is zero reflects nothing.
+
+    H is orthogonal where ``T⁻¹ + T⁻ᵀ = Vᵀ V``, T upper triangular.
+    """
+    exact = v.to(torch.float64)
+    products = exact.mT @ exact
+    half = 0.5 * products.diagonal(dim1=1, dim2=2)
+    inverse = products.triu(1) + torch.diag_embed(torch.where(half > 0, half, 1.0))
+    identity = torch.eye(v.shape[-1], dtype=torch.float64, device=v.device).expand_as(inverse)
+    return torch.linalg.solve_triangular(inverse, identity, upper=True)
+
+
 def factor_less_signs(q: Tensor, b: int) -> tuple[Tensor, Tensor, Tensor]:
     """L (unit) and U of ``Q - S``, and S = diag(+-1), each sign opposite to its pivot; (m, B, B) and (m, B).
 

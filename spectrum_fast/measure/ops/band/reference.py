@@ -20,7 +20,12 @@ import sys
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.band.panels import factor_less_signs, reduce_batch, reduce_panels
+from spectrum_fast.measure.ops.band.panels import (
+    factor_less_signs,
+    reduce_batch,
+    reduce_panels,
+    triangular_factor,
+)
 from spectrum_fast.measure.ops.band.workspace import R1, TOP, V_SCALE, M, T, Workspace, allocate
 
 DEPENDENT = 1e-14
@@ -33,6 +38,16 @@ NEARLY_ORTHONORMAL = 1e-4
 def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = None, vectors: bool = False) -> Tensor:
     """Bands (m, n, b + 1) of any half-width, with products of the size of the matrix in its own dtype."""
     return reduce_in_torch(matrices, half_width, carried, split=False, vectors=vectors)
+
+
+def turn_back(vectors: Tensor, half_width: int, x: Tensor) -> Tensor:
+    """See :func:`spectrum_fast.measure.ops.band.turn_back`, a panel at a time."""
+    b, n, turned = half_width, x.shape[2], x.clone()
+    for column in reversed(range(0, max(n - b - 1, 0), b)):
+        v = vectors[:, column : column + b, column + b :].mT
+        rows, exact = turned[:, :, column + b :], v.to(torch.float64)
+        rows -= rows @ exact @ triangular_factor(v).mT @ exact.mT
+    return turned
 
 
 def reduce_in_torch(

@@ -51,11 +51,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from spectrum_fast.errors import UsageError
-from spectrum_fast.measure.ops.band import device_kernels, workspace
+from spectrum_fast.measure.ops.band import device_kernels, reference, workspace
 from spectrum_fast.measure.ops.band.panels import reduce_batch, reduce_panels
 from spectrum_fast.measure.ops.device_graph import through_graph
 from spectrum_fast.measure.ops.triton_support import launch_on
 
+turn_back = reference.turn_back
+"""Of a few vectors of few matrices."""
 MAX_HALF_WIDTH = 64
 """Widest band served: the b x b work sits in the registers of one block."""
 

@@ -15,21 +15,21 @@ _TOGETHER = 4
 
 def multiply(weights: Tensor, x: Tensor, *, transposed: bool = False) -> Tensor:
     """See :func:`spectrum_fast.measure.ops.product.multiply`."""
-    filled, count = _filled(x), x.shape[1]
-    out = torch.empty(*filled.shape[:2], weights.shape[2 if transposed else 1], dtype=torch.float64)
-    _native.multiply(*passed(weights.contiguous(), filled, out), transposed=transposed)
+    vectors, count = filled(x), x.shape[1]
+    out = torch.empty(*vectors.shape[:2], weights.shape[2 if transposed else 1], dtype=torch.float64)
+    _native.multiply(*passed(weights.contiguous(), vectors, out), transposed=transposed)
     return out[:, :count]
 
 
 def multiply_band(bands: Tensor, x: Tensor) -> Tensor:
     """See :func:`spectrum_fast.measure.ops.product.multiply_band`."""
-    filled, count = _filled(x), x.shape[1]
-    out = torch.empty_like(filled)
-    _native.multiply_band(*passed(bands.contiguous(), filled, out))
+    vectors, count = filled(x), x.shape[1]
+    out = torch.empty_like(vectors)
+    _native.multiply_band(*passed(bands.contiguous(), vectors, out))
     return out[:, :count]
 
 
-def _filled(x: Tensor) -> Tensor:
-    """Vectors and zeros, as many as the kernels take together."""
+def filled(x: Tensor) -> Tensor:
+    """Vectors (m, p, n) and zeros, as many as the kernels take together."""
     lacking = -x.shape[1] % _TOGETHER
     return (pad(x, (0, 0, 0, lacking)) if lacking else x).contiguous()
