@@ -1,18 +1,69 @@
-// The sweeps in float32 and float64, for any level.
+// Sweeps in float32 and float64, for any level.
 #include "cpu/level.hpp"
 #include "sturm/sweep.hpp"
 
 namespace {
 
-// Columns and rows of a register tile for real and for complex shifts: SSE2 and NEON have 16 registers of 16 bytes (or
-// more), AVX2 has 16 of 32, AVX-512 32 of 64.
+// Rows of a register tile: 4 sums a row for real shifts, 8 for complex ones, of 32 registers or of 16.
+constexpr int real_rows = KERNEL_VECTOR_BYTES == 64 ? 4 : 2, complex_rows = real_rows / 2;
+
 template <class T>
-constexpr SturmKernels<T> make_level() {
-    if constexpr (KERNEL_VECTOR_BYTES == 64) return make_kernels<T, 6, 4, 5, 2>();
-    if constexpr (KERNEL_VECTOR_BYTES == 32) return make_kernels<T, 3, 3, 4, 1>();
-    if constexpr (KERNEL_VECTOR_BYTES == 16) return make_kernels<T, 6, 2, 3, 2>();
+T measure(const T* band, std::ptrdiff_t n, std::ptrdiff_t width, std::ptrdiff_t half_width, T* sizes) {
+    using Bits = typename Simd<T>::Bits;
+    constexpr Bits without_sign = ~(Bits{1} << (8 * sizeof(T) - 1));
+    Bits largest = 0;
+    for (std::ptrdiff_t j = 0; j < n; ++j) {
+        const std::ptrdiff_t count = half_width < n - 1 - j ? half_width + 1 : n - j;
+        Bits of_column = 0;  // numbers without a sign have the order of their bits, infinity and NaN last
+        for (std::ptrdiff_t d = 0; d < count; ++d) {
+            Bits bits;
+            __builtin_memcpy(&bits, band + j * width + d, sizeof bits);
+            bits &= without_sign;
+            of_column = bits > of_column ? bits : of_column;
+        }
+        __builtin_memcpy(sizes + j, &of_column, sizeof of_column);
+        largest = of_column > largest ? of_column : largest;
+    }
+    T found;
+    __builtin_memcpy(&found, &largest, sizeof found);
+    return found;
 }
+
+template <class T>
+void count(const SturmBand<T>& band, const T* shifts, std::int64_t* below, void* workspace) {
+    CountPivots<T> pivots{load(shifts), {}};
+    Sweep<CountPivots<T>, real_rows>(band, pivots, workspace).run();
+    for (int lane = 0; lane < Simd<T>::lanes; ++lane) below[lane] = pivots.below[lane];
+}
+
+template <class T>
+void real_product(const SturmBand<T>& band, const T* shifts, SturmProduct* products, void* workspace) {
+    constexpr int width = Simd<double>::lanes;
+    MultiplyRealPivots<T> pivots{load(shifts), {}, {}, {}};
+    for (Doubles& product : pivots.product) product = broadcast(1.0);
+    Sweep<MultiplyRealPivots<T>, real_rows>(band, pivots, workspace).run();
+    for (int lane = 0; lane < Simd<T>::lanes; ++lane) {
+        const std::int64_t half_turns = pivots.below[lane];
+        products[lane] = {pivots.product[lane / width][lane % width], 0.0, pivots.exponent[lane / width][lane % width],
+                          (half_turns + 1) / 2};
+    }
+}
+
+template <class T>
+void complex_product(const SturmBand<T>& band, const T* re, const T* im, SturmProduct* products, void* workspace) {
+    constexpr int width = Simd<double>::lanes;
+    MultiplyComplexPivots<T> pivots{load(re), load(im), {}, {}, {}, {}};
+    for (Doubles& product : pivots.re) product = broadcast(1.0);
+    Sweep<MultiplyComplexPivots<T>, complex_rows>(band, pivots, workspace).run();
+    for (int lane = 0; lane < Simd<T>::lanes; ++lane) {
+        const int part = lane / width, at = lane % width;
+        products[lane] = {pivots.re[part][at], pivots.im[part][at], pivots.exponent[part][at], pivots.turns[part][at]};
+    }
+}
+
+template <class T>
+constexpr SturmKernels<T> kernels{Simd<T>::lanes, measure<T>, count<T>, real_product<T>, complex_product<T>};
 
 }  // namespace
 
-extern constexpr SturmIsa LEVELLED(sturm){LEVEL_NAME, make_level<float>(), make_level<double>()};
+extern constexpr SturmIsa LEVELLED(sturm){LEVEL_NAME, kernels<float>, kernels<double>};
