@@ -13,11 +13,10 @@ set(x86_levels avx2 avx512 avx512_bf16 amx)
 set(arm_levels neon neon_bf16)
 
 set(vector_bytes_portable 16) # SSE2 and NEON
-set(vector_bytes_amx_model 16)
 set(vector_bytes_neon 16)
 set(vector_bytes_neon_bf16 16)
 set(vector_bytes_avx2 32)
-foreach(level avx512 avx512_bf16 amx)
+foreach(level avx512 avx512_bf16 amx amx_model) # the model has the blocks of the processor's
     set(vector_bytes_${level} 64)
 endforeach()
 
@@ -58,6 +57,7 @@ add_kernel(decode/numbers.cpp off ${general_levels})
 target_sources(_native PRIVATE
     kernels/cpu/features.cpp
     kernels/cpu/scratch.cpp
+    kernels/cpu/team.cpp
     kernels/extent/extent.cpp
     kernels/gram/select.cpp
     kernels/band/select.cpp

@@ -14,11 +14,8 @@ class Carried {
 
   public:
     // kCarried vectors of `size` numbers, one after the other, or none (null); room for `rows` numbers each.
-    Carried(double* vectors, Index size, Index rows, Index factor_cols)
-        : vectors_(vectors),
-          size_(size),
-          data_(vectors == nullptr ? 0 : rows, kCarried),
-          small_(2 * factor_cols * factor_cols) {
+    Carried(double* vectors, Index size, Index rows)
+        : vectors_(vectors), size_(size), data_(vectors == nullptr ? 0 : rows, kCarried) {
         for (Index c = 0; c < kCarried && vectors != nullptr; ++c)
             for (Index r = 0; r < rows; ++r) data_.at(r, c) = r < size ? vectors[c * size + r] : 0.0;
     }
@@ -29,11 +26,10 @@ class Carried {
         if (vectors_ != nullptr) Tall::template add_products<false>(factor.v(), data_, first, begin, end, inner);
     }
 
-    // then -T^T times what the threads have of V^T X,
-    void reflect(const Factor& factor) const {
+    // then product <- -T^T times what the threads have of V^T X, with cols x cols numbers of scratch,
+    void reflect(const Factor& factor, double* inner, double* product) const {
         if (vectors_ == nullptr) return;
         const Index n = factor.cols();
-        double *inner = small_.data(), *product = inner + n * n;
         factor.add_up(inner);
         for (Index i = 0; i < n * kCarried; ++i) product[i] = 0;
         for (Index k = 0; k < n; ++k)
@@ -42,9 +38,8 @@ class Carried {
     }
 
     // and X += V times that.
-    void add(const Factor& factor, Index first, Index begin, Index end) const {
+    void add(const Factor& factor, Index first, Index begin, Index end, const double* product) const {
         if (vectors_ == nullptr) return;
-        const double* product = small_.data() + factor.cols() * factor.cols();
         for (Index i = begin; i < end; ++i) data_.add_multiple(first + i, factor.v(), i, product);
     }
 
@@ -57,7 +52,6 @@ class Carried {
     double* vectors_;
     Index size_;
     Tall data_;
-    Scratch<double> small_;
 };
 
 }  // namespace

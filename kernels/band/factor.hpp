@@ -8,31 +8,55 @@
 
 #include "band/panel.hpp"
 #include "band/small.hpp"
-#include "cpu/threads.hpp"
+#include "cpu/scratch.hpp"
+#include "cpu/team.hpp"
 
 namespace {
 
+// What the threads that factor a panel together share, and room for what each of them keeps for itself: for panels of
+// up to `rows` rows and exactly `width` columns.
+template <int kVectorBytes>
+struct PanelMemory {
+    PanelMemory(Index rows, Index width, Index threads)
+        : cols((width + kRowStep - 1) / kRowStep * kRowStep),
+          v(rows, cols),
+          top(cols * cols),
+          sums(threads * 2 * cols * cols),
+          own(threads * kOwn * cols * cols) {}
+
+    static constexpr Index kOwn = 9;  // small matrices of each thread
+
+    Index cols;
+    Panel<kVectorBytes> v;
+    Scratch<double> top, sums, own;
+};
+
+// One thread's part in it: all of them call factor, and for_chunks, side by side. Each computes the small matrices for
+// itself, to the same bits.
 template <int kVectorBytes>
 class PanelFactor {
   public:
     using Tall = Panel<kVectorBytes>;
+    using Memory = PanelMemory<kVectorBytes>;
     static constexpr Index kBlock = Tall::kBlock;
 
-    // For panels of up to `rows` rows and exactly `width` columns. Q is orthogonal to 2e-16 times the square of
-    // `once_below`, the condition below which columns are made orthonormal once (0: always twice).
-    PanelFactor(Index rows, Index width, int threads, double once_below)
-        : width_(width),
+    // Q is orthogonal to 2e-16 times the square of `once_below`, the condition below which columns are made orthonormal
+    // once (0: always twice).
+    PanelFactor(const Memory& memory, const Team& team, Index width, double once_below)
+        : team_(team),
+          width_(width),
           once_below_(once_below),
-          cols_((width + kRowStep - 1) / kRowStep * kRowStep),
-          threads_(threads),
-          v_(rows, cols_),
-          t_(cols_ * cols_),
-          r_(cols_ * cols_),
-          small_(7 * cols_ * cols_),
-          partial_(threads * cols_ * cols_) {}
+          cols_(memory.cols),
+          v_(memory.v),
+          top_(memory.top.data()),
+          sums_(memory.sums.data()),
+          t_(memory.own.data() + team.index * Memory::kOwn * cols_ * cols_),
+          r_(t_ + cols_ * cols_),
+          small_(r_ + cols_ * cols_) {}
 
-    const Tall& v() const { return v_; }           // rows above the panel's first are zeros
-    const double* t() const { return t_.data(); }  // cols x cols
+    const Tall& v() const { return v_; }    // rows above the panel's first are zeros
+    const double* t() const { return t_; }  // cols x cols
+    // Of the first thread.
     double r(Index i, Index j) const { return r_[i * cols_ + j]; }
     Index cols() const { return cols_; }
 
@@ -43,12 +67,8 @@ class PanelFactor {
     template <class Gather, class Finish>
     bool factor(Index blocks, Index lead, Index rows, const Gather& gather, const Finish& finish) {
         for (Index i = 0; i < cols_ * cols_; ++i) r_[i] = t_[i] = 0;
-        double* squares = small_.data();
-        for_chunks(blocks, [&](Index begin, Index end, double* partial) {
-            for (Index i = begin; i < end; ++i) gather(i, v_.block(i));
-            Tall::add_inner_products(v_, v_, begin, end, partial);
-        });
-        reduce(squares);
+        double* squares = small_;
+        square(blocks, lead, [&](Index i) { gather(i, v_.block(i)); }, squares);
         double scale = 1;
         if (!are_moderate(squares)) {
             // Squares must neither overflow nor vanish: scale by a power of two, which is exact. Dependent columns may
@@ -58,14 +78,16 @@ class PanelFactor {
             int exponent = 0;
             (void)__builtin_frexp(largest, &exponent);
             scale = __builtin_ldexp(1.0, exponent < -1000 ? 1000 : -exponent);
-            multiply_all(blocks, scale);
-            multiply_symmetric(v_, v_, blocks, squares);
+            team_.wait();
+            square(blocks, lead, [&](Index i) { multiply_block(i, scale); }, squares);
         }
         if (rows < width_ || !factor_fast(blocks, lead, finish)) {
             for_chunks(blocks, [&](Index begin, Index end, double*) {
-                for (Index i = begin; i < end; ++i) gather(i, v_.block(i));
+                for (Index i = begin; i < end; ++i) {
+                    gather(i, v_.block(i));
+                    multiply_block(i, scale);
+                }
             });
-            if (scale != 1.0) multiply_all(blocks, scale);
             factor_slow(blocks, lead, rows);
             for_chunks(blocks, finish);
         }
@@ -73,39 +95,35 @@ class PanelFactor {
         return true;
     }
 
-    // sums <- lower half of left^T right, mirrored: for products that are symmetric.
-    void multiply_symmetric(const Tall& left, const Tall& right, Index blocks, double* sums) const {
-        for_chunks(blocks, [&](Index begin, Index end, double* partial) {
-            Tall::add_inner_products(left, right, begin, end, partial);
-        });
-        reduce(sums);
+    // Runs work(first block, last block, this thread's zeroed sums) over all blocks, each thread its own part, and
+    // waits for the others.
+    template <class Work>
+    void for_chunks(Index blocks, const Work& work) {
+        turn_ = 1 - turn_;  // the others may still read what was summed before
+        double* mine = sums_of(team_.index);
+        for (Index i = 0; i < cols_ * cols_; ++i) mine[i] = 0;
+        for_share(blocks, [&](Index begin, Index end) { work(begin, end, mine); });
+        team_.wait();
     }
 
-    // Runs work(first block, last block, this thread's zeroed sums) over all blocks, each thread its own part.
+    // Runs work(first block, last block) over this thread's part.
     template <class Work>
-    void for_chunks(Index blocks, const Work& work) const {
-        const Index size = cols_ * cols_, chunk = chunk_blocks(blocks);
-#pragma omp parallel num_threads(threads_)
-        {
-            double* mine = partial_.data() + omp_get_thread_num() * size;
-            for (Index i = 0; i < size; ++i) mine[i] = 0;
-#pragma omp for schedule(static)
-            for (Index c = 0; c < (blocks + chunk - 1) / chunk; ++c) {
-                const Index begin = c * chunk, end = begin + chunk < blocks ? begin + chunk : blocks;
-                work(begin, end, mine);
-            }
-        }
+    void for_share(Index blocks, const Work& work) const {
+        const Index share = (blocks + team_.count - 1) / team_.count, first = team_.index * share;
+        const Index last = first + share < blocks ? first + share : blocks, chunk = chunk_blocks(share);
+        for (Index begin = first; begin < last; begin += chunk)
+            work(begin, begin + chunk < last ? begin + chunk : last);
     }
 
     // sums <- the threads' sums of the last for_chunks.
     void add_up(double* sums) const {
         const Index size = cols_ * cols_;
         for (Index i = 0; i < size; ++i) sums[i] = 0;
-        for (int t = 0; t < threads_; ++t)
-            for (Index i = 0; i < size; ++i) sums[i] += partial_[t * size + i];
+        for (int t = 0; t < team_.count; ++t)
+            for (Index i = 0; i < size; ++i) sums[i] += sums_of(t)[i];
     }
 
-    // The same, lower half mirrored.
+    // The same, lower half mirrored: for products that are symmetric.
     void reduce(double* sums) const {
         add_up(sums);
         for (Index i = 0; i < cols_; ++i)
@@ -113,10 +131,24 @@ class PanelFactor {
     }
 
   private:
-    // At most 256 rows, which stay in L2 between two uses (64 KiB at 32 columns), as many chunks for every thread.
-    Index chunk_blocks(Index blocks) const {
-        const Index share = (blocks + threads_ - 1) / threads_, most = 256 / kBlock, chunks = (share + most - 1) / most;
+    double* sums_of(Index thread) const { return sums_ + (2 * thread + turn_) * cols_ * cols_; }
+
+    // At most 256 rows, which stay in L2 between two uses (64 KiB at 32 columns), as many in every chunk of a share.
+    static Index chunk_blocks(Index share) {
+        const Index most = 256 / kBlock, chunks = (share + most - 1) / most;
         return (share + chunks - 1) / chunks;
+    }
+
+    // sums <- P^T P of the blocks that prepare(block index) leaves; the first rows of P are kept, too.
+    template <class Prepare>
+    void square(Index blocks, Index lead, const Prepare& prepare, double* sums) {
+        for_chunks(blocks, [&](Index begin, Index end, double* partial) {
+            for (Index i = begin; i < end; ++i) prepare(i);
+            for (Index i = begin * kBlock - lead; i < width_ && i < end * kBlock - lead; ++i)
+                for (Index j = 0; j < cols_ && i >= 0; ++j) top_[i * cols_ + j] = v_.at(lead + i, j);
+            Tall::add_inner_products(v_, v_, begin, end, partial);
+        });
+        reduce(sums);
     }
 
     // Whether the squared lengths of columns are neither so large nor so small that numbers must be scaled.
@@ -133,8 +165,8 @@ class PanelFactor {
         return largest;
     }
 
-    void multiply_all(Index blocks, double scale) {
-        for (Index i = 0; i < blocks * cols_ * kBlock; ++i) v_.block(0)[i] *= scale;
+    void multiply_block(Index index, double scale) const {
+        for (Index i = 0; i < cols_ * kBlock; ++i) v_.block(index)[i] *= scale;
     }
 
     // Padding columns are zeros: a unit diagonal there keeps the small factorisations regular.
@@ -146,13 +178,13 @@ class PanelFactor {
     template <class Finish>
     bool factor_fast(Index blocks, Index lead, const Finish& finish) {
         const Index size = cols_ * cols_;
-        double *r1 = small_.data(), *r2 = r1 + size, *rest = r2 + size;
-        const double* last = orthonormalise(blocks, r1, r2, rest);
+        double *r1 = small_, *r2 = r1 + size, *rest = r2 + size;
+        const double* last = orthonormalise(blocks, lead, r1, r2, rest);
         if (last == nullptr) return false;
         if (last == r1) {
             for (Index i = 0; i < size; ++i) r_[i] = r1[i];
         } else {
-            multiply_upper(cols_, r2, r1, r_.data());
+            multiply_upper(cols_, r2, r1, r_);
         }
         reconstruct(blocks, lead, last, rest, finish);
         return true;
@@ -160,18 +192,14 @@ class PanelFactor {
 
     // One Cholesky factorisation, P = Q R1, or two, P <- Q1 with P = Q1 R1 and Q1 = Q R2; Q orthonormal. Returns the
     // last of R1 and R2, by which what is left in P still has to be divided; null where the columns are too dependent.
-    const double* orthonormalise(Index blocks, double* r1, double* r2, double* diagonal) {
+    const double* orthonormalise(Index blocks, Index lead, double* r1, double* r2, double* diagonal) {
         constexpr double dependent = 1e-14;          // a pivot that small against its column is rounding error
         constexpr double nearly_orthonormal = 1e-2;  // then the second pass is orthonormal to working accuracy
         const Index n = cols_;
         pad_diagonal(r1);
         if (!factor_cholesky(n, r1, dependent, diagonal)) return nullptr;
         if (once_below_ > 0 && condition(r1, diagonal, r2) < once_below_) return r1;
-        for_chunks(blocks, [&](Index begin, Index end, double* partial) {
-            for (Index i = begin; i < end; ++i) v_.solve(i, r1);
-            Tall::add_inner_products(v_, v_, begin, end, partial);
-        });
-        reduce(r2);
+        square(blocks, lead, [&](Index i) { v_.solve(i, r1); }, r2);
         pad_diagonal(r2);
         for (Index i = 0; i < n; ++i)
             for (Index j = 0; j < n; ++j)
@@ -197,7 +225,7 @@ class PanelFactor {
         double *u = scratch, *l_transposed = u + size, *ur = l_transposed + size, *signs = ur + size;
         // u <- the top of Q; then U and L^T of u - S.
         for (Index i = 0; i < n; ++i)
-            for (Index j = 0; j < n; ++j) u[i * n + j] = i < width_ ? v_.at(lead + i, j) : 0.0;
+            for (Index j = 0; j < n; ++j) u[i * n + j] = i < width_ ? top_[i * n + j] : 0.0;
         solve_rows<false>(n, last, u);
         factor_shifted_lu(n, u, l_transposed, signs);
         multiply_upper(n, u, last, ur);
@@ -205,7 +233,7 @@ class PanelFactor {
         // T L^T = -U S and R = S times what it was; padding columns play no part.
         for (Index i = 0; i < width_; ++i)
             for (Index j = i; j < width_; ++j) t_[i * n + j] = -u[i * n + j] * signs[j];
-        solve_rows<true>(n, l_transposed, t_.data());
+        solve_rows<true>(n, l_transposed, t_);
         for (Index i = 0; i < n; ++i)
             for (Index j = 0; j < n; ++j) r_[i * n + j] *= signs[i];
 
@@ -217,14 +245,16 @@ class PanelFactor {
         });
     }
 
-    // Householder reflections, column by column; also where P has fewer rows than columns.
+    // Householder reflections, column by column, by one thread; also where P has fewer rows than columns.
     void factor_slow(Index blocks, Index lead, Index rows) {
         const Index reflections = rows - 1 < width_ ? rows - 1 : width_;
-        double* tau = small_.data();
-        for (Index j = 0; j < cols_; ++j) tau[j] = 0;
-        for (Index j = 0; j < reflections; ++j) tau[j] = reflect_column(blocks, lead, lead + rows, j);
-        take_apart(lead, rows, reflections, tau);
-        form_t(blocks, tau, small_.data() + cols_);
+        double* tau = top_;
+        if (team_.index == 0) {
+            for (Index j = 0; j < cols_; ++j) tau[j] = 0;
+            for (Index j = 0; j < reflections; ++j) tau[j] = reflect_column(blocks, lead, lead + rows, j);
+            take_apart(lead, rows, reflections, tau);
+        }
+        form_t(blocks, tau, small_);
     }
 
     // The reflection that makes zeros of column j below its diagonal, in their place, applied to the columns after it;
@@ -266,7 +296,11 @@ class PanelFactor {
     // T, forward column by column: T(:j, j) = -tau_j T(:j, :j) (V^T V)(:j, j).
     void form_t(Index blocks, const double* tau, double* inner) {
         const Index n = cols_;
-        multiply_symmetric(v_, v_, blocks, inner);
+        team_.wait();
+        for_chunks(blocks, [&](Index begin, Index end, double* partial) {
+            Tall::add_inner_products(v_, v_, begin, end, partial);
+        });
+        reduce(inner);
         for (Index j = 0; j < width_; ++j) {
             for (Index i = 0; i < j; ++i) {
                 double sum = 0;
@@ -301,12 +335,14 @@ class PanelFactor {
         }
     }
 
+    const Team& team_;
     Index width_;
     double once_below_;
     Index cols_;
-    int threads_;
-    Tall v_;
-    Scratch<double> t_, r_, small_, partial_;
+    const Tall& v_;
+    double *top_, *sums_;      // of all threads
+    double *t_, *r_, *small_;  // of this one
+    Index turn_ = 0;
 };
 
 }  // namespace

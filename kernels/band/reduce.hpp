@@ -4,6 +4,9 @@
 // The update with one panel's vectors is put off until the next panel is factored, and then done tile by tile together
 // with that panel's A V: the matrix is read and written once a panel. Only the next panel's own columns are updated
 // first.
+//
+// All threads go through the whole reduction side by side and meet five times a panel; each has its own rows of a panel
+// and its own tiles of the matrix, which stay in its cache.
 #pragma once
 
 #include "band/carried.hpp"
@@ -11,6 +14,7 @@
 #include "band/kernels.hpp"
 #include "band/sweep.hpp"
 #include "band/tiles.hpp"
+#include "cpu/team.hpp"
 #include "cpu/threads.hpp"
 
 namespace {
@@ -21,80 +25,91 @@ class BandReduction {
     using Tiles = typename SweepType::Tiles;
     using Tall = Panel<kVectorBytes>;
     static constexpr Index kBlock = Tall::kBlock, kStrip = SweepType::kStrip;
-    // Below this the barriers eat the gain: 512 takes 2.1 ms on one thread and 1.9 on two, 768 takes 5.5 and 4.5.
-    static constexpr Index kThreadedSize = 768;
+    static_assert(kBlock % kStrip == 0);
+    // Two threads take 1.6 ms at 512 where one takes 2.5; with their cores apart (two last caches) 2.8.
+    static constexpr Index kThreadedSize = 512;
+    static constexpr Index kRowsOfThread = 128;
     // Panels of float32 matrices may be as far from orthonormal as 2e-11: 128 of them leave a tenth of eps.
     static constexpr double kOnceBelow = sizeof(Number) == sizeof(float) ? 300 : 0;
 
   public:
     static void run(const BandTask<Number>& task) {
-        BandReduction reduction(task);
-        reduction.reduce();
+        const Memory memory(task, choose_threads(task.size));
+        Barrier barrier;
+#pragma omp parallel num_threads(memory.threads)
+        BandReduction(task, memory, Team{barrier}).reduce();
     }
 
   private:
-    explicit BandReduction(const BandTask<Number>& task)
+    // What the threads share, and room for three small matrices of each.
+    struct Memory {
+        Memory(const BandTask<Number>& task, int count)
+            : threads(count),
+              tiles(task.size, choose_edge(task.size), threads),
+              // A band wider than the matrix has no panels; do not allocate for it.
+              panel(tiles.rows(), task.half_width < task.size ? task.half_width : task.size, threads),
+              sweep(tiles, panel.cols, threads),
+              carried(task.carried, task.size, tiles.rows()),
+              small(threads * 3 * panel.cols * panel.cols) {}
+
+        int threads;
+        Tiles tiles;
+        PanelMemory<kVectorBytes> panel;
+        SweepType sweep;
+        Carried<kVectorBytes> carried;
+        Scratch<double> small;
+    };
+
+    BandReduction(const BandTask<Number>& task, const Memory& memory, const Team& team)
         : task_(task),
           size_(task.size),
           width_(task.half_width),
-          threads_(task.size < kThreadedSize ? 1 : omp_get_max_threads()),
-          tiles_(task.size, choose_edge(task.size)),
-          factor_(tiles_.blocks() * tiles_.edge(), clip_width(), threads_, kOnceBelow),
-          small_(3 * factor_.cols() * factor_.cols()),
-          sweep_(tiles_, factor_.cols(), threads_),
-          carried_(task.carried, task.size, tiles_.blocks() * tiles_.edge(), factor_.cols()) {}
+          team_(team),
+          tiles_(memory.tiles),
+          sweep_(memory.sweep),
+          carried_(memory.carried),
+          factor_(memory.panel, team_, width_ < size_ ? width_ : size_, kOnceBelow),
+          small_(memory.small.data() + team.index * 3 * factor_.cols() * factor_.cols()) {
+        // Fewer threads may come than were asked for.
+        for (int t = team.index + team.count; t < memory.threads; t += team.count) sweep_.clear(t, 0);
+    }
+
+    static int choose_threads(Index size) {
+        if (size < kThreadedSize) return 1;
+        const int most = static_cast<int>(size / kRowsOfThread), threads = omp_get_max_threads();
+        return threads < most ? threads : most;
+    }
 
     // Measured (Zen 5, one thread): 64 is best up to 2048 (20 % against 128), 96 at 4096 (10 % against either).
     static Index choose_edge(Index size) { return size <= 2048 ? 64 : 96; }
 
-    // A band wider than the matrix has no panels; do not allocate for it.
-    Index clip_width() const { return width_ < size_ ? width_ : size_; }
-
     void reduce() {
-        const Index blocks = tiles_.blocks();
-        for (Index i = 0; i < size_ * (width_ + 1); ++i) task_.band[i] = 0;
-#pragma omp parallel for schedule(static, 1) num_threads(threads_)
-        for (Index t = 0; t < blocks * (blocks + 1) / 2; ++t) {
-            const auto [row, col] = locate(t);
-            tiles_.load(task_.matrix, row, col);
-        }
+        const typename SweepType::Session session;
+        for_tiles(0, [&](Index row, Index col) { tiles_.load(task_.matrix, row, col); });
+        if (is_first())
+            for (Index i = 0; i < size_ * (width_ + 1); ++i) task_.band[i] = 0;
+        team_.wait();
         Index column = 0;
-        while (size_ - column > width_ + 1) {
-            update_columns(column, width_);
-            write_diagonal(column, width_);
-            reduce_panel(column);
-            column += width_;
-        }
-        update_columns(column, size_ - column);
+        for (; size_ - column > width_ + 1; column += width_) reduce_panel(column);
+        if (!is_first()) return;
+        update_rows(column / kBlock * kBlock, tiles_.rows(), column, size_);
         write_diagonal(column, size_ - column);
         carried_.store();
     }
 
-    struct Place {
-        Index row, col;
-    };
+    bool is_first() const { return team_.index == 0; }
 
-    // Tile number t of a triangle: rows of the triangle have 1, 2, 3, ... tiles.
-    static Place locate(Index t) {
-        Index row = 0;
-        while (t > row) t -= ++row;
-        return {row, t};
+    // Runs work(tile row, tile column) over this thread's tiles with columns from tile column `first` on.
+    template <class Work>
+    void for_tiles(Index first, const Work& work) const {
+        tiles_.for_each(first, team_.index, team_.count, work);
     }
 
-    // Applies the pending update to the tiles that hold `count` columns from `column` on.
-    void update_columns(Index column, Index count) {
-        if (!pending_) return;
-        const Index edge = tiles_.edge(), blocks = tiles_.blocks();
-        const Index first = column / edge, last = (column + count - 1) / edge;
-#pragma omp parallel num_threads(threads_)
-        {
-            const typename SweepType::Session session;
-            for (Index col = first; col <= last; ++col) {
-#pragma omp for schedule(static, 1) nowait
-                for (Index row = col; row < blocks; ++row) sweep_.update(row, col, column, false);
-            }
-        }
-        updated_ = last + 1;
+    // Applies the pending update to rows [row, last) in columns [column, end).
+    void update_rows(Index row, Index last, Index column, Index end) const {
+        for (; pending_ && row < last; row += kBlock)
+            for (Index c = column / kStrip * kStrip; c < end; c += kStrip)
+                sweep_.update_strip(set_, row, row + kBlock, c);
     }
 
     void write_diagonal(Index column, Index count) const {
@@ -104,32 +119,36 @@ class BandReduction {
     }
 
     void reduce_panel(Index column) {
-        const Index edge = tiles_.edge(), begin = column + width_, rows = size_ - begin;
-        const Index origin = begin / edge * edge;  // the first row of the tiles that take part
-        const Index panel_blocks = (tiles_.blocks() * edge - origin) / kBlock;
-        const bool was_pending = pending_;
-        const Index updated = was_pending ? updated_ : tiles_.blocks();
+        const Index begin = column + width_, rows = size_ - begin;
+        const Index origin = sweep_.first_row(begin);  // the first row that takes part
+        const Index panel_blocks = (tiles_.rows() - origin) / kBlock;
 
-        sweep_.exchange();
-        pending_ = factor_.factor(
+        if (is_first()) update_rows(column / kBlock * kBlock, origin, column, begin);
+        factor_.for_share(panel_blocks, [&](Index from, Index to) {
+            update_rows(origin + from * kBlock, origin + to * kBlock, column, begin);
+        });
+        const Index next = 1 - set_;
+        const bool found = factor_.factor(
             panel_blocks, begin - origin, rows,
             [&](Index n, double* block) { gather(origin + n * kBlock, begin, column, block); },
             [&](Index from, Index to, double* partial) {
                 for (Index n = from; n < to; ++n) {
-                    sweep_.set_v(origin + n * kBlock, factor_.v().block(n));
+                    sweep_.set_v(next, origin + n * kBlock, factor_.v().block(n));
                     store_vectors(column, origin + n * kBlock, begin, factor_.v().block(n));
                 }
                 carried_.multiply(factor_, origin / kBlock, from, to, partial);
             });
-        for (Index j = 0; j < width_; ++j)
-            for (Index i = 0; i <= j && i < rows; ++i)
-                task_.band[(column + j) * (width_ + 1) + width_ + i - j] = static_cast<Number>(factor_.r(i, j));
-        if (pending_) {
-            carried_.reflect(factor_);
-        } else {  // a zero panel: nothing to multiply by, but the last update must still be finished
-            for (Index row = origin; row < size_; row += kBlock) store_vectors(column, row, begin, nullptr);
+        if (is_first()) {
+            write_diagonal(column, width_);
+            for (Index j = 0; j < width_; ++j)
+                for (Index i = 0; i <= j && i < rows; ++i)
+                    task_.band[(column + j) * (width_ + 1) + width_ + i - j] = static_cast<Number>(factor_.r(i, j));
         }
-        if (pending_ || was_pending) sweep(begin, updated, pending_);
+        if (!found && is_first())  // a zero panel: nothing to multiply by, but the last update must still be finished
+            for (Index row = origin; row < size_; row += kBlock) store_vectors(column, row, begin, nullptr);
+        if (found || pending_) sweep(begin, found);
+        pending_ = found;
+        set_ = next;
         if (pending_) compute_update(origin, begin, panel_blocks);
     }
 
@@ -148,11 +167,12 @@ class BandReduction {
     void compute_update(Index origin, Index begin, Index panel_blocks) {
         const Index n = factor_.cols();
         const double* t = factor_.t();
+        double *inner = small_, *product = inner + n * n, *s = product + n * n;
+        carried_.reflect(factor_, inner, product);
         factor_.for_chunks(panel_blocks, [&](Index from, Index to, double* partial) {
-            sweep_.set_x(origin + from * kBlock, origin + to * kBlock, begin, partial);
-            carried_.add(factor_, origin / kBlock, from, to);
+            sweep_.set_x(set_, origin + from * kBlock, origin + to * kBlock, begin, partial);
+            carried_.add(factor_, origin / kBlock, from, to, product);
         });
-        double *inner = small_.data(), *product = inner + n * n, *s = product + n * n;
         factor_.reduce(inner);
         // s <- -1/2 T^T (V^T A V) T
         for (Index i = 0; i < n * n; ++i) product[i] = s[i] = 0;
@@ -161,26 +181,20 @@ class BandReduction {
         for (Index k = 0; k < n; ++k)
             for (Index i = k; i < n; ++i) add_row(n, 0, -0.5 * t[k * n + i], product + k * n, s + i * n);
         factor_.for_chunks(panel_blocks, [&](Index from, Index to, double*) {
-            sweep_.set_z(origin + from * kBlock, origin + to * kBlock, t, s);
+            sweep_.set_z(set_, origin + from * kBlock, origin + to * kBlock, t, s);
         });
     }
 
-    // Over all tiles from row and column `begin` on: the last panel's update where it is still due (columns from block
-    // `updated`), then, if `multiply`, this panel's share of A V.
-    void sweep(Index begin, Index updated, bool multiply) {
-        const Index first = begin / tiles_.edge(), blocks = tiles_.blocks() - first;
-#pragma omp parallel num_threads(threads_)
-        {
-            const typename SweepType::Session session;
-            const int thread = omp_get_thread_num();
-            if (multiply) sweep_.clear(thread, first * tiles_.edge());
-#pragma omp for schedule(static, 1)
-            for (Index t = 0; t < blocks * (blocks + 1) / 2; ++t) {
-                const auto [row, col] = locate(t);
-                if (first + col >= updated) sweep_.update(first + row, first + col, begin, true);
-                if (multiply) sweep_.multiply(first + row, first + col, begin, thread);
-            }
-        }
+    // Over all tiles from row and column `begin` on: the last panel's update where it is still due (the columns of the
+    // strip before have it), then, if `multiply`, this panel's share of A V.
+    void sweep(Index begin, bool multiply) const {
+        const Index first = begin / tiles_.edge(), due = (begin + kStrip - 1) / kStrip * kStrip;
+        if (multiply) sweep_.clear(team_.index, first * tiles_.edge());
+        for_tiles(first, [&](Index row, Index col) {
+            if (pending_) sweep_.update(set_, row, col, due);
+            if (multiply) sweep_.multiply(row, col, begin, team_.index);
+        });
+        team_.wait();
     }
 
     // Rows [row, row + kBlock) of the panel at `column`, as a block of a panel; rows before `begin` are zeros.
@@ -210,14 +224,14 @@ class BandReduction {
 
     const BandTask<Number>& task_;
     Index size_, width_;
-    int threads_;
-    Tiles tiles_;
+    const Team team_;
+    const Tiles& tiles_;
+    const SweepType& sweep_;
+    const Carried<kVectorBytes>& carried_;
     PanelFactor<kVectorBytes> factor_;
-    Scratch<double> small_;
-    SweepType sweep_;
-    Carried<kVectorBytes> carried_;
-    bool pending_ = false;  // the last panel's update has not been applied to all tiles
-    Index updated_ = 0;     // but it has been to tile columns before this one
+    double* small_;
+    Index set_ = 0;         // of V and Z of the last panel
+    bool pending_ = false;  // their update has not been applied to all tiles
 };
 
 }  // namespace

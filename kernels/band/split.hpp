@@ -108,42 +108,45 @@ class SplitSweep {
           split_(threads * 4 * squares_ * squares_ * kSquare),
           sums_(rows_, cols, threads) {}
 
-    void exchange() { current_ = 1 - current_; }
+    // Products take tiles as a whole.
+    Index first_row(Index begin) const { return begin / tiles_.edge() * tiles_.edge(); }
 
-    void set_v(Index row, const double* block) const {
+    void set_v(Index set, Index row, const double* block) const {
         vectors_.set_v(row, block);
         for (Index r = row; r < row + Tall::kBlock; r += kBlock) {
-            set_vectors(r, vectors_.v(r), 0);
+            set_vectors(set, r, vectors_.v(r), 0);
             set_factor(r, vectors_.v(r));
         }
     }
 
-    void set_x(Index row, Index end, Index begin, double* inner) const {
+    void set_x(Index, Index row, Index end, Index begin, double* inner) const {
         vectors_.set_x(row, end, begin, sums_, inner);
     }
 
-    void set_z(Index row, Index end, const double* t, const double* s) const {
+    void set_z(Index set, Index row, Index end, const double* t, const double* s) const {
         vectors_.finish(row, end, t, s);
-        for (Index r = row; r < end; r += kBlock) set_vectors(r, vectors_.z(r), 1);
+        for (Index r = row; r < end; r += kBlock) set_vectors(set, r, vectors_.z(r), 1);
     }
 
-    // Tile -= V_I Z_J^T + Z_I V_J^T: the left operands are negated, and their counterparts lie crosswise. Products take
-    // tiles as a whole: here too columns before `begin` are left alone, but not what is above the diagonal.
-    void update(Index block_row, Index block_col, Index begin, bool last) const {
-        const int set = last ? 1 - current_ : current_;
-        const Index edge = tiles_.edge(), depth = strips_ * 16, part = depth * kStrip;
-        float* tile = tiles_.tile(block_row, block_col);
-        const Index before = begin - block_col * edge, first = before > 0 ? before / kStrip * kStrip : 0;
-        for (Index c = first; c < edge; c += kStrip) {
-            const Pair* right = right_[set].data() + (block_col * edge + c) / kStrip * 4 * part;
-            for (Index r = 0; r < edge; r += kStrip) {
-                const Pair* left = left_[set].data() + (block_row * edge + r) / kStrip * 4 * part;
-                float* to = tile + c * edge + r * kStrip;
-                const Pair *v = left, *z = left + 2 * part, *v_right = right, *z_right = right + 2 * part;
-                const Pair* a[] = {v + part, v, z + part, z, v, z};
-                const Pair* const b[] = {z_right, z_right + part, v_right, v_right + part, z_right, v_right};
-                multiply_terms<6>(depth, a, b, to);
-            }
+    void update(Index set, Index block_row, Index block_col, Index begin) const {
+        const Index edge = tiles_.edge(), before = begin - block_col * edge;
+        for (Index c = before > 0 ? before / kStrip * kStrip : 0; c < edge; c += kStrip)
+            update_strip(set, block_row * edge, (block_row + 1) * edge, block_col * edge + c);
+    }
+
+    // Rows [row, end) of a tile's strip -= V_I Z_J^T + Z_I V_J^T: the left operands are negated, and their counterparts
+    // lie crosswise. Products take tiles as a whole: also above the diagonal.
+    void update_strip(Index set, Index row, Index end, Index col) const {
+        const Index depth = strips_ * 16, part = depth * kStrip;
+        const Pair* right = right_[set].data() + col / kStrip * 4 * part;
+        const Pair *v_right = right, *z_right = right + 2 * part;
+        const Index top = col / tiles_.edge() * tiles_.edge();
+        for (Index r = row < top ? top : row; r < end; r += kStrip) {
+            const Pair* v = left_[set].data() + r / kStrip * 4 * part;
+            const Pair* z = v + 2 * part;
+            const Pair* a[] = {v + part, v, z + part, z, v, z};
+            const Pair* const b[] = {z_right, z_right + part, v_right, v_right + part, z_right, v_right};
+            multiply_terms<6>(depth, a, b, tiles_.column(r, col));
         }
     }
 
@@ -217,9 +220,9 @@ class SplitSweep {
     }
 
     // Rows [row, row + kBlock) of V (which = 0) or Z (1) as operands of the update; the left one is negated.
-    void set_vectors(Index row, const float* block, Index which) const {
+    void set_vectors(Index set, Index row, const float* block, Index which) const {
         const Index part = strips_ * kSquare, offset = row / kStrip * 4 * part + 2 * which * part;
-        Pair *right = right_[current_].data() + offset, *left = left_[current_].data() + offset;
+        Pair *right = right_[set].data() + offset, *left = left_[set].data() + offset;
         for (Index p = 0; p < strips_ * 16; ++p) {
             for (Index i = 0; i < kBlock; ++i) {
                 const Index r = row % kStrip + i;
@@ -238,7 +241,6 @@ class SplitSweep {
     Vectors vectors_;
     Scratch<Pair> left_[2], right_[2], factor_, split_;
     ThreadSums<float, kStrip, kVectorBytes> sums_;
-    int current_ = 0;
 };
 
 }  // namespace

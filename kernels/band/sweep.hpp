@@ -35,12 +35,13 @@ class Sweep {
           right_(rows_ * column_strips_ * kStrip),
           sums_(rows_, cols, threads) {}
 
-    // Keeps the V and Z of the last panel for updates that are still due; what follows is set for the next one.
-    void exchange() { current_ = 1 - current_; }
+    // The first row of V that the products of a panel whose rows start at `begin` ask for.
+    Index first_row(Index begin) const { return begin / Tall::kBlock * Tall::kBlock; }
 
-    // Takes over rows [row, row + Tall::kBlock) of V, a block of a panel, for products and for the later update.
-    void set_v(Index row, const double* block) const {
-        const Vectors& vectors = vectors_[current_];
+    // Takes over rows [row, row + Tall::kBlock) of V, a block of a panel, for products and for the later update; V and
+    // Z of two panels are kept, in sets 0 and 1.
+    void set_v(Index set, Index row, const double* block) const {
+        const Vectors& vectors = vectors_[set];
         vectors.set_v(row, block);
         for (Index r = row; r < row + Tall::kBlock; r += kStrip)
             for (Index c = 0; c < cols_; c += kLanes)
@@ -50,29 +51,30 @@ class Sweep {
     }
 
     // Takes over rows [row, end) of the product X = A V, zeros before row `begin`; inner += V^T X of them.
-    void set_x(Index row, Index end, Index begin, double* inner) const {
-        vectors_[current_].set_x(row, end, begin, sums_, inner);
+    void set_x(Index set, Index row, Index end, Index begin, double* inner) const {
+        vectors_[set].set_x(row, end, begin, sums_, inner);
     }
 
     // Makes Z = X T + V S of rows [row, end) of X, for the update.
-    void set_z(Index row, Index end, const double* t, const double* s) const {
-        vectors_[current_].finish(row, end, t, s);
+    void set_z(Index set, Index row, Index end, const double* t, const double* s) const {
+        vectors_[set].finish(row, end, t, s);
     }
 
-    // Tile -= V_I Z_J^T + Z_I V_J^T, with the vectors of this panel or of the one before the exchange; of columns from
-    // `begin` on, on the diagonal from each strip's own square downwards.
-    void update(Index block_row, Index block_col, Index begin, bool last) const {
-        const Vectors& vectors = vectors_[last ? 1 - current_ : current_];
-        const Index edge = tiles_.edge(), half = cols_ * kStrip;
-        Number* tile = tiles_.tile(block_row, block_col);
-        for (Index c = first_column(block_col, begin) / kStrip * kStrip; c < edge; c += kStrip) {
-            const Number* right = vectors.z(block_col * edge + c);
-            for (Index r = block_row == block_col ? c : 0; r < edge; r += kRows) {
-                const Number* left = vectors.v(block_row * edge + r) + r % kStrip;
-                Kernel::template multiply<1, kStrip, true, 2, kUnroll>(2, cols_, left, half, right, -half,
-                                                                       tile + c * edge + r * kStrip);
-            }
-        }
+    // Tile -= V_I Z_J^T + Z_I V_J^T, with the V and Z of a set; the strips of columns from `begin` on.
+    void update(Index set, Index block_row, Index block_col, Index begin) const {
+        const Index edge = tiles_.edge(), row = block_row * edge, col = block_col * edge;
+        for (Index c = first_column(block_col, begin) / kStrip * kStrip; c < edge; c += kStrip)
+            update_strip(set, row, row + edge, col + c);
+    }
+
+    // The same for rows [row, end) of a tile and one strip of columns, on the diagonal from its own square downwards.
+    void update_strip(Index set, Index row, Index end, Index col) const {
+        const Vectors& vectors = vectors_[set];
+        const Index half = cols_ * kStrip;
+        const Number* right = vectors.z(col);
+        for (Index r = row < col ? col : row; r < end; r += kRows)
+            Kernel::template multiply<1, kStrip, true, 2, kUnroll>(2, cols_, vectors.v(r) + r % kStrip, half, right,
+                                                                   -half, tiles_.column(r, col));
     }
 
     // X_I += tile V_J, and X_J += tile^T V_I off the diagonal, or below the squares on it; rows of V and X before
@@ -126,7 +128,6 @@ class Sweep {
     Vectors vectors_[2];
     Scratch<Number> right_;
     ThreadSums<Number, kStrip, kVectorBytes> sums_;
-    int current_ = 0;
 };
 
 }  // namespace

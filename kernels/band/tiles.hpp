@@ -3,7 +3,8 @@
 // Tile (I, J), I >= J, holds rows I * edge.. and columns J * edge.., in strips of kStrip columns: element (r, c) lies
 // at tile[c / kStrip * edge * kStrip + r * kStrip + c % kStrip]. A strip is at once a right operand of the micro-kernel
 // (depth = rows), a left one read along its rows, and a transposed left one read along its columns.
-// Tiles on the diagonal are held whole; rows and columns past the end are zeros.
+// Tiles on the diagonal are held whole; rows and columns past the end are zeros. Those of a thread lie one after the
+// other, as it goes through them: what it fetches in advance is its own.
 #pragma once
 
 #include "cpu/scratch.hpp"
@@ -14,22 +15,37 @@ namespace {
 template <class T, Index kStrip>
 class TriangleTiles {
   public:
-    TriangleTiles(Index size, Index edge)
-        : size_(size),
-          edge_(edge),
-          blocks_((size + edge - 1) / edge),
-          data_(blocks_ * (blocks_ + 1) / 2 * edge * edge) {}
+    TriangleTiles(Index size, Index edge, int threads)
+        : size_(size), edge_(edge), blocks_((size + edge - 1) / edge), data_(count() * edge * edge), tiles_(count()) {
+        T* next = data_.data();
+        for (int thread = 0; thread < threads; ++thread)
+            for_each(0, thread, threads, [&](Index row, Index col) {
+                tiles_[row * (row + 1) / 2 + col] = next;
+                next += edge * edge;
+            });
+    }
 
     Index size() const { return size_; }
     Index edge() const { return edge_; }
     Index blocks() const { return blocks_; }
+    Index rows() const { return blocks_ * edge_; }
 
-    T* tile(Index block_row, Index block_col) const {
-        return data_.data() + (block_row * (block_row + 1) / 2 + block_col) * edge_ * edge_;
+    // Runs work(tile row, tile column) over the tiles of one of some threads, of those with columns from tile column
+    // `first` on. They are dealt out from the last one on: a thread keeps its tiles while the matrix becomes smaller.
+    template <class Work>
+    void for_each(Index first, int thread, int threads, const Work& work) const {
+        for (Index row = first; row < blocks_; ++row) {
+            for (Index col = first; col <= row; ++col) {
+                const Index after = blocks_ - 1 - col, number = after * (after + 1) / 2 + blocks_ - 1 - row;
+                if (number % threads == thread) work(row, col);
+            }
+        }
     }
 
+    T* tile(Index block_row, Index block_col) const { return tiles_[block_row * (block_row + 1) / 2 + block_col]; }
+
     // Element (row, col) of the lower half; the next rows of its tile follow at a distance of kStrip.
-    const T* column(Index row, Index col) const {
+    T* column(Index row, Index col) const {
         const Index c = col % edge_;
         return tile(row / edge_, col / edge_) + c / kStrip * edge_ * kStrip + row % edge_ * kStrip + c % kStrip;
     }
@@ -55,8 +71,11 @@ class TriangleTiles {
     }
 
   private:
+    Index count() const { return blocks_ * (blocks_ + 1) / 2; }
+
     Index size_, edge_, blocks_;
     Scratch<T> data_;
+    Scratch<T*> tiles_;
 };
 
 }  // namespace

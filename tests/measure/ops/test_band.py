@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -219,7 +223,7 @@ def test_backends_agree_on_the_spectrum(dtype):
 
 
 @needs_native
-@pytest.mark.parametrize("n", [770, 900])
+@pytest.mark.parametrize("n", [513, 770, 900])
 def test_threads_change_nothing_but_rounding(n):
     from spectrum_fast import _native
 
@@ -234,6 +238,47 @@ def test_threads_change_nothing_but_rounding(n):
     assert torch.equal(bands[1], bands[2])
     for band in (bands[0], bands[1], bands[3]):
         assert spectrum_error(band, matrix) <= BOUND
+
+
+@needs_native
+@both_dtypes
+def test_panels_of_dependent_columns_by_several_threads(dtype):
+    from spectrum_fast import _native
+
+    before = _native.get_num_threads()
+    try:
+        for name in ("zero", "identity", "low_rank", "graded_spectrum", "two_blocks"):
+            matrix = symmetric(FAMILIES[name](530), dtype)
+            bands = []
+            for threads in (1, 3):
+                _native.set_num_threads(threads)
+                bands.append(reduce_to_band(matrix.clone(), 16, backend="native"))
+            for band in bands:
+                assert spectrum_error(band, matrix) <= BOUND, name
+    finally:
+        _native.set_num_threads(before)
+
+
+@needs_native
+def test_fewer_threads_come_than_were_asked_for():
+    program = """
+import torch
+from spectrum_fast import _native
+bands = torch.zeros(2, 600, 17)
+for threads, band in enumerate(bands, 1):
+    _native.set_num_threads(threads)
+    matrix = torch.randn(600, 600, generator=torch.Generator().manual_seed(0))
+    _native.reduce_to_band(matrix[None], band[None])
+assert bands[0].any() and torch.equal(*bands)
+"""
+    done = subprocess.run(  # the limit is read when a process starts
+        [sys.executable, "-c", program],
+        env={**os.environ, "OMP_THREAD_LIMIT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @needs_native
