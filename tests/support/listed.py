@@ -11,11 +11,12 @@ from spectrum_fast.measure.spectra.counts import CountTable
 
 
 class ListedSlices:
-    """Counts and log-determinants of known spectra (m, size) in the form asked in; remembers which nodes were asked."""
+    """Counts and log-determinants of known spectra (m, size) in the form asked in; remembers which were asked."""
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
         self.asked = torch.zeros(0)
+        self.shifts = torch.zeros(0)
 
     def below(self, points: Array) -> Array:
         return in_form_of(points, self._below(tensor_of(points)).double())
@@ -31,7 +32,7 @@ class ListedSlices:
 
     def log_det(self, shifts: Array, wanted: Array) -> Array:
         z, asked = tensor_of(shifts), tensor_of(wanted)
-        self.asked = asked.sum(1)
+        self.asked, self.shifts = asked.sum(1), z[asked]
         found = torch.log((self.values[:, None, :] ** 2).to(z.dtype) - z[:, :, None]).sum(2)
         return in_form_of(shifts, torch.where(asked, found, torch.nan))  # what is not asked for must not count
 

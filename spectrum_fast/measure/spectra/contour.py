@@ -1,15 +1,20 @@
-"""Integrals of the counting function of each matrix of a batch, by contour.
+"""Sums of what singular values exceed a point by, of each matrix of a batch, by a contour: a vertical line.
 
-Sums of singular values come from the identity ``sum_{s_i <= t} s_i = N(t) t - integral_0^t N(s) ds``. N is a staircase,
-but it is the boundary value of an analytic function: with ``L(z) = sum_i log(s_i^2 - z)``, the log-determinant,
-``N(s) = -Im L(s^2 + i0) / pi``. So its integral may be taken along a half circle in the upper half plane, away from
-every eigenvalue. The map ``w = (a + i b e^u) / (1 + i e^u)`` of the real line onto that half circle puts all
-singularities on the lines ``Im = 0`` and ``Im = pi``: the trapezoidal rule converges like ``exp(-pi^2 / step)``
-whatever the spectrum (clusters, gaps, values at the end points), so some thirty complex shifts replace one shift per
-eigenvalue.
+``A(t) = sum_i max(s_i - t, 0)`` is the integral of ``n - N(x)`` from t on, N the counting function. N is a staircase, but
+it is the boundary value of an analytic function: with ``L(z) = sum_i log(s_i^2 - z)``, the log-determinant,
+``N(x) = -Im L(x^2 + i0) / pi``. A reference spectrum r with as many values and the same sum of squares makes the
+difference of the two vanish like ``w^-4``, so that the way from t along the real axis may be turned upwards, away from
+every value:
 
-Every interval has an accuracy of its own. All are given as many places of nodes as the finest could need, and those
-that one does not need are passed over; one launch serves all intervals of a batch.
+    A(t) = sum_i max(r_i - t, 0) + 1 / pi * integral_0^inf D(y) dy,    D(y) = Re (L - L_ref)((t + i y)^2).
+
+In ``u = log y`` all singularities lie on the lines ``Im u = +-pi/2``, and the trapezoidal rule converges like
+``exp(-pi^2 / step)`` whatever the spectrum (clusters, gaps, a value at t itself). Some fifteen complex shifts replace
+one shift for each value above t; for ``t = 0``, the sum of all values, they are real. What lies before the first node,
+where D is flat, and beyond the last, where it falls like ``y^-4``, is known in closed form.
+
+Every line has an accuracy of its own. All are given as many places of nodes, and those that one does not need are
+passed over; one launch serves all lines of a batch.
 
 Source: Trefethen & Weideman 2014 (trapezoidal rule).
 """
@@ -17,156 +22,134 @@ Source: Trefethen & Weideman 2014 (trapezoidal rule).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import dataclass
 
-from spectrum_fast.measure.spectra.arrays import Array, columns, complex_of, functions_of, pick, steps
+from spectrum_fast.measure.spectra.arrays import Array, complex_of, functions_of, pick, steps
 from spectrum_fast.measure.spectra.counts import CountTable, Slices
 
-FINEST, COARSEST = 1e-13, 1e-4
-"""Relative accuracy of an integral: between these."""
 SHARE = 0.1
-"""Of the tolerance of a score, what the integrals of one of its sums may be wrong by. Nodes grow with the square of the
-accuracy's logarithm: a thirtieth of it costs half as many again."""
-_REACH = 0.75
-"""Nodes extend to ``exp(-reach)`` = accuracy^0.75 of the interval at each end; the closed-form tail does the rest."""
-_LARGEST_CROWDING = 1e6
-"""Ratio of the ends of an interval up to which the lower end is resolved on its own scale."""
-_INSIDE_ERROR = 16.0
-_OUTSIDE_ERROR = 4.0
-_OUTSIDE_ERROR_NARROW = 40.0
-"""Error of an integral in units of ``accuracy * (b - a)`` per value inside and outside the interval, the last for
-``b < 2 a``; worst seen 11, 2 and 26 (tests/measure/spectra/test_contour.py holds it to the bound)."""
-_LARGEST_LOG = math.log(1 / FINEST)
-_ABREAST = 16
-"""Places are a multiple of this, the most that a vector loop of torch takes at a time: what a loop is left with it
-rounds otherwise, and no matrix may come out otherwise beside others."""
-_LOWER = math.ceil((_REACH * _LARGEST_LOG + math.log(_LARGEST_CROWDING)) * _LARGEST_LOG / math.pi**2)
-_UPPER = math.ceil(_REACH * _LARGEST_LOG**2 / math.pi**2)
-_UPPER += -(_LOWER + _UPPER + 1) % _ABREAST
-"""Places of nodes on either side of the middle, enough for the finest accuracy and the lowest lower end."""
+"""Of the tolerance of a score, what the integrals of one of its sums may be wrong by."""
+PLACES = 96
+"""Nodes of a line at most; where more were wanted, they lie farther apart and the stated error is larger. A multiple of
+16, the most that a vector loop of torch takes at a time: what a loop is left with it rounds otherwise, and no matrix may
+come out otherwise beside others."""
+_FINEST, _COARSEST = 32.0, 8.25
+"""``pi^2 / step``: between these the constants below hold."""
+_NEAR, _FAR = 1.0, 0.34
+"""Before the first node, at y, is left out of the integral for a value at a distance d: y at most, and 0.34 y^3 / d^2."""
+_OWN, _OF_LINE = 0.04, 0.6
+"""And beyond the last one for a value s: ``s^4 (0.04 s^2 + 0.6 t^2) / y^5``. These four are suprema over distances and
+values, by sums of the terms (tests/measure/spectra/test_contour.py)."""
+_WITHIN = 32.0
+"""Values at distances up to this many times the least first node count as near."""
+_ROUNDING = 4 * sys.float_info.epsilon
+"""Of a logarithm of a determinant, for each of its n terms and in units of their size."""
 
 
 @dataclass(frozen=True)
-class Intervals:
-    """Intervals [a, b] of singular values of each matrix, and what is known of the spectrum around them; all (m, i).
+class Lines:
+    """Lines ``Re w = t`` and the nodes on each, ``y = first e^(k step)`` for k from 0 to ``last``; (m, i).
 
     Attributes:
-        a: lower ends, at least 0. Negative computed eigenvalues (rounding) must be smaller than ``a^2 / 16``.
-        b: upper ends; an interval with ``b <= a`` is empty.
-        n_below: ``N(a)``.
-        n_inside: ``N(b) - N(a)``.
-        n_above: values above ``b``.
-        below_rms: typical value below ``a`` (any guess in [0, a]; a better one integrates more exactly).
-        above_rms: typical value above ``b`` (any guess of at least ``b``).
-        accuracy: relative accuracy of the integral.
+        points: of which the excess is wanted, at least 0.
+        at: t, the same, or 0 where no value lies below: what values exceed the one by they exceed the other by, too, but
+            for a constant, and shifts are real there. Negative computed eigenvalues (rounding) must be smaller than
+            ``t^2 / 16``.
+        asked: bool; elsewhere the excess is zero, or nobody's business.
+        first: y of the first node.
+        step: of log y.
+        last: k of the last node, float64.
+        error: bound on the error of each excess.
+        size: number of values of each matrix.
+        values: (m, r) of the reference spectrum.
+        counts: (m, r) how often it holds them.
     """
 
-    a: Array
-    b: Array
-    n_below: Array
-    n_inside: Array
-    n_above: Array
-    below_rms: Array
-    above_rms: Array
-    accuracy: Array
+    points: Array
+    at: Array
+    asked: Array
+    first: Array
+    step: Array
+    last: Array
+    error: Array
+    size: int
+    values: Array
+    counts: Array
 
     @classmethod
-    def of(cls, table: CountTable, a: Array, b: Array, total: Array, tolerance: float) -> Intervals:
-        """The intervals between points of the table.
+    def of(cls, table: CountTable, trace: Array, points: Array, wanted: Array) -> Lines:
+        """Lines at points of the table.
 
         Args:
-            table: counts.
-            a: lower ends.
-            b: upper ends.
-            total: a lower bound on the sum that each integral serves, shared out among those that serve one.
-            tolerance: relative accuracy wanted of a score.
+            table: counts; none of the values lies above its last point.
+            trace: (m,) sum of squares of the values.
+            points: (m, i) ascending.
+            wanted: (m, i) how exact each excess has to be, absolute; infinite where none is asked for.
         """
-        xp, count = functions_of(a), a.shape[1]
-        n_ends = table.below(xp.concatenate([a, b], 1))
-        n_a, n_b = n_ends[:, :count], n_ends[:, count:]
-        below, above = table.typical_beside(a, b)
-        plain = cls(a, b, n_a, n_b - n_a, table.size - n_b, below, above, xp.ones_like(a))
-        wanted = SHARE * tolerance * total / plain.error()
-        wanted = xp.where(wanted < COARSEST, wanted, COARSEST)  # 0 / 0 for an empty interval, which needs nothing
-        return replace(plain, accuracy=wanted.clip(FINEST))
+        xp, n_below, size = functions_of(points), table.below(points), table.size
+        values, counts = table.two_values(points[:, -1], trace)
+        asked = (n_below < size) & (wanted < math.inf)
+        at = xp.where(n_below > 0, points, 0.0)
+        lower, upper, inside = table.cells(values, counts)
+        t, top = at[..., None], table.points[:, -1:]
+        share = xp.maximum(xp.where(asked, wanted / 3, top), sys.float_info.epsilon * top)
 
-    def error(self) -> Array:
-        """Bound on the error of each integral."""
-        outside = functions_of(self.a).where(self.b > 2 * self.a, _OUTSIDE_ERROR, _OUTSIDE_ERROR_NARROW)
-        weighted = _INSIDE_ERROR * (self.n_inside + 1) + outside * (self.n_below + self.n_above)
-        return self.accuracy * weighted * (self.b - self.a).clip(0.0)
+        # What the rule itself is wrong by: for each value max(s, t) times 2 step / pi exp(-pi^2 / step).
+        scale = (inside * xp.maximum(upper, t)).sum(-1)
+        digits = xp.log((2 * math.pi * scale / share).clip(math.e))
+        digits = (digits - xp.log(digits)).clip(_COARSEST, _FINEST)
 
+        # The first node lies as high as what is left out below it allows, if all values were near; or higher if not.
+        least = math.pi * share / (4 * size)
+        from_line, from_mirror = xp.maximum(lower - t, t - upper).clip(0.0), lower + t
+        near, far = 0.0, 0.0
+        for distance in (from_line, from_mirror):
+            is_near = distance < _WITHIN * least[..., None]
+            inverse = 1 / xp.where(is_near, math.inf, distance)
+            near = near + xp.where(is_near, inside, 0.0).sum(-1)
+            far = far + (inside * (inverse * inverse)).sum(-1)
+        half = 0.5 * math.pi * share
+        first = xp.minimum(half / (_NEAR * near), (half / (_FAR * far)) ** (1 / 3))  # one may be infinite
+        first = xp.minimum(xp.maximum(first, xp.maximum(least, sys.float_info.epsilon * top)), top)
 
-@dataclass(frozen=True)
-class _Nodes:
-    """Nodes w of the trapezoidal rule on half circles, at equal distances in u; (m, i, places) or (m, i, 1).
+        relative, ratio = upper / top[..., None], at / top
+        fourth = (relative * relative) * (relative * relative) * inside
+        beyond = _OWN * (fourth * (relative * relative)).sum(-1) + _OF_LINE * fourth.sum(-1) * (ratio * ratio)
+        end = top * (beyond * top / (math.pi * share)).clip(1.0) ** 0.2
 
-    Attributes:
-        step: distance of two of them.
-        first: place of the lowest that an interval needs.
-        last: place of the highest.
-        wanted: which nodes count, of an empty interval none.
-        squared: real and imaginary part, at least 0, of their squares.
-        slope: likewise of the map there, ``dw / du``.
-    """
-
-    step: Array
-    first: Array
-    last: Array
-    wanted: Array
-    squared: tuple[Array, Array]
-    slope: tuple[Array, Array]
-
-    @classmethod
-    def of(cls, intervals: Intervals) -> _Nodes:
-        """Values crowd at the lower end of an interval on the scale a / b."""
-        xp = functions_of(intervals.a)
-        inverse = -xp.log(intervals.accuracy)[..., None]
-        step = math.pi**2 / inverse
-        a = intervals.a[..., None]
-        full = (intervals.b > intervals.a)[..., None]
-        # An empty interval gets any other one: a contour shrunk to a point would run through the spectrum.
-        b = xp.where(full, intervals.b[..., None], 2 * a + 1)
-        crowding = xp.log(xp.where(b < _LARGEST_CROWDING * a, b / a, _LARGEST_CROWDING).clip(1.0))
-        below, above = xp.ceil((_REACH * inverse + crowding) / step), xp.ceil(_REACH * inverse / step)
-        place = steps(_LOWER + 1 + _UPPER, a) - (_LOWER + 1)
-        wanted = full & (place >= -below) & (place <= above)
-        # With z = i e^u, w = (a + b z) / (1 + z) and dw / du = (b - a) z / (1 + z)^2, in real numbers.
-        e = xp.exp(xp.minimum(xp.maximum(place, -below), above) * step)
-        squared_e = e * e
-        norm = 1 + squared_e
-        real, imag = (a + b * squared_e) / norm, (b - a) * e / norm
-        squared = (real - imag) * (real + imag), 2 * real * imag
-        slope = 2 * imag * e / norm, imag * (1 - squared_e) / norm
-        first, last = (xp.asarray(_LOWER + end, dtype=xp.int64) for end in (-below, above))
-        return cls(step, first, last, wanted, squared, slope)
+        reach = xp.log(end / first)
+        step = xp.maximum(math.pi**2 / digits, reach / (PLACES - 1))
+        last = xp.ceil(reach / step).clip(1.0)
+        last = xp.where(last < PLACES - 1, last, PLACES - 1.0)  # what is no number, too
+        end = first * xp.exp(last * step)
+        error = 2 * step * xp.exp(-(math.pi**2) / step) * scale
+        error = error + (_NEAR * near + _FAR * far * first * first) * first
+        error = error + beyond * (top / end) ** 5 * top
+        error = error + _ROUNDING * size * (1 + abs(xp.log(end))) * end
+        error = xp.where(asked, error / math.pi, 0.0)
+        return cls(points, at, asked, first, step, last, error, size, values, counts)
 
 
-def integrate(slices: Slices, intervals: Intervals) -> Array:
-    """``integral_a^b N(s) ds`` of each interval (m, i), all in one evaluation; 0 where ``b <= a``."""
-    xp, a, b, half = functions_of(intervals.a), intervals.a, intervals.b, 0.5 * intervals.n_inside
-    nodes = _Nodes.of(intervals)
-    shape, wanted, (real, imag) = nodes.wanted.shape, nodes.wanted, nodes.squared
+def excess(slices: Slices, lines: Lines) -> Array:
+    """``sum_i max(s_i - t, 0)`` for each point t of each matrix (m, i), all in one evaluation; 0 where none is asked."""
+    xp, t, step = functions_of(lines.at), lines.at[..., None], lines.step[..., None]
+    place = steps(PLACES, t) - 1
+    wanted = lines.asked[..., None] & (place <= lines.last[..., None])
+    y = lines.first[..., None] * xp.exp(xp.minimum(place, lines.last[..., None]) * step)
+    real, imag = (t - y) * (t + y), 2 * t * y
+    shape = wanted.shape
     shifts = complex_of(real, imag).reshape(shape[0], -1)
-    values = slices.log_det(shifts, wanted.reshape(shape[0], -1)).reshape(shape)
-    # A reference spectrum with the same counts has a known integral and the same behaviour at infinity (a pole of the
-    # map): only the small difference is left to the quadrature. Its inside values sit at the two ends, half each.
-    points = columns(intervals.below_rms, intervals.above_rms, a, b)[..., None]
-    counts = columns(intervals.n_below, intervals.n_above, half, half)[..., None]
-    apart = points * points - real[..., None, :]
-    imag = imag[..., None, :]
-    logarithms = 0.5 * xp.log(apart * apart + imag * imag), xp.arctan2(-imag, apart)
-    # A log of zero where nothing is counted must not make a NaN.
-    reference = [xp.where(counts == 0, 0.0, counts * one).sum(-2) for one in logarithms]
-    terms = (values.real - reference[0]) * nodes.slope[1] + (values.imag - reference[1]) * nodes.slope[0]
-    terms = xp.where(wanted, terms, 0.0)
-    integral = nodes.step[..., 0] * (terms.sum(-1) + _tails(terms, nodes))
-    return xp.where(b > a, (intervals.n_below + half) * (b - a) - integral / math.pi, 0.0)
-
-
-def _tails(terms: Array, nodes: _Nodes) -> Array:
-    """Nodes left out beyond the first and the last, where terms run like ``e^(-u) (alpha + beta u)``; (m, i)."""
-    xp = functions_of(terms)
-    ends = pick(terms, xp.concatenate([nodes.first, nodes.last, nodes.first + 1, nodes.last - 1], -1))
-    outer, inner, q = ends[..., :2], ends[..., 2:], xp.exp(-nodes.step)
-    return ((outer * q / (1 - q)) + (outer - inner * q) * q / (1 - q) ** 2).sum(-1)
+    difference = slices.log_det(shifts, wanted.reshape(shape[0], -1)).real.reshape(shape)
+    over = 0.0
+    for column in range(lines.values.shape[1]):
+        value, count = lines.values[:, column, None], lines.counts[:, column, None]
+        apart = (value * value)[..., None] - real
+        difference = difference - (0.5 * count)[..., None] * xp.log(apart * apart + imag * imag)
+        over = over + count * (value - lines.at).clip(0.0)
+    terms = xp.where(wanted, y * difference, 0.0)
+    q = xp.exp(-lines.step)
+    last = pick(terms, xp.asarray(lines.last, dtype=xp.int64)[..., None])[..., 0]
+    tails = terms[..., 0] * q / (1 - q) + last * q**3 / (1 - q**3)
+    found = over + lines.step / math.pi * (terms.sum(-1) + tails) - lines.size * (lines.points - lines.at)
+    return xp.where(lines.asked, found, 0.0)

@@ -8,6 +8,7 @@ Source: Parlett, The Symmetric Eigenvalue Problem, ch. 3 (slicing).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from spectrum_fast.measure.ops.sturm import count_below, log_det, narrow, prepar
 from spectrum_fast.measure.spectra.arrays import (
     Array,
     ascending,
+    columns,
     constants,
     functions_of,
     in_form_of,
@@ -99,16 +101,32 @@ class CountTable:
         lo = pick(self.points, (above - 1).clip(0))
         return xp.where(above > 0, lo, 0.0), pick(self.points, above.clip(None, self.points.shape[1] - 1))
 
-    def typical_beside(self, a: Array, b: Array) -> tuple[Array, Array]:
-        """Root mean squares of the values below each a and above each b (m, i), by cells; a and b if there are none."""
-        xp, intervals = functions_of(a), a.shape[1]
-        centres = 0.5 * (self.points[:, 1:] + self.points[:, :-1])[:, None]
-        beside = xp.concatenate([centres < a[..., None], centres > b[..., None]], 1)
-        weights = xp.where(beside, self._weights[:, None], 0.0)
-        total = weights.sum(-1)
-        mean = (weights * (centres * centres)).sum(-1) / total.clip(1.0)
-        found = xp.where(total > 0, xp.sqrt(mean), xp.concatenate([a, b], 1))
-        return found[:, :intervals], found[:, intervals:]
+    def cells(self, values: Array, counts: Array) -> tuple[Array, Array, Array]:
+        """Lower and upper edges and numbers of values (m, 1, c): of its cells, below its first point, and of others.
+
+        Args:
+            values: (m, r) of other values, each a cell of its own.
+            counts: (m, r) how often each is there.
+        """
+        concatenate, begin = functions_of(values).concatenate, self.points[:, :1]
+        lower = concatenate([0.0 * begin, self.points[:, :-1], values], 1)
+        upper = concatenate([self.points, values], 1)
+        inside = concatenate([self.counts[:, :1], self._weights, counts], 1)
+        return lower[:, None], upper[:, None], inside[:, None]
+
+    def two_values(self, t: Array, squares: Array) -> tuple[Array, Array]:
+        """A value below each t (m,) and one above, and how often (m, 2), typical of those there.
+
+        Together they are as many as there are, with ``squares`` (m,) for the sum of their squares.
+        """
+        xp, t = functions_of(t), t[:, None]
+        below = self.below(t)
+        centres = 0.5 * (self.points[:, 1:] + self.points[:, :-1])
+        weights, is_below = self._weights * (centres * centres), centres < t
+        sums = columns(xp.where(is_below, weights, 0.0).sum(1), xp.where(is_below, 0.0, weights).sum(1))
+        counts = xp.concatenate([below, self.size - below], 1)
+        values = xp.sqrt(sums / counts.clip(1.0))
+        return values * xp.sqrt(squares / sums.sum(1).clip(sys.float_info.min))[:, None], counts
 
     def inside(self, a: Array, b: Array) -> Array:
         """How many values each cell holds, of those that lie in [a, b] (both (m, i)); (m, i, p - 1) float64."""
@@ -125,16 +143,6 @@ class CountTable:
         each = (inside * rounding.uncertainty(lower)[:, None]).sum(-1)
         together = xp.minimum(rounding.uncertainty_together(inside, lower), each)
         return xp.where(inside.sum(-1) <= _FEW, each, together)
-
-    def outlier_split(self, start: Array, top: Array) -> Array:
-        """A point of the table between bulk and outliers where the largest value towers, else ``top``; all (m,)."""
-        few = self.size - 8
-        if few <= 0:
-            return top
-        xp = functions_of(top)
-        place = places_in(self.counts, xp.full_like(top, few)[:, None])
-        point = pick(self.points, place.clip(None, self.points.shape[1] - 1))[:, 0]
-        return xp.where((start < point) & (point < 0.1 * top), point, top)
 
     @cached_property
     def _weights(self) -> Array:

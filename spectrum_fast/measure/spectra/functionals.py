@@ -15,7 +15,7 @@ from typing import Any
 
 from spectrum_fast.measure.spectra.arrays import Array, columns, functions_of, steps
 from spectrum_fast.measure.spectra.binning import histogram_of
-from spectrum_fast.measure.spectra.contour import Intervals, integrate
+from spectrum_fast.measure.spectra.contour import SHARE, Lines, excess
 from spectrum_fast.measure.spectra.counts import CountTable
 from spectrum_fast.measure.spectra.histogram import Histogram
 from spectrum_fast.measure.spectra.record import (
@@ -192,8 +192,8 @@ def _by_ratio(a: Array, b: Array, count: int) -> Array:
 def _sums(band: Band, split: Split, tolerance: float) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Sums of the values below and above the threshold, each (m,) with its error bound.
 
-    Three intervals are integrated over: noise, signal, and outliers, which must not set the scale of the others. Values
-    too small to be told from rounding (and computed eigenvalues below zero) lie under the starts.
+    Both follow from what values exceed the start of either by. Those too small to be told from rounding (and computed
+    eigenvalues below zero) lie under the starts.
 
     Args:
         band: the bands.
@@ -203,20 +203,20 @@ def _sums(band: Band, split: Split, tolerance: float) -> tuple[tuple[Array, Arra
     table, count, special = split.table, split.n_noise, split.special
     xp, t, noise_start, signal_start, top = functions_of(count), *(special[:, place] for place in (1, 3, 4, 5))
     noise_end, signal_end = xp.maximum(t, noise_start), xp.maximum(top, signal_start)
-    outliers = xp.minimum(table.outlier_split(signal_start, top), signal_end)
-    inside = table.inside(special[:, 3:5], columns(noise_end, signal_end))
-    n_above = columns(table.below(special[:, 3:4])[:, 0], table.size - count)
-    least = xp.maximum(table.least_sums(inside), n_above * special[:, 3:5])
-    least_noise = xp.maximum(least[:, 0], 1e-3 * t)
-    least_signal = xp.where(outliers < signal_end, 0.5, 1.0) * least[:, 1]
-    a, b = columns(noise_start, signal_start, outliers), columns(noise_end, outliers, signal_end)
-    intervals = Intervals.of(table, a, b, columns(least_noise, least_signal, least_signal), tolerance)
-    integrals, errors, n_below = integrate(band.slices, intervals), intervals.error(), intervals.n_below
+    starts, ends = columns(noise_start, signal_start), columns(noise_end, signal_end)
+    inside, n_below = table.inside(starts, ends), table.below(starts)
+    n_above = columns(n_below[:, 0], table.size - count)
+    least = xp.maximum(table.least_sums(inside), n_above * starts)
+    of_noise = xp.where(count > 0, 0.5 * xp.maximum(least[:, 0], 1e-3 * t), math.inf)
+    wanted = SHARE * tolerance * columns(of_noise, xp.minimum(of_noise, least[:, 1]))
+    lines = Lines.of(table, band.band_traces, starts, wanted)
+    over, errors = excess(band.slices, lines), lines.error
     rounded = table.rounding_errors(inside, band.rounding) + split.moved[:, None]
     risen = n_below[:, 0] * band.rounding.rise(special[:, 3:4])[:, 0]
-    error = errors[:, 0] + rounded[:, 0] + risen
-    noise = _sum_below(count, t, noise_start, n_below[:, 0], integrals[:, 0], error)
-    of_signal, errors_of_signal = integrals[:, 1:].sum(1), errors[:, 1:].sum(1) + rounded[:, 1]
+    error = errors[:, 0] + errors[:, 1] + rounded[:, 0] + risen
+    between = table.size * (noise_end - noise_start) - over[:, 0] + over[:, 1]
+    noise = _sum_below(count, t, noise_start, n_below[:, 0], between, error)
+    of_signal, errors_of_signal = table.size * (signal_end - signal_start) - over[:, 1], errors[:, 1] + rounded[:, 1]
     signal = _sum_above(count, table.size, t, top, signal_start, n_below[:, 1], of_signal, errors_of_signal)
     return noise, signal
 
