@@ -18,8 +18,8 @@ import torch
 from spectrum_fast.measure.ops.band import reduce_to_band
 from spectrum_fast.measure.scoring.criteria import find_criterion
 from spectrum_fast.measure.scoring.marchenko_pastur import noise_scale
-from spectrum_fast.measure.spectra.contour import Intervals, integrate
-from spectrum_fast.measure.spectra.counts import Slices
+from spectrum_fast.measure.spectra.contour import Lines, excess
+from spectrum_fast.measure.spectra.counts import CountTable, Slices
 from spectrum_fast.measure.spectra.record import OrderStatistics
 from tools.docs.svg import BLUE, GREEN, INK, ORANGE, RED, legend, new_figure, write_svg
 
@@ -133,40 +133,38 @@ class WatchedSlices(Slices):
 
 
 def draw_contour(band: torch.Tensor, values: np.ndarray) -> None:
-    """The half circle in the plane of s, and how the error falls with the number of shifts; truth is the SVD."""
-    a, b = float(np.quantile(values, 0.25)), float(values[-1] * 1.0001)
-    n_below = int((values < a).sum())
-    inside = int((values < b).sum()) - n_below
-    below = float(np.sqrt((values[values < a] ** 2).mean()))
-    truth = n_below * (b - a) + float((b - values[(values >= a) & (values < b)]).sum())
+    """The line in the plane of s, and how the error falls with the number of shifts; truth is the SVD."""
+    t, top = float(np.quantile(values, 0.25)), float(values[-1] * 1.0001)
+    truth = float((values - t).clip(0).sum())
     slices = WatchedSlices(band[None])
+    points = torch.from_numpy(np.append(np.linspace(0, top, 68), t))[None]
+    table = CountTable.of(points, slices.below(points), len(values))
+    trace, at = torch.from_numpy((values**2).sum(keepdims=True)), points[:, -1:]
     used, errors = [], []
     for exponent in np.arange(1.0, 10.5, 0.5):
-        known = (a, b, n_below, inside, 0, below, b, 10.0**-exponent)
-        intervals = Intervals(*(torch.tensor([[number]], dtype=torch.float64) for number in known))
-        found = float(integrate(slices, intervals))
+        lines = Lines.of(table, trace, at, torch.full_like(at, truth * 10.0**-exponent))
+        found = float(excess(slices, lines))
         used.append(len(slices.nodes[-1]))
         errors.append(abs(found - truth) / truth)
-    nodes = slices.nodes
-    staircase = [abs(_staircase(band, a, b, points) - truth) / truth for points in used]
+    staircase = [abs(_staircase(band, t, top, points) - truth) / truth for points in used]
     figure, axes = new_figure(7.6, 3.0, 2)
     left, right = axes[0]
-    shown = nodes[12] ** 0.5
+    shown = slices.nodes[10] ** 0.5
     left.plot(values, np.zeros_like(values), "|", color=BLUE, ms=8, label="singular values")
     left.plot(np.real(shown), np.imag(shown), "o", color=ORANGE, ms=3.5, label=f"{len(shown)} shifts")
-    left.set(xlabel="Re s", ylabel="Im s", aspect="equal")
+    left.set(xlabel="Re s", ylabel="Im s", ylim=(-0.05 * top, 0.8 * top))
     legend(left, loc="upper left")
-    right.semilogy(used, errors, "o-", color=ORANGE, ms=3.5, lw=1.2, label="contour")
+    right.semilogy(used, errors, "o-", color=ORANGE, ms=3.5, lw=1.2, label="vertical line")
     right.semilogy(used, staircase, "s-", color=BLUE, ms=3, lw=1.2, label="counts on the real axis")
-    right.set(xlabel="shifts", ylabel="relative error of the integral of N")
+    right.set(xlabel="shifts", ylabel="relative error of the sum")
     legend(right)
     write_svg(figure, ASSETS / "engine-contour.svg")
 
 
 def _staircase(band: torch.Tensor, a: float, b: float, points: int) -> float:
-    """The midpoint rule on the staircase itself."""
+    """The midpoint rule on the staircase itself, of what lies above it."""
     middle = a + (b - a) * (np.arange(points) + 0.5) / points
-    return float((b - a) * Slices(band[None]).below(torch.from_numpy(middle)[None]).double().mean())
+    return float((b - a) * (len(band) - Slices(band[None]).below(torch.from_numpy(middle)[None]).double()).mean())
 
 
 def draw_calibration() -> None:

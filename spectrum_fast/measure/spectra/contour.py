@@ -1,7 +1,7 @@
 """Sums of what singular values exceed a point by, of each matrix of a batch, by a contour: a vertical line.
 
-``A(t) = sum_i max(s_i - t, 0)`` is the integral of ``n - N(x)`` from t on, N the counting function. N is a staircase, but
-it is the boundary value of an analytic function: with ``L(z) = sum_i log(s_i^2 - z)``, the log-determinant,
+``A(t) = sum_i max(s_i - t, 0)`` is the integral of ``n - N(x)`` from t on, N the counting function. N is a staircase,
+but it is the boundary value of an analytic function: with ``L(z) = sum_i log(s_i^2 - z)``, the log-determinant,
 ``N(x) = -Im L(x^2 + i0) / pi``. A reference spectrum r with as many values and the same sum of squares makes the
 difference of the two vanish like ``w^-4``, so that the way from t along the real axis may be turned upwards, away from
 every value:
@@ -9,7 +9,7 @@ every value:
     A(t) = sum_i max(r_i - t, 0) + 1 / pi * integral_0^inf D(y) dy,    D(y) = Re (L - L_ref)((t + i y)^2).
 
 In ``u = log y`` all singularities lie on the lines ``Im u = +-pi/2``, and the trapezoidal rule converges like
-``exp(-pi^2 / step)`` whatever the spectrum (clusters, gaps, a value at t itself). Some fifteen complex shifts replace
+``exp(-pi^2 / step)`` whatever the spectrum (clusters, gaps, a value at t itself). Some twenty complex shifts replace
 one shift for each value above t; for ``t = 0``, the sum of all values, they are real. What lies before the first node,
 where D is flat, and beyond the last, where it falls like ``y^-4``, is known in closed form.
 
@@ -28,16 +28,16 @@ from dataclasses import dataclass
 from spectrum_fast.measure.spectra.arrays import Array, complex_of, functions_of, pick, steps
 from spectrum_fast.measure.spectra.counts import CountTable, Slices
 
-SHARE = 0.1
+SHARE = 0.03
 """Of the tolerance of a score, what the integrals of one of its sums may be wrong by."""
 PLACES = 96
 """Nodes of a line at most; where more were wanted, they lie farther apart and the stated error is larger. A multiple of
-16, the most that a vector loop of torch takes at a time: what a loop is left with it rounds otherwise, and no matrix may
-come out otherwise beside others."""
+16, the most that a vector loop of torch takes at a time: what a loop is left with it rounds otherwise, and no matrix
+may come out otherwise beside others."""
 _FINEST, _COARSEST = 32.0, 8.25
 """``pi^2 / step``: between these the constants below hold."""
 _NEAR, _FAR = 1.0, 0.34
-"""Before the first node, at y, is left out of the integral for a value at a distance d: y at most, and 0.34 y^3 / d^2."""
+"""What lies before the first node, at y, is wrong by no more than y for a value at a distance d, and 0.34 y^3 / d^2."""
 _OWN, _OF_LINE = 0.04, 0.6
 """And beyond the last one for a value s: ``s^4 (0.04 s^2 + 0.6 t^2) / y^5``. These four are suprema over distances and
 values, by sums of the terms (tests/measure/spectra/test_contour.py)."""
@@ -53,9 +53,8 @@ class Lines:
 
     Attributes:
         points: of which the excess is wanted, at least 0.
-        at: t, the same, or 0 where no value lies below: what values exceed the one by they exceed the other by, too, but
-            for a constant, and shifts are real there. Negative computed eigenvalues (rounding) must be smaller than
-            ``t^2 / 16``.
+        at: t, the same, or 0 where no value lies below, as shifts are real there and the excess is another by a
+            constant. Negative computed eigenvalues (rounding) must be smaller than ``t^2 / 16``.
         asked: bool; elsewhere the excess is zero, or nobody's business.
         first: y of the first node.
         step: of log y.
@@ -100,19 +99,8 @@ class Lines:
         digits = xp.log((2 * math.pi * scale / share).clip(math.e))
         digits = (digits - xp.log(digits)).clip(_COARSEST, _FINEST)
 
-        # The first node lies as high as what is left out below it allows, if all values were near; or higher if not.
-        least = math.pi * share / (4 * size)
-        from_line, from_mirror = xp.maximum(lower - t, t - upper).clip(0.0), lower + t
-        near, far = 0.0, 0.0
-        for distance in (from_line, from_mirror):
-            is_near = distance < _WITHIN * least[..., None]
-            inverse = 1 / xp.where(is_near, math.inf, distance)
-            near = near + xp.where(is_near, inside, 0.0).sum(-1)
-            far = far + (inside * (inverse * inverse)).sum(-1)
-        half = 0.5 * math.pi * share
-        first = xp.minimum(half / (_NEAR * near), (half / (_FAR * far)) ** (1 / 3))  # one may be infinite
-        first = xp.minimum(xp.maximum(first, xp.maximum(least, sys.float_info.epsilon * top)), top)
-
+        first, near, far = _first_node(t, share, (lower, upper, inside), size)
+        first = xp.minimum(xp.maximum(first, sys.float_info.epsilon * top), top)
         relative, ratio = upper / top[..., None], at / top
         fourth = (relative * relative) * (relative * relative) * inside
         beyond = _OWN * (fourth * (relative * relative)).sum(-1) + _OF_LINE * fourth.sum(-1) * (ratio * ratio)
@@ -131,8 +119,33 @@ class Lines:
         return cls(points, at, asked, first, step, last, error, size, values, counts)
 
 
+def _first_node(t: Array, share: Array, cells: tuple[Array, Array, Array], size: int) -> tuple[Array, Array, Array]:
+    """As high as what is left out below it allows: if all values were near to the line, or higher if they are not.
+
+    Args:
+        t: (m, i, 1) the lines.
+        share: (m, i) what may be left out.
+        cells: lower and upper edges and numbers of values, (m, 1, c), at most ``2 size`` in all.
+        size: number of values.
+
+    Returns:
+        (m, i) each: y of the node; values near to the line or its mirror image; and sums of ``1 / d^2`` of the others.
+    """
+    xp, (lower, upper, inside) = functions_of(t), cells
+    least = math.pi * share / (4 * size * _NEAR)
+    near, far = 0.0, 0.0
+    for distance in (xp.maximum(lower - t, t - upper).clip(0.0), lower + t):
+        is_near = distance < _WITHIN * least[..., None]
+        inverse = 1 / xp.where(is_near, math.inf, distance)
+        near = near + xp.where(is_near, inside, 0.0).sum(-1)
+        far = far + (inside * (inverse * inverse)).sum(-1)
+    half = 0.5 * math.pi * share
+    first = xp.minimum(half / (_NEAR * near), (half / (_FAR * far)) ** (1 / 3))  # one may be infinite
+    return xp.maximum(first, least), near, far
+
+
 def excess(slices: Slices, lines: Lines) -> Array:
-    """``sum_i max(s_i - t, 0)`` for each point t of each matrix (m, i), all in one evaluation; 0 where none is asked."""
+    """``sum_i max(s_i - t, 0)`` for points t of each matrix (m, i), all in one evaluation; 0 where none is asked."""
     xp, t, step = functions_of(lines.at), lines.at[..., None], lines.step[..., None]
     place = steps(PLACES, t) - 1
     wanted = lines.asked[..., None] & (place <= lines.last[..., None])

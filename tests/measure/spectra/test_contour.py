@@ -58,7 +58,8 @@ def test_sums_meet_their_stated_errors(tolerance: float, form: Any) -> None:
     assert not crowded.any() or tolerance < 1e-4
     fine = torch.as_tensor(lines.step) > np.pi**2 / 31.9
     assert (error <= 1.2 * wanted)[~crowded & fine].all()
-    assert (found[:, 3] == 0).all() and (error[:, 3] == 0).all()  # nothing lies above the last point
+    assert (found[:, 3] == 0).all()  # nothing lies above the last point
+    assert (error[:, 3] == 0).all()
 
 
 def test_below_the_smallest_value_shifts_are_real_and_few() -> None:
@@ -108,7 +109,8 @@ def test_what_lies_beyond_the_nodes_is_no_more_than_is_stated(step: float) -> No
     distance = np.logspace(-5, 5, 2001)[:, None]
     terms = below * 0.5 * np.log(distance**2 + below**2)
     off = abs(step * (terms.sum(1) - 0.5 * np.log(distance[:, 0] ** 2 + 1) * q / (1 - q)))
-    assert (off <= contour._NEAR).all() and (off * distance[:, 0] ** 2 <= contour._FAR).all()
+    assert (off <= contour._NEAR).all()
+    assert (off * distance[:, 0] ** 2 <= contour._FAR).all()
     above = np.exp(np.arange(0, 60) * step)
     for t in (0.0, 0.01, 0.1, 0.3, 1.0):
         s = np.logspace(-1, 0, 101)[:, None]
