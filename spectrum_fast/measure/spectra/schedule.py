@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-LINEAR_POINTS, GEOMETRIC_POINTS, LOW_POINTS = 48, 11, 8
+LINEAR_POINTS, GEOMETRIC_POINTS, LOW_POINTS = 20, 11, 8
 """First grid: evenly over the bulk (at least), by ratio to the top, by ratio down to the rounding floor."""
 SMALL_ENTRIES = 1 << 22
 """Of a matrix that a CPU takes together with others: between two kernels a few hundred calls cost 1 us and more each,
@@ -14,9 +14,9 @@ MOST_TOGETHER, GRAM_BYTES = 8, 20 << 20
 """Of those at most: sixteen of 576 x 1536 take 4 % less time, of 512 x 1024 the same, and leave a core without work for
 longer at the end of a scan. Fewer where their Gram matrices would not lie in the last cache."""
 _LEAST_INTERIOR, _MOST_INTERIOR = 2, 255
-_NARROWING = 2.4
-"""How much narrower brackets get, in units of 1 / eps: from a 48th of the bulk to a tenth of the least that rounding is
-said to do to a value; half of that is what they add to its bound."""
+_NARROWING = 115.0
+"""How much narrower brackets get than the bulk, in units of 1 / eps: a tenth of the least that rounding is said to do to
+a value; half of that is what they add to its bound."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Schedule:
 
     def rounds(self, matrices: int, interior: int, eps: float) -> int:
         """Rounds of multisection for spectra rounded to ``eps``."""
-        narrowing = _NARROWING / eps * LINEAR_POINTS / self.linear_points(matrices)
+        narrowing = _NARROWING / eps / self.linear_points(matrices)
         return math.ceil(math.log(narrowing) / math.log(interior + 1))
 
 

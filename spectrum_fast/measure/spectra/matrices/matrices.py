@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.spectra.probes import IN_MEMORY, Plan
+from spectrum_fast.measure.spectra.probes import HALVED, IN_MEMORY, Plan
 from spectrum_fast.measure.spectra.rotation import OutlierBasis
 
 NEARLY_SQUARE = 1.5
 """Longer sides over short ones, of matrices whose smallest singular values are near zero."""
+NARROW_BULK = 3.0
+"""And of those whose values lie so near to each other that there may be none, one or two below a threshold."""
 
 
 class Matrices(ABC):
@@ -53,10 +55,10 @@ class Matrices(ABC):
         """What a record should say of them beside the method; may be empty."""
         return ""
 
-    @property
-    def plan(self) -> Plan:
-        """How their Gram matrices are probed."""
-        return IN_MEMORY
+    def plan(self, *, rotated: bool = False) -> Plan:
+        """How their Gram matrices are probed: with more care where single values count, or are rotated."""
+        is_between = not self.is_nearly_square and max(self.shape) <= NARROW_BULK * min(self.shape)
+        return HALVED if is_between and not rotated else IN_MEMORY
 
     @abstractmethod
     def take(self, indices: Sequence[int]) -> Matrices:

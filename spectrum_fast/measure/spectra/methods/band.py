@@ -153,7 +153,7 @@ def band_float32(work: Work, unsolved: Sequence[int], at_most: float = math.inf)
     work.uneven |= {index for index, place in zip(indices, calm, strict=True) if spikiness[place] > UNEVEN}
     matrices = work.matrices.take(indices)
     scales = scales_of(squares.matrices)
-    gram, carried = measure_gram_error(squares.matrices, matrices.image, matrices.plan, scales)
+    gram, carried = measure_gram_error(squares.matrices, matrices.image, matrices.plan(), scales)
     rounding = estimate_rounding(squares.matrices, squares.norms, in_form_of(squares.norms, gram), scales)
     found = slice_squares(work, squares, rounding, carried, lambda place: matrices.take([place]).image)
     reasons = [f"{_batch(work, calm)}spikiness {spikiness[place]:.0f} <= {SPIKY:.0f}" for place in calm]
@@ -236,7 +236,9 @@ def _attempts_rotated(work: Work, outliers: Outliers, squares: Squares) -> Attem
         weights, turned = stored.take(places), basis.take(places)
         return lambda x: turned.turn(weights.image(turned.turn(x, back=True)))
 
-    gram, carried = measure_gram_error(squares.matrices, image_of(range(len(indices))), stored.plan, scales)
+    gram, carried = measure_gram_error(
+        squares.matrices, image_of(range(len(indices))), stored.plan(rotated=True), scales
+    )
     rounding = estimate_rounding(squares.matrices, squares.norms, in_form_of(squares.norms, gram), scales, rest)
     found = slice_squares(work, squares, rounding, carried, lambda place: image_of([place]), width)
     reasons = []
