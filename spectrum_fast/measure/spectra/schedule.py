@@ -15,8 +15,8 @@ MOST_TOGETHER, GRAM_BYTES = 8, 20 << 20
 longer at the end of a scan. Fewer where their Gram matrices would not lie in the last cache."""
 _LEAST_INTERIOR, _MOST_INTERIOR = 2, 255
 _NARROWING = 115.0
-"""How much narrower brackets get than the bulk, in units of 1 / eps: a tenth of the least that rounding is said to do to
-a value; half of that is what they add to its bound."""
+"""How much narrower brackets get than the bulk, in units of 1 / eps: a tenth of the least that rounding is said to do
+to a value; half of that is what they add to its bound."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from spectrum_fast.measure.spectra.matrices import Dense
 from spectrum_fast.measure.spectra.methods import band
 from spectrum_fast.measure.spectra.probes import (
     FEW_READINGS,
+    HALVED,
     IN_MEMORY,
     Plan,
     bound_concentrated,
@@ -154,7 +155,7 @@ def test_vectors_tell_how_an_error_is_spread(share: float) -> None:
 
 def test_each_size_has_its_plan_and_a_batch_gives_what_each_gives_alone() -> None:
     stacked = torch.stack([matrices.gaussian(1030, 1100, seed) for seed in (1, 2)]).to(torch.bfloat16)
-    plan = Dense(stacked).plan()
+    plan = Dense(stacked).plan
     assert plan in PLANS
     together, carried = measure_gram_error(gram(stacked), Dense(stacked).image, plan, UNIT.expand(2, 1))
     for index in range(2):

@@ -99,9 +99,12 @@ class Blocks(Matrices):
                 diagonals += sums_of_squares(block[None], -2 if self.matrix.is_tall else -1)
         return sums
 
-    def plan(self, *, rotated: bool = False) -> Plan:
+    @property
+    def plan(self) -> Plan:
         """See :class:`Matrices`."""
         return FEW_READINGS
+
+    plan_of_rotated = plan
 
     def image(self, x: Tensor) -> Tensor:
         """See :meth:`Matrices.image`; one pass, unless the first one has left it."""
@@ -142,7 +145,7 @@ class Blocks(Matrices):
 
     def _start(self) -> Tensor:
         """The vectors that its Gram matrix is probed with."""
-        return self.plan().start(min(self.shape), self.device)
+        return self.plan.start(min(self.shape), self.device)
 
     def _zeros(self, dtype: torch.dtype) -> Tensor:
         return torch.zeros(1, min(self.shape), min(self.shape), dtype=dtype, device=self.device)

@@ -55,10 +55,16 @@ class Matrices(ABC):
         """What a record should say of them beside the method; may be empty."""
         return ""
 
-    def plan(self, *, rotated: bool = False) -> Plan:
-        """How their Gram matrices are probed: with more care where single values count, or are rotated."""
+    @property
+    def plan(self) -> Plan:
+        """How their Gram matrices are probed: with more care where single values count."""
         is_between = not self.is_nearly_square and max(self.shape) <= NARROW_BULK * min(self.shape)
-        return HALVED if is_between and not rotated else IN_MEMORY
+        return HALVED if is_between else IN_MEMORY
+
+    @property
+    def plan_of_rotated(self) -> Plan:
+        """And where outliers are rotated away, which leaves larger errors."""
+        return IN_MEMORY
 
     @abstractmethod
     def take(self, indices: Sequence[int]) -> Matrices:

@@ -153,7 +153,7 @@ def band_float32(work: Work, unsolved: Sequence[int], at_most: float = math.inf)
     work.uneven |= {index for index, place in zip(indices, calm, strict=True) if spikiness[place] > UNEVEN}
     matrices = work.matrices.take(indices)
     scales = scales_of(squares.matrices)
-    gram, carried = measure_gram_error(squares.matrices, matrices.image, matrices.plan(), scales)
+    gram, carried = measure_gram_error(squares.matrices, matrices.image, matrices.plan, scales)
     rounding = estimate_rounding(squares.matrices, squares.norms, in_form_of(squares.norms, gram), scales)
     found = slice_squares(work, squares, rounding, carried, lambda place: matrices.take([place]).image)
     reasons = [f"{_batch(work, calm)}spikiness {spikiness[place]:.0f} <= {SPIKY:.0f}" for place in calm]
