@@ -83,7 +83,7 @@ def test_rounding_lies_within_what_probes_say(name: str, plan: Plan, scaled: boo
     spectral = float(torch.linalg.matrix_norm(error, 2))
     rounding = 1e-13 * float(torch.linalg.matrix_norm(exact))  # of the probes themselves
     assert spectral <= float(found) + rounding
-    assert float(found) <= 16 * spectral + rounding
+    assert float(found) <= (40 if plan == HALVED else 16) * spectral + rounding
 
 
 WAYS = [("native", name) for name in CASES if name != "one entry"]

@@ -104,7 +104,10 @@ class Blocks(Matrices):
         """See :class:`Matrices`."""
         return FEW_READINGS
 
-    plan_of_rotated = plan
+    @property
+    def plan_of_rotated(self) -> Plan:
+        """See :class:`Matrices`."""
+        return FEW_READINGS
 
     def image(self, x: Tensor) -> Tensor:
         """See :meth:`Matrices.image`; one pass, unless the first one has left it."""
