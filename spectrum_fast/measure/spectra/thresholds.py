@@ -24,7 +24,7 @@ from spectrum_fast.measure.spectra.schedule import Schedule
 _FRACTIONS = (0.25, 0.5, 0.75)
 _CORNERS = tuple(zip(*[(0.0, 0.0, 0.0), *product((-1.0, 1.0), repeat=3)], strict=True))
 """Of what three quartiles may be: signs of the error of each, first none."""
-_NARROW = 0.1
+_NARROW = 0.02
 """Width of a bracket that is narrow enough, in units of its value's uncertainty."""
 _NARROW_SHARE = 1e-2
 """And relative to the value, in units of the tolerance of a score: what float64 knows beyond it is not asked for."""
