@@ -236,9 +236,7 @@ def _attempts_rotated(work: Work, outliers: Outliers, squares: Squares) -> Attem
         weights, turned = stored.take(places), basis.take(places)
         return lambda x: turned.turn(weights.image(turned.turn(x, back=True)))
 
-    gram, carried = measure_gram_error(
-        squares.matrices, image_of(range(len(indices))), stored.plan_of_rotated, scales
-    )
+    gram, carried = measure_gram_error(squares.matrices, image_of(range(len(indices))), stored.plan_of_rotated, scales)
     rounding = estimate_rounding(squares.matrices, squares.norms, in_form_of(squares.norms, gram), scales, rest)
     found = slice_squares(work, squares, rounding, carried, lambda place: image_of([place]), width)
     reasons = []
