@@ -45,7 +45,7 @@ class BandReduction {
     struct Memory {
         Memory(const BandTask<Number>& task, int count)
             : threads(count),
-              tiles(task.size, choose_edge(task.size), threads),
+              tiles(task.size, SweepType::choose_edge(task.size), threads),
               // A band wider than the matrix has no panels; do not allocate for it.
               panel(tiles.rows(), task.half_width < task.size ? task.half_width : task.size, threads),
               sweep(tiles, panel.cols, threads),
@@ -79,9 +79,6 @@ class BandReduction {
         const int most = static_cast<int>(size / kRowsOfThread), threads = omp_get_max_threads();
         return threads < most ? threads : most;
     }
-
-    // Measured (Zen 5, one thread): 64 is best up to 2048 (20 % against 128), 96 at 4096 (10 % against either).
-    static Index choose_edge(Index size) { return size <= 2048 ? 64 : 96; }
 
     void reduce() {
         const typename SweepType::Session session;

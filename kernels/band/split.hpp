@@ -106,7 +106,9 @@ class SplitSweep {
           right_{Scratch<Pair>(vector_pairs()), Scratch<Pair>(vector_pairs())},
           factor_(vector_pairs() / 2),
           split_(threads * 4 * squares_ * squares_ * kSquare),
-          sums_(rows_, cols, threads) {}
+          sums_(rows_, cols, kStrip, threads) {}
+
+    static Index choose_edge(Index size) { return size <= 2048 ? 64 : 96; }
 
     // Products take tiles as a whole.
     Index first_row(Index begin) const { return begin / tiles_.edge() * tiles_.edge(); }
@@ -240,7 +242,7 @@ class SplitSweep {
     Index cols_, strips_, rows_, squares_;
     Vectors vectors_;
     Scratch<Pair> left_[2], right_[2], factor_, split_;
-    ThreadSums<float, kStrip, kVectorBytes> sums_;
+    ThreadSums<float, kVectorBytes> sums_;
 };
 
 }  // namespace

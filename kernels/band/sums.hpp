@@ -7,28 +7,29 @@
 
 namespace {
 
-// Element (row, col) of a thread's share lies at strip(thread, col / kStrip)[row * kStrip + col % kStrip].
-template <class Number, Index kStrip, int kVectorBytes>
+// Element (row, col) of a thread's share lies at strip(thread, col / width)[row * width + col % width].
+template <class Number, int kVectorBytes>
 class ThreadSums {
     using Rows = Strips<Number, kVectorBytes>;
     static constexpr Index kRows = Rows::kRows, kLanes = Rows::kColumns;
-    static_assert(kStrip % kLanes == 0);
 
   public:
-    ThreadSums(Index rows, Index cols, int threads)
+    // `width` is a multiple of kLanes.
+    ThreadSums(Index rows, Index cols, Index width, int threads)
         : rows_(rows),
           cols_(cols),
-          strips_((cols + kStrip - 1) / kStrip),
+          width_(width),
+          strips_((cols + width - 1) / width),
           threads_(threads),
-          data_(threads * rows * strips_ * kStrip) {}
+          data_(threads * rows * strips_ * width) {}
 
     Index strips() const { return strips_; }
-    Number* strip(int thread, Index index) const { return data_.data() + (thread * strips_ + index) * rows_ * kStrip; }
+    Number* strip(int thread, Index index) const { return data_.data() + (thread * strips_ + index) * rows_ * width_; }
 
     // Clears a thread's share from row `begin` on.
     void clear(int thread, Index begin) const {
         for (Index q = 0; q < strips_; ++q)
-            for (Index i = begin * kStrip; i < rows_ * kStrip; ++i) strip(thread, q)[i] = 0;
+            for (Index i = begin * width_; i < rows_ * width_; ++i) strip(thread, q)[i] = 0;
     }
 
     // Rows [row, row + kRows) of the sum, as a strip; rows before `begin` are zeros.
@@ -37,17 +38,17 @@ class ThreadSums {
         for (Index c = 0; c < cols_; c += kLanes) {
             for (Index r = 0; r < kRows; ++r) {
                 Number* to = rows + r * kLanes;
-                const Index at = (row + r) * kStrip + c % kStrip;
-                for (Index i = 0; i < kLanes; ++i) to[i] = row + r < begin ? Number{} : strip(0, c / kStrip)[at + i];
+                const Index at = (row + r) * width_ + c % width_;
+                for (Index i = 0; i < kLanes; ++i) to[i] = row + r < begin ? Number{} : strip(0, c / width_)[at + i];
                 for (int t = 1; t < threads_ && row + r >= begin; ++t)
-                    for (Index i = 0; i < kLanes; ++i) to[i] += strip(t, c / kStrip)[at + i];
+                    for (Index i = 0; i < kLanes; ++i) to[i] += strip(t, c / width_)[at + i];
             }
             Rows::put_rows(rows, kLanes, cols_ - c < kLanes ? cols_ - c : kLanes, block + c * kRows);
         }
     }
 
   private:
-    Index rows_, cols_, strips_;
+    Index rows_, cols_, width_, strips_;
     int threads_;
     Scratch<Number> data_;
 };

@@ -27,11 +27,12 @@ struct FmaKernel {
 
     typedef T Vector __attribute__((vector_size(kVectorBytes), aligned(sizeof(T)), may_alias));
 
-    // C (kRows x kStrip, contiguous) += or -= sum over o < outer, k < inner of A(., o, k) B(o, k, .)
-    //   A(i, o, k) = a[o * a_outer + i * kRowStep + k * kDepth],   B(o, k, j) = b[o * b_outer + k * kStrip + j].
-    // With kVectors = 1 only the first half of the columns, where the others are zeros. `inner` is a multiple of
+    // C (kRows x kWidth, contiguous) += or -= sum over o < outer, k < inner of A(., o, k) B(o, k, .)
+    //   A(i, o, k) = a[o * a_outer + i * kRowStep + k * kDepth],   B(o, k, j) = b[o * b_outer + k * kWidth + j].
+    // Rows of B and C are kWidth numbers, of which kVectors vectors are worked on. `inner` is a multiple of
     // kUnroll.
-    template <Index kRowStep, Index kDepth, bool kSubtract, Index kVectors = 2, Index kUnroll = 1>
+    template <Index kRowStep, Index kDepth, bool kSubtract, Index kVectors = 2, Index kUnroll = 1,
+              Index kWidth = kStrip>
     static inline void multiply(Index outer, Index inner, const T* a, Index a_outer, const T* b, Index b_outer, T* c) {
         if constexpr (kSubtract) {
             // The update of a big matrix finds C in memory: fetch the block that follows it meanwhile.
@@ -54,13 +55,13 @@ struct FmaKernel {
                         for (Index v = 0; v < kVectors; ++v) sum[i][v] += x * columns[v];
                     }
                     left += kDepth;
-                    right += kStrip;
+                    right += kWidth;
                 }
             }
         }
 #pragma GCC unroll 16
         for (Index i = 0; i < kRows; ++i) {
-            Vector* row = reinterpret_cast<Vector*>(c + i * kStrip);
+            Vector* row = reinterpret_cast<Vector*>(c + i * kWidth);
 #pragma GCC unroll 2
             for (Index v = 0; v < kVectors; ++v) row[v] = kSubtract ? row[v] - sum[i][v] : row[v] + sum[i][v];
         }
