@@ -69,9 +69,11 @@ struct FmaKernel {
 
     // The form that the symmetric product uses: both operands packed in strips, C += A B. A function of its own: C kept
     // in registers by its caller would drive the sums out of them where there are sixteen.
-    template <Index kVectors>
+    template <Index kVectors, Index kTerms>
     static __attribute__((noinline)) void multiply_strips(Index depth, const T* a, const T* b, T* c) {
-        multiply<1, kStrip, false, kVectors>(1, depth, a, 0, b, 0, c);
+        for (; depth >= kTerms; depth -= kTerms, a += kTerms * kStrip, b += kTerms * kStrip)
+            multiply<1, kStrip, false, kVectors>(1, kTerms, a, 0, b, 0, c);
+        if (depth > 0) multiply<1, kStrip, false, kVectors>(1, depth, a, 0, b, 0, c);
     }
 };
 

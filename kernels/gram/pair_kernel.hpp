@@ -37,6 +37,7 @@ struct PairKernel {
             for (Index v = 0; v < kVectors; ++v) sum[i][v] = _mm512_setzero_ps();
         for (Index t = 0; t < count; ++t) {
             const Packed *left = a[t], *right = b[t];
+#pragma GCC unroll 4
             for (Index k = 0; k < depth; ++k) {
                 __m512bh columns[kVectors];
                 for (Index v = 0; v < kVectors; ++v) columns[v] = (__m512bh)_mm512_loadu_si512(right + v * kLanes);
@@ -58,10 +59,12 @@ struct PairKernel {
         }
     }
 
-    // C += A B; a function of its own, as FmaKernel's.
-    template <Index kVectors>
+    // C += A B, in sums of kTerms pairs each; a function of its own, as FmaKernel's.
+    template <Index kVectors, Index kTerms>
     static __attribute__((noinline)) void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c) {
-        multiply_terms<kVectors>(1, depth, &a, &b, c);
+        for (; depth >= kTerms; depth -= kTerms, a += kTerms * kStrip, b += kTerms * kStrip)
+            multiply_terms<kVectors>(1, kTerms, &a, &b, c);
+        if (depth > 0) multiply_terms<kVectors>(1, depth, &a, &b, c);
     }
 };
 

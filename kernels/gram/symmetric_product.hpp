@@ -124,14 +124,13 @@ class SymmetricProduct {
     template <Index kVectors>
     static void add_product(Index depth, const Packed* a, const Packed* b, double* c) {
         if constexpr (sizeof(Sum) == sizeof(double)) {
-            Kernel::template multiply_strips<kVectors>(depth, a, b, c);
+            Kernel::template multiply_strips<kVectors, kDepthBlock>(depth, a, b, c);
         } else {
-            constexpr Index most = kBlockTerms / Packer::kColumns;
-            for (Index k = 0; k < depth;) {
+            constexpr Index terms = kBlockTerms / Packer::kColumns, most = kBlocks * terms;
+            for (Index k = 0; k < depth; k += most) {
                 alignas(64) Sum sums[kRows * kStrip] = {};
-                for (const Index end = k + kBlocks * most; k < end && k < depth; k += most)
-                    Kernel::template multiply_strips<kVectors>(depth - k < most ? depth - k : most, a + k * kStrip,
-                                                               b + k * kStrip, sums);
+                Kernel::template multiply_strips<kVectors, terms>(depth - k < most ? depth - k : most, a + k * kStrip,
+                                                                  b + k * kStrip, sums);
                 for (Index i = 0; i < kRows * kStrip; ++i) c[i] += static_cast<double>(sums[i]);
             }
         }

@@ -34,9 +34,12 @@ struct TileKernel {
         for (Index i = 0; i < kRows * kStrip; ++i) c[i] += block[i];
     }
 
-    template <Index>
+    template <Index, Index kTerms>
     static inline void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c) {
-        multiply_terms(1, depth, &a, &b, c);
+        for (Index k = 0; k < depth; k += kTerms) {
+            const Packed *left = a + k * kStrip, *right = b + k * kStrip;
+            multiply_terms(1, depth - k < kTerms ? depth - k : kTerms, &left, &right, c);
+        }
     }
 
     // The left layout, from the pairs of the right one.
