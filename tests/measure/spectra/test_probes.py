@@ -11,6 +11,7 @@ import torch
 from scipy.stats import chi2
 
 import spectrum_fast as sf
+from bench.weights import make_tensor
 from spectrum_fast.measure.ops.band import CARRIED, reduce_to_band
 from spectrum_fast.measure.ops.dispatch import use_backend
 from spectrum_fast.measure.ops.gram import gram
@@ -155,13 +156,24 @@ def test_vectors_tell_how_an_error_is_spread(share: float) -> None:
 
 def test_each_size_has_its_plan_and_a_batch_gives_what_each_gives_alone() -> None:
     stacked = torch.stack([matrices.gaussian(1030, 1100, seed) for seed in (1, 2)]).to(torch.bfloat16)
-    plan = Dense(stacked).plan
+    plan = Dense(stacked).plan()
     assert plan in PLANS
     together, carried = measure_gram_error(gram(stacked), Dense(stacked).image, plan, UNIT.expand(2, 1))
     for index in range(2):
         alone, own = measure_gram_error(gram(stacked[index : index + 1]), Dense([stacked[index]]).image, plan, UNIT)
         assert float(alone) == pytest.approx(float(together[index, 0]), rel=1e-9)
         torch.testing.assert_close(own[0], carried[index], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["v_proj", "up_proj", "gate_proj"])
+def test_a_spectrum_like_that_of_noise_is_probed_with_care(kind: str) -> None:
+    for layer in range(3):  # none, one and two values below the bulk
+        weight = make_tensor(f"model.layers.{layer}.self_attn.{kind}.weight", (384, 1536))
+        squares = torch.linalg.svdvals(weight.double()) ** 2
+        spikiness = float(384 * (squares * squares).sum() / squares.sum() ** 2)
+        expected = IN_MEMORY if kind == "v_proj" else HALVED
+        assert Dense(weight[None]).plan(spikiness) == expected
+        assert Dense(weight[None, :, :384]).plan(spikiness) == IN_MEMORY
 
 
 def test_quantiles_are_those_of_chi_squared() -> None:

@@ -99,14 +99,8 @@ class Blocks(Matrices):
                 diagonals += sums_of_squares(block[None], -2 if self.matrix.is_tall else -1)
         return sums
 
-    @property
-    def plan(self) -> Plan:
-        """See :class:`Matrices`."""
-        return FEW_READINGS
-
-    @property
-    def plan_of_rotated(self) -> Plan:
-        """See :class:`Matrices`."""
+    def plan(self, _spikiness: float = 0.0, /) -> Plan:
+        """See :meth:`Matrices.plan`."""
         return FEW_READINGS
 
     def image(self, x: Tensor) -> Tensor:
@@ -148,7 +142,7 @@ class Blocks(Matrices):
 
     def _start(self) -> Tensor:
         """The vectors that its Gram matrix is probed with."""
-        return self.plan.start(min(self.shape), self.device)
+        return self.plan().start(min(self.shape), self.device)
 
     def _zeros(self, dtype: torch.dtype) -> Tensor:
         return torch.zeros(1, min(self.shape), min(self.shape), dtype=dtype, device=self.device)

@@ -14,8 +14,9 @@ from spectrum_fast.measure.spectra.rotation import OutlierBasis
 
 NEARLY_SQUARE = 1.5
 """Longer sides over short ones, of matrices whose smallest singular values are near zero."""
-NARROW_BULK = 3.0
-"""And of those whose values lie so near to each other that there may be none, one or two below a threshold."""
+LIKE_NOISE = 1.15
+"""Spikiness, in units of that of independent entries, of a spectrum that may have one or two values below its threshold
+or none (made value projections have up to 1.1, all others 1.18 and more)."""
 
 
 class Matrices(ABC):
@@ -55,16 +56,10 @@ class Matrices(ABC):
         """What a record should say of them beside the method; may be empty."""
         return ""
 
-    @property
-    def plan(self) -> Plan:
-        """How their Gram matrices are probed: with more care where single values count."""
-        is_between = not self.is_nearly_square and max(self.shape) <= NARROW_BULK * min(self.shape)
-        return HALVED if is_between else IN_MEMORY
-
-    @property
-    def plan_of_rotated(self) -> Plan:
-        """And where outliers are rotated away, which leaves larger errors."""
-        return IN_MEMORY
+    def plan(self, spikiness: float = 0.0, /) -> Plan:
+        """How the Gram matrix of one is probed: with less care where its spikiness, if told, says that it may be."""
+        short, long = sorted(self.shape)
+        return HALVED if spikiness > LIKE_NOISE * (1 + short / long) and not self.is_nearly_square else IN_MEMORY
 
     @abstractmethod
     def take(self, indices: Sequence[int]) -> Matrices:
