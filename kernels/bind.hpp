@@ -65,5 +65,6 @@ void bind_band(nanobind::module_& m);
 void bind_sturm(nanobind::module_& m);
 void bind_extent(nanobind::module_& m);
 void bind_decode(nanobind::module_& m);
+void bind_digest(nanobind::module_& m);
 void bind_product(nanobind::module_& m);
 void bind_values(nanobind::module_& m);

@@ -7,12 +7,14 @@ set(level_flags_avx2 -mavx2 -mfma -mf16c)
 set(level_flags_avx512 ${level_flags_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
 set(level_flags_avx512_bf16 ${level_flags_avx512} -mavx512bf16)
 set(level_flags_amx ${level_flags_avx512_bf16} -mamx-tile -mamx-bf16)
+set(level_flags_sha -msha -mssse3 -msse4.1)
 set(level_flags_neon)
 set(level_flags_neon_bf16 -march=armv8.2-a+bf16)
-set(x86_levels avx2 avx512 avx512_bf16 amx)
+set(x86_levels avx2 avx512 avx512_bf16 amx sha)
 set(arm_levels neon neon_bf16)
 
 set(vector_bytes_portable 16) # SSE2 and NEON
+set(vector_bytes_sha 16)
 set(vector_bytes_neon 16)
 set(vector_bytes_neon_bf16 16)
 set(vector_bytes_avx2 32)
@@ -54,6 +56,7 @@ add_kernel(product/numbers.cpp fast ${general_levels})
 add_kernel(values/numbers.cpp fast ${general_levels})
 add_kernel(values/inverse_numbers.cpp fast ${general_levels})
 add_kernel(decode/numbers.cpp off ${general_levels})
+add_kernel(digest/pair.cpp off sha)
 target_sources(_native PRIVATE
     kernels/cpu/features.cpp
     kernels/cpu/scratch.cpp

@@ -11,6 +11,7 @@ NB_MODULE(_native, m) {
     bind_sturm(m);
     bind_extent(m);
     bind_decode(m);
+    bind_digest(m);
     bind_product(m);
     bind_values(m);
 }

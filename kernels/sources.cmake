@@ -7,6 +7,7 @@ nanobind_add_module(_native NB_STATIC STABLE_ABI
     kernels/band/bind.cpp
     kernels/sturm/bind.cpp
     kernels/decode/bind.cpp
+    kernels/digest/bind.cpp
     kernels/product/bind.cpp
     kernels/values/bind.cpp
 )

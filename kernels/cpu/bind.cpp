@@ -20,6 +20,7 @@ void bind_cpu(nb::module_& m) {
             result["avx512"] = f.avx512;
             result["avx512_bf16"] = f.avx512_bf16;
             result["amx_bf16"] = f.amx_bf16;
+            result["sha"] = f.sha;
 #endif
             return result;
         },

@@ -75,17 +75,19 @@ CpuFeatures detect() {
     unsigned int a = 0, b = 0, c = 0, d = 0;
     if (!__get_cpuid(1, &a, &b, &c, &d)) return found;
     const bool osxsave = (c >> 27) & 1U, fma = (c >> 12) & 1U, f16c = (c >> 29) & 1U;
+    const bool ssse3 = (c >> 9) & 1U, sse41 = (c >> 19) & 1U;
     if (!osxsave) return found;
     const unsigned long long xcr0 = read_xcr0();
     const bool os_avx = (xcr0 & 0x6) == 0x6, os_avx512 = (xcr0 & 0xe6) == 0xe6, os_amx = (xcr0 & 0x60000) == 0x60000;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return found;
-    const bool avx2 = (b >> 5) & 1U;
+    const bool avx2 = (b >> 5) & 1U, sha = (b >> 29) & 1U;
     const bool avx512 = ((b >> 16) & 1U) && ((b >> 17) & 1U) && ((b >> 30) & 1U) && ((b >> 31) & 1U);
     const bool amx_tile = (d >> 24) & 1U, amx_bf16 = (d >> 22) & 1U;
     unsigned int a1 = 0, b1 = 0, c1 = 0, d1 = 0;
     __get_cpuid_count(7, 1, &a1, &b1, &c1, &d1);
     const bool avx512_bf16 = (a1 >> 5) & 1U;
     found.avx2_fma = level >= Level::avx2 && os_avx && avx2 && fma && f16c;
+    found.sha = level >= Level::avx2 && sha && ssse3 && sse41;
     found.avx512 = level >= Level::avx512 && found.avx2_fma && os_avx512 && avx512;
     found.avx512_bf16 = level >= Level::avx512_bf16 && found.avx512 && avx512_bf16;
     // Naming the level asks for its kernels, whoever made the processor: so the tests reach them.

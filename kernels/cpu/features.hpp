@@ -11,6 +11,7 @@ struct CpuFeatures {
     // 4096 x 14336, 2 threads: 0.33 against 0.63 s); Intel issues it at about half their rate (Sapphire Rapids,
     // 2048 x 8192, 1 thread: 0.44 against 0.25 s).
     bool fast_bf16_dot = false;
+    bool sha = false;        // SHA-256
     bool neon = false;       // every aarch64: 32 registers of 16 bytes
     bool neon_bf16 = false;  // bfmmla: four products a float32 sum
 };

@@ -1,5 +1,5 @@
 // The instruction set that a file is compiled for. CMake (kernels/levels.cmake) compiles one text once a level and says
-// which: KERNEL_LEVEL (portable, avx2, avx512, avx512_bf16, amx, neon, neon_bf16; amx_model is portable code),
+// which: KERNEL_LEVEL (portable, avx2, avx512, avx512_bf16, amx, sha, neon, neon_bf16; amx_model is portable code),
 // KERNEL_IS_<level>, and KERNEL_VECTOR_BYTES, the width of a register.
 //
 // Such a file has one symbol that others see, named LEVELLED(name). Everything else has internal linkage, and no inline

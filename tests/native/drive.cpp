@@ -14,6 +14,7 @@
 #include "band/kernels.hpp"
 #include "cpu/features.hpp"
 #include "decode/decode.hpp"
+#include "digest/digest.hpp"
 #include "gram/kernels.hpp"
 #include "product/product.hpp"
 #include "sturm/slice.hpp"
@@ -246,6 +247,29 @@ void check_refusals() {
     require(refused, "NaN in a band", 2, 1);
 }
 
+// A digest is the same whichever message it is computed beside (tests/read/stream/test_digests.py knows the numbers).
+void check_digests(Rng& rng) {
+#if defined(__x86_64__)
+    if (!cpu_features().sha) return;
+    std::vector<std::uint8_t> bytes[2];
+    for (auto& message : bytes) {
+        message.resize(static_cast<std::size_t>(draw(rng, 0, 300)));
+        for (auto& byte : message) byte = static_cast<std::uint8_t>(rng());
+    }
+    Message together[2], alone[2];
+    for (int i = 0; i < 2; ++i) together[i] = alone[i] = {bytes[i].data(), std::ssize(bytes[i]), {}};
+    sha256_pair_sha(together[0], together[1]);
+    for (int i = 0; i < 2; ++i) {
+        Message empty{};
+        sha256_pair_sha(alone[i], empty);
+        require(std::equal(alone[i].digest, alone[i].digest + 32, together[i].digest), "a digest", together[0].size,
+                together[1].size);
+    }
+#else
+    (void)rng;
+#endif
+}
+
 }  // namespace
 
 // Trace and norm of a band are those of its eigenvalues, and the eigenvector of one of these is one.
@@ -290,6 +314,7 @@ int main(int argc, char** argv) {
         check_sturm<float>(rng);
         check_sturm<double>(rng);
         check_values(rng);
+        check_digests(rng);
         check_decode(rng);
     }
     std::printf("%d rounds of every kernel, %s and %s\n", cases, choose_gram_kernel(Element::bfloat16).name,

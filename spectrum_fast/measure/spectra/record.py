@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
@@ -70,8 +70,8 @@ class ErrorBounds(OrderStatistics):
     mp_rank: int | None = field(default=None, metadata=ONLY_WHERE_KNOWN)
 
     def __post_init__(self) -> None:
-        if not all(0 <= bound < math.inf for bound in astuple(self) if bound is not None):
-            raise TensorError(f"errors: expected finite bounds >= 0, found {astuple(self)}")
+        if not all(0 <= bound < math.inf for bound in vars(self).values() if bound is not None):
+            raise TensorError(f"errors: expected finite bounds >= 0, found {vars(self)}")
 
 
 class Criterion(ABC):

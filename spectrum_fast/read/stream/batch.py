@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import threading
 import time
@@ -16,6 +15,7 @@ from spectrum_fast.errors import CheckpointError
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 from spectrum_fast.read.storage import Address, Stamp, read_failure
 from spectrum_fast.read.storage.files import changed, shorten
+from spectrum_fast.read.stream.digests import digests_of
 from spectrum_fast.read.stream.layout import Layout, Task
 from spectrum_fast.read.stream.open_files import OpenFiles
 from spectrum_fast.read.stream.ring import PAGE_BYTES, Region, Ring
@@ -160,9 +160,9 @@ class Batch:
                     stored.require_unchanged()
                 except (CheckpointError, OSError) as error:
                     self._failures.append(_Failure(address, 0, math.inf, error))
-            for ref in dict.fromkeys(self.layout.refs) if self._hashes else ():
-                if not self._failures_of(ref):  # else it will not be handed out; what else the batch holds will
-                    self.digests[ref] = hashlib.sha256(self._ring.view(self._begin_of(ref), ref.nbytes)).digest()
+            if self._hashes:  # what was lost will not be handed out; what else the batch holds will
+                whole = [ref for ref in self.layout.refs if not self._failures_of(ref)]
+                self.digests = digests_of({ref: self._ring.view(self._begin_of(ref), ref.nbytes) for ref in whole})
         finally:
             for file in self._open.values():
                 self._files.release(file)
