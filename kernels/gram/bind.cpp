@@ -1,4 +1,4 @@
-// Python binding of the symmetric Gram product.
+// Python binding of the symmetric Gram product and update.
 #include "bind.hpp"
 
 #include <nanobind/stl/string.h>
@@ -73,6 +73,21 @@ void gram(const Weights& weights, const AnyArray& out, bool unrounded) { multipl
 
 void gram_add(const Weights& blocks, const AnyArray& out, bool unrounded) { multiply(blocks, out, true, unrounded); }
 
+using Doubles = nb::ndarray<double, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+
+void gram_update(const Doubles& grams, const Doubles& v, const Doubles& z) {
+    const std::size_t count = grams.shape(0), size = grams.shape(1), rank = v.shape(2);
+    if (grams.shape(2) != size || v.shape(0) != count || v.shape(1) != size || z.shape(0) != count ||
+        z.shape(1) != size || z.shape(2) != rank)
+        throw nb::value_error("gram_update: expected grams (m, k, k), v and z (m, k, r)");
+    const nb::gil_scoped_release release;
+    const Index k = static_cast<Index>(size), r = static_cast<Index>(rank);
+    for (std::size_t i = 0; i < count; ++i)
+        choose_gram_kernel(Element::float64)
+            .update(grams.data() + i * size * size, {v.data() + i * size * rank, Element::float64, k, r, r, 1},
+                    {z.data() + i * size * rank, Element::float64, k, r, r, 1});
+}
+
 void gram_amx_model(const Weights& weights, const AnyArray& out) {
     if (element_of(weights, "gram_amx_model: weights") != Element::bfloat16 || out.dtype() != nb::dtype<float>())
         throw nb::type_error("gram_amx_model: weights must be bfloat16 and out float32");
@@ -101,6 +116,9 @@ void bind_gram(nb::module_& m) {
           "as for a float32 out, kept in a float64 one.");
     m.def("gram_add", &gram_add, nb::arg("blocks"), nb::arg("out").noconvert(), nb::arg("unrounded") = false,
           "out (m x k x k) += A Aᵀ for A (m x k x any), summed onto the lower half and mirrored.");
+    m.def("gram_update", &gram_update, nb::arg("grams").noconvert(), nb::arg("v").noconvert(), nb::arg("z").noconvert(),
+          "G + V Zᵀ + Z Vᵀ of symmetric G (m x k x k, float64), V and Z m x k x r, as k x k numbers of float32 from "
+          "where each G begins.");
     m.def("gram_kernel", &gram_kernel, nb::arg("dtype_name"), "Name of the kernel that serves this dtype here.");
     m.def("gram_amx_model", &gram_amx_model, nb::arg("weights"), nb::arg("out").noconvert(),
           "For tests: the AMX kernel on a software model of the tiles (bfloat16 in, float32 out, slow).");

@@ -11,6 +11,9 @@ struct GramKernel {
     void (*to_float64)(const MatrixView& view, double* out, bool add);
     // As to_float32, but not rounded at the end.
     void (*float32_to_float64)(const MatrixView& view, double* out, bool add);
+    // gram (v.rows x v.rows, symmetric) <- gram + v z^T + z v^T in float64, rounded to float32: floats, one after the
+    // other, from where gram begins.
+    void (*update)(double* gram, const MatrixView& v, const MatrixView& z);
 };
 
 extern const GramKernel gram_portable;

@@ -1,8 +1,9 @@
-// The float32 and float64 symmetric products, for any level.
+// The float32 and float64 symmetric products and updates, for any level.
 #include "cpu/level.hpp"
 #include "gram/fma_kernel.hpp"
 #include "gram/kernels.hpp"
 #include "gram/symmetric_product.hpp"
+#include "gram/symmetric_update.hpp"
 
 namespace {
 
@@ -13,7 +14,11 @@ void multiply(const MatrixView& view, Out* out, bool add) {
     SymmetricProduct<Kernel, NumberPacker<Kernel>, Out>::run(view, out, view.rows, add);
 }
 
+void update(double* gram, const MatrixView& v, const MatrixView& z) {
+    SymmetricUpdate<FmaKernel<double, KERNEL_VECTOR_BYTES, BLOCK_ROWS(double)>>::run(gram, v, z);
+}
+
 }  // namespace
 
 extern constexpr GramKernel LEVELLED(gram){LEVEL_NAME, multiply<float, float>, multiply<double, double>,
-                                           multiply<float, double>};
+                                           multiply<float, double>, update};

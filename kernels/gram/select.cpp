@@ -29,7 +29,7 @@ bool agrees(const PairGram& pairs) {
 }
 
 GramKernel with_pairs(const char* name, const PairGram& pairs, const GramKernel& numbers) {
-    return {name, pairs.to_float32, numbers.to_float64, pairs.float32_to_float64};
+    return {name, pairs.to_float32, numbers.to_float64, pairs.float32_to_float64, numbers.update};
 }
 #endif
 

@@ -82,7 +82,7 @@ class SymmetricProduct {
         }
     }
 
-  private:
+  protected:
     struct Tile {
         Index row, col, rows, cols;
     };

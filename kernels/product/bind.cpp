@@ -43,8 +43,8 @@ void multiply_band(const Batch& bands, const Batch& x, const Batch& out) {
                           static_cast<Index>(bands.shape(2)), x.data(), out.data(), static_cast<Index>(vectors));
 }
 
-void turn_back_through(const nb::ndarray<nb::ro, nb::ndim<3>, nb::c_contig, nb::device::cpu>& vectors, Index half_width,
-                       const Batch& x) {
+void turn_back_through(const nb::ndarray<nb::ro, nb::ndim<3>, nb::c_contig, nb::device::cpu>& vectors, const Batch& x,
+                       Index half_width) {
     const std::size_t count = vectors.shape(0), size = vectors.shape(1), each = x.shape(1);
     const Element element = element_of(vectors, "turn_back: vectors");
     if (element != Element::float32 && element != Element::float64)
@@ -72,7 +72,7 @@ void bind_product(nb::module_& m) {
           nb::arg("transposed"), "out <- A x of each matrix and vector (rows of x), or A^T x, in float64.");
     m.def("multiply_band", &multiply_band, nb::arg("bands").noconvert(), nb::arg("x").noconvert(),
           nb::arg("out").noconvert(), "out <- B x of each symmetric band and vector (rows of x), in float64.");
-    m.def("turn_back", &turn_back_through, nb::arg("vectors").noconvert(), nb::arg("half_width"),
-          nb::arg("x").noconvert(),
+    m.def("turn_back", &turn_back_through, nb::arg("vectors").noconvert(), nb::arg("x").noconvert(),
+          nb::arg("half_width"),
           "x <- Q x of each vector (rows of x), in float64, by the Householder vectors that reduce_to_band left.");
 }

@@ -8,8 +8,8 @@
 
 namespace {
 
-constexpr Index kColumns = 4096;  // of four vectors: 128 KiB, which stay in L2
-constexpr Index kRowGroup = 64;
+constexpr Index kColumns = 4096;        // of four vectors: 128 KiB, which stay in L2
+constexpr Index kBlockBytes = 1 << 19;  // of the matrix
 
 // As few groups of columns as kColumns allows, as many for each thread; all but the last are whole lines of the
 // weights.
@@ -32,24 +32,23 @@ void multiply_vectors(const MatrixView& a, const double* x, double* out, Index v
     const Index in = transposed ? a.rows : a.cols, outs = transposed ? a.cols : a.rows;
     const Index size = size_of(a.element);
     const auto* bytes = static_cast<const char*>(a.data);
-    // Threads share what is summed into: groups of rows, or of columns.
-    const Index group = transposed ? choose_column_group(outs, omp_get_max_threads()) : kRowGroup;
-    const Index groups = (outs + group - 1) / group;
+    // Threads share what is summed into: groups of rows, or of columns. A block of the matrix is read by all vectors
+    // while it is in L2.
+    const Index rows = std::max<Index>(kBlockBytes / (kColumns * size), 8);
+    const Index group = transposed ? choose_column_group(outs, omp_get_max_threads()) : rows;
+    const Index groups = (outs + group - 1) / group, step = transposed ? rows : kColumns;
     std::fill(out, out + vectors * outs, 0.0);
-    for (Index p = 0; p < vectors; p += kVectors) {
-        double* from = const_cast<double*>(x) + p * in;
-        double* to = out + p * outs;
 #pragma omp parallel for schedule(static)
-        for (Index g = 0; g < groups; ++g) {
-            const Index first = g * group, count = std::min(group, outs - first);
-            if (transposed) {
-                loops.transposed(bytes + first * size, a.row_stride, a.rows, count, {from, in}, {to + first, outs});
-                continue;
-            }
-            for (Index col = 0; col < a.cols; col += kColumns) {
-                const Index cols = std::min(kColumns, a.cols - col);
-                loops.forward(bytes + (first * a.row_stride + col) * size, a.row_stride, count, cols, {from + col, in},
-                              {to + first, outs});
+    for (Index g = 0; g < groups; ++g) {
+        const Index first = g * group, count = std::min(group, outs - first);
+        for (Index at = 0; at < in; at += step) {
+            const Index terms = std::min(step, in - at);
+            for (Index p = 0; p < vectors; p += kVectors) {
+                const Vectors from{const_cast<double*>(x) + p * in + at, in}, to{out + p * outs + first, outs};
+                if (transposed)
+                    loops.transposed(bytes + (at * a.row_stride + first) * size, a.row_stride, terms, count, from, to);
+                else
+                    loops.forward(bytes + (first * a.row_stride + at) * size, a.row_stride, count, terms, from, to);
             }
         }
     }

@@ -78,7 +78,23 @@ void check_gram(Rng& rng, Element element) {
     kernel.to_float64(view, out64.data(), true);
     for (std::size_t i = 0; i < exact.size(); ++i)
         require(std::fabs(out64[i] - 2 * exact[i]) <= 2e-10 * static_cast<double>(cols), "added Gram", rows, cols);
-    if (element == Element::float64) return;
+    if (element == Element::float64) {
+        const Index rank = std::min<Index>(rows, 40);
+        const MatrixView some{data.data(), element, rows, rank, view.row_stride, view.col_stride};
+        std::vector<double> room = out64;
+        kernel.update(room.data(), some, some);
+        const float* updated = reinterpret_cast<const float*>(room.data());
+        for (Index i = 0; i < rows; ++i)
+            for (Index j = 0; j < rows; ++j) {
+                double expected = out64[i * rows + j];
+                for (Index k = 0; k < rank; ++k)
+                    expected += 2 * wide[i * view.row_stride + k * view.col_stride] *
+                                wide[j * view.row_stride + k * view.col_stride];
+                require(std::fabs(updated[i * rows + j] - expected) <= 1e-4 * static_cast<double>(cols), "update", rows,
+                        cols);
+            }
+        return;
+    }
     std::vector<float> out32(exact.size());
     kernel.to_float32(view, out32.data(), false);
     for (std::size_t i = 0; i < exact.size(); ++i)

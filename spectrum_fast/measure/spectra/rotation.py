@@ -23,18 +23,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from spectrum_fast.measure.ops.band.panels import factor_less_signs, triangular_factor
+from spectrum_fast.measure.ops.gram import update_gram
 from spectrum_fast.measure.ops.product import multiply
 from spectrum_fast.measure.spectra.lowrank.basis import orthonormalise
 
 ROTATION_RANK = 32
 """Columns gathered; more than the outlier directions that trained layers show, at a fiftieth of the cost of a Gram."""
-_ROWS = 256
-"""Of a Gram matrix that are rotated at a time: what is computed in float64 beside it stays small."""
 _SEED = 20406
 
 
@@ -64,16 +64,48 @@ class OutlierBasis:
         """Of some of the matrices."""
         return self if len(places) == len(self.v) else OutlierBasis(self.v[list(places)], self.t[list(places)])
 
-    def gathered(self, grams: Tensor) -> Tensor:
-        """Traces (m,) of the first rows of ``H^T G H``, those of the outliers, for Gram matrices (m, k, k)."""
-        first = torch.eye(self.rank, self.v.shape[1], dtype=torch.float64, device=self.v.device)
-        columns = self.turn(first.expand(len(self.v), -1, -1), back=True)
-        return ((columns.to(grams.dtype) @ grams) * columns).sum((1, 2))
+    @cached_property
+    def exact(self) -> Tensor:
+        """V in float64."""
+        return self.v.to(torch.float64)
 
     def turn(self, x: Tensor, *, back: bool = False) -> Tensor:
         """``H^T x`` in float64, vectors as rows (m, p, k); ``H x`` if ``back``."""
-        v = self.v.to(torch.float64)
-        return x - x @ v @ (self.t.mT if back else self.t) @ v.mT
+        return x - x @ self.exact @ (self.t.mT if back else self.t) @ self.exact.mT
+
+
+@dataclass(frozen=True)
+class GramRotation:
+    """``H^T G H`` of Gram matrices, as what is added to them: ``G + V Z^T + Z V^T``.
+
+    With ``Y = G V T``, ``Z = V (T^T V^T Y) / 2 - Y``.
+
+    Attributes:
+        grams: (m, k, k) float64, or float32 for the traces alone.
+        v: (m, k, rank) float64.
+        z: (m, k, rank) float64.
+    """
+
+    grams: Tensor
+    v: Tensor
+    z: Tensor
+
+    @classmethod
+    def of(cls, grams: Tensor, basis: OutlierBasis) -> GramRotation:
+        """By the H of this basis."""
+        v = basis.exact
+        y = _image(grams, v.to(grams.dtype)).to(torch.float64) @ basis.t
+        return cls(grams, v, 0.5 * v @ (basis.t.mT @ (v.mT @ y)) - y)
+
+    def gathered(self) -> Tensor:
+        """Traces (m,) of the first rows of ``H^T G H``, those of the outliers."""
+        rank = self.v.shape[2]
+        before = self.grams.diagonal(dim1=1, dim2=2)[:, :rank].sum(1, dtype=torch.float64)
+        return before + 2 * (self.v[:, :rank] * self.z[:, :rank]).sum((1, 2))
+
+    def form(self) -> Tensor:
+        """In float64, rounded to float32; DESTROYS G. What rounded the bulk of G at the size of its outliers stays."""
+        return update_gram(self.grams, self.v, self.z)
 
 
 def find_outlier_basis(grams: Tensor, start: Tensor | None = None) -> OutlierBasis:
@@ -81,7 +113,7 @@ def find_outlier_basis(grams: Tensor, start: Tensor | None = None) -> OutlierBas
 
     Args:
         grams: float32 or float64.
-        start: (k, rank) orthonormal columns, what is known of the ranges: then one iteration.
+        start: (k, rank) in their dtype, columns that span what is known of the ranges: then one iteration.
     """
     if start is None:
         size = grams.shape[-1]
@@ -94,8 +126,9 @@ def find_outlier_basis(grams: Tensor, start: Tensor | None = None) -> OutlierBas
 
 
 def _image(grams: Tensor, x: Tensor) -> Tensor:
-    """``G X``, by rows of X, which are read in order: in float64 MKL takes less than half of the time."""
-    return (x.mT @ grams).mT
+    """``G X``, by rows of X, which are read in order; in float64 kernels take two thirds of MKL's time."""
+    rows = x.mT.expand(len(grams), -1, -1)
+    return (multiply(grams, rows) if grams.dtype == torch.float64 else rows @ grams).mT
 
 
 def _together(image: Tensor) -> bool:
@@ -108,7 +141,7 @@ def _orthonormal(image: Tensor) -> Tensor:
 
 
 def _basis_of(image: Tensor) -> OutlierBasis:
-    """H from the image ``G X`` of an orthonormal basis X."""
+    """H from the image ``G X`` of a basis X."""
     exact = image.to(torch.float64)
     v = _householder(orthonormalise(exact)) if _together(exact) else _householder_by_lapack(exact)
     return OutlierBasis.of(v.to(torch.float32))
@@ -129,23 +162,6 @@ def _householder_by_lapack(image: Tensor) -> Tensor:
     return torch.where((tau == 0)[:, None], 0.0, v)
 
 
-def rotate_gram(grams: Tensor, basis: OutlierBasis) -> Tensor:
-    """``H^T G H`` of Gram matrices (m, k, k) float64, rounded to float32.
-
-    With ``Y = G V T`` and ``Z = Y - V (T^T V^T Y) / 2`` it is ``G - V Z^T - Z V^T``. What rounded the bulk of G at the
-    size of its outliers stays.
-    """
-    v = basis.v.to(torch.float64)
-    y = _image(grams, v) @ basis.t
-    z = y - 0.5 * v @ (basis.t.mT @ (v.mT @ y))
-    left, right = torch.cat([v, z], 2), torch.cat([z, v], 2).mT
-    rotated = torch.empty_like(grams, dtype=torch.float32)
-    for begin in range(0, grams.shape[1], _ROWS):
-        rows = slice(begin, begin + _ROWS)
-        rotated[:, rows] = torch.baddbmm(grams[:, rows], left[:, rows], right, alpha=-1)
-    return rotated
-
-
 def rotate(weights: Tensor, basis: OutlierBasis, from_left: bool | None = None) -> Tensor:
     """``H^T W`` (or ``W H``), in the dtype of the basis; a new tensor.
 
@@ -156,7 +172,7 @@ def rotate(weights: Tensor, basis: OutlierBasis, from_left: bool | None = None) 
     """
     weights = weights.to(basis.v.dtype, copy=True)
     left = weights.shape[-2] <= weights.shape[-1] if from_left is None else from_left
-    v = basis.v.to(torch.float64)
+    v = basis.exact
     z = basis.t.mT @ multiply(weights, v.mT.contiguous(), transposed=left)
     wide = weights if left else weights.mT
     gathered = wide[:, : basis.rank] - v[:, : basis.rank] @ z

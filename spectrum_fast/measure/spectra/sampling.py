@@ -6,9 +6,10 @@ thousandth of the cost, and their leading directions are a start that one produc
 matrix whose outliers the sample misses (they may live in a few columns) is squared twice; nothing else depends on the
 guess: the rounding that an error bound states is measured on the rotated Gram matrix, however its rotation was found.
 
-For columns x_j of the long side N, ``||G||_F^2 = sum_jk (x_j . x_k)^2``. Of c of them chosen at random the pairs count
-``N (N - 1) / (c (c - 1))`` times, which is unbiased. The squares of the lengths count once: one long column that
-happens to be chosen must not pass for thousands.
+For columns x_j of the long side N, ``||G||_F^2 = sum_jk (x_j . x_k)^2``. They are read b neighbours at a time, as they
+lie in memory. Of c columns chosen so at random the pairs that are no neighbours count ``N (N - b) / (c (c - b))``
+times, which is unbiased. Neighbours, and the squares of the lengths, count once: one long column that happens to be
+chosen, or two that are alike, must not pass for thousands.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ from spectrum_fast.measure.spectra.rotation import ROTATION_RANK
 
 SAMPLE = 128
 """Columns (or rows) of the long side. The estimate of a single outlier's share is good to a quarter."""
+_NEIGHBOURS = 8
+"""Columns that are read together: 128 single ones of 4096 x 14336 take 9 ms, a tenth that way."""
 _SEED = 20406
 
 
 @lru_cache(maxsize=32)
-def _choose(length: int, count: int) -> Tensor:
-    return torch.randperm(length, generator=torch.Generator().manual_seed(_SEED))[:count].sort().values
+def _choose(length: int, count: int) -> list[int]:
+    """Where ``count`` groups of neighbours begin."""
+    groups = torch.randperm(length // _NEIGHBOURS, generator=torch.Generator().manual_seed(_SEED))[:count]
+    return (_NEIGHBOURS * groups.sort().values).tolist()
 
 
 def foresee_outliers(weight: Tensor, sum_of_squares: float, spikiness: float) -> Tensor | None:
@@ -40,20 +45,21 @@ def foresee_outliers(weight: Tensor, sum_of_squares: float, spikiness: float) ->
         spikiness: ``k ||G||_F^2 / trace^2`` above which it counts as spiky, k the short side.
 
     Returns:
-        (k, 32) float32, orthonormal columns, the leading ones of the sample; None where the sample shows no outliers.
+        (k, 32) float64, which span the leading directions of the sample; None where it shows no outliers.
     """
     size, length = min(weight.shape), max(weight.shape)
-    count = min(SAMPLE, length // 2, size)
+    groups = min(SAMPLE, length // 2, size) // _NEIGHBOURS
+    count = groups * _NEIGHBOURS
     if count < ROTATION_RANK:
         return None
     along = 0 if weight.shape[0] > weight.shape[1] else 1
-    sample = weight.index_select(along, _choose(length, count))
+    sample = torch.cat([weight.narrow(along, begin, _NEIGHBOURS) for begin in _choose(length, groups)], along)
     sample = sample.T if along else sample
     products = gram(sample[None], out_dtype=torch.promote_types(weight.dtype, torch.float32))[0].to(torch.float64)
-    lengths = float(products.diagonal().square().sum())
-    pairs = float(products.square().sum()) - lengths
-    norm_squared = pairs * (length * (length - 1) / (count * (count - 1))) + lengths
+    squares = products.square()
+    neighbours = float(squares.view(groups, _NEIGHBOURS, groups, _NEIGHBOURS).diagonal(dim1=0, dim2=2).sum())
+    pairs = float(squares.sum()) - neighbours
+    norm_squared = pairs * (length * (length - _NEIGHBOURS) / (count * (count - _NEIGHBOURS))) + neighbours
     if not size * norm_squared > spikiness * sum_of_squares**2:
         return None
-    directions = torch.linalg.eigh(products).eigenvectors[:, -ROTATION_RANK:]
-    return torch.linalg.qr(sample.T.to(torch.float64) @ directions).Q.to(torch.float32)
+    return sample.T.to(torch.float64) @ torch.linalg.eigh(products).eigenvectors[:, -ROTATION_RANK:]

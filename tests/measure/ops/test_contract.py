@@ -28,7 +28,11 @@ from support.interpreter import INTERPRETED, interpreter_problem, outside_the_in
 
 CONTRACT = {
     "extent": {"measure": "weights"},
-    "gram": {"gram": "weights, *, out_dtype, unrounded", "add_gram": "blocks, out, *, unrounded"},
+    "gram": {
+        "gram": "weights, *, out_dtype, unrounded",
+        "add_gram": "blocks, out, *, unrounded",
+        "update_gram": "grams, v, z",
+    },
     "product": {"multiply": "weights, x, *, transposed", "multiply_band": "bands, x"},
     "values": {"band_values": "bands, tolerances", "eigenvectors": "bands, shifts, start"},
     "band": {
@@ -118,6 +122,20 @@ def test_gram(count: int, shape: tuple[int, int], backend: str, place: str) -> N
     assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
     torch.testing.assert_close(single.cpu().double(), 2 * wide @ wide.mT, rtol=0, atol=1e-3)
     torch.testing.assert_close(double.cpu(), wide @ wide.mT, rtol=0, atol=1e-13)
+
+
+@every_backend
+@pytest.mark.parametrize("size", [1, 7, 40, 300])
+@pytest.mark.parametrize("count", [0, 1, M])
+def test_update_of_a_gram_matrix(count: int, size: int, backend: str, place: str) -> None:
+    grams, v, z = batch_of(count, size, size), batch_of(count, size, 5, seed=1), batch_of(count, size, 5, seed=2)
+    grams = grams + grams.mT
+    with use_backend(backend):
+        found = gram.update_gram(grams.clone().to(place), v.to(place), z.to(place)).cpu()
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, (grams + v @ z.mT + z @ v.mT).float(), rtol=2e-7, atol=1e-14)
+    if backend == "native":
+        assert torch.equal(found, found.mT)
 
 
 @every_backend

@@ -12,7 +12,7 @@ from spectrum_fast.measure.spectra.engine import compute_spectra, compute_spectr
 from spectrum_fast.measure.spectra.matrices.dense import sums_of_squares
 from spectrum_fast.measure.spectra.methods import band
 from spectrum_fast.measure.spectra.record import Criterion, Spectrum
-from spectrum_fast.measure.spectra.rotation import OutlierBasis, find_outlier_basis, rotate, rotate_gram
+from spectrum_fast.measure.spectra.rotation import GramRotation, OutlierBasis, find_outlier_basis, rotate
 
 from support import bounds, families, matrices
 
@@ -125,14 +125,16 @@ def test_what_rotating_does_wrong_is_in_the_bound(monkeypatch: pytest.MonkeyPatc
         (rotated[:, :, basis.rank :] if tall else rotated[:, basis.rank :]).mul_(1.001)
         return rotated
 
-    def turn_gram_badly(grams: Tensor, basis: OutlierBasis) -> Tensor:
-        rotated = rotate_gram(grams, basis)
-        rotated[:, basis.rank :, basis.rank :] *= 1.002
+    form = GramRotation.form
+
+    def turn_gram_badly(rotation: GramRotation) -> Tensor:
+        rotated, rank = form(rotation), rotation.v.shape[2]
+        rotated[:, rank:, rank:] *= 1.002
         return rotated
 
     for kind in ("dense", "blocks"):
         monkeypatch.setattr(f"spectrum_fast.measure.spectra.matrices.{kind}.rotate", turn_badly)
-    monkeypatch.setattr(band, "rotate_gram", turn_gram_badly)
+    monkeypatch.setattr(GramRotation, "form", turn_gram_badly)
     monkeypatch.setattr(band, "SQUARE_IN_GRAM", 1e9 if in_gram else 0.0)
     split, truth = find_criterion("spectrum"), bounds.Truth.of(weight)
     for found in in_float32(weight, split):
@@ -160,7 +162,8 @@ def test_the_bulk_is_not_shifted_by_the_outliers_rounding(tall: bool) -> None:
 def test_what_is_gathered_is_known_before_it_is(name: str) -> None:
     grams = gram(WEIGHTS[name])[None].double()
     basis = find_outlier_basis(grams)
-    rotated = rotate_gram(grams, basis)[0].double()
     truth = dense(basis).T @ grams[0] @ dense(basis)
-    assert float(basis.gathered(grams)) == pytest.approx(float(truth.diagonal()[: basis.rank].sum()), rel=1e-10)
+    rotation = GramRotation.of(grams, basis)
+    gathered, rotated = rotation.gathered(), rotation.form()[0].double()
+    assert float(gathered) == pytest.approx(float(truth.diagonal()[: basis.rank].sum()), rel=1e-10)
     assert (rotated - truth).abs().max() <= EPS * truth.abs().max()

@@ -23,7 +23,7 @@ def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = N
 def turn_back(vectors: Tensor, half_width: int, x: Tensor) -> Tensor:
     """See :func:`spectrum_fast.measure.ops.band.turn_back` (kernels/product)."""
     turned = filled(x).clone()
-    _native.turn_back(*passed(vectors.contiguous()), half_width, *passed(turned))
+    _native.turn_back(*passed(vectors.contiguous(), turned), half_width=half_width)
     return turned[:, : x.shape[1]]
 
 

@@ -65,6 +65,34 @@ def add_gram(blocks: Tensor, out: Tensor, *, unrounded: bool = False) -> None:
     backend_module("gram", blocks.device.type).add_gram(blocks.detach(), out, unrounded=unrounded)
 
 
+def update_gram(grams: Tensor, v: Tensor, z: Tensor) -> Tensor:
+    """``G + V Zᵀ + Z Vᵀ`` of each Gram matrix, in float64 until it is rounded to float32; DESTROYS ``grams``.
+
+    Args:
+        grams: (m, k, k) float64, symmetric, contiguous.
+        v: (m, k, r) float64.
+        z: (m, k, r) float64.
+
+    Returns:
+        (m, k, k) float32, each matrix contiguous, exactly symmetric but with the reference. With the compiled kernels
+        it lies in the memory of ``grams``.
+
+    Raises:
+        TypeError: a wrong dtype.
+        ValueError: a wrong shape.
+        BackendUnavailableError: see :func:`spectrum_fast.measure.ops.dispatch.choose_backend`.
+    """
+    if not grams.dtype == v.dtype == z.dtype == torch.float64:
+        raise TypeError(f"expected torch.float64, found {grams.dtype}, {v.dtype} and {z.dtype}")
+    square = grams.ndim == 3 and grams.shape[1] == grams.shape[2] and grams.is_contiguous()
+    if not square or v.ndim != 3 or v.shape[:2] != grams.shape[:2] or z.shape != v.shape:
+        raise ValueError(
+            f"expected contiguous grams (m, k, k) and v, z (m, k, r), found {tuple(grams.shape)}, {tuple(v.shape)} and "
+            f"{tuple(z.shape)}"
+        )
+    return backend_module("gram", grams.device.type).update_gram(grams, v, z)
+
+
 def _check(name: str, weights: Tensor, out_dtype: torch.dtype) -> None:
     check_weights(weights, name)
     least = torch.float64 if weights.dtype == torch.float64 else torch.float32

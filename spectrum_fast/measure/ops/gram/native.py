@@ -23,3 +23,10 @@ def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32, unrounded: 
 def add_gram(blocks: Tensor, out: Tensor, *, unrounded: bool = False) -> None:
     """``out += A Aᵀ``, see :func:`spectrum_fast.measure.ops.gram.add_gram`."""
     _native.gram_add(*passed(blocks, out), unrounded=unrounded and out.dtype != blocks.dtype)
+
+
+def update_gram(grams: Tensor, v: Tensor, z: Tensor) -> Tensor:
+    """``G + V Zᵀ + Z Vᵀ``, see :func:`spectrum_fast.measure.ops.gram.update_gram`."""
+    _native.gram_update(*passed(grams, v.contiguous(), z.contiguous()))
+    count, size, _ = grams.shape
+    return grams.flatten(1).view(torch.float32)[:, : size * size].view(count, size, size)

@@ -47,6 +47,9 @@ from spectrum_fast.measure.ops.gram import reference
 from spectrum_fast.measure.ops.gram.device_tiles import GROUP, store_tile, tile_of, tile_pointers
 from spectrum_fast.measure.ops.triton_support import INTERPRETED, capability_of, launch_on, with_unit_stride
 
+update_gram = reference.update_gram
+"""Of float64 matrices."""
+
 
 def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32, unrounded: bool = False) -> Tensor:
     """``W Wᵀ`` or ``Wᵀ W``, whichever is smaller, see :func:`spectrum_fast.measure.ops.gram.gram`.

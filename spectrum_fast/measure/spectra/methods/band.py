@@ -23,7 +23,7 @@ from spectrum_fast.measure.spectra.matrices import Matrices
 from spectrum_fast.measure.spectra.methods.work import Attempts, Outliers, Work
 from spectrum_fast.measure.spectra.probes import Plan, bound_gram_error64, measure_gram_error
 from spectrum_fast.measure.spectra.refinement import WORTH_REFINING, Refinement
-from spectrum_fast.measure.spectra.rotation import find_outlier_basis, rotate_gram
+from spectrum_fast.measure.spectra.rotation import GramRotation, find_outlier_basis
 from spectrum_fast.measure.spectra.rounding import Rounding, estimate_rounding, frobenius_norms, scales_of
 from spectrum_fast.measure.spectra.sampling import foresee_outliers
 from spectrum_fast.measure.spectra.thresholds import Band
@@ -134,7 +134,7 @@ def band_float32(work: Work, unsolved: Sequence[int], at_most: float = math.inf)
     foreseen = dict(_foresee(work, unsolved)) if at_most > SPIKY else {}
     for index, start in foreseen.items():
         squares = _unrounded(work, index)
-        outliers = _find_outliers(work, squares, [index], squares.spikiness.tolist(), start.to(torch.float64))
+        outliers = _find_outliers(work, squares, [index], squares.spikiness.tolist(), start)
         attempts |= _rotated_in_gram(work, squares, outliers)
     unsolved = [index for index in unsolved if index not in foreseen]
     if not unsolved:
@@ -199,14 +199,15 @@ def _unrounded(work: Work, index: int) -> Squares:
 def _rotated_in_gram(work: Work, squares: Squares, outliers: Outliers) -> Attempts:
     """A matrix whose Gram matrix is rotated, before it is rounded to float32; none where outliers tower too far."""
     basis, size = outliers.basis, squares.matrices.shape[1]
-    rest = 1 - float(basis.gathered(squares.matrices)[0]) / float(squares.traces[0])
+    rotation = GramRotation.of(squares.matrices, basis)
+    rest = 1 - float(rotation.gathered()[0]) / float(squares.traces[0])
     bulk = rest * size / max(size - basis.rank, 1)  # mean eigenvalue, in units of that of all
     most = SQUARE_IN_GRAM if work.matrices.is_nearly_square else WIDE_IN_GRAM
     if not math.sqrt(outliers.spikiness[0]) <= most * bulk:
         return {}
     if squares.matrices.dtype == torch.float32:
-        squares = _unrounded(work, outliers.indices[0])
-    return _attempts_rotated(work, outliers, _squares_of(rotate_gram(squares.matrices, basis), squares.traces))
+        rotation = GramRotation.of(_unrounded(work, outliers.indices[0]).matrices, basis)
+    return _attempts_rotated(work, outliers, _squares_of(rotation.form(), squares.traces))
 
 
 def band_rotated(work: Work, unsolved: Sequence[int]) -> Attempts:
