@@ -106,7 +106,7 @@ class BandReduction {
     void update_rows(Index row, Index last, Index column, Index end) const {
         for (; pending_ && row < last; row += kBlock)
             for (Index c = column / kStrip * kStrip; c < end; c += kStrip)
-                sweep_.update_strip(set_, row, row + kBlock, c);
+                sweep_.update_strip(set_, row, row + kBlock, c, column);
     }
 
     void write_diagonal(Index column, Index count) const {

@@ -133,12 +133,12 @@ class SplitSweep {
     void update(Index set, Index block_row, Index block_col, Index begin) const {
         const Index edge = tiles_.edge(), before = begin - block_col * edge;
         for (Index c = before > 0 ? before / kStrip * kStrip : 0; c < edge; c += kStrip)
-            update_strip(set, block_row * edge, (block_row + 1) * edge, block_col * edge + c);
+            update_strip(set, block_row * edge, (block_row + 1) * edge, block_col * edge + c, begin);
     }
 
     // Rows [row, end) of a tile's strip -= V_I Z_J^T + Z_I V_J^T: the left operands are negated, and their counterparts
     // lie crosswise. Products take tiles as a whole: also above the diagonal.
-    void update_strip(Index set, Index row, Index end, Index col) const {
+    void update_strip(Index set, Index row, Index end, Index col, Index) const {
         const Index depth = strips_ * 16, part = depth * kStrip;
         const Pair* right = right_[set].data() + col / kStrip * 4 * part;
         const Pair *v_right = right, *z_right = right + 2 * part;

@@ -64,21 +64,28 @@ class Sweep {
         vectors_[set].finish(row, end, t, s);
     }
 
-    // Tile -= V_I Z_J^T + Z_I V_J^T, with the V and Z of a set; the strips of columns from `begin` on.
+    // Tile -= V_I Z_J^T + Z_I V_J^T, with the V and Z of a set; from a strip of columns, at `begin`, on, on the
+    // diagonal from each square downwards.
     void update(Index set, Index block_row, Index block_col, Index begin) const {
-        const Index edge = tiles_.edge(), row = block_row * edge, col = block_col * edge;
-        for (Index c = first_column(block_col, begin) / kStrip * kStrip; c < edge; c += kStrip)
-            update_strip(set, row, row + edge, col + c);
+        const Index edge = tiles_.edge(), row = block_row * edge;
+        for (Index c = first_column(block_col, begin); c < edge; c += kStrip) {
+            const Index col = block_col * edge + c;
+            if (block_row == block_col) {
+                update_columns<kSquare / kLanes>(set, col, col + kSquare, col);
+                update_columns<2>(set, col + kSquare, row + edge, col);
+            } else {
+                update_columns<2>(set, row, row + edge, col);
+            }
+        }
     }
 
-    // The same for rows [row, end) of a tile and one strip of columns, on the diagonal from its own square downwards.
-    void update_strip(Index set, Index row, Index end, Index col) const {
-        const Vectors& vectors = vectors_[set];
-        const Index half = cols_ * kStrip;
-        const Number* right = vectors.z(col);
-        for (Index r = row < col ? col : row; r < end; r += kRows)
-            Kernel::template multiply<1, kStrip, true, 2, kUnroll>(2, cols_, vectors.v(r) + r % kStrip, half, right,
-                                                                   -half, tiles_.column(r, col));
+    // The same for rows [row, end) and columns from `begin` on of the strip at `col`.
+    void update_strip(Index set, Index row, Index end, Index col, Index begin) const {
+        if (begin - col < kSquare) {
+            update_columns<2>(set, row < col ? col : row, end, col);
+        } else {
+            update_columns<1>(set, row < col + kSquare ? col + kSquare : row, end, col + kSquare);
+        }
     }
 
     // X_I += tile V_J, and X_J += tile^T V_I off the diagonal, or below the squares on it; rows of V and X before
@@ -99,23 +106,50 @@ class Sweep {
   private:
     static constexpr Index kUnroll = 4;  // divides all depths here, and gains 5 %: their loops are short
 
-    // The same for one strip of columns of V, kVectors vectors wide.
+    // Squares on the diagonal are held whole: of one vector, where a block of sums is not taller.
+    static constexpr Index kSquare = kLanes < kRows ? kRows : kLanes;
+    static_assert(kStrip % kSquare == 0 && kSquare % kUnroll == 0);
+
+    // Rows [row, end) of a tile, kVectors vectors of columns from `col` on -= V Z^T + Z V^T.
+    template <Index kVectors>
+    void update_columns(Index set, Index row, Index end, Index col) const {
+        if (row >= end) return;
+        const Vectors& vectors = vectors_[set];
+        const Index half = cols_ * kStrip;
+        const Number* right = vectors.z(col) + col % kStrip;
+        Number* to = tiles_.column(row, col);
+        for (Index r = row; r < end; r += kRows, to += kRows * kStrip)
+            Kernel::template multiply<1, kStrip, true, kVectors, kUnroll>(2, cols_, vectors.v(r) + r % kStrip, half,
+                                                                          right, -half, to);
+    }
+
+    // The product for one strip of columns of V, kVectors vectors wide.
     template <Index kVectors>
     void multiply_strip(Index block_row, Index block_col, Index begin, int thread, Index q) const {
-        const Index edge = tiles_.edge(), first = first_column(block_col, begin), from = first / kStrip * kStrip;
+        const Index edge = tiles_.edge(), first = first_column(block_col, begin), from = first / kSquare * kSquare;
         const bool diagonal = block_row == block_col;
         const Number* tile = tiles_.tile(block_row, block_col);
         constexpr Index kWidth = kVectors * kLanes;
         const Number* right = right_.data() + q * rows_ * kWidth;
         Number* sums = sums_.strip(thread, q);
-        for (Index r = diagonal ? from : 0; r < edge; r += kRows) {
-            const Index to = diagonal ? (r / kStrip + 1) * kStrip : edge;
-            Kernel::template multiply<kStrip, 1, false, kVectors, kUnroll, kWidth>(
-                (to - from) / kStrip, kStrip, tile + from * edge + r * kStrip, edge * kStrip,
-                right + (block_col * edge + from) * kWidth, kStrip * kWidth, sums + (block_row * edge + r) * kWidth);
+        // X_I of rows from `row` on += columns [begin, end), which are whole strips or lie in one.
+        const auto add_rows = [&](Index row, Index begin, Index end) {
+            const Index inner = end - begin < kStrip ? end - begin : kStrip;
+            for (Index r = row; r < edge && inner > 0; r += kRows)
+                Kernel::template multiply<kStrip, 1, false, kVectors, kUnroll, kWidth>(
+                    (end - begin) / inner, inner, tile + begin / kStrip * kStrip * edge + r * kStrip + begin % kStrip,
+                    edge * kStrip, right + (block_col * edge + begin) * kWidth, kStrip * kWidth,
+                    sums + (block_row * edge + r) * kWidth);
+        };
+        if (diagonal) {
+            for (Index c = from; c < edge; c += kSquare) add_rows(c, c, c + kSquare);
+        } else {
+            const Index whole = (from + kStrip - 1) / kStrip * kStrip;
+            add_rows(0, from, whole);
+            add_rows(0, whole, edge);
         }
         for (Index c = first / kRows * kRows; c < edge; c += kRows) {
-            const Index top = diagonal ? (c / kStrip + 1) * kStrip : 0;
+            const Index top = diagonal ? (c / kSquare + 1) * kSquare : 0;
             Kernel::template multiply<1, kStrip, false, kVectors, kUnroll, kWidth>(
                 1, edge - top, tile + (c / kStrip * edge + top) * kStrip + c % kStrip, 0,
                 right + (block_row * edge + top) * kWidth, 0, sums + (block_col * edge + c) * kWidth);
