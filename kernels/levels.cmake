@@ -65,6 +65,7 @@ target_sources(_native PRIVATE
     kernels/gram/select.cpp
     kernels/band/select.cpp
     kernels/sturm/slice.cpp
+    kernels/sturm/narrow.cpp
     kernels/decode/decode.cpp
     kernels/product/product.cpp
     kernels/product/turn_back.cpp

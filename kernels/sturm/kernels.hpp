@@ -1,4 +1,4 @@
-// The border between the driver (slice.cpp, baseline code) and what is compiled once a level (numbers.cpp): plain
+// The border between the driver (groups.hpp, baseline code) and what is compiled once a level (numbers.cpp): plain
 // pointers only.
 #pragma once
 
@@ -20,9 +20,16 @@ struct SturmBand {
     int stride;            // blocks * sturm_block + 1
 };
 
+// prod |d_i| = mantissa * 2^exponent, and how many of them are negative.
+struct SturmRealProduct {
+    double mantissa;
+    std::int64_t exponent;
+    std::int64_t below;
+};
+
 // prod d_i = (re + i im) * 2^exponent; arguments summed without reduction: atan2(im, re) - 2 pi * turns, im = 0 read
 // as +0.
-struct SturmProduct {
+struct SturmComplexProduct {
     double re;
     double im;
     std::int64_t exponent;
@@ -34,12 +41,10 @@ struct SturmKernels {
     int lanes;  // shifts of a sweep
     // sizes[j] <- max |B[j + d, j]| over d <= half_width and inside of B; returns the largest, not finite if any is not
     T (*measure)(const T* band, std::ptrdiff_t n, std::ptrdiff_t width, std::ptrdiff_t half_width, T* sizes);
-    // below[lane] <- negative pivots of B - shifts[lane] I
-    void (*count)(const SturmBand<T>& band, const T* shifts, std::int64_t* below, void* workspace);
-    // products[lane] <- product of the pivots of B - shifts[lane] I; im = 0, and a negative pivot has argument -pi
-    void (*real_product)(const SturmBand<T>& band, const T* shifts, SturmProduct* products, void* workspace);
-    // products[lane] <- product of the pivots of B - (re + i im)[lane] I
-    void (*complex_product)(const SturmBand<T>& band, const T* re, const T* im, SturmProduct* products,
+    // products[lane] <- pivots of B - shifts[lane] I
+    void (*real_product)(const SturmBand<T>& band, const T* shifts, SturmRealProduct* products, void* workspace);
+    // products[lane] <- pivots of B - (re + i im)[lane] I
+    void (*complex_product)(const SturmBand<T>& band, const T* re, const T* im, SturmComplexProduct* products,
                             void* workspace);
 };
 

@@ -28,7 +28,6 @@ struct Simd<double> {
     using Bits = long long;
     static constexpr int lanes = KERNEL_VECTOR_BYTES / 8;
     static constexpr int doubles = 1;  // vectors of doubles that hold one Vector
-    static constexpr double smallest = 1e-32;
     static STURM_INLINE Doubles widen(const Vector& v, int) { return v; }
 };
 
@@ -39,7 +38,6 @@ struct Simd<float> {
     using Bits = int;
     static constexpr int lanes = KERNEL_VECTOR_BYTES / 4;
     static constexpr int doubles = 2;
-    static constexpr float smallest = 1e-16f;
     static STURM_INLINE Doubles widen(const Vector& v, int half) {
         HalfFloats halves[2];
         __builtin_memcpy(halves, &v, sizeof v);

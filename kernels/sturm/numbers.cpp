@@ -30,31 +30,25 @@ T measure(const T* band, std::ptrdiff_t n, std::ptrdiff_t width, std::ptrdiff_t 
 }
 
 template <class T>
-void count(const SturmBand<T>& band, const T* shifts, std::int64_t* below, void* workspace) {
-    CountPivots<T> pivots{load(shifts), {}};
-    Sweep<CountPivots<T>, real_rows>(band, pivots, workspace).run();
-    for (int lane = 0; lane < Simd<T>::lanes; ++lane) below[lane] = pivots.below[lane];
-}
-
-template <class T>
-void real_product(const SturmBand<T>& band, const T* shifts, SturmProduct* products, void* workspace) {
+void real_product(const SturmBand<T>& band, const T* shifts, SturmRealProduct* products, void* workspace) {
     constexpr int width = Simd<double>::lanes;
-    MultiplyRealPivots<T> pivots{load(shifts), {}, {}, {}};
+    RealPivots<T> pivots{load(shifts), {}, {}, {}};
     for (Doubles& product : pivots.product) product = broadcast(1.0);
-    Sweep<MultiplyRealPivots<T>, real_rows>(band, pivots, workspace).run();
+    Sweep<RealPivots<T>, real_rows>(band, pivots, workspace).run();
     for (int lane = 0; lane < Simd<T>::lanes; ++lane) {
-        const std::int64_t half_turns = pivots.below[lane];
-        products[lane] = {pivots.product[lane / width][lane % width], 0.0, pivots.exponent[lane / width][lane % width],
-                          (half_turns + 1) / 2};
+        const int part = lane / width, at = lane % width;
+        const double product = pivots.product[part][at];
+        products[lane] = {product < 0 ? -product : product, pivots.exponent[part][at], pivots.below[lane]};
     }
 }
 
 template <class T>
-void complex_product(const SturmBand<T>& band, const T* re, const T* im, SturmProduct* products, void* workspace) {
+void complex_product(const SturmBand<T>& band, const T* re, const T* im, SturmComplexProduct* products,
+                     void* workspace) {
     constexpr int width = Simd<double>::lanes;
-    MultiplyComplexPivots<T> pivots{load(re), load(im), {}, {}, {}, {}};
+    ComplexPivots<T> pivots{load(re), load(im), {}, {}, {}, {}};
     for (Doubles& product : pivots.re) product = broadcast(1.0);
-    Sweep<MultiplyComplexPivots<T>, complex_rows>(band, pivots, workspace).run();
+    Sweep<ComplexPivots<T>, complex_rows>(band, pivots, workspace).run();
     for (int lane = 0; lane < Simd<T>::lanes; ++lane) {
         const int part = lane / width, at = lane % width;
         products[lane] = {pivots.re[part][at], pivots.im[part][at], pivots.exponent[part][at], pivots.turns[part][at]};
@@ -62,7 +56,7 @@ void complex_product(const SturmBand<T>& band, const T* re, const T* im, SturmPr
 }
 
 template <class T>
-constexpr SturmKernels<T> kernels{Simd<T>::lanes, measure<T>, count<T>, real_product<T>, complex_product<T>};
+constexpr SturmKernels<T> kernels{Simd<T>::lanes, measure<T>, real_product<T>, complex_product<T>};
 
 }  // namespace
 

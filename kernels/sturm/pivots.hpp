@@ -8,26 +8,6 @@
 
 namespace {
 
-// Counts negative pivots. A pivot nearer to zero than its floor is moved to the floor on its own side; zero (or one
-// lost to overflow) becomes -floor, as in LAPACK's dstebz.
-template <class T>
-struct CountPivots {
-    using Entry = RealEntry<T>;
-    VectorOf<T> shift;
-    typename Simd<T>::Mask below;
-
-    STURM_INLINE Entry entry(T a) const { return {broadcast(a)}; }
-    STURM_INLINE Entry diagonal(T a, T live) const { return {a - shift * live}; }
-    STURM_INLINE Entry reciprocal(const Entry& pivot, T floor) {
-        const VectorOf<T> limit = broadcast(floor);
-        const VectorOf<T> moved = pivot.value > 0 ? limit : -limit;
-        const VectorOf<T> d = magnitude(pivot.value) >= limit ? pivot.value : moved;
-        below = below - (d < 0);
-        return {1 / d};
-    }
-    STURM_INLINE void end_panel() {}
-};
-
 // The exponent of a positive normal number, and the factor with which a * factor lies in [1, 2).
 STURM_INLINE Longs exponent_of(Doubles a, Doubles& factor) {
     Longs biased = (Longs)a >> 52;
@@ -36,10 +16,10 @@ STURM_INLINE Longs exponent_of(Doubles a, Doubles& factor) {
     return biased - 1023;
 }
 
-// Multiplies real pivots up in double precision. None is negative where the shift lies below every eigenvalue; one that
-// rounding brought to zero counts as negative, so that no logarithm of it is believed.
+// Counts negative pivots and multiplies all up in double precision. One nearer to zero than its floor is moved to the
+// floor on its own side; zero (or one lost to overflow) becomes -floor, as in LAPACK's dstebz.
 template <class T>
-struct MultiplyRealPivots {
+struct RealPivots {
     using Entry = RealEntry<T>;
     static constexpr int parts = Simd<T>::doubles;
     VectorOf<T> shift;
@@ -49,9 +29,10 @@ struct MultiplyRealPivots {
 
     STURM_INLINE Entry entry(T a) const { return {broadcast(a)}; }
     STURM_INLINE Entry diagonal(T a, T live) const { return {a - shift * live}; }
-    STURM_INLINE Entry reciprocal(const Entry& pivot, T) {
-        const VectorOf<T> limit = broadcast<T>(Simd<T>::smallest);
-        const VectorOf<T> d = magnitude(pivot.value) >= limit ? pivot.value : -limit;
+    STURM_INLINE Entry reciprocal(const Entry& pivot, T floor) {
+        const VectorOf<T> limit = broadcast(floor);
+        const VectorOf<T> moved = pivot.value > 0 ? limit : -limit;
+        const VectorOf<T> d = magnitude(pivot.value) >= limit ? pivot.value : moved;
         below = below - (d < 0);
         STURM_UNROLL
         for (int part = 0; part < parts; ++part) product[part] *= Simd<T>::widen(d, part);
@@ -71,7 +52,7 @@ struct MultiplyRealPivots {
 // Multiplies complex pivots up in double precision. Every pivot's argument lies in (-pi, 0), so the running product
 // crosses the branch cut exactly when it goes from the lower half plane to the upper one.
 template <class T>
-struct MultiplyComplexPivots {
+struct ComplexPivots {
     using Entry = ComplexEntry<T>;
     static constexpr int parts = Simd<T>::doubles;
     VectorOf<T> shift_re, shift_im;
@@ -82,9 +63,9 @@ struct MultiplyComplexPivots {
     STURM_INLINE Entry diagonal(T a, T live) const { return {a - shift_re * live, -(shift_im * live)}; }
     // Exact pivots have |d| >= |Im d| >= Im z; a smaller one is rounding. No other guard: near an eigenvalue d is small
     // in truth, and its logarithm is what is asked for. (Padding has pivots of 1, whatever the shift.)
-    STURM_INLINE Entry reciprocal(const Entry& pivot, T) {
+    STURM_INLINE Entry reciprocal(const Entry& pivot, T floor) {
         VectorOf<T> limit = shift_im < 1 ? T(0.5) * shift_im : broadcast<T>(T(0.5));
-        limit = limit > Simd<T>::smallest ? limit : broadcast<T>(Simd<T>::smallest);
+        limit = limit > floor ? limit : broadcast(floor);
         const VectorOf<T> square = pivot.re * pivot.re + pivot.im * pivot.im;
         const typename Simd<T>::Mask sound = square >= limit * limit;
         const VectorOf<T> d_re = sound ? pivot.re : VectorOf<T>{};

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spectrum_fast.errors import UsageError
+from spectrum_fast.measure.ops.dispatch import use_backend
+from spectrum_fast.measure.ops.sturm import narrow
 
 from support.bands import eigenvalues, random_band
 from support.instruction_sets import run_at_level
@@ -311,6 +313,32 @@ def test_multisection_finds_order_statistics(dtype: torch.dtype, backend: str) -
             low = shifts[hit - 1].item() if hit > 0 else low
             high = shifts[hit].item() if hit < len(counts) else high
         assert abs(low - truth[k].item()) <= backward_error(band)
+
+
+@both_backends
+@pytest.mark.parametrize("n", [1, 2, 40, 130])
+@pytest.mark.parametrize("enough", [0.0, 1e-9, 1e-3])
+def test_narrow_among_equal_and_lone_values(n: int, enough: float, backend: str) -> None:
+    # Equal values, pairs 1e-7 apart, small ones, and what lies alone, behind a rotation of neighbours, so that the
+    # band has fill.
+    squares = torch.linspace(5, 9, n, dtype=torch.float64) ** 2
+    squares[: n // 4] = 4.0
+    squares[n // 4 : n // 4 + 4 : 2] += 1e-7
+    squares[n - n // 8 :] = 1e-6
+    band = torch.zeros(1, n, 3, dtype=torch.float64)
+    band[0, :, 0] = squares
+    for j in range(0, n - 1, 2):
+        a, c = squares[j].item(), squares[j + 1].item()
+        band[0, j, 0], band[0, j + 1, 0], band[0, j, 1] = (a + c) / 2, (a + c) / 2, (a - c) / 2
+    truth = eigenvalues(band[0]).clamp(min=0).sqrt()
+    ranks = torch.arange(n)
+    lo, hi = torch.zeros(1, n, dtype=torch.float64), torch.full((1, n), 16.0, dtype=torch.float64)
+    with use_backend(backend):
+        lo, hi = narrow(band, lo, hi, ranks, torch.full((1, n), enough, dtype=torch.float64))
+    between = torch.nextafter(lo, hi) < hi
+    assert not (between & (hi - lo > enough)).any()
+    slack = 1e-7 + 1e-14 / truth.clamp(min=1e-7)  # of a root near zero
+    assert ((lo[0] - slack <= truth) & (truth <= hi[0] + slack)).all()
 
 
 @both_backends
