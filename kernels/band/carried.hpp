@@ -31,10 +31,7 @@ class Carried {
         if (vectors_ == nullptr) return;
         const Index n = factor.cols();
         factor.add_up(inner);
-        for (Index i = 0; i < n * kCarried; ++i) product[i] = 0;
-        for (Index k = 0; k < n; ++k)
-            for (Index i = k; i < n; ++i)
-                add_row(kCarried, 0, -factor.t()[k * n + i], inner + k * kCarried, product + i * kCarried);
+        multiply_small<true>(n, kCarried, -1, factor.t(), inner, product);
     }
 
     // and X += V times that.

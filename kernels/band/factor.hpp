@@ -22,7 +22,9 @@ struct PanelMemory {
           v(rows, cols),
           top(cols * cols),
           sums(threads * 2 * cols * cols),
-          own(threads * kOwn * cols * cols) {}
+          own(threads * kOwn * cols * cols) {
+        for (Index i = 0; i < cols * cols; ++i) top[i] = 0;
+    }
 
     static constexpr Index kOwn = 9;  // small matrices of each thread
 
@@ -91,7 +93,7 @@ class PanelFactor {
             factor_slow(blocks, lead, rows);
             for_chunks(blocks, finish);
         }
-        for (Index i = 0; i < cols_ * cols_; ++i) r_[i] /= scale;
+        for (Index i = 0; i < cols_ * cols_ && scale != 1; ++i) r_[i] /= scale;
         return true;
     }
 
@@ -178,40 +180,48 @@ class PanelFactor {
     template <class Finish>
     bool factor_fast(Index blocks, Index lead, const Finish& finish) {
         const Index size = cols_ * cols_;
-        double *r1 = small_, *r2 = r1 + size, *rest = r2 + size;
-        const double* last = orthonormalise(blocks, lead, r1, r2, rest);
+        double *r1 = small_, *r2 = r1 + size, *inverse = r2 + size, *rest = inverse + size;
+        const double* last = orthonormalise(blocks, lead, r1, r2, inverse, rest);
         if (last == nullptr) return false;
         if (last == r1) {
             for (Index i = 0; i < size; ++i) r_[i] = r1[i];
         } else {
-            multiply_upper(cols_, r2, r1, r_);
+            multiply_small<false>(cols_, cols_, 1, r2, r1, r_);
         }
-        reconstruct(blocks, lead, last, rest, finish);
+        reconstruct(blocks, lead, last, inverse, rest, finish);
         return true;
     }
 
     // One Cholesky factorisation, P = Q R1, or two, P <- Q1 with P = Q1 R1 and Q1 = Q R2; Q orthonormal. Returns the
-    // last of R1 and R2, by which what is left in P still has to be divided; null where the columns are too dependent.
-    const double* orthonormalise(Index blocks, Index lead, double* r1, double* r2, double* diagonal) {
+    // last of R1 and R2, by which what is left in P still has to be divided, and gives its inverse; null where the
+    // columns are too dependent.
+    const double* orthonormalise(Index blocks, Index lead, double* r1, double* r2, double* inverse, double* diagonal) {
         constexpr double dependent = 1e-14;          // a pivot that small against its column is rounding error
         constexpr double nearly_orthonormal = 1e-2;  // then the second pass is orthonormal to working accuracy
         const Index n = cols_;
         pad_diagonal(r1);
         if (!factor_cholesky(n, r1, dependent, diagonal)) return nullptr;
-        if (once_below_ > 0 && condition(r1, diagonal, r2) < once_below_) return r1;
+        invert(r1, inverse);
+        if (condition(inverse, diagonal) < once_below_) return r1;
         square(blocks, lead, [&](Index i) { v_.solve(i, r1); }, r2);
         pad_diagonal(r2);
         for (Index i = 0; i < n; ++i)
             for (Index j = 0; j < n; ++j)
                 if (!(__builtin_fabs(r2[i * n + j] - (i == j ? 1.0 : 0.0)) <= nearly_orthonormal)) return nullptr;
-        return factor_cholesky(n, r2, dependent, diagonal) ? r2 : nullptr;
+        if (!factor_cholesky(n, r2, dependent, diagonal)) return nullptr;
+        invert(r2, inverse);
+        return r2;
     }
 
-    // Of the columns behind R, each scaled to length 1: their condition at least, its root of cols times that at most.
-    double condition(const double* r, const double* squared_lengths, double* inverse) const {
+    void invert(const double* upper, double* inverse) const {
+        for (Index i = 0; i < cols_ * cols_; ++i) inverse[i] = i % (cols_ + 1) == 0;
+        solve_rows(cols_, upper, inverse);
+    }
+
+    // Of the columns behind R, given its inverse, each scaled to length 1: their condition at least, its root of cols
+    // times that at most.
+    double condition(const double* inverse, const double* squared_lengths) const {
         const Index n = cols_;
-        for (Index i = 0; i < n * n; ++i) inverse[i] = i % (n + 1) == 0;
-        solve_rows<true>(n, r, inverse);
         double sum = 0;
         for (Index i = 0; i < n; ++i)
             for (Index j = i; j < n; ++j) sum += squared_lengths[i] * inverse[i * n + j] * inverse[i * n + j];
@@ -220,20 +230,19 @@ class PanelFactor {
 
     // V, T and (from R without its signs) R, from Q R' in place of P, with 4 cols x cols numbers of scratch.
     template <class Finish>
-    void reconstruct(Index blocks, Index lead, const double* last, double* scratch, const Finish& finish) {
+    void reconstruct(Index blocks, Index lead, const double* last, const double* inverse, double* scratch,
+                     const Finish& finish) {
         const Index n = cols_, size = n * n;
         double *u = scratch, *l_transposed = u + size, *ur = l_transposed + size, *signs = ur + size;
         // u <- the top of Q; then U and L^T of u - S.
-        for (Index i = 0; i < n; ++i)
-            for (Index j = 0; j < n; ++j) u[i * n + j] = i < width_ ? top_[i * n + j] : 0.0;
-        solve_rows<false>(n, last, u);
+        multiply_small<false>(n, n, 1, top_, inverse, u);
         factor_shifted_lu(n, u, l_transposed, signs);
-        multiply_upper(n, u, last, ur);
+        multiply_small<false>(n, n, 1, u, last, ur);
 
         // T L^T = -U S and R = S times what it was; padding columns play no part.
         for (Index i = 0; i < width_; ++i)
             for (Index j = i; j < width_; ++j) t_[i * n + j] = -u[i * n + j] * signs[j];
-        solve_rows<true>(n, l_transposed, t_);
+        solve_rows(n, l_transposed, t_);
         for (Index i = 0; i < n; ++i)
             for (Index j = 0; j < n; ++j) r_[i * n + j] *= signs[i];
 

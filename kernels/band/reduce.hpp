@@ -172,11 +172,8 @@ class BandReduction {
         });
         factor_.reduce(inner);
         // s <- -1/2 T^T (V^T A V) T
-        for (Index i = 0; i < n * n; ++i) product[i] = s[i] = 0;
-        for (Index i = 0; i < n; ++i)
-            for (Index k = 0; k < n; ++k) add_row(n, k, inner[i * n + k], t + k * n, product + i * n);
-        for (Index k = 0; k < n; ++k)
-            for (Index i = k; i < n; ++i) add_row(n, 0, -0.5 * t[k * n + i], product + k * n, s + i * n);
+        multiply_small<false>(n, n, 1, inner, t, product);
+        multiply_small<true>(n, n, -0.5, t, product, s);
         factor_.for_chunks(panel_blocks, [&](Index from, Index to, double*) {
             sweep_.set_z(set_, origin + from * kBlock, origin + to * kBlock, t, s);
         });

@@ -32,13 +32,12 @@ inline bool factor_cholesky(Index n, double* c, double tolerance, double* diagon
     return true;
 }
 
-// x (n rows) <- x R^-1, R upper triangular; x may be too, kUpper.
-template <bool kUpper>
-void solve_rows(Index n, const double* upper, double* x) {
+// x <- x R^-1, both upper triangular.
+inline void solve_rows(Index n, const double* upper, double* x) {
     for (Index k = 0; k < n; ++k) {
         const double* row = upper + k * n;
         const double inverse = 1.0 / row[k];
-        for (Index i = 0; i < (kUpper ? k + 1 : n); ++i) {
+        for (Index i = 0; i <= k; ++i) {
             const double value = x[i * n + k] * inverse;
             add_row(n, k, -value, row, x + i * n);
             x[i * n + k] = value;
@@ -46,12 +45,23 @@ void solve_rows(Index n, const double* upper, double* x) {
     }
 }
 
-// product <- left right, both upper triangular.
-inline void multiply_upper(Index n, const double* left, const double* right, double* product) {
-    for (Index i = 0; i < n; ++i) {
-        double* to = product + i * n;
-        for (Index j = 0; j < n; ++j) to[j] = 0;
-        for (Index k = i; k < n; ++k) add_row(n, k, left[i * n + k], right + k * n, to);
+// product <- factor left right, or left^T right, kTransposed; left is n x n, the others have `cols` columns, a multiple
+// of kRowStep.
+template <bool kTransposed>
+void multiply_small(Index n, Index cols, double factor, const double* left, const double* right, double* product) {
+    typedef double Row __attribute__((vector_size(kRowStep * sizeof(double)), aligned(sizeof(double)), may_alias));
+    constexpr Index count = 4;
+    for (Index i = 0; i < n; i += count) {
+        for (Index j = 0; j < cols; j += kRowStep) {
+            Row sum[count] = {};
+            for (Index k = 0; k < n; ++k) {
+                const Row row = *reinterpret_cast<const Row*>(right + k * cols + j);
+#pragma GCC unroll 4
+                for (Index p = 0; p < count; ++p) sum[p] += left[kTransposed ? k * n + i + p : (i + p) * n + k] * row;
+            }
+#pragma GCC unroll 4
+            for (Index p = 0; p < count; ++p) *reinterpret_cast<Row*>(product + (i + p) * cols + j) = factor * sum[p];
+        }
     }
 }
 

@@ -18,7 +18,7 @@ template <class Number, int kVectorBytes>
 class UpdateVectors {
     using Tall = Panel<kVectorBytes>;
     static constexpr Index kBlock = Tall::kBlock;
-    static constexpr Index kWide = 128;  // rows in float64 at a time, which stay in L1 or L2
+    static constexpr Index kWide = 256;  // rows in float64 at a time, which stay in L2
 
   public:
     static constexpr Index kRows = Strips<Number, kVectorBytes>::kRows;
