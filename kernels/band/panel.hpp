@@ -89,12 +89,12 @@ class Panel {
         }
     }
 
-    // Block <- block * upper + block of other * square; upper is triangular.
-    void combine(Index index, const double* upper, const Panel& other, const double* square) const {
+    // Block <- block * upper + block of other * other_upper, both triangular.
+    void combine(Index index, const double* upper, const Panel& other, const double* other_upper) const {
         for (Index j = cols_ - kColumns; j >= 0; j -= kColumns) {  // no column is needed after its own turn
             Vector sum[kColumns][kVectors] = {};
             accumulate(block(index), upper + j, 0, j + kColumns, sum);
-            accumulate(other.block(index), square + j, 0, cols_, sum);
+            accumulate(other.block(index), other_upper + j, 0, j + kColumns, sum);
             Vector* x = vectors(block(index) + j * kBlock);
 #pragma GCC unroll 4
             for (Index q = 0; q < kColumns; ++q)

@@ -174,6 +174,13 @@ class BandReduction {
         // s <- -1/2 T^T (V^T A V) T
         multiply_small<false>(n, n, 1, inner, t, product);
         multiply_small<true>(n, n, -0.5, t, product, s);
+        // Of s only its symmetric part counts, V (s + s^T) V^T: an upper triangle has the same at half of the work.
+        for (Index i = 0; i < n; ++i) {
+            for (Index j = 0; j < i; ++j) {
+                s[j * n + i] += s[i * n + j];
+                s[i * n + j] = 0;
+            }
+        }
         factor_.for_chunks(panel_blocks, [&](Index from, Index to, double*) {
             sweep_.set_z(set_, origin + from * kBlock, origin + to * kBlock, t, s);
         });
