@@ -59,7 +59,8 @@ class Panel {
                     }
                 }
                 alignas(64) double totals[count];
-                for (Index k = 0; k < count; k += kLanes) add_lanes(sum + k, totals + k);
+                for (Index k = 0; k < count; k += kLanes)
+                    SquareTranspose<double, kLanes>::add(reinterpret_cast<const double*>(sum + k), totals + k);
                 for (Index k = 0; k < count; ++k) sums[(i + k / across) * cols + j + k % across] += totals[k];
             }
         }
@@ -124,15 +125,6 @@ class Panel {
     Panel(double* data, Index cols, Index stride) : cols_(cols), stride_(stride), data_(data) {}
 
     static Vector* vectors(double* p) { return reinterpret_cast<Vector*>(p); }
-
-    // The sum over the lanes of each of kLanes vectors.
-    static inline __attribute__((always_inline)) void add_lanes(const Vector* sums, double* totals) {
-        alignas(64) double square[kLanes * kLanes];
-        SquareTranspose<double, kLanes>::run(reinterpret_cast<const double*>(sums), kLanes, square, kLanes);
-        for (Index lane = 0; lane < kLanes; ++lane) totals[lane] = 0;
-        for (Index i = 0; i < kLanes; ++i)
-            for (Index lane = 0; lane < kLanes; ++lane) totals[lane] += square[i * kLanes + lane];
-    }
 
     // sum(q, .) += sum over begin <= i < end of column i of the block times small(i, q).
     inline __attribute__((always_inline)) void accumulate(double* from, const double* small, Index begin, Index end,

@@ -26,6 +26,15 @@ class SquareTranspose {
         for (Index i = 0; i < kLanes; ++i) *reinterpret_cast<Vector*>(to + i * to_stride) = rows[i];
     }
 
+    // to(j) = sum over i of from(j, i), i, j < kLanes.
+    static inline __attribute__((always_inline)) void add(const T* from, T* to) {
+        Vector rows[kLanes];
+#pragma GCC unroll 16
+        for (Index i = 0; i < kLanes; ++i) rows[i] = *reinterpret_cast<const Vector*>(from + i * kLanes);
+        fold<1>(rows, std::make_integer_sequence<int, kLanes>());
+        *reinterpret_cast<Vector*>(to) = rows[0];
+    }
+
   private:
     // Swaps bit kBit of the row number with the same bit of the column number, then the higher bits.
     template <int kBit, int... kLane>
@@ -39,6 +48,19 @@ class SquareTranspose {
             rows[i | kBit] = __builtin_shufflevector(a, b, ((kLane & kBit) ? int{kLanes} + kLane : (kLane ^ kBit))...);
         }
         if constexpr (2 * kBit < kLanes) exchange<2 * kBit>(rows, lanes);
+    }
+
+    // The same with what would be swapped added up: half as many rows remain.
+    template <int kBit, int... kLane>
+    static inline __attribute__((always_inline)) void fold(Vector (&rows)[kLanes],
+                                                           std::integer_sequence<int, kLane...> lanes) {
+#pragma GCC unroll 16
+        for (Index i = 0; i < kLanes; i += 2 * kBit) {
+            const Vector a = rows[i], b = rows[i | kBit];
+            rows[i] = __builtin_shufflevector(a, b, ((kLane & kBit) ? int{kLanes} + (kLane ^ kBit) : kLane)...) +
+                      __builtin_shufflevector(a, b, ((kLane & kBit) ? int{kLanes} + kLane : (kLane ^ kBit))...);
+        }
+        if constexpr (2 * kBit < kLanes) fold<2 * kBit>(rows, lanes);
     }
 };
 
