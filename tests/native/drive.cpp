@@ -186,8 +186,10 @@ void check_sturm(Rng& rng) {
     std::vector<std::complex<double>> points(shifts.size()), values(shifts.size());
     const std::unique_ptr<bool[]> wanted(new bool[shifts.size() + 1]);
     for (std::size_t s = 0; s < points.size(); ++s) {
-        points[s] = {shifts[s], 0.1 + std::fabs(uniform(rng))};
-        wanted[s] = std::isfinite(shifts[s]) && rng() % 3 != 0;
+        const double beside = std::fabs(uniform(rng));
+        points[s] =
+            s % 3 == 0 ? std::complex<double>(-1.1 - beside, 0.0) : std::complex<double>(shifts[s], 0.1 + beside);
+        wanted[s] = std::isfinite(points[s].real()) && rng() % 3 != 0;
     }
     log_det(band.data(), n, width, points.data(), count, values.data(), wanted.get());
     for (std::size_t s = 0; s < points.size(); ++s) {
