@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -48,7 +48,7 @@ from spectrum_fast.scanning.results import (
 BATCH_SHARE = 5
 """A batch takes one part in this many of the device's free memory, workspace included: 16 GiB of 80. The weights of
 others may take as much again."""
-CPU_BATCH_BYTES, CPU_THREAD_BYTES = 128 << 20, 16 << 20
+CPU_BATCH_BYTES, CPU_THREAD_BYTES = 48 << 20, 32 << 20
 """Of a batch on a CPU, where as many are in work at once as it has threads; and what each thread may have waiting of
 weights beside the two batches that any device may."""
 ONE_CORE_ENTRIES = 1 << 23
@@ -62,6 +62,9 @@ SCORING_THREADS = 2
 LEAST_BATCHES = 16
 """Of each kind of weight, as far as there are so many: the first is scored after a sixteenth of the reading, or one of
 the scoring is left when all is read. So both together take at most 17/16 of the longer one."""
+CPU_LEAST_TOGETHER = 4
+"""On a CPU a batch takes its thread's share of what is left of its kind, so that threads come to an end together; but
+no less than this, below which what lies between kernels costs more than the end gains."""
 THREAD_NAME = "spectrum-fast-score"
 
 
@@ -198,12 +201,12 @@ class Together(Scorer):
         self._batch_bytes = batch_bytes_on(options.device)
         self._open: dict[object, _Batch] = {}
         self._held_bytes = 0
-        self._scoring: deque[tuple[Future[_Scored], _Batch | None]] = deque()
+        self._scoring: dict[Future[_Scored], _Batch | None] = {}
         self._cores = torch.get_num_threads() if threads else 0
         self._most_held_bytes = 2 * self._batch_bytes + (threads or 0) * CPU_THREAD_BYTES
         self._most_waiting = 2 * threads if threads else math.inf
         self._ring = Ring(self._most_held_bytes, poison=options.stream.poison) if threads else None
-        self._least_batches = 2 * threads if threads else LEAST_BATCHES
+        self._least_batches, self._least_together = (threads, CPU_LEAST_TOGETHER) if threads else (LEAST_BATCHES, 1)
         if threads:
             self._threads = ThreadPoolExecutor(threads, THREAD_NAME, initializer=partial(set_threads, 1))
             set_threads(1)
@@ -233,9 +236,9 @@ class Together(Scorer):
         except Exception as error:  # noqa: BLE001 - told, or raised again
             yield _failed(loaded, error)
             return
-        key = tuple((part.shape, part.dtype) for part in parts)
+        key, kind = tuple((part.shape, part.dtype) for part in parts), _kind_of(loaded.plan)
         if key not in self._open:
-            opened = yield from self._open_batch(parts, self._of_kind[_kind_of(loaded.plan)])
+            opened = yield from self._open_batch(parts, self._of_kind[kind])
             if opened is None:
                 yield _failed(loaded, MemoryError())
                 return
@@ -244,6 +247,8 @@ class Together(Scorer):
         with self._side.done(parts[0]):
             for part, memory in zip(parts, batch.memory, strict=True):
                 memory[len(batch.waiting)].copy_(part, non_blocking=True)
+        if self._cores:
+            self._of_kind[kind] -= 1
         times = loaded.read_seconds, loaded.wait_seconds
         batch.waiting.append(_Waiting(loaded.plan, shape, loaded.digest, overlap, *times))
         if len(batch.waiting) == len(batch.memory[0]):
@@ -251,8 +256,8 @@ class Together(Scorer):
         yield from self._collect(len(self._scoring))
 
     def finish(self) -> Iterator[ModuleResult]:
-        """See :meth:`Scorer.finish`."""
-        for key in list(self._open):
+        """See :meth:`Scorer.finish`; the largest batches first, so that threads come to an end together."""
+        for key in sorted(self._open, key=lambda key: self._open[key].nbytes, reverse=True):
             self._hand_over(key)
         yield from self._collect(0)
 
@@ -283,7 +288,9 @@ class Together(Scorer):
         Gives what is scored while it waits for it.
         """
         weight = sum(part.nbytes for part in parts)
-        most = min(self._most, -(-of_kind // self._least_batches)) if of_kind else self._most
+        most = self._most
+        if of_kind > 0:
+            most = min(most, of_kind, max(self._least_together, -(-of_kind // self._least_batches)))
         room = max(1, min(most, self._batch_bytes // bytes_in_work(parts)))
         if self._cores and not ADAPTIVE.takes_together(_shape_of(parts)):
             room = 1
@@ -327,7 +334,7 @@ class Together(Scorer):
 
     def _submit(self, work: Callable[[], _Scored], batch: _Batch | None = None) -> Future[_Scored]:
         future = self._threads.submit(copy_context().run, self._once_prepared, work, self._prepared)
-        self._scoring.append((future, batch))
+        self._scoring[future] = batch
         return future
 
     @staticmethod
@@ -339,14 +346,19 @@ class Together(Scorer):
 
     def _collect(self, most_left: int) -> Iterator[ModuleResult]:
         """What is scored; waits until no more than so many batches are not."""
-        while self._scoring and (len(self._scoring) > most_left or self._scoring[0][0].done()):
-            scored, batch = self._scoring.popleft()
-            results = scored.result()
-            if batch is not None:
-                self._held_bytes -= batch.nbytes
-                if self._ring is not None and batch.region is not None:
-                    self._ring.release(batch.region)
-            yield from results or ()
+        while self._scoring:
+            scored = [future for future in self._scoring if future.done()]
+            if not scored:
+                if len(self._scoring) <= most_left:
+                    return
+                scored = wait(self._scoring, return_when=FIRST_COMPLETED).done
+            for future in scored:
+                batch, results = self._scoring.pop(future), future.result()
+                if batch is not None:
+                    self._held_bytes -= batch.nbytes
+                    if self._ring is not None and batch.region is not None:
+                        self._ring.release(batch.region)
+                yield from results or ()
 
     def _score(self, batch: _Batch) -> list[ModuleResult]:
         began = time.perf_counter()

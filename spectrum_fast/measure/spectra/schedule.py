@@ -9,10 +9,10 @@ LINEAR_POINTS, GEOMETRIC_POINTS, LOW_POINTS = 20, 11, 8
 """First grid: evenly over the bulk (at least), by ratio to the top, by ratio down to the rounding floor."""
 SMALL_ENTRIES = 1 << 22
 """Of a matrix that a CPU takes together with others: between two kernels a few hundred calls cost 1 us and more each,
-and nothing more for eight matrices."""
-MOST_TOGETHER, GRAM_BYTES = 8, 20 << 20
-"""Of those at most: sixteen of 576 x 1536 take 4 % less time, of 512 x 1024 the same, and leave a core without work for
-longer at the end of a scan. Fewer where their Gram matrices would not lie in the last cache."""
+and hardly more for sixteen matrices."""
+MOST_TOGETHER, GRAM_BYTES = 16, 20 << 20
+"""Of those at most: twelve experts of 512 x 1024 take 4 % less of a scan's time than eight, sixteen 5 %. Fewer where
+their Gram matrices would not lie in the last cache."""
 _LEAST_INTERIOR, _MOST_INTERIOR = 2, 255
 _NARROWING = 115.0
 """How much narrower brackets get than the bulk, in units of 1 / eps: a tenth of the least that rounding is said to do
