@@ -35,7 +35,7 @@ from spectrum_fast.measure.spectra.engine import compute_spectra
 from spectrum_fast.measure.spectra.schedule import ADAPTIVE
 
 RESULTS = Path(__file__).resolve().parent / "results"
-KERNELS = ("measure", "gram", "multiply", "reduce_to_band", "multiply_band", "count_below", "narrow", "log_det")
+KERNELS = ("measure", "gram", "multiply", "reduce_to_band", "multiply_band", "count_below", "narrow", "log_abs_det")
 KERNELS += ("decode_groups", "gram_add", "turn_back", "iterate_inverse", "band_values")
 EXPERT = (512, 1024)
 DIFFERENT = 64

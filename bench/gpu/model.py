@@ -258,7 +258,7 @@ def _slices(size: int, count: int, device: Device, engine: Engine) -> Stage:
 
     rounds = rounds_of_counts(count)
     doubles = float(size) * b * b * count * (sum(rounds) + 4 * engine.nodes)
-    taken = sum(seconds(shifts, 224, 455) for shifts in rounds) + seconds(engine.nodes, 605, 1050)
+    taken = sum(seconds(shifts, 224, 455) for shifts in rounds) + seconds(engine.nodes, 544, 1050)
     return Stage(
         "slices",
         bytes=8.0 * count * size * (b + 2) * (len(rounds) + 9),

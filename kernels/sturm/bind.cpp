@@ -105,10 +105,10 @@ void bound_narrow(const nb::ndarray<>& bands, const nb::ndarray<>& lo, const nb:
     }
 }
 
-void bound_log_det(const nb::ndarray<>& bands, const nb::ndarray<>& shifts, const nb::ndarray<>& out,
-                   const std::optional<nb::ndarray<>>& wanted) {
+void bound_log_abs_det(const nb::ndarray<>& bands, const nb::ndarray<>& shifts, const nb::ndarray<>& out,
+                       const std::optional<nb::ndarray<>>& wanted) {
     using Complex = std::complex<double>;
-    require_operands<Complex, Complex>(bands, shifts, out, "complex128", "complex128");
+    require_operands<Complex, double>(bands, shifts, out, "complex128", "float64");
     const bool* asked = nullptr;
     if (wanted) {
         require_dtype<bool>(*wanted, "wanted", "bool");
@@ -119,15 +119,14 @@ void bound_log_det(const nb::ndarray<>& bands, const nb::ndarray<>& shifts, cons
         asked = static_cast<const bool*>(wanted->data());
     }
     const auto count = static_cast<std::int64_t>(shifts.shape(1));
-    const auto slice = [asked, &shifts, count](auto* band, auto n, auto width, const Complex* x, auto,
-                                               Complex* values) {
+    const auto slice = [asked, &shifts, count](auto* band, auto n, auto width, const Complex* x, auto, double* values) {
         const std::ptrdiff_t place = x - static_cast<const Complex*>(shifts.data());
-        log_det(band, n, width, x, count, values, asked == nullptr ? nullptr : asked + place);
+        log_abs_det(band, n, width, x, count, values, asked == nullptr ? nullptr : asked + place);
     };
     if (bands.dtype() == nb::dtype<float>()) {
-        slice_each<float, Complex, Complex>(bands, shifts, out, slice);
+        slice_each<float, Complex, double>(bands, shifts, out, slice);
     } else {
-        slice_each<double, Complex, Complex>(bands, shifts, out, slice);
+        slice_each<double, Complex, double>(bands, shifts, out, slice);
     }
 }
 
@@ -141,9 +140,7 @@ void bind_sturm(nb::module_& m) {
           "out[m, s] <- number of eigenvalues of band matrix m below shifts[m, s].");
     m.def("narrow", bound_narrow, nb::arg("bands"), nb::arg("lo"), nb::arg("hi"), nb::arg("ranks"), nb::arg("enough"),
           "lo[m, k], hi[m, k] <- narrower by counts at squares of points between, until hi - lo <= enough.");
-    m.def("log_det", bound_log_det, nb::arg("bands"), nb::arg("shifts"), nb::arg("out"),
+    m.def("log_abs_det", bound_log_abs_det, nb::arg("bands"), nb::arg("shifts"), nb::arg("out"),
           nb::arg("wanted").none() = nb::none(),
-          "out[m, s] <- sum of log(lambda_i - shifts[m, s]) over its eigenvalues, imaginary part not reduced; 0 where "
-          "not "
-          "wanted.");
+          "out[m, s] <- log |det(B - shifts[m, s] I)| of band matrix m; 0 where not wanted.");
 }

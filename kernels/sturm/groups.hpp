@@ -54,7 +54,7 @@ void for_groups(std::int64_t groups, std::size_t scratch_bytes, const Body& body
 // an infinite shift nothing is known.
 template <class T>
 void multiply_pivots(const ScaledBand<T>& scaled, std::int64_t n, const std::vector<double>& shifts,
-                     std::vector<SturmRealProduct>& products) {
+                     std::vector<SturmProduct>& products) {
     const SturmKernels<T>& kernels = sturm_kernels<T>();
     LaneGroups finite{{}, kernels.lanes};
     products.resize(shifts.size());
@@ -67,7 +67,7 @@ void multiply_pivots(const ScaledBand<T>& scaled, std::int64_t n, const std::vec
     for_groups(finite.count(), sturm_workspace_bytes(kernels, scaled.view.blocks, false),
                [&](std::int64_t group, void* workspace) {
                    alignas(64) T lanes[most_lanes];
-                   SturmRealProduct found[most_lanes];
+                   SturmProduct found[most_lanes];
                    for (int lane = 0; lane < kernels.lanes; ++lane) {
                        const double shift = std::ldexp(shifts[finite.place(group, lane)], -scaled.exponent);
                        lanes[lane] = static_cast<T>(std::clamp(shift, -limit, limit));

@@ -20,20 +20,12 @@ struct SturmBand {
     int stride;            // blocks * sturm_block + 1
 };
 
-// prod |d_i| = mantissa * 2^exponent, and how many of them are negative.
-struct SturmRealProduct {
+// A product of magnitudes of pivots or of their squares, mantissa * 2^exponent; and how many pivots are negative, of
+// real ones.
+struct SturmProduct {
     double mantissa;
     std::int64_t exponent;
     std::int64_t below;
-};
-
-// prod d_i = (re + i im) * 2^exponent; arguments summed without reduction: atan2(im, re) - 2 pi * turns, im = 0 read
-// as +0.
-struct SturmComplexProduct {
-    double re;
-    double im;
-    std::int64_t exponent;
-    std::int64_t turns;
 };
 
 template <class T>
@@ -41,10 +33,10 @@ struct SturmKernels {
     int lanes;  // shifts of a sweep
     // sizes[j] <- max |B[j + d, j]| over d <= half_width and inside of B; returns the largest, not finite if any is not
     T (*measure)(const T* band, std::ptrdiff_t n, std::ptrdiff_t width, std::ptrdiff_t half_width, T* sizes);
-    // products[lane] <- pivots of B - shifts[lane] I
-    void (*real_product)(const SturmBand<T>& band, const T* shifts, SturmRealProduct* products, void* workspace);
-    // products[lane] <- pivots of B - (re + i im)[lane] I
-    void (*complex_product)(const SturmBand<T>& band, const T* re, const T* im, SturmComplexProduct* products,
+    // products[lane] <- prod |d_i|, d_i the pivots of B - shifts[lane] I
+    void (*real_product)(const SturmBand<T>& band, const T* shifts, SturmProduct* products, void* workspace);
+    // products[lane] <- prod |d_i|^2, d_i the pivots of B - (re + i im)[lane] I
+    void (*complex_product)(const SturmBand<T>& band, const T* re, const T* im, SturmProduct* products,
                             void* workspace);
 };
 

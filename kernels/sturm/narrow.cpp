@@ -99,7 +99,7 @@ void narrow(const T* band, std::int64_t n, std::int64_t width, double* lo, doubl
 
     std::vector<double> widths(static_cast<std::size_t>(count), infinity), before = widths;  // of the last two rounds
     std::vector<double> points, shifts;
-    std::vector<SturmRealProduct> products;
+    std::vector<SturmProduct> products;
     for (int round = 0; round < most_rounds && !wide.empty(); ++round) {
         const auto brackets = static_cast<std::int64_t>(wide.size());
         const std::int64_t total = (brackets + together - 1) / together * together;
@@ -122,7 +122,7 @@ void narrow(const T* band, std::int64_t n, std::int64_t width, double* lo, doubl
         below.clear();
         const auto middle = static_cast<std::ptrdiff_t>(known.size());
         for (std::size_t s = 0; s < points.size(); ++s) {
-            const SturmRealProduct& p = products[s];
+            const SturmProduct& p = products[s];
             below.push_back(s == 0 ? p.below : std::max(p.below, below.back()));
             known.push_back({points[s], p.below, std::log2(p.mantissa) + static_cast<double>(p.exponent)});
         }

@@ -29,30 +29,29 @@ T measure(const T* band, std::ptrdiff_t n, std::ptrdiff_t width, std::ptrdiff_t 
     return found;
 }
 
+// products[lane] <- magnitude of the product of a sweep
 template <class T>
-void real_product(const SturmBand<T>& band, const T* shifts, SturmRealProduct* products, void* workspace) {
+void store(const Product<T>& found, SturmProduct* products) {
     constexpr int width = Simd<double>::lanes;
-    RealPivots<T> pivots{load(shifts), {}, {}, {}};
-    for (Doubles& product : pivots.product) product = broadcast(1.0);
-    Sweep<RealPivots<T>, real_rows>(band, pivots, workspace).run();
     for (int lane = 0; lane < Simd<T>::lanes; ++lane) {
-        const int part = lane / width, at = lane % width;
-        const double product = pivots.product[part][at];
-        products[lane] = {product < 0 ? -product : product, pivots.exponent[part][at], pivots.below[lane]};
+        const double mantissa = found.mantissa[lane / width][lane % width];
+        products[lane] = {mantissa < 0 ? -mantissa : mantissa, found.exponent[lane / width][lane % width], 0};
     }
 }
 
 template <class T>
-void complex_product(const SturmBand<T>& band, const T* re, const T* im, SturmComplexProduct* products,
-                     void* workspace) {
-    constexpr int width = Simd<double>::lanes;
-    ComplexPivots<T> pivots{load(re), load(im), {}, {}, {}, {}};
-    for (Doubles& product : pivots.re) product = broadcast(1.0);
+void real_product(const SturmBand<T>& band, const T* shifts, SturmProduct* products, void* workspace) {
+    RealPivots<T> pivots{load(shifts), {}, {}};
+    Sweep<RealPivots<T>, real_rows>(band, pivots, workspace).run();
+    store(pivots.product, products);
+    for (int lane = 0; lane < Simd<T>::lanes; ++lane) products[lane].below = pivots.below[lane];
+}
+
+template <class T>
+void complex_product(const SturmBand<T>& band, const T* re, const T* im, SturmProduct* products, void* workspace) {
+    ComplexPivots<T> pivots{load(re), load(im), {}};
     Sweep<ComplexPivots<T>, complex_rows>(band, pivots, workspace).run();
-    for (int lane = 0; lane < Simd<T>::lanes; ++lane) {
-        const int part = lane / width, at = lane % width;
-        products[lane] = {pivots.re[part][at], pivots.im[part][at], pivots.exponent[part][at], pivots.turns[part][at]};
-    }
+    store(pivots.product, products);
 }
 
 template <class T>

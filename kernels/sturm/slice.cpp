@@ -9,8 +9,8 @@
 
 namespace {
 
-constexpr double pi = 3.14159265358979323846, ln2 = 0.69314718055994530942;
-// A shift of more than 2^far_beyond max |B| is so far that log(lambda - z) and log(-z) are one number.
+constexpr double ln2 = 0.69314718055994530942;
+// A shift of more than 2^far_beyond max |B| is so far that |lambda - z| and |z| are one number.
 constexpr int far_beyond = 60;
 
 }  // namespace
@@ -24,14 +24,14 @@ void count_below(const T* band, std::int64_t n, std::int64_t width, const double
     if (std::any_of(asked.begin(), asked.end(), [](double x) { return std::isnan(x); })) {
         throw std::invalid_argument("shifts: expected numbers, found NaN");
     }
-    std::vector<SturmRealProduct> products;
+    std::vector<SturmProduct> products;
     multiply_pivots(ScaledBand<T>(band, n, width, sturm_kernels<T>()), n, asked, products);
-    std::transform(products.begin(), products.end(), below, [](const SturmRealProduct& p) { return p.below; });
+    std::transform(products.begin(), products.end(), below, [](const SturmProduct& p) { return p.below; });
 }
 
 template <class T>
-void log_det(const T* band, std::int64_t n, std::int64_t width, const std::complex<double>* shifts, std::int64_t count,
-             std::complex<double>* values, const bool* wanted) {
+void log_abs_det(const T* band, std::int64_t n, std::int64_t width, const std::complex<double>* shifts,
+                 std::int64_t count, double* values, const bool* wanted) {
     for (std::int64_t s = 0; s < count; ++s) {
         if (wanted != nullptr && !wanted[s]) continue;
         if (!std::isfinite(shifts[s].real()) || !std::isfinite(shifts[s].imag()) || shifts[s].imag() < 0) {
@@ -52,14 +52,11 @@ void log_det(const T* band, std::int64_t n, std::int64_t width, const std::compl
         values[s] = 0;
         if (wanted != nullptr && !wanted[s]) continue;
         if (std::max(std::abs(z.real()), z.imag()) > far) {
-            values[s] = static_cast<double>(n) * std::log(-z);
+            values[s] = static_cast<double>(n) * std::log(z).real();  // never overflows, as |z| may
         } else {
             (z.imag() > 0 ? complex : real).places.push_back(s);
         }
     }
-    const auto logarithm = [&](double mantissa, std::int64_t exponent) {
-        return std::log(mantissa) + ln2 * static_cast<double>(exponent + n * scaled.exponent);
-    };
     // Complex ones first: they take longer.
     for_groups(complex.count() + real.count(), sturm_workspace_bytes(kernels, scaled.view.blocks, complex.count() > 0),
                [&](std::int64_t group, void* workspace) {
@@ -72,30 +69,25 @@ void log_det(const T* band, std::int64_t n, std::int64_t width, const std::compl
                        re[lane] = static_cast<T>(std::ldexp(z.real(), -scaled.exponent));
                        im[lane] = static_cast<T>(std::ldexp(z.imag(), -scaled.exponent));
                    }
+                   SturmProduct products[most_lanes];
                    if (is_complex) {
-                       SturmComplexProduct products[most_lanes];
                        kernels.complex_product(view, re, im, products, workspace);
-                       for (int lane = 0; lane < kernels.lanes; ++lane) {
-                           const SturmComplexProduct& p = products[lane];
-                           const double angle = std::atan2(p.im == 0 ? 0.0 : p.im, p.re);
-                           values[mine.place(group, lane)] = {logarithm(std::hypot(p.re, p.im), p.exponent),
-                                                              angle - 2 * pi * static_cast<double>(p.turns)};
-                       }
                    } else {
-                       SturmRealProduct products[most_lanes];
                        kernels.real_product(view, re, products, workspace);
-                       for (int lane = 0; lane < kernels.lanes; ++lane) {
-                           const SturmRealProduct& p = products[lane];
-                           values[mine.place(group, lane)] = {logarithm(p.mantissa, p.exponent),
-                                                              -pi * static_cast<double>(p.below)};
-                       }
+                   }
+                   const double power = is_complex ? 0.5 : 1.0;  // of complex pivots the squares were multiplied
+                   for (int lane = 0; lane < kernels.lanes; ++lane) {
+                       const SturmProduct& p = products[lane];
+                       const double exponent = power * static_cast<double>(p.exponent);
+                       values[mine.place(group, lane)] =
+                           power * std::log(p.mantissa) + ln2 * (exponent + static_cast<double>(n) * scaled.exponent);
                    }
                });
 }
 
 template void count_below(const float*, std::int64_t, std::int64_t, const double*, std::int64_t, std::int64_t*);
 template void count_below(const double*, std::int64_t, std::int64_t, const double*, std::int64_t, std::int64_t*);
-template void log_det(const float*, std::int64_t, std::int64_t, const std::complex<double>*, std::int64_t,
-                      std::complex<double>*, const bool*);
-template void log_det(const double*, std::int64_t, std::int64_t, const std::complex<double>*, std::int64_t,
-                      std::complex<double>*, const bool*);
+template void log_abs_det(const float*, std::int64_t, std::int64_t, const std::complex<double>*, std::int64_t, double*,
+                          const bool*);
+template void log_abs_det(const double*, std::int64_t, std::int64_t, const std::complex<double>*, std::int64_t, double*,
+                          const bool*);

@@ -20,9 +20,9 @@ template <class T>
 void narrow(const T* band, std::int64_t n, std::int64_t width, double* lo, double* hi, const std::int64_t* ranks,
             const double* enough, std::int64_t count);
 
-// values[s] <- sum_i log(lambda_i - shifts[s]), Im shifts[s] >= 0, imaginary part not reduced. Pivots in T, their
-// product in double. Where `wanted` (may be null) is false, nothing is asked of the shift and the value is 0. Throws
-// std::invalid_argument on NaN or infinity, and on Im shifts[s] < 0.
+// values[s] <- log |det(B - shifts[s] I)|, Im shifts[s] >= 0. Pivots in T, their product in double. Where `wanted` (may
+// be null) is false, nothing is asked of the shift and the value is 0. Throws std::invalid_argument on NaN or infinity,
+// and on Im shifts[s] < 0.
 template <class T>
-void log_det(const T* band, std::int64_t n, std::int64_t width, const std::complex<double>* shifts, std::int64_t count,
-             std::complex<double>* values, const bool* wanted = nullptr);
+void log_abs_det(const T* band, std::int64_t n, std::int64_t width, const std::complex<double>* shifts,
+                 std::int64_t count, double* values, const bool* wanted = nullptr);

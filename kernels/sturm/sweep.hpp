@@ -80,7 +80,7 @@ class Sweep {
                 for (int c2 = c + 1; c2 <= r; ++c2) top[r][c2].subtract_product(top[r][c], lower_[c2][c]);
             }
         }
-        pivots_.end_panel();
+        pivots_.product.normalise();
     }
 
     // l[k, c] <- M[c, k] / d[k] of one block of row J, and what the diagonal block loses by it.

@@ -94,21 +94,17 @@ def _count(rows: Tensor, x: Tensor, counts: Tensor, order: int, *_: object) -> N
     counts.copy_(sturm.count_below(_bands(rows, order), x.to(torch.float64)))
 
 
-def _log_det(rows: Tensor, operands: Tensor, products: Tensor, order: int, *_: object) -> None:
-    """Of ``scale B - z``, as a product of modulus 1 with a power of two and a number of turns."""
-    products.fill_(torch.nan)
+def _log_abs_det(rows: Tensor, operands: Tensor, logs: Tensor, order: int, *_: object) -> None:
+    """Of ``scale B - z``."""
+    logs.fill_(torch.nan)
     for place, given in enumerate(operands.to(torch.float64)):
         wanted = ~given[:, 1].isnan()
         re, im, scale = given[wanted].unbind(-1)
         z = torch.complex(re, im)
         inside = scale > 0
         shifts = torch.where(inside, z / torch.where(inside, scale, 1.0), torch.complex(re * 0, re * 0 + 1))
-        values = sturm.log_det(_bands(rows[place, None], order), shifts[None])[0]
-        values = torch.where(inside, values + order * torch.log(scale), order * torch.log(-z))
-        unit = torch.polar(torch.ones_like(re), values.imag)
-        turns = torch.round((unit.angle() - values.imag) / (2 * torch.pi))
-        powers = values.real / torch.log(torch.tensor(2.0, dtype=torch.float64))
-        products[place, wanted] = torch.stack([unit.real, unit.imag, powers, turns], dim=-1)
+        values = sturm.log_abs_det(_bands(rows[place, None], order), shifts[None])[0]
+        logs[place, wanted] = torch.where(inside, values + order * torch.log(scale), order * torch.log(z.abs()))
 
 
 def _bands(rows: Tensor, order: int) -> Bands:
@@ -130,7 +126,7 @@ _KERNELS: dict[tuple[str, str], Callable[..., object]] = {
     ("extent.triton", "_code_kernel"): _extent_of_codes,
     ("product.triton", "_product_kernel"): _product,
     ("sturm.triton", "_count_kernel"): _count,
-    ("sturm.triton", "_log_det_kernel"): _log_det,
+    ("sturm.triton", "_log_abs_det_kernel"): _log_abs_det,
     ("decode.triton", "_nibble_kernel"): _nibbles,
 }
 

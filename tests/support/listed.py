@@ -30,10 +30,10 @@ class ListedSlices:
         )
         return in_form_of(lo, found[0]), in_form_of(lo, found[1])
 
-    def log_det(self, shifts: Array, wanted: Array) -> Array:
+    def log_abs_det(self, shifts: Array, wanted: Array) -> Array:
         z, asked = tensor_of(shifts), tensor_of(wanted)
         self.asked, self.shifts = asked.sum(1), z[asked]
-        found = torch.log((self.values[:, None, :] ** 2).to(z.dtype) - z[:, :, None]).sum(2)
+        found = (self.values[:, None, :] ** 2 - z[:, :, None]).abs().log().sum(2)
         return in_form_of(shifts, torch.where(asked, found, torch.nan))  # what is not asked for must not count
 
     def table(self, *ends: Array) -> CountTable:

@@ -36,6 +36,6 @@ def count_below(matrix: Tensor, shifts: Tensor, *, backend: str = "auto") -> Ten
         return sturm.count_below(matrix[None], shifts[None])[0]
 
 
-def log_det(matrix: Tensor, shifts: Tensor, *, backend: str = "auto") -> Tensor:
+def log_abs_det(matrix: Tensor, shifts: Tensor, *, backend: str = "auto") -> Tensor:
     with use_backend(backend):
-        return sturm.log_det(matrix[None], shifts[None])[0]
+        return sturm.log_abs_det(matrix[None], shifts[None])[0]

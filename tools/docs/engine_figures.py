@@ -126,10 +126,10 @@ class WatchedSlices(Slices):
         super().__init__(bands)
         self.nodes: list[np.ndarray] = []
 
-    def log_det(self, shifts: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """See :meth:`Slices.log_det`."""
+    def log_abs_det(self, shifts: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Slices.log_abs_det`."""
         self.nodes.append(shifts[wanted].numpy())
-        return super().log_det(shifts, wanted)
+        return super().log_abs_det(shifts, wanted)
 
 
 def draw_contour(band: torch.Tensor, values: np.ndarray) -> None:

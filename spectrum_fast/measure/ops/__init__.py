@@ -13,7 +13,7 @@ operation                    takes                                              
 ``band.reduce_to_band``      matrices (m, n, n), destroyed; half-width b          (m, n, b + 1)
 ``sturm.prepare``            bands (m, n, b + 1)                                  ``sturm.Bands``, to be sliced often
 ``sturm.count_below``        bands, prepared or not; shifts (m, s) float64        (m, s) int64
-``sturm.log_det``            bands; shifts (m, s) complex128; ``wanted`` (m, s)   (m, s) complex128, 0 where not wanted
+``sturm.log_abs_det``        bands; shifts (m, s) complex128; ``wanted`` (m, s)   (m, s) float64, 0 where not wanted
 ===========================  ===================================================  =====================================
 
 Results lie where the operands lie, and nothing waits for a device. ``reference`` is readable torch and runs anywhere in

@@ -74,7 +74,7 @@ def _sturm(dtype: torch.dtype, half_width: int) -> None:
     bands = Bands(torch.randn(1, 80, half_width + 1, device=DEVICE, dtype=dtype))
     x = torch.zeros(1, 3, dtype=torch.float64, device=DEVICE)
     _kernel("sturm", "count_below", dtype)(bands, x)
-    _kernel("sturm", "log_det", dtype)(bands, torch.complex(x, x + 1))
+    _kernel("sturm", "log_abs_det", dtype)(bands, torch.complex(x, x + 1))
 
 
 JOBS: dict[str, Callable[[], None]] = {

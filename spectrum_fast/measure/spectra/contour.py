@@ -153,7 +153,7 @@ def excess(slices: Slices, lines: Lines) -> Array:
     real, imag = (t - y) * (t + y), 2 * t * y
     shape = wanted.shape
     shifts = complex_of(real, imag).reshape(shape[0], -1)
-    difference = slices.log_det(shifts, wanted.reshape(shape[0], -1)).real.reshape(shape)
+    difference = slices.log_abs_det(shifts, wanted.reshape(shape[0], -1)).reshape(shape)
     over = 0.0
     for column in range(lines.values.shape[1]):
         value, count = lines.values[:, column, None], lines.counts[:, column, None]

@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from spectrum_fast.measure.ops.sturm import count_below, log_det, narrow, prepare
+from spectrum_fast.measure.ops.sturm import count_below, log_abs_det, narrow, prepare
 from spectrum_fast.measure.spectra.arrays import (
     Array,
     ascending,
@@ -56,9 +56,9 @@ class Slices:
         found = narrow(self._bands, tensor_of(lo), tensor_of(hi), wanted, tensor_of(enough))
         return in_form_of(lo, found[0]), in_form_of(lo, found[1])
 
-    def log_det(self, shifts: Array, wanted: Array) -> Array:
-        """``sum_i log(s_i^2 - z)``: (m, s) complex128 with Im z >= 0 -> (m, s) complex128; 0 where not wanted."""
-        return in_form_of(shifts, log_det(self._bands, tensor_of(shifts), tensor_of(wanted)))
+    def log_abs_det(self, shifts: Array, wanted: Array) -> Array:
+        """``sum_i log |s_i^2 - z|``: (m, s) complex128 with Im z >= 0 -> (m, s) float64; 0 where not wanted."""
+        return in_form_of(shifts, log_abs_det(self._bands, tensor_of(shifts), tensor_of(wanted)))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from spectrum_fast.measure.ops.sturm import narrow
 
 from support.bands import eigenvalues, random_band
 from support.instruction_sets import run_at_level
-from support.operations import count_below, log_det
+from support.operations import count_below, log_abs_det
 
 BACKENDS = ["reference", "native"]
 DTYPES = [torch.float32, torch.float64]
@@ -41,7 +41,7 @@ def assert_admissible(counts: Tensor, truth: Tensor, shifts: Tensor, tolerance: 
 
 
 def sum_of_logs(truth: Tensor, shifts: Tensor) -> Tensor:
-    return torch.from_numpy(np.log(truth.numpy()[None, :] - shifts.numpy()[:, None]).sum(1))
+    return (truth - shifts[:, None]).abs().log().sum(1)
 
 
 def spread(truth: Tensor, count: int) -> Tensor:
@@ -75,11 +75,11 @@ def test_counts_of_random_bands(n: int, b: int, dtype: torch.dtype, backend: str
 @both_dtypes
 @pytest.mark.parametrize("b", HALF_WIDTHS)
 @pytest.mark.parametrize("n", ORDERS)
-def test_log_det_of_random_bands(n: int, b: int, dtype: torch.dtype, backend: str) -> None:
+def test_log_abs_det_of_random_bands(n: int, b: int, dtype: torch.dtype, backend: str) -> None:
     band = random_band(n, b, dtype)
     truth = eigenvalues(band)
     shifts = upper_half_plane(truth, 19, 0.3)
-    values = log_det(band, shifts, backend=backend)
+    values = log_abs_det(band, shifts, backend=backend)
     tolerance = 100 * n * torch.finfo(dtype).eps * max(1, truth.abs().max().item()) / 0.15
     torch.testing.assert_close(values, sum_of_logs(truth, shifts), rtol=0, atol=tolerance)
 
@@ -87,63 +87,45 @@ def test_log_det_of_random_bands(n: int, b: int, dtype: torch.dtype, backend: st
 @both_backends
 @pytest.mark.parametrize(("height", "tolerance"), [(1e-3, 1e-9), (1e-6, 1e-7), (1e-10, 1e-5)])
 @pytest.mark.parametrize("b", [1, 5, 32])
-def test_log_det_close_to_the_real_axis(b: int, height: float, tolerance: float, backend: str) -> None:
-    # The condition of L(z) is |dL/dz| = |sum 1 / (lambda_i - z)|, and a leading block may be nearer to singular than B:
-    # the tolerance grows towards the axis, and is still far below the 2 pi of a lost turn.
+def test_log_abs_det_close_to_the_real_axis(b: int, height: float, tolerance: float, backend: str) -> None:
+    # The condition is |sum 1 / (lambda_i - z)|, and a leading block may be nearer to singular than B: the tolerance
+    # grows towards the axis.
     band = random_band(257, b)
     truth = eigenvalues(band)
     shifts = upper_half_plane(truth, 37, height)
-    values = log_det(band, shifts, backend=backend)
+    values = log_abs_det(band, shifts, backend=backend)
     torch.testing.assert_close(values, sum_of_logs(truth, shifts), rtol=0, atol=tolerance)
 
 
 @both_backends
 @both_dtypes
-def test_imaginary_part_is_not_reduced(dtype: torch.dtype, backend: str) -> None:
-    # Just above the axis, -Im L / pi is the number of eigenvalues below: 200 half turns, not one modulo 2 pi.
-    band = random_band(257, 16, dtype)
-    truth = eigenvalues(band)
-    middle = (truth[:-1] + truth[1:]) / 2
-    shifts = middle[[5, 100, 200, 255]]
-    values = log_det(band, torch.complex(shifts, torch.full_like(shifts, 1e-5)), backend=backend)
-    counts = torch.tensor([6.0, 101.0, 201.0, 256.0], dtype=torch.float64)
-    torch.testing.assert_close(-values.imag / torch.pi, counts, rtol=0, atol=0.02)
-
-
-@both_backends
-@both_dtypes
-def test_log_det_left_of_the_spectrum_is_real(dtype: torch.dtype, backend: str) -> None:
+def test_log_abs_det_left_of_the_spectrum(dtype: torch.dtype, backend: str) -> None:
     band = random_band(100, 5, dtype)
     truth = eigenvalues(band)
     shifts = (truth[0] - torch.tensor([1.0, 10.0, 1e4, 1e30], dtype=torch.float64)).to(torch.complex128)
-    values = log_det(band, shifts, backend=backend)
-    assert (values.imag == 0).all()
-    expected = torch.log(truth[None] - shifts.real[:, None]).sum(1)
-    torch.testing.assert_close(values.real, expected, rtol=0, atol=1e4 * torch.finfo(dtype).eps)
+    values = log_abs_det(band, shifts, backend=backend)
+    torch.testing.assert_close(values, sum_of_logs(truth, shifts), rtol=0, atol=1e4 * torch.finfo(dtype).eps)
 
 
 @both_backends
 @both_dtypes
-def test_log_det_of_real_and_complex_shifts_by_turns(dtype: torch.dtype, backend: str) -> None:
+def test_log_abs_det_of_real_and_complex_shifts_by_turns(dtype: torch.dtype, backend: str) -> None:
     band = random_band(100, 5, dtype)
     truth = eigenvalues(band)
     shifts = upper_half_plane(truth, 40, 0.3)
     shifts[1::2] = truth[0] - torch.linspace(0.5, 20, 20, dtype=torch.float64)
-    values = log_det(band, shifts, backend=backend)
-    assert (values.imag[1::2] == 0).all()
+    values = log_abs_det(band, shifts, backend=backend)
     tolerance = 100 * 100 * torch.finfo(dtype).eps * truth.abs().max().item() / 0.15
     torch.testing.assert_close(values, sum_of_logs(truth, shifts), rtol=0, atol=tolerance)
 
 
 @both_backends
-def test_log_det_between_eigenvalues_is_that_of_the_modulus(backend: str) -> None:
+def test_log_abs_det_between_eigenvalues(backend: str) -> None:
     band = random_band(100, 5)
     truth = eigenvalues(band)
     inside = 0.5 * (truth[1:] + truth[:-1])  # every number of negative pivots
-    values = log_det(band, inside.to(torch.complex128), backend=backend)
-    assert (values.imag == 0).all()
-    expected = (truth - inside[:, None]).abs().log().sum(1)
-    torch.testing.assert_close(values.real, expected, rtol=0, atol=1e-9)
+    values = log_abs_det(band, inside.to(torch.complex128), backend=backend)
+    torch.testing.assert_close(values, sum_of_logs(truth, inside), rtol=0, atol=1e-9)
 
 
 @both_backends
@@ -199,8 +181,8 @@ def test_zero_matrix(b: int, dtype: torch.dtype, backend: str) -> None:
     assert counts[4] == 13
     assert ((counts >= 0) & (counts <= 13)).all()
     z = torch.tensor([1j, 1e-300j, 1e300 + 1e-3j, -2.0], dtype=torch.complex128)
-    values = log_det(band, z, backend=backend)
-    torch.testing.assert_close(values, 13 * torch.from_numpy(np.log(-z.numpy())), rtol=1e-7, atol=0)
+    values = log_abs_det(band, z, backend=backend)
+    torch.testing.assert_close(values, 13 * z.abs().log(), rtol=1e-7, atol=1e-13)
 
 
 @both_backends
@@ -225,7 +207,7 @@ def test_tiny_and_huge_scales(dtype: torch.dtype, scale: float, backend: str) ->
     if scale < 1e300:
         assert count_below(band, far, backend=backend).tolist() == [0, 0, 57, 57]
     z = upper_half_plane(truth, 21, 0.5)
-    values = log_det(band, z * scale, backend=backend)
+    values = log_abs_det(band, z * scale, backend=backend)
     tolerance = 1e4 * torch.finfo(dtype).eps
     torch.testing.assert_close(values, sum_of_logs(truth, z) + 57 * np.log(scale), rtol=1e-14, atol=tolerance * 10)
 
@@ -234,8 +216,7 @@ def test_tiny_and_huge_scales(dtype: torch.dtype, scale: float, backend: str) ->
 def test_a_shift_far_from_a_tiny_matrix(backend: str) -> None:
     band = random_band(20, 3) * 1e-200
     z = torch.tensor([1.0 + 1.0j, -3.0, 1e300 + 1e300j], dtype=torch.complex128)
-    expected = 20 * torch.from_numpy(np.log(-z.numpy()))
-    torch.testing.assert_close(log_det(band, z, backend=backend), expected, rtol=1e-13, atol=0)
+    torch.testing.assert_close(log_abs_det(band, z, backend=backend), 20 * z.abs().log(), rtol=1e-13, atol=0)
 
 
 @both_backends
@@ -266,13 +247,11 @@ def test_structured_zero_pivots_stay_finite(dtype: torch.dtype, backend: str) ->
         counts = count_below(band, shifts, backend=backend)
         assert ((counts >= 0) & (counts <= 40)).all()
         z = torch.complex(shifts, torch.full_like(shifts, 1e-300))
-        values = log_det(band, z, backend=backend)
-        assert torch.isfinite(values.real).all()
-        assert ((values.imag <= 0) & (values.imag >= -40 * torch.pi - 1e-9)).all()
+        assert torch.isfinite(log_abs_det(band, z, backend=backend)).all()
         apart = spread(truth, 29)
         z = torch.complex(apart, torch.full_like(apart, 0.01))
         tolerance = 1e5 * torch.finfo(dtype).eps * 40
-        torch.testing.assert_close(log_det(band, z, backend=backend), sum_of_logs(truth, z), rtol=0, atol=tolerance)
+        torch.testing.assert_close(log_abs_det(band, z, backend=backend), sum_of_logs(truth, z), rtol=0, atol=tolerance)
 
 
 @both_backends
@@ -286,6 +265,15 @@ def test_vanishing_pivots_leave_counts_admissible(b: int, dtype: torch.dtype, ba
         band = torch.randint(-1, 2, (40, b + 1), generator=generator).to(dtype)
         counts = count_below(band, shifts, backend=backend)
         assert_admissible(counts, eigenvalues(band), shifts, 3e-7 if dtype == torch.float64 else 3e-3)
+
+
+@both_backends
+def test_log_abs_det_of_a_pivot_on_the_wrong_side(backend: str) -> None:
+    # Behind one that nearly vanishes rounding turns the sign of an imaginary part that is large: its size still counts.
+    band = torch.randint(-1, 2, (40, 17), generator=torch.Generator().manual_seed(1644)).double()
+    z = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0], dtype=torch.float64) + 1e-8j
+    expected = sum_of_logs(eigenvalues(band), z)
+    torch.testing.assert_close(log_abs_det(band, z, backend=backend), expected, rtol=0, atol=1e-6)
 
 
 @both_backends
@@ -348,10 +336,10 @@ def test_any_number_of_shifts(dtype: torch.dtype, backend: str) -> None:
     truth = eigenvalues(band)
     all_shifts = spread(truth, 40)
     all_z = upper_half_plane(truth, 40, 0.4)
-    counts, values = count_below(band, all_shifts, backend=backend), log_det(band, all_z, backend=backend)
+    counts, values = count_below(band, all_shifts, backend=backend), log_abs_det(band, all_z, backend=backend)
     for s in (0, 1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33):
         assert torch.equal(count_below(band, all_shifts[:s], backend=backend), counts[:s])
-        torch.testing.assert_close(log_det(band, all_z[:s], backend=backend), values[:s], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(log_abs_det(band, all_z[:s], backend=backend), values[:s], rtol=1e-12, atol=1e-12)
 
 
 def test_non_contiguous_operands() -> None:
@@ -376,7 +364,7 @@ def test_any_band_has_admissible_counts_and_logs(data: st.DataObject) -> None:
         counts = count_below(band, shifts + 1e-3, backend=backend)
         assert_admissible(counts, truth, shifts + 1e-3, 1e-8)
         assert_admissible(count_below(band, shifts, backend=backend), truth, shifts, 1e-2)  # pivots may vanish
-        torch.testing.assert_close(log_det(band, z, backend=backend), sum_of_logs(truth, z), rtol=0, atol=1e-9)
+        torch.testing.assert_close(log_abs_det(band, z, backend=backend), sum_of_logs(truth, z), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
@@ -395,7 +383,7 @@ def test_every_instruction_set(isa: str, tmp_path) -> None:
     assert result["kernel"] == isa
     for (band, shifts, z), truth, counts, logs in zip(cases, truths, result["counts"], result["logs"], strict=True):
         assert_admissible(torch.tensor(counts), truth, shifts, backward_error(band))
-        values = torch.view_as_complex(torch.tensor(logs, dtype=torch.float64))
+        values = torch.tensor(logs, dtype=torch.float64)
         tolerance = 100 * len(band) * torch.finfo(band.dtype).eps * max(1, truth.abs().max().item()) / 0.15
         torch.testing.assert_close(values, sum_of_logs(truth, z), rtol=0, atol=tolerance)
 
@@ -409,7 +397,7 @@ def test_refused_operands(backend: str) -> None:
     with pytest.raises(TypeError, match="float64"):
         count_below(band, x.float(), backend=backend)
     with pytest.raises(TypeError, match="complex128"):
-        log_det(band, x, backend=backend)
+        log_abs_det(band, x, backend=backend)
     with pytest.raises(ValueError, match="shape"):
         count_below(band[0], x, backend=backend)
     with pytest.raises(ValueError, match="shape"):
@@ -419,16 +407,16 @@ def test_refused_operands(backend: str) -> None:
     with pytest.raises(ValueError, match="NaN"):
         count_below(band, x * torch.nan, backend=backend)
     with pytest.raises(ValueError, match="imaginary"):
-        log_det(band, -z, backend=backend)
+        log_abs_det(band, -z, backend=backend)
     with pytest.raises(ValueError, match="imaginary"):
-        log_det(band, z * torch.inf, backend=backend)
+        log_abs_det(band, z * torch.inf, backend=backend)
     for wrong in (torch.nan, torch.inf):
         broken = band.clone()
         broken[4, 1] = wrong
         with pytest.raises(ValueError, match="bands: expected finite"):
             count_below(broken, x, backend=backend)
         with pytest.raises(ValueError, match="bands: expected finite"):
-            log_det(broken, z, backend=backend)
+            log_abs_det(broken, z, backend=backend)
     with pytest.raises(UsageError):
         count_below(band, x, backend="fast")
 
@@ -453,7 +441,7 @@ def test_border_of_the_extension() -> None:
     with pytest.raises(ValueError, match=r"expected shape \(2, s\)"):
         _native.count_below(bands.repeat(2, 1, 1), x, out)
     with pytest.raises(TypeError, match="shifts"):
-        _native.log_det(bands, x, torch.zeros(1, 3, dtype=torch.complex128))
+        _native.log_abs_det(bands, x, torch.zeros(1, 3, dtype=torch.float64))
 
 
 def test_half_precision_bands_are_computed_in_float32() -> None:

@@ -22,7 +22,7 @@ from support.interpreter import on_both, on_gpu, outside_the_interpreter
 triton_sturm = pytest.importorskip("spectrum_fast.measure.ops.sturm.triton")
 
 count_below = partial(operations.count_below, backend="triton")
-log_det = partial(operations.log_det, backend="triton")
+log_abs_det = partial(operations.log_abs_det, backend="triton")
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 
 
@@ -40,7 +40,7 @@ def spread(truth: Tensor, count: int) -> Tensor:
 
 
 def sum_of_logs(truth: Tensor, shifts: Tensor) -> Tensor:
-    return torch.from_numpy(np.log(truth.numpy()[None, :] - shifts.numpy()[:, None]).sum(1))
+    return (truth - shifts[:, None]).abs().log().sum(1)
 
 
 def check_band(band: Tensor, device: str, shifts: int, height: float = 0.3) -> None:
@@ -54,7 +54,7 @@ def check_band(band: Tensor, device: str, shifts: int, height: float = 0.3) -> N
     assert counts.dtype == torch.int64
     assert ((at_least <= counts) & (counts <= at_most)).all(), (at_least, counts, at_most)
     z = torch.complex(x, torch.full_like(x, height))
-    logs = log_det(band.to(device), z.to(device)).cpu()
+    logs = log_abs_det(band.to(device), z.to(device)).cpu()
     tolerance = 100 * n * eps * max(1, truth.abs().max().item()) / height
     torch.testing.assert_close(logs, sum_of_logs(truth, z), rtol=0, atol=tolerance)
 
@@ -88,7 +88,7 @@ def test_batch(dtype: torch.dtype, device: str) -> None:
         ]
     )
     counts = triton_sturm.count_below(prepared, x.to(device)).cpu()
-    logs = triton_sturm.log_det(prepared, torch.complex(x, x.abs()).to(device)).cpu()
+    logs = triton_sturm.log_abs_det(prepared, torch.complex(x, x.abs()).to(device)).cpu()
     for band, row, count, log in zip(bands, x, counts, logs, strict=True):
         truth = eigenvalues(band)
         assert torch.equal(count, (truth < row[:, None]).sum(1))
@@ -106,12 +106,12 @@ def test_every_output_is_written_and_no_more(device: str) -> None:
     triton_sturm.launch(triton_sturm._count_kernel, prepared, x, counts[:, :3], options)
     assert counts[0, 3:].tolist() == [-7, -7]
     assert (counts[0, :3].cpu() == (eigenvalues(band * 2.0 ** -prepared.exponents.cpu()) < 0.1).sum()).all()
-    products = torch.full((1, 4, 4), torch.nan, dtype=torch.float64, device=device)
+    logs = torch.full((1, 4), torch.nan, dtype=torch.float64, device=device)
     operands = torch.tensor([[0.1, 0.2, 1.0]], dtype=torch.float64, device=device).expand(1, 3, 3).contiguous()
-    options = triton_sturm.log_det_options(x.dtype, 2)
-    triton_sturm.launch(triton_sturm._log_det_kernel, prepared, operands, products[:, :3], options)
-    assert torch.isfinite(products[:, :3]).all()
-    assert torch.isnan(products[:, 3]).all()
+    options = triton_sturm.log_abs_det_options(x.dtype, 2)
+    triton_sturm.launch(triton_sturm._log_abs_det_kernel, prepared, operands, logs[:, :3], options)
+    assert torch.isfinite(logs[:, :3]).all()
+    assert torch.isnan(logs[:, 3]).all()
 
 
 @on_both
@@ -119,23 +119,11 @@ def test_shifts_that_nobody_wants_are_passed_over(device: str) -> None:
     bands = torch.stack([random_band(9, 2, seed=seed) for seed in range(2)]).to(device)
     z = torch.tensor([[0.1 + 1j, torch.nan, 0.3 + 2j], [torch.inf, 0.2 + 1e-3j, 1j]], dtype=torch.complex128)
     wanted = torch.tensor([[True, False, True], [False, True, False]])
-    found = triton_sturm.log_det(Bands(bands), z.to(device), wanted.to(device)).cpu()
+    found = triton_sturm.log_abs_det(Bands(bands), z.to(device), wanted.to(device)).cpu()
     assert (found[~wanted] == 0).all()
     for row in range(2):
-        alone = log_det(bands[row], z[row][wanted[row]].to(device)).cpu()
+        alone = log_abs_det(bands[row], z[row][wanted[row]].to(device)).cpu()
         assert torch.equal(found[row][wanted[row]], alone)
-
-
-@on_both
-@both_dtypes
-def test_imaginary_part_is_not_reduced(dtype: torch.dtype, device: str) -> None:
-    # Just above the axis, -Im L / pi is the number of eigenvalues below, not its remainder modulo 2.
-    band = random_band(41, 6, dtype)
-    truth = eigenvalues(band)
-    shifts = ((truth[:-1] + truth[1:]) / 2)[[3, 20, 39]]
-    z = torch.complex(shifts, torch.full_like(shifts, 1e-5))
-    values = log_det(band.to(device), z.to(device)).cpu()
-    torch.testing.assert_close(-values.imag / torch.pi, torch.tensor([4.0, 21.0, 40.0]).double(), rtol=0, atol=0.02)
 
 
 @on_both
@@ -144,13 +132,9 @@ def test_real_shifts(dtype: torch.dtype, device: str) -> None:
     band = random_band(20, 3, dtype)
     truth = eigenvalues(band)
     left = truth[0] - torch.tensor([1.0, 1e4, 1e30], dtype=torch.float64)
-    values = log_det(band.to(device), left.to(torch.complex128).to(device)).cpu()
-    assert (values.imag == 0).all()
-    expected = torch.log(truth[None] - left[:, None]).sum(1)
-    torch.testing.assert_close(values.real, expected, rtol=0, atol=1e4 * torch.finfo(dtype).eps)
-    inside = ((truth[[4, 5]] + truth[[5, 6]]) / 2).to(torch.complex128)  # an odd and an even number of turns
-    values = triton_sturm.log_det(Bands(band[None].to(device)), inside[None].to(device))[0].cpu()
-    torch.testing.assert_close(-values.imag / torch.pi, torch.tensor([5.0, 6.0]).double(), rtol=0, atol=1e-12)
+    shifts = torch.cat([left, (truth[[4, 5]] + truth[[5, 6]]) / 2])  # below an odd and an even number of pivots
+    values = log_abs_det(band.to(device), shifts.to(torch.complex128).to(device)).cpu()
+    torch.testing.assert_close(values, sum_of_logs(truth, shifts), rtol=0, atol=1e4 * torch.finfo(dtype).eps)
 
 
 @on_both
@@ -163,9 +147,7 @@ def test_zero_pivots(dtype: torch.dtype, device: str) -> None:
         counts = count_below(band.to(device), shifts.to(device))
         assert ((counts >= 0) & (counts <= 14)).all()
         z = torch.complex(shifts, torch.full_like(shifts, 1e-300))
-        values = log_det(band.to(device), z.to(device)).cpu()
-        assert torch.isfinite(values.real).all()
-        assert ((values.imag <= 0) & (values.imag >= -14 * torch.pi - 1e-9)).all()
+        assert torch.isfinite(log_abs_det(band.to(device), z.to(device))).all()
 
 
 @on_both
@@ -190,7 +172,7 @@ def test_a_small_pivot_near_an_eigenvalue_is_the_answer(dtype: torch.dtype, devi
     band = torch.zeros(9, 3, dtype=dtype)
     band[:, 0] = torch.arange(1.0, 10.0)
     near = torch.tensor([3.0 + 1e-12j, 5.0 + 1e-9j], dtype=torch.complex128)
-    found = log_det(band.to(device), near.to(device)).cpu()
+    found = log_abs_det(band.to(device), near.to(device)).cpu()
     torch.testing.assert_close(found, sum_of_logs(band[:, 0].double(), near), rtol=0, atol=1e-5)
 
 
@@ -206,12 +188,12 @@ def test_tiny_and_huge_scales(scale: float, device: str) -> None:
         far = torch.tensor([-torch.inf, -1e308, 1e308, torch.inf], dtype=torch.float64)
         assert count_below(band, far.to(device)).tolist() == [0, 0, 12, 12]
     z = torch.complex(x, torch.full_like(x, 0.5))
-    values = log_det(band, (z * scale).to(device)).cpu()
+    values = log_abs_det(band, (z * scale).to(device)).cpu()
     torch.testing.assert_close(values, sum_of_logs(truth, z) + 12 * np.log(scale), rtol=1e-13, atol=1e-10)
     z = torch.tensor([1.0 + 1.0j, -3.0], dtype=torch.complex128)
     if scale < 1:  # a shift far outside the spectrum
-        values = log_det(band, z.to(device)).cpu()
-        torch.testing.assert_close(values, 12 * torch.from_numpy(np.log(-z.numpy())), rtol=1e-13, atol=1e-13)
+        values = log_abs_det(band, z.to(device)).cpu()
+        torch.testing.assert_close(values, 12 * z.abs().log(), rtol=1e-13, atol=1e-13)
 
 
 @on_both
@@ -241,4 +223,4 @@ def test_refused_operands(device: str) -> None:
         count_below(torch.zeros(100, 66, device=device), x)
     band = random_band(10, 2).to(device)
     assert count_below(band, x[:0]).shape == (0,)
-    assert log_det(band, x[:0].to(torch.complex128)).shape == (0,)
+    assert log_abs_det(band, x[:0].to(torch.complex128)).shape == (0,)

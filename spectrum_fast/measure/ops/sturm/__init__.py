@@ -5,8 +5,8 @@ unpivoted factorisation ``B - x I = L D Lᵀ`` a shift (n b² / 2 multiply-adds,
 
 - :func:`count_below`, N(x) = #{i : lambda_i < x}: exact counts at a threshold;
 - :func:`narrow`, brackets of order statistics, by counts between their ends;
-- :func:`log_det`, L(z) = sum_i log(lambda_i - z): analytic in the upper half plane, so contour integrals of it give
-  sums of smooth functions of the eigenvalues.
+- :func:`log_abs_det`, log |det(B - z I)| = sum_i log |lambda_i - z|: harmonic in the upper half plane, so integrals of
+  it along lines give sums of functions of the eigenvalues.
 
 Band storage: ``band[j, d] = B[j + d, j]`` for d = 0..b, shape (n, b + 1); entries past the end (j + d >= n) are never
 read as part of B, whatever they hold. Bands that are sliced more than once are prepared once (:func:`prepare`).
@@ -24,7 +24,7 @@ from torch import Tensor
 from spectrum_fast.measure.ops.dispatch import backend_module, on_host
 from spectrum_fast.measure.ops.sturm.bands import Bands
 
-__all__ = ["Bands", "count_below", "log_det", "narrow", "prepare"]
+__all__ = ["Bands", "count_below", "log_abs_det", "narrow", "prepare"]
 
 
 def prepare(bands: Tensor) -> Bands:
@@ -120,32 +120,26 @@ def narrow(bands: Tensor | Bands, lo: Tensor, hi: Tensor, ranks: Tensor, enough:
     return backend_module("sturm", lo.device.type).narrow(prepared, lo, hi, ranks, enough)
 
 
-def log_det(bands: Tensor | Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:
-    """Sum log(lambda_i - z) over the eigenvalues of symmetric band matrices, for z in the upper half plane.
+def log_abs_det(bands: Tensor | Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:
+    """Logarithm of ``|det(B - z I)|`` of symmetric band matrices, for z on the real axis and above it.
 
-    ``L(z) = sum_i log(lambda_i - z) = sum_j log d_j(z)``, principal logarithms on both sides, where d_j are the pivots
-    of the unpivoted complex symmetric (not Hermitian) LDLᵀ of ``B - z I``. The imaginary part is *not* reduced
-    modulo 2 pi; it lies in [-n pi, 0].
+    ``log |det(B - z I)| = sum_i log |lambda_i - z| = sum_j log |d_j(z)|``, d_j the pivots of the unpivoted complex
+    symmetric (not Hermitian) LDLᵀ of ``B - z I``.
 
-    Why the two sums agree. Let Im z = y > 0. The matrix ``B - z I = (B - x I) - i y I`` has a negative definite
-    imaginary part, and so has every Schur complement of it: the inverse of one is a diagonal block of
+    Why none vanishes above the axis. Let Im z = y > 0. The matrix ``B - z I = (B - x I) - i y I`` has a negative
+    definite imaginary part, and so has every Schur complement of it: the inverse of one is a diagonal block of
     ``(B - z I)^-1``, whose imaginary part is positive definite, and inversion flips the sign again. A pivot is a
-    diagonal entry of a Schur complement, so ``Im d_j <= -y < 0`` (no pivot vanishes, no pivoting is needed) and its
-    principal logarithm has an argument in (-pi, 0) that is continuous in z on the upper half plane; the same holds for
-    lambda_i - z. Both sums are therefore continuous logarithms of one function, the product
-    ``prod_j d_j = det(B - z I) = prod_i (lambda_i - z)``, and differ by a constant multiple of 2 pi i. As z = i y with
-    y to infinity every d_j / (-i y) and every (lambda_i - z) / (-i y) tends to 1, so both sums approach
-    ``n log(-i y)``: the constant is 0. The same argument holds for every leading block.
+    diagonal entry of a Schur complement, so ``|d_j| >= -Im d_j >= y``; no pivoting is needed, and a pivot below y / 2
+    is rounding and moved there. On the axis itself nothing but 1e-32 max |B| (float32: 1e-16) bounds them.
 
     Args:
         bands: (m, n, b + 1) as for :func:`prepare`, or prepared. Pivots are computed in the complex form of their dtype
             (half precisions in complex64), their logarithms in float64.
-        shifts: (m, s) complex128, on the bands' device, finite; Im z >= 0. On the real axis L is
-            ``log |det(B - z I)|``, which is its logarithm below every eigenvalue and its real part elsewhere.
+        shifts: (m, s) complex128, on the bands' device, finite; Im z >= 0.
         wanted: (m, s) bool on the same device; where False, nothing is asked of the shift and 0 is returned.
 
     Returns:
-        (m, s) complex128, on the bands' device; the imaginary part is 0 for real shifts.
+        (m, s) float64, on the bands' device.
 
     Accuracy: ``O(n eps max |B| / dist)`` absolute, dist the distance from z to the nearest eigenvalue of B or of a
     leading block of it, so never worse than with dist = Im z.
@@ -160,20 +154,13 @@ def log_det(bands: Tensor | Bands, shifts: Tensor, wanted: Tensor | None = None)
     prepared = _operands(bands, shifts, torch.complex128)
     if wanted is not None and (wanted.dtype != torch.bool or wanted.shape != shifts.shape):
         raise ValueError(f"wanted: expected bool {tuple(shifts.shape)}, found {wanted.dtype} {tuple(wanted.shape)}")
-    backend = backend_module("sturm", shifts.device.type)
-    shifts = shifts.detach()
-    if not on_host(shifts):
-        return backend.log_det(prepared, shifts, wanted)
-    z: npt.NDArray[np.complex128] = shifts.resolve_conj().numpy()
-    fine = np.isfinite(z) & (z.imag >= 0)
-    if not (fine if wanted is None else fine | ~wanted.numpy()).all():
-        raise ValueError("shifts: expected finite numbers with imaginary part >= 0; use L(conj z) = conj L(z)")
-    values = backend.log_det(prepared, shifts, wanted)
-    real = z.imag == 0
-    if real.any():
-        found: npt.NDArray[np.complex128] = values.numpy()
-        found.imag[real] = 0.0
-    return values
+    shifts = shifts.detach().resolve_conj()
+    if on_host(shifts):
+        z: npt.NDArray[np.complex128] = shifts.numpy()
+        fine = np.isfinite(z) & (z.imag >= 0)
+        if not (fine if wanted is None else fine | ~wanted.numpy()).all():
+            raise ValueError("shifts: expected finite numbers with imaginary part >= 0; conj z gives the same")
+    return backend_module("sturm", shifts.device.type).log_abs_det(prepared, shifts, wanted)
 
 
 def _operands(bands: Tensor | Bands, shifts: Tensor, shift_dtype: torch.dtype) -> Bands:

@@ -101,7 +101,7 @@ def scale_complex(bands: ScaledBands, shifts: Tensor) -> tuple[Tensor, Tensor, T
     A shift far outside the spectrum sets its own scale 2^e: B and z are divided by it.
 
     Returns:
-        Re z and Im z; the factor on the rows; all in the dtype of the rows; and ``n e log 2``, what L(z) regains.
+        Re z and Im z; the factor on the rows; all in the dtype of the rows; and ``n e log 2``, what log |det| regains.
     """
     re, im = shifts.real.contiguous(), shifts.imag.contiguous()
     size = torch.maximum(re.abs(), im)

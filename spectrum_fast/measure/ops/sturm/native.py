@@ -32,14 +32,13 @@ def narrow(bands: Bands, lo: Tensor, hi: Tensor, ranks: Tensor, enough: Tensor) 
     return lo, hi
 
 
-def log_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:
-    """See :func:`spectrum_fast.measure.ops.sturm.log_det`.
+def log_abs_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:
+    """See :func:`spectrum_fast.measure.ops.sturm.log_abs_det`.
 
-    Pivots are computed in the band's precision and multiplied up in double precision; as every argument lies in
-    (-pi, 0), the running product crosses the negative real axis exactly where it goes from the lower half plane to
-    the upper one, so one logarithm and one arc tangent a shift are enough.
+    Squared magnitudes of pivots in the band's precision are multiplied up in double precision: one logarithm a shift.
+    Real shifts are swept in real arithmetic.
     """
-    values = torch.empty(shifts.shape, dtype=torch.complex128)
+    values = torch.empty(shifts.shape, dtype=torch.float64)
     asked = None if wanted is None else wanted.contiguous()
-    _native.log_det(*passed(bands.storage, shifts.resolve_conj().contiguous(), values, asked))
+    _native.log_abs_det(*passed(bands.storage, shifts.contiguous(), values, asked))
     return values

@@ -39,20 +39,18 @@ def narrow(bands: Bands, lo: Tensor, hi: Tensor, ranks: Tensor, enough: Tensor) 
     return narrow_by(lambda t: count_below(bands, t * t), lo, hi, ranks, enough)
 
 
-def log_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:
-    """See :func:`spectrum_fast.measure.ops.sturm.log_det`: the sum of the principal logarithms of the pivots."""
+def log_abs_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:
+    """See :func:`spectrum_fast.measure.ops.sturm.log_abs_det`: the sum of the pivots' logarithms."""
     if wanted is not None:
         shifts = torch.where(wanted, shifts, 1j)
     scaled = bands.scaled
     re, im, factor, regained = scale_complex(scaled, shifts)
     # Exact pivots have |d| >= |Im d| >= Im z; a smaller one is rounding.
     floor = (0.5 * im).clamp(min=1e-32 if im.dtype == torch.float64 else 1e-16)
-    values = regained.to(torch.complex128)
+    values = regained
     for _, pivot in _pivots(scaled, factor, torch.complex(re, im)):
         pivot.copy_(torch.where(pivot.abs() >= floor, pivot, torch.complex(torch.zeros_like(floor), -floor)))
-        # Exact pivots have Im d < 0; rounding must not put one on the other side of the cut.
-        argument = -torch.atan2((-pivot.imag.double()).clamp(min=0).abs(), pivot.real.double())  # abs: +0, never -0
-        values += torch.complex(pivot.to(torch.complex128).abs().log(), argument)
+        values += pivot.to(torch.complex128).abs().log()
     return values if wanted is None else torch.where(wanted, values, 0.0)
 
 

@@ -59,26 +59,17 @@ def narrow(bands: Bands, lo: Tensor, hi: Tensor, ranks: Tensor, enough: Tensor) 
     return narrow_by(lambda t: count_below(bands, t * t), lo, hi, ranks, enough)
 
 
-def log_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:
-    """See :func:`spectrum_fast.measure.ops.sturm.log_det`.
-
-    The kernel multiplies the pivots up in float64 with the exponent taken out after each, and counts how often the
-    running product crosses the negative real axis (arguments lie in (-pi, 0), so a crossing is a step from the lower
-    half plane to the upper): one logarithm and one arc tangent a shift are left.
-    """
-    z = shifts.resolve_conj()
+def log_abs_det(bands: Bands, shifts: Tensor, wanted: Tensor | None = None) -> Tensor:
+    """See :func:`spectrum_fast.measure.ops.sturm.log_abs_det`."""
     if wanted is not None:
-        z = torch.where(wanted, z, torch.complex(torch.ones_like(z.real), torch.ones_like(z.real)))
-    re, im, factor, regained = scale_complex(bands.scaled, z)
+        shifts = torch.where(wanted, shifts, torch.complex(torch.ones_like(shifts.real), torch.ones_like(shifts.real)))
+    re, im, factor, regained = scale_complex(bands.scaled, shifts)
     if wanted is not None:
         im.masked_fill_(~wanted, math.nan)  # what the kernel passes over
     operands = torch.stack([re, im, factor], dim=-1)
-    products = torch.empty(*z.shape, 4, dtype=torch.float64, device=z.device)
-    launch(_log_det_kernel, bands.scaled, operands, products, log_det_options(re.dtype, bands.scaled.half_width))
-    p_re, p_im, powers, turns = products.unbind(-1)
-    angle = torch.where((p_im == 0) & (p_re < 0), -math.pi, torch.atan2(p_im, p_re)) - 2 * math.pi * turns
-    logs = torch.log(torch.hypot(p_re, p_im)) + math.log(2.0) * powers + regained
-    values = torch.complex(logs, angle)
+    logs = torch.empty_like(regained)
+    launch(_log_abs_det_kernel, bands.scaled, operands, logs, log_abs_det_options(re.dtype, bands.scaled.half_width))
+    values = logs + regained
     return values if wanted is None else torch.where(wanted, values, 0.0)
 
 
@@ -86,11 +77,11 @@ def launch(kernel: Any, bands: ScaledBands, operands: Tensor, results: Tensor, o
     """Launch a program for each shift.
 
     Args:
-        kernel: ``_count_kernel`` or ``_log_det_kernel``.
+        kernel: ``_count_kernel`` or ``_log_abs_det_kernel``.
         bands: to be sliced.
         operands: of the kernel, in the dtype of the rows: shifts (m, s), or (m, s, 3) Re z, Im z, scale.
-        results: (m, s) int64 counts, or (m, s, 4) float64 products.
-        options: :func:`count_options` or :func:`log_det_options`.
+        results: (m, s) int64 counts, or float64 logarithms.
+        options: :func:`count_options` or :func:`log_abs_det_options`.
     """
     shifts = operands.shape[1]
     if operands.numel():
@@ -110,10 +101,10 @@ def count_options(dtype: torch.dtype, half_width: int) -> dict[str, int | bool]:
     return _options(half_width, double, unrolled=1 if wide and double else 4, warps=2 if wide else 1)
 
 
-def log_det_options(dtype: torch.dtype, half_width: int) -> dict[str, int | bool]:
-    """Compile-time constants and launch options of the pivot-product kernel (measured: no spills).
+def log_abs_det_options(dtype: torch.dtype, half_width: int) -> dict[str, int | bool]:
+    """Compile-time constants and launch options of the kernel of log-determinants (measured: no spills).
 
-    Instructions a step for half-width 32, float64: 602, 515, 441, 406 at UNROLLED 1, 2, 4, 8; the last spills.
+    Instructions a step for half-width 32, float64: 569, 472, 391, 364 at UNROLLED 1, 2, 4, 8; the last spills.
     """
     wide, double = half_width > 32, dtype == torch.float64
     unrolled = 2 if not double else 4 if 16 < half_width <= 32 else 1
@@ -213,10 +204,13 @@ def _count_kernel(
 
 
 @triton.jit(do_not_specialize=["n", "n_shifts", "padded_rows"])
-def _log_det_kernel(
-    rows, operands, products, n, n_shifts, padded_rows, WIDTH: tl.constexpr, P: tl.constexpr, UNROLLED: tl.constexpr
+def _log_abs_det_kernel(
+    rows, operands, logs, n, n_shifts, padded_rows, WIDTH: tl.constexpr, P: tl.constexpr, UNROLLED: tl.constexpr
 ):
-    """One complex shift of one matrix: mantissa (re, im) in [1/2, 2), exponent and turns of the product of pivots."""
+    """One complex shift of one matrix: half the logarithm of the product of ``|d|^2``, mantissa and exponent apart.
+
+    rows (m, padded_rows, WIDTH + 1), operands (m, n_shifts, 3), logs (m, n_shifts).
+    """
     pid = tl.program_id(0)
     z_re = tl.load(operands + pid * 3)
     z_im = tl.load(operands + pid * 3 + 1)
@@ -227,10 +221,8 @@ def _log_det_kernel(
     here = rows + (pid // n_shifts).to(tl.int64) * padded_rows * (WIDTH + 1)
     u_re = tl.zeros([P, P], dtype=z_re.dtype)
     u_im = tl.zeros([P, P], dtype=z_re.dtype)
-    p_re = tl.full([P], 1.0, tl.float64)
-    p_im = tl.zeros([P], dtype=tl.float64)
-    power = tl.zeros([P], dtype=tl.int64)
-    turns = tl.zeros([P], dtype=tl.int64)
+    mantissa = tl.full([P], 1.0, tl.float64)
+    exponent = tl.zeros([P], dtype=tl.int64)
     n = tl.where(z_im == z_im, n, 0)  # NaN: nobody wants this one
     # Exact pivots have |d| >= |Im d| >= Im z; a smaller one is rounding.
     floor = tl.maximum(0.5 * z_im, 1e-32 if z_re.dtype == tl.float64 else 1e-16)
@@ -251,22 +243,8 @@ def _log_det_kernel(
             d_re = tl.where(sound, d_re, 0.0)
             d_im = tl.where(sound, d_im, -floor)
             inverse = 1.0 / tl.where(sound, square, floor * floor)
-
-            # p <- p d, in float64; exact pivots have Im d < 0, rounding must not put one on the other side.
-            active = (slot >= 0) & (j0 + e < n)
-            f_re = tl.where(active, d_re.to(tl.float64), 1.0)
-            f_im = tl.where(active, tl.minimum(d_im.to(tl.float64), 0.0), 0.0)
-            was_lower = (p_im < 0) | ((p_im == 0) & (p_re < 0))
-            q_re = p_re * f_re - p_im * f_im
-            q_im = p_re * f_im + p_im * f_re
-            is_lower = (q_im < 0) | ((q_im == 0) & (q_re < 0))
-            turns += (was_lower & (is_lower == 0)).to(tl.int64)
-            biased = tl.maximum(tl.abs(q_re), tl.abs(q_im)).to(tl.int64, bitcast=True) >> 52
-            power += biased - 1023
-            rescale = ((2046 - biased) << 52).to(tl.float64, bitcast=True)
-            p_re = q_re * rescale
-            p_im = q_im * rescale
-
+            wide_re, wide_im = d_re.to(tl.float64), d_im.to(tl.float64)
+            mantissa *= tl.where(j0 + e < n, wide_re * wide_re + wide_im * wide_im, 1.0)
             if WIDTH == P + 1:  # noqa: SIM108 - a compile-time branch
                 edge = tl.load(here + P) * scale
             else:
@@ -280,8 +258,9 @@ def _log_det_kernel(
             u_re = _drop_column(u_re, col, s) - m_re[:, None] * t_re + m_im[:, None] * t_im
             u_im = _drop_column(u_im, col, s) - m_re[:, None] * t_im - m_im[:, None] * t_re
             here += WIDTH + 1
-    out = products + pid * 4
-    tl.store(out, tl.max(p_re, axis=0))
-    tl.store(out + 1, tl.max(p_im, axis=0))
-    tl.store(out + 2, tl.max(power, axis=0).to(tl.float64))
-    tl.store(out + 3, tl.max(turns, axis=0).to(tl.float64))
+        biased = mantissa.to(tl.int64, bitcast=True) >> 52
+        exponent += biased - 1023
+        mantissa *= ((2046 - biased) << 52).to(tl.float64, bitcast=True)
+    log_2: tl.constexpr = 0.6931471805599453
+    log = tl.log(tl.max(mantissa, axis=0)) + log_2 * tl.max(exponent, axis=0).to(tl.float64)
+    tl.store(logs + pid, 0.5 * log)
