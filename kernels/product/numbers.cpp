@@ -10,7 +10,7 @@ constexpr Index kLanes = KERNEL_VECTOR_BYTES / 8;
 constexpr Index kRows = 4;
 constexpr Index kTransposedRows = 8;  // whose sums are read and written once
 
-typedef double Lanes __attribute__((vector_size(KERNEL_VECTOR_BYTES), aligned(8), may_alias));
+typedef double Lanes __attribute__((vector_size(KERNEL_VECTOR_BYTES)));
 
 template <class Read>
 inline Lanes widen(const typename Read::Stored* from) {
@@ -26,7 +26,14 @@ inline void fetch(const Stored* row, Index j) {
     if (j * static_cast<Index>(sizeof(Stored)) % 64 == 0) __builtin_prefetch(row + j, 0, 2);
 }
 
-inline Lanes& lanes_at(double* data) { return *reinterpret_cast<Lanes*>(data); }
+// Copied, for a reference to a vector takes it to be aligned (Clang).
+inline Lanes load(const double* from) {
+    Lanes lanes;
+    __builtin_memcpy(&lanes, from, sizeof lanes);
+    return lanes;
+}
+
+inline void store(const Lanes& lanes, double* to) { __builtin_memcpy(to, &lanes, sizeof lanes); }
 
 inline double sum_of(const Lanes& lanes) {
     double sum = 0.0;
@@ -42,7 +49,7 @@ inline void forward_rows(const typename Read::Stored* a, Index row_stride, Index
     Index j = 0;
     for (; j + kLanes <= cols; j += kLanes) {
         Lanes from[kVectors];
-        for (Index p = 0; p < kVectors; ++p) from[p] = lanes_at(x.data + p * x.stride + j);
+        for (Index p = 0; p < kVectors; ++p) from[p] = load(x.data + p * x.stride + j);
         for (Index r = 0; r < kTile; ++r) {
             fetch(a + (kTile + r) * row_stride, j);
             const Lanes row = widen<Read>(a + r * row_stride + j);
@@ -77,12 +84,12 @@ inline void transposed_rows(const typename Read::Stored* a, Index row_stride, In
     for (; j + kLanes <= cols; j += kLanes) {
         for (Index r = kTile; r < 2 * kTile; ++r) fetch(a + r * row_stride, j);
         Lanes sums[kVectors];
-        for (Index p = 0; p < kVectors; ++p) sums[p] = lanes_at(out.data + p * out.stride + j);
+        for (Index p = 0; p < kVectors; ++p) sums[p] = load(out.data + p * out.stride + j);
         for (Index r = 0; r < kTile; ++r) {
             const Lanes row = widen<Read>(a + r * row_stride + j);
             for (Index p = 0; p < kVectors; ++p) sums[p] += row * factors[r][p];
         }
-        for (Index p = 0; p < kVectors; ++p) lanes_at(out.data + p * out.stride + j) = sums[p];
+        for (Index p = 0; p < kVectors; ++p) store(sums[p], out.data + p * out.stride + j);
     }
     for (; j < cols; ++j)
         for (Index r = 0; r < kTile; ++r) {
