@@ -216,8 +216,8 @@ def _sums(band: Band, split: Split, tolerance: float) -> tuple[tuple[Array, Arra
     error = errors[:, 0] + errors[:, 1] + rounded[:, 0] + risen
     between = table.size * (noise_end - noise_start) - over[:, 0] + over[:, 1]
     noise = _sum_below(count, t, noise_start, n_below[:, 0], between, error)
-    of_signal, errors_of_signal = table.size * (signal_end - signal_start) - over[:, 1], errors[:, 1] + rounded[:, 1]
-    signal = _sum_above(count, table.size, t, top, signal_start, n_below[:, 1], of_signal, errors_of_signal)
+    error = errors[:, 1] + rounded[:, 1]
+    signal = _sum_above(count, table.size, t, top, signal_start, n_below[:, 1], over[:, 1], error)
     return noise, signal
 
 
@@ -236,12 +236,15 @@ def _sum_below(
 
 
 def _sum_above(
-    count: Array, size: int, t: Array, top: Array, start: Array, n_below: Array, integral: Array, error: Array
+    count: Array, size: int, t: Array, top: Array, start: Array, n_below: Array, over: Array, error: Array
 ) -> tuple[Array, Array]:
-    """Sum of the values at or above t, of which ``count`` lie below, and its error bound; none lies above ``top``."""
+    """Sum of the values at or above t, of which ``count`` lie below, and its error bound; none lies above ``top``.
+
+    ``over`` is what values exceed the start by.
+    """
     xp, inside = functions_of(t), size - count
     hidden_below = 0.5 * (n_below - count)  # where the threshold itself lies under the rounding floor
-    total = size * top - n_below * start - integral + hidden_below * (t + start)
+    total = over + (size - n_below) * start + hidden_below * (t + start)
     error = error + hidden_below * (start - t)
     hidden, half = start >= top, 0.5 * inside
     total, error = xp.where(hidden, half * (t + top), total), xp.where(hidden, half * (top - t), error)
