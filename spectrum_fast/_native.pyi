@@ -1,5 +1,7 @@
 """Types of the compiled extension (sources in kernels/)."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 def cpu_features() -> dict[str, bool]: ...
@@ -62,7 +64,7 @@ def decode_groups(codes: Tensor, scales: Tensor, tables: Tensor, out: Tensor) ->
 def decode_kernel() -> str: ...
 
 # kernels/digest: SHA-256, where cpu_features() has sha
-def sha256_pair(one: memoryview, other: memoryview) -> tuple[bytes, bytes]: ...
+def sha256(messages: Sequence[memoryview]) -> list[bytes]: ...
 
 # kernels/sturm: bands (m x n x (b + 1)), shifts and out (m x s)
 def count_below(bands: Tensor, shifts: Tensor, out: Tensor) -> None: ...

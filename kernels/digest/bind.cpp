@@ -1,6 +1,11 @@
 // Python border of the digests.
 #include "bind.hpp"
 
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <vector>
+
 #include "cpu/features.hpp"
 #include "digest/digest.hpp"
 
@@ -10,24 +15,27 @@ namespace {
 
 using Bytes = nb::ndarray<nb::ro, std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-nb::tuple sha256_pair(const Bytes& one, const Bytes& other) {
+nb::list sha256(const std::vector<Bytes>& messages) {
 #if defined(__x86_64__)
     if (cpu_features().sha) {
-        Message messages[2] = {{one.data(), static_cast<std::ptrdiff_t>(one.size()), {}},
-                               {other.data(), static_cast<std::ptrdiff_t>(other.size()), {}}};
+        std::vector<Message> in_work;
+        for (const Bytes& one : messages)
+            in_work.push_back({one.data(), static_cast<std::ptrdiff_t>(one.size()), {}});
         {
             const nb::gil_scoped_release release;
-            sha256_pair_sha(messages[0], messages[1]);
+            sha256_sha(in_work.data(), std::ssize(in_work));
         }
-        return nb::make_tuple(nb::bytes(messages[0].digest, 32), nb::bytes(messages[1].digest, 32));
+        nb::list digests;
+        for (const Message& one : in_work) digests.append(nb::bytes(one.digest, sizeof one.digest));
+        return digests;
     }
 #endif
-    throw std::runtime_error("sha256_pair: needs a processor with SHA instructions");
+    throw std::runtime_error("sha256: needs a processor with SHA instructions");
 }
 
 }  // namespace
 
 void bind_digest(nb::module_& m) {
-    m.def("sha256_pair", &sha256_pair, nb::arg("one"), nb::arg("other"),
-          "SHA-256 of two byte strings, where cpu_features() has sha; quickest where they are of one length.");
+    m.def("sha256", &sha256, nb::arg("messages"),
+          "SHA-256 of each byte string, two at a time, where cpu_features() has sha.");
 }

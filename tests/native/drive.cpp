@@ -270,19 +270,18 @@ void check_refusals() {
 void check_digests(Rng& rng) {
 #if defined(__x86_64__)
     if (!cpu_features().sha) return;
-    std::vector<std::uint8_t> bytes[2];
-    for (auto& message : bytes) {
-        message.resize(static_cast<std::size_t>(draw(rng, 0, 300)));
-        for (auto& byte : message) byte = static_cast<std::uint8_t>(rng());
+    std::vector<std::uint8_t> bytes[5];
+    Message together[5];
+    for (int i = 0; i < 5; ++i) {
+        bytes[i].resize(static_cast<std::size_t>(draw(rng, 0, 300)));
+        for (auto& byte : bytes[i]) byte = static_cast<std::uint8_t>(rng());
+        together[i] = {bytes[i].data(), std::ssize(bytes[i]), {}};
     }
-    Message together[2], alone[2];
-    for (int i = 0; i < 2; ++i) together[i] = alone[i] = {bytes[i].data(), std::ssize(bytes[i]), {}};
-    sha256_pair_sha(together[0], together[1]);
-    for (int i = 0; i < 2; ++i) {
-        Message empty{};
-        sha256_pair_sha(alone[i], empty);
-        require(std::equal(alone[i].digest, alone[i].digest + 32, together[i].digest), "a digest", together[0].size,
-                together[1].size);
+    sha256_sha(together, 5);
+    for (const Message& one : together) {
+        Message alone{one.bytes, one.size, {}};
+        sha256_sha(&alone, 1);
+        require(std::equal(alone.digest, alone.digest + 32, one.digest), "a digest", one.size, together[0].size);
     }
 #else
     (void)rng;

@@ -1,6 +1,7 @@
 // SHA-256 (FIPS 180-4) by SHA instructions.
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "cpu/level.hpp"
@@ -91,11 +92,32 @@ void finish(State& state, std::ptrdiff_t done, Message& message) {
 
 }  // namespace
 
-void LEVELLED(sha256_pair)(Message& one, Message& other) {
+void LEVELLED(sha256)(Message* messages, std::ptrdiff_t count) {
+    struct Lane {
+        Message* message = nullptr;
+        std::ptrdiff_t done = 0;  // bytes
+        std::ptrdiff_t blocks() const { return (message->size - done) / kBlock; }
+    };
+    Lane lanes[2];
     State states[2];
-    const std::uint8_t* bytes[2] = {one.bytes, other.bytes};
-    const std::ptrdiff_t both = (one.size < other.size ? one.size : other.size) / kBlock;
-    compress<2>(states, bytes, both);
-    finish(states[0], both * kBlock, one);
-    finish(states[1], both * kBlock, other);
+    for (std::ptrdiff_t next = 0;;) {
+        for (int m = 0; m < 2; ++m) {
+            while (lanes[m].message == nullptr || lanes[m].blocks() == 0) {
+                if (lanes[m].message != nullptr) finish(states[m], lanes[m].done, *lanes[m].message);
+                lanes[m].message = nullptr;
+                if (next == count) break;
+                lanes[m] = {messages + next++};
+                states[m] = {};
+            }
+        }
+        if (lanes[0].message == nullptr || lanes[1].message == nullptr) break;
+        const std::ptrdiff_t blocks = std::min(lanes[0].blocks(), lanes[1].blocks());
+        const std::uint8_t* const bytes[2] = {lanes[0].message->bytes + lanes[0].done,
+                                              lanes[1].message->bytes + lanes[1].done};
+        compress<2>(states, bytes, blocks);
+        for (Lane& lane : lanes) lane.done += blocks * kBlock;
+    }
+    for (int m = 0; m < 2; ++m) {
+        if (lanes[m].message != nullptr) finish(states[m], lanes[m].done, *lanes[m].message);
+    }
 }
