@@ -63,6 +63,7 @@ class Pipeline:
         self._files = OpenFiles(options.direct_io, self._stop)
         self._tasks: queue.SimpleQueue[tuple[Batch, Task] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._is_remote = False
         self._add_threads(options.thread_count)
 
     @property
@@ -70,14 +71,19 @@ class Pipeline:
         """Whether batches are laid out for O_DIRECT."""
         return self.options.direct_io != "off"
 
+    @property
+    def window_bytes(self) -> int:
+        """Bytes that may be read ahead, by what has been read so far: files of this machine, or one of another."""
+        return self.options.window_bytes(remote=self._is_remote)
+
     def start(self, layout: Layout) -> Batch | None:
         """Begin to read; None if the ring has no room for it now. Without threads it is read when this returns."""
         region = self.ring.allocate(layout.nbytes)
         if region is None:
             return None
         batch = Batch(layout, region, self.ring, self._files, digests=self.options.digests)
-        if self._threads and any(isinstance(address, RemoteFile) for address in layout.files):
-            # Each of them waits for the network.
+        self._is_remote |= any(isinstance(address, RemoteFile) for address in layout.files)
+        if self._threads and self._is_remote:  # each of them waits for the network
             self._add_threads(remote_settings().parts - len(self._threads))
         for task in layout.tasks:
             if self._threads:

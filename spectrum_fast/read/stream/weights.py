@@ -22,7 +22,8 @@ from spectrum_fast.read.stream.options import MINIMUM_BUFFER_BYTES, StreamOption
 from spectrum_fast.read.stream.pipeline import Pipeline, too_large
 
 STRETCH_BYTES = 32 << 20
-"""Weights are read together up to this many bytes: four tasks, so that every thread has one."""
+"""Weights are read together up to this many bytes, four tasks, or a quarter of what is read ahead: so that every thread
+has one, and the first weight waits for few others."""
 _SHARE = 2
 """Plain matrices that are more than one part in this many of the budget are read by blocks: two of the largest fit."""
 
@@ -160,7 +161,7 @@ class WeightStream(Iterator[LoadedWeight]):
         if self._exceeds_window(1):
             return None
         stretch = _Stretch(deque())
-        most = min(STRETCH_BYTES, self._pipeline.ring.capacity_bytes // 4)
+        most = min(STRETCH_BYTES, self._pipeline.ring.capacity_bytes // 4, self._pipeline.window_bytes // 4)
         while (plan := self._returned or next(self._plans, None)) is not None:
             large = self._is_large(plan)
             again = bool(stretch.plans) and stretch.plans[-1].main == plan.main  # another part of what is read anyway
@@ -177,7 +178,7 @@ class WeightStream(Iterator[LoadedWeight]):
     def _exceeds_window(self, nbytes: int) -> bool:
         """Whether reading so much more would be too far ahead; one stretch beside the one in use never is."""
         ahead = self._pipeline.ring.in_use_bytes + nbytes
-        return len(self._stretches) > 1 and ahead > self._pipeline.options.window_bytes
+        return len(self._stretches) > 1 and ahead > self._pipeline.window_bytes
 
     def _is_large(self, plan: WeightPlan) -> bool:
         """Whether a weight is read by blocks, because it is too large a part of the budget."""

@@ -135,6 +135,7 @@ def test_a_device_is_read_for_by_as_many_threads_as_there_are_cores_to_run_on(mo
 
 def test_a_device_is_given_its_bytes_far_ahead() -> None:
     on_host, for_device = StreamOptions(), StreamOptions(device="cuda")
-    assert for_device.window_bytes == for_device.capacity_bytes >= on_host.capacity_bytes > on_host.window_bytes
+    assert for_device.window_bytes(remote=False) == for_device.capacity_bytes >= on_host.capacity_bytes
+    assert on_host.capacity_bytes > on_host.window_bytes(remote=True) > on_host.window_bytes(remote=False)
     assert 8 <= for_device.thread_count <= 12
     assert on_host.thread_count == 4
