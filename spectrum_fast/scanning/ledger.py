@@ -21,7 +21,7 @@ class Ledger(Findings):
     Args:
         plan: all there is to do.
         journal: opened and begun, or None to keep no journal; what it holds already counts as done.
-        report: called once at the beginning and after every module.
+        report: called once at the beginning and after every module, if anybody listens.
         started: when the scan began, by ``time.perf_counter``.
 
     Attributes:
@@ -31,7 +31,7 @@ class Ledger(Findings):
     """
 
     def __init__(
-        self, plan: ScanPlan, journal: Journal | None, report: Callable[[ScanProgress], None], started: float
+        self, plan: ScanPlan, journal: Journal | None, report: Callable[[ScanProgress], None] | None, started: float
     ) -> None:
         super().__init__()
         self.plan = plan
@@ -71,9 +71,9 @@ class Ledger(Findings):
             return
         if self._journal is not None:
             self._journal.append(record, settings)
-        self.keep(record, settings)
-        self.step = replace(
-            self.step,
+        super().keep(record, settings)
+        self._count(
+            record,
             name=record.name,
             read_seconds=self.step.read_seconds + result.read_seconds,
             wait_seconds=self.step.wait_seconds + result.wait_seconds,
@@ -84,14 +84,7 @@ class Ledger(Findings):
     def keep(self, record: ModuleScore | ScanFailure, *settings: Settings) -> None:
         """Take in what is not finished yet, and count it."""
         super().keep(record, *settings)
-        plan, step = self._plans[record.name], self.step
-        self.step = replace(
-            step,
-            done=len(self),
-            done_bytes=step.done_bytes + plan.nbytes,
-            done_work=step.done_work + work_of(plan),
-            failed=len(self.failures),
-        )
+        self._count(record)
 
     def run_facts(self) -> Mapping[str, Any]:
         """What passed by in this sitting: its times, which differ from run to run and are not in the scan file."""
@@ -107,6 +100,20 @@ class Ledger(Findings):
             "resumed_bytes": step.resumed_bytes,
         }
 
+    def _count(self, record: ModuleScore | ScanFailure, **more: Any) -> None:
+        """One step further, and what else of the step has changed."""
+        plan, step = self._plans[record.name], self.step
+        self.step = replace(
+            step,
+            done=len(self),
+            done_bytes=step.done_bytes + plan.nbytes,
+            done_work=step.done_work + work_of(plan),
+            failed=len(self.failures),
+            **more,
+        )
+
     def _tell(self) -> None:
+        if self._report is None:
+            return
         elapsed = time.perf_counter() - self._started
         self._report(replace(self.step, elapsed_seconds=elapsed, processes=self.processes))

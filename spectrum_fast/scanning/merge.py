@@ -77,7 +77,7 @@ def merge_parts(paths: Sequence[str | os.PathLike[str]], *, model: str | None = 
                     f"{name}: scored from other values than {source} holds, under the same header; make this part "
                     "again where the others were made, or give the checkpoint of all of them as --model"
                 )
-        ledger = Ledger(plan, None, lambda _: None, started)
+        ledger = Ledger(plan, None, None, started)
         for part in parts.values():
             ledger.adopt(part)
         if not ledger.complete:

@@ -107,7 +107,7 @@ def scan_part(
     about = {"model": place_of(source), "options": stored_options(options)}
     begin_journal(journal, options, checkpoint, plan, identity={"part": str(part)}, about=about)
     share = share_of(plan, part)
-    ledger = Ledger(share, journal, progress or (lambda _: None), started)
+    ledger = Ledger(share, journal, progress, started)
     with explain_memory(), thread_count(options.threads):
         score_plan(share, options, ledger)
     checkpoint.require_unchanged()

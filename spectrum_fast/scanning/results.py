@@ -56,33 +56,38 @@ class ModuleResult:
 def score_loaded(loaded: LoadedWeight, compute: Compute) -> Record:
     """Decode and score one weight; what cannot be scored becomes a failure record, never a number."""
 
-    def score() -> Record:
+    def score(digest: str) -> Record:
         weight = decode_weight(loaded.plan, loaded.main, loaded.companions)
-        return record_of(loaded.plan, tuple(weight.shape), compute(weight), overlap_with_base(loaded))
+        shape, found, overlap = tuple(weight.shape), compute(weight), overlap_with_base(loaded)
+        return record_of(loaded.plan, shape, found, overlap, digest)
 
     return attempt(loaded.plan, loaded.digest, score)
 
 
-def attempt(plan: WeightPlan, digest: str, make: Callable[[], Record]) -> Record:
+def attempt(plan: WeightPlan, digest: str, make: Callable[[str], Record]) -> Record:
     """What ``make`` returns for a weight; the failure of this weight alone, if it raises what is no error of the whole.
 
     Args:
         plan: the weight.
         digest: of its stored bytes; empty where not known.
-        make: gives its record.
+        make: gives its record, which need not hold the digest.
 
     Raises:
         Exception: one that ends the scan (:func:`ends_scan`).
     """
     try:
-        record = make()
+        record = make(digest)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other tensors have nothing to do with it
         record = failure_of(plan, error)
-    return replace(record, digest=digest or None)
+    return record if record.digest else replace(record, digest=digest or None)
 
 
 def record_of(
-    plan: WeightPlan, shape: tuple[int, ...], found: Spectrum | Exception, overlap: SubspaceOverlap | None = None
+    plan: WeightPlan,
+    shape: tuple[int, ...],
+    found: Spectrum | Exception,
+    overlap: SubspaceOverlap | None = None,
+    digest: str = "",
 ) -> Record:
     """The score of a weight from its spectrum; a failure where the score cannot be told from rounding.
 
@@ -91,11 +96,12 @@ def record_of(
         shape: as it was scored.
         found: its spectrum, or why there is none.
         overlap: of a difference with its base, where that was asked for.
+        digest: of its stored bytes; empty where not known, and no part of a failure.
     """
     if isinstance(found, Exception):
         return failure_of(plan, found)
     if math.isfinite(found.error_bound):
-        score = score_weight(plan, shape, found)
+        score = score_weight(plan, shape, found, digest)
         return score if overlap is None else replace(score, **overlap.angles(found.mp_rank))
     return failed(
         plan,

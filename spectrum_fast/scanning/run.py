@@ -112,7 +112,7 @@ def run_scan(
         planned(plan)
     if journal is not None:
         begin_journal(journal, options, checkpoint, plan)
-    ledger = Ledger(plan, journal, progress or (lambda _: None), started)
+    ledger = Ledger(plan, journal, progress, started)
     with explain_memory(), thread_count(options.threads) as threads:
         facts: Mapping[str, Any] = {}
         if live is not None:

@@ -138,13 +138,14 @@ def _as_tensor(weight: Any) -> Tensor:
         raise TensorError(f"expected an array of floating-point numbers, found one of {weight.dtype}") from cause
 
 
-def score_weight(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum) -> ModuleScore:
+def score_weight(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum, digest: str = "") -> ModuleScore:
     """The line of a scan for one weight.
 
     Args:
         plan: where the weight came from; names, storage type and note are taken from it.
         shape: of the weight as it was scored, which for packed codes is not the stored shape.
         found: its spectrum.
+        digest: of its stored bytes; empty where not known.
     """
     notes = [plan.note, found.reason]
     if found.criterion == "mp" and min(found.shape) < CALIBRATED_SIDE:
@@ -158,6 +159,7 @@ def score_weight(plan: WeightPlan, shape: tuple[int, ...], found: Spectrum) -> M
         **found.summary(),
         parts=plan.parts,
         parameter_shape=plan.whole_shape,
+        digest=digest or None,
         singular_values=None if found.singular_values is None else as_stored(found.singular_values),
         note="; ".join(note for note in notes if note),
     )

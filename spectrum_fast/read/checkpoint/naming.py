@@ -133,7 +133,13 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     >>> sorted(["layers.10.q", "layers.9.q", "layers.9.k"], key=natural_key)
     ['layers.9.k', 'layers.9.q', 'layers.10.q']
     """
-    pieces = tuple(_natural_piece(piece) for piece in _DIGITS.split(name) if piece)
+    pieces: list[tuple[int, int, str]] = []
+    for place, piece in enumerate(_DIGITS.split(name)):  # by turns what is none, which may be empty, and a number
+        if place % 2:
+            digits = piece.lstrip("0")
+            pieces.append((0, len(digits), digits))  # longer is larger: no int() of a hostile name's thousand digits
+        elif piece:
+            pieces.append((1, 0, piece))
     return (*pieces, (-1, 0, name))  # "7" and "07" differ in the last place
 
 
@@ -239,10 +245,3 @@ def is_no_matrix(name: str) -> bool:
     True
     """
     return module_name(name).rpartition(".")[2] in _TABLES
-
-
-def _natural_piece(piece: str) -> tuple[int, int, str]:
-    if not _DIGITS.fullmatch(piece):
-        return (1, 0, piece)
-    digits = piece.lstrip("0")
-    return (0, len(digits), digits)  # longer is larger: no int() of a hostile name's thousand digits

@@ -29,6 +29,8 @@ _LOOSE = frozenset(
         "input_global_scale",
     }
 )
+_TELLING = tuple(ending for form in FORMATS for ending in form.telling)
+"""Endings that nothing but a companion carries."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def _recognise(key: str, ref: TensorRef, refs: Mapping[str, TensorRef]) -> Packe
 
 def _lost_owner(key: str, ref: TensorRef) -> str | None:
     """Name of the codes that a tensor belongs to, if its name says that it is nothing but a companion."""
+    if not key.endswith(_TELLING):  # as of nearly all
+        return None
     for form in FORMATS:
         for ending, codes in form.telling.items():
             if key.endswith(ending) and (not form.telling_types or ref.dtype in form.telling_types):

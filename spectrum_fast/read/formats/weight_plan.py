@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import Tensor
 
@@ -76,7 +77,7 @@ class WeightPlan:
     entrywise: bool = False
     in_factors: bool = False
 
-    @property
+    @cached_property
     def refs(self) -> tuple[TensorRef, ...]:
         """All that is read for it."""
         return self.main, *self.companions.values()
@@ -92,7 +93,7 @@ class WeightPlan:
         """Shape of the matrix before it is split into projections, where the headers say it."""
         return self.main.shape if self.decoder is None else self.shape
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes to read for it, codes and companions together."""
         return sum(ref.nbytes for ref in self.refs)

@@ -71,8 +71,10 @@ class StreamOptions:
         return max(MINIMUM_BUFFER_BYTES, min(most, memory_bytes() // AUTO_BUFFER_SHARE))
 
     def window_bytes(self, *, remote: bool) -> int:
-        """Bytes that may be read ahead of files of this machine or of others; one stretch beside the one in use always
-        is."""
+        """Bytes that may be read ahead, of files of this machine or of others.
+
+        One stretch beside the one in use always may.
+        """
         if self.buffer_bytes is not None or self.device != "cpu":
             return self.capacity_bytes
         return AUTO_WINDOW_BYTES if remote else AUTO_WINDOW_BYTES // LOCAL_WINDOW_SHARE

@@ -106,13 +106,13 @@ class WeightStream(Iterator[LoadedWeight]):
             raise StopIteration
         try:
             self._plan_ahead()
-            loaded = self._hand_out()
+            loaded = self._hand_out(waiting_since)
         except BaseException:
             if self.failed is None:
                 self.close()
             raise
         self._release_held = loaded.on_release
-        return replace(loaded, wait_seconds=time.perf_counter() - waiting_since)
+        return loaded
 
     def close(self) -> None:
         """Stop reading, give all memory back and close the files; a weight in hand is no longer valid."""
@@ -184,7 +184,7 @@ class WeightStream(Iterator[LoadedWeight]):
         """Whether a weight is read by blocks, because it is too large a part of the budget."""
         return plan.comes_in_blocks and plan.nbytes > self._pipeline.ring.capacity_bytes // _SHARE
 
-    def _hand_out(self) -> LoadedWeight:
+    def _hand_out(self, waiting_since: float) -> LoadedWeight:
         if not self._stretches:
             raise StopIteration
         stretch = self._stretches[0]
@@ -193,12 +193,14 @@ class WeightStream(Iterator[LoadedWeight]):
             self._stretches.popleft()
             self.statistics.weights_in_blocks += 1
             reader = BlockReader(self._pipeline, plan)
-            return LoadedWeight(plan, reader.matrix(), {}, 0.0, on_release=reader.close)
+            waited = time.perf_counter() - waiting_since
+            return LoadedWeight(plan, reader.matrix(), {}, 0.0, waited, on_release=reader.close)
         batch.await_read(plan.refs)
+        waited = time.perf_counter() - waiting_since
         release = _once(partial(_take_back, self._stretches, self._pipeline, stretch, batch, plan))
         read_seconds = batch.read_seconds * plan.nbytes / max(1, stretch.nbytes)
         try:
-            return replace(made_of(plan, batch, read_seconds), on_release=release)
+            return made_of(plan, batch, read_seconds, waited, release)
         except Exception:  # its bytes are there: the others have nothing to do with it
             self.failed, self._release_held = plan, release
             raise
@@ -233,8 +235,14 @@ def stream_weights(plans: Iterable[WeightPlan], options: StreamOptions | None = 
     return WeightStream(plans, Pipeline(options or StreamOptions()))
 
 
-def made_of(plan: WeightPlan, batch: Batch, read_seconds: float) -> LoadedWeight:
-    """A weight of what was read: its tensors are views.
+def made_of(
+    plan: WeightPlan,
+    batch: Batch,
+    read_seconds: float,
+    wait_seconds: float = 0.0,
+    release: Callable[[], None] = lambda: None,
+) -> LoadedWeight:
+    """A weight of what was read: its tensors are views, to be given back by ``release``.
 
     Raises:
         UnsupportedDtypeError: a storage type that no decoder takes.
@@ -243,7 +251,7 @@ def made_of(plan: WeightPlan, batch: Batch, read_seconds: float) -> LoadedWeight
         require_decodable(plan.main)
     main = batch.tensor(plan.main, storage_dtype(plan.main))
     companions = {role: batch.tensor(part, storage_dtype(part)) for role, part in plan.companions.items()}
-    return LoadedWeight(plan, main, companions, read_seconds, digest=_digest_of(plan, batch))
+    return LoadedWeight(plan, main, companions, read_seconds, wait_seconds, _digest_of(plan, batch), release)
 
 
 def required_buffer_bytes(plans: Iterable[WeightPlan]) -> int:
