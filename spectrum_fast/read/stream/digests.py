@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 
@@ -18,16 +19,16 @@ def digests_of(stored: Mapping[TensorRef, memoryview]) -> dict[TensorRef, bytes]
     """
     refs = sorted(stored, key=lambda ref: ref.nbytes, reverse=True)
     messages = [stored[ref] for ref in refs]
-    if (sha256 := _kernel()) is not None:
-        return dict(zip(refs, sha256(messages), strict=True))
+    if (native := _extension()) is not None:
+        return dict(zip(refs, native.sha256(messages), strict=True))
     return {ref: hashlib.sha256(message).digest() for ref, message in zip(refs, messages, strict=True)}
 
 
 @cache
-def _kernel() -> Callable[[Sequence[memoryview]], list[bytes]] | None:
-    """None where the extension or the processor has none; an instruction set that is misnamed is refused elsewhere."""
+def _extension() -> Any:
+    """None where it or the processor has no such kernel; an instruction set that is misnamed is refused elsewhere."""
     try:
         native = importlib.import_module("spectrum_fast._native")
-        return native.sha256 if native.cpu_features().get("sha") else None
+        return native if native.cpu_features().get("sha") else None
     except (ImportError, ValueError):
         return None
