@@ -19,8 +19,7 @@ nb::list sha256(const std::vector<Bytes>& messages) {
 #if defined(__x86_64__)
     if (cpu_features().sha) {
         std::vector<Message> in_work;
-        for (const Bytes& one : messages)
-            in_work.push_back({one.data(), static_cast<std::ptrdiff_t>(one.size()), {}});
+        for (const Bytes& one : messages) in_work.push_back({one.data(), static_cast<std::ptrdiff_t>(one.size()), {}});
         {
             const nb::gil_scoped_release release;
             sha256_sha(in_work.data(), std::ssize(in_work));
