@@ -7,7 +7,7 @@
 // result does not depend on the number of threads.
 //
 // Sums of kBlockTerms products in float32, kBlocks of these likewise, all others in float64: a tenth of the rounding
-// that float32 throughout has, for a twentieth more time, and where `out` is not rounded to float32 a twentieth.
+// that float32 throughout has, for a twentieth more time.
 #pragma once
 
 #include "cpu/scratch.hpp"
@@ -28,8 +28,7 @@ class SymmetricProduct {
     using Packed = typename Kernel::Packed;
     using Sum = typename Kernel::Sum;
     static constexpr Index kStrip = Kernel::kStrip, kRows = Kernel::kRows;
-    static constexpr bool kRounded = sizeof(Out) == sizeof(Sum);  // float64 from float32: a seventh more time
-    static constexpr Index kBlockTerms = kRounded ? 64 : 32, kBlocks = kRounded ? 8 : 4;
+    static constexpr Index kBlockTerms = 64, kBlocks = 8;
     static constexpr Index kDepthBlock = 256;  // packed elements that are summed in registers: a right strip of 32 KiB
     static constexpr Index kSlab = 4 * kDepthBlock;  // 4096 packed rows of a slab: 16 MiB, which stay in the last cache
 

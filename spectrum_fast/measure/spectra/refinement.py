@@ -16,6 +16,7 @@ Source: Kato, On the upper and lower bounds of eigenvalues, 1949; Parlett, The S
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,8 +34,10 @@ MOST = 16
 """Values that are refined at once at most: where more are in doubt, float64 for all of them costs little more."""
 WORTH_REFINING = 64
 """Values in doubt up to which the quartiles are refined; most are decided when the threshold is known better."""
-_DOUBLINGS = 15
-"""Distances to the neighbours that are told apart: 2 to 2^15 times what rounding may have done."""
+_DOUBLINGS = 7
+"""Distances to the neighbours that are told apart: 2 to 2^7 times what rounding may have done."""
+_ENOUGH = 2
+"""Doublings at which a value is alone enough: a bound falls by as many, and with the square of a residual."""
 _SEED = 20406
 
 
@@ -70,34 +73,36 @@ class Refinement:
         Returns:
             (1, k) and (1, k) float64.
         """
-        isolated, gaps = (tensor_of(of) for of in _isolate(ranks, lo, hi, slices, rounding))
-        errors, values = torch.full_like(isolated, torch.inf), tensor_of(0.5 * (lo + hi))
+        xp, (isolated, gaps) = functions_of(lo), _isolate(ranks, lo, hi, slices, rounding)
+        values, errors = 0.5 * (lo + hi), xp.full_like(lo, math.inf)
         alone = gaps > 0
         if bool(alone.any()):
             values[alone], errors[alone] = self._bounded(isolated[alone], gaps[alone], values[alone])
-        return in_form_of(lo, values), in_form_of(lo, errors)
+        return values, errors
 
-    def _bounded(self, eigenvalues: Tensor, gaps: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def _bounded(self, eigenvalues: Array, gaps: Array, values: Array) -> tuple[Array, Array]:
         """Singular values and their errors, all (k,), of eigenvalues from which others are so far apart."""
         # A GPU would wait for its own small launches: the band is a hundredth of the matrix.
-        y = eigenvectors(self.bands.cpu(), eigenvalues[None].cpu(), _draw(self.bands.shape[1]))
-        x = turn_back(self.vectors, self.bands.shape[2] - 1, y.to(gaps.device))
-        images = self.image(x)
-        squared = x.square().sum(2)
-        quotients = (x * images).sum(2) / squared
-        residuals = torch.linalg.vector_norm(images - quotients[..., None] * x, dim=2) / squared.sqrt()
-        distance = gaps - (quotients - eigenvalues).abs()
-        off = (residuals + self.image_error).square() / distance + self.image_error
-        found = torch.sqrt(quotients.clamp(min=0))
+        y = eigenvectors(self.bands.cpu(), tensor_of(eigenvalues)[None].cpu(), _draw(self.bands.shape[1]))
+        turned = turn_back(self.vectors, self.bands.shape[2] - 1, y.to(self.vectors.device))
+        xp, x, images = functions_of(gaps), *(in_form_of(gaps, of)[0] for of in (turned, self.image(turned)))
+        squared = (x * x).sum(1)
+        quotients = (x * images).sum(1) / squared
+        residuals = images - quotients[:, None] * x
+        residuals = xp.sqrt((residuals * residuals).sum(1) / squared)
+        distance, lost = gaps - abs(quotients - eigenvalues), in_form_of(gaps, self.image_error)[0]
+        off = (residuals + lost) ** 2 / distance + lost
+        found = xp.sqrt(quotients.clip(0.0))
         sure = (distance > off) & (quotients > off)  # not of NaN
-        errors = torch.where(sure, found - torch.sqrt((quotients - off).clamp(min=0)), torch.inf)
-        return torch.where(sure, found, values)[0], errors[0]
+        errors = xp.where(sure, found - xp.sqrt((quotients - off).clip(0.0)), math.inf)
+        return xp.where(sure, found, values), errors
 
 
 def _isolate(ranks: Sequence[int], lo: Array, hi: Array, slices: Slices, rounding: Rounding) -> tuple[Array, Array]:
     """Eigenvalues (1, k) of a band, and how far from each no other squared singular value lies; 0 if none is alone.
 
-    Which distances hold none is found by bisection, on a device at once: there a count more costs nothing.
+    Which distances hold none is found by bisection until they are enough, on a device at once: there a count more costs
+    nothing.
     """
     xp, low, high = functions_of(lo), lo * lo, hi * hi
     eigenvalues = 0.5 * (low + high)
@@ -114,6 +119,8 @@ def _isolate(ranks: Sequence[int], lo: Array, hi: Array, slices: Slices, roundin
         counts = slices.below(points.reshape(1, -1)).reshape(points.shape)
         alone = (counts[..., 0] >= rank) & (below > 0) & (counts[..., 1] <= rank + 1)
         doublings = xp.amax(xp.where(alone, tried, doublings[..., None]), 2)
+        if stride > 1 and bool((doublings >= _ENOUGH).all()):
+            break
     return eigenvalues, xp.where(doublings > 0, known * 2.0**doublings, 0.0)
 
 

@@ -142,6 +142,10 @@ class Ordered:
         """Bounds on the error of each of them, (m,)."""
         return self._read_off(self.errors)
 
+    def thresholds(self, criterion: Criterion, n_max: int) -> Thresholds:
+        """That they imply."""
+        return Thresholds.of(criterion, self.statistics, self.statistics_errors[1:4], self.size, n_max)
+
     def _read_off(self, of: Array) -> tuple[Any, ...]:
         at = self.ranks.index
         between = [(1 - w) * of[:, at(below)] + w * of[:, at(above)] for below, above, w in _quantiles(self.size)]
@@ -206,23 +210,31 @@ class Split:
     @classmethod
     def of(cls, band: Band, table: CountTable, ordered: Ordered, criterion: Criterion, n_max: int) -> Split:
         """By the order statistics; one evaluation of counts."""
-        statistics, errors, floor = ordered.statistics, ordered.statistics_errors, band.rounding.floor[:, 0]
-        xp = functions_of(floor)
-        thresholds = Thresholds.of(criterion, statistics, errors[1:4], band.size, n_max)
-        t = thresholds.middle
-        edges = columns(*noise_edges(criterion, statistics, errors[2], band.size, n_max))
-        doubt = band.rounding.uncertainty(columns(t, edges[:, 1]))
-        lowest, highest = (thresholds.lowest - doubt[:, 0]).clip(0.0), thresholds.highest + doubt[:, 0]
-        edges = (edges + doubt[:, 1:] * constants((-1.0, 0.0, 1.0), edges)).clip(0.0)
-        noise_start, top = xp.maximum(floor, ordered.lo[:, 0]), ordered.hi[:, -1]
+        statistics, error, xp = ordered.statistics, ordered.statistics_errors[2], functions_of(ordered.lo)
+        thresholds = ordered.thresholds(criterion, n_max)
+        special = _special_points(band, ordered, thresholds)
+        edges = columns(*noise_edges(criterion, statistics, error, band.size, n_max))
+        doubt = band.rounding.uncertainty(edges[:, 1:2])
+        edges = (edges + doubt * constants((-1.0, 0.0, 1.0), edges)).clip(0.0)
         bins = bins_of(statistics)
-        special = columns(lowest, t, highest, noise_start, xp.maximum(t, floor), top)
         points = xp.concatenate([special, edges, bins.inner], 1)
-        table = table.with_counts(points, band.slices.below(points))
-        n_special = table.below(special[:, :3])
+        return cls._counted(thresholds, special, edges, bins, table.with_counts(points, band.slices.below(points)))
+
+    @classmethod
+    def _counted(cls, thresholds: Thresholds, special: Array, edges: Array, bins: Bins, table: CountTable) -> Split:
+        xp, n_special = functions_of(special), table.below(special[:, :3])
         # No true value lies below zero, though rounding makes negative ones: those of size zero are undecided too.
-        n_undecided = n_special[:, 2] - xp.where(lowest > 0, n_special[:, 0], 0.0)
-        return cls(thresholds, special, edges, bins, table, n_special[:, 1], n_undecided, xp.zeros_like(t))
+        n_undecided = n_special[:, 2] - xp.where(special[:, 0] > 0, n_special[:, 0], 0.0)
+        moved = 0.0 * n_undecided
+        return cls(thresholds, special, edges, bins, table, n_special[:, 1], n_undecided, moved)
+
+    def moved_to(self, band: Band, ordered: Ordered, criterion: Criterion, n_max: int) -> Split:
+        """Cut at the thresholds of order statistics that are known better; edges and bins stay, which are no worse."""
+        thresholds = ordered.thresholds(criterion, n_max)
+        special = _special_points(band, ordered, thresholds)
+        points = special[:, :5]
+        table = self.table.with_counts(points, band.slices.below(points))
+        return self._counted(thresholds, special, self.edges, self.bins, table)
 
     def decided(self, band: Band, refinement: Refinement, tolerance: float, schedule: Schedule) -> Split:
         """The same with the undecided values refined, of one matrix, where they are few."""
@@ -238,3 +250,12 @@ class Split:
         n_noise = first + below + xp.floor(0.5 * n_undecided)
         moved = abs(n_noise - self.n_noise) * (self.special[:, 2] - self.special[:, 0])
         return replace(self, n_noise=n_noise, n_undecided=n_undecided, moved=moved)
+
+
+def _special_points(band: Band, ordered: Ordered, thresholds: Thresholds) -> Array:
+    """(m, 6), see :class:`Split`."""
+    floor, t = band.rounding.floor[:, 0], thresholds.middle
+    xp, doubt = functions_of(t), band.rounding.uncertainty(t[:, None])[:, 0]
+    lowest, highest = (thresholds.lowest - doubt).clip(0.0), thresholds.highest + doubt
+    noise_start, top = xp.maximum(floor, ordered.lo[:, 0]), ordered.hi[:, -1]
+    return columns(lowest, t, highest, noise_start, xp.maximum(t, floor), top)
