@@ -12,9 +12,9 @@
 
 namespace {
 
-// Shifts of a round, whatever the register: of one of AVX-512, where splitting brackets tells most a shift; and more
-// for a band so long that threads share them out.
-constexpr std::int64_t abreast = 8, rows_abreast = 2048;
+// Shifts of a round, whatever the register and the number of threads: of one of AVX-512, where splitting brackets tells
+// most a shift; and of two for a band so long that threads share them out (9 rounds for 13; with three 8, with four 7).
+constexpr std::int64_t abreast = 8, rows_shared = 2048;
 constexpr int most_rounds = 400;
 constexpr double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
 
@@ -89,7 +89,7 @@ void narrow(const T* band, std::int64_t n, std::int64_t width, double* lo, doubl
     std::vector<std::int64_t> wide = wide_brackets(lo, hi, enough, count), below;
     if (wide.empty()) return;
     const ScaledBand<T> scaled(band, n, width, sturm_kernels<T>());
-    const std::int64_t together = abreast * (1 + n / rows_abreast);
+    const std::int64_t together = n < rows_shared ? abreast : 2 * abreast;
     const auto earlier = [](const Point& a, const Point& b) { return a.t < b.t; };
     std::vector<Point> known{{-infinity}, {infinity}};
     for (std::int64_t k = 0; k < count; ++k) known.insert(known.end(), {Point{lo[k]}, Point{hi[k]}});
