@@ -114,7 +114,7 @@ def slice_bands(band: Band, criterion: Criterion, n_max: int, tolerance: float, 
     ordered = Ordered.of(band, table, tolerance, schedule)
     split = Split.of(band, table, ordered, criterion, n_max)
     if band.refinement is not None and bool(band.consistent[0]) and 0 < split.n_undecided[0] <= WORTH_REFINING:
-        ordered = ordered.refined(band, band.refinement)
+        ordered = ordered.refined(band, band.refinement, criterion, n_max)
         split = split.moved_to(band, ordered, criterion, n_max).decided(band, band.refinement, tolerance, schedule)
     statistics, errors, thresholds = ordered.statistics, ordered.statistics_errors, split.thresholds
     xp, t, s_min, s_max = functions_of(grid), thresholds.middle, statistics.s_min, statistics.s_max

@@ -24,6 +24,8 @@ from spectrum_fast.measure.spectra.schedule import Schedule
 _FRACTIONS = (0.25, 0.5, 0.75)
 _CORNERS = tuple(zip(*[(0.0, 0.0, 0.0), *product((-1.0, 1.0), repeat=3)], strict=True))
 """Of what three quartiles may be: signs of the error of each, first none."""
+_ALONE = ((0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+"""Each by itself."""
 _NARROW = 0.02
 """Width of a bracket that is narrow enough, in units of its value's uncertainty."""
 _NARROW_SHARE = 1e-2
@@ -84,16 +86,29 @@ class Thresholds:
             n_min: short side of the matrices.
             n_max: long side.
         """
-        found: Any = statistics
-        xp = functions_of(found.q50)
-        quartiles = zip((found.q25, found.q50, found.q75), _CORNERS, errors, strict=True)
-        q25, q50, q75 = (value[:, None] + constants(signs, value) * error[:, None] for value, signs, error in quartiles)
-        varied: Any = OrderStatistics(found.s_min[:, None], q25, q50, q75, found.s_max[:, None])
-        all_of_them = xp.broadcast_to(xp.asarray(criterion.threshold(varied, n_min, n_max)), q50.shape)
+        all_of_them = _thresholds_at(_CORNERS, criterion, statistics, errors, n_min, n_max)
+        xp = functions_of(all_of_them)
         lowest, highest = xp.amin(all_of_them, 1), xp.amax(all_of_them, 1)
         centre = 0.5 * (lowest + highest)
         relative = xp.where(centre > 0, criterion.threshold_power * 0.5 * (highest - lowest) / centre, 0.0)
         return cls(all_of_them[:, 0], lowest, highest, relative)
+
+
+def _thresholds_at(
+    signs: tuple[tuple[float, ...], ...],
+    criterion: Criterion,
+    statistics: OrderStatistics,
+    errors: Sequence[Array],
+    n_min: int,
+    n_max: int,
+) -> Array:
+    """Thresholds (m, c) of quartiles moved by c times their errors; ``signs`` a row of c for each quartile."""
+    found: Any = statistics
+    quartiles = zip((found.q25, found.q50, found.q75), signs, errors, strict=True)
+    q25, q50, q75 = (value[:, None] + constants(each, value) * error[:, None] for value, each, error in quartiles)
+    varied: Any = OrderStatistics(found.s_min[:, None], q25, q50, q75, found.s_max[:, None])
+    xp = functions_of(q50)
+    return xp.broadcast_to(xp.asarray(criterion.threshold(varied, n_min, n_max)), q50.shape)
 
 
 def noise_edges(criterion: Criterion, statistics: OrderStatistics, error: Any, n_min: int, n_max: int) -> list[Any]:
@@ -146,23 +161,31 @@ class Ordered:
         """That they imply."""
         return Thresholds.of(criterion, self.statistics, self.statistics_errors[1:4], self.size, n_max)
 
+    def refined(self, band: Band, refinement: Refinement, criterion: Criterion, n_max: int) -> Ordered:
+        """The same with those quartiles refined that the threshold depends on, of one matrix."""
+        at = _thresholds_at(_ALONE, criterion, self.statistics, self.statistics_errors[1:4], self.size, n_max)
+        matters = (at[0, 1:] != at[0, :1]).tolist()
+        quartiles = [(below, above) for below, above, _ in _quantiles(self.size)]
+        ranks = sorted({rank for pair, does in zip(quartiles, matters, strict=True) if does for rank in pair})
+        if not ranks:
+            return self
+        places = [self.ranks.index(rank) for rank in ranks]
+        lo, hi, values, errors = (of[:, places] for of in (self.lo, self.hi, self.values, self.errors))
+        found, off = refinement.refine(ranks, lo, hi, band.slices, band.rounding)
+        xp, better = functions_of(found), off < errors
+
+        def with_refined(of: Array, refined: Array) -> Array:
+            changed = 1.0 * of
+            changed[:, places] = refined
+            return changed
+
+        values, errors = xp.where(better, found, values), xp.where(better, off, errors)
+        return replace(self, values=with_refined(self.values, values), errors=with_refined(self.errors, errors))
+
     def _read_off(self, of: Array) -> tuple[Any, ...]:
         at = self.ranks.index
         between = [(1 - w) * of[:, at(below)] + w * of[:, at(above)] for below, above, w in _quantiles(self.size)]
         return of[:, 0], *between, of[:, -1]
-
-    def refined(self, band: Band, refinement: Refinement) -> Ordered:
-        """The same with the quartiles refined, of one matrix."""
-        inner = slice(1, len(self.ranks) - 1)
-        found, off = refinement.refine(
-            self.ranks[inner], self.lo[:, inner], self.hi[:, inner], band.slices, band.rounding
-        )
-        xp, better = functions_of(found), off < self.errors[:, inner]
-
-        def with_inner(of: Array, refined: Array) -> Array:
-            return xp.concatenate([of[:, :1], xp.where(better, refined, of[:, inner]), of[:, -1:]], 1)
-
-        return replace(self, values=with_inner(self.values, found), errors=with_inner(self.errors, off))
 
 
 def _quantiles(size: int) -> list[tuple[int, int, float]]:
