@@ -59,7 +59,7 @@ add_kernel(decode/numbers.cpp off ${general_levels})
 add_kernel(digest/lanes.cpp off sha)
 target_sources(_native PRIVATE
     kernels/cpu/features.cpp
-    kernels/cpu/scratch.cpp
+    kernels/cpu/pool.cpp
     kernels/cpu/team.cpp
     kernels/extent/extent.cpp
     kernels/gram/select.cpp

@@ -1,10 +1,32 @@
-// Python binding of the processor's features and of the number of threads.
+// Python binding of the processor's features, the number of threads and the memory that is kept.
 #include "bind.hpp"
 
+#include <memory>
+
 #include "cpu/features.hpp"
+#include "cpu/pool.hpp"
 #include "cpu/threads.hpp"
 
 namespace nb = nanobind;
+
+namespace {
+
+struct FreesBlock {
+    void operator()(Block* block) const noexcept {
+        free_block(*block);
+        delete block;
+    }
+};
+
+// The tensor owns the block, which is freed with it.
+nb::ndarray<nb::pytorch, std::uint8_t, nb::ndim<1>, nb::device::cpu> allocate(std::size_t bytes) {
+    std::unique_ptr<Block, FreesBlock> block(new Block);
+    *block = allocate_block(bytes);
+    const nb::capsule owner(block.get(), [](void* memory) noexcept { FreesBlock()(static_cast<Block*>(memory)); });
+    return {block.release()->memory, {bytes}, owner};
+}
+
+}  // namespace
 
 void bind_cpu(nb::module_& m) {
     m.def(
@@ -28,4 +50,9 @@ void bind_cpu(nb::module_& m) {
     m.def(
         "set_num_threads", [](int n) { omp_set_num_threads(n); }, nb::arg("n"), "Threads of every later kernel call.");
     m.def("get_num_threads", [] { return omp_get_max_threads(); }, "Threads of the next kernel call.");
+    m.attr("POOLED_BYTES") = kPooledBytes;
+    m.def("allocate", &allocate, nb::arg("bytes"),
+          "A tensor of so many bytes, of any content; from POOLED_BYTES on of memory that is kept when it dies.");
+    m.def("kept_bytes", &kept_bytes, "Memory that is kept for later calls, in bytes.");
+    m.def("release_kept", &release_kept, "Return it to the system.");
 }

@@ -7,7 +7,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "cpu/scratch.hpp"
 #include "gram/kernels.hpp"
 
 namespace nb = nanobind;
@@ -55,7 +54,6 @@ void multiply(const Weights& weights, const AnyArray& out, bool add, bool unroun
         throw nb::type_error("gram: float32 sums that are not rounded need weights not in float64 and a float64 out");
     const Index count = static_cast<Index>(out.shape(0)), entries = static_cast<Index>(out.shape(1) * out.shape(2));
     const nb::gil_scoped_release release;
-    if (!add) prefer_huge_pages(out.data(), static_cast<std::size_t>(count * entries) * (wide ? 8 : 4));
     const GramKernel& kernel = choose_gram_kernel(element);
     for (Index i = 0; i < count; ++i) {
         const MatrixView stored = as_stored(weights, i, element);

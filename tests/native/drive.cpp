@@ -1,6 +1,7 @@
 // Calls every kernel on random operands of awkward shapes, for the sanitizers: no Python, and each result is compared
 // with a plain loop, so that a wrong number is found as well as a wrong access. Usage: drive CASES SEED
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <complex>
 #include <cstdint>
@@ -9,10 +10,17 @@
 #include <memory>
 #include <random>
 #include <stdexcept>
+#include <thread>
 #include <vector>
+
+#if defined(__linux__)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 #include "band/kernels.hpp"
 #include "cpu/features.hpp"
+#include "cpu/pool.hpp"
 #include "decode/decode.hpp"
 #include "digest/digest.hpp"
 #include "gram/kernels.hpp"
@@ -288,6 +296,41 @@ void check_digests(Rng& rng) {
 #endif
 }
 
+// No two threads hold one block at a time, of any size, whichever are kept; and a child that is forked meanwhile gets
+// one.
+void check_pool(std::uint64_t seed) {
+    std::vector<std::thread> threads;
+    std::atomic<bool> done = false;
+    for (unsigned char mark = 1; mark <= 3; ++mark)
+        threads.emplace_back([mark, seed, &done] {
+            Rng rng(seed + mark);
+            while (!done) {
+                const Index bytes = draw(rng, 1, 4) * static_cast<Index>(kPooledBytes) * (rng() % 8 == 0 ? 16 : 1);
+                const Block block = allocate_block(static_cast<std::size_t>(bytes));
+                auto* const data = static_cast<volatile unsigned char*>(block.memory);
+                for (Index i = 0; i < bytes; i += 65536) data[i] = mark;
+                for (Index i = 0; i < bytes; i += 65536) require(data[i] == mark, "a block's content", bytes, i);
+                free_block(block);
+            }
+        });
+#if defined(__linux__)
+    for (int i = 0; i < 20; ++i) {
+        const pid_t child = fork();
+        if (child == 0) {
+            alarm(20);  // which ends a child that waits for ever
+            free_block(allocate_block(kPooledBytes));
+            _exit(0);
+        }
+        int status = 1;
+        require(waitpid(child, &status, 0) == child && status == 0, "a child's block", i, status);
+    }
+#endif
+    done = true;
+    for (std::thread& thread : threads) thread.join();
+    release_kept();
+    require(kept_bytes() == 0, "what is kept after its return", 0, 0);
+}
+
 }  // namespace
 
 // Trace and norm of a band are those of its eigenvalues, and the eigenvector of one of these is one.
@@ -323,6 +366,7 @@ int main(int argc, char** argv) {
     const int cases = argc > 1 ? std::atoi(argv[1]) : 100;
     Rng rng(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
     check_refusals();
+    check_pool(rng());
     for (int i = 0; i < cases; ++i) {
         check_gram<float>(rng, Element::float32);
         check_gram<double>(rng, Element::float64);

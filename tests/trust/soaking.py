@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 import spectrum_fast as sf
 from bench.make_checkpoint import write_checkpoint
+from spectrum_fast import _native
 
 from support.forked import Forked
 from trust.disturbances import OPTIONS, Disturbances, Network
@@ -115,6 +116,7 @@ class Soak:
 def measure(folder: Path) -> dict[str, int]:
     """What this process holds now, once the allocator has given back what is free in it."""
     gc.collect()
+    _native.release_kept()
     with contextlib.suppress(AttributeError):  # glibc's
         ctypes.CDLL(None).malloc_trim(0)
     me = Path("/proc/self")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from spectrum_fast import _native
 from spectrum_fast.measure.ops.border import passed
+from spectrum_fast.measure.ops.memory import empty
 from spectrum_fast.measure.ops.product.native import filled
 
 
@@ -15,7 +15,7 @@ def reduce_to_band(matrices: Tensor, half_width: int, carried: Tensor | None = N
 
     Only the lower half is read; half of n² elements of scratch memory are used instead of the matrices' own.
     """
-    bands = torch.empty((*matrices.shape[:2], half_width + 1), dtype=matrices.dtype)
+    bands = empty(*matrices.shape[:2], half_width + 1, dtype=matrices.dtype)
     _native.reduce_to_band(*passed(matrices, bands), carried=passed(carried)[0], vectors=vectors)
     return bands
 

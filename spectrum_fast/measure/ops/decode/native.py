@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spectrum_fast import _native
 from spectrum_fast.measure.ops.decode import reference
+from spectrum_fast.measure.ops.memory import empty
 from spectrum_fast.read.formats.codes import Codes, scale_values
 
 
@@ -17,7 +18,7 @@ def decode(codes: Codes) -> Tensor:
     table, width = codes.table, codes.block[1]
     if codes.group_of_column is not None or (table is not None and width % 2):
         return reference.decode(codes)
-    out = torch.empty(codes.shape, dtype=torch.float32 if table is None else table.dtype)
+    out = empty(*codes.shape, dtype=torch.float32 if table is None else table.dtype)
     stored = codes.codes.contiguous().view(torch.uint8)
     if table is not None and table.dtype == torch.bfloat16:
         every = scale_values(torch.arange(256, dtype=torch.uint8)).to(torch.bfloat16)

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from spectrum_fast import _native
 from spectrum_fast.measure.ops.border import passed
+from spectrum_fast.measure.ops.memory import empty
 
 
 def gram(weights: Tensor, *, out_dtype: torch.dtype = torch.float32, unrounded: bool = False) -> Tensor:
     """``W Wᵀ`` or ``Wᵀ W``, whichever is smaller, see :func:`spectrum_fast.measure.ops.gram.gram`."""
     size = min(weights.shape[1:])
-    out = torch.empty((len(weights), size, size), dtype=out_dtype)
+    out = empty(len(weights), size, size, dtype=out_dtype)
     _native.gram(*passed(weights, out), unrounded=unrounded and out_dtype != weights.dtype)
     return out
 

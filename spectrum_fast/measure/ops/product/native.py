@@ -8,6 +8,7 @@ from torch.nn.functional import pad
 
 from spectrum_fast import _native
 from spectrum_fast.measure.ops.border import passed
+from spectrum_fast.measure.ops.memory import empty
 
 _TOGETHER = 4
 """Vectors that the kernels take together."""
@@ -16,7 +17,7 @@ _TOGETHER = 4
 def multiply(weights: Tensor, x: Tensor, *, transposed: bool = False) -> Tensor:
     """See :func:`spectrum_fast.measure.ops.product.multiply`."""
     vectors, count = filled(x), x.shape[1]
-    out = torch.empty(*vectors.shape[:2], weights.shape[2 if transposed else 1], dtype=torch.float64)
+    out = empty(*vectors.shape[:2], weights.shape[2 if transposed else 1], dtype=torch.float64)
     _native.multiply(*passed(weights.contiguous(), vectors, out), transposed=transposed)
     return out[:, :count]
 
@@ -24,7 +25,7 @@ def multiply(weights: Tensor, x: Tensor, *, transposed: bool = False) -> Tensor:
 def multiply_band(bands: Tensor, x: Tensor) -> Tensor:
     """See :func:`spectrum_fast.measure.ops.product.multiply_band`."""
     vectors, count = filled(x), x.shape[1]
-    out = torch.empty_like(vectors)
+    out = empty(*vectors.shape, dtype=vectors.dtype)
     _native.multiply_band(*passed(bands.contiguous(), vectors, out))
     return out[:, :count]
 

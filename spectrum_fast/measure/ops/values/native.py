@@ -7,6 +7,7 @@ from torch import Tensor
 
 from spectrum_fast import _native
 from spectrum_fast.measure.ops.border import passed
+from spectrum_fast.measure.ops.memory import empty
 from spectrum_fast.measure.ops.values import SOLVES, WIDEST_BAND, reference
 
 
@@ -14,7 +15,7 @@ def band_values(bands: Tensor, tolerances: Tensor) -> Tensor:
     """See :func:`spectrum_fast.measure.ops.values.band_values`."""
     if bands.shape[2] > WIDEST_BAND + 1:
         return reference.band_values(bands, tolerances)
-    values = torch.empty(bands.shape[:2], dtype=torch.float64)
+    values = empty(*bands.shape[:2], dtype=torch.float64)
     _native.band_values(*passed(bands.contiguous(), tolerances.contiguous(), values))
     return values
 
