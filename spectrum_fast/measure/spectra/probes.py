@@ -26,7 +26,7 @@ Source of the power: Halko, Martinsson & Tropp 2011, section 6.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -84,30 +84,41 @@ FEW_READINGS = Plan(32, 2)
 
 
 def measure_gram_error(
-    grams: Tensor, image: Callable[[Tensor], Tensor], plan: Plan, scales: Tensor
+    grams: Tensor,
+    image_of: Callable[[Sequence[int]], Callable[[Tensor], Tensor]],
+    plans: Sequence[Plan],
+    scales: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """A bound on ``||E||_2`` of each matrix from probes, and vectors to be carried through its reduction.
 
     Args:
         grams: (m, k, k), as computed.
-        image: gives ``W W^T x`` in float64, (m, p, k) -> (m, p, k), vectors as rows.
-        plan: how many vectors and powers.
+        image_of: of places of matrices, what gives ``W W^T x`` in float64, (m, p, k) -> (m, p, k), vectors as rows.
+        plans: how many vectors, as many for all, and powers for each. What takes more powers than others goes on alone.
         scales: (m, 1), all one, or (m, k), S of diag: the bound is of ``S E S``.
 
     Returns:
         (m, 1) float64, and (m, CARRIED, k): some ``S X`` and their images ``W W^T S X``.
     """
+    powers, image = [plan.powers for plan in plans], image_of(range(len(grams)))
 
-    def scaled(x: Tensor) -> Tensor:
-        return x if scales.shape[1] == 1 else x * scales[:, None]
+    def scaled(x: Tensor, some: slice = slice(None)) -> Tensor:
+        return x if scales.shape[1] == 1 else x * scales[some, None]
 
-    start = scaled(plan.start(grams.shape[1], grams.device).expand(len(grams), -1, -1))
+    start = scaled(plans[0].start(grams.shape[1], grams.device).expand(len(grams), -1, -1))
     images = image(start)
     carried = torch.cat([start[:, : CARRIED // 2], images[:, : CARRIED // 2]], dim=1)
     x = scaled(multiply(grams, start) - images)
-    for _ in range(plan.powers - 1):
-        x = scaled(x)
-        x = scaled(multiply(grams, x) - image(x))
+    for done in range(1, max(powers)):
+        going_on = [place for place, power in enumerate(powers) if power > done]
+        if len(going_on) == len(powers):
+            x = scaled(x)
+            x = scaled(multiply(grams, x) - image(x))
+            continue
+        for place in going_on:
+            one = slice(place, place + 1)
+            y = scaled(x[one], one)
+            x[one] = scaled(multiply(grams[one], y) - image_of([place])(y), one)
     # Weights are of a size (scaling.py) at which E^q X is far from the ends of float64; powers of that may not be.
     norms = torch.linalg.vector_norm(x, dim=(1, 2))
     x = x / torch.where(norms > 0, norms, 1.0)[:, None, None]
@@ -115,9 +126,10 @@ def measure_gram_error(
     largest = multiply(squared, squared).square().sum((1, 2)).sqrt().sqrt().sqrt()  # at most p^(1/8) too much
     # Roots by square roots, for a power in a vector loop is not rounded like what is left over, and a matrix shall get
     # the same bits beside others.
-    found = norms * largest / QUANTILES[plan.vectors] ** 0.5
-    for _ in range(plan.powers.bit_length() - 1):
-        found = found.sqrt()
+    found = norms * largest / QUANTILES[plans[0].vectors] ** 0.5
+    for level in range(1, max(powers).bit_length()):
+        roots, deep = found.sqrt(), [power >> level > 0 for power in powers]
+        found = roots if all(deep) else torch.where(torch.tensor(deep, device=found.device), roots, found)
     return found[:, None], carried
 
 

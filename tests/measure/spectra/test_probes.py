@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chi2
+from torch import Tensor
 
 import spectrum_fast as sf
 from bench.weights import make_tensor
@@ -70,6 +71,10 @@ def scales_for(size: int, *, scaled: bool) -> torch.Tensor:
     return sizes[None] if scaled else UNIT
 
 
+def probe(grams: Tensor, weights: Tensor, plans: list[Plan], scales: Tensor = UNIT) -> tuple[Tensor, Tensor]:
+    return measure_gram_error(grams, lambda places: Dense([weights[place] for place in places]).image, plans, scales)
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("plan", PLANS, ids=str)
@@ -80,7 +85,7 @@ def test_rounding_lies_within_what_probes_say(name: str, plan: Plan, scaled: boo
     exact = wide.double() @ wide.double().T
     scales = scales_for(len(exact), scaled=scaled)
     error = (grams[0].double() - exact) * scales * scales.T
-    found, _ = measure_gram_error(grams, Dense(weight[None]).image, plan, scales)
+    found, _ = probe(grams, weight[None], [plan], scales)
     spectral = float(torch.linalg.matrix_norm(error, 2))
     rounding = 1e-13 * float(torch.linalg.matrix_norm(exact))  # of the probes themselves
     assert spectral <= float(found) + rounding
@@ -100,7 +105,7 @@ def test_the_whole_way_to_a_band_lies_within_what_carried_vectors_say(name: str,
     size, exact = len(wide), wide.double() @ wide.double().T
     scales = scales_for(size, scaled=scaled)
     with use_backend(backend):
-        gram_error, carried = measure_gram_error(gram(weight[None]), Dense(weight[None]).image, IN_MEMORY, scales)
+        gram_error, carried = probe(gram(weight[None]), weight[None], [IN_MEMORY], scales)
         bands = reduce_to_band(gram(weight[None]), 16, carried).double()
         units = torch.eye(-(-size // CARRIED) * CARRIED, size, dtype=torch.float64).unflatten(0, (-1, CARRIED))
         reduce_to_band(gram(weight[None]).repeat(len(units), 1, 1), 16, units)
@@ -154,15 +159,19 @@ def test_vectors_tell_how_an_error_is_spread(share: float) -> None:
     assert float(bound_concentrated(estimate)) >= 1
 
 
-def test_each_size_has_its_plan_and_a_batch_gives_what_each_gives_alone() -> None:
-    stacked = torch.stack([matrices.gaussian(1030, 1100, seed) for seed in (1, 2)]).to(torch.bfloat16)
-    plan = Dense(stacked).plan()
-    assert plan in PLANS
-    together, carried = measure_gram_error(gram(stacked), Dense(stacked).image, plan, UNIT.expand(2, 1))
-    for index in range(2):
-        alone, own = measure_gram_error(gram(stacked[index : index + 1]), Dense([stacked[index]]).image, plan, UNIT)
-        assert float(alone) == pytest.approx(float(together[index, 0]), rel=1e-9)
-        torch.testing.assert_close(own[0], carried[index], rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("plans", [[IN_MEMORY] * 3, [HALVED, IN_MEMORY, HALVED]], ids=["one plan", "two plans"])
+def test_a_batch_gives_what_each_gives_alone(plans: list[Plan]) -> None:
+    stacked = torch.stack([matrices.gaussian(1030, 1100, seed) for seed in range(3)]).to(torch.bfloat16)
+    together, carried = probe(gram(stacked), stacked, plans, UNIT.expand(3, 1))
+    for index, plan in enumerate(plans):
+        weight = stacked[index : index + 1]
+        alone, own = probe(gram(weight), weight, [plan])
+        assert float(alone) == float(together[index, 0])
+        assert torch.equal(own[0], carried[index])
+
+
+def test_every_size_has_a_plan() -> None:
+    assert Dense(torch.zeros(1, 1030, 1100)).plan() in PLANS
 
 
 @pytest.mark.parametrize("kind", ["v_proj", "up_proj", "gate_proj"])
@@ -192,7 +201,7 @@ def test_bounds_miss_as_rarely_as_they_say(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(probes, "_SEED", seed)
         direction = matrices.gaussian(64, 1, seed + 1000)
         error = direction @ direction.T
-        found, _ = measure_gram_error(error[None], Dense(weight).image, Plan(32, 2), UNIT)
+        found, _ = probe(error[None], weight, [Plan(32, 2)])
         missed += float(found) < float(direction.square().sum())
     assert 8 <= missed <= 36  # 20 expected, four standard deviations
 

@@ -21,7 +21,7 @@ from spectrum_fast.measure.spectra.counts import Slices
 from spectrum_fast.measure.spectra.functionals import Functionals, read_functionals, slice_bands
 from spectrum_fast.measure.spectra.matrices import Matrices
 from spectrum_fast.measure.spectra.methods.work import Attempts, Outliers, Work
-from spectrum_fast.measure.spectra.probes import Plan, bound_gram_error64, measure_gram_error
+from spectrum_fast.measure.spectra.probes import bound_gram_error64, measure_gram_error
 from spectrum_fast.measure.spectra.refinement import WORTH_REFINING, Refinement
 from spectrum_fast.measure.spectra.rotation import GramRotation, find_outlier_basis
 from spectrum_fast.measure.spectra.rounding import Rounding, estimate_rounding, frobenius_norms, scales_of
@@ -148,22 +148,25 @@ def band_float32(work: Work, unsolved: Sequence[int], at_most: float = math.inf)
         outliers = _find_outliers(work, some, [unsolved[p] for p in places], [spikiness[p] for p in places])
         attempts |= _rotated_in_gram(work, some, outliers) if work.schedule.waits else {}
     work.uneven |= {unsolved[place] for place in calm if spikiness[place] > UNEVEN}
-    plans = {place: work.matrices.plan(spikiness[place] if work.schedule.waits else 0.0) for place in calm}
-    for plan in dict.fromkeys(plans.values()):
-        places = [place for place in calm if plans[place] == plan]
-        indices = [unsolved[place] for place in places]
-        found = _as_they_are(work, squares.take(places), work.matrices.take(indices), plan)
-        reasons = [f"{_batch(work, places)}spikiness {spikiness[place]:.0f} <= {SPIKY:.0f}" for place in places]
+    if calm:
+        indices, told = [unsolved[place] for place in calm], [spikiness[place] for place in calm]
+        found = _as_they_are(work, squares.take(calm), work.matrices.take(indices), told)
+        reasons = [f"{_batch(work, calm)}spikiness {value:.0f} <= {SPIKY:.0f}" for value in told]
         attempts |= _attempts(work, "band-float32", indices, found, reasons)
     return attempts
 
 
-def _as_they_are(work: Work, squares: Squares, matrices: Matrices, plan: Plan) -> list[Functionals]:
+def _as_they_are(work: Work, squares: Squares, matrices: Matrices, spikiness: list[float]) -> list[Functionals]:
     """From Gram matrices without outliers, which are destroyed."""
+
+    def image_of(places: Sequence[int]) -> Callable[[Tensor], Tensor]:
+        return matrices.take(places).image
+
     scales = scales_of(squares.matrices)
-    gram, carried = measure_gram_error(squares.matrices, matrices.image, plan, scales)
+    plans = [matrices.plan(value if work.schedule.waits else 0.0) for value in spikiness]
+    gram, carried = measure_gram_error(squares.matrices, image_of, plans, scales)
     rounding = estimate_rounding(squares.matrices, squares.norms, in_form_of(squares.norms, gram), scales)
-    return slice_squares(work, squares, rounding, carried, lambda place: matrices.take([place]).image)
+    return slice_squares(work, squares, rounding, carried, lambda place: image_of([place]))
 
 
 def _foresee(work: Work, unsolved: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
@@ -243,7 +246,7 @@ def _attempts_rotated(work: Work, outliers: Outliers, squares: Squares) -> Attem
         weights, turned = stored.take(places), basis.take(places)
         return lambda x: turned.turn(weights.image(turned.turn(x, back=True)))
 
-    gram, carried = measure_gram_error(squares.matrices, image_of(range(len(indices))), stored.plan(), scales)
+    gram, carried = measure_gram_error(squares.matrices, image_of, [stored.plan()] * len(indices), scales)
     rounding = estimate_rounding(squares.matrices, squares.norms, in_form_of(squares.norms, gram), scales, rest)
     found = slice_squares(work, squares, rounding, carried, lambda place: image_of([place]), width)
     reasons = []
