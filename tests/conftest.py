@@ -69,6 +69,12 @@ def pytest_collection_finish() -> None:
     _freeze_modules()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _logs_of_torchrun(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Empty folders, which torchrun leaves in the system's temporary one unless it is told where."""
+    os.environ["PET_LOG_DIR"] = str(tmp_path_factory.mktemp("torchrun"))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _modules_of_tests() -> Iterator[None]:
     """The same of what the tests of a file have imported, once the file is done and its own objects are gone."""
