@@ -4,26 +4,20 @@
 #include <memory>
 
 #include "cpu/features.hpp"
-#include "cpu/pool.hpp"
+#include "cpu/scratch.hpp"
 #include "cpu/threads.hpp"
 
 namespace nb = nanobind;
 
 namespace {
 
-struct FreesBlock {
-    void operator()(Block* block) const noexcept {
-        free_block(*block);
-        delete block;
-    }
-};
+using Bytes = Scratch<std::uint8_t>;
 
-// The tensor owns the block, which is freed with it.
+// The tensor owns the memory, which is freed with it.
 nb::ndarray<nb::pytorch, std::uint8_t, nb::ndim<1>, nb::device::cpu> allocate(std::size_t bytes) {
-    std::unique_ptr<Block, FreesBlock> block(new Block);
-    *block = allocate_block(bytes);
-    const nb::capsule owner(block.get(), [](void* memory) noexcept { FreesBlock()(static_cast<Block*>(memory)); });
-    return {block.release()->memory, {bytes}, owner};
+    auto memory = std::make_unique<Bytes>(static_cast<std::ptrdiff_t>(bytes));
+    const nb::capsule owner(memory.get(), [](void* of) noexcept { delete static_cast<Bytes*>(of); });
+    return {memory.release()->data(), {bytes}, owner};
 }
 
 }  // namespace

@@ -235,10 +235,10 @@ class Split:
         """By the order statistics; one evaluation of counts."""
         statistics, error, xp = ordered.statistics, ordered.statistics_errors[2], functions_of(ordered.lo)
         thresholds = ordered.thresholds(criterion, n_max)
-        special = _special_points(band, ordered, thresholds)
         edges = columns(*noise_edges(criterion, statistics, error, band.size, n_max))
-        doubt = band.rounding.uncertainty(edges[:, 1:2])
-        edges = (edges + doubt * constants((-1.0, 0.0, 1.0), edges)).clip(0.0)
+        doubt = band.rounding.uncertainty(columns(thresholds.middle, edges[:, 1]))
+        special = _special_points(band, ordered, thresholds, doubt[:, :1])
+        edges = (edges + doubt[:, 1:] * constants((-1.0, 0.0, 1.0), edges)).clip(0.0)
         bins = bins_of(statistics)
         points = xp.concatenate([special, edges, bins.inner], 1)
         return cls._counted(thresholds, special, edges, bins, table.with_counts(points, band.slices.below(points)))
@@ -254,7 +254,8 @@ class Split:
     def moved_to(self, band: Band, ordered: Ordered, criterion: Criterion, n_max: int) -> Split:
         """Cut at the thresholds of order statistics that are known better; edges and bins stay, which are no worse."""
         thresholds = ordered.thresholds(criterion, n_max)
-        special = _special_points(band, ordered, thresholds)
+        doubt = band.rounding.uncertainty(thresholds.middle[:, None])
+        special = _special_points(band, ordered, thresholds, doubt)
         points = special[:, :5]
         table = self.table.with_counts(points, band.slices.below(points))
         return self._counted(thresholds, special, self.edges, self.bins, table)
@@ -275,10 +276,10 @@ class Split:
         return replace(self, n_noise=n_noise, n_undecided=n_undecided, moved=moved)
 
 
-def _special_points(band: Band, ordered: Ordered, thresholds: Thresholds) -> Array:
-    """(m, 6), see :class:`Split`."""
+def _special_points(band: Band, ordered: Ordered, thresholds: Thresholds, doubt: Array) -> Array:
+    """(m, 6), see :class:`Split`, of thresholds near which a value is uncertain by ``doubt`` (m, 1)."""
     floor, t = band.rounding.floor[:, 0], thresholds.middle
-    xp, doubt = functions_of(t), band.rounding.uncertainty(t[:, None])[:, 0]
+    xp, doubt = functions_of(t), doubt[:, 0]
     lowest, highest = (thresholds.lowest - doubt).clip(0.0), thresholds.highest + doubt
     noise_start, top = xp.maximum(floor, ordered.lo[:, 0]), ordered.hi[:, -1]
     return columns(lowest, t, highest, noise_start, xp.maximum(t, floor), top)
