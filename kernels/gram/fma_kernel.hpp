@@ -30,10 +30,11 @@ struct FmaKernel {
     // C (kRows x kWidth, contiguous) += or -= sum over o < outer, k < inner of A(., o, k) B(o, k, .)
     //   A(i, o, k) = a[o * a_outer + i * kRowStep + k * kDepth],   B(o, k, j) = b[o * b_outer + k * kWidth + j].
     // Rows of B and C are kWidth numbers, of which kVectors vectors are worked on. `inner` is a multiple of
-    // kUnroll.
+    // kUnroll, for each of which, where kAhead, a line from `next` on is asked for (into L2).
     template <Index kRowStep, Index kDepth, bool kSubtract, Index kVectors = 2, Index kUnroll = 1,
-              Index kWidth = kStrip>
-    static inline void multiply(Index outer, Index inner, const T* a, Index a_outer, const T* b, Index b_outer, T* c) {
+              Index kWidth = kStrip, bool kAhead = false>
+    static inline void multiply(Index outer, Index inner, const T* a, Index a_outer, const T* b, Index b_outer, T* c,
+                                const char* next = nullptr) {
         if constexpr (kSubtract) {
             // The update of a big matrix finds C in memory: fetch the block that follows it meanwhile.
 #pragma GCC unroll 16
@@ -45,6 +46,7 @@ struct FmaKernel {
             const T* left = a + o * a_outer;
             const T* right = b + o * b_outer;
             for (Index k = 0; k < inner; k += kUnroll) {
+                if constexpr (kAhead) __builtin_prefetch(next + k * 64 / kUnroll, 0, 2);
 #pragma GCC unroll 4
                 for (Index u = 0; u < kUnroll; ++u) {
                     const Vector* columns = reinterpret_cast<const Vector*>(right);
@@ -67,13 +69,15 @@ struct FmaKernel {
         }
     }
 
-    // The form that the symmetric product uses: both operands packed in strips, C += A B. A function of its own: C kept
-    // in registers by its caller would drive the sums out of them where there are sixteen.
-    template <Index kVectors, Index kTerms>
-    static __attribute__((noinline)) void multiply_strips(Index depth, const T* a, const T* b, T* c) {
-        for (; depth >= kTerms; depth -= kTerms, a += kTerms * kStrip, b += kTerms * kStrip)
-            multiply<1, kStrip, false, kVectors>(1, kTerms, a, 0, b, 0, c);
-        if (depth > 0) multiply<1, kStrip, false, kVectors>(1, depth, a, 0, b, 0, c);
+    // The form that the symmetric product uses: both operands packed in strips, C += A B; meanwhile it asks for
+    // depth * kAheadBytes from `next` on. A function of its own: C kept in registers by its caller would drive the sums
+    // out of them where there are sixteen. Counting the loop takes issue slots that cores of two products a cycle have
+    // no other time for.
+    static constexpr Index kAheadBytes = 16;  // a line for four elements
+    template <Index kVectors>
+    static __attribute__((noinline)) void multiply_strips(Index depth, const T* a, const T* b, T* c, const char* next) {
+        if (depth % 4 == 0) return multiply<1, kStrip, false, kVectors, 4, kStrip, true>(1, depth, a, 0, b, 0, c, next);
+        multiply<1, kStrip, false, kVectors>(1, depth, a, 0, b, 0, c);
     }
 };
 

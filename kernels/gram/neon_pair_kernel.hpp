@@ -28,15 +28,10 @@ struct NeonPairKernel {
         Session() {}
     };
 
-    // C (8 x 8, contiguous) += A B, `depth` pairs, an even number, in sums of kTerms.
-    template <Index, Index kTerms>
-    static inline void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c) {
-        for (Index k = 0; k < depth; k += kTerms)
-            multiply(depth - k < kTerms ? depth - k : kTerms, a + k * kStrip, b + k * kStrip, c);
-    }
-
-  private:
-    static inline void multiply(Index depth, const Packed* a, const Packed* b, float* c) {
+    // C (8 x 8, contiguous) += A B, `depth` pairs, an even number.
+    static constexpr Index kAheadBytes = 0;
+    template <Index>
+    static inline void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c, const char*) {
         float32x4_t sum[4][4] = {};  // [i][j]: rows 2 i and 2 i + 1, columns 2 j and 2 j + 1
         for (Index k = 0; k < depth; k += kDepthStep) {
             bfloat16x8_t left[4], right[4];

@@ -62,6 +62,29 @@ inline void transpose_strip(const Stored* rows, Index stride, Index width, To* s
         for (Index r = 0; r < kStrip; ++r) std::memcpy(strip + k * kStrip + r, rows + r * stride + k * n, sizeof(To));
 }
 
+// bfloat16 whose depth is contiguous, as float32: pairs are transposed, then taken apart. What is written a block later
+// is asked for, as it has left the caches since the last slab.
+template <Index kStrip>
+void pack_halves(const std::uint16_t* rows, Index stride, Index depth, float* strip) {
+    constexpr Index block = 32, line = 16;
+    alignas(64) std::uint32_t pairs[block * kStrip];
+    for (Index k = 0; k < depth; k += 2 * block) {
+        const Index width = depth - k < 2 * block ? depth - k : 2 * block;
+        float* to = strip + k * kStrip;
+        for (Index i = 0; i < 2 * block * kStrip; i += line) __builtin_prefetch(to + 2 * block * kStrip + i, 1);
+        transpose_strip<std::uint32_t, kStrip>(rows + k, stride, width / 2, pairs);
+        for (Index p = 0; p < width / 2; ++p, to += 2 * kStrip) {
+            for (Index r = 0; r < kStrip; ++r) {
+                const std::uint32_t pair = pairs[p * kStrip + r];
+                to[r] = bit_copy<float>(pair << 16);
+                to[kStrip + r] = bit_copy<float>(pair & 0xffff0000U);
+            }
+        }
+        if (width % 2 != 0)
+            for (Index r = 0; r < kStrip; ++r) to[r] = ReadBfloat16::read(rows[r * stride + depth - 1]);
+    }
+}
+
 // Rows [row, row + kStrip) and columns [col, col + depth) of the view, turned into numbers of type To.
 template <class Read, class To, Index kStrip>
 void pack_strip(const MatrixView& view, Index row, Index col, Index depth, To* strip) {
@@ -84,6 +107,9 @@ void pack_strip(const MatrixView& view, Index row, Index col, Index depth, To* s
     }
     if constexpr (std::is_same_v<Stored, To>) {
         if (rows == kStrip) return transpose_strip<To, kStrip>(source, view.row_stride, depth, strip);
+    }
+    if constexpr (std::is_same_v<Read, ReadBfloat16> && std::is_same_v<To, float>) {
+        if (rows == kStrip) return pack_halves<kStrip>(source, view.row_stride, depth, strip);
     }
     // Depth is contiguous: transpose numbers through a small buffer.
     constexpr Index stride = block + 64 / static_cast<Index>(sizeof(To));

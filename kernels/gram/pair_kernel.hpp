@@ -27,28 +27,33 @@ struct PairKernel {
     };
 
     // C (kRows x kStrip, contiguous) += sum over t < count of A_t B_t, `depth` pairs each. With kVectors = 1 only the
-    // first half of the columns.
-    template <Index kVectors = 2>
+    // first half of the columns; with kAhead a line from `next` on is asked for (into L2) every four pairs.
+    template <Index kVectors = 2, bool kAhead = false>
     static inline void multiply_terms(Index count, Index depth, const Packed* const* a, const Packed* const* b,
-                                      float* c) {
+                                      float* c, const char* next = nullptr) {
         __m512 sum[kRows][kVectors];
 #pragma GCC unroll 16
         for (Index i = 0; i < kRows; ++i)
             for (Index v = 0; v < kVectors; ++v) sum[i][v] = _mm512_setzero_ps();
         for (Index t = 0; t < count; ++t) {
             const Packed *left = a[t], *right = b[t];
-#pragma GCC unroll 4
-            for (Index k = 0; k < depth; ++k) {
+            const auto add_pairs = [&](Index k) __attribute__((always_inline)) {
                 __m512bh columns[kVectors];
-                for (Index v = 0; v < kVectors; ++v) columns[v] = (__m512bh)_mm512_loadu_si512(right + v * kLanes);
+                for (Index v = 0; v < kVectors; ++v)
+                    columns[v] = (__m512bh)_mm512_loadu_si512(right + k * kStrip + v * kLanes);
 #pragma GCC unroll 16
                 for (Index i = 0; i < kRows; ++i) {
-                    const __m512bh x = (__m512bh)_mm512_set1_epi32(static_cast<int>(left[i]));
+                    const __m512bh x = (__m512bh)_mm512_set1_epi32(static_cast<int>(left[k * kStrip + i]));
                     for (Index v = 0; v < kVectors; ++v) sum[i][v] = _mm512_dpbf16_ps(sum[i][v], x, columns[v]);
                 }
-                left += kStrip;
-                right += kStrip;
+            };
+            const Index whole = depth / 4 * 4;
+            for (Index k = 0; k < whole; k += 4) {
+                if constexpr (kAhead) __builtin_prefetch(next + k * kAheadBytes, 0, 2);
+#pragma GCC unroll 4
+                for (Index u = 0; u < 4; ++u) add_pairs(k + u);
             }
+            for (Index k = whole; k < depth; ++k) add_pairs(k);
         }
 #pragma GCC unroll 16
         for (Index i = 0; i < kRows; ++i) {
@@ -59,12 +64,12 @@ struct PairKernel {
         }
     }
 
-    // C += A B, in sums of kTerms pairs each; a function of its own, as FmaKernel's.
-    template <Index kVectors, Index kTerms>
-    static __attribute__((noinline)) void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c) {
-        for (; depth >= kTerms; depth -= kTerms, a += kTerms * kStrip, b += kTerms * kStrip)
-            multiply_terms<kVectors>(1, kTerms, &a, &b, c);
-        if (depth > 0) multiply_terms<kVectors>(1, depth, &a, &b, c);
+    // C += A B; a function of its own, as FmaKernel's, that asks for as much.
+    static constexpr Index kAheadBytes = 16;
+    template <Index kVectors>
+    static __attribute__((noinline)) void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c,
+                                                          const char* next) {
+        multiply_terms<kVectors, true>(1, depth, &a, &b, c, next);
     }
 };
 

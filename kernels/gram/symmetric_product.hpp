@@ -4,7 +4,7 @@
 // block by depth block: what a tile reads of one lies together, where strips a power of two apart would share sets of
 // L2. Then every tile of the lower triangle is one task: it is accumulated in a private buffer (L2) over the depth
 // blocks, and added to `out` at the end of the slab. Each tile has one owner and a fixed order of summation, so the
-// result does not depend on the number of threads.
+// result does not depend on the number of threads. While a depth block is multiplied, the next one is asked for (Ahead).
 //
 // Sums of kBlockTerms products in float32, kBlocks of these likewise, all others in float64: a tenth of the rounding
 // that float32 throughout has, for a twentieth more time.
@@ -19,6 +19,32 @@ namespace {
 
 inline Index round_up(Index value, Index step) { return (value + step - 1) / step * step; }
 
+// What is read next, to be asked for a few lines at a time: two places. A processor that prefetches by itself begins anew
+// at every page, each time by a few misses of the last cache.
+class Ahead {
+  public:
+    Ahead(const void* first, Index first_bytes, const void* second, Index second_bytes)
+        : at_(static_cast<const char*>(first)),
+          end_(at_ + first_bytes),
+          then_(static_cast<const char*>(second)),
+          then_end_(then_ + second_bytes) {}
+
+    // Where the next so many bytes lie; when all have been taken, some of the last again.
+    const char* take(Index bytes) {
+        if (at_ >= end_) {
+            at_ = then_;
+            end_ = then_end_;
+            then_end_ = then_;
+        }
+        const char* from = at_;
+        at_ += bytes;
+        return from;
+    }
+
+  private:
+    const char *at_, *end_, *then_, *then_end_;
+};
+
 // Kernel: a micro-kernel (gram/fma_kernel.hpp describes one). Packer: packs one strip of a slab for it,
 //   kColumns                        columns of A in one packed element;
 //   static Index depth(Index cols)  packed depth of that many columns, a multiple of Kernel::kDepthStep;
@@ -29,8 +55,9 @@ class SymmetricProduct {
     using Sum = typename Kernel::Sum;
     static constexpr Index kStrip = Kernel::kStrip, kRows = Kernel::kRows;
     static constexpr Index kBlockTerms = 64, kBlocks = 8;
-    static constexpr Index kDepthBlock = 256;  // packed elements that are summed in registers: a right strip of 32 KiB
-    static constexpr Index kSlab = 4 * kDepthBlock;  // 4096 packed rows of a slab: 16 MiB, which stay in the last cache
+    // A pass over a tile: 128 KiB of left strips, as much of right ones, and what follows both, in 1 MiB of L2.
+    static constexpr Index kEdge = 128, kDepthBlock = 1024 / static_cast<Index>(sizeof(Packed));
+    static constexpr Index kSlabBytes = Index{16} << 20;  // what stays in the last cache
 
   public:
     // out (view.rows x view.rows, row-major, `stride` elements a row) <- view view^T, both halves; `add` adds to what
@@ -42,7 +69,7 @@ class SymmetricProduct {
         const Index blocks = (rows + edge - 1) / edge, tiles = blocks * (blocks + 1) / 2;
 
         const Index whole = Packer::depth(view.cols);
-        const Index slabs = (whole + kSlab - 1) / kSlab;
+        const Index most = choose_slab(rows), slabs = (whole + most - 1) / most;
         const Index slab =
             round_up((whole + slabs - 1) / slabs, kDepthBlock < whole ? kDepthBlock : Kernel::kDepthStep);
 
@@ -69,12 +96,9 @@ class SymmetricProduct {
                 double* buffer = buffers.data() + omp_get_thread_num() * edge * edge;
 #pragma omp for schedule(dynamic, 1)
                 for (Index t = 0; t < tiles; ++t) {
-                    Index block_row = 0, block_col = t;  // rows of the triangle have 1, 2, 3, ... tiles
-                    while (block_col > block_row) block_col -= ++block_row;
-                    const Tile tile{block_row * edge, block_col * edge,
-                                    rows - block_row * edge < edge ? rows - block_row * edge : edge,
-                                    rows - block_col * edge < edge ? rows - block_col * edge : edge};
-                    multiply_tile(tile, depth, rows, left_strips, right.data(), buffer);
+                    const Tile tile = tile_at(t, edge, rows);
+                    const Tile next = t + threads < tiles ? tile_at(t + threads, edge, rows) : tile;  // mostly
+                    multiply_tile(tile, next, depth, rows, left_strips, right.data(), buffer);
                     write_tile(tile, view.rows, buffer, out, stride, first && !add, last);
                 }
             }
@@ -86,9 +110,23 @@ class SymmetricProduct {
         Index row, col, rows, cols;
     };
 
+    // Tile number t of the lower triangle, whose rows have 1, 2, 3, ... tiles.
+    static Tile tile_at(Index t, Index edge, Index rows) {
+        Index row = 0, col = t;
+        while (col > row) col -= ++row;
+        return {row * edge, col * edge, rows - row * edge < edge ? rows - row * edge : edge,
+                rows - col * edge < edge ? rows - col * edge : edge};
+    }
+
+    // Packed elements of a row that go into a slab.
+    static Index choose_slab(Index rows) {
+        const Index fit = kSlabBytes / (rows * static_cast<Index>(sizeof(Packed))) / kDepthBlock * kDepthBlock;
+        return fit > 4 * kDepthBlock ? fit : 4 * kDepthBlock;
+    }
+
     // Large tiles for reuse of the caches, smaller ones where there would be too few to share out.
     static Index choose_edge(Index rows, int threads) {
-        Index edge = 256;
+        Index edge = kEdge;
         while (edge > 64 && (rows / edge) * (rows / edge + 1) / 2 < 8 * threads) edge /= 2;
         return edge;
     }
@@ -96,41 +134,55 @@ class SymmetricProduct {
     static Index block_depth(Index depth, Index k) { return depth - k < kDepthBlock ? depth - k : kDepthBlock; }
 
     // buffer (strips of kStrip columns, each tile.rows x kStrip) = A[tile rows] A[tile cols]^T over this slab,
-    // leaving out blocks wholly above the diagonal, and the second half of those that it crosses in the first.
-    static void multiply_tile(const Tile& tile, Index depth, Index rows, const Packed* left, const Packed* right,
-                              double* buffer) {
+    // leaving out what lies wholly above the diagonal.
+    static void multiply_tile(const Tile& tile, const Tile& next, Index depth, Index rows, const Packed* left,
+                              const Packed* right, double* buffer) {
         for (Index i = 0; i < tile.rows * tile.cols; ++i) buffer[i] = 0;
         for (Index k = 0; k < depth; k += kDepthBlock) {
-            const Index step = block_depth(depth, k);
-            for (Index j = 0; j < tile.cols; j += kStrip) {
-                const Packed* b = right + k * rows + (tile.col + j) * step;
-                for (Index i = 0; i < tile.rows; i += kRows) {
-                    const Index row = tile.row + i;
-                    if (row + kRows <= tile.col + j) continue;
-                    const Packed* a = left + k * rows + row / kStrip * kStrip * step + row % kStrip;
-                    double* c = buffer + j * tile.rows + i * kStrip;
-                    if (row + kRows <= tile.col + j + kStrip / 2) {
-                        add_product<1>(step, a, b, c);
-                    } else {
-                        add_product<2>(step, a, b, c);
-                    }
-                }
+            const Index step = block_depth(depth, k), then = k + step < depth ? k + step : 0;
+            Ahead ahead = strips_of(then > 0 ? tile : next, then, block_depth(depth, then), rows, left, right);
+            for (Index col = tile.col; col < tile.col + tile.cols; col += kStrip) {
+                for (Index row = tile.row < col ? col : tile.row; row < tile.row + tile.rows; row += kStrip)
+                    add_product(step, left + k * rows + row * step, right + k * rows + col * step, row == col,
+                                buffer + (col - tile.col) * tile.rows + (row - tile.row) * kStrip, ahead);
             }
         }
     }
 
-    // C (kRows x kStrip, or with kVectors = 1 its first half) += A B, `depth` packed elements each.
-    template <Index kVectors>
-    static void add_product(Index depth, const Packed* a, const Packed* b, double* c) {
+    // What a tile reads of the depth block at k.
+    static Ahead strips_of(const Tile& tile, Index k, Index step, Index rows, const Packed* left, const Packed* right) {
+        const Index bytes = step * static_cast<Index>(sizeof(Packed));
+        return {left + k * rows + tile.row * step, tile.rows * bytes, right + k * rows + tile.col * step,
+                tile.row == tile.col && left == right ? 0 : tile.cols * bytes};
+    }
+
+    // C (kStrip x kStrip) += A B, strips of `depth` packed elements. All rows take their turn every kBlockTerms terms:
+    // that much of both strips, and the sums, stay in L1.
+    static void add_product(Index depth, const Packed* a, const Packed* b, bool diagonal, double* c, Ahead& ahead) {
+        constexpr Index terms = kBlockTerms / Packer::kColumns, most = kBlocks * terms;
         if constexpr (sizeof(Sum) == sizeof(double)) {
-            Kernel::template multiply_strips<kVectors, kDepthBlock>(depth, a, b, c);
+            for (Index k = 0; k < depth; k += terms)
+                add_terms(depth - k < terms ? depth - k : terms, a + k * kStrip, b + k * kStrip, diagonal, c, ahead);
         } else {
-            constexpr Index terms = kBlockTerms / Packer::kColumns, most = kBlocks * terms;
-            for (Index k = 0; k < depth; k += most) {
-                alignas(64) Sum sums[kRows * kStrip] = {};
-                Kernel::template multiply_strips<kVectors, terms>(depth - k < most ? depth - k : most, a + k * kStrip,
-                                                                  b + k * kStrip, sums);
-                for (Index i = 0; i < kRows * kStrip; ++i) c[i] += static_cast<double>(sums[i]);
+            for (Index begin = 0; begin < depth; begin += most) {
+                const Index end = depth - begin < most ? depth : begin + most;
+                alignas(64) Sum sums[kStrip * kStrip] = {};
+                for (Index k = begin; k < end; k += terms)
+                    add_terms(end - k < terms ? end - k : terms, a + k * kStrip, b + k * kStrip, diagonal, sums, ahead);
+                for (Index i = 0; i < kStrip * kStrip; ++i) c[i] += static_cast<double>(sums[i]);
+            }
+        }
+    }
+
+    // C += A B in sums of the kernel's type; on the diagonal without the second half of rows that it crosses in the
+    // first.
+    static void add_terms(Index depth, const Packed* a, const Packed* b, bool diagonal, Sum* c, Ahead& ahead) {
+        for (Index r = 0; r < kStrip; r += kRows) {
+            const char* next = ahead.take(depth * Kernel::kAheadBytes);
+            if (diagonal && r + kRows <= kStrip / 2) {
+                Kernel::template multiply_strips<1>(depth, a + r, b, c + r * kStrip, next);
+            } else {
+                Kernel::template multiply_strips<2>(depth, a + r, b, c + r * kStrip, next);
             }
         }
     }

@@ -14,7 +14,7 @@ template <class Kernel>
 class SymmetricUpdate : SymmetricProduct<Kernel, NumberPacker<Kernel>, float> {
     using Product = SymmetricProduct<Kernel, NumberPacker<Kernel>, float>;
     using typename Product::Tile;
-    static constexpr Index kStrip = Kernel::kStrip, kRows = Kernel::kRows, kEdge = 64;
+    static constexpr Index kStrip = Kernel::kStrip, kEdge = 64;
 
   public:
     // gram (v.rows x v.rows, row-major, contiguous); z is of the shape of v.
@@ -34,7 +34,7 @@ class SymmetricUpdate : SymmetricProduct<Kernel, NumberPacker<Kernel>, float> {
             for (Index begin = 0, end = 1; begin < last; begin = end, end = 2 * end < last ? 2 * end : last) {
 #pragma omp for schedule(dynamic, 1)
                 for (Index t = begin * (begin + 1) / 2; t < end * (end + 1) / 2; ++t) {
-                    const Tile tile = tile_at(t, rows);
+                    const Tile tile = Product::tile_at(t, kEdge, rows);
                     update_tile(tile, gram, size, rank, of_v, of_z, buffer);
                     Product::write_tile(tile, size, buffer, reinterpret_cast<float*>(gram), size, true, true);
                 }
@@ -43,33 +43,23 @@ class SymmetricUpdate : SymmetricProduct<Kernel, NumberPacker<Kernel>, float> {
     }
 
   private:
-    // Tile number t of the lower triangle, whose rows have 1, 2, 3, ... tiles.
-    static Tile tile_at(Index t, Index rows) {
-        Index row = 0, col = t;
-        while (col > row) col -= ++row;
-        return {row * kEdge, col * kEdge, rows - row * kEdge < kEdge ? rows - row * kEdge : kEdge,
-                rows - col * kEdge < kEdge ? rows - col * kEdge : kEdge};
-    }
-
     static void update_tile(const Tile& tile, const double* gram, Index size, Index rank, const double* v,
                             const double* z, double* buffer) {
-        for (Index j = 0; j < tile.cols; j += kStrip) {
-            for (Index i = 0; i < tile.rows; i += kRows) {
-                const Index row = tile.row + i, col = tile.col + j;
-                if (row + kRows <= col) continue;
-                double* block = buffer + j * tile.rows + i * kStrip;
+        Ahead vectors(v, 0, z, 0);  // they stay in the caches
+        for (Index col = tile.col; col < tile.col + tile.cols; col += kStrip) {
+            for (Index row = tile.row < col ? col : tile.row; row < tile.row + tile.rows; row += kStrip) {
+                double* block = buffer + (col - tile.col) * tile.rows + (row - tile.row) * kStrip;
                 load(gram + row * size + col, size, size - row, size - col, block);
-                const Index left = row / kStrip * kStrip * rank + row % kStrip;
-                Product::template add_product<2>(rank, v + left, z + col * rank, block);
-                Product::template add_product<2>(rank, z + left, v + col * rank, block);
+                Product::add_product(rank, v + row * rank, z + col * rank, row == col, block, vectors);
+                Product::add_product(rank, z + row * rank, v + col * rank, row == col, block, vectors);
             }
         }
     }
 
     // A block of `rows` x `cols` numbers at most, zeros past them; the one below it is asked for.
     static void load(const double* from, Index stride, Index rows, Index cols, double* block) {
-        for (Index r = 0; r < kRows; ++r) {
-            for (Index c = 0; c < kStrip; c += 8) __builtin_prefetch(from + (kRows + r) * stride + c);
+        for (Index r = 0; r < kStrip; ++r) {
+            for (Index c = 0; c < kStrip; c += 8) __builtin_prefetch(from + (kStrip + r) * stride + c);
             for (Index c = 0; c < kStrip; ++c)
                 block[r * kStrip + c] = r < rows && c < cols ? from[r * stride + c] : 0.0;
         }

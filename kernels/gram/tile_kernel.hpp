@@ -34,12 +34,10 @@ struct TileKernel {
         for (Index i = 0; i < kRows * kStrip; ++i) c[i] += block[i];
     }
 
-    template <Index, Index kTerms>
-    static inline void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c) {
-        for (Index k = 0; k < depth; k += kTerms) {
-            const Packed *left = a + k * kStrip, *right = b + k * kStrip;
-            multiply_terms(1, depth - k < kTerms ? depth - k : kTerms, &left, &right, c);
-        }
+    static constexpr Index kAheadBytes = 0;
+    template <Index>
+    static inline void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c, const char*) {
+        multiply_terms(1, depth, &a, &b, c);
     }
 
     // The left layout, from the pairs of the right one.
