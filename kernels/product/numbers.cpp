@@ -1,23 +1,13 @@
 // Products of a stored matrix with four vectors in float64, for any level: loops plain enough for the compiler to
 // vectorise. Numbers are widened in registers; four rows share what is read of the vectors.
 #include "cpu/level.hpp"
-#include "gram/pack.hpp"
+#include "cpu/lanes.hpp"
 #include "product/kernels.hpp"
 
 namespace {
 
-constexpr Index kLanes = KERNEL_VECTOR_BYTES / 8;
 constexpr Index kRows = 4;
 constexpr Index kTransposedRows = 8;  // whose sums are read and written once
-
-typedef double Lanes __attribute__((vector_size(KERNEL_VECTOR_BYTES)));
-
-template <class Read>
-inline Lanes widen(const typename Read::Stored* from) {
-    Lanes wide;
-    for (Index k = 0; k < kLanes; ++k) wide[k] = static_cast<double>(Read::read(from[k]));
-    return wide;
-}
 
 // Asks for the line that begins at column j, if one does, of a row that follows those at work: too far from them for a
 // processor to foresee. Into L2: rows a power of two apart would drive each other out of the first cache.
