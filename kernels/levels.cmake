@@ -56,7 +56,8 @@ add_kernel(product/numbers.cpp fast ${general_levels})
 add_kernel(values/numbers.cpp fast ${general_levels})
 add_kernel(values/inverse_numbers.cpp fast ${general_levels})
 add_kernel(decode/numbers.cpp off ${general_levels})
-add_kernel(digest/lanes.cpp off sha)
+add_kernel(digest/sha.cpp off sha)
+add_kernel(digest/lanes.cpp off avx2 avx512)
 target_sources(_native PRIVATE
     kernels/cpu/features.cpp
     kernels/cpu/pool.cpp

@@ -14,12 +14,13 @@ from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 def digests_of(stored: Mapping[TensorRef, memoryview]) -> dict[TensorRef, bytes]:
     """The digest of the bytes of each tensor.
 
-    Two at a time where the processor has SHA instructions, 0.30 ms a MiB in place of 0.57: those of one message wait
-    for each other. The longest first, so that none is left alone for long.
+    Several at a time: two where the processor has SHA instructions, 0.30 ms a MiB in place of 0.57 (Zen 4), else eight
+    or sixteen in the lanes of its vectors, 1.2 or 0.7 in place of 6 (Skylake). The longest first, so that few are left
+    alone for long.
     """
     refs = sorted(stored, key=lambda ref: ref.nbytes, reverse=True)
     messages = [stored[ref] for ref in refs]
-    if (native := _extension()) is not None:
+    if len(messages) > 1 and (native := _extension()) is not None:
         return dict(zip(refs, native.sha256(messages), strict=True))
     return {ref: hashlib.sha256(message).digest() for ref, message in zip(refs, messages, strict=True)}
 
@@ -29,6 +30,7 @@ def _extension() -> Any:
     """None where it or the processor has no such kernel; an instruction set that is misnamed is refused elsewhere."""
     try:
         native = importlib.import_module("spectrum_fast._native")
-        return native if native.cpu_features().get("sha") else None
+        features = native.cpu_features()
+        return native if features.get("sha") or features.get("avx2_fma") else None
     except (ImportError, ValueError):
         return None

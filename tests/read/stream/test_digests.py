@@ -14,25 +14,41 @@ from spectrum_fast.read.stream import digests
 LENGTHS = [0, 1, 31, 55, 56, 63, 64, 64, 65, 119, 120, 127, 128, 1000, 1000, 4096, 70_001]
 
 
+@pytest.mark.parametrize("count", [1, 2, len(LENGTHS)])
 @pytest.mark.parametrize("with_kernel", [True, False])
-def test_digests_are_those_of_hashlib(with_kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digests_are_those_of_hashlib(with_kernel: bool, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if not with_kernel:
         monkeypatch.setattr(digests, "_extension", lambda: None)
     elif digests._extension() is None:
-        pytest.skip("this processor (or SPECTRUM_FAST_ISA) has no SHA instructions")
+        pytest.skip("this processor (or SPECTRUM_FAST_ISA) has no instructions that a kernel is written for")
     stored = {}
-    for place, length in enumerate(LENGTHS):
+    for place, length in enumerate(LENGTHS[-count:]):
         ref = TensorRef(f"weight{place}", Path("model.safetensors"), "U8", (length,), 0, length)
         stored[ref] = memoryview(bytearray((7 * i * i + place) % 251 for i in range(length)))
     assert digests.digests_of(stored) == {ref: hashlib.sha256(part).digest() for ref, part in stored.items()}
 
 
-def test_any_lengths_go_together() -> None:
+@pytest.mark.parametrize("instructions", ["sha", "avx512", "avx2_fma"])
+def test_any_lengths_go_together(instructions: str) -> None:
+    native = digests._extension()
+    if native is None or not native.cpu_features().get(instructions):
+        pytest.skip(f"this processor (or SPECTRUM_FAST_ISA) has no {instructions}")
+    assert native.sha256([], instructions=instructions) == []
+    for lengths in product(LENGTHS, LENGTHS, [0, 64, 1000]):
+        _require_digests(native, lengths, instructions)
+    for count in range(1, 40):  # fewer messages than lanes, as many, and lanes that are taken up again
+        _require_digests(native, [(37 * i * i + count) % 700 for i in range(count)], instructions)
+
+
+def _require_digests(native: object, lengths: list[int] | tuple[int, ...], instructions: str) -> None:
+    messages = [bytes((3 * place + i) % 256 for i in range(length)) for place, length in enumerate(lengths)]
+    found = native.sha256(list(map(memoryview, map(bytearray, messages))), instructions=instructions)  # pyright: ignore[reportAttributeAccessIssue]
+    assert found == [hashlib.sha256(message).digest() for message in messages]
+
+
+def test_instructions_that_are_not_there_are_refused() -> None:
     native = digests._extension()
     if native is None:
-        pytest.skip("this processor (or SPECTRUM_FAST_ISA) has no SHA instructions")
-    assert native.sha256([]) == []
-    for lengths in product(LENGTHS, LENGTHS, [0, 64, 1000]):
-        messages = [bytes((place + i) % 256 for i in range(length)) for place, length in enumerate(lengths)]
-        found = native.sha256([memoryview(bytearray(message)) for message in messages])
-        assert found == [hashlib.sha256(message).digest() for message in messages]
+        pytest.skip("this processor (or SPECTRUM_FAST_ISA) has no instructions that a kernel is written for")
+    with pytest.raises(RuntimeError, match="no sha512"):
+        native.sha256([], instructions="sha512")
