@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
-from spectrum_fast.read.stream import digests
+from spectrum_fast.read.stream import digests, options
 
 LENGTHS = [0, 1, 31, 55, 56, 63, 64, 64, 65, 119, 120, 127, 128, 1000, 1000, 4096, 70_001]
 
@@ -44,6 +44,22 @@ def _require_digests(native: object, lengths: list[int] | tuple[int, ...], instr
     messages = [bytes((3 * place + i) % 256 for i in range(length)) for place, length in enumerate(lengths)]
     found = native.sha256(list(map(memoryview, map(bytearray, messages))), instructions=instructions)  # pyright: ignore[reportAttributeAccessIssue]
     assert found == [hashlib.sha256(message).digest() for message in messages]
+
+
+def test_more_is_read_ahead_where_lanes_are_filled_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = {}
+    for lanes in (1, 2, 8, 16):
+        monkeypatch.setattr(options, "together", lambda lanes=lanes: lanes)
+        windows[lanes] = options.StreamOptions(digests=True).window_bytes(remote=False)
+        assert options.StreamOptions().window_bytes(remote=False) == windows[1]
+    assert windows[1] == windows[2] < windows[8] == windows[16] == options.AUTO_WINDOW_BYTES
+
+
+def test_as_many_go_together_as_the_kernel_has_lanes() -> None:
+    native = digests._extension()
+    features = {} if native is None else native.cpu_features()
+    expected = [lanes for name, lanes in (("sha", 2), ("avx512", 16), ("avx2_fma", 8)) if features.get(name)]
+    assert digests.together() == (expected[0] if expected else 1)
 
 
 def test_instructions_that_are_not_there_are_refused() -> None:
