@@ -79,6 +79,27 @@ def plan_and_measure(kind: str, folder: Path, setup: TrainingSetup, picks: Any, 
     return planned.peak, measure(model.train(), setup)
 
 
+def scratch_bytes() -> int:
+    """What a bfloat16 product takes beside its result, at most, and no GPU holds.
+
+    12 kB where a processor has instructions for it, else copies of its operands in float32, 148 kB.
+    """
+    rows, width, outputs = SEQUENCES * LENGTH, 64, 256  # the output layer's, the largest
+    x, weight = torch.zeros(rows, width, dtype=torch.bfloat16), torch.zeros(outputs, width, dtype=torch.bfloat16)
+    y = torch.zeros(rows, outputs, dtype=torch.bfloat16)
+    return max(_scratch_of(x, weight.T), _scratch_of(y, weight), _scratch_of(y.T, x))
+
+
+def _scratch_of(left: Any, right: Any) -> int:
+    results = [left @ right]
+    return peak_bytes(lambda: results.append(left @ right)) - results[0].nbytes
+
+
+def require_planned(planned: int, measured: int) -> None:
+    assert planned <= 1.01 * measured
+    assert measured <= 1.01 * planned or measured - scratch_bytes() <= 1.01 * planned
+
+
 def a_pass(**options: Any) -> TrainingSetup:
     return TrainingSetup(method="full", zero=0, **{"seq_len": LENGTH, "micro_batch": SEQUENCES, **options})
 
@@ -102,7 +123,7 @@ def test_a_pass_on_fake_tensors_holds_what_a_real_one_does(
     kind: str, dtype: str, autocast: bool, trains: str, tmp_path: Path
 ) -> None:
     planned, measured = plan_and_measure(kind, tmp_path, a_pass(dtype=dtype, autocast=autocast), TRAINS[trains])
-    assert planned == pytest.approx(measured, rel=0.01)
+    require_planned(planned, measured)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +133,7 @@ def test_a_pass_on_fake_tensors_holds_what_a_real_one_does(
 def test_with_checkpointing(kind: str, autocast: bool, tmp_path: Path) -> None:
     setup = a_pass(autocast=autocast, checkpointing="layer", dtype="bf16")
     planned, measured = plan_and_measure(kind, tmp_path, setup, TRAINS["full"], num_hidden_layers=8)
-    assert planned == pytest.approx(measured, rel=0.01)
+    require_planned(planned, measured)
     plain, _ = plan_and_measure(kind, tmp_path, a_pass(autocast=autocast), TRAINS["full"], num_hidden_layers=8)
     assert planned < plain
 
