@@ -49,7 +49,8 @@ nb::list sha256(const std::vector<Bytes>& messages, const std::string& instructi
 }  // namespace
 
 void bind_digest(nb::module_& m) {
-    m.def("sha256", &sha256, nb::arg("messages"), nb::arg("instructions") = "",
-          "SHA-256 of each byte string, several at a time, by the best of cpu_features() sha, avx512 and avx2_fma, or by "
-          "the one that is named.");
+    m.def(
+        "sha256", &sha256, nb::arg("messages"), nb::arg("instructions") = "",
+        "SHA-256 of each byte string, several at a time, by the best of cpu_features() sha, avx512 and avx2_fma, or by "
+        "the one that is named.");
 }

@@ -11,13 +11,14 @@ namespace {
 
 constexpr Index kSums = 16;
 
-// Read: how a stored number becomes one, of 16, 32 or 64 bits. The largest is found among the bits without the sign, which
-// are in the order of the numbers; kShift to the left they are those of float32. The numbers left at the end go to the
-// first sum.
+// Read: how a stored number becomes one, of 16, 32 or 64 bits. The largest is found among the bits without the sign,
+// which are in the order of the numbers; kShift to the left they are those of float32. The numbers left at the end go
+// to the first sum.
 template <class Read, class Bits, int kShift = 0>
 void block(const typename Read::Stored* x, std::ptrdiff_t n, Bits& top, double& sum) {
     using Word = std::conditional_t<sizeof(typename Read::Stored) == 2, std::uint16_t, Bits>;
-    constexpr Index words = KERNEL_VECTOR_BYTES / sizeof(Word) < kSums ? KERNEL_VECTOR_BYTES / sizeof(Word) : kSums, parts = kSums / kLanes;
+    constexpr Index words = KERNEL_VECTOR_BYTES / sizeof(Word) < kSums ? KERNEL_VECTOR_BYTES / sizeof(Word) : kSums,
+                    parts = kSums / kLanes;
     typedef Word Words __attribute__((vector_size(words * sizeof(Word))));
     constexpr Word magnitude = static_cast<Word>(~Word{0}) >> 1;
     Words tops[kSums / words] = {};

@@ -4,7 +4,8 @@
 // block by depth block: what a tile reads of one lies together, where strips a power of two apart would share sets of
 // L2. Then every tile of the lower triangle is one task: it is accumulated in a private buffer (L2) over the depth
 // blocks, and added to `out` at the end of the slab. Each tile has one owner and a fixed order of summation, so the
-// result does not depend on the number of threads. While a depth block is multiplied, the next one is asked for (Ahead).
+// result does not depend on the number of threads. While a depth block is multiplied, the next one is asked for
+// (Ahead).
 //
 // Sums of kBlockTerms products in float32, kBlocks of these likewise, all others in float64: a tenth of the rounding
 // that float32 throughout has, for a twentieth more time.
@@ -19,8 +20,8 @@ namespace {
 
 inline Index round_up(Index value, Index step) { return (value + step - 1) / step * step; }
 
-// What is read next, to be asked for a few lines at a time: two places. A processor that prefetches by itself begins anew
-// at every page, each time by a few misses of the last cache.
+// What is read next, to be asked for a few lines at a time: two places. A processor that prefetches by itself begins
+// anew at every page, each time by a few misses of the last cache.
 class Ahead {
   public:
     Ahead(const void* first, Index first_bytes, const void* second, Index second_bytes)
