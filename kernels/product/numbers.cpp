@@ -136,34 +136,34 @@ inline void transposed_rows(const typename Read::Stored* a, Index row_stride, In
             for (Index p = 0; p < kVectors; ++p) out[p * out_stride + rest] += rows.one(r, rest) * x[p * x_stride + r];
 }
 
-template <class Read>
-void forward(const void* data, Index row_stride, Index rows, Index cols, Vectors x, Vectors out) {
-    const auto* a = static_cast<const typename Read::Stored*>(data);
+// Runs work(tile, row, column, columns) over blocks of columns, in each over tiles of kRows rows and what is left of
+// them.
+template <class Work>
+inline void for_tiles(Index rows, Index cols, const Work& work) {
     for (Index j = 0; j < cols; j += kBlock) {
         const Index width = cols - j < kBlock ? cols - j : kBlock;
         Index i = 0;
-        for (; i + kRows <= rows; i += kRows)
-            forward_rows<Read, kRows>(a + i * row_stride + j, row_stride, width, x.data + j, x.stride, out.data + i,
-                                      out.stride);
-        for (; i < rows; ++i)
-            forward_rows<Read, 1>(a + i * row_stride + j, row_stride, width, x.data + j, x.stride, out.data + i,
-                                  out.stride);
+        for (; i + kRows <= rows; i += kRows) work(std::integral_constant<Index, kRows>{}, i, j, width);
+        for (; i < rows; ++i) work(std::integral_constant<Index, 1>{}, i, j, width);
     }
+}
+
+template <class Read>
+void forward(const void* data, Index row_stride, Index rows, Index cols, Vectors x, Vectors out) {
+    const auto* a = static_cast<const typename Read::Stored*>(data);
+    for_tiles(rows, cols, [&](auto tile, Index i, Index j, Index width) {
+        forward_rows<Read, tile>(a + i * row_stride + j, row_stride, width, x.data + j, x.stride, out.data + i,
+                                 out.stride);
+    });
 }
 
 template <class Read>
 void transposed(const void* data, Index row_stride, Index rows, Index cols, Vectors x, Vectors out) {
     const auto* a = static_cast<const typename Read::Stored*>(data);
-    for (Index j = 0; j < cols; j += kBlock) {
-        const Index width = cols - j < kBlock ? cols - j : kBlock;
-        Index i = 0;
-        for (; i + kRows <= rows; i += kRows)
-            transposed_rows<Read, kRows>(a + i * row_stride + j, row_stride, width, x.data + i, x.stride, out.data + j,
-                                         out.stride);
-        for (; i < rows; ++i)
-            transposed_rows<Read, 1>(a + i * row_stride + j, row_stride, width, x.data + i, x.stride, out.data + j,
-                                     out.stride);
-    }
+    for_tiles(rows, cols, [&](auto tile, Index i, Index j, Index width) {
+        transposed_rows<Read, tile>(a + i * row_stride + j, row_stride, width, x.data + i, x.stride, out.data + j,
+                                    out.stride);
+    });
 }
 
 template <class Read>
