@@ -68,6 +68,7 @@ target_sources(_native PRIVATE
     kernels/sturm/slice.cpp
     kernels/sturm/narrow.cpp
     kernels/decode/decode.cpp
+    kernels/digest/select.cpp
     kernels/product/product.cpp
     kernels/product/turn_back.cpp
     kernels/values/values.cpp

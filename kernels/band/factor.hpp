@@ -214,7 +214,8 @@ class PanelFactor {
     }
 
     void invert(const double* upper, double* inverse) const {
-        for (Index i = 0; i < cols_ * cols_; ++i) inverse[i] = i % (cols_ + 1) == 0;
+        for (Index i = 0; i < cols_; ++i)
+            for (Index j = 0; j < cols_; ++j) inverse[i * cols_ + j] = i == j;
         solve_rows(cols_, upper, inverse);
     }
 

@@ -36,12 +36,13 @@ class ThreadSums {
     void read(Index row, Index begin, Number* block) const {
         alignas(64) Number rows[kRows * kLanes];
         for (Index c = 0; c < cols_; c += kLanes) {
+            const Index q = c / width_, at = row * width_ + c - q * width_;
             for (Index r = 0; r < kRows; ++r) {
                 Number* to = rows + r * kLanes;
-                const Index at = (row + r) * width_ + c % width_;
-                for (Index i = 0; i < kLanes; ++i) to[i] = row + r < begin ? Number{} : strip(0, c / width_)[at + i];
+                for (Index i = 0; i < kLanes; ++i)
+                    to[i] = row + r < begin ? Number{} : strip(0, q)[at + r * width_ + i];
                 for (int t = 1; t < threads_ && row + r >= begin; ++t)
-                    for (Index i = 0; i < kLanes; ++i) to[i] += strip(t, c / width_)[at + i];
+                    for (Index i = 0; i < kLanes; ++i) to[i] += strip(t, q)[at + r * width_ + i];
             }
             Rows::put_rows(rows, kLanes, cols_ - c < kLanes ? cols_ - c : kLanes, block + c * kRows);
         }

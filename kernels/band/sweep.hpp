@@ -47,11 +47,13 @@ class Sweep {
     void set_v(Index set, Index row, const double* block) const {
         const Vectors& vectors = vectors_[set];
         vectors.set_v(row, block);
-        for (Index r = row; r < row + Tall::kBlock; r += kStrip)
-            for (Index c = 0; c < cols_; c += kLanes)
+        for (Index c = 0; c < cols_; c += kLanes) {
+            const Index q = c / width_;
+            Number* to = right_.data() + q * rows_ * width_ + c - q * width_;
+            for (Index r = row; r < row + Tall::kBlock; r += kStrip)
                 Strips<Number, kVectorBytes>::get_rows(
-                    vectors.v(r) + c * kStrip, cols_ - c < kLanes ? cols_ - c : kLanes,
-                    right_.data() + (c / width_ * rows_ + r) * width_ + c % width_, width_);
+                    vectors.v(r) + c * kStrip, cols_ - c < kLanes ? cols_ - c : kLanes, to + r * width_, width_);
+        }
     }
 
     // Takes over rows [row, end) of the product X = A V, zeros before row `begin`; inner += V^T X of them.
@@ -68,23 +70,28 @@ class Sweep {
     // diagonal from each square downwards.
     void update(Index set, Index block_row, Index block_col, Index begin) const {
         const Index edge = tiles_.edge(), row = block_row * edge;
+        Number* const tile = tiles_.tile(block_row, block_col);
         for (Index c = first_column(block_col, begin); c < edge; c += kStrip) {
             const Index col = block_col * edge + c;
+            Number* const strip = tile + c / kStrip * edge * kStrip + c % kStrip;
             if (block_row == block_col) {
-                update_columns<kSquare / kLanes>(set, col, col + kSquare, col);
-                update_columns<2>(set, col + kSquare, row + edge, col);
+                update_columns<kSquare / kLanes>(set, col, col + kSquare, col, strip + c * kStrip);
+                update_columns<2>(set, col + kSquare, row + edge, col, strip + (c + kSquare) * kStrip);
             } else {
-                update_columns<2>(set, row, row + edge, col);
+                update_columns<2>(set, row, row + edge, col, strip);
             }
         }
     }
 
     // The same for rows [row, end) and columns from `begin` on of the strip at `col`.
     void update_strip(Index set, Index row, Index end, Index col, Index begin) const {
-        if (begin - col < kSquare) {
-            update_columns<2>(set, row < col ? col : row, end, col);
+        const bool whole = begin - col < kSquare;
+        const Index from = whole ? col : col + kSquare, first = row < from ? from : row;
+        if (first >= end) return;
+        if (whole) {
+            update_columns<2>(set, first, end, from, tiles_.column(first, from));
         } else {
-            update_columns<1>(set, row < col + kSquare ? col + kSquare : row, end, col + kSquare);
+            update_columns<1>(set, first, end, from, tiles_.column(first, from));
         }
     }
 
@@ -110,14 +117,12 @@ class Sweep {
     static constexpr Index kSquare = kLanes < kRows ? kRows : kLanes;
     static_assert(kStrip % kSquare == 0 && kSquare % kUnroll == 0);
 
-    // Rows [row, end) of a tile, kVectors vectors of columns from `col` on -= V Z^T + Z V^T.
+    // Rows [row, end) of a tile, kVectors vectors of columns from `col` on, which lie at `to`, -= V Z^T + Z V^T.
     template <Index kVectors>
-    void update_columns(Index set, Index row, Index end, Index col) const {
-        if (row >= end) return;
+    void update_columns(Index set, Index row, Index end, Index col, Number* to) const {
         const Vectors& vectors = vectors_[set];
         const Index half = cols_ * kStrip;
         const Number* right = vectors.z(col) + col % kStrip;
-        Number* to = tiles_.column(row, col);
         for (Index r = row; r < end; r += kRows, to += kRows * kStrip)
             Kernel::template multiply<1, kStrip, true, kVectors, kUnroll>(2, cols_, vectors.v(r) + r % kStrip, half,
                                                                           right, -half, to);
@@ -134,11 +139,12 @@ class Sweep {
         Number* sums = sums_.strip(thread, q);
         // X_I of rows from `row` on += columns [begin, end), which are whole strips or lie in one.
         const auto add_rows = [&](Index row, Index begin, Index end) {
-            const Index inner = end - begin < kStrip ? end - begin : kStrip;
+            const bool whole = end - begin >= kStrip;
+            const Index strips = whole ? (end - begin) / kStrip : 1, inner = whole ? kStrip : end - begin;
             for (Index r = row; r < edge && inner > 0; r += kRows)
                 Kernel::template multiply<kStrip, 1, false, kVectors, kUnroll, kWidth>(
-                    (end - begin) / inner, inner, tile + begin / kStrip * kStrip * edge + r * kStrip + begin % kStrip,
-                    edge * kStrip, right + (block_col * edge + begin) * kWidth, kStrip * kWidth,
+                    strips, inner, tile + begin / kStrip * kStrip * edge + r * kStrip + begin % kStrip, edge * kStrip,
+                    right + (block_col * edge + begin) * kWidth, kStrip * kWidth,
                     sums + (block_row * edge + r) * kWidth);
         };
         if (diagonal) {

@@ -37,7 +37,7 @@ class TriangleTiles {
         for (Index row = first; row < blocks_; ++row) {
             for (Index col = first; col <= row; ++col) {
                 const Index after = blocks_ - 1 - col, number = after * (after + 1) / 2 + blocks_ - 1 - row;
-                if (number % threads == thread) work(row, col);
+                if (is_of(number, thread, threads)) work(row, col);
             }
         }
     }
@@ -71,6 +71,11 @@ class TriangleTiles {
     }
 
   private:
+    // A division of 64 bits takes some processors ninety cycles, of 8,000 for a tile.
+    static bool is_of(Index number, int thread, int threads) {
+        return static_cast<unsigned>(number) % static_cast<unsigned>(threads) == static_cast<unsigned>(thread);
+    }
+
     Index count() const { return blocks_ * (blocks_ + 1) / 2; }
 
     Index size_, edge_, blocks_;

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 struct Message {
     const std::uint8_t* bytes;
@@ -10,8 +11,16 @@ struct Message {
     std::uint8_t digest[32];  // written
 };
 
-// By the processor's SHA instructions (CpuFeatures::sha), two messages at a time, or in the lanes of its vectors, eight
-// or sixteen. A message that ends gives its place to the next one; the longest ones first leave few alone for long.
-void sha256_sha(Message* messages, std::ptrdiff_t count);
-void sha256_avx2(Message* messages, std::ptrdiff_t count);
-void sha256_avx512(Message* messages, std::ptrdiff_t count);
+// A message that ends gives its place to the next one; the longest ones first leave few alone for long.
+struct DigestKernel {
+    const char* instructions;  // "sha", or the vectors whose lanes hold a message each: "avx512" or "avx2"
+    int lanes;                 // messages at a time
+    void (*hash)(Message* messages, std::ptrdiff_t count);
+};
+
+extern const DigestKernel digest_sha;
+extern const DigestKernel digest_avx2;
+extern const DigestKernel digest_avx512;
+
+// Those that this processor has, the best one first.
+std::vector<DigestKernel> digest_kernels();

@@ -71,4 +71,4 @@ struct VectorLanes {
 
 }  // namespace
 
-void LEVELLED(sha256)(Message* messages, std::ptrdiff_t count) { Messages<VectorLanes>::run(messages, count); }
+const DigestKernel LEVELLED(digest) = {LEVEL_NAME, VectorLanes::kLanes, Messages<VectorLanes>::run};

@@ -73,4 +73,4 @@ struct ShaInstructions {
 
 }  // namespace
 
-void LEVELLED(sha256)(Message* messages, std::ptrdiff_t count) { Messages<ShaInstructions>::run(messages, count); }
+const DigestKernel LEVELLED(digest) = {LEVEL_NAME, ShaInstructions::kLanes, Messages<ShaInstructions>::run};

@@ -276,7 +276,6 @@ void check_refusals() {
 
 // A digest is the same whichever message it is computed beside (tests/read/stream/test_digests.py knows the numbers).
 void check_digests(Rng& rng) {
-#if defined(__x86_64__)
     constexpr int count = 20;
     std::vector<std::uint8_t> bytes[count];
     Message together[count];
@@ -285,21 +284,14 @@ void check_digests(Rng& rng) {
         for (auto& byte : bytes[i]) byte = static_cast<std::uint8_t>(rng());
         together[i] = {bytes[i].data(), std::ssize(bytes[i]), {}};
     }
-    const CpuFeatures& has = cpu_features();
-    const std::pair<bool, void (*)(Message*, std::ptrdiff_t)> kernels[] = {
-        {has.sha, sha256_sha}, {has.avx512, sha256_avx512}, {has.avx2_fma, sha256_avx2}};
-    for (const auto& [is_there, sha256] : kernels) {
-        if (!is_there) continue;
-        sha256(together, count);
+    for (const DigestKernel& kernel : digest_kernels()) {
+        kernel.hash(together, count);
         for (const Message& one : together) {
             Message alone{one.bytes, one.size, {}};
-            sha256(&alone, 1);
+            kernel.hash(&alone, 1);
             require(std::equal(alone.digest, alone.digest + 32, one.digest), "a digest", one.size, together[0].size);
         }
     }
-#else
-    (void)rng;
-#endif
 }
 
 // No two threads hold one block at a time, of any size, whichever are kept; and a child that is forked meanwhile gets

@@ -13,10 +13,8 @@ from spectrum_fast.read.checkpoint.tensor_ref import TensorRef
 
 def together() -> int:
     """Tensors that are hashed side by side: in the lanes of vectors 8 or 16, by SHA instructions 2, by hashlib 1."""
-    if (native := _extension()) is None:
-        return 1
-    features = native.cpu_features()
-    return 2 if features.get("sha") else 16 if features.get("avx512") else 8
+    native = _extension()
+    return 1 if native is None else next(iter(native.digest_kernels().values()))
 
 
 def digests_of(stored: Mapping[TensorRef, memoryview]) -> dict[TensorRef, bytes]:
@@ -38,7 +36,6 @@ def _extension() -> Any:
     """None where it or the processor has no such kernel; an instruction set that is misnamed is refused elsewhere."""
     try:
         native = importlib.import_module("spectrum_fast._native")
-        features = native.cpu_features()
-        return native if features.get("sha") or features.get("avx2_fma") else None
+        return native if native.digest_kernels() else None
     except (ImportError, ValueError):
         return None
