@@ -21,6 +21,7 @@ void block(const typename Read::Stored* x, std::ptrdiff_t n, Bits& top, double& 
                     parts = kSums / kLanes;
     typedef Word Words __attribute__((vector_size(words * sizeof(Word))));
     constexpr Word magnitude = static_cast<Word>(~Word{0}) >> 1;
+    constexpr bool halves = std::is_same_v<Read, ReadFloat16>;
     Words tops[kSums / words] = {};
     Lanes partial[parts] = {};
     std::ptrdiff_t i = 0;
@@ -31,8 +32,15 @@ void block(const typename Read::Stored* x, std::ptrdiff_t n, Bits& top, double& 
             bits &= magnitude;
             tops[k / words] = bits > tops[k / words] ? bits : tops[k / words];
         }
+        float narrow[kSums];
+        if constexpr (halves) read_row<Read>(x + i, kSums, narrow);
         for (Index part = 0; part < parts; ++part) {
-            const Lanes value = widen<Read>(x + i + part * kLanes);
+            Lanes value;
+            if constexpr (halves) {
+                value = widen<ReadFloat32>(narrow + part * kLanes);
+            } else {
+                value = widen<Read>(x + i + part * kLanes);
+            }
             partial[part] += value * value;
         }
     }

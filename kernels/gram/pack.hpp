@@ -6,6 +6,9 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
 
 #include "gram/transpose.hpp"
 #include "gram/view.hpp"
@@ -49,6 +52,19 @@ struct ReadFloat16 {
 struct ReadPair {
     using Stored = std::uint16_t;
 };
+
+// to[i] = from[i] as a number. The compiler does not know that an instruction widens float16.
+template <class Read, class To>
+inline void read_row(const typename Read::Stored* from, Index count, To* to) {
+    Index i = 0;
+#if defined(__F16C__)
+    if constexpr (std::is_same_v<Read, ReadFloat16> && std::is_same_v<To, float>) {
+        for (; i + 8 <= count; i += 8)
+            _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
+    }
+#endif
+    for (; i < count; ++i) to[i] = static_cast<To>(Read::read(from[i]));
+}
 
 // strip[k * kStrip + r] = rows[r * stride + k * n] as a To, for k < width; a To is n neighbours as they are stored.
 template <class To, Index kStrip, class Stored>
@@ -97,7 +113,7 @@ void pack_strip(const MatrixView& view, Index row, Index col, Index depth, To* s
             const Stored* from = source + k * view.col_stride;
             To* to = strip + k * kStrip;
             if (view.row_stride == 1 && rows == kStrip) {
-                for (Index r = 0; r < kStrip; ++r) to[r] = static_cast<To>(Read::read(from[r]));
+                read_row<Read>(from, kStrip, to);
             } else {
                 for (Index r = 0; r < rows; ++r) to[r] = static_cast<To>(Read::read(from[r * view.row_stride]));
                 for (Index r = rows; r < kStrip; ++r) to[r] = To{};
@@ -119,7 +135,7 @@ void pack_strip(const MatrixView& view, Index row, Index col, Index depth, To* s
         const Index width = depth - k0 < block ? depth - k0 : block;
         for (Index r = 0; r < rows; ++r) {
             const Stored* from = source + r * view.row_stride + k0;
-            for (Index k = 0; k < width; ++k) buffer[r][k] = static_cast<To>(Read::read(from[k]));
+            read_row<Read>(from, width, buffer[r]);
         }
         transpose_strip<To, kStrip>(buffer[0], stride, width, strip + k0 * kStrip);
     }

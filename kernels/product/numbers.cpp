@@ -33,8 +33,7 @@ class Rows {
   public:
     Rows(const Stored* a, Index stride, Index cols) : a_(a), stride_(stride) {
         if constexpr (kCopied)
-            for (Index r = 0; r < kTile; ++r)
-                for (Index j = 0; j < cols; ++j) buffer_[r * kBlock + j] = Read::read(a[r * stride + j]);
+            for (Index r = 0; r < kTile; ++r) read_row<Read>(a + r * stride, cols, buffer_ + r * kBlock);
     }
 
     Lanes at(Index row, Index j) const {

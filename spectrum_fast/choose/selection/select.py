@@ -106,7 +106,7 @@ class _Names:
         parts, whole = parts_by_parameter(scan.modules), [module for module in competing if not module.is_part]
         self.parts = {module.name: [part.name for part in parts.get(module.parameter or "", ())] for module in whole}
         names = {entry.name for entry in (*competing, *scan.modules, *scan.failures)} | set(scan.ties)
-        known = sorted(names, key=natural_key)
+        known = sorted(names, key=natural_key) if options.include or options.exclude else []
         self.included = match_patterns(options.include, known, "include") if options.include else names
         self.excluded = match_patterns(options.exclude, known, "exclude")
 

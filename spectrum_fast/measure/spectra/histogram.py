@@ -67,6 +67,8 @@ class Histogram:
 
     def scaled(self, factor: float) -> Histogram:
         """The histogram of ``factor`` times the matrix."""
+        if factor == 1:
+            return self
         start, knee, end = self.start * factor, self.knee * factor, self.end * factor
         if len(self.counts) > self.linear_bins and not 0 < knee < end:  # so small that the edges become one number
             return Histogram(start, end, end, 1, (sum(self.counts),))

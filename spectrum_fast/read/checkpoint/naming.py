@@ -210,8 +210,14 @@ def role(name: str) -> Role:
     ('other', 'other')
     """
     module = module_name(name)
-    if any(tower_word(part) not in ("", LANGUAGE_MODEL) for part in path_before_layer(module)):
-        return "other"
+    found = _role_in_text(module)
+    if found == "other" or all(tower_word(part) in ("", LANGUAGE_MODEL) for part in path_before_layer(module)):
+        return found
+    return "other"
+
+
+def _role_in_text(module: str) -> Role:
+    """Of a module of the language model."""
     last = module.rpartition(".")[2]
     if last in _EMBEDDINGS:
         return "embedding"

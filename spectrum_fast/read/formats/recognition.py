@@ -31,6 +31,8 @@ _LOOSE = frozenset(
 )
 _TELLING = tuple(ending for form in FORMATS for ending in form.telling)
 """Endings that nothing but a companion carries."""
+_BESIDE = tuple(ending for form in FORMATS for ending in form.companions)
+"""Endings that a companion carries."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,11 @@ def find_packed(tensors: Iterable[TensorRef]) -> QuantisedTensors:
         The packed tensors with their formats and companions, and the companions with their owners.
     """
     refs = {f".{ref.name}": ref for ref in tensors}
+    beside = {key: ref for key, ref in refs.items() if key.endswith(_BESIDE)}
     packed: dict[str, PackedWeight] = {}
     companions: dict[str, str] = {}
     for key, ref in refs.items():
-        found = _recognise(key, ref, refs)
+        found = _recognise(key, ref, beside)
         if found is not None:
             packed[ref.name] = found
             companions.update({companion.name: ref.name for companion in found.companions.values()})
@@ -78,14 +81,20 @@ def find_packed(tensors: Iterable[TensorRef]) -> QuantisedTensors:
     return QuantisedTensors(packed, companions)
 
 
-def _recognise(key: str, ref: TensorRef, refs: Mapping[str, TensorRef]) -> PackedWeight | None:
-    """What codes a tensor is, by its own name and the names beside it; None for a plain one."""
+def _recognise(key: str, ref: TensorRef, beside: Mapping[str, TensorRef]) -> PackedWeight | None:
+    """What codes a tensor is, by its own name and the names beside it; None for a plain one.
+
+    Args:
+        key: its name after a point.
+        ref: itself.
+        beside: by such names, whatever may be a companion.
+    """
     named = [form for form in FORMATS if key.endswith(form.codes) and form.accepts(ref)]
     present: dict[str, TensorRef] = {}
-    for form in named:
+    for form in named if beside else ():
         stem = key.removesuffix(form.codes)
         for ending, role in form.companions.items():
-            companion = refs.get(stem + ending)
+            companion = beside.get(stem + ending)
             if companion is not None and companion not in present.values():
                 present[f"a second {role}" if role in present else role] = companion
     forms = [form for form in named if form.alone(ref) or not present.keys().isdisjoint(form.marks)]

@@ -31,7 +31,7 @@ class Dense(Matrices):
         """How many."""
         return len(self.matrices)
 
-    @property
+    @cached_property
     def first(self) -> Any:
         """See :class:`Matrices`."""
         return self.matrices[0]
