@@ -1,5 +1,5 @@
 # The Python module: a border (bind.cpp) for each room, and the kernels.
-nanobind_add_module(_native NB_STATIC STABLE_ABI
+nanobind_add_module(_native NB_STATIC STABLE_ABI NOMINSIZE
     kernels/module.cpp
     kernels/cpu/bind.cpp
     kernels/extent/bind.cpp

@@ -33,6 +33,9 @@ struct SturmKernels {
     int lanes;  // shifts of a sweep
     // sizes[j] <- max |B[j + d, j]| over d <= half_width and inside of B; returns the largest, not finite if any is not
     T (*measure)(const T* band, std::ptrdiff_t n, std::ptrdiff_t width, std::ptrdiff_t half_width, T* sizes);
+    // entries[j * stride + d] <- B[j + d, j] * first * second, zeros beyond the half-width and outside of B
+    void (*scale)(const T* band, std::ptrdiff_t n, std::ptrdiff_t width, std::ptrdiff_t half_width, T first, T second,
+                  T* entries, std::ptrdiff_t stride);
     // products[lane] <- prod |d_i|, d_i the pivots of B - shifts[lane] I
     void (*real_product)(const SturmBand<T>& band, const T* shifts, SturmProduct* products, void* workspace);
     // products[lane] <- prod |d_i|^2, d_i the pivots of B - (re + i im)[lane] I

@@ -29,6 +29,16 @@ T measure(const T* band, std::ptrdiff_t n, std::ptrdiff_t width, std::ptrdiff_t 
     return found;
 }
 
+template <class T>
+void scale(const T* band, std::ptrdiff_t n, std::ptrdiff_t width, std::ptrdiff_t half_width, T first, T second,
+           T* entries, std::ptrdiff_t stride) {
+    for (std::ptrdiff_t j = 0; j < n; ++j) {
+        const std::ptrdiff_t count = half_width < n - 1 - j ? half_width + 1 : n - j;
+        for (std::ptrdiff_t d = 0; d < count; ++d) entries[j * stride + d] = band[j * width + d] * first * second;
+        for (std::ptrdiff_t d = count; d < stride; ++d) entries[j * stride + d] = 0;
+    }
+}
+
 // products[lane] <- magnitude of the product of a sweep
 template <class T>
 void store(const Product<T>& found, SturmProduct* products) {
@@ -55,7 +65,7 @@ void complex_product(const SturmBand<T>& band, const T* re, const T* im, SturmPr
 }
 
 template <class T>
-constexpr SturmKernels<T> kernels{Simd<T>::lanes, measure<T>, real_product<T>, complex_product<T>};
+constexpr SturmKernels<T> kernels{Simd<T>::lanes, measure<T>, scale<T>, real_product<T>, complex_product<T>};
 
 }  // namespace
 

@@ -44,15 +44,14 @@ struct ScaledBand {
         // floor. eps^(3/4) keeps both small; it is relative to the column, because graded bands (a few huge
         // eigenvalues at the head) need a local scale. See the docstring of
         // spectrum_fast.measure.ops.sturm.count_below.
+        kernels.scale(band, n, width, b, half_factor, other_half, entries, view.stride);
         constexpr T eps = std::numeric_limits<T>::epsilon();
         constexpr T guard = sizeof(T) == 8 ? T(0x1p-39) : T(0x1p-17);
         for (int j = 0; j < view.order; ++j) {
-            T* const column = entries + static_cast<std::ptrdiff_t>(j) * view.stride;
-            const int count = std::clamp(order - j, 0, b + 1);
-            for (int d = 0; d < count; ++d) column[d] = band[j * width + d] * half_factor * other_half;
-            std::fill(column + count, column + view.stride, T(0));
             live[j] = j < order ? T(1) : T(0);
             if (j >= order) {
+                T* const column = entries + static_cast<std::ptrdiff_t>(j) * view.stride;
+                std::fill(column, column + view.stride, T(0));
                 column[0] = 1;
                 pivot_floor[j] = 0;
             } else if (largest == 0) {
