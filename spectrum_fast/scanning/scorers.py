@@ -48,7 +48,7 @@ from spectrum_fast.scanning.results import (
 BATCH_SHARE = 5
 """A batch takes one part in this many of the device's free memory, workspace included: 16 GiB of 80. The weights of
 others may take as much again."""
-CPU_BATCH_BYTES, CPU_THREAD_BYTES = 48 << 20, 32 << 20
+CPU_BATCH_BYTES, CPU_THREAD_BYTES = 64 << 20, 32 << 20
 """Of a batch on a CPU, where as many are in work at once as it has threads; and what each thread may have waiting of
 weights beside the two batches that any device may."""
 ONE_CORE_ENTRIES = 1 << 23
