@@ -26,7 +26,6 @@ class Ledger(Findings):
 
     Attributes:
         plan: as given.
-        step: how far the scan is, but for the time.
         processes: how many processes are at work; for the report.
     """
 
@@ -40,8 +39,10 @@ class Ledger(Findings):
         self._journal = journal
         self._report = report
         self._started = started
-        total, work = len(self._plans), sum(map(work_of, plan.weights))
-        self.step = ScanProgress("", 0, total, 0, plan.total_bytes, 0.0, total_work=work)
+        self._work = {weight.name: work_of(weight) for weight in plan.weights}
+        total, work = len(self._plans), sum(self._work.values())
+        # As keywords: a new record after every one of thousands of small matrices takes longer than counting it.
+        self._step: dict[str, Any] = vars(ScanProgress("", 0, total, 0, plan.total_bytes, 0.0, total_work=work)).copy()
         if journal is not None:
             self.adopt(journal)
         self._tell()
@@ -52,8 +53,13 @@ class Ledger(Findings):
             if name in self._plans and name not in self:
                 self.keep(record)
         self.settings += [settings for settings in journal.settings if settings not in self.settings]
-        step = self.step
-        self.step = replace(step, resumed=step.done, resumed_bytes=step.done_bytes, resumed_work=step.done_work)
+        step = self._step
+        step.update(resumed=step["done"], resumed_bytes=step["done_bytes"], resumed_work=step["done_work"])
+
+    @property
+    def step(self) -> ScanProgress:
+        """How far the scan is, but for the time."""
+        return ScanProgress(**self._step)
 
     @property
     def complete(self) -> bool:
@@ -72,13 +78,11 @@ class Ledger(Findings):
         if self._journal is not None:
             self._journal.append(record, settings)
         super().keep(record, settings)
-        self._count(
-            record,
-            name=record.name,
-            read_seconds=self.step.read_seconds + result.read_seconds,
-            wait_seconds=self.step.wait_seconds + result.wait_seconds,
-            compute_seconds=self.step.compute_seconds + result.compute_seconds,
-        )
+        self._count(record)
+        self._step["name"] = record.name
+        self._step["read_seconds"] += result.read_seconds
+        self._step["wait_seconds"] += result.wait_seconds
+        self._step["compute_seconds"] += result.compute_seconds
         self._tell()
 
     def keep(self, record: ModuleScore | ScanFailure, *settings: Settings) -> None:
@@ -100,17 +104,12 @@ class Ledger(Findings):
             "resumed_bytes": step.resumed_bytes,
         }
 
-    def _count(self, record: ModuleScore | ScanFailure, **more: Any) -> None:
-        """One step further, and what else of the step has changed."""
-        plan, step = self._plans[record.name], self.step
-        self.step = replace(
-            step,
-            done=len(self),
-            done_bytes=step.done_bytes + plan.nbytes,
-            done_work=step.done_work + work_of(plan),
-            failed=len(self.failures),
-            **more,
-        )
+    def _count(self, record: ModuleScore | ScanFailure) -> None:
+        """One step further."""
+        self._step["done"] = len(self)
+        self._step["done_bytes"] += self._plans[record.name].nbytes
+        self._step["done_work"] += self._work[record.name]
+        self._step["failed"] = len(self.failures)
 
     def _tell(self) -> None:
         if self._report is None:

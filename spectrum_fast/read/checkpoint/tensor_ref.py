@@ -34,6 +34,9 @@ class TensorRef:
     stamp: Stamp | None = field(default=None, repr=False, compare=False)
     interleaved_heads: int = 0
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.begin))  # tells nearly all apart; a path's takes longer than all the rest
+
     def __str__(self) -> str:
         return f"tensor {shorten(self.name)} in {self.file}"
 

@@ -82,7 +82,7 @@ class WeightPlan:
         """All that is read for it."""
         return self.main, *self.companions.values()
 
-    @property
+    @cached_property
     def comes_in_blocks(self) -> bool:
         """Whether it may be read by blocks: matrices of numbers, scored as they are stored or entry by entry."""
         plain = all(len(ref.shape) in (1, 2) and decodable(ref.dtype) for ref in self.refs)

@@ -7,7 +7,7 @@ them on a GPU copies them, by a :class:`SideStream`, straight into the memory th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -27,17 +27,9 @@ class SideStream:
         self.device = torch.device(device)
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
-    @contextmanager
-    def done(self, source: Tensor | None = None) -> Iterator[None]:
+    def done(self, source: Tensor | None = None) -> AbstractContextManager[None]:
         """What is begun inside is done at the end; a ``source`` that lies on a device is waited for first."""
-        if self._stream is None:
-            yield
-            return
-        if source is not None and source.is_cuda:
-            self._stream.wait_stream(torch.cuda.current_stream(source.device))
-        with torch.cuda.stream(self._stream):
-            yield
-        self._stream.synchronize()
+        return nullcontext() if self._stream is None else _done_on(self._stream, source)
 
     def own_stream(self) -> None:
         """From now on the calling thread computes on a stream of its own, beside other threads; not on the CPU."""
@@ -53,6 +45,15 @@ class SideStream:
         for tensor in tensors:
             if tensor.is_cuda:
                 tensor.record_stream(torch.cuda.current_stream(self.device))
+
+
+@contextmanager
+def _done_on(stream: torch.cuda.Stream, source: Tensor | None) -> Iterator[None]:
+    if source is not None and source.is_cuda:
+        stream.wait_stream(torch.cuda.current_stream(source.device))
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
 
 
 def require_cuda(device: str) -> None:
