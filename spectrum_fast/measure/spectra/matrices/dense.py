@@ -31,9 +31,13 @@ class Dense(Matrices):
         """How many."""
         return len(self.matrices)
 
-    @cached_property
+    @property
     def first(self) -> Any:
         """See :class:`Matrices`."""
+        return self._first
+
+    @cached_property
+    def _first(self) -> Any:
         return self.matrices[0]
 
     def take(self, indices: Sequence[int]) -> Dense:
