@@ -15,6 +15,7 @@ namespace nb = nanobind;
 namespace {
 
 using Bytes = nb::ndarray<nb::ro, std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
 // The kernel of these instructions, or the best one of this processor.
 DigestKernel kernel_for(const std::string& instructions) {
     for (const DigestKernel& kernel : digest_kernels())

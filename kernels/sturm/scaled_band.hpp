@@ -39,12 +39,12 @@ struct ScaledBand {
         if (largest > 0) exponent = scale;
         const T half_factor = std::ldexp(T(1), -(scale / 2));  // two steps, so that neither overflows
         const T other_half = std::ldexp(T(1), scale / 2 - scale);
+        kernels.scale(band, n, width, b, half_factor, other_half, entries, view.stride);
 
         // A pivot d fills a block with entries of size 1 / d, which costs eps / d; moving it to the floor costs the
         // floor. eps^(3/4) keeps both small; it is relative to the column, because graded bands (a few huge
         // eigenvalues at the head) need a local scale. See the docstring of
         // spectrum_fast.measure.ops.sturm.count_below.
-        kernels.scale(band, n, width, b, half_factor, other_half, entries, view.stride);
         constexpr T eps = std::numeric_limits<T>::epsilon();
         constexpr T guard = sizeof(T) == 8 ? T(0x1p-39) : T(0x1p-17);
         for (int j = 0; j < view.order; ++j) {
