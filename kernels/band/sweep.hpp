@@ -11,6 +11,7 @@
 #include "band/tiles.hpp"
 #include "band/vectors.hpp"
 #include "cpu/scratch.hpp"
+#include "gram/fma_kernel.hpp"
 #include "gram/view.hpp"
 
 namespace {
@@ -124,8 +125,8 @@ class Sweep {
         const Index half = cols_ * kStrip;
         const Number* right = vectors.z(col) + col % kStrip;
         for (Index r = row; r < end; r += kRows, to += kRows * kStrip)
-            Kernel::template multiply<1, kStrip, true, kVectors, kUnroll>(2, cols_, vectors.v(r) + r % kStrip, half,
-                                                                          right, -half, to);
+            Kernel::template multiply<1, kStrip, Store::subtract, kVectors, kUnroll>(
+                2, cols_, vectors.v(r) + r % kStrip, half, right, -half, to);
     }
 
     // The product for one strip of columns of V, kVectors vectors wide.
@@ -142,7 +143,7 @@ class Sweep {
             const bool whole = end - begin >= kStrip;
             const Index strips = whole ? (end - begin) / kStrip : 1, inner = whole ? kStrip : end - begin;
             for (Index r = row; r < edge && inner > 0; r += kRows)
-                Kernel::template multiply<kStrip, 1, false, kVectors, kUnroll, kWidth>(
+                Kernel::template multiply<kStrip, 1, Store::add, kVectors, kUnroll, kWidth>(
                     strips, inner, tile + begin / kStrip * kStrip * edge + r * kStrip + begin % kStrip, edge * kStrip,
                     right + (block_col * edge + begin) * kWidth, kStrip * kWidth,
                     sums + (block_row * edge + r) * kWidth);
@@ -156,7 +157,7 @@ class Sweep {
         }
         for (Index c = first / kRows * kRows; c < edge; c += kRows) {
             const Index top = diagonal ? (c / kSquare + 1) * kSquare : 0;
-            Kernel::template multiply<1, kStrip, false, kVectors, kUnroll, kWidth>(
+            Kernel::template multiply<1, kStrip, Store::add, kVectors, kUnroll, kWidth>(
                 1, edge - top, tile + (c / kStrip * edge + top) * kStrip + c % kStrip, 0,
                 right + (block_row * edge + top) * kWidth, 0, sums + (block_col * edge + c) * kWidth);
         }

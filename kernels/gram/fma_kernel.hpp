@@ -11,6 +11,8 @@
 
 namespace {
 
+enum class Store { add, subtract, set };  // what becomes of C by a product
+
 template <class T, int kVectorBytes, int kBlockRows>
 struct FmaKernel {
     using Packed = T;  // what operands are packed to
@@ -27,15 +29,15 @@ struct FmaKernel {
 
     typedef T Vector __attribute__((vector_size(kVectorBytes), aligned(sizeof(T)), may_alias));
 
-    // C (kRows x kWidth, contiguous) += or -= sum over o < outer, k < inner of A(., o, k) B(o, k, .)
+    // C (kRows x kWidth, contiguous) +=, -= or = sum over o < outer, k < inner of A(., o, k) B(o, k, .)
     //   A(i, o, k) = a[o * a_outer + i * kRowStep + k * kDepth],   B(o, k, j) = b[o * b_outer + k * kWidth + j].
     // Rows of B and C are kWidth numbers, of which kVectors vectors are worked on. `inner` is a multiple of
     // kUnroll, for each of which, where kAhead, a line from `next` on is asked for (into L2).
-    template <Index kRowStep, Index kDepth, bool kSubtract, Index kVectors = 2, Index kUnroll = 1,
-              Index kWidth = kStrip, bool kAhead = false>
+    template <Index kRowStep, Index kDepth, Store kStore, Index kVectors = 2, Index kUnroll = 1, Index kWidth = kStrip,
+              bool kAhead = false>
     static inline void multiply(Index outer, Index inner, const T* a, Index a_outer, const T* b, Index b_outer, T* c,
                                 const char* next = nullptr) {
-        if constexpr (kSubtract) {
+        if constexpr (kStore == Store::subtract) {
             // The update of a big matrix finds C in memory: fetch the block that follows it meanwhile.
 #pragma GCC unroll 16
             for (Index i = 0; i < kRows * kStrip; i += 64 / static_cast<Index>(sizeof(T)))
@@ -65,19 +67,34 @@ struct FmaKernel {
         for (Index i = 0; i < kRows; ++i) {
             Vector* row = reinterpret_cast<Vector*>(c + i * kWidth);
 #pragma GCC unroll 2
-            for (Index v = 0; v < kVectors; ++v) row[v] = kSubtract ? row[v] - sum[i][v] : row[v] + sum[i][v];
+            for (Index v = 0; v < kVectors; ++v) {
+                if constexpr (kStore == Store::set) {
+                    row[v] = sum[i][v];
+                } else {
+                    row[v] = kStore == Store::subtract ? row[v] - sum[i][v] : row[v] + sum[i][v];
+                }
+            }
         }
     }
 
-    // The form that the symmetric product uses: both operands packed in strips, C += A B; meanwhile it asks for
-    // depth * kAheadBytes from `next` on. A function of its own: C kept in registers by its caller would drive the sums
-    // out of them where there are sixteen. Counting the loop takes issue slots that cores of two products a cycle have
-    // no other time for.
-    static constexpr Index kAheadBytes = 16;  // a line for four elements
-    template <Index kVectors>
+    // The form that the symmetric product uses: both operands packed in strips, C += A B or, where kFirst, C = A B
+    // (with one of two vectors the other half is left); meanwhile it asks for depth * kAheadBytes from `next` on. A
+    // function of its own: C kept in registers by its caller would drive the sums out of them where there are sixteen.
+    // Counting the loop takes issue slots that cores of two products a cycle have no other time for; but of more steps
+    // at once GCC makes an order in which eight sums wait for one another (AVX2, two steps for four: 98 for 94 % of the
+    // register rate).
+    static constexpr Index kAheadBytes = kStrip * kRows * static_cast<Index>(sizeof(T)) / 64;  // a tile of 128, once
+    template <Index kVectors, bool kFirst>
     static __attribute__((noinline)) void multiply_strips(Index depth, const T* a, const T* b, T* c, const char* next) {
-        if (depth % 4 == 0) return multiply<1, kStrip, false, kVectors, 4, kStrip, true>(1, depth, a, 0, b, 0, c, next);
-        multiply<1, kStrip, false, kVectors>(1, depth, a, 0, b, 0, c);
+        constexpr Store store = kFirst ? Store::set : Store::add;
+        constexpr Index unroll = kVectorBytes == 32 ? 2 : 4;
+        constexpr bool along =
+            kAheadBytes * unroll == 64;  // a line for each round of the loop, or all at its beginning
+        if constexpr (!along)
+            for (Index i = 0; i < depth * kAheadBytes; i += 64) __builtin_prefetch(next + i, 0, 2);
+        if (depth % unroll == 0)
+            return multiply<1, kStrip, store, kVectors, unroll, kStrip, along>(1, depth, a, 0, b, 0, c, next);
+        multiply<1, kStrip, store, kVectors>(1, depth, a, 0, b, 0, c);
     }
 };
 

@@ -28,9 +28,9 @@ struct NeonPairKernel {
         Session() {}
     };
 
-    // C (8 x 8, contiguous) += A B, `depth` pairs, an even number.
+    // C (8 x 8, contiguous) += or = A B, `depth` pairs, an even number.
     static constexpr Index kAheadBytes = 0;
-    template <Index>
+    template <Index, bool kFirst>
     static inline void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c, const char*) {
         float32x4_t sum[4][4] = {};  // [i][j]: rows 2 i and 2 i + 1, columns 2 j and 2 j + 1
         for (Index k = 0; k < depth; k += kDepthStep) {
@@ -51,8 +51,8 @@ struct NeonPairKernel {
                 float* odd = even + kStrip;
                 const float32x4_t low = vcombine_f32(vget_low_f32(sum[i][j]), vget_low_f32(sum[i][j + 1]));
                 const float32x4_t high = vcombine_f32(vget_high_f32(sum[i][j]), vget_high_f32(sum[i][j + 1]));
-                vst1q_f32(even, vaddq_f32(vld1q_f32(even), low));
-                vst1q_f32(odd, vaddq_f32(vld1q_f32(odd), high));
+                vst1q_f32(even, kFirst ? low : vaddq_f32(vld1q_f32(even), low));
+                vst1q_f32(odd, kFirst ? high : vaddq_f32(vld1q_f32(odd), high));
             }
         }
     }

@@ -26,9 +26,10 @@ struct PairKernel {
         Session() {}
     };
 
-    // C (kRows x kStrip, contiguous) += sum over t < count of A_t B_t, `depth` pairs each. With kVectors = 1 only the
-    // first half of the columns; with kAhead a line from `next` on is asked for (into L2) every four pairs.
-    template <Index kVectors = 2, bool kAhead = false>
+    // C (kRows x kStrip, contiguous) += (or, where kFirst, =) sum over t < count of A_t B_t, `depth` pairs each. With
+    // kVectors = 1 only the first half of the columns; with kAhead a line from `next` on is asked for (into L2) every
+    // four pairs.
+    template <Index kVectors = 2, bool kAhead = false, bool kFirst = false>
     static inline void multiply_terms(Index count, Index depth, const Packed* const* a, const Packed* const* b,
                                       float* c, const char* next = nullptr) {
         __m512 sum[kRows][kVectors];
@@ -59,17 +60,17 @@ struct PairKernel {
         for (Index i = 0; i < kRows; ++i) {
             for (Index v = 0; v < kVectors; ++v) {
                 float* row = c + i * kStrip + v * kLanes;
-                _mm512_storeu_ps(row, _mm512_add_ps(_mm512_loadu_ps(row), sum[i][v]));
+                _mm512_storeu_ps(row, kFirst ? sum[i][v] : _mm512_add_ps(_mm512_loadu_ps(row), sum[i][v]));
             }
         }
     }
 
-    // C += A B; a function of its own, as FmaKernel's, that asks for as much.
+    // C += A B, or C = A B; a function of its own, as FmaKernel's, that asks for as much.
     static constexpr Index kAheadBytes = 16;
-    template <Index kVectors>
+    template <Index kVectors, bool kFirst>
     static __attribute__((noinline)) void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c,
                                                           const char* next) {
-        multiply_terms<kVectors, true>(1, depth, &a, &b, c, next);
+        multiply_terms<kVectors, true, kFirst>(1, depth, &a, &b, c, next);
     }
 };
 

@@ -7,8 +7,8 @@
 // result does not depend on the number of threads. While a depth block is multiplied, the next one is asked for
 // (Ahead).
 //
-// Sums of kBlockTerms products in float32, kBlocks of these likewise, all others in float64: a tenth of the rounding
-// that float32 throughout has, for a twentieth more time.
+// Sums of kBlockTerms products in float32, at most eight of these likewise, all others in float64: a tenth of the
+// rounding that float32 throughout has, for a twentieth more time.
 #pragma once
 
 #include "cpu/scratch.hpp"
@@ -55,10 +55,16 @@ class SymmetricProduct {
     using Packed = typename Kernel::Packed;
     using Sum = typename Kernel::Sum;
     static constexpr Index kStrip = Kernel::kStrip, kRows = Kernel::kRows;
-    static constexpr Index kBlockTerms = 64, kBlocks = 8;
-    // A pass over a tile: 128 KiB of left strips, as much of right ones, and what follows both, in 1 MiB of L2.
-    static constexpr Index kEdge = 128, kDepthBlock = 1024 / static_cast<Index>(sizeof(Packed));
-    static constexpr Index kSlabBytes = Index{16} << 20;  // what stays in the last cache
+    static constexpr Index kBlockTerms = 64, kTerms = kBlockTerms / Packer::kColumns;
+    // Where strips are a line wide, all rows of a tile take their turn at kTerms of a strip of columns, which stay in
+    // L1 with the sums (16 KiB). Of wider ones a row goes through a depth block at once: measured where L2 has 1 MiB,
+    // for 128 KiB of left strips, as much of right ones, and what follows both.
+    static constexpr bool kTurns = kStrip * sizeof(Packed) <= 64;
+    static constexpr Index kEdge = 128, kDepthBlock = (kTurns ? 2048 : 1024) / static_cast<Index>(sizeof(Packed));
+    static constexpr Index kTurn = kTurns ? kTerms : kDepthBlock;
+    static_assert(kDepthBlock * Packer::kColumns <= 8 * kBlockTerms);
+    static constexpr Index kSlabBytes = Index{16} << 20;                            // what stays in the last cache
+    static constexpr Index kLeastSlab = 4096 / static_cast<Index>(sizeof(Packed));  // of a row
 
   public:
     // out (view.rows x view.rows, row-major, `stride` elements a row) <- view view^T, both halves; `add` adds to what
@@ -122,7 +128,7 @@ class SymmetricProduct {
     // Packed elements of a row that go into a slab.
     static Index choose_slab(Index rows) {
         const Index fit = kSlabBytes / (rows * static_cast<Index>(sizeof(Packed))) / kDepthBlock * kDepthBlock;
-        return fit > 4 * kDepthBlock ? fit : 4 * kDepthBlock;
+        return fit > kLeastSlab ? fit : kLeastSlab;
     }
 
     // Large tiles for reuse of the caches, smaller ones where there would be too few to share out.
@@ -138,15 +144,41 @@ class SymmetricProduct {
     // leaving out what lies wholly above the diagonal.
     static void multiply_tile(const Tile& tile, const Tile& next, Index depth, Index rows, const Packed* left,
                               const Packed* right, double* buffer) {
-        for (Index i = 0; i < tile.rows * tile.cols; ++i) buffer[i] = 0;
         for (Index k = 0; k < depth; k += kDepthBlock) {
             const Index step = block_depth(depth, k), then = k + step < depth ? k + step : 0;
             Ahead ahead = strips_of(then > 0 ? tile : next, then, block_depth(depth, then), rows, left, right);
-            for (Index col = tile.col; col < tile.col + tile.cols; col += kStrip) {
-                for (Index row = tile.row < col ? col : tile.row; row < tile.row + tile.rows; row += kStrip)
-                    add_product(step, left + k * rows + row * step, right + k * rows + col * step, row == col,
-                                buffer + (col - tile.col) * tile.rows + (row - tile.row) * kStrip, ahead);
+            for (Index col = tile.col; col < tile.col + tile.cols; col += kStrip)
+                multiply_columns(tile, col, step, left + k * rows, right + k * rows, k == 0, buffer, ahead);
+        }
+    }
+
+    // The strip of columns at `col`, over one depth block.
+    static void multiply_columns(const Tile& tile, Index col, Index step, const Packed* left, const Packed* right,
+                                 bool first, double* buffer, Ahead& ahead) {
+        constexpr bool direct = sizeof(Sum) == sizeof(double);
+        alignas(64) Sum sums[direct ? 1 : (kTurns ? kEdge : kStrip) * kStrip];
+        double* const strip = buffer + (col - tile.col) * tile.rows;
+        for (Index k = 0; k < step; k += kTurn) {
+            const Index terms = step - k < kTurn ? step - k : kTurn;
+            for (Index row = tile.row < col ? col : tile.row; row < tile.row + tile.rows; row += kStrip) {
+                const Packed *a = left + row * step + k * kStrip, *b = right + col * step + k * kStrip;
+                double* const to = strip + (row - tile.row) * kStrip;
+                if constexpr (direct) {
+                    add_product(first && k == 0, terms, a, b, row == col, to, ahead);
+                } else {
+                    Sum* const c = sums + (kTurns ? (row - tile.row) * kStrip : 0);
+                    add_product(k == 0, terms, a, b, row == col, c, ahead);
+                    if (k + terms == step) add_sums(c, first, to);
+                }
             }
+        }
+    }
+
+    static void add_sums(const Sum* c, bool first, double* to) {
+        if (first) {
+            for (Index i = 0; i < kStrip * kStrip; ++i) to[i] = static_cast<double>(c[i]);
+        } else {
+            for (Index i = 0; i < kStrip * kStrip; ++i) to[i] += static_cast<double>(c[i]);
         }
     }
 
@@ -157,35 +189,38 @@ class SymmetricProduct {
                 tile.row == tile.col && left == right ? 0 : tile.cols * bytes};
     }
 
-    // C (kStrip x kStrip) += A B, strips of `depth` packed elements. All rows take their turn every kBlockTerms terms:
-    // that much of both strips, and the sums, stay in L1.
-    static void add_product(Index depth, const Packed* a, const Packed* b, bool diagonal, double* c, Ahead& ahead) {
-        constexpr Index terms = kBlockTerms / Packer::kColumns, most = kBlocks * terms;
-        if constexpr (sizeof(Sum) == sizeof(double)) {
-            for (Index k = 0; k < depth; k += terms)
-                add_terms(depth - k < terms ? depth - k : terms, a + k * kStrip, b + k * kStrip, diagonal, c, ahead);
-        } else {
-            for (Index begin = 0; begin < depth; begin += most) {
-                const Index end = depth - begin < most ? depth : begin + most;
-                alignas(64) Sum sums[kStrip * kStrip] = {};
-                for (Index k = begin; k < end; k += terms)
-                    add_terms(end - k < terms ? end - k : terms, a + k * kStrip, b + k * kStrip, diagonal, sums, ahead);
-                for (Index i = 0; i < kStrip * kStrip; ++i) c[i] += static_cast<double>(sums[i]);
+    // C (kStrip x kStrip) += A B, or C = A B, strips of `depth` packed elements, in sums of kTerms; on the diagonal
+    // without the second half of rows that it crosses in the first. All rows take their turn every kTerms: that much of
+    // both strips, and the sums, stay in L1.
+    static void add_product(bool first, Index depth, const Packed* a, const Packed* b, bool diagonal, Sum* c,
+                            Ahead& ahead) {
+        for (Index k = 0; k < depth; k += kTerms, first = false) {
+            const Index terms = depth - k < kTerms ? depth - k : kTerms;
+            if (first) {
+                multiply_rows<true>(terms, a + k * kStrip, b + k * kStrip, diagonal, c, ahead);
+            } else {
+                multiply_rows<false>(terms, a + k * kStrip, b + k * kStrip, diagonal, c, ahead);
             }
         }
     }
 
-    // C += A B in sums of the kernel's type; on the diagonal without the second half of rows that it crosses in the
-    // first.
-    static void add_terms(Index depth, const Packed* a, const Packed* b, bool diagonal, Sum* c, Ahead& ahead) {
+    template <bool kFirst>
+    static void multiply_rows(Index depth, const Packed* a, const Packed* b, bool diagonal, Sum* c, Ahead& ahead) {
         for (Index r = 0; r < kStrip; r += kRows) {
             const char* next = ahead.take(depth * Kernel::kAheadBytes);
             if (diagonal && r + kRows <= kStrip / 2) {
-                Kernel::template multiply_strips<1>(depth, a + r, b, c + r * kStrip, next);
+                if constexpr (kFirst) clear_half(c + r * kStrip);
+                Kernel::template multiply_strips<1, kFirst>(depth, a + r, b, c + r * kStrip, next);
             } else {
-                Kernel::template multiply_strips<2>(depth, a + r, b, c + r * kStrip, next);
+                Kernel::template multiply_strips<2, kFirst>(depth, a + r, b, c + r * kStrip, next);
             }
         }
+    }
+
+    // The second half of kRows rows, which is no part of the result, but read with it.
+    static void clear_half(Sum* rows) {
+        for (Index i = 0; i < kRows; ++i)
+            for (Index j = kStrip / 2; j < kStrip; ++j) rows[i * kStrip + j] = 0;
     }
 
     // Adds a tile to `out`, or in the first slab writes it, and in the last one writes what mirrors it.

@@ -50,8 +50,8 @@ class SymmetricUpdate : SymmetricProduct<Kernel, NumberPacker<Kernel>, float> {
             for (Index row = tile.row < col ? col : tile.row; row < tile.row + tile.rows; row += kStrip) {
                 double* block = buffer + (col - tile.col) * tile.rows + (row - tile.row) * kStrip;
                 load(gram + row * size + col, size, size - row, size - col, block);
-                Product::add_product(rank, v + row * rank, z + col * rank, row == col, block, vectors);
-                Product::add_product(rank, z + row * rank, v + col * rank, row == col, block, vectors);
+                Product::add_product(false, rank, v + row * rank, z + col * rank, row == col, block, vectors);
+                Product::add_product(false, rank, z + row * rank, v + col * rank, row == col, block, vectors);
             }
         }
     }

@@ -35,8 +35,10 @@ struct TileKernel {
     }
 
     static constexpr Index kAheadBytes = 0;
-    template <Index>
+    template <Index, bool kFirst>
     static inline void multiply_strips(Index depth, const Packed* a, const Packed* b, float* c, const char*) {
+        if constexpr (kFirst)
+            for (Index i = 0; i < kRows * kStrip; ++i) c[i] = 0;
         multiply_terms(1, depth, &a, &b, c);
     }
 
