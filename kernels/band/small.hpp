@@ -4,6 +4,7 @@
 // of 8, from the last multiple of 8 before the first column that matters.
 #pragma once
 
+#include "cpu/level.hpp"
 #include "gram/view.hpp"
 
 namespace {
@@ -49,18 +50,27 @@ inline void solve_rows(Index n, const double* upper, double* x) {
 // of kRowStep.
 template <bool kTransposed>
 void multiply_small(Index n, Index cols, double factor, const double* left, const double* right, double* product) {
-    typedef double Row __attribute__((vector_size(kRowStep * sizeof(double)), aligned(sizeof(double)), may_alias));
-    constexpr Index count = 4;
+    constexpr Index count = 4, lanes = KERNEL_VECTOR_BYTES / static_cast<Index>(sizeof(double)),
+                    vectors = kRowStep / lanes;
+    typedef double Row __attribute__((vector_size(KERNEL_VECTOR_BYTES), aligned(sizeof(double)), may_alias));
     for (Index i = 0; i < n; i += count) {
         for (Index j = 0; j < cols; j += kRowStep) {
-            Row sum[count] = {};
+            Row sum[count][vectors] = {};
             for (Index k = 0; k < n; ++k) {
-                const Row row = *reinterpret_cast<const Row*>(right + k * cols + j);
+                const Row* row = reinterpret_cast<const Row*>(right + k * cols + j);
 #pragma GCC unroll 4
-                for (Index p = 0; p < count; ++p) sum[p] += left[kTransposed ? k * n + i + p : (i + p) * n + k] * row;
+                for (Index p = 0; p < count; ++p) {
+                    const Row x = left[kTransposed ? k * n + i + p : (i + p) * n + k] - Row{};
+#pragma GCC unroll 4
+                    for (Index v = 0; v < vectors; ++v) sum[p][v] += x * row[v];
+                }
             }
 #pragma GCC unroll 4
-            for (Index p = 0; p < count; ++p) *reinterpret_cast<Row*>(product + (i + p) * cols + j) = factor * sum[p];
+            for (Index p = 0; p < count; ++p) {
+                Row* to = reinterpret_cast<Row*>(product + (i + p) * cols + j);
+#pragma GCC unroll 4
+                for (Index v = 0; v < vectors; ++v) to[v] = factor * sum[p][v];
+            }
         }
     }
 }
