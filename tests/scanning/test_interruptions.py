@@ -73,16 +73,21 @@ def test_killed_at_fifty_random_points(deep: Path, uninterrupted: bytes, tmp_pat
     print(f"50 kills in {sittings} sittings")
 
 
-def test_signals_say_what_is_safe_and_how_to_go_on(deep: Path, uninterrupted: bytes, tmp_path: Path) -> None:
-    out = tmp_path / "scan.json"
+def interrupt_twice(model: Path, out: Path) -> int | None:
+    """Interrupt a scan, go on, and terminate it; how many modules are safe then. None if one ended before its signal
+    came, as it may on a machine that is busy with other things.
+    """
     count = 0
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        process = start(deep, out)
-        assert wait_for_modules(process, journal_of(out), count + 1)
+        process = start(model, out)
+        reached = wait_for_modules(process, journal_of(out), count + 1)
         process.send_signal(number)
         returned, stdout, stderr = end(process)
+        if returned == 0:
+            return None
+        assert reached
         before, count = count, len(finished(journal_of(out)))
-        assert before < count < MODULES
+        assert before < count <= MODULES
         assert (returned, stdout) == (code, "")
         *words, last = stderr.splitlines()
         kept = f"{count} finished modules are safe in {journal_of(out)}"
@@ -93,6 +98,13 @@ def test_signals_say_what_is_safe_and_how_to_go_on(deep: Path, uninterrupted: by
                 f"going on where an interrupted scan was: {before} of {MODULES} modules are fini"
             )
         assert not out.exists()
+    return count
+
+
+def test_signals_say_what_is_safe_and_how_to_go_on(deep: Path, uninterrupted: bytes, tmp_path: Path) -> None:
+    outs = [tmp_path / f"scan-{attempt}.json" for attempt in range(5)]
+    counts = ((out, interrupt_twice(deep, out)) for out in outs)
+    out, count = next((out, count) for out, count in counts if count is not None)
     scan = sf.scan(str(deep), method="svd", threads=1, out=out)
     assert scan.run["resumed_modules"] == count
     assert out.read_bytes() == uninterrupted
