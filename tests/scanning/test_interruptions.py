@@ -74,8 +74,9 @@ def test_killed_at_fifty_random_points(deep: Path, uninterrupted: bytes, tmp_pat
 
 
 def interrupt_twice(model: Path, out: Path) -> int | None:
-    """Interrupt a scan, go on, and terminate it; how many modules are safe then. None if one ended before its signal
-    came, as it may on a machine that is busy with other things.
+    """Interrupt a scan, go on, and terminate it; returns how many modules are safe then.
+
+    None if one ended before its signal came, as it may on a machine that is busy with other things.
     """
     count = 0
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
