@@ -60,7 +60,8 @@ class SymmetricProduct {
     // L1 with the sums (16 KiB). Of wider ones a row goes through a depth block at once: measured where L2 has 1 MiB,
     // for 128 KiB of left strips, as much of right ones, and what follows both.
     static constexpr bool kTurns = kStrip * sizeof(Packed) <= 64;
-    static constexpr Index kEdge = 128, kDepthBlock = (kTurns ? 2048 : 1024) / static_cast<Index>(sizeof(Packed));
+    static constexpr Index kEdge = 128, kDepthBytes = kTurns && Packer::kColumns == 1 ? 2048 : 1024;
+    static constexpr Index kDepthBlock = kDepthBytes / static_cast<Index>(sizeof(Packed));
     static constexpr Index kTurn = kTurns ? kTerms : kDepthBlock;
     static_assert(kDepthBlock * Packer::kColumns <= 8 * kBlockTerms);
     static constexpr Index kSlabBytes = Index{16} << 20;                            // what stays in the last cache
@@ -144,6 +145,7 @@ class SymmetricProduct {
     // leaving out what lies wholly above the diagonal.
     static void multiply_tile(const Tile& tile, const Tile& next, Index depth, Index rows, const Packed* left,
                               const Packed* right, double* buffer) {
+        for (Index i = 0; i < tile.rows * tile.cols && depth == 0; ++i) buffer[i] = 0;
         for (Index k = 0; k < depth; k += kDepthBlock) {
             const Index step = block_depth(depth, k), then = k + step < depth ? k + step : 0;
             Ahead ahead = strips_of(then > 0 ? tile : next, then, block_depth(depth, then), rows, left, right);
