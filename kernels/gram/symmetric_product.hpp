@@ -170,17 +170,9 @@ class SymmetricProduct {
                 } else {
                     Sum* const c = sums + (kTurns ? (row - tile.row) * kStrip : 0);
                     add_product(k == 0, terms, a, b, row == col, c, ahead);
-                    if (k + terms == step) add_sums(c, first, to);
+                    if (k + terms == step) write_row(c, kStrip * kStrip, to, first);
                 }
             }
-        }
-    }
-
-    static void add_sums(const Sum* c, bool first, double* to) {
-        if (first) {
-            for (Index i = 0; i < kStrip * kStrip; ++i) to[i] = static_cast<double>(c[i]);
-        } else {
-            for (Index i = 0; i < kStrip * kStrip; ++i) to[i] += static_cast<double>(c[i]);
         }
     }
 
@@ -248,11 +240,14 @@ class SymmetricProduct {
         }
     }
 
-    static inline void write_row(const double* from, Index width, Out* to, bool first) {
+    // to <- from where `first`, to += from in float64 elsewhere.
+    template <class From, class To>
+    static inline void write_row(const From* from, Index width, To* to, bool first) {
         if (first) {
-            for (Index c = 0; c < width; ++c) to[c] = static_cast<Out>(from[c]);
+            for (Index c = 0; c < width; ++c) to[c] = static_cast<To>(from[c]);
         } else {
-            for (Index c = 0; c < width; ++c) to[c] = static_cast<Out>(from[c] + static_cast<double>(to[c]));
+            for (Index c = 0; c < width; ++c)
+                to[c] = static_cast<To>(static_cast<double>(from[c]) + static_cast<double>(to[c]));
         }
     }
 

@@ -88,7 +88,7 @@ def interrupt_twice(model: Path, out: Path) -> int | None:
             return None
         assert reached
         before, count = count, len(finished(journal_of(out)))
-        assert before < count <= MODULES
+        assert before < count < MODULES
         assert (returned, stdout) == (code, "")
         *words, last = stderr.splitlines()
         kept = f"{count} finished modules are safe in {journal_of(out)}"
