@@ -150,7 +150,7 @@ class CountTable:
 
 
 _MOST_TIMES = 16
-"""Narrow at both ends of a bracket is what is wanted: it changes little within one, so that twice is the rule."""
+"""What is narrow enough at both ends of a bracket mostly is so between them, too: once is the rule."""
 
 
 def narrow_brackets(
@@ -174,7 +174,7 @@ def narrow_brackets(
     wanted = constants(tuple(ranks), table.points)
     lo, hi = table.bracket(wanted)
     if schedule.waits:
-        enough = width(hi)
+        enough = functions_of(lo).minimum(width(lo), width(hi))
         for _ in range(_MOST_TIMES):
             lo, hi = slices.narrow(lo, hi, wanted, enough)
             enough = width(hi)
