@@ -61,12 +61,10 @@ def _once_a_type(find: Any) -> Any:
 def _make_block_types_once() -> None:
     """One type of block for a type of numbers and a shape; it is never changed."""
     kind: Any = tl.block_type
-    known: dict[Any, Any] = {}
-    initialise = kind.__init__
+    initialise, make_once = kind.__init__, functools.cache(lambda *_: object.__new__(kind))
 
-    def find(cls: Any, element: Any, shape: Sequence[Any]) -> Any:
-        key = (element.name, *(size.value if isinstance(size, tl.constexpr) else size for size in shape))
-        return known.get(key) or known.setdefault(key, object.__new__(cls))
+    def find(_: Any, element: Any, shape: Sequence[Any]) -> Any:
+        return make_once(element.name, *(size.value if isinstance(size, tl.constexpr) else size for size in shape))
 
     def initialise_once(self: Any, element: Any, shape: Sequence[Any]) -> None:
         if "numel" not in vars(self):
